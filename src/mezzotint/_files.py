@@ -1,0 +1,80 @@
+"""Reading and writing files so that they are complete or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mezzotint.errors import MezzotintError, UsageError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` that replaces it if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder that becomes `path` if the block succeeds.
+
+    A folder already at `path` is kept until then, and is then replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file; name a folder to write to")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            discarded = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            path.replace(discarded / "old")
+            temporary.replace(path)
+            shutil.rmtree(discarded)
+        else:
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The user's umask: temporary files are private, what they become should not be."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path: Path, error: type[MezzotintError]) -> Any:
+    """Parse a JSON file; raises `error` naming the file and the line at fault."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as cause:
+        raise error(f"{path}: no such file") from cause
+    except (OSError, UnicodeDecodeError) as cause:
+        raise error(f"{path}: cannot be read ({cause})") from cause
+    except json.JSONDecodeError as cause:
+        raise error(f"{path}: not valid JSON (line {cause.lineno}: {cause.msg})") from cause
+    except (ValueError, RecursionError) as cause:  # a number too long, or nesting too deep
+        raise error(f"{path}: not usable JSON ({cause})") from cause

@@ -1,0 +1,47 @@
+"""The exception tree: everything that bad input can cause derives from `MezzotintError`.
+
+Each message names the file, field or layer at fault and the remedy. The command line prints the
+message and exits with 2.
+"""
+
+from __future__ import annotations
+
+
+class MezzotintError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ModelError(MezzotintError):
+    """A model cannot be found, read or understood."""
+
+
+class CheckpointError(MezzotintError):
+    """A stored checkpoint is truncated, inconsistent or not one of ours."""
+
+
+class FormatError(MezzotintError):
+    """A number format's name or parameters are invalid, or do not fit the tensor."""
+
+
+class PlanError(MezzotintError):
+    """A plan is malformed, or does not fit the model it is applied to."""
+
+
+class BudgetError(MezzotintError):
+    """A budget is malformed."""
+
+
+class InfeasibleBudgetError(BudgetError):
+    """No assignment meets the budget; the message names the nearest feasible one."""
+
+
+class CalibrationError(MezzotintError):
+    """Weights, recorded inputs or outputs are unusable (NaN, infinite, or none recorded)."""
+
+
+class JournalError(MezzotintError):
+    """A resumable journal belongs to another run or is damaged beyond its last line."""
+
+
+class UsageError(MezzotintError):
+    """An argument of a public function is out of its domain."""
