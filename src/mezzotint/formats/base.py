@@ -1,0 +1,120 @@
+"""What every weight format offers to the rest of the program."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mezzotint.errors import FormatError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of one stored tensor."""
+
+    shape: Shape
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class RangeSearch:
+    """How clipping ranges are chosen: the ratio of the full range that minimises Σ|w - ŵ|^p.
+
+    `steps` ratios are tried from 1 down to `lowest`; one step is plain min-max. MPQ-DM searches 80
+    steps with p = 2.4; Qua²SeDiMo ten ratios with the same p.
+    """
+
+    steps: int = 1
+    lowest: float = 0.2
+    power: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise FormatError(f"steps is {self.steps}; a range search takes 1 (min-max) or more")
+        if not 0 < self.lowest <= 1:
+            raise FormatError(f"lowest is {self.lowest}; expected a ratio above 0 and at most 1")
+        if not 0 < self.power < math.inf:
+            raise FormatError(f"power is {self.power}; expected a positive number")
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Every ratio tried, the full range first."""
+        if self.steps == 1:
+            return (1.0,)
+        stride = (1.0 - self.lowest) / (self.steps - 1)
+        return tuple(1.0 - stride * step for step in range(self.steps))
+
+
+MINMAX = RangeSearch()
+MSE = RangeSearch(steps=40)
+
+
+def check_finite(weight: Tensor) -> None:
+    """Raise FormatError where `weight` holds NaN or infinity."""
+    if not bool(torch.isfinite(weight).all()):
+        raise FormatError("the weight holds NaN or infinite values and cannot be quantized")
+
+
+class WeightFormat(ABC):
+    """How the weight of one layer is stored.
+
+    Weights are matrices [out_channels, …] in whatever further dimensions; a format sees them
+    flattened to [out_channels, k].
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Canonical name; `parse_weight_format(name)` gives an equal format."""
+
+    @property
+    @abstractmethod
+    def bits(self) -> float:
+        """Nominal bits per weight, without scales."""
+
+    @abstractmethod
+    def layout(self, shape: Shape) -> Mapping[str, TensorSpec]:
+        """Every tensor that a weight of `shape` is stored as."""
+
+    @abstractmethod
+    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
+        """Quantize and pack; the result matches `layout(weight.shape)`.
+
+        Raises:
+            FormatError: the weight holds NaN or infinity, or has fewer than two dimensions.
+        """
+
+    @abstractmethod
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Unpack and dequantize to float32 of `shape`."""
+
+    @abstractmethod
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse stored tensors whose values no `encode` can have written (cheap; for loading).
+
+        Raises:
+            FormatError: naming the tensor.
+        """
+
+    def stored_bytes(self, shape: Shape) -> int:
+        """Bytes of all stored tensors, scales and zero points included."""
+        return sum(spec.nbytes for spec in self.layout(shape).values())
+
+    def roundtrip(self, weight: Tensor, search: RangeSearch = MINMAX) -> Tensor:
+        """What the stored weight is worth: `decode(encode(weight))`, float32."""
+        return self.decode(self.encode(weight, search), tuple(weight.shape))
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,84 @@
+"""Names of formats, as they stand in plans: `int4/channel`, `uint3/group64`, `int8/token`, `float`.
+
+A new weight format registers one parser; plans, checkpoints and the command line then know it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from mezzotint.errors import FormatError
+from mezzotint.formats.activation import ActivationFormat
+from mezzotint.formats.base import WeightFormat
+from mezzotint.formats.uniform import UniformFormat
+
+FLOAT = "float"
+
+# One spelling per number, so that equal formats have equal names.
+_NUMBER = "[1-9][0-9]{0,8}"
+
+Parser = Callable[[str], WeightFormat | None]
+_PARSERS: list[Parser] = []
+
+
+def register_weight_format(parser: Parser) -> Parser:
+    """Add a parser: it returns the format of a name, or None where the name is not its own."""
+    _PARSERS.append(parser)
+    return parser
+
+
+@register_weight_format
+def _uniform(name: str) -> WeightFormat | None:
+    match = re.fullmatch(rf"(u?)int({_NUMBER})/(tensor|channel|group({_NUMBER}))", name)
+    if match is None:
+        return None
+    unsigned, width, granularity, group = match.groups()
+    symmetric = not unsigned
+    if group:
+        return UniformFormat(int(width), symmetric, "group", int(group))
+    return UniformFormat(int(width), symmetric, "tensor" if granularity == "tensor" else "channel")
+
+
+def parse_weight_format(name: str) -> WeightFormat | None:
+    """The format called `name`; None for `float`.
+
+    Raises:
+        FormatError: no registered format has that name, or its numbers are out of their domain.
+    """
+    if name == FLOAT:
+        return None
+    for parser in _PARSERS:
+        try:
+            found = parser(name)
+        except FormatError as cause:
+            raise FormatError(f"weight format {name!r}: {cause}") from cause
+        if found is not None:
+            return found
+    raise FormatError(
+        f"unknown weight format {name!r}; expected 'float' or a name such as 'int4/channel', "
+        "'uint3/group64' or 'int8/tensor'"
+    )
+
+
+def parse_activation_format(name: str) -> ActivationFormat | None:
+    """The activation format called `name`; None for `float`.
+
+    Raises:
+        FormatError: the name is not of the form `int8/token` or `uint8/tensor`, or its width is
+            not 2 to 8.
+    """
+    if name == FLOAT:
+        return None
+    match = re.fullmatch(rf"(u?)int({_NUMBER})/(tensor|token)", name)
+    if match is None:
+        raise FormatError(
+            f"unknown activation format {name!r}; expected 'float', 'int8/token' or 'uint8/tensor'"
+        )
+    unsigned, width, granularity = match.groups()
+    try:
+        return ActivationFormat(
+            int(width), not unsigned, "tensor" if granularity == "tensor" else "token"
+        )
+    except FormatError as cause:
+        raise FormatError(f"activation format {name!r}: {cause}") from cause
