@@ -1,0 +1,87 @@
+"""The registry of kernels: who computes a quantized layer, and why not somebody faster."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from mezzotint.formats import ActivationFormat, WeightFormat
+
+if TYPE_CHECKING:
+    from mezzotint.runtime.layers import QuantLayer
+
+Operation = Literal["linear", "conv2d"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a layer asks of a kernel."""
+
+    operation: Operation
+    device: str
+    weight: WeightFormat
+    activation: ActivationFormat | None
+
+
+class Kernel(ABC):
+    """Computes a quantized layer on packed weights."""
+
+    #: Short name, as shown in reports.
+    name: str
+    #: What the products are computed in; `float` means operands are dequantized first.
+    arithmetic: Literal["float", "int8"]
+
+    @abstractmethod
+    def refuse(self, request: Request) -> str | None:
+        """Why this kernel cannot serve the request; None when it can."""
+
+    @abstractmethod
+    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        """The layer's output for input `x`, in the dtype of `x`, bias included."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The kernel chosen for a layer, and why every preferred one refused."""
+
+    kernel: Kernel
+    refusals: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reason(self) -> str | None:
+        """One line for reports; None where the preferred kernel runs."""
+        return "; ".join(f"{name}: {why}" for name, why in self.refusals) or None
+
+
+_KERNELS: list[Kernel] = []
+
+
+def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
+    """Add a kernel: before all others when preferred, else after them."""
+    if preferred:
+        _KERNELS.insert(0, kernel)
+    else:
+        _KERNELS.append(kernel)
+    return kernel
+
+
+def registered_kernels() -> tuple[Kernel, ...]:
+    """All kernels, most preferred first."""
+    return tuple(_KERNELS)
+
+
+def select_kernel(request: Request) -> Selection:
+    """The first registered kernel that accepts the request.
+
+    The reference kernel accepts everything, so there always is one.
+    """
+    refusals: list[tuple[str, str]] = []
+    for kernel in _KERNELS:
+        why = kernel.refuse(request)
+        if why is None:
+            return Selection(kernel, tuple(refusals))
+        refusals.append((kernel.name, why))
+    raise LookupError(f"no kernel accepts {request}; is the reference kernel registered?")
