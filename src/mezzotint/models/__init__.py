@@ -1,0 +1,37 @@
+"""Pipelines: load, find the denoiser, list its layers, sample, record its calls."""
+
+from mezzotint.models.calls import Call, output_tensor, record_calls
+from mezzotint.models.defaults import with_generation_defaults
+from mezzotint.models.denoiser import find_denoiser
+from mezzotint.models.examples import example_call
+from mezzotint.models.inventory import Kind, Layer, inventory
+from mezzotint.models.loading import check_folder, dtype_argument, load_pipeline
+from mezzotint.models.prompts import read_prompts
+from mezzotint.models.roles import Role, role_of
+from mezzotint.models.sampling import GENERATION_FILE, Sampling, generate, generation_defaults
+from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+
+__all__ = [
+    "GENERATION_FILE",
+    "Call",
+    "Kind",
+    "Layer",
+    "ResolvedSource",
+    "Role",
+    "Sampling",
+    "check_folder",
+    "dtype_argument",
+    "example_call",
+    "find_denoiser",
+    "generate",
+    "generation_defaults",
+    "inventory",
+    "list_embedded",
+    "load_pipeline",
+    "output_tensor",
+    "read_prompts",
+    "record_calls",
+    "resolve",
+    "role_of",
+    "with_generation_defaults",
+]

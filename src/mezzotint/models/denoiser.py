@@ -1,0 +1,42 @@
+"""Which component of a pipeline denoises."""
+
+from __future__ import annotations
+
+import inspect
+
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import nn
+
+from mezzotint.errors import ModelError
+
+TIME_ARGUMENTS = frozenset({"timestep", "timesteps", "t", "timestep_ratio"})
+"""What the forward methods of diffusers' denoisers call the position in time."""
+
+
+def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
+    """The name and module of the one component that predicts noise.
+
+    It is a diffusers model whose `forward` takes a timestep: autoencoders, text encoders and
+    adapters do not. ControlNets do, but only assist, and are passed over.
+
+    Raises:
+        ModelError: the pipeline has no such component, or several.
+    """
+    found = {name: part for name, part in pipe.components.items() if _denoises(part)}
+    if len(found) == 1:
+        return next(iter(found.items()))
+    kind = type(pipe).__name__
+    if found:
+        raise ModelError(
+            f"{kind} has several denoisers ({', '.join(found)}); quantize each as a bare module"
+        )
+    raise ModelError(
+        f"{kind} has no denoiser: none of its components ({', '.join(pipe.components)}) "
+        "is a diffusers model that takes a timestep"
+    )
+
+
+def _denoises(component: object) -> bool:
+    if not isinstance(component, ModelMixin) or "ControlNet" in type(component).__name__:
+        return False
+    return not TIME_ARGUMENTS.isdisjoint(inspect.signature(component.forward).parameters)

@@ -1,0 +1,162 @@
+"""Running a pipeline on prompts and seeds, the same way whatever the batch size."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DiffusionPipeline
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError
+
+from mezzotint._files import read_json
+from mezzotint._progress import track
+from mezzotint.errors import ModelError, UsageError
+
+GENERATION_FILE = "generation.json"
+"""Optional file in a pipeline's folder: defaults for the arguments of the pipeline's call."""
+
+_OURS = frozenset({"prompt", "generator", "output_type", "return_dict", "num_images_per_prompt"})
+"""Call arguments that sampling itself sets."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What to generate. Image i comes from `prompts[i]` and the noise of seed `seed + i`.
+
+    `steps` and `guidance` of None mean the pipeline's own defaults. `batch` bounds memory and
+    changes nothing else, but for floating-point rounding.
+    """
+
+    prompts: tuple[str, ...]
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise UsageError("prompts: none given; at least one is needed")
+        if not 0 <= self.seed < 2**63 - len(self.prompts):
+            raise UsageError(f"seed: {self.seed} is out of range; use 0 or more")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"steps: {self.steps} is too few; use 1 or more")
+        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise UsageError(f"guidance: {self.guidance} is out of range; use 0 or more")
+        if self.batch < 1:
+            raise UsageError(f"batch: {self.batch} is too small; use 1 or more")
+
+
+class GenerationDefaults(BaseModel):
+    """The content of `generation.json`; any further field is an argument of the pipeline's call."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    num_inference_steps: PositiveInt | None = None
+    guidance_scale: NonNegativeFloat | None = None
+
+
+def generation_defaults(pipe: DiffusionPipeline) -> dict[str, Any]:
+    """Call arguments that the pipeline's folder prescribes; empty without `generation.json`.
+
+    Raises:
+        ModelError: the file is not valid JSON, or a field has a wrong value or names no argument
+            of the pipeline's call.
+    """
+    path = Path(pipe.name_or_path or "") / GENERATION_FILE
+    if not pipe.name_or_path or not path.is_file():
+        return {}
+    try:
+        defaults = GenerationDefaults.model_validate(read_json(path, ModelError))
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise ModelError(f"{path}: {field}: {first['msg']}") from cause
+    fields = defaults.model_dump(exclude_unset=True)
+    for field in fields:
+        if field in _OURS:
+            raise ModelError(f"{path}: {field}: is set by sampling; remove the field")
+        if field not in _call_parameters(pipe):
+            raise ModelError(
+                f"{path}: {field}: {type(pipe).__name__} takes no such argument; remove the field"
+            )
+    return fields
+
+
+@torch.no_grad()
+def generate(
+    pipe: DiffusionPipeline, sampling: Sampling, *, progress: bool = True
+) -> npt.NDArray[np.uint8]:
+    """Images of the prompts, uint8 [n, H, W, 3] in RGB.
+
+    Raises:
+        ModelError: the pipeline does not make images from text, or its `generation.json` is wrong.
+        UsageError: `sampling` sets what the pipeline's call has no argument for.
+    """
+    batches = run_batches(pipe, sampling, output_type="np")
+    if progress:
+        batches = track(batches, "Generating", math.ceil(len(sampling.prompts) / sampling.batch))
+    return np.concatenate([_to_uint8(pipe, output) for output in batches])
+
+
+def run_batches(pipe: DiffusionPipeline, sampling: Sampling, *, output_type: str) -> Iterator[Any]:
+    """The pipeline's outputs, batch after batch, its own progress bars switched off."""
+    arguments = _arguments(pipe, sampling)
+    prompts = sampling.prompts
+    for start in range(0, len(prompts), sampling.batch):
+        chunk = prompts[start : start + sampling.batch]
+        # One CPU generator per image: its noise depends on neither batch size nor device.
+        seeds = range(sampling.seed + start, sampling.seed + start + len(chunk))
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        with _quiet(pipe):
+            output = pipe(
+                prompt=list(chunk), generator=generators, output_type=output_type, **arguments
+            )
+        yield output
+
+
+def _arguments(pipe: DiffusionPipeline, sampling: Sampling) -> dict[str, Any]:
+    """The folder's defaults, overridden by what `sampling` sets."""
+    parameters, name = _call_parameters(pipe), type(pipe).__name__
+    if not {"prompt", "generator", "output_type"} <= parameters.keys():
+        raise ModelError(f"{name} does not make images from text; use a text-to-image pipeline")
+    chosen = {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
+    arguments = generation_defaults(pipe)
+    for field, value in chosen.items():
+        if value is None:
+            continue
+        if field not in parameters:
+            raise UsageError(f"{name} takes no {field}; leave it unset")
+        arguments[field] = value
+    return arguments
+
+
+def _call_parameters(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(pipe).__call__).parameters
+
+
+def _to_uint8(pipe: DiffusionPipeline, output: Any) -> npt.NDArray[np.uint8]:
+    images = getattr(output, "images", None)
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] != 3:
+        raise ModelError(f"{type(pipe).__name__} returned no RGB images; use a text-to-image model")
+    if not np.isfinite(images).all():
+        raise ModelError(f"{type(pipe).__name__} returned images with NaN or infinite values")
+    return (images.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+@contextmanager
+def _quiet(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Hide the pipeline's per-step bar, and restore its setting."""
+    before = dict(getattr(pipe, "_progress_bar_config", {}))
+    pipe.set_progress_bar_config(**{**before, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)

@@ -1,0 +1,134 @@
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from safetensors.torch import load_file, save_file
+
+from mezzotint.errors import CheckpointError, ModelError
+from mezzotint.models import load_pipeline, source
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_a_folder_loads_as_the_stock_pipeline(unet_folder: Path):
+    pipe = load_pipeline(unet_folder)
+    assert type(pipe) is StableDiffusionPipeline
+    assert pipe.unet.dtype == torch.float32
+    assert not pipe.unet.training
+
+
+def test_an_embedded_name_loads(unet_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(source, "_zoo", lambda: unet_folder.parent)
+    assert type(load_pipeline("tiny-turbo")) is StableDiffusionPipeline
+
+
+def test_an_embedded_pixart_loads_without_a_word(
+    pixart_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(source, "_zoo", lambda: pixart_folder.parent)
+    verbosity = diffusers_logging.get_verbosity()
+    load_pipeline("tiny-pixart")
+    assert capfd.readouterr() == ("", "")
+    assert diffusers_logging.get_verbosity() == verbosity
+
+
+def test_weights_come_in_the_dtype_asked_for(unet_folder: Path):
+    pipe = load_pipeline(unet_folder, dtype=torch.bfloat16)
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.bfloat16}
+
+
+def test_loading_leaves_the_libraries_progress_bars_as_they_were(unet_folder: Path):
+    before = diffusers_logging.is_progress_bar_enabled()
+    load_pipeline(unet_folder)
+    assert diffusers_logging.is_progress_bar_enabled() is before
+
+
+def test_an_unusable_device_is_named(unet_folder: Path):
+    with pytest.raises(ModelError, match=r"^teapot: cannot be used"):
+        load_pipeline(unet_folder, device="teapot")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1], ids=["empty", "length", "header", "last-byte"])
+def test_a_truncated_safetensors_file_is_named(unet_copy: Path, kept: int):
+    path = unet_copy / WEIGHTS
+    os.truncate(path, kept if kept >= 0 else path.stat().st_size + kept)
+    with pytest.raises(CheckpointError, match=f"{path}: is truncated or damaged.*again"):
+        load_pipeline(unet_copy)
+
+
+def test_a_missing_component_is_named(unet_copy: Path):
+    shutil.rmtree(unet_copy / "vae")
+    with pytest.raises(
+        ModelError, match=r"the component 'vae' that model_index\.json lists is miss"
+    ):
+        load_pipeline(unet_copy)
+
+
+def test_a_missing_shard_is_named(unet_copy: Path):
+    (unet_copy / WEIGHTS).unlink()
+    index = unet_copy / f"{WEIGHTS}.index.json"
+    index.write_text(json.dumps({"weight_map": {"conv_in.weight": "part-1.safetensors"}}))
+    with pytest.raises(CheckpointError, match=r"part-1\.safetensors: is missing"):
+        load_pipeline(unet_copy)
+
+
+def test_a_shard_index_without_map_is_refused(unet_copy: Path):
+    index = unet_copy / f"{WEIGHTS}.index.json"
+    index.write_text("[]")
+    with pytest.raises(CheckpointError, match="weight_map: is missing"):
+        load_pipeline(unet_copy)
+
+
+def test_a_malformed_index_names_the_line(unet_copy: Path):
+    (unet_copy / "model_index.json").write_text("{\n oops")
+    with pytest.raises(ModelError, match=r"model_index\.json: not valid JSON \(line 2"):
+        load_pipeline(unet_copy)
+
+
+def test_an_index_that_is_no_pipeline_is_refused(unet_copy: Path):
+    (unet_copy / "model_index.json").write_text("{}")
+    with pytest.raises(ModelError, match="_class_name: is missing"):
+        load_pipeline(unet_copy)
+
+
+def test_an_unknown_pipeline_class_is_a_model_error(unet_copy: Path):
+    path = unet_copy / "model_index.json"
+    path.write_text(path.read_text().replace("StableDiffusionPipeline", "NoSuchPipeline"))
+    with pytest.raises(ModelError, match="diffusers cannot load it"):
+        load_pipeline(unet_copy)
+
+
+def test_weights_of_another_shape_are_a_model_error(unet_copy: Path):
+    tensors = load_file(unet_copy / WEIGHTS)
+    tensors["conv_in.weight"] = tensors["conv_in.weight"][:1].clone()
+    save_file(tensors, unet_copy / WEIGHTS)
+    with pytest.raises(ModelError, match="diffusers cannot load it"):
+        load_pipeline(unet_copy)
+
+
+def test_pickled_weights_are_never_opened(unet_copy: Path):
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(unet_copy / "exploded"),)
+
+    (unet_copy / WEIGHTS).unlink()
+    (unet_copy / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ModelError, match="weights must be safetensors"):
+        load_pipeline(unet_copy)
+    assert not (unet_copy / "exploded").exists()
+
+
+def test_an_unreachable_hub_is_a_model_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"nobody/nothing.*no local folder.*network connection"):
+        load_pipeline("nobody/nothing")
+
+
+def test_the_loaded_pipeline_is_silent(unet_pipe: DiffusionPipeline):
+    assert unet_pipe.progress_bar(total=1).disable

@@ -1,0 +1,64 @@
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr
+from itertools import count
+
+import pytest
+
+from mezzotint._progress import track
+
+ERASE_LINE = "\x1b[2K"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(items: Iterable[object], *, seconds: int, total: int | None = None) -> str:
+    """What a terminal receives while each item takes so many seconds."""
+    terminal = Terminal()
+    with redirect_stderr(terminal):
+        list(track(items, "Spelling", total, clock=count(0, seconds).__next__))
+    return terminal.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_it_yields_the_items():
+    with redirect_stderr(Terminal()):
+        assert list(track("abc", "Spelling")) == ["a", "b", "c"]
+
+
+def test_it_is_silent_away_from_a_terminal(capsys: pytest.CaptureFixture[str]):
+    assert list(track("abc", "Spelling", clock=count(0, 10).__next__)) == ["a", "b", "c"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_short_work_is_silent():
+    assert shown("abc", seconds=0) == ""
+
+
+def test_long_work_shows_a_bar_and_wipes_it():
+    output = shown("abc", seconds=10)
+    assert "Spelling" in output
+    assert "1/3" in output
+    assert output.endswith(ERASE_LINE)
+
+
+def test_an_iterator_needs_its_total_told():
+    assert "1/3" in shown(iter("abc"), seconds=10, total=3)
+
+
+def test_an_error_in_the_loop_wipes_the_bar():
+    def failing() -> Iterator[int]:
+        yield from range(2)
+        raise ZeroDivisionError
+
+    terminal = Terminal()
+    with redirect_stderr(terminal), pytest.raises(ZeroDivisionError):
+        list(track(failing(), "Failing", 3, clock=count(0, 10).__next__))
+    assert terminal.getvalue().endswith(ERASE_LINE)
