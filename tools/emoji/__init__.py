@@ -1,0 +1,1 @@
+"""How the embedded emoji models are made, from corpus to shipped diffusers folders."""
