@@ -63,7 +63,7 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
         value = planes[:, plane] >> shift
         if shift + bits > 8:
             value |= planes[:, plane + 1] << (8 - shift)
-        torch.bitwise_and(value, mask, out=slots[:, slot])
+        slots[:, slot] = value.bitwise_and_(mask)
     return slots.view(rows, SLOTS * group)[:, :count]
 
 

@@ -37,7 +37,8 @@ class UniformFormat(WeightFormat):
     round(-min / scale). MixDQ, section 3; Nagel et al. 2021, section 2.
 
     Codes are stored unsigned. Scales are float32, or bfloat16 per group, where they cost more;
-    codes are computed from the scale as stored, so its rounding does no harm.
+    codes are computed from the scale as stored, so its rounding does no harm. Magnitudes above half
+    of float32's largest may decode to infinity.
     """
 
     width: int
@@ -181,7 +182,7 @@ class UniformFormat(WeightFormat):
         # A dead block keeps a harmless scale of its own; its neighbours are not touched.
         exact = ((high - low) * ratio / levels).clamp(info.tiny, info.max)
         scale = exact.to(self.scale_dtype)
-        if self.scale_dtype == torch.bfloat16:
+        if self.scale_dtype == torch.bfloat16 and not self.symmetric:
             # 255 steps of a scale rounded down would miss the end of the range by half a step.
             scale = torch.where(scale < exact, scale.nextafter(scale.new_tensor(math.inf)), scale)
         scale = scale.float()

@@ -99,8 +99,6 @@ def _from_pretrained(source: ResolvedSource, dtype: torch.dtype) -> DiffusionPip
             )
     except MezzotintError:  # from our own quantizer, and already clear
         raise
-    except MezzotintError:
-        raise
     except Exception as cause:  # diffusers and every component's own code may raise anything
         if source.kind == "hub":
             remedy = (

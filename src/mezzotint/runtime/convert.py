@@ -76,7 +76,7 @@ def quantize_module(
     module: nn.Module,
     plan: Plan,
     packing: Packing | None = None,
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], object] = lambda name: None,
 ) -> nn.Module:
     """Replace, in place and one at a time, the layers that `plan` quantizes.
 

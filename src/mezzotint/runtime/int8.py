@@ -6,11 +6,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from typing_extensions import override
 
 from mezzotint.formats import UniformFormat, from_bits
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
 from mezzotint.runtime.layers import QuantLayer
+
+# Asked once: compilers cannot trace the question.
+_VNNI = torch.cpu._is_vnni_supported()
 
 
 class Int8LinearKernel(Kernel):
@@ -36,7 +40,7 @@ class Int8LinearKernel(Kernel):
             return "needs uniform weights of 2 to 8 bits"
         if weight.granularity == "group":
             return "needs one scale per output channel, not per group"
-        if not torch.cpu._is_vnni_supported():
+        if not _VNNI:
             return "this processor has no VNNI; its 8-bit products saturate"
         return None
 
@@ -52,7 +56,7 @@ class Int8LinearKernel(Kernel):
         codes = weight_format.codes(tensors, layer.weight_shape)
         half = 2 ** (weight_format.width - 1)
         # Codes minus half of their range always fit int8; in two's complement the wrap is exact.
-        products = torch._int_mm(quantized, (codes - half).view(torch.int8).t()).float()
+        products = _product(quantized, (codes - half).view(torch.int8)).float()
         if not weight_format.symmetric:
             shift = tensors["zero_point"].float().view(1, -1) - half
             sums = quantized.sum(1, keepdim=True, dtype=torch.int32).float()
@@ -62,6 +66,17 @@ class Int8LinearKernel(Kernel):
         if layer.bias is not None:
             output = output.add_(layer.bias.float())
         return output.to(x.dtype).view(*x.shape[:-1], layer.weight_shape[0])
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """The product with the transposed weight, in int32."""
+    rows, columns = x.shape
+    if rows == 1 or columns == 1:
+        # torch takes the length of a row from the stride of a dimension of size 1, which may be
+        # anything, and returns garbage (pytorch/pytorch#195066): give it another row or column.
+        spare = int(columns == 1)
+        x, weight = pad(x, (0, spare, 0, int(rows == 1))), pad(weight, (0, spare))
+    return torch._int_mm(x, weight.t())[:rows]
 
 
 register_kernel(Int8LinearKernel())

@@ -1,0 +1,94 @@
+import pytest
+
+from mezzotint.errors import FormatError
+from mezzotint.formats import (
+    FLOAT,
+    ActivationFormat,
+    UniformFormat,
+    parse_activation_format,
+    parse_weight_format,
+    registry,
+)
+from tests.formats.strategies import NAMES
+
+ACTIVATIONS = [
+    f"{kind}{width}/{granularity}"
+    for kind in ("int", "uint")
+    for width in range(2, 9)
+    for granularity in ("tensor", "token")
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_format_is_known_by_its_name(name: str):
+    found = parse_weight_format(name)
+    assert found is not None
+    assert (found.name, str(found)) == (name, name)
+    assert parse_weight_format(found.name) == found
+
+
+def test_the_name_says_everything():
+    assert parse_weight_format("int4/channel") == UniformFormat(4, True, "channel")
+    assert parse_weight_format("uint3/group64") == UniformFormat(3, False, "group", 64)
+    assert parse_activation_format("uint8/tensor") == ActivationFormat(8, False, "tensor")
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_format_is_known_by_its_name(name: str):
+    found = parse_activation_format(name)
+    assert found is not None
+    assert (found.name, str(found)) == (name, name)
+
+
+def test_float_means_no_format():
+    assert parse_weight_format(FLOAT) is None
+    assert parse_activation_format(FLOAT) is None
+
+
+UNKNOWN = (
+    "",
+    "int4",
+    "Int4/channel",
+    "int4/channels",
+    "int4/group",
+    "int4/group-8",
+    " int4/channel",
+    "int4/channel\n",
+    "int/channel",
+    "int4.0/channel",
+    "fp8/tensor",
+    "int" + "9" * 5000 + "/channel",
+)
+
+
+@pytest.mark.parametrize("name", UNKNOWN, ids=lambda name: repr(name[:16]))
+def test_an_unknown_name_is_refused_and_repeated(name: str):
+    for parse in (parse_weight_format, parse_activation_format):
+        with pytest.raises(FormatError) as caught:
+            parse(name)
+        assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["int9/channel", "uint16/tensor", "int4/group1"])
+def test_numbers_out_of_their_domain_are_refused_with_the_name(name: str):
+    with pytest.raises(FormatError, match=f"'{name}'.*(bits|group_size) is"):
+        parse_weight_format(name)
+
+
+@pytest.mark.parametrize("name", ["int1/token", "int9/tensor"])
+def test_activation_widths_out_of_their_domain_are_refused_with_the_name(name: str):
+    with pytest.raises(FormatError, match=f"'{name}'.*bits is"):
+        parse_activation_format(name)
+
+
+@pytest.mark.parametrize("name", ["int04/channel", "int4/group064", "int0/channel", "int٤/channel"])
+def test_a_number_has_one_spelling(name: str):
+    with pytest.raises(FormatError, match="unknown weight format"):
+        parse_weight_format(name)
+
+
+def test_a_registered_parser_makes_a_new_name_known(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
+    registry.register_weight_format(lambda name: UniformFormat(4) if name == "q4" else None)
+    assert parse_weight_format("q4") == UniformFormat(4)
+    assert parse_weight_format("int3/channel") == UniformFormat(3)
