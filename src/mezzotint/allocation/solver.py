@@ -1,0 +1,132 @@
+"""The best choice within the limits, with its proof."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from mezzotint.allocation.infeasible import beyond, unattainable
+from mezzotint.allocation.knapsack import pack
+from mezzotint.allocation.program import branch, closest
+from mezzotint.allocation.table import Choice, Side, Table, sides_of, tabulate
+from mezzotint.allocation.values import Limit, Problem, Solution
+from mezzotint.errors import BudgetError
+
+
+class Effort(NamedTuple):
+    """How far to go on problems where the optimum cannot be proven at once."""
+
+    gap: float
+    time_limit: float | None
+
+
+def solve(
+    problem: Problem,
+    limits: Sequence[Limit] = (),
+    *,
+    gap: float = 1e-9,
+    time_limit: float | None = 10.0,
+) -> Solution:
+    """Choose one option per layer so that the total score is largest within all limits.
+
+    The limits are kept in exact arithmetic on the numbers given, never within a tolerance:
+    `math.fsum` of the chosen costs is at most the maximum. Equal input gives equal output, also
+    among ties, unless the time limit cuts in.
+
+    One limit is solved by dynamic programming, to a gap of 0 unless the scores follow the costs
+    closely. So are several, or a two-sided one, if the optimum under one side alone keeps to the
+    others too. What is left goes to HiGHS, which works to a gap of about 1e-9.
+
+    Args:
+        problem: The layers and their options.
+        limits: Bounds on resources; none gives every layer its best score.
+        gap: Where the optimum is hard to prove, the `Solution.gap` to stop at.
+        time_limit: Seconds after which the best choice found so far is returned, with its gap;
+            `None` to search until the gap is proven.
+
+    Raises:
+        InfeasibleBudgetError: No choice keeps to the limits; names the nearest that is feasible.
+        BudgetError: A limit names an unknown resource, or time ran out before any choice was
+            found.
+        UsageError: The scores span more than float64 can hold.
+    """
+    start = time.perf_counter()
+    table = tabulate(problem)
+    found = minimise(table, sides_of(problem, limits), Effort(gap, time_limit), limits)
+    return solution(problem, table, found, time.perf_counter() - start)
+
+
+class Found(NamedTuple):
+    """A choice within the limits, and a proven lower bound on the loss of all such choices."""
+
+    choice: Choice
+    lower: float
+
+
+def minimise(
+    table: Table, sides: Sequence[Side], effort: Effort, limits: Sequence[Limit] = ()
+) -> Found:
+    """Minimise the loss within all sides; `limits` are what an error says was asked for."""
+    for side in sides:
+        if side.least() > side.bound:
+            raise beyond(side, sides, limits)
+    if not sides:
+        return Found(table.loss.argmin(axis=1), 0.0)
+    best: Choice | None = None
+    lower = 0.0
+    for side in sides:
+        # Under one side alone more is allowed, so its bound holds under all of them, and if its
+        # optimum keeps to the others it is theirs too.
+        packing = pack(table, side, effort.gap)
+        lower = max(lower, packing.lower)
+        if all(other.allows(packing.choice) for other in sides):
+            best = _better(table, best, packing.choice)
+        if best is not None and excess(table, best, lower) <= effort.gap * table.total_loss(best):
+            return Found(best, lower)
+    branched = branch(table, sides, effort.gap, effort.time_limit)
+    best = _better(table, best, branched.choice)
+    if best is not None:
+        return Found(best, max(lower, branched.lower))
+    if math.isinf(branched.lower):
+        raise unattainable(closest(table, sides, effort.time_limit), sides, limits)
+    raise BudgetError(
+        f"no choice within the limits was found in {effort.time_limit} seconds, nor was it proven "
+        "that there is none; allow more time, or widen the limits"
+    )
+
+
+def excess(table: Table, choice: Choice, lower: float) -> float:
+    """What a choice may lose more than the optimum does."""
+    return max(table.total_loss(choice) - lower, 0.0)
+
+
+def _better(table: Table, one: Choice | None, other: Choice | None) -> Choice | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return other if table.total_loss(other) < table.total_loss(one) else one
+
+
+def solution(problem: Problem, table: Table, found: Found, seconds: float) -> Solution:
+    """Dress a choice up with its keys, totals and proof."""
+    options = [layer[index] for layer, index in zip(table.options, found.choice, strict=True)]
+    common = set[str].intersection(
+        *({*option.costs} for layer in table.options for option in layer)
+    )
+    used: Mapping[str, float] = {
+        resource: float(sum(Fraction(option.costs[resource]) for option in options))
+        for resource in options[0].costs
+        if resource in common
+    }
+    score = math.fsum(option.score for option in options)
+    unproven = excess(table, *found)
+    return Solution(
+        chosen={name: option.key for name, option in zip(problem.layers, options, strict=True)},
+        score=score,
+        bound=score + unproven,
+        gap=unproven / table.total_loss(found.choice) if unproven else 0.0,
+        used=used,
+        seconds=seconds,
+    )
