@@ -1,0 +1,109 @@
+"""Writing a quantized pipeline to a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from mezzotint._files import read_json, replacing_folder, write_json
+from mezzotint.errors import CheckpointError, PlanError, UsageError
+from mezzotint.models import GENERATION_FILE, find_denoiser
+from mezzotint.models.source import INDEX_FILE
+from mezzotint.plan import Plan
+
+MEASUREMENTS_FILE = "measurements.json"
+_COMPANIONS = (GENERATION_FILE, "prompts.txt", "LICENSE", "NOTICE")
+
+_CARD = """\
+---
+library_name: diffusers
+tags: [mezzotint, quantized]
+---
+
+# {name}
+
+{model}, quantized with [mezzotint](https://pypi.org/project/mezzotint/): {layers} layers of the
+`{component}` are packed. The plan stands in `{component}/config.json`; `mezzotint plan show` prints
+it.
+
+```python
+import mezzotint  # registers the quantization method with diffusers
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{name}")
+```
+
+Without `import mezzotint` diffusers reports "Unknown quantization type". `mezzotint.load("{name}")`
+does both.
+"""
+
+
+def save_pipeline(
+    pipe: DiffusionPipeline, path: str | Path, measurements: Mapping[str, Any] | None = None
+) -> Path:
+    """Save a pipeline with a packed denoiser; the folder appears complete or not at all.
+
+    Written: everything diffusers writes (safetensors only), a model card, the generation defaults
+    and prompts of the original folder, and the measurements behind the plan where given.
+
+    A pipeline already there is replaced; any other folder with content is left alone.
+
+    Raises:
+        CheckpointError: the denoiser is not packed.
+        UsageError: the folder holds something else than a pipeline.
+    """
+    folder = Path(path).expanduser().resolve()
+    _check_replaceable(folder)
+    component, denoiser = find_denoiser(pipe)
+    quantizer = getattr(denoiser, "hf_quantizer", None)
+    if quantizer is None or quantizer.plan is None:
+        raise CheckpointError(
+            f"{folder}: not written, since the pipeline's {component} is not quantized; "
+            "quantize it first, or use its own save_pretrained"
+        )
+    with replacing_folder(folder) as temporary:
+        pipe.save_pretrained(temporary, safe_serialization=True)
+        if pipe.name_or_path:
+            _copy_companions(Path(pipe.name_or_path), temporary)
+        if measurements:
+            write_json(temporary / MEASUREMENTS_FILE, measurements)
+        card = _CARD.format(
+            name=folder.name,
+            model=quantizer.plan.model or "A pipeline",
+            layers=len(quantizer.plan.quantized),
+            component=component,
+        )
+        (temporary / "README.md").write_text(card, "utf-8")
+    return folder
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_FILE).is_file():
+        raise UsageError(f"{folder}: holds something else than a pipeline; name a new folder")
+
+
+def _copy_companions(source: Path, target: Path) -> None:
+    for name in _COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan in a JSON file, or in the folder of a quantized pipeline or denoiser.
+
+    Raises:
+        PlanError: there is no plan at `path`, or it is malformed.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Plan.load(path)
+    for config_path in [*path.glob("config.json"), *sorted(path.glob("*/config.json"))]:
+        config = read_json(config_path, PlanError)
+        stored = config.get("quantization_config") if isinstance(config, dict) else None
+        if isinstance(stored, dict) and "plan" in stored:
+            return Plan.from_dict(stored["plan"], f"{config_path}: quantization_config.plan")
+    raise PlanError(f"{path}: no component's config.json holds a plan; is it a quantized model?")

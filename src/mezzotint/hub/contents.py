@@ -1,0 +1,60 @@
+"""What the tensors of a packed checkpoint may be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from mezzotint.errors import CheckpointError, FormatError
+from mezzotint.formats import from_bits
+from mezzotint.runtime import QuantLayer
+
+
+def check_names(names: Collection[str], complaint: str) -> None:
+    """Raise CheckpointError where there are `names` to complain about; the first few are shown."""
+    if names:
+        shown = ", ".join(sorted(names)[:3]) + (" …" if len(names) > 3 else "")
+        raise CheckpointError(
+            f"{complaint} {len(names)} tensor(s): {shown}; save the model again, or restore the "
+            "config.json it was saved with"
+        )
+
+
+def check_type(name: str, found: Tensor, expected: Tensor) -> None:
+    """Refuse a stored tensor whose shape or dtype is not the plan's.
+
+    Raises:
+        CheckpointError: naming the tensor.
+    """
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        raise CheckpointError(
+            f"{name}: is {found.dtype} of shape {tuple(found.shape)}, but the plan in config.json "
+            f"says {expected.dtype} of shape {tuple(expected.shape)}; they do not belong together"
+        )
+
+
+def check_layer(name: str, layer: QuantLayer) -> None:
+    """Refuse a packed layer that holds values which no quantization can have written.
+
+    Raises:
+        CheckpointError: naming the layer and the tensor.
+    """
+    try:
+        layer.weight_format.check(layer.weight_tensors())
+        _check_input(layer)
+    except FormatError as cause:
+        raise CheckpointError(f"layer {name}: {cause}; the checkpoint is damaged") from cause
+
+
+def _check_input(layer: QuantLayer) -> None:
+    activation = layer.activation_format
+    if activation is None or not activation.static:
+        return
+    scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
+    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+        raise FormatError("input_scale is not positive and finite")
+    highest = 0 if activation.symmetric else activation.limits[1]
+    if int(layer.get_buffer("input_zero_point").max()) > highest:
+        raise FormatError(f"input_zero_point is above {highest}, the highest of {activation}")
