@@ -1,0 +1,52 @@
+"""How close a quantized pipeline is to its original; what it weighs and how fast it is."""
+
+from mezzotint.evaluation.alignment import Contrastive, RPrecision, mean_alignment, r_precision
+from mezzotint.evaluation.bench import Bench, Contestant, bench
+from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
+from mezzotint.evaluation.contrastive import (
+    contrastive_for,
+    embedded_contrastive,
+    load_contrastive,
+)
+from mezzotint.evaluation.distribution import FDLite0, fd_lite0, frechet_distance
+from mezzotint.evaluation.error import StepError, error_by_timestep, sqnr
+from mezzotint.evaluation.evaluate import Baseline, Evaluation, evaluate
+from mezzotint.evaluation.features import lite0_features, load_lite0
+from mezzotint.evaluation.latency import Latency, interleaved_medians
+from mezzotint.evaluation.memory import peak_rss_bytes, stored_bytes
+from mezzotint.evaluation.paired import psnr, ssim
+from mezzotint.runtime import module_bytes
+
+__all__ = [
+    "Baseline",
+    "Bench",
+    "Contestant",
+    "Contrastive",
+    "Evaluation",
+    "FDLite0",
+    "Interval",
+    "Latency",
+    "RPrecision",
+    "StepError",
+    "bench",
+    "bootstrap_interval",
+    "contrastive_for",
+    "embedded_contrastive",
+    "error_by_timestep",
+    "evaluate",
+    "fd_lite0",
+    "frechet_distance",
+    "interleaved_medians",
+    "lite0_features",
+    "load_contrastive",
+    "load_lite0",
+    "mean_alignment",
+    "module_bytes",
+    "paired_difference_interval",
+    "peak_rss_bytes",
+    "psnr",
+    "r_precision",
+    "sqnr",
+    "ssim",
+    "stored_bytes",
+]

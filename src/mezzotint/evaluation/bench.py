@@ -1,0 +1,100 @@
+"""Latency and memory of two pipelines' denoisers, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from rich.table import Table
+
+from mezzotint.evaluation.latency import Latency, interleaved_medians
+from mezzotint.models import Sampling, find_denoiser, record_calls
+from mezzotint.runtime import Execution, executions, module_bytes
+
+_PROMPT = "a photo of a cat"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One denoiser: seconds per call (median and span), bytes, and what computed it."""
+
+    latency: Latency
+    bytes: int
+    executions: tuple[Execution, ...]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The reference and the contestant, interleaved in one run."""
+
+    reference: Contestant
+    contestant: Contestant
+    device: str
+    threads: int
+    batch: int
+
+    @property
+    def speedup(self) -> float:
+        """Ratio of medians: above 1 the contestant is faster."""
+        return self.reference.latency.median / self.contestant.latency.median
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        kernels = [vars(e) | {"choice": str(e.choice)} for e in self.contestant.executions]
+        return {
+            "speedup": self.speedup,
+            "reference": {"seconds": vars(self.reference.latency), "bytes": self.reference.bytes},
+            "contestant": {
+                "seconds": vars(self.contestant.latency),
+                "bytes": self.contestant.bytes,
+                "kernels": kernels,
+            },
+            "device": self.device,
+            "threads": self.threads,
+            "batch": self.batch,
+        }
+
+    def table(self) -> Table:
+        """A row per denoiser, and how many layers run on which kernel."""
+        table = Table(title=f"One denoiser call on {self.device}, batch {self.batch}")
+        for column in ("denoiser", "median ms", "min–max ms", "speed-up", "bytes", "kernels"):
+            table.add_column(column)
+        rows = (("reference", self.reference, 1.0), ("quantized", self.contestant, self.speedup))
+        for name, one, ratio in rows:
+            span = f"{1e3 * one.latency.minimum:.1f}–{1e3 * one.latency.maximum:.1f}"
+            counts: dict[str, int] = {}
+            for execution in one.executions:
+                label = f"{execution.kernel} ({execution.arithmetic})"
+                counts[label] = counts.get(label, 0) + 1
+            kernels = ", ".join(f"{n} × {label}" for label, n in counts.items()) or "torch"
+            median = f"{1e3 * one.latency.median:.1f}"
+            table.add_row(name, median, span, f"{ratio:.2f}×", f"{one.bytes:,}", kernels)
+        return table
+
+
+@torch.no_grad()
+def bench(
+    reference: DiffusionPipeline, pipe: DiffusionPipeline, *, repeats: int = 7, batch: int = 1
+) -> Bench:
+    """Time one denoiser call of both pipelines on the same recorded input, A, B, A, B and so on.
+
+    Raises:
+        UsageError: fewer than one repeat.
+    """
+    sampling = Sampling(prompts=(_PROMPT,) * batch, batch=batch)
+    denoisers = {"reference": find_denoiser(reference)[1], "contestant": find_denoiser(pipe)[1]}
+    device = next(denoisers["reference"].parameters()).device
+    (call,) = record_calls(reference, sampling, limit=1)
+    call = call.to(device)
+    latencies = interleaved_medians(
+        {name: partial(call.run, denoiser) for name, denoiser in denoisers.items()},
+        repeats=repeats,
+    )
+    contestants = {
+        name: Contestant(latencies[name], module_bytes(denoiser), executions(denoiser))
+        for name, denoiser in denoisers.items()
+    }
+    return Bench(**contestants, device=str(device), threads=torch.get_num_threads(), batch=batch)

@@ -1,0 +1,233 @@
+"""How close a quantized pipeline is to its original: everything in one value."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DiffusionPipeline
+from rich.table import Table
+from torch import Tensor
+
+from mezzotint._progress import track
+from mezzotint.errors import UsageError
+from mezzotint.evaluation.alignment import Contrastive, RPrecision, r_precision
+from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval
+from mezzotint.evaluation.contrastive import contrastive_for
+from mezzotint.evaluation.distribution import MIN_IMAGES, frechet_distance
+from mezzotint.evaluation.error import StepError, error_by_timestep
+from mezzotint.evaluation.features import lite0_features
+from mezzotint.evaluation.paired import psnr, ssim
+from mezzotint.models import Call, Sampling, find_denoiser, generate, record_calls
+from mezzotint.runtime import module_bytes
+
+Images = npt.NDArray[np.uint8]
+
+#: Prompts whose denoiser calls are replayed for the noise-prediction error.
+ERROR_PROMPTS = 32
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A reference pipeline's images and calls, made once and compared with many.
+
+    Attributes:
+        images: uint8 [n, H, W, 3], image i from prompt i and seed + i.
+        calls: denoiser calls of the first prompts.
+    """
+
+    pipe: DiffusionPipeline
+    sampling: Sampling
+    images: Images
+    calls: tuple[Call, ...]
+    contrastive: Contrastive | None = None
+
+    @classmethod
+    def of(
+        cls, pipe: DiffusionPipeline, sampling: Sampling, contrastive: Contrastive | None = None
+    ) -> Baseline:
+        """Generate the images and record the calls of `pipe`."""
+        few = Sampling(
+            prompts=sampling.prompts[:ERROR_PROMPTS],
+            seed=sampling.seed,
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            batch=sampling.batch,
+        )
+        images = generate(pipe, sampling)
+        return cls(pipe, sampling, images, record_calls(pipe, few), contrastive)
+
+    @cached_property
+    def features(self) -> npt.NDArray[np.float32]:
+        """EfficientNet-Lite0 features of the images, [n, 1280]."""
+        return lite0_features(self.images)
+
+    @cached_property
+    def alignment(self) -> RPrecision | None:
+        """R-precision of the reference's own images."""
+        return _alignment(self, self.images)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one pipeline against its reference; same prompts, same seeds.
+
+    Attributes:
+        psnr_db, ssim: means over image pairs, with 95% bootstrap intervals.
+        error: SQNR of the noise prediction per timestep, on the reference's own calls.
+        fd_lite0: Fréchet distance of EfficientNet-Lite0 features to the reference's images; None
+            below two images.
+        r_precision, reference_r_precision: where a contrastive model was given.
+        denoiser_bytes, reference_bytes: of the tensors in memory.
+        context: seeds, counts, versions, device.
+    """
+
+    psnr_db: Interval
+    ssim: Interval
+    error: Sequence[StepError]
+    fd_lite0: float | None
+    r_precision: RPrecision | None
+    reference_r_precision: RPrecision | None
+    denoiser_bytes: int
+    reference_bytes: int
+    context: Mapping[str, Any]
+
+    @property
+    def sqnr_db(self) -> float:
+        """Mean over timesteps of the noise prediction's SQNR."""
+        return float(np.mean([step.sqnr_db for step in self.error]))
+
+    def figures(self) -> dict[str, str]:
+        """Column title → text, for tables and reports."""
+        result = {
+            "bytes": f"{self.denoiser_bytes:,}",
+            "SQNR of ε (dB)": f"{self.sqnr_db:.2f}",
+            "PSNR (dB)": _spread(self.psnr_db, 2),
+            "SSIM": _spread(self.ssim, 4),
+        }
+        if self.fd_lite0 is not None:
+            biased = "" if self.context["images"] >= MIN_IMAGES else " (few images: biased)"
+            result["FD-Lite0"] = f"{self.fd_lite0:.3f}{biased}"
+        if self.r_precision is not None:
+            value = self.r_precision
+            result["R-precision"] = f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "psnr_db": vars(self.psnr_db),
+            "ssim": vars(self.ssim),
+            "sqnr_db": self.sqnr_db,
+            "error_by_timestep": [vars(step) for step in self.error],
+            "fd_lite0": self.fd_lite0,
+            "r_precision": None if self.r_precision is None else vars(self.r_precision),
+            "reference_r_precision": (
+                None if self.reference_r_precision is None else vars(self.reference_r_precision)
+            ),
+            "denoiser_bytes": self.denoiser_bytes,
+            "reference_bytes": self.reference_bytes,
+            "context": dict(self.context),
+        }
+
+    def table(self) -> Table:
+        """A row per figure, then one per timestep."""
+        table = Table(title=f"{self.context['images']} images against the reference")
+        table.add_column("figure")
+        table.add_column("value", justify="right")
+        table.add_row("reference bytes", f"{self.reference_bytes:,}")
+        for title, text in self.figures().items():
+            table.add_row(title, text)
+        if self.reference_r_precision is not None:
+            table.add_row("R-precision, reference", f"{self.reference_r_precision.value:.3f}")
+        for step in self.error:
+            span = f"[{step.low:.2f}, {step.high:.2f}]"
+            table.add_row(f"SQNR of ε at t = {step.timestep:g} (dB)", f"{step.sqnr_db:.2f} {span}")
+        return table
+
+
+def evaluate(
+    reference: DiffusionPipeline | Baseline,
+    pipe: DiffusionPipeline,
+    sampling: Sampling | None = None,
+    *,
+    contrastive: Contrastive | None = None,
+) -> Evaluation:
+    """Compare `pipe` with `reference` on the same prompts and seeds.
+
+    Args:
+        reference: the original pipeline, or a `Baseline` made of it once for several comparisons.
+        pipe: the quantized pipeline.
+        sampling: prompts and seeds; needed with a pipeline, ignored with a baseline.
+        contrastive: text and image encoders for the R-precision; by default the embedded ones
+            for embedded pipelines, and no R-precision for others.
+
+    Raises:
+        ModelError: a pipeline does not make images, or makes NaN.
+    """
+    if not isinstance(reference, Baseline):
+        if sampling is None:
+            raise UsageError("sampling: give prompts, unless the reference is a Baseline")
+        reference = Baseline.of(reference, sampling, contrastive or contrastive_for(reference))
+    images = generate(pipe, reference.sampling)
+    denoiser = find_denoiser(pipe)[1]
+    features = lite0_features(images) if len(images) > 1 else None
+    return Evaluation(
+        psnr_db=bootstrap_interval(psnr(reference.images, images)),
+        ssim=bootstrap_interval(ssim(reference.images, images)),
+        error=error_by_timestep(_replayed(reference.calls, denoiser)),
+        fd_lite0=None if features is None else frechet_distance(reference.features, features),
+        r_precision=_alignment(reference, images),
+        reference_r_precision=reference.alignment,
+        denoiser_bytes=module_bytes(denoiser),
+        reference_bytes=module_bytes(find_denoiser(reference.pipe)[1]),
+        context=_context(reference.sampling, denoiser),
+    )
+
+
+@torch.no_grad()
+def _replayed(
+    calls: Sequence[Call], denoiser: torch.nn.Module
+) -> list[tuple[float, Tensor, Tensor]]:
+    """(timestep, reference output, output) of every recorded call."""
+    device = next(denoiser.parameters()).device
+    result = []
+    for call in track(calls, "Replaying", len(calls)):
+        assert call.output is not None
+        output = call.to(device).run(denoiser).cpu()
+        result.append((call.timestep, call.output, output))
+    return result
+
+
+def _alignment(reference: Baseline, images: Images) -> RPrecision | None:
+    if reference.contrastive is None:
+        return None
+    texts = reference.contrastive.embed_texts(reference.sampling.prompts)
+    embedded = reference.contrastive.embed_images(images)
+    return r_precision(embedded, texts, captions=reference.sampling.prompts)
+
+
+def _context(sampling: Sampling, denoiser: torch.nn.Module) -> dict[str, Any]:
+    parameter = next(denoiser.parameters())
+    return {
+        "images": len(sampling.prompts),
+        "seed": sampling.seed,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "device": str(parameter.device),
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _spread(interval: Interval, digits: int) -> str:
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

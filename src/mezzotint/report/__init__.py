@@ -1,0 +1,18 @@
+"""The report: what was chosen, why, and what it did to the pictures."""
+
+from mezzotint.report.grid import picture_grid, save_picture
+from mezzotint.report.layers import LayerRow, RoleRow, layer_rows, role_rows
+from mezzotint.report.page import Contestant, Report, render, save_report
+
+__all__ = [
+    "Contestant",
+    "LayerRow",
+    "Report",
+    "RoleRow",
+    "layer_rows",
+    "picture_grid",
+    "render",
+    "role_rows",
+    "save_picture",
+    "save_report",
+]
