@@ -1,0 +1,43 @@
+"""Mixed-precision quantization of diffusion models: measure, allocate, pack, report.
+
+>>> import mezzotint as mz
+>>> pipe = mz.load("emoji-turbo")
+>>> result = mz.quantize(pipe, budget=mz.Budget(weight_bits=4, act_bits=8))
+>>> result.save("owl-w4a8")
+"""
+
+from mezzotint import errors
+from mezzotint.allocation import allocate
+from mezzotint.budget import Budget
+from mezzotint.errors import MezzotintError
+from mezzotint.hub import MezzotintConfig, register_with_diffusers
+from mezzotint.models import Sampling, generate, inventory, list_embedded
+from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
+from mezzotint.plan import Choice, Plan
+from mezzotint.recipes import AutoOptions
+from mezzotint.uniform import uniform_plan
+
+__version__ = "0.1.0"
+
+register_with_diffusers()
+
+__all__ = [
+    "AutoOptions",
+    "Budget",
+    "Choice",
+    "MezzotintConfig",
+    "MezzotintError",
+    "Plan",
+    "Result",
+    "Sampling",
+    "allocate",
+    "apply",
+    "errors",
+    "generate",
+    "inventory",
+    "list_embedded",
+    "load",
+    "quantize",
+    "quantize_denoiser",
+    "uniform_plan",
+]

@@ -1,0 +1,185 @@
+"""The main job: a float pipeline in, a quantized one out."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from mezzotint._progress import track
+from mezzotint.budget import Budget
+from mezzotint.errors import UsageError
+from mezzotint.hub import mark_quantized, save_pipeline
+from mezzotint.models import Sampling, find_denoiser, load_pipeline, with_generation_defaults
+from mezzotint.plan import Plan
+from mezzotint.recipes import Job, recipe_named
+from mezzotint.recipes.prompts import default_sampling
+from mezzotint.runtime import Packing, check_plan, packed_layers, quantize_module
+from mezzotint.sensitivity import Measurements
+from mezzotint.uniform import uniform_plan
+
+
+@dataclass(frozen=True)
+class Result:
+    """A quantized pipeline and how it came to be.
+
+    Attributes:
+        pipeline: ready to use; shares everything but the denoiser with the original.
+        plan: the choice of every layer.
+        measurements: what the recipe measured, layer by layer.
+    """
+
+    pipeline: DiffusionPipeline
+    plan: Plan
+    measurements: Measurements = field(default_factory=dict)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The packed module inside the pipeline."""
+        return find_denoiser(self.pipeline)[1]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the pipeline to a folder that `load` and diffusers read.
+
+        Complete or absent: a kill in the middle leaves what was there before.
+        """
+        rows: dict[str, Any] = {
+            layer: {
+                str(choice): {"noise": score.noise, "sqnr_db": score.sqnr_db}
+                for choice, score in scores.items()
+            }
+            for layer, scores in self.measurements.items()
+        }
+        return save_pipeline(self.pipeline, path, rows)
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> DiffusionPipeline:
+    """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
+
+    Where the folder holds a `generation.json`, its values are the defaults of `pipe(prompt)`.
+
+    Raises:
+        ModelError: there is no such pipeline, or it is incomplete.
+        CheckpointError: a file is truncated, or does not match its plan.
+    """
+    return with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
+
+
+def quantize(
+    pipe: DiffusionPipeline,
+    recipe: str = "auto",
+    budget: Budget | None = None,
+    *,
+    sampling: Sampling | None = None,
+    options: Any = None,
+    journal: str | Path | None = None,
+) -> Result:
+    """Find a plan for the pipeline's denoiser with a recipe, and pack it.
+
+    The pipeline itself is left as it is.
+
+    Args:
+        pipe: a floating-point text-to-image pipeline.
+        recipe: name of a registered recipe.
+        budget: what the plan may cost; by default 4-bit weights and 8-bit activations.
+        sampling: calibration prompts, seed and steps; by default prompts that come with the
+            model, or general ones.
+        options: the recipe's configuration dataclass; by default its defaults.
+        journal: file for finished measurements, so that an interrupted run can resume.
+
+    Raises:
+        UsageError: unknown recipe, or options of another recipe.
+        InfeasibleBudgetError: naming the nearest feasible budget.
+        CalibrationError: weights or outputs hold NaN; the layer is named.
+    """
+    chosen = recipe_named(recipe)
+    options = chosen.options() if options is None else options
+    if not isinstance(options, chosen.options):
+        raise UsageError(
+            f"options: recipe {recipe!r} takes {chosen.options.__name__}, "
+            f"not {type(options).__name__}"
+        )
+    job = Job(
+        pipe=pipe,
+        denoiser=_float_denoiser(pipe),
+        model=model_name(pipe),
+        budget=budget or Budget(),
+        sampling=sampling or default_sampling(pipe),
+        journal=None if journal is None else Path(journal),
+    )
+    outcome = chosen.run(job, options)
+    return apply(pipe, outcome.plan, outcome.packing, outcome.measurements)
+
+
+def apply(
+    pipe: DiffusionPipeline,
+    plan: Plan,
+    packing: Packing | None = None,
+    measurements: Measurements | None = None,
+) -> Result:
+    """Pack the pipeline's denoiser after a plan, made here or edited by hand.
+
+    Raises:
+        PlanError: the plan names an unknown or unsupported layer.
+    """
+    component, _ = find_denoiser(pipe)
+    denoiser = _float_denoiser(pipe)
+    check_plan(denoiser, plan)
+    packed = _sharing_copy(denoiser, plan)
+    names = iter(track(plan.quantized, "Packing"))
+    quantize_module(packed, plan, packing, progress=lambda name: next(names, None))
+    mark_quantized(packed, plan)
+    quantized = copy.copy(pipe)
+    setattr(quantized, component, packed)
+    return Result(quantized, plan, measurements or {})
+
+
+def quantize_denoiser(
+    module: nn.Module, *, weight_bits: int = 8, act_bits: int = 16, exclude: tuple[str, ...] = ()
+) -> nn.Module:
+    """Pack every Linear and Conv2d of a bare module alike, in place; no pipeline or data needed.
+
+    Args:
+        module: a denoiser, or any module of Linear and Conv2d layers.
+        weight_bits: 1–8, symmetric, one scale per output channel.
+        act_bits: 8 for int8 activations per token, 16 for none.
+        exclude: layers to keep floating: dotted names, globs, or `re:` expressions.
+
+    Raises:
+        UsageError: a width is out of its domain, or a pattern names no layer.
+    """
+    plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
+    quantize_module(module, plan)
+    if hasattr(module, "register_to_config"):
+        mark_quantized(module, plan)
+    return module
+
+
+def model_name(pipe: DiffusionPipeline) -> str:
+    """What to call a pipeline in plans and reports: the last part of where it came from."""
+    return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
+
+
+def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
+    component, denoiser = find_denoiser(pipe)
+    if packed_layers(denoiser):
+        raise UsageError(
+            f"the pipeline's {component} is quantized already; start from the original"
+        )
+    return denoiser
+
+
+def _sharing_copy(module: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of `module` that shares the weights about to be packed: they are never duplicated."""
+    weights = [module.get_submodule(name).get_parameter("weight") for name in plan.quantized]
+    return copy.deepcopy(module, {id(weight): weight for weight in weights})

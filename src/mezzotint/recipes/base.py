@@ -1,0 +1,89 @@
+"""What every recipe is given, and the registry of recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from mezzotint.budget import Budget
+from mezzotint.errors import UsageError
+from mezzotint.models import Sampling
+from mezzotint.plan import Plan
+from mezzotint.runtime import Packing
+from mezzotint.sensitivity import Measurements
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pipeline to quantize.
+
+    Attributes:
+        pipe: the floating-point pipeline.
+        denoiser: the component of it that is quantized.
+        model: what the user calls it.
+        budget: what the plan may cost.
+        sampling: calibration prompts and seeds.
+        journal: where finished measurements are kept, if anywhere.
+    """
+
+    pipe: DiffusionPipeline
+    denoiser: nn.Module
+    model: str
+    budget: Budget
+    sampling: Sampling
+    journal: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recipe decides: the plan, how to pack it, and what it measured on the way."""
+
+    plan: Plan
+    packing: Packing
+    measurements: Measurements = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named way from pipeline to plan. `options` is its configuration dataclass."""
+
+    name: str
+    summary: str
+    options: type[Any]
+    run: Callable[[Job, Any], Outcome]
+
+
+_RECIPES: dict[str, Recipe] = {}
+
+
+def register_recipe(
+    name: str, summary: str, options: type[Any]
+) -> Callable[[Callable[[Job, Any], Outcome]], Callable[[Job, Any], Outcome]]:
+    """Decorator: make `run(job, options)` known under `name`."""
+
+    def register(run: Callable[[Job, Any], Outcome]) -> Callable[[Job, Any], Outcome]:
+        _RECIPES[name] = Recipe(name, summary, options, run)
+        return run
+
+    return register
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe called `name`.
+
+    Raises:
+        UsageError: there is none; the message lists them.
+    """
+    if name not in _RECIPES:
+        raise UsageError(f"unknown recipe {name!r}; there are: {', '.join(sorted(_RECIPES))}")
+    return _RECIPES[name]
+
+
+def recipes() -> tuple[Recipe, ...]:
+    """Every registered recipe, by name."""
+    return tuple(_RECIPES[name] for name in sorted(_RECIPES))

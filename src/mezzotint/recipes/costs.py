@@ -1,0 +1,62 @@
+"""From a budget in the user's terms to limits on the sum over layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from mezzotint.allocation import Limit
+from mezzotint.budget import Budget
+from mezzotint.errors import InfeasibleBudgetError
+from mezzotint.models import Layer
+from mezzotint.plan import Choice
+from mezzotint.runtime import module_bytes, stored_tensors
+
+BYTES = "bytes"
+
+
+def choice_bytes(layer: Layer, choice: Choice, itemsize: int) -> int:
+    """Stored bytes of one layer's weight under `choice`; `itemsize` is a float weight's."""
+    if not choice.quantized:
+        return layer.parameters * itemsize
+    return sum(spec.nbytes for spec in stored_tensors(choice, layer.weight_shape).values())
+
+
+def floating_bytes(denoiser: nn.Module, layers: Sequence[Layer]) -> int:
+    """Bytes of everything but the layers' weights: norms, biases, embeddings."""
+    weights = [denoiser.get_submodule(layer.name).get_parameter("weight") for layer in layers]
+    return module_bytes(denoiser) - sum(w.numel() * w.element_size() for w in weights)
+
+
+def byte_limit(
+    budget: Budget,
+    denoiser: nn.Module,
+    layers: Sequence[Layer],
+    costs: Mapping[str, Mapping[Choice, int]],
+) -> Limit:
+    """The limit on Σ stored weight bytes that satisfies every part of `budget`.
+
+    Raises:
+        InfeasibleBudgetError: even the smallest choices exceed it; names the nearest feasible
+            figure in the budget's own unit.
+    """
+    weights = sum(layer.parameters for layer in layers)
+    fixed = floating_bytes(denoiser, layers)
+    least = sum(min(costs[layer.name].values()) for layer in layers)
+    limits: list[float] = []
+    if budget.weight_bits is not None:
+        limits.append(budget.weight_bits * weights / 8)
+        if least > limits[-1]:
+            raise InfeasibleBudgetError(
+                f"weight_bits {budget.weight_bits:g} cannot be met: with scales the candidate "
+                f"formats need {least * 8 / weights:.3f} bits per weight or more"
+            )
+    if budget.bytes is not None:
+        limits.append(budget.bytes - fixed)
+        if least > limits[-1]:
+            raise InfeasibleBudgetError(
+                f"size {budget.size} cannot be met: the smallest plan takes {fixed + least} bytes, "
+                f"of which {fixed} stay floating point (norms, biases, embeddings)"
+            )
+    return Limit(BYTES, maximum=min(limits))

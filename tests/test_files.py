@@ -1,0 +1,144 @@
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mezzotint._files import read_json, replacing, replacing_folder, write_json
+from mezzotint.errors import CheckpointError, PlanError, UsageError
+
+
+class _Interruption(BaseException):
+    """As unexpected as a keyboard interrupt."""
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    before = os.umask(0o027)
+    yield 0o027
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+class TestReplacing:
+    def test_the_file_appears_when_the_block_succeeds(self, tmp_path: Path):
+        target = tmp_path / "deep" / "er" / "a.txt"
+        with replacing(target) as temporary:
+            assert temporary.parent == target.parent
+            temporary.write_text("new")
+            assert not target.exists()
+        assert target.read_text() == "new"
+        assert os.listdir(target.parent) == ["a.txt"]
+
+    @pytest.mark.parametrize("error", [ValueError, _Interruption])
+    def test_a_failure_leaves_what_was_there(self, tmp_path: Path, error: type[BaseException]):
+        target = tmp_path / "a.txt"
+        target.write_text("old")
+        with pytest.raises(error), replacing(target) as temporary:
+            temporary.write_text("half")
+            raise error
+        assert target.read_text() == "old"
+        assert os.listdir(tmp_path) == ["a.txt"]
+
+    def test_permissions_follow_the_umask(self, tmp_path: Path, umask: int):
+        with replacing(tmp_path / "a.txt") as temporary:
+            temporary.write_text("new")
+        assert mode(tmp_path / "a.txt") == 0o666 & ~umask
+
+
+class TestReplacingFolder:
+    @staticmethod
+    def fill(folder: Path, *names: str) -> None:
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_text(name)
+
+    def test_the_folder_appears_when_the_block_succeeds(self, tmp_path: Path):
+        target = tmp_path / "deep" / "model"
+        with replacing_folder(target) as temporary:
+            self.fill(temporary, "a", "b")
+            assert not target.exists()
+        assert sorted(os.listdir(target)) == ["a", "b"]
+        assert os.listdir(target.parent) == ["model"]
+
+    def test_an_older_folder_is_replaced_as_a_whole(self, tmp_path: Path):
+        target = tmp_path / "model"
+        self.fill(target, "a", "stale")
+        with replacing_folder(target) as temporary:
+            self.fill(temporary, "a", "b")
+            assert sorted(os.listdir(target)) == ["a", "stale"]
+        assert sorted(os.listdir(target)) == ["a", "b"]
+        assert os.listdir(tmp_path) == ["model"]
+
+    @pytest.mark.parametrize("error", [ValueError, _Interruption])
+    def test_a_failure_leaves_what_was_there(self, tmp_path: Path, error: type[BaseException]):
+        target = tmp_path / "model"
+        self.fill(target, "old")
+        with pytest.raises(error), replacing_folder(target) as temporary:
+            self.fill(temporary, "half")
+            raise error
+        assert os.listdir(target) == ["old"]
+        assert os.listdir(tmp_path) == ["model"]
+
+    def test_a_failure_leaves_nothing_where_nothing_was(self, tmp_path: Path):
+        with pytest.raises(ValueError, match="no"), replacing_folder(tmp_path / "model"):
+            raise ValueError("no")
+        assert os.listdir(tmp_path) == []
+
+    def test_a_file_in_the_way_is_refused(self, tmp_path: Path):
+        target = tmp_path / "model"
+        target.write_text("mine")
+        with pytest.raises(UsageError, match="is a file"), replacing_folder(target):
+            pass
+        assert target.read_text() == "mine"
+
+    def test_permissions_follow_the_umask(self, tmp_path: Path, umask: int):
+        with replacing_folder(tmp_path / "model"):
+            pass
+        assert mode(tmp_path / "model") == 0o777 & ~umask
+
+
+class TestJson:
+    def test_what_is_written_is_read(self, tmp_path: Path):
+        value = {"a": [1, 2.5, None, True], "ü": {"nested": "✓"}}
+        write_json(tmp_path / "a.json", value)
+        assert read_json(tmp_path / "a.json", PlanError) == value
+
+    def test_text_is_indented_utf8_with_a_final_newline(self, tmp_path: Path):
+        write_json(tmp_path / "a.json", {"ü": 1})
+        assert (tmp_path / "a.json").read_bytes() == '{\n  "ü": 1\n}\n'.encode()
+
+    def test_what_json_cannot_hold_leaves_the_old_file(self, tmp_path: Path):
+        write_json(tmp_path / "a.json", 1)
+        with pytest.raises(TypeError):
+            write_json(tmp_path / "a.json", object())
+        assert json.loads((tmp_path / "a.json").read_text()) == 1
+        assert os.listdir(tmp_path) == ["a.json"]
+
+    @pytest.mark.parametrize("error", [PlanError, CheckpointError])
+    def test_the_caller_s_error_names_file_and_line(self, tmp_path: Path, error: type[Exception]):
+        (tmp_path / "a.json").write_text('{\n "a": 1,\n}')
+        with pytest.raises(error, match=r"a\.json: not valid JSON \(line [23]"):
+            read_json(tmp_path / "a.json", error)
+
+    @pytest.mark.parametrize("content", [b"[" * 100_000, b"9" * 5000], ids=["deep", "long-number"])
+    def test_what_python_cannot_hold_is_the_caller_s_error_too(
+        self, tmp_path: Path, content: bytes
+    ):
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(PlanError, match=r"a\.json: not usable JSON"):
+            read_json(tmp_path / "a.json", PlanError)
+
+    def test_missing_and_unreadable_files_are_told_apart(self, tmp_path: Path):
+        with pytest.raises(PlanError, match="no such file"):
+            read_json(tmp_path / "a.json", PlanError)
+        with pytest.raises(PlanError, match="cannot be read"):
+            read_json(tmp_path, PlanError)
+        (tmp_path / "b.json").write_bytes(b'"\xff"')
+        with pytest.raises(PlanError, match="cannot be read"):
+            read_json(tmp_path / "b.json", PlanError)
