@@ -1,0 +1,29 @@
+# Every target sets up what it needs: python3 (3.11 or newer) and make are all that must be there.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check docs
+
+demo: $(INSTALLED)  ## quantize an embedded model and show what came of it
+	$(RUN) examples/demo.py
+
+test: $(INSTALLED)  ## run the tests
+	$(RUN) -m pytest
+
+check: $(INSTALLED)  ## lint, formatting, types
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+docs: $(INSTALLED)  ## write the command-line reference anew
+	$(RUN) -m mezzotint.cli.reference docs/cli.md
+
+$(INSTALLED): pyproject.toml constraints-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade --constraint constraints-dev.txt pip
+	$(RUN) -m pip install --quiet --constraint constraints-dev.txt \
+		--editable '.[evaluation]' --group dev
+	touch $@

@@ -1,0 +1,87 @@
+"""Arguments that several verbs share, and what is made of them."""
+
+# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from mezzotint.models import Sampling
+
+Model: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An embedded model (see `mezzotint models`), a diffusers folder, or a Hub id such as "
+        "owner/name.",
+    ),
+]
+Quantized: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="DIR", help="What `mezzotint quantize` wrote.")
+]
+Reference: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--reference", metavar="MODEL", help="The floating-point original: name, folder or Hub id."
+    ),
+]
+Seed: TypeAlias = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Image i starts from the noise of seed N + i.")
+]
+Steps: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", metavar="N", help="Denoising steps.", show_default="the pipeline's own"
+    ),
+]
+Device: TypeAlias = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu or cuda.")
+]
+PromptFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="Prompts, one a line.",
+        show_default="those that come with the model, or general ones",
+    ),
+]
+AsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print JSON for a program instead of tables.")
+]
+JsonFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write all figures as JSON; - prints them."),
+]
+
+
+def sampling_of(
+    pipe: DiffusionPipeline,
+    prompts: Path | None,
+    *,
+    seed: int,
+    count: int | None = None,
+    steps: int | None = None,
+) -> Sampling:
+    """Prompts of a file or else of the model, repeated or cut to `count` where one is given.
+
+    Raises:
+        UsageError: the file is missing or empty, or a number is out of range.
+    """
+    from mezzotint.models import Sampling, read_prompts
+    from mezzotint.recipes.prompts import CALIBRATION_COUNT, default_sampling
+
+    if prompts is None:
+        found = default_sampling(pipe, count or CALIBRATION_COUNT).prompts
+    else:
+        found = read_prompts(prompts)
+    if count is not None:
+        found = tuple(islice(cycle(found), count))
+    return Sampling(prompts=found, seed=seed, steps=steps)

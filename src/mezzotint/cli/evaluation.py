@@ -1,0 +1,81 @@
+"""`mezzotint evaluate` and `mezzotint bench`."""
+
+# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mezzotint.cli._app import app, examples
+from mezzotint.cli._arguments import (
+    Device,
+    JsonFile,
+    PromptFile,
+    Quantized,
+    Reference,
+    Seed,
+    Steps,
+    sampling_of,
+)
+from mezzotint.cli._output import deliver
+
+
+@app.command(
+    epilog=examples(
+        "evaluate owl-w4a8 --reference emoji-turbo",
+        "evaluate owl-w4a8 --reference emoji-turbo -n 2048 --json owl-w4a8.json",
+    )
+)
+def evaluate(  # noqa: PLR0913  (one parameter per option)
+    model: Quantized,
+    *,
+    reference: Reference,
+    count: Annotated[
+        int,
+        typer.Option("-n", "--images", metavar="N", min=1, help="How many images to compare."),
+    ] = 256,
+    prompts: PromptFile = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Compare a quantized pipeline with its original.
+
+    Both run on the same prompts and seeds. Reported are paired figures (PSNR, SSIM, and the noise
+    prediction's SQNR per timestep, with confidence intervals), figures of the distribution, and
+    stored bytes. Prompts are repeated with other seeds where there are fewer than N. Distances
+    between distributions mean little below 2,000 images.
+    """
+    from mezzotint.evaluation import evaluate as compare
+    from mezzotint.pipeline import load
+
+    original = load(reference, device=device)
+    sampling = sampling_of(original, prompts, seed=seed, count=count, steps=steps)
+    evaluation = compare(original, load(model, device=device), sampling)
+    deliver(evaluation.to_dict(), [evaluation.table()], json_file)
+
+
+@app.command(epilog=examples("bench owl-w4a8 --reference emoji-turbo"))
+def bench(
+    model: Quantized,
+    *,
+    reference: Reference,
+    repeats: Annotated[
+        int, typer.Option(metavar="N", help="Timed calls of each; the median counts.")
+    ] = 7,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure latency and bytes against the original.
+
+    Calls of the two denoisers alternate, so that a busy machine disturbs both alike.
+    """
+    from mezzotint.evaluation import bench as measure
+    from mezzotint.pipeline import load
+
+    original, quantized = load(reference, device=device), load(model, device=device)
+    result = measure(original, quantized, repeats=repeats)
+    deliver(result.to_dict(), [result.table()], json_file)

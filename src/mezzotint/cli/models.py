@@ -1,0 +1,60 @@
+"""`mezzotint models` and `mezzotint inspect`."""
+
+# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+
+from __future__ import annotations
+
+import dataclasses
+
+from mezzotint.cli._app import app, examples
+from mezzotint.cli._arguments import AsJson, Model
+from mezzotint.cli._output import show
+
+
+@app.command(epilog=examples("models", "models --json"))
+def models(as_json: AsJson = False) -> None:
+    """List the models that come with the package.
+
+    Their names stand wherever MODEL is asked for. The folders are ordinary diffusers pipelines.
+    """
+    from mezzotint.cli.tables import models_table
+    from mezzotint.models import list_embedded, resolve
+
+    rows = [{"name": name, "folder": resolve(name).location} for name in list_embedded()]
+    show(rows, [models_table(rows)], as_json=as_json)
+
+
+@app.command(epilog=examples("inspect emoji-turbo", "inspect owl-w4a8", "inspect owl-w4a8 --json"))
+def inspect(model: Model, as_json: AsJson = False) -> None:
+    """List the layers of a pipeline's denoiser.
+
+    Floating-point layers are listed with their role, weight shape, parameters, and
+    multiply-accumulates of one call; packed layers with their formats and the kernel that computes
+    them here. A kernel with integer arithmetic is real low-precision execution; `float` arithmetic
+    dequantizes first.
+    """
+    from mezzotint.cli.tables import kernels_table, layers_table, packed_table
+    from mezzotint.models import find_denoiser, inventory
+    from mezzotint.pipeline import load
+    from mezzotint.runtime import executions, module_bytes
+
+    pipe = load(model)
+    component, denoiser = find_denoiser(pipe)
+    layers, packed, size = inventory(denoiser), executions(denoiser), module_bytes(denoiser)
+    value = {
+        "pipeline": type(pipe).__name__,
+        "component": component,
+        "denoiser": type(denoiser).__name__,
+        "bytes": size,
+        "layers": [
+            dataclasses.asdict(layer)
+            | {"parameters": layer.parameters, "quantizable": layer.supported}
+            for layer in layers
+        ],
+        "packed": [dataclasses.asdict(execution) for execution in packed],
+    }
+    about = f"{type(pipe).__name__}, {component} ({type(denoiser).__name__}), {size:,} bytes"
+    tables = [layers_table(layers, f"{about}: {len(layers)} floating-point layers")]
+    if packed:
+        tables += [packed_table(packed, f"{len(packed)} packed layers"), kernels_table(packed)]
+    show(value, tables, as_json=as_json)

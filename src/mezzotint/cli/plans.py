@@ -1,0 +1,57 @@
+"""`mezzotint plan show` and `mezzotint plan diff`."""
+
+# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from mezzotint.cli._app import app, examples
+from mezzotint.cli._arguments import AsJson
+from mezzotint.cli._output import show
+
+plan = typer.Typer(
+    name="plan",
+    help="Read and compare plans: which format every layer takes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(plan)
+
+PlanPath: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="A plan's JSON file, or a quantized folder.")
+]
+
+
+@plan.command(
+    "show", epilog=examples("plan show owl-w4a8", "plan show owl-w4a8 --json > edited.json")
+)
+def show_plan(path: PlanPath, as_json: AsJson = False) -> None:
+    """Print the format of every layer.
+
+    The JSON is the plan itself: edit it and hand it to `mezzotint quantize --plan`.
+    """
+    from mezzotint.hub import read_plan
+
+    found = read_plan(path)
+    show(found.to_dict(), [found.table(), found.summary()], as_json=as_json)
+
+
+@plan.command("diff", epilog=examples("plan diff owl-w4a8 owl-w3a8", "plan diff owl-w4a8 my.json"))
+def diff_plans(
+    left: PlanPath,
+    right: PlanPath,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers on which two plans differ."""
+    from mezzotint.cli.tables import differences_table
+    from mezzotint.hub import read_plan
+    from mezzotint.plan import diff
+
+    differences = diff(read_plan(left), read_plan(right))
+    table = differences_table(differences, str(left), str(right))
+    show([dataclasses.asdict(each) for each in differences], [table], as_json=as_json)

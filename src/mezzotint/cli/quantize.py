@@ -1,0 +1,156 @@
+"""`mezzotint quantize`."""
+
+# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mezzotint.cli._app import app, examples
+from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, Seed, sampling_of
+from mezzotint.cli._output import check_free, show
+from mezzotint.errors import UsageError
+
+if TYPE_CHECKING:
+    from mezzotint.pipeline import Result
+
+
+@app.command(
+    epilog=examples(
+        "quantize emoji-turbo -o owl-w4a8",
+        "quantize emoji-turbo -o small --size 6MB --act-bits 16",
+        "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
+        "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
+        "quantize emoji-turbo -o mine --plan edited.json",
+    )
+)
+def quantize(  # noqa: PLR0913  (one parameter per option)
+    model: Model,
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How to find the plan.", show_default="auto"),
+    ] = None,
+    weight_bits: Annotated[
+        float | None,
+        typer.Option(
+            metavar="BITS",
+            help="At most this many stored bits per weight on average, scales included.",
+            show_default="4, unless --size is given",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="At most this many stored bytes for the whole denoiser: 6MB, 1.5GiB, 7000000.",
+        ),
+    ] = None,
+    act_bits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BITS",
+            help="8 computes layers on 8-bit inputs, 16 leaves inputs as they are.",
+            show_default="8",
+        ),
+    ] = None,
+    prompts: PromptFile = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the measurements of an interrupted run."),
+    ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pack after this plan (JSON, or a quantized folder) instead of a recipe.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a pipeline that is at DIR already.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Quantize MODEL under a budget; save it to DIR.
+
+    Without options: 4 bits per weight on average over the denoiser's layers, 8-bit activations.
+    --weight-bits and --size together both hold. The recipe runs MODEL on a few prompts, measures
+    what each format costs each layer, and chooses the best formats that the budget allows. The
+    result loads with mezzotint.load and with diffusers.
+
+    Finished measurements are kept in DIR.journal.jsonl until the result is saved: after a kill,
+    repeat the command with --resume. DIR appears complete or not at all.
+    """
+    from mezzotint.budget import Budget
+    from mezzotint.hub import read_plan
+    from mezzotint.pipeline import apply, load
+    from mezzotint.pipeline import quantize as run_recipe
+
+    check_free(output, force=force)
+    if plan is not None:
+        _refuse_with_plan(recipe, weight_bits, size, act_bits, prompts, resume)
+        chosen = read_plan(plan)
+        result = apply(load(model, device=device), chosen)
+        result.save(output)
+    else:
+        activations = 8 if act_bits is None else act_bits
+        budget = Budget(weight_bits=weight_bits, size=size, act_bits=activations)
+        pipe = load(model, device=device)
+        sampling = sampling_of(pipe, prompts, seed=seed)
+        with _journal(output, resume) as journal:
+            result = run_recipe(pipe, recipe or "auto", budget, sampling=sampling, journal=journal)
+            result.save(output)
+    _report(result, output, as_json)
+
+
+def _refuse_with_plan(*options: object) -> None:
+    if any(option is not None and option is not False for option in options):
+        raise UsageError(
+            "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
+            "--act-bits, --prompts and --resume"
+        )
+
+
+@contextmanager
+def _journal(output: Path, resume: bool) -> Iterator[Path]:
+    """The file beside `output` that holds finished measurements until all is done."""
+    journal = output.with_name(f"{output.name}.journal.jsonl")
+    if not resume:
+        journal.unlink(missing_ok=True)
+    try:
+        yield journal
+    except KeyboardInterrupt as interruption:
+        if journal.exists():
+            interruption.add_note(f"measurements are kept in {journal}")
+            interruption.add_note("repeat the command with --resume to go on")
+        raise
+    journal.unlink(missing_ok=True)
+
+
+def _report(result: Result, output: Path, as_json: bool) -> None:
+    from rich.table import Table
+
+    from mezzotint.cli.tables import kernels_table
+    from mezzotint.runtime import executions, module_bytes
+
+    plan, packed, size = result.plan, executions(result.denoiser), module_bytes(result.denoiser)
+    value: dict[str, Any] = {
+        "output": str(output),
+        "denoiser_bytes": size,
+        "plan": plan.to_dict(),
+        "execution": [dataclasses.asdict(each) for each in packed],
+    }
+    summary: Table = plan.summary()
+    summary.caption = f"saved to {output}; the denoiser takes {size:,} bytes"
+    show(value, [summary, kernels_table(packed)], as_json=as_json)

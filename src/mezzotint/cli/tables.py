@@ -1,0 +1,79 @@
+"""Tables for people, of values that the library returns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mezzotint.models import Layer
+    from mezzotint.plan import Choice, Difference
+    from mezzotint.runtime import Execution
+
+
+def layers_table(layers: Sequence[Layer], title: str) -> Table:
+    """A row per floating-point layer."""
+    table = _table(title, "layer", "kind", "role", "weight", "parameters:", "MACs:", "quantizable")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            layer.role.value,
+            "×".join(map(str, layer.weight_shape)),
+            f"{layer.parameters:,}",
+            "?" if layer.macs is None else f"{layer.macs:,}",
+            "yes" if layer.supported else "no",
+        )
+    return table
+
+
+def packed_table(executions: Sequence[Execution], title: str) -> Table:
+    """A row per packed layer."""
+    table = _table(title, "layer", "weight", "activation", "kernel", "arithmetic")
+    for each in executions:
+        choice = each.choice
+        table.add_row(each.layer, choice.weight, choice.activation, each.kernel, each.arithmetic)
+    return table
+
+
+def kernels_table(executions: Sequence[Execution]) -> Table:
+    """How many layers each kernel computes, and why not a faster one."""
+    table = _table("Kernels", "kernel", "arithmetic", "layers:", "why not a faster one")
+    counts = Counter((each.kernel, each.arithmetic, each.reason) for each in executions)
+    for (kernel, arithmetic, reason), count in counts.most_common():
+        table.add_row(kernel, arithmetic, str(count), reason or "")
+    return table
+
+
+def differences_table(differences: Sequence[Difference], left: str, right: str) -> Table:
+    """A row per layer on which two plans disagree."""
+    table = _table(f"{len(differences)} layers differ", "layer", left, right)
+    for each in differences:
+        table.add_row(each.layer, _shown(each.left), _shown(each.right))
+    return table
+
+
+def models_table(models: Sequence[dict[str, str]]) -> Table:
+    """A row per embedded model."""
+    table = _table("Embedded models", "name", "folder")
+    for model in models:
+        table.add_row(model["name"], model["folder"])
+    return table
+
+
+def _shown(choice: Choice | None) -> str:
+    return "(no such layer)" if choice is None else str(choice)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Columns whose name ends in a colon hold numbers."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        numeric = column.endswith(":")
+        table.add_column(
+            column.removesuffix(":"), justify="right" if numeric else "left", overflow="fold"
+        )
+    return table

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import mezzotint as mz
+from mezzotint.hub import read_plan
+from mezzotint.runtime import module_bytes
+
+
+@pytest.fixture(scope="session")
+def journaled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal of a finished run under the default sampling."""
+    journal = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    mz.quantize(mz.load(model), journal=journal)
+    return journal
+
+
+def test_the_default_budget_is_four_bits(run, model, tmp_path):
+    output = tmp_path / "out"
+    summary = json.loads(run("quantize", model, "-o", output, "--json").stdout)
+    assert summary["output"] == str(output)
+    assert summary["plan"] == read_plan(output).to_dict()
+    assert summary["plan"]["context"]["budget"]["weight_bits"] == 4
+    assert summary["denoiser_bytes"] == module_bytes(mz.load(output).unet)
+    assert len(summary["execution"]) == len(read_plan(output).quantized)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_options_reach_the_recipe(run, model, tmp_path):
+    (tmp_path / "prompts.txt").write_text("red apple\n")
+    options = ["--weight-bits", 6, "--size", "1MB", "--act-bits", 16, "--seed", 7]
+    options += ["--recipe", "auto", "--prompts", tmp_path / "prompts.txt"]
+    run("quantize", model, "-o", tmp_path / "out", *options)
+    context = read_plan(tmp_path / "out").context
+    assert context["budget"] == {"weight_bits": 6.0, "size": "1MB", "act_bits": 16}
+    assert context["sampling"]["prompts"] == ["red apple"]
+    assert context["sampling"]["seed"] == 7
+    assert {choice.activation for choice in read_plan(tmp_path / "out").choices.values()} == {
+        "float"
+    }
+
+
+def test_a_summary_is_printed(run, model, tmp_path, uniform):
+    uniform.save(tmp_path / "plan.json")
+    shown = run("quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json").stdout
+    assert "int8/channel" in shown
+    assert "saved to" in shown
+    assert "reference" in shown  # the kernel of the convolutions
+
+
+def test_an_edited_plan_is_followed(run, model, tmp_path, uniform):
+    edited = uniform.to_dict()
+    edited["layers"]["conv_in"] = {"weight": "float", "reason": "by hand"}
+    (tmp_path / "plan.json").write_text(json.dumps(edited))
+    run("quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json")
+    assert read_plan(tmp_path / "out").to_dict() == edited | {
+        "layers": edited["layers"]
+        | {"conv_in": {"weight": "float", "activation": "float", "reason": "by hand"}}
+    }
+
+
+def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_path, journaled):
+    header, first, *rest = journaled.read_text().splitlines(keepends=True)
+    unit = json.loads(first)
+    marked = {**unit, "result": {"noise": 123.0}}
+    journal = tmp_path / "out.journal.jsonl"
+    journal.write_text(header + json.dumps(marked) + "\n" + "".join(rest))
+    run("quantize", model, "-o", tmp_path / "out", "--resume")
+    measured = json.loads((tmp_path / "out" / "measurements.json").read_text())
+    layer = unit["unit"].split(" | ")[0]
+    assert 123.0 in [score["noise"] for score in measured[layer].values()]
+    assert not journal.exists()
+
+
+def test_without_resume_measuring_starts_afresh(run, model, tmp_path):
+    journal = tmp_path / "out.journal.jsonl"
+    journal.write_text("of another run\n")
+    assert run("quantize", model, "-o", tmp_path / "out").exit_code == 0
+    assert not journal.exists()
+
+
+def test_force_replaces_a_pipeline(run, model, quantized, tmp_path, uniform):
+    uniform.save(tmp_path / "plan.json")
+    command = ["quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json"]
+    run(*command)
+    before = (tmp_path / "out" / "model_index.json").stat().st_ino
+    assert run(*command, "--force").exit_code == 0
+    assert (tmp_path / "out" / "model_index.json").stat().st_ino != before
