@@ -52,8 +52,8 @@ CPU = Preset(
     clip=Schedule(steps=2000, batch=128, lr=1e-3, weight_decay=0.1, ema=0.99),
     teacher=Schedule(steps=3000, batch=32, lr=1e-3, ema=0.998),
     dit=Schedule(steps=2500, batch=32, lr=1e-3, ema=0.998),
-    turbo=Schedule(steps=700, batch=32, lr=2e-4, warmup=50, ema=0.98),
-    dit_turbo=Schedule(steps=600, batch=32, lr=2e-4, warmup=50, ema=0.98),
+    turbo=Schedule(steps=400, batch=32, lr=2e-4, warmup=30, ema=0.98),
+    dit_turbo=Schedule(steps=400, batch=32, lr=2e-4, warmup=30, ema=0.98),
 )
 
 GPU = replace(
@@ -102,5 +102,6 @@ class Diffusion:
     guidance: float = 3.0
     drop_caption: float = 0.1
     teacher_steps: int = 20
+    solver_steps: int = 20
     turbo_steps: int = 4
     text: TextShape = field(default_factory=TextShape)

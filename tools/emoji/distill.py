@@ -12,7 +12,6 @@ from tools.emoji.config import Diffusion, Schedule
 from tools.emoji.denoiser import Latents, Process, TextScaled
 from tools.emoji.training import Trainer
 
-SOLVER_STEPS = 50
 TIMESTEP_SCALING = 10.0
 SIGMA_DATA = 0.5
 HUBER = 0.01
@@ -32,7 +31,7 @@ def distill(
     schedule: Schedule,
     directory: Path,
 ) -> TextScaled:
-    """Train a copy of `teacher` to jump to x0 from every step of a 50-step DDIM solver.
+    """Train a copy of `teacher` to jump to x0 from every step of a DDIM solver.
 
     The target is the student itself (no gradient) one solver step closer to the image, where the
     step is the teacher's, with classifier-free guidance of `diffusion.guidance`.
@@ -41,8 +40,8 @@ def distill(
     device = next(teacher.parameters()).device
     teacher = teacher.requires_grad_(False).eval()
     student = copy.deepcopy(teacher).requires_grad_(True).train()
-    stride = diffusion.train_steps // SOLVER_STEPS
-    grid = torch.arange(1, SOLVER_STEPS + 1) * stride - 1
+    stride = diffusion.train_steps // diffusion.solver_steps
+    grid = torch.arange(1, diffusion.solver_steps + 1) * stride - 1
 
     def consistency(x: Tensor, t: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         x0, _ = process.split(x, student(x, t, text, mask).float(), t)
@@ -68,7 +67,7 @@ def distill(
         rows, captions = data.draw(schedule.batch, 0.0, generator)
         x0 = data.images[rows].to(device)
         noise = torch.randn(x0.shape, generator=generator).to(device)
-        t = grid[torch.randint(SOLVER_STEPS, (len(rows),), generator=generator)].to(device)
+        t = grid[torch.randint(len(grid), (len(rows),), generator=generator)].to(device)
         text, mask = data.text[captions].to(device), data.mask[captions].to(device)
         x = process.noisy(x0, noise, t)
         with torch.no_grad():

@@ -29,13 +29,12 @@ PIXART_ARGUMENTS = {
     "use_resolution_binning": False,
     "clean_caption": False,
 }
-PROMPT_COUNT = 64
 
 
 def few_step_scheduler(context: Context) -> LCMScheduler:
     return LCMScheduler.from_config(
         denoiser.scheduler(context.diffusion).config,
-        original_inference_steps=50,
+        original_inference_steps=context.diffusion.solver_steps,
         timestep_spacing="leading",
         set_alpha_to_one=True,
     )
@@ -73,7 +72,9 @@ def dit_pipeline(context: Context) -> PixArtSigmaPipeline:
     )
 
 
-def save(pipe: DiffusionPipeline, folder: Path, generation: dict[str, Any], context: Context) -> None:
+def save(
+    pipe: DiffusionPipeline, folder: Path, generation: dict[str, Any], context: Context
+) -> None:
     """fp16 safetensors in shards under 16 MiB, with generation defaults and domain prompts."""
     shutil.rmtree(folder, ignore_errors=True)
     for component in pipe.components.values():
@@ -86,11 +87,11 @@ def save(pipe: DiffusionPipeline, folder: Path, generation: dict[str, Any], cont
         len(context.corpus.captions), generator=torch.Generator().manual_seed(0)
     ).tolist()
     training = [context.corpus.captions[row] for row in order if context.corpus.train[row]]
-    (folder / "prompts.txt").write_text("\n".join(training[:PROMPT_COUNT]) + "\n", "utf-8")
+    (folder / "prompts.txt").write_text("\n".join(training) + "\n", "utf-8")
 
 
 def compute_in_float32(path: Path) -> None:
-    """transformers computes in the dtype its config names; the stored half precision is for size."""
+    """Name float32 in a transformers config: it computes in that, whatever is stored."""
     config = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", "utf-8")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tools.emoji.config import Schedule
 
 CHECKPOINT_SECONDS = 120
-LOG_STEPS = 50
+LOG_STEPS = 25
 
 
 class Trainer:
@@ -68,8 +68,8 @@ class Trainer:
             running += value.item()
             if self.step % LOG_STEPS == 0:
                 rate = (self.step - first) * self.schedule.batch / (time.monotonic() - started)
-                print(f"{self.directory.name} step {self.step}/{self.schedule.steps} "
-                      f"loss {running / LOG_STEPS:.4f} {rate:.0f} samples/s", flush=True)  # fmt: skip
+                done = f"{self.directory.name} step {self.step}/{self.schedule.steps}"
+                print(f"{done} loss {running / LOG_STEPS:.4f} {rate:.0f} samples/s", flush=True)
                 running = 0.0
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self.save()
