@@ -77,11 +77,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
-        half = one["reference_bytes"] / 2
         psnr, own, original = one["psnr_db"], one["r_precision"], one["reference_r_precision"]
         lines.append(
             f"| {one['model']} | {one['bits']:g} | {one['plan']} | {one['denoiser_bytes']:,} "
-            f"| {one['denoiser_bytes'] / half:.3f} | {one['sqnr_db']:.2f} "
+            f"| {one['of_fp16']:.3f} | {one['sqnr_db']:.2f} "
             f"| {psnr['value']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}] "
             f"| {one['fd_lite0']:.3f} | {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}] "
             f"| {original['value']:.3f} |"

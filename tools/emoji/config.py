@@ -48,12 +48,12 @@ CPU = Preset(
     name="cpu",
     styles=("noto", "flat"),
     device="cpu",
-    vae=Schedule(steps=1800, batch=32, lr=2e-3, warmup=100, ema=0.995),
-    clip=Schedule(steps=2000, batch=128, lr=1e-3, weight_decay=0.1, ema=0.99),
-    teacher=Schedule(steps=3000, batch=32, lr=1e-3, ema=0.998),
-    dit=Schedule(steps=2500, batch=32, lr=1e-3, ema=0.998),
-    turbo=Schedule(steps=400, batch=32, lr=2e-4, warmup=30, ema=0.98),
-    dit_turbo=Schedule(steps=400, batch=32, lr=2e-4, warmup=30, ema=0.98),
+    vae=Schedule(steps=1300, batch=32, lr=2e-3, warmup=100, ema=0.995),
+    clip=Schedule(steps=800, batch=128, lr=1e-3, weight_decay=0.1, ema=0.99),
+    teacher=Schedule(steps=2000, batch=32, lr=1e-3, ema=0.998),
+    dit=Schedule(steps=1600, batch=32, lr=1e-3, ema=0.998),
+    turbo=Schedule(steps=320, batch=32, lr=2e-4, warmup=30, ema=0.98),
+    dit_turbo=Schedule(steps=320, batch=32, lr=2e-4, warmup=30, ema=0.98),
 )
 
 GPU = replace(

@@ -18,9 +18,9 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,32 +60,43 @@ class Drawings:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.emoji.corpus", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.emoji.corpus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, help="where to write the corpus")
+    folder = parser.parse_args().folder
     try:
-        build(parser.parse_args().folder)
+        build(folder)
     except CorpusError as error:
-        sys.exit(f"error: {error}")
+        parser.exit(2, f"error: {error}\n")
 
 
 def build(folder: Path) -> None:
     """Fetch, draw and write everything that `folder` lacks."""
     archives = {style: fetch(package, folder / "packages") for style, package in PACKAGES.items()}
-    styles: dict[str, Drawings] = {}
-    for style, archive in archives.items():
-        part = folder / "styles" / f"{archive.stem}.npz"
-        styles[style] = resume(part, lambda style=style: draw(style, pictures(style, archives)))
-        print(f"{style}: {len(styles[style].names)} images", flush=True)
-    images = np.concatenate([drawings.images for drawings in styles.values()])
-    lines = [caption(style, name) for style in styles for name in styles[style].names]
+    styles = {style: drawings(style, archives, folder / "styles") for style in archives}
+    captions = folder / "captions.jsonl"
+    captions.unlink(missing_ok=True)  # an older one must not be taken for that of the new images
+    images = np.concatenate([drawn.images for drawn in styles.values()])
     save_arrays(folder / "emoji64.npz", images=images)
-    with replacing(folder / "captions.jsonl") as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    with replacing(captions) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for style, drawn in styles.items():
+            file.writelines(caption(style, name) for name in drawn.names)
+
+
+def drawings(style: str, archives: Mapping[str, Path], finished: Path) -> Drawings:
+    """One style, from the folder `finished` or from its package."""
+    part = finished / f"{archives[style].stem}.npz"
+    drawn = resume(part, lambda: draw(style, pictures(style, archives)))
+    print(f"{style}: {len(drawn.names)} images", flush=True)
+    return drawn
 
 
 def caption(style: str, name: str) -> str:
     """One line of `captions.jsonl`."""
-    return json.dumps({"style": style, "name": name, "split": split(style, name)})
+    return json.dumps({"style": style, "name": name, "split": split(style, name)}) + "\n"
 
 
 def split(style: str, name: str) -> str:
@@ -119,7 +130,7 @@ def fetch(package: str, folder: Path) -> Path:
 def read(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """The archive's files whose names (without `package/`) are wanted, in order of their names."""
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             files = {member.name.partition("/")[2]: member for member in tar if member.isfile()}
             names = sorted(filter(wanted, files))
             return {name: tar.extractfile(files[name]).read() for name in names}
@@ -131,7 +142,10 @@ def read_json(archive: Path, name: str) -> dict[str, Any]:
     files = read(archive, lambda candidate: candidate == name)
     if name not in files:
         raise CorpusError(f"{archive}: contains no {name}; delete it")
-    return json.loads(files[name])
+    try:
+        return json.loads(files[name])
+    except ValueError as cause:
+        raise CorpusError(f"{archive}: its {name} is not JSON ({cause}); delete it") from cause
 
 
 # Names
@@ -250,8 +264,11 @@ def resume(part: Path, make: Callable[[], Drawings]) -> Drawings:
         made = make()
         save_arrays(part, names=np.array(made.names), images=made.images)
         return made
-    with np.load(part) as arrays:
-        return Drawings(arrays["names"].tolist(), arrays["images"])
+    try:
+        with np.load(part) as arrays:
+            return Drawings(arrays["names"].tolist(), arrays["images"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as cause:
+        raise CorpusError(f"{part}: not a finished style ({cause}); delete it") from cause
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:

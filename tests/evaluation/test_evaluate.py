@@ -1,0 +1,107 @@
+"""All figures of a pair of pipelines, composed."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+import mezzotint as mz
+from mezzotint.errors import UsageError
+from mezzotint.evaluation import Baseline, bench, contrastive_for, evaluate
+from mezzotint.runtime import module_bytes
+from tests.models import tiny
+
+PROMPTS = ("owl, noto style", "red heart, flat style", "tree, noto style")
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate") / "tiny"
+    tiny.tiny_stable_diffusion().save_pretrained(folder)
+    tiny.write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
+    return mz.load(folder)
+
+
+@pytest.fixture(scope="module")
+def baseline(pipe):
+    return Baseline.of(pipe, mz.Sampling(prompts=PROMPTS))
+
+
+def quantized(pipe, bits: int) -> mz.Result:
+    return mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=bits, act_bits=8))
+
+
+def test_a_pipeline_equals_itself(pipe, baseline):
+    found = evaluate(baseline, pipe)
+    assert found.ssim.value == 1
+    assert math.isinf(found.sqnr_db)
+    assert found.fd_lite0 == pytest.approx(0, abs=1e-3)
+
+
+def test_fewer_bits_are_further_away(pipe, baseline):
+    eight, three = (evaluate(baseline, quantized(pipe, bits).pipeline) for bits in (8, 3))
+    assert eight.sqnr_db > three.sqnr_db
+    assert eight.psnr_db.value > three.psnr_db.value
+    assert eight.denoiser_bytes > three.denoiser_bytes
+
+
+def test_error_is_reported_for_every_timestep(pipe, baseline):
+    found = evaluate(baseline, quantized(pipe, 4).pipeline)
+    assert len(found.error) == 2
+    assert all(step.low <= step.sqnr_db <= step.high for step in found.error)
+    assert all(step.samples == len(PROMPTS) for step in found.error)
+
+
+def test_bytes_are_those_in_memory(pipe, baseline):
+    result = quantized(pipe, 4)
+    found = evaluate(baseline, result.pipeline)
+    assert found.denoiser_bytes == module_bytes(result.denoiser)
+    parameters = sum(p.numel() for p in pipe.unet.parameters())
+    assert found.of_fp16 == pytest.approx(found.denoiser_bytes / (2 * parameters))
+
+
+def test_context_says_how_the_figures_came_about(pipe, baseline):
+    context = evaluate(baseline, pipe).context
+    assert {"images", "seed", "device", "torch", "mezzotint"} <= context.keys()
+
+
+def test_the_result_is_valid_json_even_without_any_error(pipe, baseline):
+    value = evaluate(baseline, pipe).to_dict()
+    assert json.loads(json.dumps(value, allow_nan=False))["sqnr_db"] is None
+
+
+def test_the_table_holds_every_figure(pipe, baseline):
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(evaluate(baseline, quantized(pipe, 4).pipeline).table())
+    assert all(word in capture.get() for word in ("PSNR", "SSIM", "FD-Lite0", "SQNR of ε at t"))
+
+
+def test_a_few_images_make_a_biased_distance_and_it_says_so(pipe, baseline):
+    assert "biased" in evaluate(baseline, pipe).figures()["FD-Lite0"]
+
+
+def test_one_image_has_no_distribution(pipe):
+    found = evaluate(pipe, pipe, mz.Sampling(prompts=PROMPTS[:1]))
+    assert found.fd_lite0 is None
+
+
+def test_prompts_are_needed_with_a_plain_reference(pipe):
+    with pytest.raises(UsageError, match="sampling"):
+        evaluate(pipe, pipe)
+
+
+def test_embedded_models_bring_their_contrastive_pair(pipe):
+    assert contrastive_for(pipe) is None
+    assert contrastive_for(mz.load("emoji-turbo")) is not None
+
+
+def test_bench_names_kernels_and_interleaves_both(pipe):
+    found = bench(pipe, quantized(pipe, 8).pipeline, repeats=1)
+    value = found.to_dict()
+    assert value["speedup"] == found.speedup
+    assert {kernel["kernel"] for kernel in value["contestant"]["kernels"]} >= {"reference"}
+    assert found.contestant.bytes < found.reference.bytes

@@ -1,0 +1,171 @@
+"""The default recipe: measured noise, exact budgets, and every switch does something."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+import mezzotint as mz
+from mezzotint.errors import (
+    CalibrationError,
+    InfeasibleBudgetError,
+    JournalError,
+    ModelError,
+    UsageError,
+)
+from mezzotint.formats import MINMAX
+from mezzotint.runtime import module_bytes, packed_layers
+
+
+def weights_of(module: nn.Module) -> int:
+    return sum(m.weight.numel() for m in module.modules() if type(m) in (nn.Linear, nn.Conv2d))
+
+
+def packed_bits(result: mz.Result, weights: int) -> float:
+    layers = packed_layers(result.denoiser).values()
+    stored = sum(t.nbytes for layer in layers for t in layer.weight_tensors().values())
+    return stored * 8 / weights
+
+
+@pytest.mark.parametrize("bits", [3.6, 4.5, 6.0])
+def test_average_bits_include_the_scales(pipe, sampling, journal, bits):
+    result = mz.quantize(
+        pipe, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
+    )
+    found = packed_bits(result, weights_of(pipe.unet))
+    assert bits - 0.1 < found <= bits
+
+
+def test_a_size_is_the_bytes_of_the_whole_denoiser(pipe, sampling, journal):
+    size = module_bytes(pipe.unet) // 4
+    result = mz.quantize(pipe, budget=mz.Budget(size=size), sampling=sampling, journal=journal)
+    assert 0.98 * size < module_bytes(result.denoiser) <= size
+
+
+def test_both_limits_hold_together(pipe, sampling, journal):
+    loose, tight = module_bytes(pipe.unet), 4.2
+    budget = mz.Budget(weight_bits=tight, size=loose)
+    result = mz.quantize(pipe, budget=budget, sampling=sampling, journal=journal)
+    assert packed_bits(result, weights_of(pipe.unet)) <= tight
+
+
+def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampling, journal):
+    uniform = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=4, act_bits=8))
+    budget = mz.Budget(size=module_bytes(uniform.denoiser))
+    ours = mz.quantize(pipe, budget=budget, sampling=sampling, journal=journal)
+
+    def noise(plan: mz.Plan) -> float:
+        return sum(ours.measurements[name][plan[name]].noise for name in plan)
+
+    assert noise(ours.plan) < noise(uniform.plan)
+
+
+def test_more_bytes_never_predict_more_noise(pipe, sampling, journal):
+    predicted = [
+        mz.quantize(
+            pipe, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
+        ).plan.context["predicted_sqnr_db"]
+        for bits in (3.6, 4.5, 6.0, 8.5)
+    ]
+    assert predicted == sorted(predicted)
+
+
+def test_the_original_pipeline_is_left_as_it_was(pipe, sampling, journal):
+    before = {name: tensor.clone() for name, tensor in pipe.unet.state_dict().items()}
+    mz.quantize(pipe, sampling=sampling, journal=journal)
+    after = pipe.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_activations_of_16_bits_are_left_alone(pipe, sampling):
+    options = mz.AutoOptions(formats=("int4/channel", "int8/channel"))
+    budget = mz.Budget(weight_bits=6, act_bits=16)
+    result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+    assert {choice.activation for choice in result.plan.choices.values()} == {"float"}
+
+
+def test_static_activations_are_calibrated(pipe, sampling):
+    options = mz.AutoOptions(formats=("int8/channel",), activation="uint8/tensor")
+    budget = mz.Budget(weight_bits=16)
+    result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+    layer = next(iter(packed_layers(result.denoiser).values()))
+    assert int(layer.get_buffer("input_scale").item()) != 0
+
+
+def test_the_range_search_changes_what_is_packed(pipe, sampling):
+    budget = mz.Budget(weight_bits=16)
+    results = [
+        mz.quantize(
+            pipe,
+            budget=budget,
+            sampling=sampling,
+            options=mz.AutoOptions(formats=("int3/channel",), **search),
+        )
+        for search in ({}, {"search": MINMAX})
+    ]
+    first, second = (packed_layers(r.denoiser)["conv_in"].weight_scale for r in results)
+    assert not torch.equal(first, second)
+
+
+def test_a_budget_out_of_reach_is_refused_before_measuring(pipe, sampling, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(InfeasibleBudgetError, match=r"2\.\d+ bits per weight or more"):
+        mz.quantize(pipe, budget=mz.Budget(weight_bits=1), sampling=sampling, journal=path)
+    with pytest.raises(InfeasibleBudgetError, match="the smallest plan takes"):
+        mz.quantize(pipe, budget=mz.Budget(size="1KB"), sampling=sampling, journal=path)
+    assert not path.exists()
+
+
+def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path, monkeypatch):
+    cut = shutil.copy(journal, tmp_path / "cut.jsonl")
+    lines = Path(cut).read_bytes().splitlines(keepends=True)
+    Path(cut).write_bytes(b"".join(lines[:-3]) + lines[-3][:10])
+
+    from mezzotint.sensitivity import measure as module
+
+    run = []
+    original = module.measure_unit
+    monkeypatch.setattr(module, "measure_unit", lambda *a: run.append(a) or original(*a))
+    mz.quantize(pipe, sampling=sampling, journal=cut)
+    assert len(run) == 3
+    resumed = {json.loads(line)["unit"] for line in Path(cut).read_text().splitlines()[1:]}
+    assert resumed == {json.loads(line)["unit"] for line in lines[1:]}
+
+
+def test_a_journal_of_other_prompts_is_refused(pipe, journal):
+    with pytest.raises(JournalError, match="sampling"):
+        mz.quantize(pipe, sampling=mz.Sampling(prompts=("tree",)), journal=journal)
+
+
+def test_nan_weights_name_the_layer(pipe, sampling):
+    with torch.no_grad():
+        pipe.unet.conv_out.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(CalibrationError, match="conv_out"):
+        mz.quantize(pipe, sampling=sampling)
+
+
+def test_unknown_recipes_and_foreign_options_are_refused(pipe):
+    with pytest.raises(UsageError, match="there are: auto"):
+        mz.quantize(pipe, "best")
+    with pytest.raises(UsageError, match="AutoOptions"):
+        mz.quantize(pipe, options=object())
+    with pytest.raises(UsageError, match="formats"):
+        mz.AutoOptions(formats=())
+
+
+def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):
+    result = mz.quantize(pipe, sampling=sampling, journal=journal)
+    with pytest.raises(UsageError, match="quantized already"):
+        mz.quantize(result.pipeline, sampling=sampling)
+
+
+def test_a_pipeline_without_denoiser_is_refused():
+    with pytest.raises((ModelError, UsageError)):
+        mz.quantize(DiffusionPipeline())

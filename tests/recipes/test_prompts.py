@@ -1,0 +1,22 @@
+"""Prompts for those who bring none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mezzotint as mz
+from mezzotint.recipes.prompts import default_sampling
+
+
+def test_a_general_list_serves_models_without_their_own(pipe):
+    assert len(default_sampling(pipe, 8).prompts) == 8
+
+
+def test_the_models_own_prompts_come_first(folder, pipe):
+    own = Path(folder) / "prompts.txt"
+    own.write_text("owl\nheart\n")
+    try:
+        assert default_sampling(mz.load(folder), 2).prompts == ("owl", "heart")
+        assert default_sampling(mz.load(folder), 5).prompts == ("owl", "heart") * 2 + ("owl",)
+    finally:
+        own.unlink()

@@ -1,0 +1,38 @@
+"""Picture grids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mezzotint.errors import UsageError
+from mezzotint.report import picture_grid, save_picture
+
+
+def solid(count: int, value: int, side: int = 64) -> np.ndarray:
+    return np.full((count, side, side, 3), value, np.uint8)
+
+
+def test_a_row_per_model_and_a_column_per_image():
+    grid = np.asarray(picture_grid({"original": solid(3, 10), "ours": solid(3, 200)}))
+    assert {10, 200} <= set(np.unique(grid))
+    top, bottom = grid[: len(grid) // 2], grid[len(grid) // 2 :]
+    assert (top == 10).sum() == (bottom == 200).sum() == 3 * 3 * (2 * 64) ** 2
+
+
+def test_small_images_are_enlarged_by_a_whole_factor():
+    side = picture_grid({"a": solid(1, 0, side=16)}).height
+    assert side >= 96
+
+
+def test_rows_of_different_shapes_are_refused():
+    with pytest.raises(UsageError, match="one shape"):
+        picture_grid({"a": solid(2, 0), "b": solid(3, 0)})
+    with pytest.raises(UsageError, match="one shape"):
+        picture_grid({})
+
+
+def test_a_picture_is_written_as_png(tmp_path):
+    path = save_picture(picture_grid({"a": solid(1, 0)}), tmp_path / "new" / "grid.png")
+    assert Image.open(path).format == "PNG"
