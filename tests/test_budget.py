@@ -1,3 +1,4 @@
+import contextlib
 import math
 
 import pytest
@@ -33,8 +34,22 @@ class TestSizes:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "MB", "six MB", "-6MB", "6M", "6TB", "6 M B", "1e6", "6,5MB", "nan", "inf", "0", "0MB"]
-        + ["0.4", "0.0004KB", "9" * 400, "1.2.3MB", "6MB of", "٦MB"],
+        [
+            *(
+                "",
+                "MB",
+                "six MB",
+                "-6MB",
+                "6M",
+                "6TB",
+                "6 M B",
+                "1e6",
+                "6,5MB",
+                "1.2.3MB",
+                "6MB of",
+            ),
+            *("nan", "inf", "٦MB", "0", "0MB", "0.4", "0.0004KB", "9" * 400),
+        ],
     )
     def test_anything_else_is_refused_and_repeated(self, text: str):
         with pytest.raises(BudgetError) as caught:
@@ -43,10 +58,8 @@ class TestSizes:
 
     @given(text=st.text(max_size=12))
     def test_no_text_does_worse_than_a_budget_error(self, text: str):
-        try:
+        with contextlib.suppress(BudgetError):
             assert parse_size(text) >= 1
-        except BudgetError:
-            pass
 
 
 class TestBudget:

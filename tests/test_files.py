@@ -3,6 +3,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,8 +22,17 @@ def umask() -> Iterator[int]:
     os.umask(before)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def interrupt(path: Path, error: type[BaseException]) -> NoReturn:
+    path.write_text("half")
+    raise error
 
 
 class TestReplacing:
@@ -33,17 +43,16 @@ class TestReplacing:
             temporary.write_text("new")
             assert not target.exists()
         assert target.read_text() == "new"
-        assert os.listdir(target.parent) == ["a.txt"]
+        assert names(target.parent) == ["a.txt"]
 
     @pytest.mark.parametrize("error", [ValueError, _Interruption])
     def test_a_failure_leaves_what_was_there(self, tmp_path: Path, error: type[BaseException]):
         target = tmp_path / "a.txt"
         target.write_text("old")
         with pytest.raises(error), replacing(target) as temporary:
-            temporary.write_text("half")
-            raise error
+            interrupt(temporary, error)
         assert target.read_text() == "old"
-        assert os.listdir(tmp_path) == ["a.txt"]
+        assert names(tmp_path) == ["a.txt"]
 
     def test_permissions_follow_the_umask(self, tmp_path: Path, umask: int):
         with replacing(tmp_path / "a.txt") as temporary:
@@ -63,32 +72,31 @@ class TestReplacingFolder:
         with replacing_folder(target) as temporary:
             self.fill(temporary, "a", "b")
             assert not target.exists()
-        assert sorted(os.listdir(target)) == ["a", "b"]
-        assert os.listdir(target.parent) == ["model"]
+        assert names(target) == ["a", "b"]
+        assert names(target.parent) == ["model"]
 
     def test_an_older_folder_is_replaced_as_a_whole(self, tmp_path: Path):
         target = tmp_path / "model"
         self.fill(target, "a", "stale")
         with replacing_folder(target) as temporary:
             self.fill(temporary, "a", "b")
-            assert sorted(os.listdir(target)) == ["a", "stale"]
-        assert sorted(os.listdir(target)) == ["a", "b"]
-        assert os.listdir(tmp_path) == ["model"]
+            assert names(target) == ["a", "stale"]
+        assert names(target) == ["a", "b"]
+        assert names(tmp_path) == ["model"]
 
     @pytest.mark.parametrize("error", [ValueError, _Interruption])
     def test_a_failure_leaves_what_was_there(self, tmp_path: Path, error: type[BaseException]):
         target = tmp_path / "model"
         self.fill(target, "old")
         with pytest.raises(error), replacing_folder(target) as temporary:
-            self.fill(temporary, "half")
-            raise error
-        assert os.listdir(target) == ["old"]
-        assert os.listdir(tmp_path) == ["model"]
+            interrupt(temporary / "file", error)
+        assert names(target) == ["old"]
+        assert names(tmp_path) == ["model"]
 
     def test_a_failure_leaves_nothing_where_nothing_was(self, tmp_path: Path):
         with pytest.raises(ValueError, match="no"), replacing_folder(tmp_path / "model"):
             raise ValueError("no")
-        assert os.listdir(tmp_path) == []
+        assert names(tmp_path) == []
 
     def test_a_file_in_the_way_is_refused(self, tmp_path: Path):
         target = tmp_path / "model"
@@ -118,7 +126,7 @@ class TestJson:
         with pytest.raises(TypeError):
             write_json(tmp_path / "a.json", object())
         assert json.loads((tmp_path / "a.json").read_text()) == 1
-        assert os.listdir(tmp_path) == ["a.json"]
+        assert names(tmp_path) == ["a.json"]
 
     @pytest.mark.parametrize("error", [PlanError, CheckpointError])
     def test_the_caller_s_error_names_file_and_line(self, tmp_path: Path, error: type[Exception]):

@@ -84,9 +84,7 @@ def test_ragged_groups_are_searched_as_if_alone():
     fmt = UniformFormat(1, True, "group", 32)
     weight = normal(3, 35)
     search = RangeSearch(steps=40, power=1.0)
-    assert torch.equal(
-        fmt.roundtrip(weight, search)[:, 32:], fmt.roundtrip(weight[:, 32:], search)
-    )
+    assert torch.equal(fmt.roundtrip(weight, search)[:, 32:], fmt.roundtrip(weight[:, 32:], search))
 
 
 def test_ratios_run_from_one_to_the_lowest():
@@ -97,8 +95,11 @@ def test_ratios_run_from_one_to_the_lowest():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", 0), ("steps", -3), ("lowest", 0.0), ("lowest", 1.5), ("lowest", math.nan)]
-    + [("power", 0.0), ("power", -1.0), ("power", math.inf), ("power", math.nan)],
+    [
+        *(("steps", value) for value in (0, -3)),
+        *(("lowest", value) for value in (0.0, -0.5, 1.5, math.nan)),
+        *(("power", value) for value in (0.0, -1.0, math.inf, math.nan)),
+    ],
 )
 def test_settings_out_of_their_domain_are_refused(field: str, value: float):
     with pytest.raises(FormatError, match=f"{field} is {value}"):

@@ -141,9 +141,10 @@ class TestAccuracy:
             -torch.arange(1.0, 41).view(2, 20),
             torch.tensor([[5.0, 5.0, 5.001]]),
         ],
-        ids=(
-            "huge negative-huge tiny smallest both-ends mixed positive negative narrow".split()
-        ),
+        ids=[
+            *("huge", "negative-huge", "tiny", "smallest", "both-ends"),
+            *("mixed", "positive", "negative", "narrow"),
+        ],
     )
     def test_extreme_weights_are_within_half_a_step(self, name: str, weight: Tensor):
         assert_within_half_a_step(parsed(name), weight)

@@ -34,7 +34,9 @@ def model(**more: nn.Module) -> nn.Sequential:
     """A convolution, a norm, and two Linears one level down."""
     torch.manual_seed(0)
     head = nn.Sequential(OrderedDict(up=nn.Linear(6, 9), down=nn.Linear(9, 3, bias=False)))
-    layers = OrderedDict(conv=conv(padding=1), norm=nn.GroupNorm(2, 6), pool=nn.AdaptiveAvgPool2d(1))
+    layers = OrderedDict(
+        conv=conv(padding=1), norm=nn.GroupNorm(2, 6), pool=nn.AdaptiveAvgPool2d(1)
+    )
     return nn.Sequential(layers | OrderedDict(flat=nn.Flatten(), head=head) | more)
 
 
@@ -45,7 +47,8 @@ ALL = Plan({"conv": W4, "head.up": W4A8, "head.down": W4A8})
 def untouched(module: nn.Module, before: dict[str, torch.Tensor]) -> bool:
     after = module.state_dict()
     return after.keys() == before.keys() and all(
-        torch.equal(after[name], before[name]) or bool(before[name].isnan().any()) for name in before
+        torch.equal(after[name], before[name]) or bool(before[name].isnan().any())
+        for name in before
     )
 
 
@@ -162,7 +165,7 @@ class TestRefusals:
     def test_an_empty_weight(self):
         module = model(odd=nn.Linear(0, 4))
         before = state(module)
-        with pytest.raises(PlanError, match="layer odd: .*cannot be quantized: .*choose 'float'"):
+        with pytest.raises(PlanError, match=r"layer odd: .*cannot be quantized: .*choose 'float'"):
             quantize_module(module, Plan({"conv": W4, "odd": W4}))
         assert untouched(module, before)
 
@@ -201,7 +204,7 @@ class TestEmptyLayers:
         assert int(empty.get_buffer("weight_codes").max()) == 0
 
     def test_an_unsupported_layer_is_refused_by_name(self):
-        with pytest.raises(PlanError, match="layer mid.proj is a Conv1d"):
+        with pytest.raises(PlanError, match=r"layer mid\.proj is a Conv1d"):
             empty_layer("mid.proj", nn.Conv1d(2, 2, 1), W4)
 
 

@@ -106,7 +106,9 @@ class TestComputation:
         exact = quantized.to_float().float()(quantized.round_input(x).float())
         output = quantized(x)
         assert output.dtype == torch.bfloat16
-        assert torch.allclose(output.float(), exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))
+        assert torch.allclose(
+            output.float(), exact, rtol=0.02, atol=0.02 * float(exact.abs().max())
+        )
 
     @EITHER_LAYER
     def test_eight_bits_come_close_to_the_float_layer(self, layer: nn.Module, x: Tensor):

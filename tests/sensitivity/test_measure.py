@@ -177,9 +177,7 @@ class TestMeasureUnit:
         assert noise == sorted(noise)
         assert noise[-1] > noise[0]
 
-    def test_noise_is_the_mean_over_calls_and_samples(
-        self, unet: nn.Module, calls: Sequence[Call]
-    ):
+    def test_noise_is_the_mean_over_calls_and_samples(self, unet: nn.Module, calls: Sequence[Call]):
         unit = Unit(SKIP, W3)
         single = [measure_unit(unet, unit, [call], PACKING).noise for call in calls]
         assert measure_unit(unet, unit, calls, PACKING).noise == pytest.approx(sum(single) / 2)
@@ -277,9 +275,7 @@ class TestFingerprint:
     ):
         assert fingerprint(unet, calls) == fingerprint(copy.deepcopy(unet), calls)
 
-    def test_one_changed_weight_or_output_changes_it(
-        self, unet: nn.Module, calls: Sequence[Call]
-    ):
+    def test_one_changed_weight_or_output_changes_it(self, unet: nn.Module, calls: Sequence[Call]):
         known = {fingerprint(unet, calls), fingerprint(unet, calls[:1])}
         calls[0].output[0, 0, 0, 0] += 1e-3
         known.add(fingerprint(unet, calls))

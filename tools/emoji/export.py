@@ -82,6 +82,9 @@ def save(
             component.half()
     pipe.save_pretrained(folder, max_shard_size=SHARD)
     compute_in_float32(folder / "text_encoder" / "config.json")
+    forget_path(folder / "vae" / "config.json")
+    # Older transformers read these two instead of tokenizer.json.
+    pipe.tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
     (folder / "generation.json").write_text(json.dumps(generation, indent=2) + "\n", "utf-8")
     order = torch.randperm(
         len(context.corpus.captions), generator=torch.Generator().manual_seed(0)
@@ -94,6 +97,13 @@ def compute_in_float32(path: Path) -> None:
     """Name float32 in a transformers config: it computes in that, whatever is stored."""
     config = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", "utf-8")
+
+
+def forget_path(path: Path) -> None:
+    """Drop the folder a component was trained in from its config."""
+    config = json.loads(path.read_text("utf-8"))
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def export_contrastive(context: Context, folder: Path) -> None:

@@ -45,7 +45,11 @@ def allocate(
     shares = _shares(scores, sizes)
     layers = {
         name: tuple(
-            Option(width, score, {_RESOURCE: width * shares[name]})
+            Option(
+                width,
+                float(exact(score, f"layer {name!r}, score at {width} bits")),
+                {_RESOURCE: width * shares[name]},
+            )
             for width, score in zip(_widths(name, by_bits), by_bits.values(), strict=True)
         )
         for name, by_bits in scores.items()

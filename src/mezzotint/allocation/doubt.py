@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from mezzotint.allocation.table import Choice
 
-import os
-W=float(os.environ.get('W','0.1'))
 _BEAM = 1 << 13
 """Partial choices kept at once; scores that follow the weights closely need as many."""
 
@@ -136,11 +134,8 @@ class Doubt:
                 if best - floor <= gap * (total + best):
                     dropped = floor
                     break
-                # Among equals in price those nearest to the limit are the likeliest to end on it.
-                distance = np.abs(fractions(room[kept], self.reach))
-                order = (lower[kept] + W * self.price * distance).argsort(kind="stable")
-                dropped = min(dropped, float(lower[kept[order[self._beam() :]]].min()))
-                kept = np.sort(kept[order[: self._beam()]])
+                kept, worse = self._thin(kept, lower, room)
+                dropped = min(dropped, float(lower[worse].min()))
             step, partial = self._extend(layer, kept, partial)
             steps.append(step)
             heaviest = int((partial.weight <= self.room).sum()) - 1
@@ -154,6 +149,17 @@ class Doubt:
         if self.weight.dtype == np.dtype(object):
             return _BEAM // 16
         return _BEAM
+
+    def _thin(
+        self, kept: NDArray[np.intp], lower: Floats, room: Weights
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Divide partial choices into the promising ones, as many as the beam holds, and others.
+
+        Among those with about the same lower bound, the nearest to the limit will soonest meet it.
+        """
+        distance = np.abs(fractions(room[kept], self.reach))
+        order = (lower[kept] + 0.01 * self.price * distance).argsort(kind="stable")
+        return np.sort(kept[order[: self._beam()]]), kept[order[self._beam() :]]
 
     def _order(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Layers in doubt, and the least price of more and of less weight from each onwards."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def pareto_front(
     limits: Sequence[Limit] = (),
     *,
     points: int | None = 33,
-    gap: float = 1e-9,
+    gap: float = 1e-8,
     time_limit: float | None = 10.0,
 ) -> tuple[Solution, ...]:
     """The choices that no other beats in score without using more of the resource.
@@ -51,7 +52,7 @@ def pareto_front(
     if points is not None and points < 2:
         raise UsageError(f"points: is {points}; give at least 2, or None for the whole front")
     units, unit = units_of(problem, resource)
-    budget = Side(resource, 1, unit, units, int(units.max(axis=1).sum()))
+    budget = Side(resource, 1, unit, units, Fraction(units.max(axis=1).sum()))
     sides = sides_of(problem, limits)
     tracer = _Tracer(
         tabulate(problem), budget, tuple(sides), tuple(limits), Effort(gap, time_limit)
@@ -84,7 +85,10 @@ class _Tracer:
     def within(self, bound: int) -> Found:
         """The best score within a budget, at whatever use the solver finds it."""
         return minimise(
-            self.table, [*self.sides, replace(self.budget, bound=bound)], self.effort, self.limits
+            self.table,
+            [*self.sides, replace(self.budget, limit=Fraction(bound))],
+            self.effort,
+            self.limits,
         )
 
     def below(self, found: Found) -> Found | None:

@@ -77,6 +77,11 @@ def closest(table: Table, sides: Sequence[Side], seconds: float | None) -> Choic
     columns, extra = len(program.layer), len(sides)
     ranges = [max(side.most() - side.least(), 1) for side in sides]
     price = np.array([row.unit / reach for row, reach in zip(program.rows, ranges, strict=True)])
+    # In whole units a limit between two of them would look as far from either.
+    bounds = [
+        row.bound + float(side.limit - side.bound) / row.unit
+        for row, side in zip(program.rows, sides, strict=True)
+    ]
     assignment = hstack((program.assignment(), csr_array((len(table.loss), extra))))
     weights = hstack((program.weights(), csr_array(-np.eye(extra))))
     result = _milp(
@@ -84,7 +89,7 @@ def closest(table: Table, sides: Sequence[Side], seconds: float | None) -> Choic
         np.concatenate((np.ones(columns), np.zeros(extra))),
         [
             LinearConstraint(assignment, 1, 1),
-            LinearConstraint(weights, -np.inf, [row.bound for row in program.rows]),
+            LinearConstraint(weights, -np.inf, bounds),
         ],
         _options(None if seconds is None else time.perf_counter() + seconds),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from mezzotint.allocation.infeasible import beyond, unattainable
@@ -13,21 +13,28 @@ from mezzotint.allocation.knapsack import pack
 from mezzotint.allocation.program import branch, closest
 from mezzotint.allocation.table import Choice, Side, Table, sides_of, tabulate
 from mezzotint.allocation.values import Limit, Problem, Solution
-from mezzotint.errors import BudgetError
+from mezzotint.errors import BudgetError, UsageError
 
 
-class Effort(NamedTuple):
+@dataclass(frozen=True)
+class Effort:
     """How far to go on problems where the optimum cannot be proven at once."""
 
     gap: float
     time_limit: float | None
+
+    def __post_init__(self) -> None:
+        if not self.gap >= 0:
+            raise UsageError(f"gap: is {self.gap}; give a fraction, zero or more")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise UsageError(f"time_limit: is {self.time_limit}; give seconds above zero, or None")
 
 
 def solve(
     problem: Problem,
     limits: Sequence[Limit] = (),
     *,
-    gap: float = 1e-9,
+    gap: float = 1e-8,
     time_limit: float | None = 10.0,
 ) -> Solution:
     """Choose one option per layer so that the total score is largest within all limits.
@@ -44,14 +51,16 @@ def solve(
         problem: The layers and their options.
         limits: Bounds on resources; none gives every layer its best score.
         gap: Where the optimum is hard to prove, the `Solution.gap` to stop at.
-        time_limit: Seconds after which the best choice found so far is returned, with its gap;
-            `None` to search until the gap is proven.
+        time_limit: Seconds after which the best choice found so far is returned, with its gap; if
+            there is none, as long again is spent on finding any. `None` to search until the gap
+            is proven.
 
     Raises:
         InfeasibleBudgetError: No choice keeps to the limits; names the nearest that is feasible.
         BudgetError: A limit names an unknown resource, or time ran out before any choice was
             found.
-        UsageError: The scores span more than float64 can hold.
+        UsageError: The scores span more than float64 can hold, or `gap` or `time_limit` is out of
+            its domain.
     """
     start = time.perf_counter()
     table = tabulate(problem)
@@ -90,8 +99,11 @@ def minimise(
     best = _better(table, best, branched.choice)
     if best is not None:
         return Found(best, max(lower, branched.lower))
+    nearest = closest(table, sides, effort.time_limit)
     if math.isinf(branched.lower):
-        raise unattainable(closest(table, sides, effort.time_limit), sides, limits)
+        raise unattainable(nearest, sides, limits)
+    if nearest is not None and all(side.allows(nearest) for side in sides):
+        return Found(nearest, max(lower, branched.lower))
     raise BudgetError(
         f"no choice within the limits was found in {effort.time_limit} seconds, nor was it proven "
         "that there is none; allow more time, or widen the limits"
@@ -116,7 +128,7 @@ def solution(problem: Problem, table: Table, found: Found, seconds: float) -> So
         *({*option.costs} for layer in table.options for option in layer)
     )
     used: Mapping[str, float] = {
-        resource: float(sum(Fraction(option.costs[resource]) for option in options))
+        resource: math.fsum(float(option.costs[resource]) for option in options)
         for resource in options[0].costs
         if resource in common
     }

@@ -47,21 +47,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a limit: the sum of the chosen `weights` is at most `bound`, in whole units.
+    """One side of a limit: the sum of the chosen `weights` is at most `limit`.
 
     Attributes:
         resource: The limited resource.
         sign: +1 for a maximum, -1 for a minimum (whose weights are negated costs).
         unit: What one unit is worth, so that `sign * weight * unit` is the exact cost.
         weights: shape (L, K).
-        bound: The largest allowed sum of weights.
+        limit: What was asked for, in units; `bound` is the largest sum of weights within it.
     """
 
     resource: str
     sign: int
     unit: Fraction
     weights: Integers
-    bound: int
+    limit: Fraction
+
+    @property
+    def bound(self) -> int:
+        """The largest allowed sum of weights."""
+        return math.floor(self.limit)
 
     def total(self, choice: Choice) -> int:
         """Sum of the chosen weights, exactly."""
@@ -97,10 +102,9 @@ def sides_of(problem: Problem, limits: Sequence[Limit]) -> list[Side]:
     sides = []
     for limit in limits:
         weights, unit = units_of(problem, limit.resource)
-        maximum = math.floor(Fraction(limit.maximum) / unit)
-        sides.append(Side(limit.resource, 1, unit, weights, maximum))
+        sides.append(Side(limit.resource, 1, unit, weights, Fraction(limit.maximum) / unit))
         if limit.minimum is not None:
-            minimum = math.ceil(Fraction(limit.minimum) / unit)
+            minimum = Fraction(limit.minimum) / unit
             sides.append(Side(limit.resource, -1, unit, -weights, -minimum))
     return sides
 

@@ -17,15 +17,17 @@ Number: TypeAlias = float | Fraction
 
 def exact(value: Any, what: str, error: type[MezzotintError] = UsageError) -> Number:
     """Return `value` as a plain int, float or Fraction; raises `error` unless finite and real."""
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, Fraction):
-        return value
     if not isinstance(value, numbers.Real):
         raise error(f"{what}: is {value!r}; give a finite number")
-    if not math.isfinite(value):
-        raise error(f"{what}: is {float(value)}; give a finite number")
-    return float(value)
+    try:
+        approximate = float(value)
+    except OverflowError as cause:
+        raise error(f"{what}: exceeds what a float can hold; scale it down") from cause
+    if not math.isfinite(approximate):
+        raise error(f"{what}: is {approximate}; give a finite number")
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return value if isinstance(value, Fraction) else approximate
 
 
 @dataclass(frozen=True)

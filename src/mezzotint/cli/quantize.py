@@ -139,8 +139,6 @@ def _journal(output: Path, resume: bool) -> Iterator[Path]:
 
 
 def _report(result: Result, output: Path, as_json: bool) -> None:
-    from rich.table import Table
-
     from mezzotint.cli.tables import kernels_table
     from mezzotint.runtime import executions, module_bytes
 
@@ -151,6 +149,6 @@ def _report(result: Result, output: Path, as_json: bool) -> None:
         "plan": plan.to_dict(),
         "execution": [dataclasses.asdict(each) for each in packed],
     }
-    summary: Table = plan.summary()
-    summary.caption = f"saved to {output}; the denoiser takes {size:,} bytes"
-    show(value, [summary, kernels_table(packed)], as_json=as_json)
+    show(value, [plan.summary(), kernels_table(packed)], as_json=as_json)
+    if not as_json:
+        typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")

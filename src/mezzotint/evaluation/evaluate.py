@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -23,7 +26,7 @@ from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval
 from mezzotint.evaluation.contrastive import contrastive_for
 from mezzotint.evaluation.distribution import MIN_IMAGES, frechet_distance
 from mezzotint.evaluation.error import StepError, error_by_timestep
-from mezzotint.evaluation.features import lite0_features
+from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.models import Call, Sampling, find_denoiser, generate, record_calls
 from mezzotint.runtime import module_bytes
@@ -83,9 +86,10 @@ class Evaluation:
         psnr_db, ssim: means over image pairs, with 95% bootstrap intervals.
         error: SQNR of the noise prediction per timestep, on the reference's own calls.
         fd_lite0: Fréchet distance of EfficientNet-Lite0 features to the reference's images; None
-            below two images.
+            below two images, or without the packages of the extra `evaluation`.
         r_precision, reference_r_precision: where a contrastive model was given.
         denoiser_bytes, reference_bytes: of the tensors in memory.
+        reference_weights: number of the reference denoiser's parameters.
         context: seeds, counts, versions, device.
     """
 
@@ -97,7 +101,13 @@ class Evaluation:
     reference_r_precision: RPrecision | None
     denoiser_bytes: int
     reference_bytes: int
+    reference_weights: int
     context: Mapping[str, Any]
+
+    @property
+    def of_fp16(self) -> float:
+        """Bytes as a share of the reference's in 16-bit floating point."""
+        return self.denoiser_bytes / (2 * self.reference_weights)
 
     @property
     def sqnr_db(self) -> float:
@@ -108,6 +118,7 @@ class Evaluation:
         """Column title → text, for tables and reports."""
         result = {
             "bytes": f"{self.denoiser_bytes:,}",
+            "of fp16": f"{self.of_fp16:.3f}",
             "SQNR of ε (dB)": f"{self.sqnr_db:.2f}",
             "PSNR (dB)": _spread(self.psnr_db, 2),
             "SSIM": _spread(self.ssim, 4),
@@ -121,8 +132,8 @@ class Evaluation:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
+        """JSON values; figures that are infinite (no error at all) become None."""
+        value = {
             "psnr_db": vars(self.psnr_db),
             "ssim": vars(self.ssim),
             "sqnr_db": self.sqnr_db,
@@ -134,8 +145,11 @@ class Evaluation:
             ),
             "denoiser_bytes": self.denoiser_bytes,
             "reference_bytes": self.reference_bytes,
+            "of_fp16": self.of_fp16,
             "context": dict(self.context),
         }
+        finite: dict[str, Any] = _finite(value)
+        return finite
 
     def table(self) -> Table:
         """A row per figure, then one per timestep."""
@@ -178,17 +192,18 @@ def evaluate(
         reference = Baseline.of(reference, sampling, contrastive or contrastive_for(reference))
     images = generate(pipe, reference.sampling)
     denoiser = find_denoiser(pipe)[1]
-    features = lite0_features(images) if len(images) > 1 else None
+    reference_denoiser = find_denoiser(reference.pipe)[1]
     return Evaluation(
         psnr_db=bootstrap_interval(psnr(reference.images, images)),
         ssim=bootstrap_interval(ssim(reference.images, images)),
         error=error_by_timestep(_replayed(reference.calls, denoiser)),
-        fd_lite0=None if features is None else frechet_distance(reference.features, features),
+        fd_lite0=_distance(reference, images),
         r_precision=_alignment(reference, images),
         reference_r_precision=reference.alignment,
         denoiser_bytes=module_bytes(denoiser),
-        reference_bytes=module_bytes(find_denoiser(reference.pipe)[1]),
-        context=_context(reference.sampling, denoiser),
+        reference_bytes=module_bytes(reference_denoiser),
+        reference_weights=sum(p.numel() for p in reference_denoiser.parameters()),
+        context=_context(reference, pipe),
     )
 
 
@@ -206,6 +221,21 @@ def _replayed(
     return result
 
 
+def _distance(reference: Baseline, images: Images) -> float | None:
+    """FD-Lite0; None where it cannot be had, which is no reason to withhold the other figures."""
+    if len(images) < 2 or not lite0_available():
+        return None
+    return frechet_distance(reference.features, lite0_features(images))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _alignment(reference: Baseline, images: Images) -> RPrecision | None:
     if reference.contrastive is None:
         return None
@@ -214,15 +244,21 @@ def _alignment(reference: Baseline, images: Images) -> RPrecision | None:
     return r_precision(embedded, texts, captions=reference.sampling.prompts)
 
 
-def _context(sampling: Sampling, denoiser: torch.nn.Module) -> dict[str, Any]:
+def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
+    sampling, denoiser = reference.sampling, find_denoiser(pipe)[1]
     parameter = next(denoiser.parameters())
     return {
+        "reference": Path(reference.pipe.name_or_path or "").name,
+        "model": Path(pipe.name_or_path or "").name,
         "images": len(sampling.prompts),
+        "distinct_prompts": len(set(sampling.prompts)),
         "seed": sampling.seed,
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
+        "feature_size": IMAGE_SIZE,
+        "mezzotint": version("mezzotint"),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "machine": platform.machine(),

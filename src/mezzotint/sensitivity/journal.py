@@ -57,7 +57,7 @@ class Journal:
         return intact
 
     def _check_header(self, path: Path, found: Mapping[str, Any]) -> None:
-        for key in self.header.keys() | found.keys():
+        for key in dict.fromkeys([*self.header, *found]):
             if self.header.get(key) != found.get(key):
                 raise JournalError(
                     f"{path}: was begun with {key} = {found.get(key)!r}, now it is "
