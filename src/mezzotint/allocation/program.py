@@ -55,20 +55,20 @@ def branch(table: Table, sides: Sequence[Side], gap: float, seconds: float | Non
     """Minimise the total loss within all sides, to a `gap` as a fraction of it."""
     deadline = None if seconds is None else time.perf_counter() + seconds
     kept = undominated(table.loss, sides)
+    best: Choice | None = None
     lower = 0.0
     while True:
         program = _Program.of(table, sides, kept)
         found = program.solve(gap, deadline)
         lower = max(lower, found.lower)
         if found.choice is None:
-            return Branched(None, lower)
-        loss = table.total_loss(found.choice)
-        worth = kept & (table.loss <= loss)
+            return Branched(best, lower)
+        best, loss = found.choice, table.total_loss(found.choice)
         # An option that alone loses more than a known choice in total only coarsens the scale:
         # without it, what was below the tolerance may become visible.
-        if loss - lower <= gap * loss or _scale(table.loss, worth) > 1e-2 * program.scale:
-            return Branched(found.choice, min(lower, loss))
-        kept = worth
+        kept = kept & (table.loss <= loss)
+        if loss - lower <= gap * loss or _scale(table.loss, kept) > 1e-2 * program.scale:
+            return Branched(best, min(lower, loss))
 
 
 def closest(table: Table, sides: Sequence[Side], seconds: float | None) -> Choice | None:

@@ -194,6 +194,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         for name, layer in packed_layers(model).items():
             floating = torch.float32 if in_fp32.intersection(name.split(".")) else dtype
             model.set_submodule(name, layer.to_float(floating))
+        model.is_quantized = False  # older versions of diffusers leave that to us
         return cast("nn.Module", model)
 
 

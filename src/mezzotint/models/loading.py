@@ -139,6 +139,9 @@ def _quiet(errors_only: bool) -> Iterator[None]:
         if library.is_progress_bar_enabled()
     ]
     verbosity = diffusers_logging.get_verbosity()
+    transformers_verbosity = transformers_logging.get_verbosity()
+    # It asks for torchvision, which nothing here needs.
+    transformers_logging.set_verbosity_error()
     for library in libraries:
         library.disable_progress_bar()
     if errors_only:
@@ -147,5 +150,6 @@ def _quiet(errors_only: bool) -> Iterator[None]:
         yield
     finally:
         diffusers_logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(transformers_verbosity)
         for library in libraries:
             library.enable_progress_bar()
