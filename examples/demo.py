@@ -42,9 +42,10 @@ import sys
 import numpy as np
 import mezzotint  # registers the quantization method with diffusers
 from diffusers import DiffusionPipeline
-from mezzotint.models import Sampling, generate
+from mezzotint.models import Sampling, generate, quiet_libraries
 
-pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
+with quiet_libraries():
+    pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
 np.save(sys.argv[2], generate(pipe, Sampling(prompts=tuple(sys.argv[3:]))))
 """
 
@@ -107,9 +108,9 @@ def reloaded(checkpoint: Path, images: Path) -> np.ndarray:
 def comparison(evaluations: dict[str, Evaluation]) -> Table:
     first = next(iter(evaluations.values()))
     title = f"{first.context['images']} images; the original takes {first.reference_bytes:,} bytes"
-    table = Table("model", *first.figures(), title=title)
-    for name, evaluation in evaluations.items():
-        table.add_row(name, *evaluation.figures().values())
+    table = Table("figure", *evaluations, title=title)
+    for figure in first.figures():
+        table.add_row(figure, *(each.figures()[figure] for each in evaluations.values()))
     return table
 
 

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 
 from mezzotint._files import read_json, replacing_folder, write_json
 from mezzotint.errors import CheckpointError, PlanError, UsageError
-from mezzotint.models import GENERATION_FILE, find_denoiser
+from mezzotint.models import GENERATION_FILE, find_denoiser, quiet_libraries
 from mezzotint.models.source import INDEX_FILE
 from mezzotint.plan import Plan
 
@@ -66,7 +66,8 @@ def save_pipeline(
             "quantize it first, or use its own save_pretrained"
         )
     with replacing_folder(folder) as temporary:
-        pipe.save_pretrained(temporary, safe_serialization=True)
+        with quiet_libraries():
+            pipe.save_pretrained(temporary, safe_serialization=True)
         if pipe.name_or_path:
             _copy_companions(Path(pipe.name_or_path), temporary)
         if measurements:

@@ -5,7 +5,12 @@ from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import find_denoiser
 from mezzotint.models.examples import example_call
 from mezzotint.models.inventory import Kind, Layer, inventory
-from mezzotint.models.loading import check_folder, dtype_argument, load_pipeline
+from mezzotint.models.loading import (
+    check_folder,
+    dtype_argument,
+    load_pipeline,
+    quiet_libraries,
+)
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.sampling import GENERATION_FILE, Sampling, generate, generation_defaults
@@ -29,6 +34,7 @@ __all__ = [
     "list_embedded",
     "load_pipeline",
     "output_tensor",
+    "quiet_libraries",
     "read_prompts",
     "record_calls",
     "resolve",

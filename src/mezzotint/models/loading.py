@@ -93,7 +93,7 @@ def _check_safetensors(path: Path) -> None:
 
 def _from_pretrained(source: ResolvedSource, dtype: torch.dtype) -> DiffusionPipeline:
     try:
-        with _quiet(source.kind == "embedded"):
+        with quiet_libraries(warnings=source.kind != "embedded"):
             return DiffusionPipeline.from_pretrained(
                 source.location, use_safetensors=True, **dtype_argument(dtype)
             )
@@ -127,10 +127,10 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet(errors_only: bool) -> Iterator[None]:
+def quiet_libraries(*, warnings: bool = True) -> Iterator[None]:
     """Hide the loading bars of diffusers and transformers; afterwards all is as before.
 
-    `errors_only` hides the warnings of diffusers too: it finds a CLIP text encoder unusual in
+    Without `warnings` those of diffusers are hidden too: it finds a CLIP text encoder unusual in
     PixArt, and says so each time.
     """
     libraries = [
@@ -144,7 +144,7 @@ def _quiet(errors_only: bool) -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     for library in libraries:
         library.disable_progress_bar()
-    if errors_only:
+    if not warnings:
         diffusers_logging.set_verbosity_error()
     try:
         yield

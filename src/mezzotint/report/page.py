@@ -63,7 +63,8 @@ def render(report: Report) -> str:
     )
     environment.filters["decibels"] = _decibels
     measured = list(dict.fromkeys(name for row in report.layers for name in row.measured))
-    columns = dict.fromkeys(title for one in report.contestants for title in one.figures)
+    fullest_first = sorted(report.contestants, key=lambda one: -len(one.figures))
+    columns = dict.fromkeys(title for one in fullest_first for title in one.figures)
     return environment.get_template("page.html.j2").render(
         report=report,
         roles=role_rows(report.layers),
