@@ -10,6 +10,7 @@ context to benchmarks/results/.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ def main() -> None:
     parser.add_argument("-n", "--images", type=int, default=2048)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    path = RESULTS / "allocation.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
     for model in arguments.models:
+        rows = [row for row in rows if row["model"] != model]
         rows += compare(model, arguments.images, arguments.cache)
-        write_json(RESULTS / "allocation.json", rows)
+        write_json(path, rows)
         (RESULTS / "allocation.md").write_text(markdown(rows), "utf-8")
     print(markdown(rows))
 

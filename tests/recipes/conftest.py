@@ -1,4 +1,4 @@
-"""The embedded few-step model, and one measured run of the recipe on it."""
+"""A tiny few-step pipeline, and one measured run of the recipe on it."""
 
 from __future__ import annotations
 
