@@ -122,7 +122,8 @@ def report(
     path: Path,
 ) -> None:
     original = next(iter(evaluations.values()))
-    figures = {"bytes": f"{original.reference_bytes:,}"}
+    in_fp16 = original.reference_bytes / (2 * original.reference_weights)
+    figures = {"bytes": f"{original.reference_bytes:,}", "of fp16": f"{in_fp16:.3f}"}
     if original.reference_r_precision is not None:
         figures["R-precision"] = f"{original.reference_r_precision.value:.3f}"
     layers = inventory(mz.load(model).unet)

@@ -25,10 +25,7 @@ SAMPLING = mz.Sampling(("owl", "red fox"), steps=2, guidance=1.0)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A floating-point pipeline; read only."""
-    folder = tmp_path_factory.mktemp("pipeline") / "tiny"
-    tiny.tiny_stable_diffusion().save_pretrained(folder)
-    tiny.write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
-    return folder
+    return tiny.save_few_step(tmp_path_factory.mktemp("pipeline") / "tiny")
 
 
 @pytest.fixture

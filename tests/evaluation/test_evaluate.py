@@ -19,9 +19,7 @@ PROMPTS = ("owl, noto style", "red heart, flat style", "tree, noto style")
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluate") / "tiny"
-    tiny.tiny_stable_diffusion().save_pretrained(folder)
-    tiny.write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
+    folder = tiny.save_few_step(tmp_path_factory.mktemp("evaluate") / "tiny")
     return mz.load(folder)
 
 
@@ -96,7 +94,17 @@ def test_prompts_are_needed_with_a_plain_reference(pipe):
 
 def test_embedded_models_bring_their_contrastive_pair(pipe):
     assert contrastive_for(pipe) is None
-    assert contrastive_for(mz.load("emoji-turbo")) is not None
+    contrastive = contrastive_for(mz.load("emoji-turbo"))
+    embedded = contrastive.embed_texts(["owl, noto style", "red heart, flat style"])
+    assert embedded.norm(dim=-1).tolist() == pytest.approx([1, 1])
+    assert embedded[0] @ embedded[1] < 0.9
+
+
+def test_r_precision_is_reported_for_both_where_there_is_a_contrastive_pair():
+    turbo = mz.load("emoji-turbo")
+    found = evaluate(turbo, turbo, mz.Sampling(prompts=PROMPTS))
+    assert found.r_precision == found.reference_r_precision
+    assert found.r_precision.n == found.r_precision.candidates == len(PROMPTS)
 
 
 def test_bench_names_kernels_and_interleaves_both(pipe):

@@ -30,9 +30,7 @@ def unet_folder(unet: UNet2DConditionModel, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def float_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A floating-point pipeline with all that may lie beside it; read only."""
-    folder = tmp_path_factory.mktemp("hub") / "tiny"
-    tiny.tiny_stable_diffusion().save_pretrained(folder)
-    tiny.write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
+    folder = tiny.save_few_step(tmp_path_factory.mktemp("hub") / "tiny")
     (folder / "prompts.txt").write_text("owl\nred fox\n")
     (folder / "NOTICE").write_text("Drawn by nobody.\n")
     return folder

@@ -15,10 +15,7 @@ from tests.models import tiny
 @pytest.fixture(scope="session")
 def unet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few-step Stable Diffusion with 16×16 images; read only."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-turbo"
-    tiny.tiny_stable_diffusion().save_pretrained(folder)
-    tiny.write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
-    return folder
+    return tiny.save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo")
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,13 @@ def write_generation(folder: Path, **fields: object) -> None:
     (folder / "generation.json").write_text(json.dumps(fields))
 
 
+def save_few_step(folder: Path) -> Path:
+    """A few-step Stable Diffusion with 16×16 images, as a folder."""
+    tiny_stable_diffusion().save_pretrained(folder)
+    write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
+    return folder
+
+
 def tiny_dit() -> DiTTransformer2DModel:
     """Conditioned on classes, not on text."""
     torch.manual_seed(4)

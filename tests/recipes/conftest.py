@@ -14,10 +14,7 @@ from tests.models import tiny
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny few-step pipeline on disk."""
-    path = tmp_path_factory.mktemp("recipes") / "tiny"
-    tiny.tiny_stable_diffusion().save_pretrained(path)
-    tiny.write_generation(path, num_inference_steps=2, guidance_scale=1.0)
-    return path
+    return tiny.save_few_step(tmp_path_factory.mktemp("recipes") / "tiny")
 
 
 @pytest.fixture

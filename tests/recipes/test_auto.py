@@ -19,6 +19,7 @@ from mezzotint.errors import (
     UsageError,
 )
 from mezzotint.formats import MINMAX
+from mezzotint.recipes.costs import choice_bytes
 from mezzotint.runtime import module_bytes, packed_layers
 
 
@@ -162,3 +163,17 @@ def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):
     result = mz.quantize(pipe, sampling=sampling, journal=journal)
     with pytest.raises(UsageError, match="quantized already"):
         mz.quantize(result.pipeline, sampling=sampling)
+
+
+def test_a_layer_may_stay_floating_and_counts_in_its_own_dtype(pipe, sampling):
+    options = mz.AutoOptions(formats=("int2/channel", "float"))
+    pipe.unet.conv_out.to(torch.float16)
+    layers = mz.inventory(pipe.unet)
+    weight = pipe.unet.conv_out.weight
+    layer = next(layer for layer in layers if layer.name == "conv_out")
+    assert choice_bytes(layer, mz.Choice(), weight) == 2 * layer.parameters
+    pipe.unet.conv_out.to(torch.float32)
+    budget = mz.Budget(size=module_bytes(pipe.unet) // 2, act_bits=16)
+    result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+    assert {choice.weight for choice in result.plan.choices.values()} == set(options.formats)
+    assert module_bytes(result.denoiser) <= budget.bytes

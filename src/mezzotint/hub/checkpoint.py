@@ -26,7 +26,7 @@ tags: [mezzotint, quantized]
 
 # {name}
 
-{model}, quantized with [mezzotint](https://pypi.org/project/mezzotint/): {layers} layers of the
+{model}, quantized with mezzotint: {layers} layers of the
 `{component}` are packed. The plan stands in `{component}/config.json`; `mezzotint plan show` prints
 it.
 

@@ -52,11 +52,10 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     choices = tuple(Choice(weight, activation) for weight in options.formats)
     layers = quantizable(job)
     check_weights(job.denoiser, [layer.name for layer in layers])
-    itemsize = next(job.denoiser.parameters()).element_size()
-    costs = {
-        layer.name: {choice: choice_bytes(layer, choice, itemsize) for choice in choices}
-        for layer in layers
-    }
+    costs: dict[str, dict[Choice, int]] = {}
+    for layer in layers:
+        weight = job.denoiser.get_submodule(layer.name).get_parameter("weight")
+        costs[layer.name] = {choice: choice_bytes(layer, choice, weight) for choice in choices}
     # Before hours of measuring: can the budget be met at all?
     limit = byte_limit(job.budget, job.denoiser, layers, costs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from mezzotint.allocation import Limit
 from mezzotint.budget import Budget
@@ -16,10 +16,10 @@ from mezzotint.runtime import module_bytes, stored_tensors
 BYTES = "bytes"
 
 
-def choice_bytes(layer: Layer, choice: Choice, itemsize: int) -> int:
-    """Stored bytes of one layer's weight under `choice`; `itemsize` is a float weight's."""
+def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
+    """Stored bytes of one layer's `weight` under `choice`."""
     if not choice.quantized:
-        return layer.parameters * itemsize
+        return weight.numel() * weight.element_size()
     return sum(spec.nbytes for spec in stored_tensors(choice, layer.weight_shape).values())
 
 
