@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
+from mezzotint._patterns import matches
 from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice, Plan
@@ -16,17 +15,17 @@ NO_WEIGHT_BITS = 16
 NO_ACTIVATION_BITS = 16
 
 
-def activation_name(act_bits: int) -> str:
+def activation_name(act_bits: float) -> str:
     """The default activation format of a bit-width: per token, or none at 16.
 
     Raises:
-        UsageError: the width is neither 16 nor 2 to 8.
+        UsageError: the width is neither 16 nor a whole number from 2 to 8.
     """
     if act_bits == NO_ACTIVATION_BITS:
         return FLOAT
-    if not 2 <= act_bits <= 8:
+    if act_bits not in range(2, 9):
         raise UsageError(f"act_bits is {act_bits}; expected 8 (or 2 to 7), or 16 for none")
-    return f"int{act_bits}/token"
+    return f"int{int(act_bits)}/token"
 
 
 def uniform_choice(weight_bits: int, act_bits: int) -> Choice:
@@ -46,23 +45,6 @@ def uniform_choice(weight_bits: int, act_bits: int) -> Choice:
     if not 1 <= weight_bits <= 8:
         raise UsageError(f"weight_bits is {weight_bits}; expected 1 to 8, or 16 for none")
     return Choice(f"int{weight_bits}/channel", activation)
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether layer `name` is meant by `pattern`.
-
-    A pattern is a dotted name of the layer or of a module around it, a glob, or a regular
-    expression after `re:` for the whole name.
-
-    Raises:
-        UsageError: the regular expression is malformed.
-    """
-    if pattern.startswith("re:"):
-        try:
-            return re.fullmatch(pattern[3:], name) is not None
-        except re.error as cause:
-            raise UsageError(f"{pattern!r} is not a valid regular expression: {cause}") from cause
-    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
 
 
 def uniform_plan(

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
-from mezzotint.allocation import Limit, Option, Problem, Solution
+from mezzotint.allocation import Group, Limit, Option, Problem, Solution
 
 RESOURCES = ("bytes", "milliseconds")
 
@@ -100,3 +100,17 @@ def bytes_limit(problem: Problem, share: float) -> Limit:
         for pick in (min, max)
     ]
     return Limit("bytes", ends[0] + share * (ends[1] - ends[0]))
+
+
+def sdxl_groups(seed: int = 0) -> tuple[Group, Group]:
+    """MixDQ's two groups for weights: 420 layers at 2, 4 and 8 bits, and 374 at 4 and 8."""
+    scores, sizes = sdxl_shaped(seed)
+    names = list(scores)
+
+    def group(names, candidates):
+        return Group(
+            {name: {bits: scores[name][bits] for bits in candidates} for name in names},
+            {name: sizes[name] for name in names},
+        )
+
+    return group(names[:420], (2, 4, 8)), group(names[420:], (4, 8))

@@ -2,7 +2,30 @@
 
 from mezzotint.allocation.average import allocate
 from mezzotint.allocation.front import pareto_front
+from mezzotint.allocation.group import Allocation, Group
+from mezzotint.allocation.protect import protected
 from mezzotint.allocation.solver import solve
+from mezzotint.allocation.split import ACTIVATION_GRID, WEIGHT_GRID, Grid, Span, Split, splits
+from mezzotint.allocation.sweep import Candidate, sweep
 from mezzotint.allocation.values import Limit, Option, Problem, Solution
 
-__all__ = ["Limit", "Option", "Problem", "Solution", "allocate", "pareto_front", "solve"]
+__all__ = [
+    "ACTIVATION_GRID",
+    "WEIGHT_GRID",
+    "Allocation",
+    "Candidate",
+    "Grid",
+    "Group",
+    "Limit",
+    "Option",
+    "Problem",
+    "Solution",
+    "Span",
+    "Split",
+    "allocate",
+    "pareto_front",
+    "protected",
+    "solve",
+    "splits",
+    "sweep",
+]

@@ -1,0 +1,25 @@
+"""Naming layers by pattern, the same way in plans, options and on the command line."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+from mezzotint.errors import UsageError
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether layer `name` is meant by `pattern`.
+
+    A pattern is a dotted name of the layer or of a module around it, a glob, or a regular
+    expression after `re:` for the whole name.
+
+    Raises:
+        UsageError: the regular expression is malformed.
+    """
+    if pattern.startswith("re:"):
+        try:
+            return re.fullmatch(pattern[3:], name) is not None
+        except re.error as cause:
+            raise UsageError(f"{pattern!r} is not a valid regular expression: {cause}") from cause
+    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
