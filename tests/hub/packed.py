@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from tests.models import tiny
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PROMPT = "owl"
+SPLIT = 16
 
 #: Taken in turn by the layers of `mixed_plan`.
 CHOICES = (
@@ -41,15 +43,45 @@ def mixed_plan(model: nn.Module) -> mz.Plan:
     return plan_of(model, *CHOICES)
 
 
-def packing_for(plan: mz.Plan) -> Packing:
-    return Packing(input_ranges=dict.fromkeys(plan, InputRange(-8.0, 8.0)))
+def structured_plan(model: nn.Module, *choices: mz.Choice) -> mz.Plan:
+    """The choices in turn: text layers with a constant token, shortcuts split after 16 channels."""
+
+    def structured(name: str, choice: mz.Choice) -> mz.Choice:
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            return replace(choice, constant_tokens=1)
+        if name.endswith("conv_shortcut") and model.get_submodule(name).in_channels > SPLIT:
+            return replace(choice, split=SPLIT)
+        return choice
+
+    plan = plan_of(model, *choices)
+    return mz.Plan({name: structured(name, choice) for name, choice in plan.choices.items()})
+
+
+def packing_for(plan: mz.Plan, model: nn.Module) -> Packing:
+    """Made-up calibration for whatever needs any."""
+    ranges = {n: (InputRange(-8.0, 8.0),) * choice.parts for n, choice in plan.choices.items()}
+    constants = {
+        name: torch.full((choice.constant_tokens, len(model.get_submodule(name).weight)), 0.1)
+        for name, choice in plan.choices.items()
+        if choice.constant_tokens
+    }
+    return Packing(input_ranges=ranges, constants=constants)
 
 
 def packed_unet(*choices: mz.Choice) -> UNet2DConditionModel:
     """A tiny UNet, packed in memory after the choices."""
     model = tiny.tiny_unet().eval()
-    plan = plan_of(model, *(choices or CHOICES))
-    quantize_module(model, plan, packing_for(plan))
+    return packed_after(plan_of(model, *(choices or CHOICES)), model)
+
+
+def structured_unet(*choices: mz.Choice) -> UNet2DConditionModel:
+    """The same, with constant tokens and splits wherever MixDQ has them."""
+    model = tiny.tiny_unet().eval()
+    return packed_after(structured_plan(model, *(choices or CHOICES[:-1])), model)
+
+
+def packed_after(plan: mz.Plan, model: UNet2DConditionModel) -> UNet2DConditionModel:
+    quantize_module(model, plan, packing_for(plan, model))
     mark_quantized(model, plan)
     return model
 

@@ -47,7 +47,7 @@ def packed(
 ) -> QuantLayer:
     """`layer` packed on its own; the float one is left alone."""
     module = nn.Sequential(layer)
-    packing = Packing(search, {"0": RANGE})
+    packing = Packing(search, {"0": (RANGE,)})
     quantize_module(module, Plan({"0": Choice(weight, activation)}), packing)
     found = module[0]
     assert isinstance(found, QuantLinear | QuantConv2d)

@@ -105,7 +105,7 @@ class TestQuantize:
 
     def test_calibrated_ranges_reach_their_layers(self):
         module = model()
-        ranges = {"conv": InputRange(-1.0, 1.0), "head.up": InputRange(0.0, 2.55)}
+        ranges = {"conv": (InputRange(-1.0, 1.0),), "head.up": (InputRange(0.0, 2.55),)}
         plan = Plan({"conv": STATIC, "head.up": STATIC})
         quantize_module(module, plan, Packing(input_ranges=ranges))
         x = torch.tensor([[-1.0, 0.0, 0.012, 1.0, 2.55, 9.0]])
@@ -183,7 +183,7 @@ class TestRefusals:
         before = state(module)
         plan = Plan({"conv": STATIC, "head.up": STATIC})
         with pytest.raises(FormatError, match=r"layer head\.up: uint8/tensor needs a calibrated"):
-            quantize_module(module, plan, Packing(input_ranges={"conv": RANGE}))
+            quantize_module(module, plan, Packing(input_ranges={"conv": (RANGE,)}))
         assert untouched(module, before)
 
     def test_a_layer_that_is_packed_already(self):

@@ -1,5 +1,7 @@
 """What has to be seen of a model's inputs before it is quantized."""
 
+from mezzotint.calibration.constants import ConstantOutputs, constant_outputs
 from mezzotint.calibration.ranges import input_ranges
+from mezzotint.calibration.sizes import input_sizes
 
-__all__ = ["input_ranges"]
+__all__ = ["ConstantOutputs", "constant_outputs", "input_ranges", "input_sizes"]

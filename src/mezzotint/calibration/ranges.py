@@ -2,48 +2,118 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mezzotint.errors import CalibrationError
+from mezzotint.errors import CalibrationError, PlanError, UsageError
 from mezzotint.models import Call
-from mezzotint.runtime import InputRange
+from mezzotint.plan import Choice
+from mezzotint.runtime import InputRange, operation_of, part_inputs
 
 
 @torch.no_grad()
 def input_ranges(
-    denoiser: nn.Module, names: Sequence[str], calls: Sequence[Call]
-) -> dict[str, InputRange]:
-    """Min-max over recorded calls, per layer.
+    denoiser: nn.Module,
+    choices: Mapping[str, Choice],
+    calls: Sequence[Call],
+    momentum: float | None = None,
+) -> dict[str, tuple[InputRange, ...]]:
+    """The calibrated ranges of every layer's input: one, or one for each side of a split.
+
+    Constant tokens are not counted: no quantizer sees them.
+
+    Args:
+        denoiser: the floating model.
+        choices: the layers, and whether they have constant tokens or a split; formats do not
+            matter.
+        calls: recorded calls.
+        momentum: None for the lowest and highest value of all calls. Otherwise an exponential
+            moving average over the calls, in their order, of each call's lowest and highest:
+            `momentum` · average + (1 - `momentum`) · call, from the first call on (MixDQ: 0.95).
 
     Raises:
-        CalibrationError: a layer is never called, or sees NaN or infinity; the layer is named.
+        CalibrationError: a layer is never called, sees NaN or infinity, or has no tokens to leave
+            out; the layer is named.
+        PlanError: a layer is neither a Linear nor a Conv2d.
+        UsageError: `momentum` is not from 0 to below 1.
     """
-    low = dict.fromkeys(names, math.inf)
-    high = dict.fromkeys(names, -math.inf)
-
-    def observe(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            smallest, largest = inputs[0].aminmax()
-            if not bool(torch.isfinite(smallest) & torch.isfinite(largest)):
-                raise CalibrationError(f"layer {name}: its input holds NaN or infinite values")
-            low[name] = min(low[name], float(smallest))
-            high[name] = max(high[name], float(largest))
-
-        return hook
-
+    if momentum is not None and not 0 <= momentum < 1:
+        raise UsageError(f"momentum is {momentum}; expected 0 or more and below 1, or None")
+    seen = {name: _Seen(name, choice, momentum) for name, choice in choices.items()}
     with ExitStack() as hooks:
-        for name in names:
+        for name, layer_seen in seen.items():
             layer = denoiser.get_submodule(name)
-            hooks.enter_context(layer.register_forward_pre_hook(observe(name)))
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
+                kind = type(layer).__name__
+                raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
+            hooks.enter_context(layer.register_forward_pre_hook(layer_seen.observe))
         for call in calls:
             call.run(denoiser)
-    for name in names:
-        if low[name] > high[name]:
-            raise CalibrationError(f"layer {name}: no recorded call reaches it; choose 'float'")
-    return {name: InputRange(low[name], high[name]) for name in names}
+            for layer_seen in seen.values():
+                layer_seen.end_call()
+    return {name: layer_seen.ranges() for name, layer_seen in seen.items()}
+
+
+@dataclass
+class _Seen:
+    """What one layer has seen: per part, over all calls and in the call under way."""
+
+    name: str
+    choice: Choice
+    momentum: float | None
+    total: tuple[InputRange, ...] = ()
+    current: tuple[InputRange, ...] = field(default=(), init=False)
+
+    def observe(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> None:
+        """A forward pre-hook."""
+        try:
+            parts = part_inputs(inputs[0], self.choice, operation_of(layer))
+        except PlanError as cause:
+            raise CalibrationError(f"layer {self.name}: {cause}") from cause
+        if not all(part.numel() for part in parts):  # all tokens are constant
+            return
+        found = tuple(map(self._range, parts))
+        self.current = _merged(self.current, found) if self.current else found
+
+    def _range(self, x: Tensor) -> InputRange:
+        low, high = x.aminmax()
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            raise CalibrationError(f"layer {self.name}: its input holds NaN or infinite values")
+        return InputRange(float(low), float(high))
+
+    def end_call(self) -> None:
+        """Take the call under way into the total; a layer may have run in it more than once."""
+        if not self.total or not self.current:
+            self.total = self.total or self.current
+        elif self.momentum is None:
+            self.total = _merged(self.total, self.current)
+        else:
+            self.total = _averaged(self.total, self.current, self.momentum)
+        self.current = ()
+
+    def ranges(self) -> tuple[InputRange, ...]:
+        if not self.total:
+            raise CalibrationError(
+                f"layer {self.name}: no recorded call reaches it; choose 'float'"
+            )
+        return self.total
+
+
+def _merged(left: tuple[InputRange, ...], right: tuple[InputRange, ...]) -> tuple[InputRange, ...]:
+    pairs = zip(left, right, strict=True)
+    return tuple(InputRange(min(a.low, b.low), max(a.high, b.high)) for a, b in pairs)
+
+
+def _averaged(
+    old: tuple[InputRange, ...], new: tuple[InputRange, ...], momentum: float
+) -> tuple[InputRange, ...]:
+    def average(before: float, now: float) -> float:
+        return momentum * before + (1 - momentum) * now
+
+    pairs = zip(old, new, strict=True)
+    return tuple(InputRange(average(a.low, b.low), average(a.high, b.high)) for a, b in pairs)

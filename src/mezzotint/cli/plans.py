@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -54,4 +53,4 @@ def diff_plans(
 
     differences = diff(read_plan(left), read_plan(right))
     table = differences_table(differences, str(left), str(right))
-    show([dataclasses.asdict(each) for each in differences], [table], as_json=as_json)
+    show([each.to_dict() for each in differences], [table], as_json=as_json)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mezzotint.errors import CheckpointError, FormatError
 from mezzotint.formats import from_bits
-from mezzotint.runtime import QuantLayer
+from mezzotint.runtime import ConstantTokens, PackedLayer, QuantLayer
 
 
 def check_names(names: Collection[str], complaint: str) -> None:
@@ -35,17 +35,25 @@ def check_type(name: str, found: Tensor, expected: Tensor) -> None:
         )
 
 
-def check_layer(name: str, layer: QuantLayer) -> None:
+def check_layer(name: str, layer: PackedLayer) -> None:
     """Refuse a packed layer that holds values which no quantization can have written.
 
     Raises:
-        CheckpointError: naming the layer and the tensor.
+        CheckpointError: naming the layer, or the part of it, and the tensor.
     """
-    try:
-        layer.weight_format.check(layer.weight_tensors())
-        _check_input(layer)
-    except FormatError as cause:
-        raise CheckpointError(f"layer {name}: {cause}; the checkpoint is damaged") from cause
+    for part, module in layer.named_modules(prefix=name):
+        try:
+            _check_module(module)
+        except FormatError as cause:
+            raise CheckpointError(f"layer {part}: {cause}; the checkpoint is damaged") from cause
+
+
+def _check_module(module: nn.Module) -> None:
+    if isinstance(module, QuantLayer):
+        module.weight_format.check(module.weight_tensors())
+        _check_input(module)
+    if isinstance(module, ConstantTokens) and not bool(module.constant_output().isfinite().all()):
+        raise FormatError("constant holds NaN or infinite values")
 
 
 def _check_input(layer: QuantLayer) -> None:

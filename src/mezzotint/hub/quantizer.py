@@ -17,8 +17,9 @@ from mezzotint.hub.config import MezzotintConfig, MezzotintMethod
 from mezzotint.hub.contents import check_layer, check_names, check_type
 from mezzotint.plan import Plan
 from mezzotint.runtime import (
-    QuantLayer,
-    check_input_range,
+    PackedLayer,
+    Packing,
+    check_packing,
     check_plan,
     empty_layer,
     packed_layers,
@@ -108,11 +109,9 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         check_plan(model, plan)
         for name, choice in plan.quantized.items():
             try:
-                check_input_range(choice.activation_format, None)
+                check_packing(name, model.get_submodule(name), choice, Packing())
             except FormatError as cause:
-                raise PlanError(
-                    f"layer {name}: {cause}; load the model first, then quantize it"
-                ) from cause
+                raise PlanError(f"{cause}; load the model first, then quantize it") from cause
         return plan
 
     def update_missing_keys(
@@ -133,9 +132,17 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         self, model: nn.Module, param_value: Tensor, param_name: str, *args: Any, **kwargs: Any
     ) -> bool:
         """Packed tensors need a check on arrival; float weights in the plan are packed."""
-        layer, _, tensor = param_name.rpartition(".")
+        name = self._layer_of(param_name)
+        return name is not None and param_name != f"{name}.bias"
+
+    def _layer_of(self, param_name: str) -> str | None:
+        """The planned layer that a tensor belongs to, be it the layer's own or of a part of it."""
         assert self.plan is not None
-        return layer in self.plan.quantized and tensor != "bias"
+        module = param_name.rpartition(".")[0]
+        for name in (module, module.rpartition(".")[0]):
+            if name in self.plan.choices and self.plan[name].quantized:
+                return name
+        return None
 
     def create_quantized_param(
         self,
@@ -148,14 +155,16 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """Put one packed tensor in place, or pack one float weight."""
-        name, _, tensor = param_name.rpartition(".")
+        name = self._layer_of(param_name)
+        assert name is not None
         layer = model.get_submodule(name)
-        if isinstance(layer, QuantLayer):
+        if isinstance(layer, PackedLayer):
             check_names(unexpected_keys or [], f"{self._source}: holds, against its plan,")
             # As stored: the value may have been cast to the dtype expected.
             stored = state_dict[param_name]
-            check_type(f"{self._source}: {param_name}", stored, layer.get_buffer(tensor))
-            layer.register_buffer(tensor, stored.to(target_device))
+            check_type(f"{self._source}: {param_name}", stored, model.get_buffer(param_name))
+            holder, _, tensor = param_name.rpartition(".")
+            model.get_submodule(holder).register_buffer(tensor, stored.to(target_device))
             return
         assert self.plan is not None
         with torch.device("meta"):
@@ -181,7 +190,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         for name in self.plan.quantized:
             layer = model.get_submodule(name)
             # Options such as offload_state_dict go around create_quantized_param.
-            if not isinstance(layer, QuantLayer) or any(b.is_meta for b in layer.buffers()):
+            if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(f"{name} of {self._source}", layer)
         return model

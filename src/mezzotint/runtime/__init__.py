@@ -3,16 +3,16 @@
 from mezzotint.runtime import int8, reference
 from mezzotint.runtime.convert import (
     Execution,
-    Packing,
     check_plan,
     dequantize_module,
-    empty_layer,
     executions,
+    packed_copy,
     packed_layers,
     quantize_module,
 )
 from mezzotint.runtime.kernels import (
     Kernel,
+    Operation,
     Request,
     Selection,
     register_kernel,
@@ -21,14 +21,15 @@ from mezzotint.runtime.kernels import (
 )
 from mezzotint.runtime.layers import (
     TOKEN_DIMS,
-    InputRange,
     QuantConv2d,
     QuantLayer,
     QuantLinear,
-    check_input_range,
-    stored_tensors,
+    operation_of,
 )
+from mezzotint.runtime.pack import Packing, check_packing, empty_layer, pack_layer
+from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 from mezzotint.runtime.size import module_bytes
+from mezzotint.runtime.structure import ConstantTokens, SplitLayer, part_inputs, stored_tensors
 
 #: Modules that register a kernel when imported.
 BUILT_IN_KERNELS = (int8, reference)
@@ -36,22 +37,31 @@ BUILT_IN_KERNELS = (int8, reference)
 __all__ = [
     "BUILT_IN_KERNELS",
     "TOKEN_DIMS",
+    "ConstantTokens",
     "Execution",
     "InputRange",
     "Kernel",
+    "Operation",
+    "PackedLayer",
     "Packing",
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
     "Request",
     "Selection",
-    "check_input_range",
+    "SplitLayer",
+    "check_input_ranges",
+    "check_packing",
     "check_plan",
     "dequantize_module",
     "empty_layer",
     "executions",
     "module_bytes",
+    "operation_of",
+    "pack_layer",
+    "packed_copy",
     "packed_layers",
+    "part_inputs",
     "quantize_module",
     "register_kernel",
     "registered_kernels",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from mezzotint.errors import FormatError, PlanError
+from mezzotint.errors import PlanError
 from mezzotint.formats import (
     MINMAX,
     ActivationFormat,
@@ -25,50 +24,36 @@ from mezzotint.formats import (
 )
 from mezzotint.plan import Choice
 from mezzotint.runtime.kernels import Operation, Request, Selection, select_kernel
+from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 
-#: The dimensions of an input that share one dynamic scale.
+#: The dimensions of an input that share one dynamic scale; the first holds features or channels.
 TOKEN_DIMS: dict[Operation, tuple[int, ...]] = {"linear": (-1,), "conv2d": (-3, -2, -1)}
 
 
-@dataclass(frozen=True)
-class InputRange:
-    """Calibrated lowest and highest input of a layer, for static activation formats."""
-
-    low: float
-    high: float
+def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
+    """What the kernels call the computation of a float layer."""
+    return "linear" if isinstance(layer, nn.Linear) else "conv2d"
 
 
-def check_input_range(activation: ActivationFormat | None, seen: InputRange | None) -> None:
-    """Raise FormatError where a static activation format lacks its calibrated range."""
-    if activation is not None and activation.static and seen is None:
-        raise FormatError(f"{activation} needs a calibrated input range")
-
-
-class QuantLayer(nn.Module, ABC):
-    """A layer whose weight is stored in a `WeightFormat`.
+class QuantLayer(PackedLayer):
+    """A layer whose weight is stored in a `WeightFormat`; a kernel computes it.
 
     Buffers `weight_*` are exactly the format's layout; with a static activation format,
-    `input_scale` (float32 as int32 bits) and `input_zero_point` are stored too. All of them are
-    integer tensors, so casting the model leaves them alone. The bias stays a floating parameter.
+    `input_scale` (float32 as int32 bits) and `input_zero_point` are stored too.
     """
 
     operation: Operation
 
     def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
         """Allocate on the device of `bias`'s factory context; fill with `load_weight`."""
-        super().__init__()
+        super().__init__(weight_shape, choice, bias)
         weight_format = choice.weight_format
         if weight_format is None:
             raise PlanError("a layer whose weight stays floating is not replaced")
-        self.weight_shape = weight_shape
-        self.choice = choice
         self.weight_format: WeightFormat = weight_format
         self.activation_format: ActivationFormat | None = choice.activation_format
-        for name, spec in stored_tensors(choice, weight_shape).items():
+        for name, spec in part_tensors(choice, weight_shape).items():
             self.register_buffer(name, torch.zeros(spec.shape, dtype=spec.dtype))
-        self.bias = (
-            None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
-        )
         self._selections: dict[str, Selection] = {}
 
     def weight_tensors(self) -> dict[str, Tensor]:
@@ -76,22 +61,27 @@ class QuantLayer(nn.Module, ABC):
         layout = self.weight_format.layout(self.weight_shape)
         return {name: self.get_buffer(f"weight_{name}") for name in layout}
 
+    @property
+    @override
+    def parts(self) -> tuple[QuantLayer, ...]:
+        return (self,)
+
+    @override
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, input_range: InputRange | None = None
+        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
     ) -> None:
-        """Quantize and pack `weight`, and store the static input range where one is needed."""
-        check_input_range(self.activation_format, input_range)
+        check_input_ranges(self.choice, ranges)
         for name, tensor in self.weight_format.encode(weight, search).items():
             self.register_buffer(f"weight_{name}", tensor)
         activation = self.activation_format
-        if activation is not None and activation.static and input_range is not None:
-            low, high = input_range.low, input_range.high
+        if activation is not None and activation.static:
+            low, high = ranges[0].low, ranges[0].high
             scale, zero_point = activation.range_parameters(low, high, weight.device)
             self.register_buffer("input_scale", as_bits(scale))
             self.register_buffer("input_zero_point", zero_point.to(torch.uint8))
 
+    @override
     def dequantized_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight as the kernels see it, of `weight_shape`."""
         return self.weight_format.decode(self.weight_tensors(), self.weight_shape).to(dtype)
 
     def round_input(self, x: Tensor) -> Tensor:
@@ -124,15 +114,11 @@ class QuantLayer(nn.Module, ABC):
         """The floating-point operation, bias included."""
 
     @abstractmethod
-    def to_float(self, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """A stock layer with the dequantized weight, in the dtype of the bias, or else `dtype`."""
+    def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Module:
+        """A stock layer of this geometry that holds `weight`, of however many input channels."""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_selections": {}}
-
-    @override
-    def extra_repr(self) -> str:
-        return f"{tuple(self.weight_shape)}, {self.choice}"
 
 
 class QuantLinear(QuantLayer):
@@ -151,10 +137,14 @@ class QuantLinear(QuantLayer):
         return self.weight_shape[0]
 
     @classmethod
-    def like(cls, layer: nn.Linear, choice: Choice) -> QuantLinear:
-        """An empty layer of the same geometry, on the same device."""
+    def like(cls, layer: nn.Linear, choice: Choice, part: Shape | None = None) -> QuantLinear:
+        """An empty layer of the same geometry, on the same device.
+
+        With `part`, the shape of a part of the weight: without bias.
+        """
+        shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:
-            return cls(tuple(layer.weight.shape), choice, layer.bias)
+            return cls(shape, choice, bias)
 
     @override
     def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -162,10 +152,10 @@ class QuantLinear(QuantLayer):
         return functional.linear(x, weight, bias)
 
     @override
-    def to_float(self, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
         with torch.device("meta"):
-            layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        return _with_weight(self, layer, dtype)
+            layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        return _holding(layer, weight, bias)
 
 
 class QuantConv2d(QuantLayer):
@@ -180,13 +170,17 @@ class QuantConv2d(QuantLayer):
         self.geometry = dict(geometry)
 
     @classmethod
-    def like(cls, layer: nn.Conv2d, choice: Choice) -> QuantConv2d:
-        """An empty layer of the same geometry, on the same device."""
+    def like(cls, layer: nn.Conv2d, choice: Choice, part: Shape | None = None) -> QuantConv2d:
+        """An empty layer of the same geometry, on the same device.
+
+        With `part`, the shape of a part of the weight: without bias.
+        """
         if layer.padding_mode != "zeros":
             raise PlanError(f"padding_mode {layer.padding_mode!r} is not supported, only 'zeros'")
         geometry = {name: getattr(layer, name) for name in _GEOMETRY}
+        shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:
-            return cls(tuple(layer.weight.shape), choice, layer.bias, geometry)
+            return cls(shape, choice, bias, geometry)
 
     @property
     def in_channels(self) -> int:
@@ -204,16 +198,30 @@ class QuantConv2d(QuantLayer):
         return functional.conv2d(x, weight, bias, **self.geometry)
 
     @override
-    def to_float(self, dtype: torch.dtype = torch.float32) -> nn.Conv2d:
+    def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Conv2d:
+        outputs, inputs, *kernel = weight.shape
         with torch.device("meta"):
             layer = nn.Conv2d(
-                self.in_channels,
-                self.out_channels,
-                (self.weight_shape[2], self.weight_shape[3]),
-                bias=self.bias is not None,
+                inputs * int(self.geometry["groups"]),
+                outputs,
+                (kernel[0], kernel[1]),
+                bias=bias is not None,
                 **self.geometry,
             )
-        return _with_weight(self, layer, dtype)
+        return _holding(layer, weight, bias)
+
+
+def quant_like(
+    layer: nn.Linear | nn.Conv2d, choice: Choice, part: Shape | None = None
+) -> QuantLayer:
+    """An empty `QuantLinear` or `QuantConv2d` like `layer`, or like a part of it.
+
+    Raises:
+        PlanError: a convolution has a padding mode of its own.
+    """
+    if isinstance(layer, nn.Linear):
+        return QuantLinear.like(layer, choice, part)
+    return QuantConv2d.like(layer, choice, part)
 
 
 _LayerT = TypeVar("_LayerT", nn.Linear, nn.Conv2d)
@@ -221,8 +229,8 @@ _LayerT = TypeVar("_LayerT", nn.Linear, nn.Conv2d)
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
 
-def stored_tensors(choice: Choice, weight_shape: Shape) -> dict[str, TensorSpec]:
-    """Names, shapes and dtypes of everything a layer stores under `choice`, but its bias."""
+def part_tensors(choice: Choice, weight_shape: Shape) -> dict[str, TensorSpec]:
+    """What a `QuantLayer` stores of a weight of that shape, in the formats of `choice`."""
     weight_format, activation = choice.weight_format, choice.activation_format
     if weight_format is None:
         return {}
@@ -233,9 +241,8 @@ def stored_tensors(choice: Choice, weight_shape: Shape) -> dict[str, TensorSpec]
     return specs
 
 
-def _with_weight(source: QuantLayer, layer: _LayerT, dtype: torch.dtype) -> _LayerT:
-    dtype = dtype if source.bias is None else source.bias.dtype
-    layer.weight = nn.Parameter(source.dequantized_weight(dtype), requires_grad=False)
-    if source.bias is not None:
-        layer.bias = source.bias
-    return layer.train(source.training)
+def _holding(layer: _LayerT, weight: Tensor, bias: nn.Parameter | None) -> _LayerT:
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = bias
+    return layer

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import parse_activation_format, parse_weight_format
+from mezzotint.errors import PlanError
 from mezzotint.plan import VERSION, Choice, Difference, Plan, diff, dumps
 
 FLOAT = Choice()
 W4 = Choice("int4/channel")
 W4A8 = Choice("int4/channel", "int8/token")
+TEXT = Choice("int4/channel", "int8/token", constant_tokens=1)
+SHORTCUT = Choice("int4/channel", split=320)
 
 PLAN = Plan(
     choices={"conv_in": FLOAT, "mid.attn.to_q": W4A8, "mid.ff": Choice("uint3/group64")},
@@ -22,7 +23,12 @@ PLAN = Plan(
 )
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-choices = st.sampled_from([FLOAT, W4, W4A8, Choice("uint3/group64", "uint8/tensor")])
+structures = st.sampled_from(["constant_tokens", "split"]).flatmap(
+    lambda field: st.fixed_dictionaries({field: st.integers(1, 2000)})
+)
+choices = st.sampled_from([FLOAT, W4, W4A8, Choice("uint3/group64", "uint8/tensor")]) | st.builds(
+    lambda structure: Choice("uint3/group64", "uint8/tensor", **structure), structures
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9) | names,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
@@ -40,32 +46,6 @@ def plans(draw) -> Plan:
         reasons={name: draw(names) for name in sorted(reasoned)},
         context=draw(st.dictionaries(names, json_values, max_size=3)),
     )
-
-
-class TestChoice:
-    def test_a_layer_stays_floating_unless_told_otherwise(self):
-        assert Choice() == Choice("float", "float")
-        assert not Choice().quantized
-        assert (Choice().weight_format, Choice().activation_format) == (None, None)
-
-    def test_the_names_give_the_formats(self):
-        assert W4A8.quantized
-        assert W4A8.weight_format == parse_weight_format("int4/channel")
-        assert W4A8.activation_format == parse_activation_format("int8/token")
-
-    def test_it_prints_both(self):
-        assert str(W4A8) == "int4/channel × int8/token"
-
-    @pytest.mark.parametrize(
-        "formats", [("int4", "float"), ("int4/channel", "int8"), ("int9/channel", "float")]
-    )
-    def test_unknown_formats_are_refused(self, formats: tuple[str, str]):
-        with pytest.raises(FormatError):
-            Choice(*formats)
-
-    def test_a_quantized_activation_needs_a_quantized_weight(self):
-        with pytest.raises(FormatError, match="'int8/token' goes with a quantized weight"):
-            Choice("float", "int8/token")
 
 
 class TestMapping:
@@ -102,6 +82,14 @@ class TestStorage:
         plan = Plan.from_dict({"version": 1, "layers": {"a": {"weight": "int4/channel"}}})
         assert plan == Plan({"a": W4})
 
+    def test_structure_is_written_only_where_there_is_any(self):
+        plan = Plan({"a": W4, "b": TEXT, "c": SHORTCUT})
+        assert plan.to_dict()["layers"] == {
+            "a": {"weight": "int4/channel", "activation": "float"},
+            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
+            "c": {"weight": "int4/channel", "activation": "float", "split": 320},
+        }
+
 
 def edited(**changes: Any) -> dict[str, Any]:
     return PLAN.to_dict() | changes
@@ -134,6 +122,21 @@ class TestMistakes:
                 r"layers\.a\.reason",
                 "valid string",
             ),
+            (
+                edited(layers={"a": {"weight": "int4/channel", "split": 1.5}}),
+                r"layers\.a\.split",
+                "valid integer",
+            ),
+            (
+                edited(layers={"a": {"weight": "int4/channel", "constant_tokens": "1"}}),
+                r"layers\.a\.constant_tokens",
+                "valid integer",
+            ),
+            (
+                edited(layers={"a": {"weight": "int4/channel", "constant_tokens": True}}),
+                r"layers\.a\.constant_tokens",
+                "valid integer",
+            ),
             (edited(model=3), "model", "valid string"),
             (edited(context=[]), "context", "valid dictionary"),
         ],
@@ -159,6 +162,25 @@ class TestMistakes:
         path.write_text(json.dumps(edited(layers={"ok": {"weight": "float"}, "mid.ff": layer})))
         bad = layer.get("activation", layer["weight"])
         with pytest.raises(PlanError, match=rf"plan\.json: layer mid\.ff: .*'{bad}'"):
+            Plan.load(path)
+
+    @pytest.mark.parametrize(
+        ("fields", "why"),
+        [
+            ({"split": -1}, "split is -1; expected a whole number"),
+            ({"constant_tokens": 2**16}, "constant_tokens is 65536; expected a whole number"),
+            ({"constant_tokens": 10**30}, "constant_tokens is 10+; expected a whole number"),
+            ({"weight": "float", "split": 8}, "split 8 goes with a quantized weight"),
+            ({"constant_tokens": 1, "split": 8}, "do not go together in one layer"),
+        ],
+        ids=["negative", "too-many", "huge", "floating", "both"],
+    )
+    def test_a_wrong_structure_names_its_layer(
+        self, fields: dict[str, Any], why: str, tmp_path: Path
+    ):
+        path = tmp_path / "plan.json"
+        path.write_text(json.dumps(edited(layers={"mid.ff": {"weight": "int4/channel"} | fields})))
+        with pytest.raises(PlanError, match=rf"plan\.json: layer mid\.ff: .*{why}"):
             Plan.load(path)
 
     @pytest.mark.parametrize(
@@ -197,6 +219,10 @@ class TestDiff:
             Difference("conv_out", None, W4A8),
         )
 
+    def test_structure_is_a_difference(self):
+        left, right = Plan({"a": W4A8, "b": W4}), Plan({"a": TEXT, "b": W4})
+        assert diff(left, right) == (Difference("a", W4A8, TEXT),)
+
     @given(left=plans(), right=plans())
     def test_the_other_way_round_it_is_mirrored(self, left: Plan, right: Plan):
         mirrored = {Difference(d.layer, d.right, d.left) for d in diff(right, left)}
@@ -218,6 +244,15 @@ class TestPrinting:
         rows = [line.split() for line in str(plan).splitlines()]
         assert ["│", "int4/channel", "│", "float", "│", "2", "│"] in rows
         assert ["│", "float", "│", "float", "│", "1", "│"] in rows
+
+    def test_structure_is_shown_where_a_layer_has_any(self):
+        plan = Plan({"a": W4, "b": TEXT, "c": SHORTCUT, "d": SHORTCUT})
+        printed = str(plan)
+        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines()]
+        assert ["b", "int4/channel", "int8/token", "constant tokens: 1", ""] in rows
+        assert ["int4/channel", "float", "split at 320", "2"] in rows
+        assert "structure" in printed
+        assert "structure" not in str(PLAN)
 
     def test_brackets_are_printed_not_interpreted(self):
         plan = Plan({"blocks[red]0": W4}, "a[bold]b", {"blocks[red]0": "kept [/why]"})

@@ -1,4 +1,4 @@
-"""The plan: which format every layer's weight and input take. The only place that says so."""
+"""The plan: the choice of every layer, as a value and as JSON."""
 
 from __future__ import annotations
 
@@ -8,62 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mezzotint._files import read_json, write_json
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import (
-    FLOAT,
-    ActivationFormat,
-    WeightFormat,
-    parse_activation_format,
-    parse_weight_format,
-)
+from mezzotint.formats import FLOAT
+from mezzotint.plan.choice import Choice
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Weight format and activation format of one layer, by name; `float` leaves as is."""
-
-    weight: str = FLOAT
-    activation: str = FLOAT
-
-    def __post_init__(self) -> None:
-        parse_weight_format(self.weight)
-        parse_activation_format(self.activation)
-        if self.weight == FLOAT and self.activation != FLOAT:
-            raise FormatError(
-                f"activation {self.activation!r} goes with a quantized weight, not with 'float'"
-            )
-
-    @property
-    def weight_format(self) -> WeightFormat | None:
-        """None for `float`."""
-        return parse_weight_format(self.weight)
-
-    @property
-    def activation_format(self) -> ActivationFormat | None:
-        """None for `float`."""
-        return parse_activation_format(self.activation)
-
-    @property
-    def quantized(self) -> bool:
-        """Whether the weight is packed."""
-        return self.weight != FLOAT
-
-    def __str__(self) -> str:
-        return f"{self.weight} × {self.activation}"
 
 
 class _LayerModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
     weight: str
     activation: str = FLOAT
+    constant_tokens: StrictInt = 0
+    split: StrictInt = 0
     reason: str | None = None
 
 
@@ -111,7 +74,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
         layers = {
-            name: {"weight": choice.weight, "activation": choice.activation}
+            name: choice.to_dict()
             | ({"reason": self.reasons[name]} if name in self.reasons else {})
             for name, choice in self.choices.items()
         }
@@ -142,7 +105,7 @@ class Plan:
         choices: dict[str, Choice] = {}
         for name, layer in model.layers.items():
             try:
-                choices[name] = Choice(layer.weight, layer.activation)
+                choices[name] = Choice(**layer.model_dump(exclude={"reason"}))
             except FormatError as cause:
                 raise PlanError(f"{source}: layer {name}: {cause}") from cause
         reasons = {name: layer.reason for name, layer in model.layers.items() if layer.reason}
@@ -165,11 +128,11 @@ class Plan:
         """A row per layer."""
         table = Table(title=self._title)
         # Names are searched for and copied, so they stay on one line; reasons fold.
-        for column in ("layer", "weight", "activation"):
+        for column in ("layer", *self._columns):
             table.add_column(column, no_wrap=True)
         table.add_column("reason", overflow="fold")
         for name, choice in self.choices.items():
-            cells = (name, choice.weight, choice.activation, self.reasons.get(name, ""))
+            cells = (name, *self._cells(choice), self.reasons.get(name, ""))
             table.add_row(*map(escape, cells))
         return table
 
@@ -179,11 +142,20 @@ class Plan:
         for choice in self.choices.values():
             counts[choice] = counts.get(choice, 0) + 1
         table = Table(title=self._title)
-        for column in ("weight", "activation", "layers"):
+        for column in (*self._columns, "layers"):
             table.add_column(column, justify="right" if column == "layers" else "left")
         for choice, count in sorted(counts.items(), key=lambda item: str(item[0])):
-            table.add_row(choice.weight, choice.activation, str(count))
+            table.add_row(*self._cells(choice), str(count))
         return table
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The structure of layers is shown where one of them has any."""
+        structured = any(choice.structure for choice in self.choices.values())
+        return ("weight", "activation", "structure") if structured else ("weight", "activation")
+
+    def _cells(self, choice: Choice) -> tuple[str, ...]:
+        return (choice.weight, choice.activation, choice.structure)[: len(self._columns)]
 
     @property
     def _title(self) -> str:
@@ -204,6 +176,12 @@ class Difference:
     layer: str
     left: Choice | None
     right: Choice | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: choices as they stand in plans."""
+        sides = {"left": self.left, "right": self.right}
+        found = {side: None if c is None else c.to_dict() for side, c in sides.items()}
+        return {"layer": self.layer, **found}
 
 
 def diff(left: Plan, right: Plan) -> tuple[Difference, ...]:

@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mezzotint.calibration import constant_outputs
+from mezzotint.models import Call, Sampling, record_calls
+from tests.models import tiny
+
+
+class _Denoiser(nn.Module):
+    """Reads text twice: as it is, and after something that depends on all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.to_k = nn.Linear(4, 3)
+        self.mixed = nn.Linear(4, 3)
+        self.pooled = nn.Linear(4, 3)
+        self.conv = nn.Conv1d(4, 3, 1)
+        self.unused = nn.Linear(4, 3)
+
+    def forward(self, text: Tensor) -> Tensor:
+        mixed = self.mixed(text + text.mean(1, keepdim=True))
+        return self.to_k(text) + mixed + self.pooled(text[:, 1]).unsqueeze(1)
+
+
+def call(*seeds: int, tokens: int = 5, scale: float = 0.0) -> Call:
+    """A batch with one prompt per seed; `scale` is what the first tokens differ by."""
+    prompts = []
+    for seed in seeds:
+        text = torch.randn(tokens, 4, generator=torch.Generator().manual_seed(seed))
+        text[0] = torch.tensor([3.0, 800.0, -20.0, 0.0]) * (1 + scale * seed)
+        prompts.append(text)
+    return Call((torch.stack(prompts),), {})
+
+
+def refusal(name: str, *calls: Call) -> str:
+    found = constant_outputs(_Denoiser(), [name], calls)
+    assert not found.constants
+    return found.refused[name]
+
+
+@pytest.mark.parametrize(
+    "calls", [[call(1, 2)], [call(1), call(2)]], ids=["one batch", "two calls"]
+)
+def test_the_output_for_the_first_token_is_kept(calls: list[Call]):
+    denoiser = _Denoiser()
+    found = constant_outputs(denoiser, ["to_k"], calls)
+    assert not found.refused
+    assert (found.constants["to_k"].shape, found.constants["to_k"].dtype) == ((1, 3), torch.float32)
+    expected = denoiser.to_k(calls[0].args[0])[0, :1]
+    assert torch.allclose(found.constants["to_k"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_of_half_precision_models_it_is_float32(dtype: torch.dtype):
+    found = constant_outputs(_Denoiser().to(dtype), ["to_k"], [call(1, 2).to(dtype=dtype)])
+    assert found.constants["to_k"].dtype == torch.float32
+
+
+def test_it_does_not_hold_on_to_the_output():
+    found = constant_outputs(_Denoiser(), ["to_k"], [call(1, 2)])
+    assert found.constants["to_k"].untyped_storage().nbytes() == 3 * 4
+
+
+def test_each_layer_is_judged_by_itself():
+    found = constant_outputs(_Denoiser(), ["to_k", "mixed"], [call(1, 2)])
+    assert list(found.constants) == ["to_k"]
+    assert list(found.refused) == ["mixed"]
+
+
+@pytest.mark.parametrize("scale", [1e-7, 0.0])
+def test_rounding_is_no_difference(scale: float):
+    assert constant_outputs(_Denoiser(), ["to_k"], [call(1, 2, scale=scale)]).constants
+
+
+@pytest.mark.parametrize("calls", [[call(1, 2, scale=1e-3)], [call(1), call(2, scale=1e-3)]])
+def test_a_first_token_that_depends_on_the_prompt_is_refused(calls: list[Call]):
+    assert "first token is not the same" in refusal("to_k", *calls)
+
+
+def test_a_first_token_that_depends_on_all_others_is_refused():
+    assert "first token is not the same" in refusal("mixed", call(1, 2))
+
+
+@pytest.mark.parametrize("calls", [[call(1)], [call(1, 1), call(1)]], ids=["one", "repeated"])
+def test_equal_prompts_show_nothing(calls: list[Call]):
+    assert "record two different prompts" in refusal("to_k", *calls)
+
+
+def test_prompts_of_other_lengths_are_different_ones():
+    calls = [call(1), call(1, tokens=7)]
+    assert constant_outputs(_Denoiser(), ["to_k"], calls).constants
+
+
+def test_a_single_token_is_refused():
+    found = constant_outputs(
+        nn.Sequential(nn.Linear(4, 3)), ["0"], [Call((torch.rand(2, 1, 4),), {})]
+    )
+    assert "single token" in found.refused["0"]
+
+
+def test_an_input_without_tokens_is_refused():
+    assert "(2, 4) is not [batch, tokens, features]" in refusal("pooled", call(1, 2))
+
+
+def test_other_layers_are_refused():
+    assert refusal("conv", call(1, 2)) == "it is a Conv1d, not a Linear"
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"), [("unused", [call(1, 2)]), ("to_k", [])], ids=["idle", "no calls"]
+)
+def test_a_layer_that_no_call_reaches_is_refused(name: str, calls: list[Call]):
+    assert refusal(name, *calls) == "no recorded call reaches it"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_and_infinity_are_refused(value: float):
+    broken = call(1, 2)
+    broken.args[0][0, 2, 1] = value
+    assert "NaN or infinite" in refusal("to_k", broken)
+
+
+def test_nothing_is_left_behind():
+    denoiser = _Denoiser()
+    with pytest.raises(AttributeError):
+        constant_outputs(denoiser, ["to_k", "missing"], [call(1, 2)])
+    assert not any(module._forward_hooks for module in denoiser.modules())
+
+
+def test_a_causal_text_encoder_gives_every_prompt_the_same_first_token():
+    pipe = tiny.tiny_stable_diffusion()
+    calls = record_calls(pipe, Sampling(("owl", "red fox"), steps=1))
+    names = [n for n, _ in pipe.unet.named_modules() if n.endswith(("attn2.to_k", "attn2.to_v"))]
+    found = constant_outputs(pipe.unet, [*names, names[0].replace("attn2", "attn1")], calls)
+    assert list(found.constants) == names
+    assert len(found.refused) == 1

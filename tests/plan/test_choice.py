@@ -1,0 +1,72 @@
+from typing import Any
+
+import pytest
+
+from mezzotint.errors import FormatError
+from mezzotint.formats import parse_activation_format, parse_weight_format
+from mezzotint.plan import Choice
+
+W4A8 = Choice("int4/channel", "int8/token")
+TEXT = Choice("int4/channel", "int8/token", constant_tokens=1)
+SHORTCUT = Choice("int4/channel", "int8/token", split=320)
+
+STRUCTURE = pytest.mark.parametrize("field", ["constant_tokens", "split"])
+
+
+class TestFormats:
+    def test_a_layer_stays_floating_unless_told_otherwise(self):
+        assert Choice() == Choice("float", "float")
+        assert not Choice().quantized
+        assert (Choice().weight_format, Choice().activation_format) == (None, None)
+
+    def test_the_names_give_the_formats(self):
+        assert W4A8.quantized
+        assert W4A8.weight_format == parse_weight_format("int4/channel")
+        assert W4A8.activation_format == parse_activation_format("int8/token")
+
+    def test_it_prints_both(self):
+        assert str(W4A8) == "int4/channel × int8/token"
+
+    @pytest.mark.parametrize(
+        "formats", [("int4", "float"), ("int4/channel", "int8"), ("int9/channel", "float")]
+    )
+    def test_unknown_formats_are_refused(self, formats: tuple[str, str]):
+        with pytest.raises(FormatError):
+            Choice(*formats)
+
+    def test_a_quantized_activation_needs_a_quantized_weight(self):
+        with pytest.raises(FormatError, match="'int8/token' goes with a quantized weight"):
+            Choice("float", "int8/token")
+
+
+class TestStructure:
+    def test_there_is_none_unless_asked_for(self):
+        assert (W4A8.constant_tokens, W4A8.split, W4A8.structure) == (0, 0, "")
+
+    def test_a_split_layer_has_two_quantizers(self):
+        assert [choice.parts for choice in (W4A8, TEXT, SHORTCUT)] == [1, 1, 2]
+
+    def test_the_formats_can_be_had_alone(self):
+        assert TEXT.plain == SHORTCUT.plain == W4A8.plain == W4A8
+
+    def test_it_makes_another_choice(self):
+        assert len({W4A8, TEXT, SHORTCUT, Choice("int4/channel", "int8/token", split=640)}) == 4
+
+    def test_it_prints_after_the_formats(self):
+        assert str(TEXT) == "int4/channel × int8/token, constant tokens: 1"
+        assert str(SHORTCUT) == "int4/channel × int8/token, split at 320"
+
+    @STRUCTURE
+    @pytest.mark.parametrize("value", [-1, 2**16, 1.0, "1", True, None], ids=repr)
+    def test_what_is_no_count_is_refused(self, field: str, value: Any):
+        with pytest.raises(FormatError, match=f"{field} is {value!r}; expected a whole number"):
+            Choice("int4/channel", **{field: value})
+
+    @STRUCTURE
+    def test_it_needs_a_quantized_weight(self, field: str):
+        with pytest.raises(FormatError, match=f"{field} 3 goes with a quantized weight"):
+            Choice(**{field: 3})
+
+    def test_one_layer_has_one_kind(self):
+        with pytest.raises(FormatError, match="do not go together"):
+            Choice("int4/channel", constant_tokens=1, split=320)
