@@ -9,6 +9,13 @@ import torch
 from torch import nn
 
 from mezzotint.models import Call
+from tests.models.conftest import (  # noqa: F401 - fixtures
+    pipe,
+    pixart_folder,
+    pixart_pipe,
+    unet_folder,
+    unet_pipe,
+)
 from tests.models.tiny import TEXT_WIDTH, tiny_unet
 
 

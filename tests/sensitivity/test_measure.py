@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.calibration import input_ranges
-from mezzotint.errors import CalibrationError, FormatError, PlanError
+from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.formats import MINMAX, MSE
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
@@ -18,13 +18,13 @@ from mezzotint.sensitivity import (
     Journal,
     Score,
     Unit,
-    changed_layer,
     check_weights,
     fingerprint,
     measure,
     measure_unit,
     relative_noise,
 )
+from tests.sensitivity.restoring import assert_restored, state
 
 CONV = "conv_in"
 SKIP = "up_blocks.1.resnets.0.conv_shortcut"
@@ -41,17 +41,6 @@ CHOICES = (
     Choice("uint3/tensor", "uint8/token"),
     Choice("int8/channel", "uint8/tensor"),
 )
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def assert_restored(module: nn.Module, before: dict[str, Tensor]) -> None:
-    after = module.state_dict()
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], before[name]) for name in before)
-    assert not any(m._forward_pre_hooks or m._forward_hooks for m in module.modules())
 
 
 class TestRelativeNoise:
@@ -76,80 +65,13 @@ class TestRelativeNoise:
         assert Score(noise).sqnr_db == pytest.approx(decibels)
 
 
-class TestChangedLayer:
-    @pytest.mark.parametrize("name", LAYERS)
-    @pytest.mark.parametrize("choice", CHOICES[:4], ids=str)
-    def test_only_the_layer_s_weight_changes(self, unet: nn.Module, name: str, choice: Choice):
-        before = state(unet)
-        with changed_layer(unet, Unit(name, choice), PACKING):
-            changed = {k for k, tensor in unet.state_dict().items() if not before[k].equal(tensor)}
-            weight = unet.get_submodule(name).weight
-            assert torch.equal(weight, choice.weight_format.roundtrip(before[f"{name}.weight"]))
-        assert changed == {f"{name}.weight"}
-
-    @pytest.mark.parametrize("choice", [*CHOICES[:4], Choice()], ids=str)
-    def test_everything_is_restored(self, unet: nn.Module, choice: Choice):
-        before = state(unet)
-        parameter = unet.get_submodule(QUERY).weight
-        storage = parameter.data_ptr()
-        with changed_layer(unet, Unit(QUERY, choice), PACKING):
-            pass
-        assert unet.get_submodule(QUERY).weight is parameter
-        assert parameter.data_ptr() == storage
-        assert_restored(unet, before)
-
-    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, FormatError])
-    def test_everything_is_restored_after_a_failure(
-        self, unet: nn.Module, error: type[BaseException]
-    ):
-        before = state(unet)
-        unit = Unit(QUERY, Choice("int4/channel", "int8/token"))
-        with pytest.raises(error), changed_layer(unet, unit, PACKING):
-            raise error
-        assert_restored(unet, before)
-
-    def test_everything_is_restored_after_a_missing_range(self, unet: nn.Module):
-        before = state(unet)
-        unit = Unit(QUERY, Choice("int4/channel", "uint8/tensor"))
-        with (
-            pytest.raises(FormatError, match=f"layer {QUERY}: uint8/tensor needs a calibrated"),
-            changed_layer(unet, unit, PACKING),
-        ):
-            pass
-        assert_restored(unet, before)
-
-    def test_a_float_choice_changes_nothing(self, unet: nn.Module, calls: Sequence[Call]):
-        assert measure_unit(unet, Unit(QUERY, Choice()), calls, PACKING) == Score(0.0)
-
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-    def test_the_weight_keeps_its_dtype(self, unet: nn.Module, dtype: torch.dtype):
-        unet.to(dtype)
-        with changed_layer(unet, Unit(QUERY, W3), PACKING):
-            assert unet.get_submodule(QUERY).weight.dtype == dtype
-
-    def test_a_layer_of_another_kind_is_refused(self, unet: nn.Module):
-        with (
-            pytest.raises(PlanError, match="layer conv_norm_out is a GroupNorm"),
-            changed_layer(unet, Unit("conv_norm_out", W3), PACKING),
-        ):
-            pass
-
-    def test_a_weight_with_nan_is_refused_by_name(self, unet: nn.Module):
-        unet.get_submodule(QUERY).weight.data[0, 0] = math.nan
-        with (
-            pytest.raises(FormatError, match=f"layer {QUERY}: .*NaN"),
-            changed_layer(unet, Unit(QUERY, W3), PACKING),
-        ):
-            pass
-
-
 class TestMeasureUnit:
     @pytest.mark.parametrize("choice", CHOICES, ids=str)
     @pytest.mark.parametrize("name", LAYERS)
     def test_it_agrees_with_the_packed_layer(
         self, unet: nn.Module, calls: Sequence[Call], name: str, choice: Choice
     ):
-        packing = Packing(MSE, input_ranges(unet, [name], calls))
+        packing = Packing(MSE, input_ranges(unet, {name: choice}, calls))
         score = measure_unit(unet, Unit(name, choice), calls, packing)
         packed = quantize_module(copy.deepcopy(unet), Plan({name: choice}), packing)
         with torch.no_grad():
@@ -226,6 +148,7 @@ class _Counting(nn.Module):
 UNITS = [Unit(layer, Choice(f"int{bits}/channel")) for layer in "ab" for bits in (2, 4)]
 INPUT = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 TOY_CALLS = (Call((INPUT,), {}, _Counting()(INPUT).detach()),)
+TRACE, ADVANCE = 1, 1  # runs of a denoiser beside the one per unit
 
 
 class TestMeasure:
@@ -236,20 +159,39 @@ class TestMeasure:
         assert {Unit(layer, c): s for layer in scores for c, s in scores[layer].items()} == expected
         assert list(scores) == ["a", "b"]
 
-    def test_finished_units_are_not_run_again(self, tmp_path: Path):
+    def test_units_are_measured_in_the_order_of_execution_and_returned_in_their_own(self):
+        units = [UNITS[3], UNITS[0], UNITS[2], UNITS[1]]
+        with Journal(None, {}) as journal:
+            scores = measure(_Counting(), units, TOY_CALLS, PACKING, journal)
+        assert list(journal.entries) == [UNITS[i].name for i in (0, 1, 3, 2)]
+        assert [Unit(layer, c) for layer in scores for c in scores[layer]] == [
+            UNITS[i] for i in (3, 2, 0, 1)
+        ]
+
+    def test_units_in_the_journal_cost_nothing(self, tmp_path: Path):
         with Journal(tmp_path / "journal", {}) as journal:
-            first = measure(_Counting(), UNITS[:3], TOY_CALLS, PACKING, journal)
+            first = measure(_Counting(), UNITS, TOY_CALLS, PACKING, journal)
         denoiser = _Counting()
         with Journal(tmp_path / "journal", {}) as journal:
-            both = measure(denoiser, UNITS, TOY_CALLS, PACKING, journal)
-        assert denoiser.runs == 1
-        assert both["a"] == first["a"]
+            assert measure(denoiser, UNITS, TOY_CALLS, PACKING, journal) == first
+        assert denoiser.runs == 0
 
-    def test_an_interruption_loses_only_the_unit_in_flight(self, tmp_path: Path):
-        denoiser = _Counting(fails_at=3)
+    def test_a_resumed_run_goes_straight_to_the_first_missing_layer(self, tmp_path: Path):
+        with Journal(tmp_path / "journal", {}) as journal:
+            measure(_Counting(), UNITS[:3], TOY_CALLS, PACKING, journal)
+        denoiser = _Counting()
+        with Journal(tmp_path / "journal", {}) as journal:
+            measure(denoiser, UNITS, TOY_CALLS, PACKING, journal)
+        assert denoiser.runs == TRACE + ADVANCE + 1
+
+    @pytest.mark.parametrize("cache_bytes", [0, None], ids=["in full", "replayed"])
+    def test_an_interruption_loses_only_the_unit_in_flight(
+        self, tmp_path: Path, cache_bytes: int | None
+    ):
+        denoiser = _Counting(fails_at=2 + 1 if cache_bytes == 0 else TRACE + 2 + ADVANCE + 1)
         before = state(denoiser)
         with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "journal", {}) as journal:
-            measure(denoiser, UNITS, TOY_CALLS, PACKING, journal)
+            measure(denoiser, UNITS, TOY_CALLS, PACKING, journal, cache_bytes=cache_bytes)
         assert_restored(denoiser, before)
         with Journal(tmp_path / "journal", {}) as journal:
             assert list(journal.entries) == [unit.name for unit in UNITS[:2]]
@@ -264,9 +206,15 @@ class TestMeasure:
             "a | int2/channel | float": asdict(scores["a"][Choice("int2/channel")])
         }
 
-    def test_every_unit_has_a_name_of_its_own(self):
-        units = [Unit(layer, choice) for layer in LAYERS for choice in CHOICES]
-        assert len({unit.name for unit in units}) == len(units)
+    def test_without_memory_every_call_runs_in_full_and_nothing_else(self):
+        denoiser = _Counting()
+        with Journal(None, {}) as journal:
+            measure(denoiser, UNITS, TOY_CALLS, PACKING, journal, cache_bytes=0)
+        assert denoiser.runs == len(UNITS)
+
+    def test_negative_memory_is_refused(self):
+        with Journal(None, {}) as journal, pytest.raises(UsageError, match="cache_bytes: -1"):
+            measure(_Counting(), UNITS, TOY_CALLS, PACKING, journal, cache_bytes=-1)
 
 
 class TestFingerprint:

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import CalibrationError, FormatError, PlanError
-from mezzotint.formats import ActivationFormat
+from mezzotint.errors import CalibrationError
 from mezzotint.models import Call
 from mezzotint.plan import Choice
-from mezzotint.runtime import TOKEN_DIMS, InputRange, Packing, check_input_range
+from mezzotint.runtime import Packing
 from mezzotint.sensitivity.journal import Journal
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One measurement: this layer takes this choice, all others stay floating."""
-
-    layer: str
-    choice: Choice
-
-    @property
-    def name(self) -> str:
-        """Key in the journal."""
-        return f"{self.layer} | {self.choice.weight} | {self.choice.activation}"
+from mezzotint.sensitivity.replay import CACHE_BYTES, Replay
+from mezzotint.sensitivity.schedule import measure_missing
+from mezzotint.sensitivity.units import Unit, changed_layer
 
 
 @dataclass(frozen=True)
@@ -50,8 +38,19 @@ class Score:
         """Signal to quantization noise, in decibels."""
         return math.inf if self.noise == 0 else -10 * math.log10(self.noise)
 
+    def figures(self) -> dict[str, float]:
+        """For files and tables."""
+        return {"noise": self.noise, "sqnr_db": self.sqnr_db}
 
-Measurements = Mapping[str, Mapping[Choice, Score]]
+
+class Measured(Protocol):
+    """What was found of one choice of one layer, in whatever metric."""
+
+    def figures(self) -> dict[str, float]:
+        """Name → value, JSON numbers."""
+
+
+Measurements = Mapping[str, Mapping[Choice, Measured]]
 
 
 def reference(call: Call) -> Tensor:
@@ -72,53 +71,15 @@ def relative_noise(reference: Tensor, output: Tensor) -> Tensor:
     return (reference - output).square().sum(1) / power
 
 
-@contextmanager
-def changed_layer(denoiser: nn.Module, unit: Unit, packing: Packing) -> Iterator[None]:
-    """The denoiser with one layer's weight and input rounded to `unit.choice`, undone at the end.
-
-    Raises:
-        FormatError: the layer's weight holds NaN; the layer is named.
-    """
-    layer = denoiser.get_submodule(unit.layer)
-    if not isinstance(layer, nn.Linear | nn.Conv2d):
-        raise PlanError(f"layer {unit.layer} is a {type(layer).__name__}, not a Linear or Conv2d")
-    weight = layer.weight.data
-    weight_format, activation = unit.choice.weight_format, unit.choice.activation_format
-    hook = None
-    try:
-        if weight_format is not None:
-            layer.weight.data = weight_format.roundtrip(weight, packing.search).to(weight.dtype)
-        if activation is not None:
-            rounding = _rounding_hook(activation, packing.input_ranges.get(unit.layer))
-            hook = layer.register_forward_pre_hook(rounding)
-        yield
-    except FormatError as cause:
-        raise FormatError(f"layer {unit.layer}: {cause}") from cause
-    finally:
-        layer.weight.data = weight
-        if hook is not None:
-            hook.remove()
-
-
-def _rounding_hook(activation: ActivationFormat, seen: InputRange | None) -> Callable[..., Any]:
-    """What a packed layer does to its input, for a float one."""
-    check_input_range(activation, seen)
-
-    def round_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x, *rest = inputs
-        if seen is not None and activation.static:
-            scale, zero_point = activation.range_parameters(seen.low, seen.high, x.device)
-        else:
-            dims = TOKEN_DIMS["linear" if isinstance(layer, nn.Linear) else "conv2d"]
-            scale, zero_point = activation.dynamic_parameters(x, dims)
-        return (activation.roundtrip(x, scale, zero_point), *rest)
-
-    return round_input
-
-
 @torch.no_grad()
-def measure_unit(denoiser: nn.Module, unit: Unit, calls: Sequence[Call], packing: Packing) -> Score:
-    """Run the recorded calls with one layer changed.
+def measure_unit(
+    denoiser: nn.Module,
+    unit: Unit,
+    calls: Sequence[Call],
+    packing: Packing,
+    run: Callable[[Call], Tensor] | None = None,
+) -> Score:
+    """Run the recorded calls with one layer changed: by `run`, or else in full.
 
     Raises:
         CalibrationError: no calls, or an output holds NaN; the layer is named.
@@ -128,7 +89,8 @@ def measure_unit(denoiser: nn.Module, unit: Unit, calls: Sequence[Call], packing
     total, samples = 0.0, 0
     with changed_layer(denoiser, unit, packing):
         for call in calls:
-            noise = relative_noise(reference(call), call.run(denoiser))
+            output = call.run(denoiser) if run is None else run(call)
+            noise = relative_noise(reference(call), output)
             total += float(noise.double().sum())
             samples += len(noise)
     if not math.isfinite(total):
@@ -144,12 +106,32 @@ def measure(
     calls: Sequence[Call],
     packing: Packing,
     journal: Journal,
+    *,
+    cache_bytes: int | None = CACHE_BYTES,
 ) -> dict[str, dict[Choice, Score]]:
-    """Every unit's score, taken from the journal where it is there already."""
+    """Every unit's score, taken from the journal where it is there already.
+
+    Units are measured in the order of execution, so that what runs before a layer is computed
+    once for all its units; scores are those of full runs, bit for bit. With units that change an
+    input only, call this once for them and once for the others: both kinds go by their choice.
+
+    Args:
+        denoiser: floating; restored after every unit.
+        units: in any order, which the result keeps.
+        calls: recorded, with their outputs.
+        packing: how weights are turned into codes, and the calibrated ranges.
+        journal: where finished units are kept.
+        cache_bytes: memory for what runs before a layer, see `Replay`; 0 runs every call in full.
+    """
+    units = tuple(units)
+    replay = Replay(denoiser, calls, cache_bytes=cache_bytes)
+
+    def score(unit: Unit) -> dict[str, Any]:
+        return asdict(measure_unit(denoiser, unit, calls, packing, replay.run))
+
+    measure_missing(units, journal, replay, score)
     scores: dict[str, dict[Choice, Score]] = {}
     for unit in units:
-        if unit.name not in journal:
-            journal.add(unit.name, asdict(measure_unit(denoiser, unit, calls, packing)))
         scores.setdefault(unit.layer, {})[unit.choice] = Score(**journal[unit.name])
     return scores
 
