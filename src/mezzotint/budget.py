@@ -6,8 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from mezzotint.errors import BudgetError
-from mezzotint.uniform import activation_name
+from mezzotint.errors import BudgetError, UsageError
+from mezzotint.uniform import NO_ACTIVATION_BITS
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMG", 1)}
@@ -36,15 +36,17 @@ class Budget:
             points included.
         size: stored bytes of the whole denoiser, whatever stays floating included; an integer,
             or text such as `6MB`.
-        act_bits: 8 for int8 activations, 16 for none.
+        act_bits: 8 for int8 activations, 16 for none. An average, such as 7.7, is for recipes that
+            give layers different widths (`mixdq`).
     """
 
     weight_bits: float | None = None
     size: int | str | None = None
-    act_bits: int = 8
+    act_bits: float = 8
 
     def __post_init__(self) -> None:
-        activation_name(self.act_bits)
+        if self.act_bits != NO_ACTIVATION_BITS and not 2 <= self.act_bits <= 8:
+            raise UsageError(f"act_bits is {self.act_bits}; expected 2 to 8, or 16 for none")
         if self.weight_bits is None and self.size is None:
             object.__setattr__(self, "weight_bits", 4.0)
         bits = self.weight_bits

@@ -19,7 +19,7 @@ from mezzotint.models import Sampling, find_denoiser, load_pipeline, with_genera
 from mezzotint.plan import Plan
 from mezzotint.recipes import Job, recipe_named
 from mezzotint.recipes.prompts import default_sampling
-from mezzotint.runtime import Packing, check_plan, packed_layers, quantize_module
+from mezzotint.runtime import Packing, check_plan, packed_copy, packed_layers, quantize_module
 from mezzotint.sensitivity import Measurements
 from mezzotint.uniform import uniform_plan
 
@@ -49,10 +49,7 @@ class Result:
         Complete or absent: a kill in the middle leaves what was there before.
         """
         rows: dict[str, Any] = {
-            layer: {
-                str(choice): {"noise": score.noise, "sqnr_db": score.sqnr_db}
-                for choice, score in scores.items()
-            }
+            layer: {str(choice): score.figures() for choice, score in scores.items()}
             for layer, scores in self.measurements.items()
         }
         return save_pipeline(self.pipeline, path, rows)
@@ -114,7 +111,7 @@ def quantize(
         denoiser=_float_denoiser(pipe),
         model=model_name(pipe),
         budget=budget or Budget(),
-        sampling=sampling or default_sampling(pipe),
+        sampling=sampling or default_sampling(pipe, chosen.prompts(options)),
         journal=None if journal is None else Path(journal),
     )
     outcome = chosen.run(job, options)
@@ -135,9 +132,8 @@ def apply(
     component, _ = find_denoiser(pipe)
     denoiser = _float_denoiser(pipe)
     check_plan(denoiser, plan)
-    packed = _sharing_copy(denoiser, plan)
     names = iter(track(plan.quantized, "Packing"))
-    quantize_module(packed, plan, packing, progress=lambda name: next(names, None))
+    packed = packed_copy(denoiser, plan, packing, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)
     quantized = copy.copy(pipe)
     setattr(quantized, component, packed)
@@ -177,9 +173,3 @@ def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
             f"the pipeline's {component} is quantized already; start from the original"
         )
     return denoiser
-
-
-def _sharing_copy(module: nn.Module, plan: Plan) -> nn.Module:
-    """A copy of `module` that shares the weights about to be packed: they are never duplicated."""
-    weights = [module.get_submodule(name).get_parameter("weight") for name in plan.quantized]
-    return copy.deepcopy(module, {id(weight): weight for weight in weights})

@@ -10,6 +10,7 @@ from mezzotint.errors import ModelError, UsageError
 from mezzotint.evaluation import (
     Contrastive,
     embedded_contrastive,
+    first_ranks,
     load_contrastive,
     mean_alignment,
     r_precision,
@@ -42,6 +43,13 @@ class TestRPrecision:
         result = r_precision(directions(2000), directions(2000, 1), captions=captions(2000))
         assert 0.003 < result.value < 0.02
         assert result.low < 1 / 100 < result.high
+
+    def test_it_is_the_share_of_first_ranks(self):
+        texts = directions(120)
+        images = torch.cat([texts[:60], directions(60, 1)])
+        first = first_ranks(images, texts, captions=captions(120))
+        assert first[:60].all()
+        assert first.mean() == r_precision(images, texts, captions=captions(120)).value
 
     def test_fewer_candidates_are_easier(self):
         texts = directions(300)

@@ -105,6 +105,8 @@ def test_r_precision_is_reported_for_both_where_there_is_a_contrastive_pair():
     found = evaluate(turbo, turbo, mz.Sampling(prompts=PROMPTS))
     assert found.r_precision == found.reference_r_precision
     assert found.r_precision.n == found.r_precision.candidates == len(PROMPTS)
+    change = found.r_precision_change
+    assert (change.value, change.low, change.high) == (0.0, 0.0, 0.0)
 
 
 def test_bench_names_kernels_and_interleaves_both(pipe):

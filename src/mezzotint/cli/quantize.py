@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 
 
 @app.command(
+    # What typer does not know may be an option of the recipe.
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     epilog=examples(
         "quantize emoji-turbo -o owl-w4a8",
+        "quantize emoji-turbo -o owl-mixdq --recipe mixdq --weight-bits 4 --act-bits 8",
+        "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --no-bos",
         "quantize emoji-turbo -o small --size 6MB --act-bits 16",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
         "quantize emoji-turbo -o mine --plan edited.json",
-    )
+    ),
 )
 def quantize(  # noqa: PLR0913  (one parameter per option)
+    context: typer.Context,
     model: Model,
     *,
     output: Annotated[
@@ -38,7 +43,11 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     ],
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="How to find the plan.", show_default="auto"),
+        typer.Option(
+            metavar="NAME",
+            help="How to find the plan: see `mezzotint recipes`.",
+            show_default="auto",
+        ),
     ] = None,
     weight_bits: Annotated[
         float | None,
@@ -56,10 +65,11 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = None,
     act_bits: Annotated[
-        int | None,
+        float | None,
         typer.Option(
             metavar="BITS",
-            help="8 computes layers on 8-bit inputs, 16 leaves inputs as they are.",
+            help="8 computes layers on 8-bit inputs, 16 leaves inputs as they are; recipe mixdq "
+            "takes averages between.",
             show_default="8",
         ),
     ] = None,
@@ -89,6 +99,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     what each format costs each layer, and chooses the best formats that the budget allows. The
     result loads with mezzotint.load and with diffusers.
 
+    Any other option goes to the recipe: `mezzotint recipes NAME` lists what each takes.
+
     Finished measurements are kept in DIR.journal.jsonl until the result is saved: after a kill,
     repeat the command with --resume. DIR appears complete or not at all.
     """
@@ -96,22 +108,54 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.hub import read_plan
     from mezzotint.pipeline import apply, load
     from mezzotint.pipeline import quantize as run_recipe
+    from mezzotint.recipes import parse_options, recipe_named
 
     check_free(output, force=force)
+    extra = recipe_options(context.args)
     if plan is not None:
-        _refuse_with_plan(recipe, weight_bits, size, act_bits, prompts, resume)
+        _refuse_with_plan(recipe, weight_bits, size, act_bits, prompts, resume, *extra)
         chosen = read_plan(plan)
         result = apply(load(model, device=device), chosen)
         result.save(output)
     else:
+        found = recipe_named(recipe or "auto")
+        options = parse_options(found, extra)
         activations = 8 if act_bits is None else act_bits
         budget = Budget(weight_bits=weight_bits, size=size, act_bits=activations)
         pipe = load(model, device=device)
-        sampling = sampling_of(pipe, prompts, seed=seed)
+        count = None if prompts else found.prompts(options)
+        sampling = sampling_of(pipe, prompts, seed=seed, count=count)
         with _journal(output, resume) as journal:
-            result = run_recipe(pipe, recipe or "auto", budget, sampling=sampling, journal=journal)
+            result = run_recipe(
+                pipe, found.name, budget, sampling=sampling, options=options, journal=journal
+            )
             result.save(output)
     _report(result, output, as_json)
+
+
+def recipe_options(arguments: Sequence[str]) -> dict[str, str]:
+    """Option → text, from what follows the known options: `--name value`, `--name=value`.
+
+    `--name` alone stands for true, `--no-name` for false.
+
+    Raises:
+        UsageError: an argument is not an option, or is given twice.
+    """
+    found: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if not flag.startswith("--"):
+            raise UsageError(f"unexpected argument {flag!r}; options begin with --")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+            if value == "true" and flag.startswith("--no-"):
+                flag, value = f"--{flag[5:]}", "false"
+        name = flag.removeprefix("--").replace("-", "_")
+        if name in found:
+            raise UsageError(f"{flag}: is given twice")
+        found[name] = value
+    return found
 
 
 def _refuse_with_plan(*options: object) -> None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from mezzotint.allocation import Allocation
     from mezzotint.models import Layer
     from mezzotint.plan import Choice, Difference
+    from mezzotint.recipes import OptionHelp
     from mezzotint.runtime import Execution
 
 
@@ -53,6 +55,39 @@ def differences_table(differences: Sequence[Difference], left: str, right: str) 
     table = _table(f"{len(differences)} layers differ", "layer", left, right)
     for each in differences:
         table.add_row(each.layer, _shown(each.left), _shown(each.right))
+    return table
+
+
+def allocation_table(
+    allocation: Allocation, widths: Sequence[int], protected: Sequence[str]
+) -> Table:
+    """A row per width with its layers, and what the choice amounts to."""
+    counts = Counter(allocation.bits.values())
+    table = _table(f"{len(allocation.bits)} layers", "", "value:")
+    for width in widths:
+        table.add_row(f"layers at {width} bits", f"{counts[width]:,}")
+    table.add_row("average bits", f"{allocation.average:.4f}")
+    table.add_row("objective", f"{allocation.objective:.6g}")
+    table.add_row("gap", f"{allocation.gap:.1e}" if allocation.gap else "0, proven optimal")
+    table.add_row("layers protected", f"{len(protected):,}")
+    for name in protected:
+        table.add_row("", name)
+    return table
+
+
+def recipes_table(recipes: Sequence[dict[str, str]]) -> Table:
+    """A row per recipe."""
+    table = _table("Recipes", "name", "what it does")
+    for each in recipes:
+        table.add_row(each["name"], each["summary"])
+    return table
+
+
+def options_table(recipe: str, options: Sequence[OptionHelp]) -> Table:
+    """A row per option of a recipe."""
+    table = _table(f"Options of {recipe}", "option", "default", "meaning")
+    for each in options:
+        table.add_row(each.flag, each.default, each.text)
     return table
 
 

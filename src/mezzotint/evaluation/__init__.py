@@ -1,6 +1,12 @@
 """How close a quantized pipeline is to its original; what it weighs and how fast it is."""
 
-from mezzotint.evaluation.alignment import Contrastive, RPrecision, mean_alignment, r_precision
+from mezzotint.evaluation.alignment import (
+    Contrastive,
+    RPrecision,
+    first_ranks,
+    mean_alignment,
+    r_precision,
+)
 from mezzotint.evaluation.bench import Bench, Contestant, bench
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
 from mezzotint.evaluation.contrastive import (
@@ -35,6 +41,7 @@ __all__ = [
     "error_by_timestep",
     "evaluate",
     "fd_lite0",
+    "first_ranks",
     "frechet_distance",
     "interleaved_medians",
     "lite0_features",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import stats
 from torch import Tensor
@@ -95,6 +96,67 @@ class RPrecision:
     candidates: int
     n: int
 
+    @classmethod
+    def of(cls, first: npt.NDArray[np.bool_], candidates: int) -> RPrecision:
+        """From what `first_ranks` returns; `candidates` captions were ranked."""
+        interval = stats.binomtest(int(first.sum()), len(first)).proportion_ci(
+            0.95, method="wilson"
+        )
+        return cls(
+            value=float(first.mean()),
+            low=float(interval.low),
+            high=float(interval.high),
+            candidates=candidates,
+            n=len(first),
+        )
+
+
+def first_ranks(
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    *,
+    captions: Sequence[str],
+    candidates: int = 100,
+    seed: int = 0,
+) -> npt.NDArray[np.bool_]:
+    """Which images are nearest to their own caption, among randomly drawn others; bool [n].
+
+    The arguments and errors are those of `r_precision`. Two pipelines' images of the same prompts
+    are held against the same captions, so their entries are pairs.
+    """
+    _check_embeddings(image_embeddings, text_embeddings)
+    if len(captions) != len(text_embeddings):
+        raise UsageError(
+            f"captions: {len(captions)} for {len(text_embeddings)} images; give one for each"
+        )
+    rows = {caption: row for row, caption in enumerate(captions)}
+    number = {caption: index for index, caption in enumerate(rows)}
+    candidates = ranked(captions, candidates)
+    images = normalize(image_embeddings.detach().cpu().float(), dim=-1)
+    texts = normalize(text_embeddings.detach().cpu().float(), dim=-1)[list(rows.values())]
+    similarity = (images @ texts.T).numpy()
+    rng, first = np.random.default_rng(seed), np.zeros(len(images), dtype=np.bool_)
+    for index, (scores, caption) in enumerate(zip(similarity, captions, strict=True)):
+        own = number[caption]
+        others = rng.choice(len(rows) - 1, candidates - 1, replace=False)
+        others += others >= own
+        first[index] = scores[own] > scores[others].max()
+    return first
+
+
+def ranked(captions: Sequence[str], wanted: int = 100) -> int:
+    """How many captions can be ranked: `wanted`, or all where fewer are distinct.
+
+    Raises:
+        UsageError: fewer than 2.
+    """
+    found = min(wanted, len(set(captions)))
+    if found < 2:
+        raise UsageError(
+            f"candidates: {found} is too few to rank; use 2 or more, and as many prompts"
+        )
+    return found
+
 
 def r_precision(
     image_embeddings: Tensor,
@@ -120,35 +182,10 @@ def r_precision(
     Raises:
         UsageError: shapes do not fit, or there are fewer than 2 candidates or distinct captions.
     """
-    _check_embeddings(image_embeddings, text_embeddings)
-    if len(captions) != len(text_embeddings):
-        raise UsageError(
-            f"captions: {len(captions)} for {len(text_embeddings)} images; give one for each"
-        )
-    rows = {caption: row for row, caption in enumerate(captions)}
-    number = {caption: index for index, caption in enumerate(rows)}
-    candidates = min(candidates, len(rows))
-    if candidates < 2:
-        raise UsageError(
-            f"candidates: {candidates} is too few to rank; use 2 or more, and as many prompts"
-        )
-    images = normalize(image_embeddings.detach().cpu().float(), dim=-1)
-    texts = normalize(text_embeddings.detach().cpu().float(), dim=-1)[list(rows.values())]
-    similarity = (images @ texts.T).numpy()
-    rng, first = np.random.default_rng(seed), 0
-    for scores, caption in zip(similarity, captions, strict=True):
-        own = number[caption]
-        others = rng.choice(len(rows) - 1, candidates - 1, replace=False)
-        others += others >= own
-        first += int(scores[own] > scores[others].max())
-    interval = stats.binomtest(first, len(images)).proportion_ci(0.95, method="wilson")
-    return RPrecision(
-        value=first / len(images),
-        low=float(interval.low),
-        high=float(interval.high),
-        candidates=candidates,
-        n=len(images),
+    first = first_ranks(
+        image_embeddings, text_embeddings, captions=captions, candidates=candidates, seed=seed
     )
+    return RPrecision.of(first, ranked(captions, candidates))
 
 
 def mean_alignment(image_embeddings: Tensor, text_embeddings: Tensor, *, seed: int = 0) -> Interval:

@@ -21,8 +21,12 @@ from torch import Tensor
 
 from mezzotint._progress import track
 from mezzotint.errors import UsageError
-from mezzotint.evaluation.alignment import Contrastive, RPrecision, r_precision
-from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval
+from mezzotint.evaluation.alignment import Contrastive, RPrecision, first_ranks, ranked
+from mezzotint.evaluation.bootstrap import (
+    Interval,
+    bootstrap_interval,
+    paired_difference_interval,
+)
 from mezzotint.evaluation.contrastive import contrastive_for
 from mezzotint.evaluation.distribution import MIN_IMAGES, frechet_distance
 from mezzotint.evaluation.error import StepError, error_by_timestep
@@ -73,9 +77,9 @@ class Baseline:
         return lite0_features(self.images)
 
     @cached_property
-    def alignment(self) -> RPrecision | None:
-        """R-precision of the reference's own images."""
-        return _alignment(self, self.images)
+    def first_ranks(self) -> npt.NDArray[np.bool_] | None:
+        """Which of the reference's own images are nearest to their captions."""
+        return _first_ranks(self, self.images)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Evaluation:
         fd_lite0: Fréchet distance of EfficientNet-Lite0 features to the reference's images; None
             below two images, or without the packages of the extra `evaluation`.
         r_precision, reference_r_precision: where a contrastive model was given.
+        r_precision_change: ours less the reference's, image by image, with its 95% bootstrap
+            interval; an interval that contains 0 shows no loss.
         denoiser_bytes, reference_bytes: of the tensors in memory.
         reference_weights: number of the reference denoiser's parameters.
         context: seeds, counts, versions, device.
@@ -99,6 +105,7 @@ class Evaluation:
     fd_lite0: float | None
     r_precision: RPrecision | None
     reference_r_precision: RPrecision | None
+    r_precision_change: Interval | None
     denoiser_bytes: int
     reference_bytes: int
     reference_weights: int
@@ -129,6 +136,8 @@ class Evaluation:
         if self.r_precision is not None:
             value = self.r_precision
             result["R-precision"] = f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+        if self.r_precision_change is not None:
+            result["R-precision, change"] = _spread(self.r_precision_change, 3)
         return result
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,6 +151,9 @@ class Evaluation:
             "r_precision": None if self.r_precision is None else vars(self.r_precision),
             "reference_r_precision": (
                 None if self.reference_r_precision is None else vars(self.reference_r_precision)
+            ),
+            "r_precision_change": (
+                None if self.r_precision_change is None else vars(self.r_precision_change)
             ),
             "denoiser_bytes": self.denoiser_bytes,
             "reference_bytes": self.reference_bytes,
@@ -191,6 +203,7 @@ def evaluate(
             raise UsageError("sampling: give prompts, unless the reference is a Baseline")
         reference = Baseline.of(reference, sampling, contrastive or contrastive_for(reference))
     images = generate(pipe, reference.sampling)
+    first, expected = _first_ranks(reference, images), reference.first_ranks
     denoiser = find_denoiser(pipe)[1]
     reference_denoiser = find_denoiser(reference.pipe)[1]
     return Evaluation(
@@ -198,8 +211,9 @@ def evaluate(
         ssim=bootstrap_interval(ssim(reference.images, images)),
         error=error_by_timestep(_replayed(reference.calls, denoiser)),
         fd_lite0=_distance(reference, images),
-        r_precision=_alignment(reference, images),
-        reference_r_precision=reference.alignment,
+        r_precision=_r_precision(reference, first),
+        reference_r_precision=_r_precision(reference, expected),
+        r_precision_change=_change(first, expected),
         denoiser_bytes=module_bytes(denoiser),
         reference_bytes=module_bytes(reference_denoiser),
         reference_weights=sum(p.numel() for p in reference_denoiser.parameters()),
@@ -236,12 +250,24 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _alignment(reference: Baseline, images: Images) -> RPrecision | None:
+def _first_ranks(reference: Baseline, images: Images) -> npt.NDArray[np.bool_] | None:
     if reference.contrastive is None:
         return None
     texts = reference.contrastive.embed_texts(reference.sampling.prompts)
     embedded = reference.contrastive.embed_images(images)
-    return r_precision(embedded, texts, captions=reference.sampling.prompts)
+    return first_ranks(embedded, texts, captions=reference.sampling.prompts)
+
+
+def _r_precision(reference: Baseline, first: npt.NDArray[np.bool_] | None) -> RPrecision | None:
+    return None if first is None else RPrecision.of(first, ranked(reference.sampling.prompts))
+
+
+def _change(
+    first: npt.NDArray[np.bool_] | None, expected: npt.NDArray[np.bool_] | None
+) -> Interval | None:
+    if first is None or expected is None:
+        return None
+    return paired_difference_interval(first, expected)
 
 
 def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:

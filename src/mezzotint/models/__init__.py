@@ -4,7 +4,9 @@ from mezzotint.models.calls import Call, output_tensor, record_calls
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import find_denoiser
 from mezzotint.models.examples import example_call
+from mezzotint.models.groups import Group, layer_groups, text_readers
 from mezzotint.models.inventory import Kind, Layer, inventory
+from mezzotint.models.joins import joined_inputs
 from mezzotint.models.loading import (
     check_folder,
     dtype_argument,
@@ -19,6 +21,7 @@ from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 __all__ = [
     "GENERATION_FILE",
     "Call",
+    "Group",
     "Kind",
     "Layer",
     "ResolvedSource",
@@ -31,6 +34,8 @@ __all__ = [
     "generate",
     "generation_defaults",
     "inventory",
+    "joined_inputs",
+    "layer_groups",
     "list_embedded",
     "load_pipeline",
     "output_tensor",
@@ -39,5 +44,6 @@ __all__ = [
     "record_calls",
     "resolve",
     "role_of",
+    "text_readers",
     "with_generation_defaults",
 ]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from accelerate.hooks import ModelHook
 from torch import Tensor, nn
 
 from mezzotint.errors import ModelError
 from mezzotint.models.calls import Call
 from mezzotint.models.examples import example_call
 from mezzotint.models.roles import Role, role_of
+from mezzotint.models.skeleton import skeleton
 
 Kind = Literal[
     "linear",
@@ -130,7 +129,7 @@ def _kind(module: _Weighted) -> Kind:
 
 def _example_macs(denoiser: nn.Module) -> dict[str, int] | None:
     try:
-        return _count_macs(_skeleton(denoiser), example_call(denoiser))
+        return _count_macs(skeleton(denoiser), example_call(denoiser))
     except ModelError:
         return None
 
@@ -138,7 +137,7 @@ def _example_macs(denoiser: nn.Module) -> dict[str, int] | None:
 def _call_macs(denoiser: nn.Module, call: Call) -> dict[str, int]:
     device = next(denoiser.parameters()).device
     try:
-        return _count_macs(_skeleton(denoiser), call.to("meta"))
+        return _count_macs(skeleton(denoiser), call.to("meta"))
     except ModelError:
         return _count_macs(denoiser, call.to(device))
 
@@ -173,15 +172,3 @@ def _macs(module: _Weighted, x: Tensor, y: Tensor) -> int:
     channels = module.weight.shape[0]
     counted = x if isinstance(module, nn.modules.conv._ConvTransposeNd) else y
     return counted.numel() // channels * module.weight.numel()
-
-
-def _skeleton(denoiser: nn.Module) -> nn.Module:
-    """A copy on the meta device, made without copying any weight."""
-    memo: dict[int, object] = {id(buffer): buffer.to("meta") for buffer in denoiser.buffers()}
-    for parameter in denoiser.parameters():
-        hollow = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
-        memo[id(parameter)] = hollow
-    for module in denoiser.modules():
-        if hasattr(module, "_hf_hook"):  # offloading, which would fetch the real weights
-            memo[id(module._hf_hook)] = ModelHook()
-    return copy.deepcopy(denoiser, memo).eval()

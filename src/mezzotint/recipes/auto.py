@@ -6,19 +6,18 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-import torch
-
-from mezzotint._progress import track
 from mezzotint.allocation import Option, Problem, solve
 from mezzotint.calibration import input_ranges
-from mezzotint.errors import ModelError, UsageError
+from mezzotint.errors import UsageError
 from mezzotint.formats import MSE, RangeSearch, parse_activation_format
-from mezzotint.models import Call, Layer, inventory, record_calls
+from mezzotint.models import record_calls
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.base import Job, Outcome, register_recipe
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
+from mezzotint.recipes.measuring import context, journal_header, on_device, quantizable
+from mezzotint.recipes.prompts import CALIBRATION_COUNT
 from mezzotint.runtime import Packing
-from mezzotint.sensitivity import Journal, Measurements, Unit, check_weights, fingerprint, measure
+from mezzotint.sensitivity import CACHE_BYTES, Journal, Unit, check_weights, measure
 from mezzotint.uniform import activation_name
 
 
@@ -27,18 +26,28 @@ class AutoOptions:
     """How the default recipe looks for a plan.
 
     Attributes:
+        prompts: calibration prompts, where none are given.
         formats: weight formats a layer may take.
         activation: activation format of every layer; None takes the budget's `act_bits`, per token.
         search: choice of the clipping ranges.
+        cache_bytes: memory for what runs before a layer while that is measured, which saves about
+            half of the time; None for no bound, 0 to run every call in full. Plans do not depend
+            on it.
     """
 
+    prompts: int = CALIBRATION_COUNT
     formats: tuple[str, ...] = tuple(f"int{bits}/channel" for bits in (2, 3, 4, 5, 6, 8))
     activation: str | None = None
     search: RangeSearch = MSE
+    cache_bytes: int | None = CACHE_BYTES
 
     def __post_init__(self) -> None:
+        if self.prompts < 1:
+            raise UsageError(f"prompts: is {self.prompts}; give 1 or more")
         if not self.formats:
             raise UsageError("formats: none given; a layer needs at least one to choose from")
+        if self.cache_bytes is not None and self.cache_bytes < 0:
+            raise UsageError(f"cache_bytes: {self.cache_bytes} is negative; 0 switches it off")
 
 
 @register_recipe("auto", "measure every layer, then spend the bytes where they matter", AutoOptions)
@@ -63,10 +72,13 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     packing = Packing(search=options.search)
     parsed = parse_activation_format(activation)
     if parsed is not None and parsed.static:
-        ranges = input_ranges(job.denoiser, [layer.name for layer in layers], calls)
+        ranges = input_ranges(job.denoiser, dict.fromkeys(costs, choices[0]), calls)
         packing = dataclasses.replace(packing, input_ranges=ranges)
     units = [Unit(layer.name, choice) for layer in layers for choice in choices]
-    measurements = measured(job, units, calls, packing)
+    with Journal(job.journal, journal_header(job, calls, packing)) as journal:
+        measurements = measure(
+            job.denoiser, units, calls, packing, journal, cache_bytes=options.cache_bytes
+        )
 
     problem = Problem(
         layers={
@@ -93,44 +105,3 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
         },
     )
     return Outcome(plan, packing, measurements)
-
-
-def quantizable(job: Job) -> tuple[Layer, ...]:
-    """The denoiser's layers that can be packed.
-
-    Raises:
-        ModelError: there are none.
-    """
-    layers = tuple(layer for layer in inventory(job.denoiser) if layer.supported)
-    if not layers:
-        raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
-    return layers
-
-
-def on_device(calls: tuple[Call, ...], job: Job) -> tuple[Call, ...]:
-    """Recorded calls where the denoiser is."""
-    device = next(job.denoiser.parameters()).device
-    return tuple(call.to(device) for call in calls)
-
-
-def measured(
-    job: Job, units: list[Unit], calls: tuple[Call, ...], packing: Packing
-) -> Measurements:
-    """Scores of all units, with a progress bar, resumed from the job's journal."""
-    # Scores do not depend on the budget: one journal serves any number of them.
-    header = {key: value for key, value in context(job).items() if key != "budget"} | {
-        "fingerprint": fingerprint(job.denoiser, calls),
-        "search": dataclasses.asdict(packing.search),
-    }
-    with Journal(job.journal, header) as journal:
-        shown = track(units, "Measuring", len(units))
-        return measure(job.denoiser, shown, calls, packing, journal)
-
-
-def context(job: Job) -> dict[str, object]:
-    """What the results of a job depend on, as JSON values."""
-    return {
-        "budget": dataclasses.asdict(job.budget),
-        "sampling": dataclasses.asdict(job.sampling) | {"prompts": list(job.sampling.prompts)},
-        "torch": torch.__version__,
-    }

@@ -14,6 +14,7 @@ from mezzotint.budget import Budget
 from mezzotint.errors import UsageError
 from mezzotint.models import Sampling
 from mezzotint.plan import Plan
+from mezzotint.recipes.prompts import CALIBRATION_COUNT
 from mezzotint.runtime import Packing
 from mezzotint.sensitivity import Measurements
 
@@ -50,12 +51,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named way from pipeline to plan. `options` is its configuration dataclass."""
+    """A named way from pipeline to plan.
+
+    Attributes:
+        options: its configuration dataclass; a field `prompts` of it, where there is one, says how
+            many calibration prompts to take where none are given.
+        run: what it does.
+    """
 
     name: str
     summary: str
     options: type[Any]
     run: Callable[[Job, Any], Outcome]
+
+    def prompts(self, options: Any) -> int:
+        """Calibration prompts wanted under these options."""
+        return int(getattr(options, "prompts", CALIBRATION_COUNT))
 
 
 _RECIPES: dict[str, Recipe] = {}

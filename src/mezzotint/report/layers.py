@@ -22,7 +22,7 @@ class LayerRow:
         bits: nominal bits per weight; 16 where the layer stays floating.
         stored: bytes of the packed weight, scales included; None where it stays floating.
         measured: weight format → SQNR in decibels of the denoiser's output, this layer alone
-            changed.
+            changed; empty where another metric was measured.
         execution: how the layer computes, and why not faster; None where it stays floating.
     """
 
@@ -63,8 +63,9 @@ def layer_rows(
                 bits=FLOAT_BITS if weight_format is None else weight_format.bits,
                 stored=sum(spec.nbytes for spec in specs.values()) if specs else None,
                 measured={
-                    measured.weight: score.sqnr_db
+                    measured.weight: score.figures()["sqnr_db"]
                     for measured, score in measurements.get(layer.name, {}).items()
+                    if "sqnr_db" in score.figures()
                 },
                 execution=running.get(layer.name),
                 reason=plan.reasons.get(layer.name, ""),

@@ -1,0 +1,177 @@
+"""What each part of MixDQ is worth on the embedded models, row by row.
+
+At 8-bit weights: naive per-tensor inputs, then the constant first token, then split shortcuts, then
+protected inputs found by one metric, then by two. Below: uniform weights, one metric, two metrics,
+and the joint program, at equal average bits. Finished rows are kept: run it again to go on.
+
+    python benchmarks/mixdq.py [--models emoji-turbo emoji-dit] [--images 2048] [--fresh]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mezzotint as mz
+from mezzotint._files import write_json
+from mezzotint.evaluation import Baseline, contrastive_for, evaluate
+from mezzotint.models import find_denoiser
+from mezzotint.recipes import MixdqOptions
+from mezzotint.recipes.prompts import default_sampling
+from mezzotint.runtime import module_bytes
+
+RESULTS = Path(__file__).parent / "results"
+PLAIN = {"bos": False, "shortcuts": "none"}
+UNIFORM = {"protect": 0.0, "split": "none"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a budget, and the recipe's options."""
+
+    setting: str
+    plan: str
+    budget: mz.Budget
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def recipe_options(self) -> MixdqOptions:
+        """Nominal bits, as the paper counts them."""
+        return MixdqOptions(**({"counting": "nominal"} | self.options))
+
+
+def one_width(bits: int) -> dict[str, Any]:
+    return {"content_weight_bits": (bits,), "quality_weight_bits": (bits,)}
+
+
+def rows() -> list[Row]:
+    w8a8 = mz.Budget(weight_bits=8, act_bits=8)
+    found = [
+        Row("W8A8", "naive", w8a8, PLAIN | UNIFORM),
+        Row("W8A8", "+ constant first token", w8a8, {"shortcuts": "none"} | UNIFORM),
+        Row("W8A8", "+ split shortcuts", w8a8, UNIFORM),
+        Row("W8A8", "+ protected inputs, SQNR only", w8a8, {"metric": "sqnr"}),
+        Row("W8A8", "+ protected inputs, decoupled", w8a8),
+    ]
+    for setting, weights, inputs in (
+        ("W4A8", 4, 8), ("W5A8", 5, 8), ("W4A16", 4, 16), ("W3.66A8", 3.66, 8)
+    ):  # fmt: skip
+        budget = mz.Budget(weight_bits=weights, act_bits=inputs)
+        if weights == int(weights):
+            found.append(Row(setting, "uniform", budget, one_width(int(weights)) | UNIFORM))
+        found += [
+            Row(setting, "mixed, SQNR only", budget, {"metric": "sqnr"}),
+            Row(setting, "mixed, decoupled, sweep", budget),
+            Row(setting, "mixed, decoupled, joint", budget, {"split": "joint"}),
+        ]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["emoji-turbo", "emoji-dit"])
+    parser.add_argument("-n", "--images", type=int, default=2048)
+    parser.add_argument("--settings", nargs="+", help="only these, such as W8A8")
+    parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
+    arguments = parser.parse_args()
+    path = RESULTS / "mixdq.json"
+    done: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    wanted = [row for row in rows() if arguments.settings in (None, [row.setting])
+              or row.setting in (arguments.settings or ())]  # fmt: skip
+    for model in arguments.models:
+        pipe = mz.load(model)
+        identity = weights_of(pipe)
+        kept = [one for one in done if one["model"] != model or (
+            one["weights"] == identity and one["context"]["images"] == arguments.images
+            and not arguments.fresh)]  # fmt: skip
+        finished = {(one["setting"], one["plan"]) for one in kept if one["model"] == model}
+        todo = [row for row in wanted if (row.setting, row.plan) not in finished]
+        done = kept
+        if not todo:
+            continue
+        sampling = default_sampling(pipe, arguments.images, seed=1000)
+        sampling = mz.Sampling(prompts=sampling.prompts, seed=sampling.seed, batch=64)
+        baseline = Baseline.of(pipe, sampling, contrastive_for(pipe))
+        for row in todo:
+            figures = compare(model, row, baseline, arguments.cache / identity)
+            done.append(figures | {"weights": identity})
+            write_json(path, done)
+            (RESULTS / "mixdq.md").write_text(markdown(done), "utf-8")
+            print(line(done[-1]), flush=True)
+
+
+def weights_of(pipe: Any) -> str:
+    """Tells one training of a model from another."""
+    digest = hashlib.sha256()
+    for name, tensor in find_denoiser(pipe)[1].state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def compare(model: str, row: Row, baseline: Baseline, cache: Path) -> dict[str, Any]:
+    options = row.recipe_options()
+    # One journal per way of measuring; budgets and divisions share it.
+    name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}-{row.budget.act_bits:g}"
+    result = mz.quantize(
+        baseline.pipe, "mixdq", row.budget, options=options, journal=cache / f"{name}.jsonl"
+    )
+    evaluation = evaluate(baseline, result.pipeline)
+    context = result.plan.context
+    return {
+        "model": model,
+        "setting": row.setting,
+        "plan": row.plan,
+        "memory_bytes": module_bytes(result.denoiser),
+        "decisions": {"weights": context["weights"], "inputs": context["inputs"]},
+    } | evaluation.to_dict()
+
+
+TITLES = (
+    "model", "bits", "plan", "FD-Lite0", "R-precision", "change against the original",
+    "PSNR (dB)", "SSIM", "stored bytes", "of fp16", "image MSE on the calibration prompts",
+)  # fmt: skip
+
+
+def line(one: dict[str, Any]) -> str:
+    def spread(name: str, digits: int) -> str:
+        found = one[name]
+        return (
+            f"{found['value']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+        )
+
+    mse = one["decisions"]["weights"].get("image_mse")
+    cells = (
+        one["model"], one["setting"], one["plan"], f"{one['fd_lite0']:.3f}",
+        f"{one['r_precision']['value']:.3f}", spread("r_precision_change", 3),
+        spread("psnr_db", 2), spread("ssim", 4), f"{one['denoiser_bytes']:,}",
+        f"{one['of_fp16']:.3f}", "" if mse is None else f"{mse:.2e}",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown(done: list[dict[str, Any]]) -> str:
+    context = done[0]["context"]
+    originals = {one["model"]: one["reference_r_precision"]["value"] for one in done}
+    lines = [
+        f"| {' | '.join(TITLES)} |",
+        "|---" * len(TITLES) + "|",
+        *map(line, done),
+        "",
+        f"{context['images']} images per row, seeds {context['seed']} and following, each model at "
+        "its default steps; weights per output channel, inputs per tensor with static ranges; "
+        "averages count nominal bits, as the paper does; stored bytes include scales, zero points "
+        "and constants, and are what stays in memory. FD-Lite0, PSNR and SSIM are against the "
+        "original's images of the same prompts and seeds; intervals are 95% bootstrap, that of "
+        "the change of R-precision over image pairs. R-precision of the originals: "
+        + ", ".join(f"{model} {value:.3f}" for model, value in originals.items())
+        + f". torch {context['torch']}, {context['device']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What recipes have in common: the layers, the journal, the context of their results."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from mezzotint.errors import ModelError
+from mezzotint.models import Call, Layer, inventory
+from mezzotint.recipes.base import Job
+from mezzotint.runtime import Packing
+from mezzotint.sensitivity import fingerprint
+
+
+def quantizable(job: Job) -> tuple[Layer, ...]:
+    """The denoiser's layers that can be packed.
+
+    Raises:
+        ModelError: there are none.
+    """
+    layers = tuple(layer for layer in inventory(job.denoiser) if layer.supported)
+    if not layers:
+        raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
+    return layers
+
+
+def on_device(calls: tuple[Call, ...], job: Job) -> tuple[Call, ...]:
+    """Recorded calls where the denoiser is."""
+    device = next(job.denoiser.parameters()).device
+    return tuple(call.to(device) for call in calls)
+
+
+def journal_header(job: Job, calls: tuple[Call, ...], packing: Packing) -> dict[str, object]:
+    """What scores depend on: the model, its inputs, and how weights are rounded.
+
+    They do not depend on the budget: one journal serves any number of them.
+    """
+    return {key: value for key, value in context(job).items() if key != "budget"} | {
+        "fingerprint": fingerprint(job.denoiser, calls),
+        "search": dataclasses.asdict(packing.search),
+    }
+
+
+def context(job: Job) -> dict[str, object]:
+    """What the results of a job depend on, as JSON values."""
+    return {
+        "budget": dataclasses.asdict(job.budget),
+        "sampling": dataclasses.asdict(job.sampling) | {"prompts": list(job.sampling.prompts)},
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,92 @@
+"""From the user's budget to the averages that the programs keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mezzotint.calibration import input_sizes
+from mezzotint.errors import ModelError, UsageError
+from mezzotint.models import Group
+from mezzotint.plan import Choice
+from mezzotint.recipes.costs import byte_limit, choice_bytes
+from mezzotint.recipes.mixdq.lab import Lab
+from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
+
+
+def weight_costs(lab: Lab) -> dict[str, dict[Choice, int]]:
+    """Bytes of every candidate: as stored, or by the width alone."""
+    widths = {
+        Group.CONTENT: lab.options.content_weight_bits,
+        Group.QUALITY: lab.options.quality_weight_bits,
+    }
+    act_bits = max(lab.options.activation_bits) if lab.quantizes_inputs else None
+    costs: dict[str, dict[Choice, int]] = {}
+    for layer in lab.layers:
+        weight = lab.job.denoiser.get_submodule(layer.name).get_parameter("weight")
+        costs[layer.name] = {}
+        for width in widths[lab.groups[layer.name]]:
+            choice = lab.choice(layer.name, width, act_bits)
+            nominal = -(-width * layer.parameters // 8)
+            stored = choice_bytes(layer, choice, weight)
+            costs[layer.name][choice] = stored if lab.options.counting == "stored" else nominal
+    return costs
+
+
+def weight_target(lab: Lab) -> float:
+    """Average bits per weight that satisfy every part of the budget.
+
+    Raises:
+        InfeasibleBudgetError: the narrowest candidates exceed it; names the nearest feasible.
+        UsageError: a size is given, but nominal bits are counted.
+    """
+    budget = lab.job.budget
+    if budget.size is not None and lab.options.counting == "nominal":
+        raise UsageError("size: is about stored bytes; leave counting=nominal out with it")
+    limit = byte_limit(budget, lab.job.denoiser, lab.layers, weight_costs(lab))
+    return float(limit.maximum) * 8 / sum(layer.parameters for layer in lab.layers)
+
+
+def weight_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
+    """What the widths of the weights have to keep to."""
+    parameters = {layer.name: layer.parameters for layer in lab.layers}
+    costs = weight_costs(lab)
+    bits = {
+        name: {
+            width: cost * 8 / parameters[name]
+            for width, cost in zip(layers[name].scores, costs[name].values(), strict=True)
+        }
+        for name in layers
+    }
+    nominal = lab.options.counting == "nominal"
+    return Programs(
+        field="weight_bits",
+        layers=layers,
+        sizes={name: float(size) for name, size in parameters.items()},
+        target=weight_target(lab),
+        bits=None if nominal else bits,
+        tolerance=lab.options.tolerance,
+    )
+
+
+def input_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
+    """What the widths of the inputs have to keep to; protected layers are not among `layers`.
+
+    Raises:
+        ModelError: MACs are to be counted, and the model cannot be run to count them.
+    """
+    if lab.options.activation_cost == "macs":
+        sizes = {layer.name: float(layer.macs or 0) for layer in lab.layers}
+        if not any(sizes.values()):
+            raise ModelError(
+                f"{lab.job.model}: its multiplications cannot be counted; use activation_cost=bytes"
+            )
+    else:
+        found = input_sizes(lab.job.denoiser, [layer.name for layer in lab.layers], lab.calls[0])
+        sizes = {name: float(size) for name, size in found.items()}
+    return Programs(
+        field="act_bits",
+        layers=layers,
+        sizes={name: sizes[name] for name in layers},
+        target=float(lab.job.budget.act_bits),
+        tolerance=lab.options.tolerance,
+    )

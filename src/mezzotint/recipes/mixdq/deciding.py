@@ -1,0 +1,90 @@
+"""From programs to widths: solve every division of the budget, and let the images choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mezzotint.recipes.mixdq.joint import fit_weights, random_widths
+from mezzotint.recipes.mixdq.lab import Lab
+from mezzotint.recipes.mixdq.programs import Programs, Widths
+from mezzotint.recipes.mixdq.selection import Choices, image_error, nearest
+
+JOINT_ROUNDS = 3
+"""The unit of the joint program is fitted again with the plans that it led to."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The width of every layer, and how it was come by, as JSON values."""
+
+    widths: Widths
+    summary: Mapping[str, object]
+
+
+def decide(
+    lab: Lab, programs: Programs, choices_of: Callable[[Widths], Choices], base: float = 0.0
+) -> Decision:
+    """Solve the programs as the options say.
+
+    Args:
+        lab: where candidates are compared.
+        programs: of the weights, or of the inputs.
+        choices_of: the choices of all layers under some widths.
+        base: image error before any of these widths is taken.
+
+    Raises:
+        InfeasibleBudgetError: the average cannot be kept to.
+    """
+    programs.check()
+    if programs.unlimited():
+        return everything(programs)
+    if lab.options.metric == "decoupled" and lab.options.split == "joint":
+        return _jointly(lab, programs, choices_of, base)
+    if lab.options.metric == "sqnr":
+        candidates = programs.single()
+    elif lab.options.split == "none":
+        candidates = programs.even()
+    else:
+        candidates = programs.swept()
+    index, errors = nearest(lab, [choices_of(widths) for widths in candidates])
+    summary: dict[str, object] = {"candidates": len(candidates)}
+    if errors:
+        summary |= {"image_mse": min(errors), "worst_image_mse": max(errors)}
+    return Decision(candidates[index], summary | {"average": _average(programs, candidates[index])})
+
+
+def everything(programs: Programs) -> Decision:
+    """The widest candidates, for a budget that admits them."""
+    average = _average(programs, programs.widest)
+    return Decision(programs.widest, {"candidates": 1, "average": average})
+
+
+def _jointly(
+    lab: Lab, programs: Programs, choices_of: Callable[[Widths], Choices], base: float
+) -> Decision:
+    """One program; its unit is fitted on random plans, then on those it proposes itself."""
+    plans = list(random_widths(programs.layers, lab.options.joint_plans))
+    errors = [image_error(lab, choices_of(plan)) - base for plan in plans]
+    proposed: dict[int, float] = {}
+    for _ in range(JOINT_ROUNDS):
+        weights = fit_weights(programs.layers, plans, errors)
+        (widths,) = programs.joint(weights)
+        if widths in plans:
+            proposed.setdefault(plans.index(widths), errors[plans.index(widths)])
+            break
+        plans.append(widths)
+        errors.append(image_error(lab, choices_of(widths)) - base)
+        proposed[len(plans) - 1] = errors[-1]
+    best = min(proposed, key=lambda index: proposed[index])
+    summary = {
+        "candidates": len(plans),
+        "image_mse": errors[best] + base,
+        "unit": {str(group): weight for group, weight in weights.items()},
+        "average": _average(programs, plans[best]),
+    }
+    return Decision(plans[best], summary)
+
+
+def _average(programs: Programs, widths: Widths) -> float:
+    return programs.group(list(programs.layers)).average(widths)

@@ -1,0 +1,96 @@
+"""Every switch of the MixDQ recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from mezzotint.errors import UsageError
+from mezzotint.formats import MINMAX, RangeSearch
+
+Shortcuts = Literal["none", "shortcuts", "concatenations"]
+Metric = Literal["decoupled", "sqnr"]
+BudgetSplit = Literal["sweep", "joint", "none"]
+
+
+@dataclass(frozen=True)
+class MixdqOptions:
+    """MixDQ as published (arXiv 2405.17873), with its variants and what we add.
+
+    Attributes:
+        prompts: calibration prompts, where none are given.
+        symmetric: weights as signed codes around zero (the paper's symmetric form) instead of
+            codes with a zero point per output channel.
+        content_weight_bits: candidate widths of the content layers' weights.
+        quality_weight_bits: candidate widths of the quality layers' weights.
+        activation_bits: candidate widths of every layer's input.
+        activation: `tensor` for static ranges, as in the paper; `token` for dynamic ones, found at
+            run time.
+        momentum: of the moving average that tracks static ranges; 0.95 in the paper, none for the
+            lowest and highest value ever seen.
+        bos: keep the constant first token of text embeddings out of the quantizers.
+        shortcuts: which layers get a quantizer per half of a concatenated input: `shortcuts` of
+            residual blocks as in the paper, all `concatenations` that a layer reads directly, or
+            `none`.
+        metric: `decoupled` measures content layers by the images' SSIM and quality layers by the
+            output's SQNR; `sqnr` measures all by SQNR, as one group (the paper's ablation).
+        content: patterns of the content layers; by default the roles decide.
+        split: `sweep` tries many divisions of the average between the groups and lets the images
+            choose; `joint` brings both groups' scores to one unit, the final image error, and
+            solves one program; `none` divides the average evenly.
+        joint_plans: random plans measured to find that unit.
+        tolerance: `None` for averages of at most the budget; bits on both sides of it otherwise
+            (0.02 in the released code).
+        counting: `stored` counts scales and zero points as part of a weight's bits, `nominal`
+            counts the width alone, as the paper does.
+        activation_cost: what an input's width is multiplied with in the average of activations:
+            its `bytes` (elements), or the `macs` it takes part in.
+        protect: share of each group whose inputs stay floating, those with the lowest scores.
+        selection_prompts: prompts on which candidates are compared.
+        search: choice of the weights' clipping ranges; min-max in the paper.
+        cache_bytes: memory for activations kept while measuring; 0 keeps none.
+    """
+
+    prompts: int = 32
+    symmetric: bool = False
+    content_weight_bits: tuple[int, ...] = (2, 4, 8)
+    quality_weight_bits: tuple[int, ...] = (4, 8)
+    activation_bits: tuple[int, ...] = (4, 8)
+    activation: Literal["tensor", "token"] = "tensor"
+    momentum: float | None = 0.95
+    bos: bool = True
+    shortcuts: Shortcuts = "shortcuts"
+    metric: Metric = "decoupled"
+    content: tuple[str, ...] = ()
+    split: BudgetSplit = "sweep"
+    joint_plans: int = 12
+    tolerance: float | None = None
+    counting: Literal["stored", "nominal"] = "stored"
+    activation_cost: Literal["bytes", "macs"] = "bytes"
+    protect: float = 0.01
+    selection_prompts: int = 8
+    search: RangeSearch = MINMAX
+    cache_bytes: int = 2**31
+
+    def __post_init__(self) -> None:
+        for name in ("content_weight_bits", "quality_weight_bits", "activation_bits"):
+            widths = getattr(self, name)
+            lowest = 2 if name == "activation_bits" else 1
+            if not widths or any(not lowest <= width <= 8 for width in widths):
+                raise UsageError(f"{name}: is {widths}; give one width or more, {lowest} to 8")
+        for name in ("prompts", "selection_prompts", "joint_plans"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
+        if not (math.isfinite(self.protect) and 0 <= self.protect < 1):
+            raise UsageError(f"protect: is {self.protect}; give a share from 0 to below 1")
+        if self.cache_bytes < 0:
+            raise UsageError(f"cache_bytes: is {self.cache_bytes}; give 0 or more")
+
+    def weight_format(self, width: int) -> str:
+        """Name of the weight format of `width` bits, per output channel."""
+        return f"{'' if self.symmetric else 'u'}int{width}/channel"
+
+    def activation_format(self, width: int) -> str:
+        """Name of the activation format of `width` bits."""
+        return f"uint{width}/tensor" if self.activation == "tensor" else f"int{width}/token"

@@ -1,0 +1,159 @@
+"""The integer programs: which widths are worth looking at under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mezzotint.allocation import ACTIVATION_GRID, WEIGHT_GRID, Grid, Limit, Option, Problem, solve
+from mezzotint.allocation import Group as Program
+from mezzotint.allocation import sweep as sweep_splits
+from mezzotint.errors import InfeasibleBudgetError
+from mezzotint.models import Group
+
+Widths = Mapping[str, int]
+"""Layer → bits."""
+
+GRIDS: Mapping[str, Grid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What every width costs one layer, measured with all others floating.
+
+    Attributes:
+        group: what the layer shapes.
+        scores: width → the published metric, larger is better: SSIM of the images for content
+            layers, SQNR in decibels of the output for quality layers.
+        losses: width → the same measurement as something that adds up over layers: 1 - SSIM, or
+            noise power over signal power.
+    """
+
+    group: Group
+    scores: Mapping[int, float]
+    losses: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Programs:
+    """One kind of tensor (weights or activations) of all layers, and its average width.
+
+    Attributes:
+        field: the budget's field that asks for the average, for errors.
+        layers: what has to be decided; layer → what its widths cost.
+        sizes: layer → what its width is multiplied with.
+        bits: layer → width → bits that count, where that is more than the width itself.
+        target: the average to keep to.
+        tolerance: None for at most the target, else bits on both sides.
+    """
+
+    field: str
+    layers: Mapping[str, Sensitivity]
+    sizes: Mapping[str, float]
+    target: float
+    bits: Mapping[str, Mapping[int, float]] | None = None
+    tolerance: float | None = None
+
+    @property
+    def widest(self) -> Widths:
+        """Every layer at its widest."""
+        return {name: max(layer.scores) for name, layer in self.layers.items()}
+
+    def group(self, members: Sequence[str]) -> Program:
+        """The program of some of the layers."""
+        return Program(
+            {name: self.layers[name].scores for name in members},
+            {name: self.sizes[name] for name in members},
+            None if self.bits is None else {name: self.bits[name] for name in members},
+        )
+
+    def members(self, group: Group) -> list[str]:
+        """The layers of one group."""
+        return [name for name, layer in self.layers.items() if layer.group is group]
+
+    def unlimited(self) -> bool:
+        """Whether the budget admits every layer's widest candidate."""
+        most = self.group(list(self.layers)).average(self.widest)
+        return self.tolerance is None and most <= self.target
+
+    def check(self) -> None:
+        """Raise InfeasibleBudgetError, naming the smallest average, where the target is below."""
+        narrowest = {name: min(layer.scores) for name, layer in self.layers.items()}
+        least = self.group(list(self.layers)).average(narrowest)
+        if least > self.target + (self.tolerance or 0.0):
+            raise InfeasibleBudgetError(
+                f"{self.field} {self.target:g} cannot be met: the candidate widths take "
+                f"{least:.3f} bits on average or more; ask for that, or allow narrower candidates"
+            )
+
+    def single(self) -> tuple[Widths, ...]:
+        """All layers in one program, for scores of one unit."""
+        self.check()
+        everything = self.group(list(self.layers))
+        return (everything.allocate(self.target, self.tolerance).bits,)
+
+    def even(self) -> tuple[Widths, ...]:
+        """Two programs at the same average."""
+        self.check()
+        found: dict[str, int] = {}
+        for group in Group:
+            if members := self.members(group):
+                found |= self.group(members).allocate(self.target, self.tolerance).bits
+        return ({name: found[name] for name in self.layers},)
+
+    def swept(self) -> tuple[Widths, ...]:
+        """Two programs at every division of the average on the grid; distinct results only.
+
+        Raises:
+            InfeasibleBudgetError: no division keeps to what the groups can take.
+        """
+        self.check()
+        if self.unlimited():
+            return (self.widest,)
+        content, quality = self.members(Group.CONTENT), self.members(Group.QUALITY)
+        if not content or not quality:
+            return self.single()
+        groups = (self.group(content), self.group(quality))
+        grid = replace(GRIDS[self.field], first=_span(groups[0]), second=_span(groups[1]))
+        found = sweep_splits(groups, self.target, grid, self.tolerance)
+        distinct = {tuple(each.bits[name] for name in self.layers) for each in found}
+        if not distinct:
+            raise InfeasibleBudgetError(
+                f"{self.field} {self.target:g}: no division between content and quality layers "
+                "that the sweep tries keeps to their candidate widths; use split=joint, which "
+                "needs no division, or another average"
+            )
+        return tuple(dict(zip(self.layers, widths, strict=True)) for widths in sorted(distinct))
+
+    def joint(self, weights: Mapping[Group, float]) -> tuple[Widths, ...]:
+        """One program over all layers, losses brought to one unit by each group's weight."""
+        self.check()
+        everything = self.group(list(self.layers))
+        problem = Problem(
+            {
+                name: tuple(
+                    Option(
+                        width, -weights[layer.group] * loss, {self.field: self._cost(name, width)}
+                    )
+                    for width, loss in layer.losses.items()
+                )
+                for name, layer in self.layers.items()
+            }
+        )
+        total = float(everything.size)
+        tolerance = self.tolerance
+        least = None if tolerance is None else (self.target - tolerance) * total
+        limit = Limit(self.field, (self.target + (tolerance or 0.0)) * total, least)
+        chosen = solve(problem, [limit]).chosen
+        return ({name: int(str(width)) for name, width in chosen.items()},)
+
+    def _cost(self, name: str, width: int) -> float:
+        each = width if self.bits is None else self.bits[name][width]
+        return each * self.sizes[name]
+
+
+def _span(group: Program) -> tuple[float, float]:
+    """The least and the greatest average that a group can take."""
+    narrowest = {name: min(scores) for name, scores in group.scores.items()}
+    widest = {name: max(scores) for name, scores in group.scores.items()}
+    return group.average(narrowest), group.average(widest)

@@ -1,0 +1,85 @@
+"""A tiny few-step pipeline, calibrated and measured by MixDQ's means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from diffusers import DiffusionPipeline
+
+import mezzotint as mz
+from mezzotint.models import find_denoiser
+from mezzotint.recipes import Job, MixdqOptions
+from mezzotint.recipes.mixdq.lab import Lab, open_lab
+from tests.models import tiny
+
+PROMPTS = ("owl", "red heart")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One step, so that images are cheap."""
+    path = tiny.save_few_step(tmp_path_factory.mktemp("mixdq") / "tiny")
+    tiny.write_generation(path, num_inference_steps=1, guidance_scale=1.0)
+    return path
+
+
+@pytest.fixture
+def pipe(folder: Path) -> DiffusionPipeline:
+    return mz.load(folder)
+
+
+@pytest.fixture(scope="session")
+def sampling() -> mz.Sampling:
+    return mz.Sampling(prompts=PROMPTS)
+
+
+@pytest.fixture(scope="session")
+def journal(folder: Path, sampling: mz.Sampling) -> Path:
+    """Every measurement under the default options; budgets can then be tried for nothing."""
+    path = folder.parent / "journal.jsonl"
+    options = MixdqOptions(split="none", selection_prompts=1)
+    budget = mz.Budget(weight_bits=5)
+    mz.quantize(mz.load(folder), "mixdq", budget, sampling=sampling, options=options, journal=path)
+    return path
+
+
+@pytest.fixture
+def laboratory(pipe: DiffusionPipeline, sampling: mz.Sampling):
+    """Calibrate under some options, without measuring."""
+
+    @contextmanager
+    def opened(
+        options: MixdqOptions | None = None,
+        *,
+        of: DiffusionPipeline | None = None,
+        prompts: tuple[str, ...] = PROMPTS,
+    ) -> Iterator[Lab]:
+        chosen = of or pipe
+        job = Job(
+            pipe=chosen,
+            denoiser=find_denoiser(chosen)[1],
+            model="tiny",
+            budget=mz.Budget(weight_bits=5),
+            sampling=mz.Sampling(prompts=prompts, steps=1),
+        )
+        with open_lab(job, options or MixdqOptions()) as lab:
+            yield lab
+
+    return opened
+
+
+@pytest.fixture
+def quantize(pipe: DiffusionPipeline, sampling: mz.Sampling, journal: Path):
+    """Run the recipe on what is measured already."""
+
+    def run(budget: mz.Budget | None = None, **options: object) -> mz.Result:
+        chosen = MixdqOptions(**{"selection_prompts": 1, **options})
+        budget = budget or mz.Budget(weight_bits=5)
+        return mz.quantize(
+            pipe, "mixdq", budget, sampling=sampling, options=chosen, journal=journal
+        )
+
+    return run

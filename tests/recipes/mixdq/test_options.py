@@ -1,0 +1,71 @@
+"""The options as values, and as text."""
+
+import pytest
+
+from mezzotint.errors import UsageError
+from mezzotint.formats import MSE
+from mezzotint.recipes import MixdqOptions, options_help, parse_options, recipe_named
+
+MIXDQ = recipe_named("mixdq")
+
+
+@pytest.mark.parametrize("field", ["content_weight_bits", "quality_weight_bits", "activation_bits"])
+@pytest.mark.parametrize("widths", [(), (9,), (0, 4)], ids=str)
+def test_widths_out_of_their_domain_are_refused(field: str, widths: tuple[int, ...]):
+    with pytest.raises(UsageError, match=field):
+        MixdqOptions(**{field: widths})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prompts", 0), ("selection_prompts", 0), ("joint_plans", 0), ("protect", 1.0),
+     ("protect", -0.1), ("cache_bytes", -1)],
+)  # fmt: skip
+def test_numbers_out_of_their_domain_are_refused(field: str, value: float):
+    with pytest.raises(UsageError, match=field):
+        MixdqOptions(**{field: value})
+
+
+def test_symmetric_weights_have_signed_formats():
+    assert MixdqOptions(symmetric=True).weight_format(4) == "int4/channel"
+    assert MixdqOptions(symmetric=False).weight_format(4) == "uint4/channel"
+
+
+def test_static_inputs_have_one_range_per_tensor():
+    assert MixdqOptions(activation="tensor").activation_format(8) == "uint8/tensor"
+    assert MixdqOptions(activation="token").activation_format(8) == "int8/token"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ({"bos": "false"}, MixdqOptions(bos=False)),
+        ({"split": "joint"}, MixdqOptions(split="joint")),
+        ({"content_weight_bits": "3, 5"}, MixdqOptions(content_weight_bits=(3, 5))),
+        ({"tolerance": "0.02"}, MixdqOptions(tolerance=0.02)),
+        ({"momentum": "none"}, MixdqOptions(momentum=None)),
+        ({"search": "mse"}, MixdqOptions(search=MSE)),
+        ({"content": "ff,attn2"}, MixdqOptions(content=("ff", "attn2"))),
+    ],
+    ids=str,
+)
+def test_options_are_read_from_text(text: dict[str, str], expected: MixdqOptions):
+    assert parse_options(MIXDQ, text) == expected
+
+
+def test_an_unknown_option_is_refused_with_those_there_are():
+    with pytest.raises(UsageError, match=r"--boss: recipe 'mixdq' has no such option.*--bos"):
+        parse_options(MIXDQ, {"boss": "true"})
+
+
+@pytest.mark.parametrize(
+    "text", [{"bos": "maybe"}, {"split": "half"}, {"prompts": "many"}, {"search": "best"}], ids=str
+)
+def test_text_that_is_no_value_is_refused(text: dict[str, str]):
+    with pytest.raises(UsageError, match=next(iter(text))):
+        parse_options(MIXDQ, text)
+
+
+def test_every_option_of_every_recipe_is_explained():
+    for name in ("auto", "mixdq"):
+        assert all(option.text for option in options_help(recipe_named(name)))

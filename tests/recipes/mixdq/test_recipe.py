@@ -1,0 +1,204 @@
+"""The recipe from pipeline to plan; every switch changes what it is about."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import mezzotint as mz
+from mezzotint.errors import InfeasibleBudgetError, JournalError, UsageError
+from mezzotint.models import Group
+from mezzotint.recipes import MixdqOptions
+from mezzotint.runtime import module_bytes, packed_layers
+from mezzotint.sensitivity import Score, Similarity
+
+
+def weight_bits(result: mz.Result) -> dict[str, int]:
+    return {n: int(c.weight_format.bits) for n, c in result.plan.quantized.items()}
+
+
+def nominal_average(result: mz.Result, unet: nn.Module) -> float:
+    sizes = {n: unet.get_submodule(n).weight.numel() for n in result.plan.quantized}
+    spent = sum(bits * sizes[name] for name, bits in weight_bits(result).items())
+    return spent / sum(sizes.values())
+
+
+def test_every_layer_is_packed_with_candidate_widths(quantize, pipe):
+    result = quantize()
+    assert set(packed_layers(result.denoiser)) == set(result.plan.quantized)
+    assert set(weight_bits(result).values()) <= {2, 4, 8}
+    kinds = (nn.Linear, nn.Conv2d)
+    assert len(result.plan) == sum(type(m) in kinds for m in pipe.unet.modules())
+
+
+def test_content_is_measured_by_images_and_quality_by_outputs(quantize, laboratory):
+    result = quantize()
+    with laboratory() as lab:
+        for name, scores in result.measurements.items():
+            kind = Similarity if lab.groups[name] is Group.CONTENT else Score
+            assert all(isinstance(score, kind) for score in scores.values())
+
+
+@pytest.mark.parametrize("bits", [4.8, 6.0])
+def test_stored_bits_keep_to_the_budget(quantize, pipe, bits):
+    result = quantize(mz.Budget(weight_bits=bits, act_bits=16), split="none")
+    weights = sum(m.weight.numel() for m in pipe.unet.modules() if hasattr(m, "in_features")
+                  or isinstance(m, nn.Conv2d))  # fmt: skip
+    packed = packed_layers(result.denoiser).values()
+    biases = sum(layer.bias.nbytes for layer in packed if layer.bias is not None)
+    stored = sum(module_bytes(layer) for layer in packed) - biases
+    assert stored * 8 / weights <= bits
+
+
+def test_nominal_bits_count_widths_alone(quantize, pipe):
+    nominal = quantize(mz.Budget(weight_bits=5), counting="nominal", split="none")
+    stored = quantize(mz.Budget(weight_bits=5), counting="stored", split="none")
+    assert nominal_average(stored, pipe.unet) < nominal_average(nominal, pipe.unet) <= 5
+
+
+def test_a_size_in_bytes_is_kept(quantize, pipe):
+    size = int(module_bytes(pipe.unet) * 0.3)
+    result = quantize(mz.Budget(size=size), split="none")
+    assert module_bytes(result.denoiser) <= size
+
+
+def test_inputs_have_eight_bits_and_the_most_sensitive_stay_floating(quantize):
+    plan = quantize().plan
+    floating = {name for name, choice in plan.choices.items() if choice.activation == "float"}
+    assert len(floating) == 2  # one in each group
+    assert all("input stays floating" in plan.reasons[name] for name in floating)
+
+
+def test_nothing_is_protected_where_nobody_asks_for_it(quantize):
+    assert {c.activation for c in quantize(protect=0.0).plan.choices.values()} == {"uint8/tensor"}
+
+
+def test_average_input_bits_below_eight_mix_widths(quantize):
+    plan = quantize(mz.Budget(weight_bits=8.5, act_bits=6.5), split="none").plan
+    found = {choice.activation for choice in plan.choices.values()}
+    assert {"uint4/tensor", "uint8/tensor"} <= found
+
+
+def test_sixteen_bit_activations_leave_inputs_alone(quantize):
+    plan = quantize(mz.Budget(weight_bits=5, act_bits=16), split="none").plan
+    assert {choice.activation for choice in plan.choices.values()} == {"float"}
+
+
+def test_counting_multiplications_weighs_inputs_differently(quantize):
+    budget = mz.Budget(weight_bits=8.5, act_bits=6.5)
+    by_bytes = quantize(budget, activation_cost="bytes", split="none").plan
+    by_macs = quantize(budget, activation_cost="macs", split="none").plan
+    assert by_bytes.choices != by_macs.choices
+
+
+def test_the_sweep_picks_the_division_of_the_least_image_error(quantize):
+    summary = quantize(split="sweep").plan.context["weights"]
+    assert summary["candidates"] > 1
+    assert summary["image_mse"] < summary["worst_image_mse"]
+
+
+def test_the_joint_program_finds_a_unit(quantize):
+    summary = quantize(split="joint", joint_plans=4).plan.context["weights"]
+    assert summary["unit"].keys() == {"content", "quality"}
+    assert 4 < summary["candidates"] <= 4 + 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"split": "none"}, {"split": "sweep"}),
+        ({"split": "none"}, {"split": "joint", "joint_plans": 4}),
+        ({"split": "none"}, {"split": "none", "tolerance": 0.3}),
+    ],
+    ids=["even or swept", "even or joint", "one-sided or two-sided"],
+)
+def test_the_way_to_divide_changes_the_plan(quantize, one, other):
+    assert quantize(**one).plan.choices != quantize(**other).plan.choices
+
+
+def test_the_ablation_measures_everything_by_the_output(quantize):
+    result = quantize(metric="sqnr")
+    scores = [s for layer in result.measurements.values() for s in layer.values()]
+    assert all(isinstance(score, Score) for score in scores)
+    assert result.plan.choices != quantize().plan.choices
+
+
+def test_dynamic_inputs_need_no_ranges(pipe, sampling):
+    options = MixdqOptions(activation="token", split="none", metric="sqnr")
+    plan = mz.quantize(
+        pipe, "mixdq", mz.Budget(weight_bits=5), sampling=sampling, options=options
+    ).plan
+    assert {"int8/token", "float"} == {choice.activation for choice in plan.choices.values()}
+
+
+def test_symmetric_weights_are_measured_and_packed(pipe, sampling):
+    options = MixdqOptions(symmetric=True, split="none", metric="sqnr")
+    plan = mz.quantize(
+        pipe, "mixdq", mz.Budget(weight_bits=5, act_bits=16), sampling=sampling, options=options
+    ).plan
+    assert all(choice.weight.startswith("int") for choice in plan.choices.values())
+
+
+def test_a_journal_of_other_options_is_refused(pipe, sampling, journal):
+    with pytest.raises(JournalError, match="options"):
+        mz.quantize(pipe, "mixdq", sampling=sampling, journal=journal,
+                    options=MixdqOptions(symmetric=True))  # fmt: skip
+
+
+def test_a_finished_journal_measures_nothing_again(quantize, journal):
+    quantize(split="none")
+    before = journal.read_bytes()
+    quantize(split="none")
+    assert journal.read_bytes() == before
+
+
+def test_a_journal_cut_short_resumes_to_the_same_plan(pipe, sampling, journal, tmp_path, quantize):
+    whole = quantize(split="none").plan
+    cut = tmp_path / "cut.jsonl"
+    shutil.copy(journal, cut)
+    lines = cut.read_bytes().splitlines(keepends=True)
+    cut.write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"unit": "half a li')
+    options = MixdqOptions(split="none", selection_prompts=1)
+    resumed = mz.quantize(pipe, "mixdq", mz.Budget(weight_bits=5), sampling=sampling,
+                          options=options, journal=cut)  # fmt: skip
+    assert resumed.plan.choices == whole.choices
+
+
+def test_a_budget_for_everything_needs_no_measurements(pipe, sampling):
+    options = MixdqOptions(protect=0.0, counting="nominal")
+    result = mz.quantize(
+        pipe, "mixdq", mz.Budget(weight_bits=8), sampling=sampling, options=options
+    )
+    assert not result.measurements
+    assert set(weight_bits(result).values()) == {8}
+
+
+def test_an_average_below_the_narrowest_is_refused_before_measuring(pipe, sampling, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(InfeasibleBudgetError, match="weight_bits 2"):
+        mz.quantize(pipe, "mixdq", mz.Budget(weight_bits=2), sampling=sampling, journal=path)
+    assert len(path.read_bytes().splitlines()) == 1  # the header
+
+
+def test_a_size_goes_with_stored_bits_only(quantize):
+    with pytest.raises(UsageError, match="counting=nominal"):
+        quantize(mz.Budget(size="1MB"), counting="nominal")
+
+
+def test_the_result_reloads_bit_for_bit(quantize, tmp_path, pipe, sampling):
+    result = quantize()
+    loaded = mz.load(result.save(tmp_path / "out"))
+    own = mz.generate(result.pipeline, sampling)
+    assert (own == mz.generate(loaded, sampling)).all()
+    assert loaded.unet.hf_quantizer.plan.choices == result.plan.choices
+
+
+def test_the_pipeline_is_left_as_it_was(quantize, pipe):
+    before = {name: tensor.clone() for name, tensor in pipe.unet.state_dict().items()}
+    quantize()
+    after = pipe.unet.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

@@ -1,0 +1,107 @@
+"""Constant first tokens and split inputs, as found in pipelines and on published shapes."""
+
+import pytest
+import torch
+from transformers import T5Config, T5EncoderModel
+
+from mezzotint.models import text_readers
+from mezzotint.recipes import MixdqOptions
+from mezzotint.recipes.mixdq.structure import split_inputs
+from tests.models import architectures as published
+from tests.models import tiny
+from tests.models.architectures import layers_of
+
+
+def test_sdxl_has_nine_split_shortcuts_in_the_order_of_the_paper():
+    splits = split_inputs(published.SDXL.build(), layers_of(published.SDXL), None, "shortcuts")
+    assert list(splits.values()) == [1280, 1280, 1280, 1280, 640, 640, 640, 320, 320]
+    assert all(name.endswith("conv_shortcut") for name in splits)
+
+
+def test_sdxl_has_140_layers_that_read_the_first_token():
+    assert len(text_readers(layers_of(published.SDXL))) == 140
+
+
+def test_shortcuts_of_the_up_blocks_are_split(laboratory):
+    with laboratory() as lab:
+        assert lab.structure.splits
+        assert all(name.startswith("up_blocks.") for name in lab.structure.splits)
+        for name, first in lab.structure.splits.items():
+            assert 0 < first < lab.job.denoiser.get_submodule(name).in_channels
+            assert lab.choice(name, 4, 8).split == first
+            assert len(lab.packing.input_ranges[name]) == 2
+
+
+def test_without_shortcut_splitting_there_is_one_range(laboratory):
+    with laboratory() as split, laboratory(MixdqOptions(shortcuts="none")) as whole:
+        assert not whole.structure.splits
+        for name in split.structure.splits:
+            assert len(whole.packing.input_ranges[name]) == 1
+
+
+def test_other_concatenations_are_split_on_demand():
+    flux, layers = published.FLUX.build(), layers_of(published.FLUX)
+    assert split_inputs(flux, layers, None, "shortcuts") == {}
+    found = split_inputs(flux, layers, None, "concatenations")
+    assert [name for name in found if name.startswith("single_transformer_blocks.")]
+
+
+def test_the_first_token_of_a_causal_text_encoder_is_constant(laboratory):
+    with laboratory() as lab:
+        readers = set(text_readers(lab.layers))
+        assert set(lab.structure.constants) == readers
+        assert not lab.structure.refused
+        for name in readers:
+            assert lab.choice(name, 4, 8).constant_tokens == 1
+            assert "the same for every prompt" in lab.structure.reasons()[name]
+
+
+def test_constants_are_the_floating_outputs(laboratory):
+    with laboratory() as lab:
+        name, constant = next(iter(lab.structure.constants.items()))
+        outputs = []
+        layer = lab.job.denoiser.get_submodule(name)
+        hook = layer.register_forward_hook(lambda *seen: outputs.append(seen[2][:, :1]))
+        with torch.no_grad():
+            lab.calls[0].run(lab.job.denoiser)
+        hook.remove()
+        torch.testing.assert_close(outputs[0][0], constant)
+
+
+def test_ranges_leave_the_first_token_out(laboratory, pipe):
+    with torch.no_grad():  # the first token stands out, as in CLIP
+        weights = dict(pipe.text_encoder.named_parameters())
+        next(w for name, w in weights.items() if "position" in name)[0, 0] = 1000.0
+    with laboratory() as with_bos, laboratory(MixdqOptions(bos=False)) as without:
+        assert not without.structure.constants
+        for name in with_bos.structure.constants:
+            (others,), (everything,) = (
+                lab.packing.input_ranges[name] for lab in (with_bos, without)
+            )
+            assert others.high < everything.high
+
+
+def test_a_bidirectional_text_encoder_has_no_constant_token(laboratory):
+    pipe = tiny.tiny_pixart_sigma()
+    torch.manual_seed(0)
+    pipe.text_encoder = T5EncoderModel(
+        T5Config(vocab_size=600, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    )
+    with laboratory(of=pipe) as lab:
+        assert not lab.structure.constants
+        assert set(lab.structure.refused) == set(text_readers(lab.layers))
+        assert "not the same in all prompts" in " ".join(lab.structure.notes)
+
+
+def test_a_single_prompt_proves_nothing(laboratory):
+    with laboratory(prompts=("owl",)) as lab:
+        assert not lab.structure.constants
+        assert "two different prompts" in " ".join(lab.structure.notes)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.5], ids=["extremes", "average"])
+def test_momentum_changes_the_static_ranges(laboratory, momentum):
+    prompts = ("owl", "heart") * 8  # two batches
+    options = MixdqOptions(momentum=momentum)
+    with laboratory(prompts=prompts) as usual, laboratory(options, prompts=prompts) as other:
+        assert usual.packing.input_ranges != other.packing.input_ranges
