@@ -52,8 +52,8 @@ CPU = Preset(
     clip=Schedule(steps=800, batch=128, lr=1e-3, weight_decay=0.1, ema=0.99),
     teacher=Schedule(steps=2000, batch=32, lr=1e-3, ema=0.998),
     dit=Schedule(steps=1600, batch=32, lr=1e-3, ema=0.998),
-    turbo=Schedule(steps=320, batch=32, lr=2e-4, warmup=30, ema=0.98),
-    dit_turbo=Schedule(steps=320, batch=32, lr=2e-4, warmup=30, ema=0.98),
+    turbo=Schedule(steps=600, batch=32, lr=3e-4, warmup=30, ema=0.99),
+    dit_turbo=Schedule(steps=600, batch=32, lr=3e-4, warmup=30, ema=0.99),
 )
 
 GPU = replace(
@@ -99,9 +99,9 @@ class Diffusion:
     train_steps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
-    guidance: float = 3.0
+    guidance: float = 4.5
     drop_caption: float = 0.1
     teacher_steps: int = 20
-    solver_steps: int = 20
     turbo_steps: int = 4
+    solver_substeps: int = 2
     text: TextShape = field(default_factory=TextShape)

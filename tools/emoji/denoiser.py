@@ -121,10 +121,11 @@ class TextScaled(nn.Module):
 
 
 class Process:
-    """Forward diffusion in closed form, in float32."""
+    """Forward diffusion in closed form, in float32. Step -1 is the image itself."""
 
     def __init__(self, diffusion: Diffusion) -> None:
-        cumulative = scheduler(diffusion).alphas_cumprod
+        # The appended 1 is what index -1 finds.
+        cumulative = torch.cat([scheduler(diffusion).alphas_cumprod, torch.ones(1)])
         self.alpha = cumulative.sqrt()
         self.sigma = (1 - cumulative).sqrt()
 
@@ -139,6 +140,15 @@ class Process:
 
     def velocity(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.coefficients(t)
+        return alpha * noise - sigma * x0
+
+    def velocity_between(self, x: Tensor, t: Tensor, end: Tensor, s: Tensor) -> Tensor:
+        """The v at step `t` with which one DDIM step leads from `x` to `end` at step `s`."""
+        alpha, sigma = self.coefficients(t)
+        alpha_end, sigma_end = self.coefficients(s)
+        ratio = sigma_end / sigma
+        x0 = (end - ratio * x) / (alpha_end - ratio * alpha)
+        noise = (x - alpha * x0) / sigma
         return alpha * noise - sigma * x0
 
     def split(self, x: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

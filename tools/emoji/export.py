@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
     DiffusionPipeline,
-    LCMScheduler,
     PixArtSigmaPipeline,
     StableDiffusionPipeline,
 )
@@ -31,15 +29,6 @@ PIXART_ARGUMENTS = {
 }
 
 
-def few_step_scheduler(context: Context) -> LCMScheduler:
-    return LCMScheduler.from_config(
-        denoiser.scheduler(context.diffusion).config,
-        original_inference_steps=context.diffusion.solver_steps,
-        timestep_spacing="leading",
-        set_alpha_to_one=True,
-    )
-
-
 def shared_parts(context: Context) -> dict[str, Any]:
     """VAE, tokenizer and text encoder, the same in every pipeline."""
     _, factor = stages.latents(context)
@@ -52,12 +41,10 @@ def shared_parts(context: Context) -> dict[str, Any]:
 
 
 def unet_pipeline(context: Context, stage: str) -> StableDiffusionPipeline:
-    few_step = stage == "turbo"
-    scheduler: DDIMScheduler | LCMScheduler = denoiser.scheduler(context.diffusion)
     return StableDiffusionPipeline(
         **shared_parts(context),
         unet=stages.trained(context, stage).fold(),
-        scheduler=few_step_scheduler(context) if few_step else scheduler,
+        scheduler=denoiser.scheduler(context.diffusion),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -68,7 +55,7 @@ def dit_pipeline(context: Context) -> PixArtSigmaPipeline:
     return PixArtSigmaPipeline(
         **shared_parts(context),
         transformer=stages.trained(context, "dit_turbo").fold(),
-        scheduler=few_step_scheduler(context),
+        scheduler=denoiser.scheduler(context.diffusion),
     )
 
 
