@@ -1,9 +1,9 @@
 """How long measuring takes with and without replaying what runs before the changed layer.
 
-For each embedded model, layers from the first to the last at an even distance, each at two
-choices: the noise of the denoiser's output over recorded calls, and the similarity of images at 1
-and 4 steps. Scores of both ways must be equal. Prints a Markdown table and writes it with all
-figures to benchmarks/results/.
+For each embedded model, layers from the first to the last at an even distance: the noise of the
+denoiser's output over recorded calls at six choices each, and the similarity of images at 1 and 4
+steps at the three that change weights only. Scores of both ways must be equal. Prints a Markdown
+table and writes it with all figures to benchmarks/results/.
 
     python benchmarks/measuring.py [--models emoji-turbo emoji-dit] [--layers 12] [--repeats 5]
                                    [--clock wall]
@@ -86,6 +86,7 @@ def rows_of(
     # In the middle of equal stretches, so that their mean position is that of all layers.
     chosen = [names[int((i + 0.5) * len(names) / layers)] for i in range(layers)]
     units = [Unit(name, choice) for name in chosen for choice in CHOICES]
+    weights = [unit for unit in units if unit.choice.activation_format is None]
     sampling = default_sampling(pipe)
     calls = record_calls(pipe, sampling)
 
@@ -94,16 +95,15 @@ def rows_of(
             return measure(denoiser, units, calls, Packing(), journal, cache_bytes=cache_bytes)
 
     def images(reference: ImageReference, cache_bytes: int) -> object:
-        few = units[:: len(CHOICES)]
         with Journal(None, {}) as journal:
             journal.add("noise floor | ssim", {"ssim": 1.0})  # the same for both
-            return measure_images(reference, few, Packing(), journal, cache_bytes=cache_bytes)
+            return measure_images(reference, weights, Packing(), journal, cache_bytes=cache_bytes)
 
     rows = [row(model, f"noise, {len(calls)} calls", len(units), outputs, timer)]
     for steps in (1, 4):
         stepped = dataclasses.replace(sampling, steps=steps)
         way = functools.partial(images, ImageReference.of(pipe, stepped))
-        rows.append(row(model, f"images, steps: {steps}", layers, way, timer))
+        rows.append(row(model, f"images, steps: {steps}", len(weights), way, timer))
     return rows
 
 

@@ -57,6 +57,14 @@ def test_options_reach_mixdq(run, model, tmp_path):
     assert len(context["sampling"]["prompts"]) == 32
 
 
+def test_what_stays_floating_and_what_was_left_out_is_said(run, model, tmp_path):
+    switches = ["--recipe", "mixdq", "--weight-bits", 8.5, "--metric", "sqnr"]
+    shown = run("quantize", model, "-o", tmp_path / "out", *switches).stdout
+    assert "Left floating" in shown
+    assert "input stays floating" in " ".join(shown.split())
+    assert "note: no constant first token: no layer reads the text" in shown
+
+
 def test_a_misspelt_option_names_those_there_are(fails, model, tmp_path):
     message = fails("quantize", model, "-o", tmp_path / "out", "--weigth-bits", 4)
     assert "--weigth-bits: recipe 'auto' has no such option" in message

@@ -183,7 +183,7 @@ def _journal(output: Path, resume: bool) -> Iterator[Path]:
 
 
 def _report(result: Result, output: Path, as_json: bool) -> None:
-    from mezzotint.cli.tables import kernels_table
+    from mezzotint.cli.tables import floating_table, kernels_table
     from mezzotint.runtime import executions, module_bytes
 
     plan, packed, size = result.plan, executions(result.denoiser), module_bytes(result.denoiser)
@@ -193,6 +193,10 @@ def _report(result: Result, output: Path, as_json: bool) -> None:
         "plan": plan.to_dict(),
         "execution": [dataclasses.asdict(each) for each in packed],
     }
-    show(value, [plan.summary(), kernels_table(packed)], as_json=as_json)
+    floating = floating_table(plan)
+    tables = [plan.summary(), *([floating] if floating.row_count else []), kernels_table(packed)]
+    show(value, tables, as_json=as_json)
     if not as_json:
+        for note in plan.context.get("notes", ()):
+            typer.echo(f"note: {note}")
         typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")

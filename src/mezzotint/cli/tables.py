@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from mezzotint.formats import FLOAT
+
 if TYPE_CHECKING:
     from mezzotint.allocation import Allocation
     from mezzotint.models import Layer
-    from mezzotint.plan import Choice, Difference
+    from mezzotint.plan import Choice, Difference, Plan
     from mezzotint.recipes import OptionHelp
     from mezzotint.runtime import Execution
 
@@ -47,6 +49,15 @@ def kernels_table(executions: Sequence[Execution]) -> Table:
     counts = Counter((each.kernel, each.arithmetic, each.reason) for each in executions)
     for (kernel, arithmetic, reason), count in counts.most_common():
         table.add_row(kernel, arithmetic, str(count), reason or "")
+    return table
+
+
+def floating_table(plan: Plan) -> Table:
+    """A row per layer whose weight or input stays floating for a reason."""
+    table = _table("Left floating", "layer", "weight", "activation", "reason")
+    for name, choice in plan.choices.items():
+        if FLOAT in (choice.weight, choice.activation) and name in plan.reasons:
+            table.add_row(name, choice.weight, choice.activation, plan.reasons[name])
     return table
 
 

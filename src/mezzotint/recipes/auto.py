@@ -31,8 +31,8 @@ class AutoOptions:
         activation: activation format of every layer; None takes the budget's `act_bits`, per token.
         search: choice of the clipping ranges.
         cache_bytes: memory for what runs before a layer while that is measured, which saves about
-            half of the time; None for no bound, 0 to run every call in full. Plans do not depend
-            on it.
+            two fifths of the time; None for no bound, 0 to run every call in full. Plans do not
+            depend on it.
     """
 
     prompts: int = CALIBRATION_COUNT
