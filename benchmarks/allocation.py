@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,35 +39,29 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
     for model in arguments.models:
         rows = [row for row in rows if row["model"] != model]
-        rows += compare(model, arguments.images, arguments.cache)
-        write_json(path, rows)
-        (RESULTS / "allocation.md").write_text(markdown(rows), "utf-8")
+        for one in compare(model, arguments.images, arguments.cache):
+            rows.append(one)
+            write_json(path, rows)
+            (RESULTS / "allocation.md").write_text(markdown(rows), "utf-8")
     print(markdown(rows))
 
 
-def compare(model: str, images: int, cache: Path) -> list[dict[str, Any]]:
+def compare(model: str, images: int, cache: Path) -> Iterator[dict[str, Any]]:
+    """A row per plan, each as soon as it is there."""
     pipe = mz.load(model)
     denoiser = find_denoiser(pipe)[1]
     sampling = default_sampling(pipe, images, seed=1000)
     sampling = mz.Sampling(prompts=sampling.prompts, seed=sampling.seed, batch=32)
     baseline = Baseline.of(pipe, sampling, contrastive_for(pipe))
-    rows = []
     for bits, weight in UNIFORM.items():
         names = mz.uniform_plan(denoiser, weight_bits=4).choices
         uniform = mz.apply(pipe, Plan({name: Choice(weight, ACTIVATION) for name in names}))
         budget = mz.Budget(size=module_bytes(uniform.denoiser), act_bits=8)
         ours = mz.quantize(pipe, budget=budget, journal=cache / f"{model}.journal.jsonl")
         for label, result in ((f"uniform {weight}", uniform), ("mezzotint auto", ours)):
-            rows.append(row(model, bits, label, evaluate(baseline, result.pipeline)))
-            print(
-                rows[-1]["model"],
-                bits,
-                label,
-                rows[-1]["sqnr_db"],
-                rows[-1]["fd_lite0"],
-                flush=True,
-            )
-    return rows
+            found = row(model, bits, label, evaluate(baseline, result.pipeline))
+            print(model, bits, label, found["sqnr_db"], found["fd_lite0"], flush=True)
+            yield found
 
 
 def row(model: str, bits: float, label: str, evaluation: Evaluation) -> dict[str, Any]:

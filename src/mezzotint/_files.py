@@ -17,6 +17,8 @@ from mezzotint.errors import MezzotintError, UsageError
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it if the block succeeds."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(descriptor)

@@ -54,6 +54,16 @@ def test_numbers_may_be_as_small_as_any_program_writes_them(file):
     assert read_scores(path, (4, 8)) == {"a": {4: 1e-5, 8: -2000.0}, "b": {4: 0.005, 8: 3.0}}
 
 
+def test_merged_yaml_keys_may_be_overridden(file):
+    path = file("a: &x {4: 1, 8: 2}\nb: {<<: *x, 8: 5}\n")
+    assert read_scores(path, (4, 8)) == {"a": {4: 1.0, 8: 2.0}, "b": {4: 1.0, 8: 5.0}}
+
+
+def test_bits_of_thousands_of_digits_are_no_bits(file):
+    with pytest.raises(UsageError, match="are no bits"):
+        read_scores(file({"a": {"9" * 5000: 1.0}}, "scores.json"), (4, 8))
+
+
 def test_nothing_is_left_behind_where_writing_fails(tmp_path):
     with pytest.raises(UsageError, match=r"neither \.yaml nor \.json"):
         write_bits(tmp_path / "bits.txt", {"a": 4})

@@ -71,6 +71,11 @@ def test_a_misspelt_option_names_those_there_are(fails, model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_options_before_the_model_are_not_taken_for_it(fails, model, tmp_path):
+    message = fails("quantize", "--recipe", "mixdq", "--no-bos", model, "-o", tmp_path / "out")
+    assert message.startswith("--no-bos: stands where MODEL should")
+
+
 def test_recipe_options_do_not_go_with_a_plan(fails, model, tmp_path, uniform):
     uniform.save(tmp_path / "plan.json")
     message = fails("quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json",

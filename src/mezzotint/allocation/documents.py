@@ -66,9 +66,11 @@ class _Loader(yaml.SafeLoader):
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # Merged keys (`<<`), soon put among a mapping's own, may be overridden by them.
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         mapping = super().construct_mapping(node, deep)
         seen = set()
-        for key_node, _ in node.value:
+        for key_node in own:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise _RepeatedKeyError(f"{key!r} (line {key_node.start_mark.line + 1})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -192,7 +193,7 @@ def _scores(where: str, value: Any, bits: Sequence[int]) -> dict[int, float]:
 
 def _width(where: str, key: Any) -> int:
     """Bits as a key: JSON has no keys but strings."""
-    if isinstance(key, str) and key.isascii() and key.isdigit():
+    if isinstance(key, str) and re.fullmatch("[0-9]{1,4}", key):
         return int(key)
     if isinstance(key, int) and not isinstance(key, bool):
         return key

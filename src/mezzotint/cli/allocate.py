@@ -103,6 +103,8 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
         scores, sizes, widths, candidates=choices, only=only or (), exclude=exclude or ()
     )
     left_out = protected(group.widest(), protect)
+    if len(left_out) == len(group.scores):
+        raise UsageError(f"protect: a share of {protect:g} leaves no layer; give a smaller one")
     found = group.without(left_out).allocate(average, tolerance)
     write_bits(output, found.bits)
     shown, counts = sorted(choices or widths), Counter(found.bits.values())

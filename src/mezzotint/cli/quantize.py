@@ -99,7 +99,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     what each format costs each layer, and chooses the best formats that the budget allows. The
     result loads with mezzotint.load and with diffusers.
 
-    Any other option goes to the recipe: `mezzotint recipes NAME` lists what each takes.
+    Any other option, after MODEL, goes to the recipe: `mezzotint recipes NAME` lists what it
+    takes.
 
     Finished measurements are kept in DIR.journal.jsonl until the result is saved: after a kill,
     repeat the command with --resume. DIR appears complete or not at all.
@@ -110,6 +111,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.pipeline import quantize as run_recipe
     from mezzotint.recipes import parse_options, recipe_named
 
+    if model.startswith("-"):
+        raise UsageError(f"{model}: stands where MODEL should; options of the recipe come after it")
     check_free(output, force=force)
     extra = recipe_options(context.args)
     if plan is not None:

@@ -1,5 +1,7 @@
 """Tables for people, of values that the library returns."""
 
+# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+
 from __future__ import annotations
 
 from collections import Counter
@@ -7,8 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
-
-from mezzotint.formats import FLOAT
 
 if TYPE_CHECKING:
     from mezzotint.allocation import Allocation
@@ -54,6 +54,8 @@ def kernels_table(executions: Sequence[Execution]) -> Table:
 
 def floating_table(plan: Plan) -> Table:
     """A row per layer whose weight or input stays floating for a reason."""
+    from mezzotint.formats import FLOAT
+
     table = _table("Left floating", "layer", "weight", "activation", "reason")
     for name, choice in plan.choices.items():
         if FLOAT in (choice.weight, choice.activation) and name in plan.reasons:

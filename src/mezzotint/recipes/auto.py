@@ -26,7 +26,7 @@ class AutoOptions:
     """How the default recipe looks for a plan.
 
     Attributes:
-        prompts: calibration prompts, where none are given.
+        calibration_prompts: how many to take where none are given.
         formats: weight formats a layer may take.
         activation: activation format of every layer; None takes the budget's `act_bits`, per token.
         search: choice of the clipping ranges.
@@ -35,15 +35,15 @@ class AutoOptions:
             depend on it.
     """
 
-    prompts: int = CALIBRATION_COUNT
+    calibration_prompts: int = CALIBRATION_COUNT
     formats: tuple[str, ...] = tuple(f"int{bits}/channel" for bits in (2, 3, 4, 5, 6, 8))
     activation: str | None = None
     search: RangeSearch = MSE
     cache_bytes: int | None = CACHE_BYTES
 
     def __post_init__(self) -> None:
-        if self.prompts < 1:
-            raise UsageError(f"prompts: is {self.prompts}; give 1 or more")
+        if self.calibration_prompts < 1:
+            raise UsageError(f"calibration_prompts: is {self.calibration_prompts}; give 1 or more")
         if not self.formats:
             raise UsageError("formats: none given; a layer needs at least one to choose from")
         if self.cache_bytes is not None and self.cache_bytes < 0:

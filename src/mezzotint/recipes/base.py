@@ -54,8 +54,8 @@ class Recipe:
     """A named way from pipeline to plan.
 
     Attributes:
-        options: its configuration dataclass; a field `prompts` of it, where there is one, says how
-            many calibration prompts to take where none are given.
+        options: its configuration dataclass; a field `calibration_prompts` of it, where there is
+            one, says how many prompts to take where none are given.
         run: what it does.
     """
 
@@ -66,7 +66,7 @@ class Recipe:
 
     def prompts(self, options: Any) -> int:
         """Calibration prompts wanted under these options."""
-        return int(getattr(options, "prompts", CALIBRATION_COUNT))
+        return int(getattr(options, "calibration_prompts", CALIBRATION_COUNT))
 
 
 _RECIPES: dict[str, Recipe] = {}

@@ -18,12 +18,25 @@ def test_widths_out_of_their_domain_are_refused(field: str, widths: tuple[int, .
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("prompts", 0), ("selection_prompts", 0), ("joint_plans", 0), ("protect", 1.0),
+    [("calibration_prompts", 0), ("selection_prompts", 0), ("tolerance", -1.0),
+     ("tolerance", float("nan")), ("momentum", 1.0), ("momentum", float("nan")),
+     ("joint_plans", 0), ("protect", 1.0),
      ("protect", -0.1), ("cache_bytes", -1)],
 )  # fmt: skip
 def test_numbers_out_of_their_domain_are_refused(field: str, value: float):
     with pytest.raises(UsageError, match=field):
         MixdqOptions(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["split", "metric", "activation", "shortcuts", "counting"])
+def test_words_that_are_no_choice_are_refused(field: str):
+    with pytest.raises(UsageError, match=f"{field}: is 'other'; it is one of"):
+        MixdqOptions(**{field: "other"})
+
+
+def test_one_metric_has_nothing_to_join():
+    with pytest.raises(UsageError, match="split: joint"):
+        MixdqOptions(metric="sqnr", split="joint")
 
 
 def test_symmetric_weights_have_signed_formats():
@@ -59,7 +72,9 @@ def test_an_unknown_option_is_refused_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-    "text", [{"bos": "maybe"}, {"split": "half"}, {"prompts": "many"}, {"search": "best"}], ids=str
+    "text",
+    [{"bos": "maybe"}, {"split": "half"}, {"calibration_prompts": "many"}, {"search": "best"}],
+    ids=str,
 )
 def test_text_that_is_no_value_is_refused(text: dict[str, str]):
     with pytest.raises(UsageError, match=next(iter(text))):

@@ -136,6 +136,39 @@ def test_errors_below_nothing_do_not_disturb_the_fit():
     assert all(w > 0 for w in fit_weights(found, plans, [-1e-9, *errors[1:]]).values())
 
 
+def test_without_any_error_the_groups_weigh_the_same():
+    found = layers(40)
+    plans = random_widths(found, 3)
+    assert fit_weights(found, plans, [0.0, -1.0, float("inf")]) == dict.fromkeys(Group, 1.0)
+
+
+def test_ruined_images_are_left_out_of_the_fit():
+    found = layers(40)
+    plans = random_widths(found, 6)
+    errors = [predicted(found, plan)[Group.CONTENT] for plan in plans]
+    whole = fit_weights(found, plans[1:], errors[1:])
+    assert fit_weights(found, plans, [float("inf"), *errors[1:]]) == whole
+
+
+def test_a_group_without_losses_weighs_one():
+    content = {name: x for name, x in layers().items() if x.group is Group.CONTENT}
+    plans = random_widths(content, 6)
+    errors = [5 * predicted(content, plan)[Group.CONTENT] for plan in plans]
+    assert fit_weights(content, plans, errors)[Group.QUALITY] == 1.0
+
+
+def test_the_narrowest_average_is_found_though_the_grid_lacks_it():
+    narrow = {name: Sensitivity(x.group, {4: 1.0, 8: 2.0}, {4: 1.0, 8: 0.0})
+              for name, x in layers().items()}  # fmt: skip
+    problem = Programs("act_bits", narrow, dict.fromkeys(narrow, 10.0), 4.0)
+    assert problem.swept() == (dict.fromkeys(narrow, 4),)
+
+
+def test_an_even_average_that_one_group_cannot_have_names_the_group():
+    with pytest.raises(InfeasibleBudgetError, match="the quality layers alone"):
+        programs(3.8).even()
+
+
 def test_random_plans_differ_and_repeat():
     found = layers(40)
     plans = random_widths(found, 12)

@@ -6,12 +6,15 @@ import shutil
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
 import mezzotint as mz
-from mezzotint.errors import InfeasibleBudgetError, JournalError, UsageError
+from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
 from mezzotint.models import Group
 from mezzotint.recipes import MixdqOptions
+from mezzotint.recipes.mixdq import selection
+from mezzotint.recipes.mixdq.lab import zeroes_prompts
 from mezzotint.runtime import module_bytes, packed_layers
 from mezzotint.sensitivity import Score, Similarity
 
@@ -181,6 +184,46 @@ def test_an_average_below_the_narrowest_is_refused_before_measuring(pipe, sampli
     with pytest.raises(InfeasibleBudgetError, match="weight_bits 2"):
         mz.quantize(pipe, "mixdq", mz.Budget(weight_bits=2), sampling=sampling, journal=path)
     assert len(path.read_bytes().splitlines()) == 1  # the header
+
+
+def test_inputs_that_cannot_be_met_are_refused_before_measuring(pipe, sampling, tmp_path):
+    path, budget = tmp_path / "journal.jsonl", mz.Budget(weight_bits=5, act_bits=3)
+    with pytest.raises(InfeasibleBudgetError, match="act_bits 3"):
+        mz.quantize(pipe, "mixdq", budget, sampling=sampling, journal=path)
+    assert len(path.read_bytes().splitlines()) == 1  # the header
+
+
+def test_a_size_does_not_go_with_a_window(quantize):
+    with pytest.raises(UsageError, match="tolerance"):
+        quantize(mz.Budget(size="1MB"), tolerance=0.1)
+
+
+@pytest.mark.parametrize(
+    ("errors", "best"), [([float("inf"), 0.2, 0.1], 2), ([0.1, float("inf")], 0)], ids=str
+)
+def test_ruined_images_never_win(laboratory, monkeypatch, errors, best):
+    left = iter(errors)
+    monkeypatch.setattr(selection, "image_error", lambda lab, choices: next(left))
+    with laboratory() as lab:
+        assert selection.nearest(lab, [{} for _ in errors])[0] == best
+
+
+def test_images_that_are_ruined_under_every_plan_are_an_error(laboratory, monkeypatch):
+    monkeypatch.setattr(selection, "image_error", lambda lab, choices: float("inf"))
+    with laboratory() as lab, pytest.raises(CalibrationError, match="each of 2 plans"):
+        selection.nearest(lab, [{}, {}])
+
+
+def test_a_pipeline_that_zeroes_negative_prompts_is_noted(laboratory, monkeypatch):
+    parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet")
+    sdxl = StableDiffusionXLPipeline(**dict.fromkeys((*parts, "scheduler")))
+    assert zeroes_prompts(sdxl)
+    with laboratory() as lab:
+        assert not zeroes_prompts(lab.job.pipe)
+        assert not lab.structure.notes
+    monkeypatch.setattr("mezzotint.recipes.mixdq.lab.zeroes_prompts", lambda pipe: True)
+    with laboratory() as lab:
+        assert "give a negative prompt" in " ".join(lab.structure.notes)
 
 
 def test_a_size_goes_with_stored_bits_only(quantize):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import T5Config, T5EncoderModel
 
+import mezzotint as mz
 from mezzotint.models import text_readers
 from mezzotint.recipes import MixdqOptions
 from mezzotint.recipes.mixdq.structure import split_inputs
@@ -81,13 +82,17 @@ def test_ranges_leave_the_first_token_out(laboratory, pipe):
             assert others.high < everything.high
 
 
-def test_a_bidirectional_text_encoder_has_no_constant_token(laboratory):
+def test_a_bidirectional_text_encoder_has_no_constant_token(laboratory, tmp_path):
     pipe = tiny.tiny_pixart_sigma()
     torch.manual_seed(0)
     pipe.text_encoder = T5EncoderModel(
         T5Config(vocab_size=600, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     )
-    with laboratory(of=pipe) as lab:
+    pipe.save_pretrained(tmp_path)
+    tiny.write_generation(
+        tmp_path, use_resolution_binning=False, clean_caption=False, max_sequence_length=16
+    )
+    with laboratory(of=mz.load(tmp_path)) as lab:
         assert not lab.structure.constants
         assert set(lab.structure.refused) == set(text_readers(lab.layers))
         assert "not the same in all prompts" in " ".join(lab.structure.notes)

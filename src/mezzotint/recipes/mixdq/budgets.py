@@ -37,11 +37,13 @@ def weight_target(lab: Lab) -> float:
 
     Raises:
         InfeasibleBudgetError: the narrowest candidates exceed it; names the nearest feasible.
-        UsageError: a size is given, but nominal bits are counted.
+        UsageError: a size is given, but nominal bits are counted, or a window is.
     """
     budget = lab.job.budget
     if budget.size is not None and lab.options.counting == "nominal":
         raise UsageError("size: is about stored bytes; leave counting=nominal out with it")
+    if budget.size is not None and lab.options.tolerance is not None:
+        raise UsageError("size: is at most so many bytes; leave tolerance out with it")
     limit = byte_limit(budget, lab.job.denoiser, lab.layers, weight_costs(lab))
     return float(limit.maximum) * 8 / sum(layer.parameters for layer in lab.layers)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mezzotint._progress import track
 from mezzotint.recipes.mixdq.joint import fit_weights, random_widths
 from mezzotint.recipes.mixdq.lab import Lab
+from mezzotint.recipes.mixdq.options import MixdqOptions
 from mezzotint.recipes.mixdq.programs import Programs, Widths
 from mezzotint.recipes.mixdq.selection import Choices, image_error, nearest
 
@@ -39,19 +41,27 @@ def decide(
     programs.check()
     if programs.unlimited():
         return everything(programs)
-    if lab.options.metric == "decoupled" and lab.options.split == "joint":
+    if lab.options.split == "joint":
         return _jointly(lab, programs, choices_of, base)
-    if lab.options.metric == "sqnr":
-        candidates = programs.single()
-    elif lab.options.split == "none":
-        candidates = programs.even()
-    else:
-        candidates = programs.swept()
+    candidates = _candidates(lab.options, programs)
     index, errors = nearest(lab, [choices_of(widths) for widths in candidates])
     summary: dict[str, object] = {"candidates": len(candidates)}
     if errors:
         summary |= {"image_mse": min(errors), "worst_image_mse": max(errors)}
     return Decision(candidates[index], summary | {"average": _average(programs, candidates[index])})
+
+
+def check_feasible(options: MixdqOptions, programs: Programs) -> None:
+    """Raise InfeasibleBudgetError where no widths keep to the budget; scores do not matter."""
+    programs.check()
+    if not programs.unlimited() and options.split != "joint":
+        _candidates(options, programs)
+
+
+def _candidates(options: MixdqOptions, programs: Programs) -> tuple[Widths, ...]:
+    if options.metric == "sqnr":
+        return programs.single()
+    return programs.even() if options.split == "none" else programs.swept()
 
 
 def everything(programs: Programs) -> Decision:
@@ -65,7 +75,8 @@ def _jointly(
 ) -> Decision:
     """One program; its unit is fitted on random plans, then on those it proposes itself."""
     plans = list(random_widths(programs.layers, lab.options.joint_plans))
-    errors = [image_error(lab, choices_of(plan)) - base for plan in plans]
+    shown = track(plans, "Finding the unit", len(plans))
+    errors = [image_error(lab, choices_of(plan)) - base for plan in shown]
     proposed: dict[int, float] = {}
     for _ in range(JOINT_ROUNDS):
         weights = fit_weights(programs.layers, plans, errors)

@@ -49,14 +49,20 @@ def fit_weights(
     """Weights w, above 0, with image error ≈ Σ_groups w · Σ losses, in the relative sense.
 
     Non-negative least squares on the error relative to itself, so that plans of small error, which
-    are the ones an allocation looks for, count as much as ruined images.
+    are the ones an allocation looks for, count as much as ruined images. Infinite errors are left
+    out; a group without losses gets 1, and so do both where no error is above 0.
     """
-    found = np.maximum(np.asarray(errors, dtype=np.float64), 0.0)
-    scale = np.maximum(found, max(float(found.max()) * _LEAST, np.finfo(np.float64).tiny))
-    relative = np.array([list(predicted(layers, plan).values()) for plan in plans])
-    relative /= scale[:, None]
+    measured = np.asarray(errors, dtype=np.float64)
+    finite = np.isfinite(measured)
+    found = np.maximum(measured[finite], 0.0)
+    sums = np.array([list(predicted(layers, plan).values()) for plan in plans])[finite]
+    if not found.size or not found.max():
+        return dict.fromkeys(Group, 1.0)  # nothing to be told apart
+    scale = np.maximum(found, found.max() * _LEAST)
+    relative = sums / scale[:, None]
     weights, _ = nnls(relative, found / scale)
     # A group that seems harmless on few plans keeps a little of the blame: with none at all, the
     # program would give its layers the fewest bits.
-    least = _LEAST / np.maximum(relative.mean(axis=0), np.finfo(np.float64).tiny)
+    typical = relative.mean(axis=0)
+    least = np.divide(_LEAST, typical, out=np.ones_like(typical), where=typical > 0)
     return dict(zip(Group, map(float, np.maximum(weights, least)), strict=True))

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from diffusers import DiffusionPipeline
+
 from mezzotint.calibration import input_ranges
 from mezzotint.formats import FLOAT, parse_activation_format
 from mezzotint.models import Call, Group, Layer, layer_groups, record_calls
@@ -19,6 +21,11 @@ from mezzotint.runtime import Packing
 from mezzotint.sensitivity import ImageReference, Journal, check_weights
 
 NO_QUANTIZATION = 16
+
+ZEROED = (
+    "this pipeline replaces a missing negative prompt by zeros, which have no first token: with "
+    "guidance, give a negative prompt (an empty string will do), or quantize with bos=false"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +76,17 @@ def open_lab(job: Job, options: MixdqOptions) -> Iterator[Lab]:
     images = ImageReference.of(job.pipe, job.sampling)
     calls = on_device(record_calls(job.pipe, job.sampling), job)
     structure = find_structure(job.denoiser, layers, calls, options)
+    if structure.constants and zeroes_prompts(job.pipe):
+        structure = dataclasses.replace(structure, notes=(*structure.notes, ZEROED))
     packing = _calibrated(job, options, layers, structure, calls)
     header = journal_header(job, calls, packing) | {"options": _measuring_options(options)}
     with Journal(job.journal, header) as journal:
         yield Lab(job, options, layers, groups, structure, calls, images, packing, journal)
+
+
+def zeroes_prompts(pipe: DiffusionPipeline) -> bool:
+    """Whether the pipeline (SDXL's do) puts zeros where no negative prompt is given."""
+    return bool(pipe.config.get("force_zeros_for_empty_prompt", False))
 
 
 def _calibrated(

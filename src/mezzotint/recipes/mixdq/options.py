@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
@@ -19,7 +19,7 @@ class MixdqOptions:
     """MixDQ as published (arXiv 2405.17873), with its variants and what we add.
 
     Attributes:
-        prompts: calibration prompts, where none are given.
+        calibration_prompts: how many to take where none are given.
         symmetric: weights as signed codes around zero (the paper's symmetric form) instead of
             codes with a zero point per output channel.
         content_weight_bits: candidate widths of the content layers' weights.
@@ -38,10 +38,11 @@ class MixdqOptions:
         content: patterns of the content layers; by default the roles decide.
         split: `sweep` tries many divisions of the average between the groups and lets the images
             choose; `joint` brings both groups' scores to one unit, the final image error, and
-            solves one program; `none` divides the average evenly.
+            solves one program; `none` divides the average evenly. With one metric there is one
+            program, and nothing to divide.
         joint_plans: random plans measured to find that unit.
-        tolerance: `None` for averages of at most the budget; bits on both sides of it otherwise
-            (0.02 in the released code).
+        tolerance: none for averages of at most the budget; bits on both sides of it otherwise
+            (0.02 in the released code), which does not go with a size.
         counting: `stored` counts scales and zero points as part of a weight's bits, `nominal`
             counts the width alone, as the paper does.
         activation_cost: what an input's width is multiplied with in the average of activations:
@@ -52,7 +53,7 @@ class MixdqOptions:
         cache_bytes: memory for activations kept while measuring; 0 keeps none.
     """
 
-    prompts: int = 32
+    calibration_prompts: int = 32
     symmetric: bool = False
     content_weight_bits: tuple[int, ...] = (2, 4, 8)
     quality_weight_bits: tuple[int, ...] = (4, 8)
@@ -74,15 +75,35 @@ class MixdqOptions:
     cache_bytes: int = 2**31
 
     def __post_init__(self) -> None:
+        self._check_widths()
+        self._check_words()
+        self._check_numbers()
+
+    def _check_widths(self) -> None:
         for name in ("content_weight_bits", "quality_weight_bits", "activation_bits"):
             widths = getattr(self, name)
             lowest = 2 if name == "activation_bits" else 1
             if not widths or any(not lowest <= width <= 8 for width in widths):
                 raise UsageError(f"{name}: is {widths}; give one width or more, {lowest} to 8")
-        for name in ("prompts", "selection_prompts", "joint_plans"):
+
+    def _check_words(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            allowed = get_args(hint)
+            if get_origin(hint) is Literal and getattr(self, name) not in allowed:
+                given, known = getattr(self, name), ", ".join(map(str, allowed))
+                raise UsageError(f"{name}: is {given!r}; it is one of: {known}")
+        if self.metric == "sqnr" and self.split == "joint":
+            raise UsageError("split: joint brings two metrics to one unit; leave it out with sqnr")
+
+    def _check_numbers(self) -> None:
+        for name in ("calibration_prompts", "selection_prompts", "joint_plans"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
-        if not (math.isfinite(self.protect) and 0 <= self.protect < 1):
+        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
+            raise UsageError(f"tolerance: is {self.tolerance}; give bits, 0 or more, or none")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise UsageError(f"momentum: is {self.momentum}; give 0 or more and below 1, or none")
+        if not 0 <= self.protect < 1:
             raise UsageError(f"protect: is {self.protect}; give a share from 0 to below 1")
         if self.cache_bytes < 0:
             raise UsageError(f"cache_bytes: is {self.cache_bytes}; give 0 or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mezzotint.allocation import ACTIVATION_GRID, WEIGHT_GRID, Grid, Limit, Option, Problem, solve
@@ -24,7 +25,8 @@ class Sensitivity:
     Attributes:
         group: what the layer shapes.
         scores: width → the published metric, larger is better: SSIM of the images for content
-            layers, SQNR in decibels of the output for quality layers.
+            layers, SQNR in decibels of the output for quality layers (of the mean relative noise
+            of samples; the paper sums over the batch first).
         losses: width → the same measurement as something that adds up over layers: 1 - SSIM, or
             noise power over signal power.
     """
@@ -93,12 +95,23 @@ class Programs:
         return (everything.allocate(self.target, self.tolerance).bits,)
 
     def even(self) -> tuple[Widths, ...]:
-        """Two programs at the same average."""
+        """Two programs at the same average.
+
+        Raises:
+            InfeasibleBudgetError: one group cannot take it.
+        """
         self.check()
         found: dict[str, int] = {}
         for group in Group:
-            if members := self.members(group):
+            if not (members := self.members(group)):
+                continue
+            try:
                 found |= self.group(members).allocate(self.target, self.tolerance).bits
+            except InfeasibleBudgetError as cause:
+                raise InfeasibleBudgetError(
+                    f"{self.field} {self.target:.6g}: the {group} layers alone cannot have that "
+                    f"average ({cause}); split=joint needs no average per group"
+                ) from cause
         return ({name: found[name] for name in self.layers},)
 
     def swept(self) -> tuple[Widths, ...]:
@@ -115,11 +128,14 @@ class Programs:
             return self.single()
         groups = (self.group(content), self.group(quality))
         grid = replace(GRIDS[self.field], first=_span(groups[0]), second=_span(groups[1]))
-        found = sweep_splits(groups, self.target, grid, self.tolerance)
-        distinct = {tuple(each.bits[name] for name in self.layers) for each in found}
+        found = [each.bits for each in sweep_splits(groups, self.target, grid, self.tolerance)]
+        # The grid has gaps, among them the even division at the end of what a group can take.
+        with suppress(InfeasibleBudgetError):
+            found += self.even()
+        distinct = {tuple(bits[name] for name in self.layers) for bits in found}
         if not distinct:
             raise InfeasibleBudgetError(
-                f"{self.field} {self.target:g}: no division between content and quality layers "
+                f"{self.field} {self.target:.6g}: no division between content and quality layers "
                 "that the sweep tries keeps to their candidate widths; use split=joint, which "
                 "needs no division, or another average"
             )

@@ -10,7 +10,7 @@ from mezzotint.models import Group, inventory
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.base import Job, Outcome, register_recipe
 from mezzotint.recipes.mixdq.budgets import input_programs, weight_programs
-from mezzotint.recipes.mixdq.deciding import Decision, decide, everything
+from mezzotint.recipes.mixdq.deciding import Decision, check_feasible, decide, everything
 from mezzotint.recipes.mixdq.lab import Lab, lab_context, open_lab
 from mezzotint.recipes.mixdq.measuring import (
     Found,
@@ -40,6 +40,7 @@ def mixdq(job: Job, options: MixdqOptions) -> Outcome:
     Inputs follow, given the weights; the few most sensitive of each group stay floating.
     """
     with open_lab(job, options) as lab:
+        check_budget(lab)
         weights, measurements = decide_weights(lab)
         inputs = decide_inputs(lab, weights.widths) if lab.quantizes_inputs else Inputs()
         plan = plan_of(lab, weights, inputs)
@@ -59,11 +60,22 @@ class Inputs:
     protected: Mapping[str, str] = field(default_factory=dict)
 
 
+def check_budget(lab: Lab) -> None:
+    """Whether the budget can be met, before hours of measuring.
+
+    Raises:
+        InfeasibleBudgetError: it cannot; names what can.
+    """
+    check_feasible(lab.options, weight_programs(lab, unmeasured(lab, weight_units(lab))))
+    if lab.quantizes_inputs:
+        units = input_units(lab, lab.options.activation_bits)
+        check_feasible(lab.options, input_programs(lab, unmeasured(lab, units)))
+
+
 def decide_weights(lab: Lab) -> tuple[Decision, Found]:
     """Widths of all weights, while inputs are floating; and what was measured for it."""
     units = weight_units(lab)
     bare = weight_programs(lab, unmeasured(lab, units))
-    bare.check()  # before hours of measuring: can the budget be met at all?
     if bare.unlimited():
         return everything(bare), {}
     found = measured(lab, units)
@@ -75,7 +87,6 @@ def decide_inputs(lab: Lab, weights: Widths) -> Inputs:
     """Widths of the inputs, given those of the weights; protected layers leave the program."""
     widest = max(lab.options.activation_bits)
     bare = input_programs(lab, unmeasured(lab, input_units(lab, lab.options.activation_bits)))
-    bare.check()
     if bare.unlimited() and not lab.options.protect:
         return Inputs(everything(bare))
     units = input_units(lab, [widest] if bare.unlimited() else lab.options.activation_bits)
@@ -120,8 +131,6 @@ def plan_of(lab: Lab, weights: Decision, inputs: Inputs) -> Plan:
     for layer in inventory(lab.job.denoiser):
         if layer.name not in choices:
             choices[layer.name] = Choice()
-            reasons[layer.name] = (
-                f"stays floating: {layer.kind} layers, or idle ones, are not packed"
-            )
+            reasons[layer.name] = NOT_PACKED
     summary = {"weights": weights.summary, "inputs": inputs.decision.summary}
     return Plan(choices, lab.job.model, reasons, lab_context(lab) | summary)

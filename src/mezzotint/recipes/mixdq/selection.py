@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -12,6 +13,7 @@ from typing import TypeAlias
 from diffusers import DiffusionPipeline
 
 from mezzotint._progress import track
+from mezzotint.errors import CalibrationError
 from mezzotint.models import find_denoiser
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.mixdq.lab import Lab
@@ -24,23 +26,34 @@ Choices: TypeAlias = Mapping[str, Choice]
 def image_error(lab: Lab, choices: Choices) -> float:
     """Mean squared difference of the images under `choices`, journaled.
 
-    The images are those of the first `selection_prompts` prompts, in [0, 1].
+    The images are those of the first `selection_prompts` prompts, in [0, 1]; where they hold NaN
+    or infinity, the error is infinite.
     """
     count = min(lab.options.selection_prompts, len(lab.job.sampling.prompts))
     key = f"image error | {count} prompts | {_digest(choices)}"
     if key not in lab.journal:
         sampling = replace(lab.job.sampling, prompts=lab.job.sampling.prompts[:count])
         images = float_images(_packed(lab, choices), sampling)
-        error = (images - lab.images.images[:count]).square().mean()
-        lab.journal.add(key, {"mse": float(error)})
-    return float(lab.journal[key]["mse"])
+        error = float((images - lab.images.images[:count]).square().mean())
+        lab.journal.add(key, {"mse": error if math.isfinite(error) else None})
+    found = lab.journal[key]["mse"]
+    return math.inf if found is None else float(found)
 
 
 def nearest(lab: Lab, candidates: Sequence[Choices]) -> tuple[int, list[float]]:
-    """Index of the candidate of the least image error, and all errors; one alone is not run."""
+    """Index of the candidate of the least image error, and all errors; one alone is not run.
+
+    Raises:
+        CalibrationError: no candidate makes finite images.
+    """
     if len(candidates) == 1:
         return 0, []
     errors = [image_error(lab, each) for each in track(candidates, "Comparing", len(candidates))]
+    if math.isinf(min(errors)):
+        raise CalibrationError(
+            f"{lab.job.model}: the images hold NaN or infinity under each of {len(errors)} plans; "
+            "allow wider candidates, or a wider dtype"
+        )
     return errors.index(min(errors)), errors
 
 
