@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+import mezzotint as mz
 from mezzotint.cli.quantize import recipe_options
 from mezzotint.errors import UsageError
 from mezzotint.hub import read_plan
@@ -63,6 +64,14 @@ def test_what_stays_floating_and_what_was_left_out_is_said(run, model, tmp_path)
     assert "Left floating" in shown
     assert "input stays floating" in " ".join(shown.split())
     assert "note: no constant first token: no layer reads the text" in shown
+
+
+def test_the_structure_of_packed_layers_is_shown(run, model, tmp_path):
+    plan = mz.uniform_plan(mz.load(model).unet, weight_bits=4, act_bits=8).to_dict()
+    plan["layers"]["conv_in"]["split"] = 2
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    run("quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json")
+    assert "split at 2" in " ".join(run("inspect", tmp_path / "out").stdout.split())
 
 
 def test_a_misspelt_option_names_those_there_are(fails, model, tmp_path):

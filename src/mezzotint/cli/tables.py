@@ -36,10 +36,11 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
 
 def packed_table(executions: Sequence[Execution], title: str) -> Table:
     """A row per packed layer."""
-    table = _table(title, "layer", "weight", "activation", "kernel", "arithmetic")
+    table = _table(title, "layer", "weight", "activation", "structure", "kernel", "arithmetic")
     for each in executions:
         choice = each.choice
-        table.add_row(each.layer, choice.weight, choice.activation, each.kernel, each.arithmetic)
+        formats = (choice.weight, choice.activation, choice.structure)
+        table.add_row(each.layer, *formats, each.kernel, each.arithmetic)
     return table
 
 
