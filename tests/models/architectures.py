@@ -166,3 +166,8 @@ ALL = (SD15, SDXL, PIXART_SIGMA, PIXART_ALPHA, SD3, FLUX, SANA, HUNYUAN_DIT, HUN
 def layers_of(architecture: Architecture) -> tuple[Layer, ...]:
     """Its inventory, taken once."""
     return inventory(architecture.build())
+
+
+def by_name(mapping: dict[Architecture, object]) -> dict[str, object]:
+    """What an architecture should give, as arguments of `parametrize`."""
+    return {"argvalues": list(mapping.items()), "ids": [a.name for a in mapping]}

@@ -7,7 +7,7 @@ import pytest
 from mezzotint.errors import UsageError
 from mezzotint.models import Group, Role, joined_inputs, layer_groups, text_readers
 from tests.models import architectures as published
-from tests.models.architectures import Architecture, layers_of
+from tests.models.architectures import Architecture, by_name, layers_of
 
 CONTENT_AND_QUALITY = {
     published.SD15: (96, 186),
@@ -29,10 +29,6 @@ TEXT_READERS = {
     published.SANA: 40,
     published.HUNYUAN_DIT: 80,
 }
-
-
-def by_name(mapping: dict[Architecture, object]) -> dict[str, object]:
-    return {"argvalues": list(mapping.items()), "ids": [a.name for a in mapping]}
 
 
 @pytest.mark.parametrize(("architecture", "counts"), **by_name(CONTENT_AND_QUALITY))

@@ -14,7 +14,7 @@ from mezzotint.errors import ModelError
 from mezzotint.models import Call, Role, Sampling, find_denoiser, inventory, record_calls
 from tests.models import architectures as published
 from tests.models import tiny
-from tests.models.architectures import Architecture, layers_of
+from tests.models.architectures import Architecture, by_name, layers_of
 
 LAYER_COUNTS = {
     published.SD15: 282,
@@ -35,10 +35,6 @@ GMACS = {
     published.SANA: (1400, 1500),
     published.HUNYUAN_DIT: (5000, 5300),
 }
-
-
-def by_name(mapping: dict[Architecture, object]) -> dict[str, object]:
-    return {"argvalues": list(mapping.items()), "ids": [a.name for a in mapping]}
 
 
 @pytest.mark.parametrize(("architecture", "count"), **by_name(LAYER_COUNTS))

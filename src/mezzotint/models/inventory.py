@@ -14,7 +14,7 @@ from mezzotint.errors import ModelError
 from mezzotint.models.calls import Call
 from mezzotint.models.examples import example_call
 from mezzotint.models.roles import Role, role_of
-from mezzotint.models.skeleton import skeleton
+from mezzotint.models.skeleton import skeleton, watch
 
 Kind = Literal[
     "linear",
@@ -155,12 +155,7 @@ def _count_macs(denoiser: nn.Module, call: Call) -> dict[str, int]:
 
     hooks = [module.register_forward_hook(counter(name)) for name, module in _layers(denoiser)]
     try:
-        call.run(denoiser)
-    except Exception as cause:  # whatever a model's own code may raise
-        raise ModelError(
-            f"{type(denoiser).__name__} cannot be run on the given call ({cause}); "
-            "record a call from its own pipeline"
-        ) from cause
+        watch(denoiser, call)
     finally:
         for hook in hooks:
             hook.remove()

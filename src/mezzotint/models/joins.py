@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from mezzotint.errors import ModelError
 from mezzotint.models.calls import Call
 from mezzotint.models.examples import example_call
-from mezzotint.models.skeleton import skeleton
+from mezzotint.models.skeleton import skeleton, watch
 
 _JOINING = frozenset({torch.cat, torch.concat, torch.concatenate})
 
@@ -39,7 +38,7 @@ def joined_inputs(denoiser: nn.Module, call: Call | None = None) -> dict[str, in
     call = example_call(denoiser) if call is None else call.to("meta")
     found: dict[str, int] = {}
 
-    def watch(name: str, joins: _Joins) -> Callable[..., None]:
+    def looking(name: str, joins: _Joins) -> Callable[..., None]:
         def look(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
             channels = -1 if isinstance(layer, nn.Linear) else -3
             first = joins.first_size(inputs[0], channels)
@@ -51,14 +50,8 @@ def joined_inputs(denoiser: nn.Module, call: Call | None = None) -> dict[str, in
     with torch.no_grad(), _Joins() as joins:
         for name, layer in hollow.named_modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
-                layer.register_forward_pre_hook(watch(name, joins))
-        try:
-            call.run(hollow)
-        except Exception as cause:  # whatever a model's own code may raise
-            raise ModelError(
-                f"{type(denoiser).__name__} cannot be run without values ({cause}); its joined "
-                "inputs are not known"
-            ) from cause
+                layer.register_forward_pre_hook(looking(name, joins))
+        watch(hollow, call)
     return found
 
 

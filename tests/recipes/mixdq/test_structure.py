@@ -5,9 +5,12 @@ import torch
 from transformers import T5Config, T5EncoderModel
 
 import mezzotint as mz
-from mezzotint.models import text_readers
+from mezzotint.formats import MINMAX, MSE
+from mezzotint.models import Group, text_readers
 from mezzotint.recipes import MixdqOptions
+from mezzotint.recipes.mixdq.selection import image_error
 from mezzotint.recipes.mixdq.structure import split_inputs
+from mezzotint.runtime import pack_layer
 from tests.models import architectures as published
 from tests.models import tiny
 from tests.models.architectures import layers_of
@@ -102,6 +105,31 @@ def test_a_single_prompt_proves_nothing(laboratory):
     with laboratory(prompts=("owl",)) as lab:
         assert not lab.structure.constants
         assert "two different prompts" in " ".join(lab.structure.notes)
+
+
+def test_patterns_decide_what_is_content(laboratory):
+    with laboratory(MixdqOptions(content=("conv_in",))) as lab:
+        content = [name for name, group in lab.groups.items() if group is Group.CONTENT]
+        assert content == ["conv_in"]
+
+
+def test_the_range_search_changes_the_packed_weights(laboratory):
+    packed = []
+    for search in (MINMAX, MSE):
+        with laboratory(MixdqOptions(search=search)) as lab:
+            layer = lab.job.denoiser.get_submodule("conv_in")
+            choice = lab.choice("conv_in", 2, None)
+            packed.append(pack_layer("conv_in", layer, choice, lab.packing).dequantized_weight())
+    assert not torch.equal(*packed)
+
+
+def test_candidates_are_compared_on_the_selection_prompts(laboratory):
+    errors = []
+    for count in (1, 2):
+        with laboratory(MixdqOptions(selection_prompts=count)) as lab:
+            choices = {layer.name: lab.choice(layer.name, 4, None) for layer in lab.layers}
+            errors.append(image_error(lab, choices))
+    assert errors[0] != errors[1]
 
 
 @pytest.mark.parametrize("momentum", [None, 0.5], ids=["extremes", "average"])
