@@ -25,6 +25,7 @@ from mezzotint.recipes.prompts import default_sampling
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"
+MODELS = ("emoji-turbo", "emoji-dit")
 PLAIN = {"bos": False, "shortcuts": "none"}
 UNIFORM = {"protect": 0.0, "split": "none"}
 
@@ -72,25 +73,20 @@ def rows() -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["emoji-turbo", "emoji-dit"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("-n", "--images", type=int, default=2048)
     parser.add_argument("--settings", nargs="+", help="only these, such as W8A8")
     parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
     arguments = parser.parse_args()
-    path = RESULTS / "mixdq.json"
-    done: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
     wanted = [row for row in rows() if arguments.settings in (None, [row.setting])
               or row.setting in (arguments.settings or ())]  # fmt: skip
     for model in arguments.models:
         pipe = mz.load(model)
         identity = weights_of(pipe)
-        kept = [one for one in done if one["model"] != model or (
-            one["weights"] == identity and one["context"]["images"] == arguments.images
-            and not arguments.fresh)]  # fmt: skip
-        finished = {(one["setting"], one["plan"]) for one in kept if one["model"] == model}
-        todo = [row for row in wanted if (row.setting, row.plan) not in finished]
-        done = kept
+        run = {"weights": identity, "images": arguments.images}
+        finished = set() if arguments.fresh else {place(one) for one in saved() if of_run(one, run)}
+        todo = [row for row in wanted if (model, row.setting, row.plan) not in finished]
         if not todo:
             continue
         sampling = default_sampling(pipe, arguments.images, seed=1000)
@@ -98,10 +94,34 @@ def main() -> None:
         baseline = Baseline.of(pipe, sampling, contrastive_for(pipe))
         for row in todo:
             figures = compare(model, row, baseline, arguments.cache / identity)
-            done.append(figures | {"weights": identity})
-            write_json(path, done)
-            (RESULTS / "mixdq.md").write_text(markdown(done), "utf-8")
-            print(line(done[-1]), flush=True)
+            keep(figures | {"weights": identity}, run)
+            print(line(figures), flush=True)
+
+
+def place(one: dict[str, Any]) -> tuple[str, str, str]:
+    return one["model"], one["setting"], one["plan"]
+
+
+def of_run(one: dict[str, Any], run: dict[str, Any]) -> bool:
+    return one["weights"] == run["weights"] and one["context"]["images"] == run["images"]
+
+
+def saved() -> list[dict[str, Any]]:
+    path = RESULTS / "mixdq.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    return found
+
+
+def keep(row: dict[str, Any], run: dict[str, Any]) -> None:
+    """Add or replace one row; what another model's run saved meanwhile stays."""
+    done = [
+        one for one in saved()
+        if place(one) != place(row) and (one["model"] != row["model"] or of_run(one, run))
+    ] + [row]  # fmt: skip
+    order = [(setting.setting, setting.plan) for setting in rows()]
+    done.sort(key=lambda one: (MODELS.index(one["model"]), order.index(place(one)[1:])))
+    write_json(RESULTS / "mixdq.json", done)
+    (RESULTS / "mixdq.md").write_text(markdown(done), "utf-8")
 
 
 def weights_of(pipe: Any) -> str:
