@@ -4,6 +4,7 @@ from mezzotint.errors import FormatError
 from mezzotint.formats import (
     FLOAT,
     ActivationFormat,
+    CodebookFormat,
     UniformFormat,
     parse_activation_format,
     parse_weight_format,
@@ -33,6 +34,14 @@ def test_the_name_says_everything():
     assert parse_activation_format("uint8/tensor") == ActivationFormat(8, False, "tensor")
 
 
+@pytest.mark.parametrize("width", range(1, 9))
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_a_codebook_format_is_known_by_its_name(width: int, granularity: str):
+    name = f"kmeans{width}/{granularity}"
+    assert parse_weight_format(name) == CodebookFormat(width, granularity)
+    assert CodebookFormat(width, granularity).name == name
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_format_is_known_by_its_name(name: str):
     found = parse_activation_format(name)
@@ -57,6 +66,9 @@ UNKNOWN = (
     "int/channel",
     "int4.0/channel",
     "fp8/tensor",
+    "kmeans4",
+    "kmeans4/group8",
+    "ukmeans4/channel",
     "int" + "9" * 5000 + "/channel",
 )
 
@@ -69,7 +81,7 @@ def test_an_unknown_name_is_refused_and_repeated(name: str):
         assert repr(name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["int9/channel", "uint16/tensor", "int4/group1"])
+@pytest.mark.parametrize("name", ["int9/channel", "uint16/tensor", "int4/group1", "kmeans9/tensor"])
 def test_numbers_out_of_their_domain_are_refused_with_the_name(name: str):
     with pytest.raises(FormatError, match=f"'{name}'.*(bits|group_size) is"):
         parse_weight_format(name)
@@ -79,6 +91,12 @@ def test_numbers_out_of_their_domain_are_refused_with_the_name(name: str):
 def test_activation_widths_out_of_their_domain_are_refused_with_the_name(name: str):
     with pytest.raises(FormatError, match=f"'{name}'.*bits is"):
         parse_activation_format(name)
+
+
+@pytest.mark.parametrize("example", ["int4/channel", "kmeans4/channel", "mixed/int2:64,int3:128"])
+def test_an_unknown_name_is_answered_with_known_ones(example: str):
+    with pytest.raises(FormatError, match=example):
+        parse_weight_format("q4")
 
 
 @pytest.mark.parametrize("name", ["int04/channel", "int4/group064", "int0/channel", "int٤/channel"])

@@ -5,12 +5,16 @@ from mezzotint.formats.base import (
     MINMAX,
     MSE,
     RangeSearch,
+    Segment,
     Shape,
     TensorSpec,
     WeightFormat,
     check_finite,
 )
 from mezzotint.formats.bitcast import as_bits, from_bits
+from mezzotint.formats.codebook import CodebookFormat
+from mezzotint.formats.kurtosis import channel_order, kurtosis
+from mezzotint.formats.mixed import MixedFormat
 from mezzotint.formats.packing import pack, packed_width, unpack
 from mezzotint.formats.registry import (
     FLOAT,
@@ -25,14 +29,19 @@ __all__ = [
     "MINMAX",
     "MSE",
     "ActivationFormat",
+    "CodebookFormat",
+    "MixedFormat",
     "RangeSearch",
+    "Segment",
     "Shape",
     "TensorSpec",
     "UniformFormat",
     "WeightFormat",
     "as_bits",
+    "channel_order",
     "check_finite",
     "from_bits",
+    "kurtosis",
     "pack",
     "packed_width",
     "parse_activation_format",

@@ -63,8 +63,39 @@ MSE = RangeSearch(steps=40)
 
 def check_finite(weight: Tensor) -> None:
     """Raise FormatError where `weight` holds NaN or infinity."""
-    if not bool(torch.isfinite(weight).all()):
+    # The extremes tell, without temporaries as large as the weight: NaN passes into both.
+    low, high = weight.detach().aminmax() if weight.numel() else (weight.new_zeros(1),) * 2
+    if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
         raise FormatError("the weight holds NaN or infinite values and cannot be quantized")
+
+
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """Rows and columns of a weight flattened to [out_channels, k].
+
+    Raises:
+        FormatError: it has fewer than two dimensions, or none of its weights.
+    """
+    if len(shape) < 2 or math.prod(shape) == 0:
+        raise FormatError(
+            f"a weight of shape {tuple(shape)} cannot be quantized: it needs two or more "
+            "dimensions, none of them empty"
+        )
+    return shape[0], math.prod(shape[1:])
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive stored rows of one plain format.
+
+    Attributes:
+        format: of all its rows; it has a single segment, itself.
+        tensors: as the format lays out a weight of `shape`; views of what is stored, no copies.
+        shape: of the weight that these rows make.
+    """
+
+    format: WeightFormat
+    tensors: Mapping[str, Tensor]
+    shape: Shape
 
 
 class WeightFormat(ABC):
@@ -107,6 +138,21 @@ class WeightFormat(ABC):
         Raises:
             FormatError: naming the tensor.
         """
+
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[Segment, ...]:
+        """The stored rows, from first to last, in plain formats that kernels know.
+
+        A format that is plain itself is one segment; one that composes others overrides this.
+        """
+        return (Segment(self, tensors, shape),)
+
+    def order(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """Where each output channel stands among the stored rows: int64 [out_channels].
+
+        `y = y_stored.index_select(channel_dim, order)`. None where rows are stored in the order of
+        the output channels.
+        """
+        return None
 
     def stored_bytes(self, shape: Shape) -> int:
         """Bytes of all stored tensors, scales and zero points included."""

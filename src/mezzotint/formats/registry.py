@@ -1,4 +1,4 @@
-"""Names of formats, as they stand in plans: `int4/channel`, `uint3/group64`, `int8/token`, `float`.
+"""Names of formats, as they stand in plans: `int4/channel`, `kmeans3/tensor`, `int8/token`, ….
 
 A new weight format registers one parser; plans, checkpoints and the command line then know it.
 """
@@ -15,8 +15,8 @@ from mezzotint.formats.uniform import UniformFormat
 
 FLOAT = "float"
 
-# One spelling per number, so that equal formats have equal names.
-_NUMBER = "[1-9][0-9]{0,8}"
+#: Matches a number in a name: one spelling each, so that equal formats have equal names.
+NUMBER = "[1-9][0-9]{0,8}"
 
 Parser = Callable[[str], WeightFormat | None]
 _PARSERS: list[Parser] = []
@@ -30,7 +30,7 @@ def register_weight_format(parser: Parser) -> Parser:
 
 @register_weight_format
 def _uniform(name: str) -> WeightFormat | None:
-    match = re.fullmatch(rf"(u?)int({_NUMBER})/(tensor|channel|group({_NUMBER}))", name)
+    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|channel|group({NUMBER}))", name)
     if match is None:
         return None
     unsigned, width, granularity, group = match.groups()
@@ -57,7 +57,8 @@ def parse_weight_format(name: str) -> WeightFormat | None:
             return found
     raise FormatError(
         f"unknown weight format {name!r}; expected 'float' or a name such as 'int4/channel', "
-        "'uint3/group64' or 'int8/tensor'"
+        "'uint3/group64', 'int8/tensor', 'kmeans4/channel', 'kmeans3/tensor' or "
+        "'mixed/int2:64,int3:128,int4:64'"
     )
 
 
@@ -70,7 +71,7 @@ def parse_activation_format(name: str) -> ActivationFormat | None:
     """
     if name == FLOAT:
         return None
-    match = re.fullmatch(rf"(u?)int({_NUMBER})/(tensor|token)", name)
+    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|token)", name)
     if match is None:
         raise FormatError(
             f"unknown activation format {name!r}; expected 'float', 'int8/token' or 'uint8/tensor'"

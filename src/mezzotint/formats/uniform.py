@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,11 +20,15 @@ from mezzotint.formats.base import (
     TensorSpec,
     WeightFormat,
     check_finite,
+    matrix_shape,
 )
 from mezzotint.formats.bitcast import as_bits, from_bits, integer_dtype
 from mezzotint.formats.packing import pack, packed_width, unpack
 
 Granularity = Literal["tensor", "channel", "group"]
+
+_WEIGHTS_AT_ONCE = 2**18
+"""Encoded together: more would leave the cache, fewer would be mostly overhead."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class UniformFormat(WeightFormat):
 
     def scale_shape(self, shape: Shape) -> tuple[int, int]:
         """[output channels, groups]; [1, 1] per tensor."""
-        rows, columns = _matrix_shape(shape)
+        rows, columns = matrix_shape(shape)
         if self.granularity == "tensor":
             return (1, 1)
         groups = -(-columns // self.group_size) if self.group_size else 1
@@ -86,7 +90,7 @@ class UniformFormat(WeightFormat):
 
     @override
     def layout(self, shape: Shape) -> Mapping[str, TensorSpec]:
-        rows, columns = _matrix_shape(shape)
+        rows, columns = matrix_shape(shape)
         scales = self.scale_shape(shape)
         specs = {
             "codes": TensorSpec((rows, packed_width(columns, self.width)), torch.uint8),
@@ -99,32 +103,37 @@ class UniformFormat(WeightFormat):
     @override
     def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
         shape = tuple(weight.shape)
-        rows, columns = _matrix_shape(shape)
-        matrix = weight.detach().reshape(rows, columns).float()
+        rows, columns = matrix_shape(shape)
+        matrix = weight.detach().reshape(rows, columns)
         check_finite(matrix)
-        blocks = self._blocks(matrix)
-        present = self._present(matrix)
-        low, high = self._ranges(blocks, present)
-        best = self._parameters(low, high, 1.0)
-        if search.steps > 1:
-            best = self._search(blocks, present, (low, high), search)
-        scale, zero_point = best
-        codes = self._codes(blocks / scale, zero_point).to(torch.uint8)
+        # A few rows at a time: the temporaries are many, and stay small and in the cache.
+        pieces = torch.split(matrix, max(1, _WEIGHTS_AT_ONCE // columns))
+        families = [pieces] if self.granularity == "tensor" else ((p.float(),) for p in pieces)
+        codes, scales, zero_points = [], [], []
+        for family in families:
+            scale, zero_point = self._best(family, search)
+            for piece in family:
+                steps = self._blocks(piece.float()) / scale
+                levels = self._codes(steps, zero_point).to(torch.uint8)
+                codes.append(pack(self._matrix(levels, len(piece), columns), self.width))
+            scales.append(scale)
+            zero_points.append(zero_point)
+        stored = self.scale_shape(shape)
         tensors = {
-            "codes": pack(self._matrix(codes, rows, columns), self.width),
-            "scale": as_bits(scale.view(self.scale_shape(shape)).to(self.scale_dtype)),
+            "codes": torch.cat(codes),
+            "scale": as_bits(torch.cat(scales).view(stored).to(self.scale_dtype)),
         }
         if not self.symmetric:
-            tensors["zero_point"] = zero_point.view(self.scale_shape(shape)).to(torch.uint8)
+            tensors["zero_point"] = torch.cat(zero_points).view(stored).to(torch.uint8)
         return tensors
 
     def codes(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Unsigned codes, uint8 [out_channels, k]."""
-        return unpack(tensors["codes"], self.width, _matrix_shape(shape)[1])
+        return unpack(tensors["codes"], self.width, matrix_shape(shape)[1])
 
     @override
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        rows, columns = _matrix_shape(shape)
+        rows, columns = matrix_shape(shape)
         blocks = self._blocks(self.codes(tensors, shape)).float()
         scale = from_bits(tensors["scale"], self.scale_dtype).view(*blocks.shape[:-1], 1)
         if self.symmetric:
@@ -154,24 +163,38 @@ class UniformFormat(WeightFormat):
     def _present(self, matrix: Tensor) -> Tensor:
         """1 for a weight, 0 for the padding of a row's last group; broadcasts to the blocks."""
         if self.group_size is None:
-            return matrix.new_ones(1)
-        return self._blocks(matrix.new_ones(1, matrix.shape[1]))
+            return matrix.new_ones(1, dtype=torch.float32)
+        return self._blocks(matrix.new_ones(1, matrix.shape[1], dtype=torch.float32))
 
     def _matrix(self, blocks: Tensor, rows: int, columns: int) -> Tensor:
         return blocks.reshape(rows, -1)[:, :columns]
 
-    def _ranges(self, blocks: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Float64, so that the width of a range cannot overflow."""
-        low = blocks.amin(-1, keepdim=True).double()
-        high = blocks.amax(-1, keepdim=True).double()
+    def _ranges(self, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of pieces that share their scales. Float64: the width of a range cannot overflow."""
+        if self.symmetric and self.width == 1:
+            peak = self._mean_magnitude(pieces)
+            return -peak, peak
+        low, high = self._extremes(pieces[0])
+        for piece in pieces[1:]:
+            lowest, highest = self._extremes(piece)
+            low, high = torch.minimum(low, lowest), torch.maximum(high, highest)
         if not self.symmetric:
             return low.clamp(max=0), high.clamp(min=0)
-        if self.width == 1:
-            peak = blocks.abs().mean(-1, keepdim=True, dtype=torch.float64)
-            peak = peak / present.mean(-1, keepdim=True)
-        else:
-            peak = torch.maximum(-low, high)
+        peak = torch.maximum(-low, high)
         return -peak, peak
+
+    def _extremes(self, piece: Tensor) -> tuple[Tensor, Tensor]:
+        blocks = self._blocks(piece.float())
+        return blocks.amin(-1, keepdim=True).double(), blocks.amax(-1, keepdim=True).double()
+
+    def _mean_magnitude(self, pieces: Sequence[Tensor]) -> Tensor:
+        """Per block; the padding of a row's last group does not count."""
+        total = count = torch.zeros(1, dtype=torch.float64, device=pieces[0].device)
+        for piece in pieces:
+            blocks = self._blocks(piece.float())
+            total = total + blocks.abs().sum(-1, keepdim=True, dtype=torch.float64)
+            count = count + self._present(piece).expand_as(blocks).sum(-1, keepdim=True)
+        return total / count
 
     def _parameters(self, low: Tensor, high: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
         """Scale (as stored) and zero point, float32, of the range shrunk to `ratio`."""
@@ -197,30 +220,33 @@ class UniformFormat(WeightFormat):
             return (steps >= 0).float()
         return steps.round().add_(zero_point).clamp_(0, 2**self.width - 1)
 
-    def _search(
-        self, blocks: Tensor, present: Tensor, bounds: tuple[Tensor, Tensor], search: RangeSearch
-    ) -> tuple[Tensor, Tensor]:
-        """Per block, the parameters of the ratio with the least Σ|w - ŵ|^p."""
+    def _best(self, pieces: Sequence[Tensor], search: RangeSearch) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of pieces that share them: of least Σ|w - ŵ|^p, block by block."""
+        bounds = self._ranges(pieces)
         best_scale, best_zero = self._parameters(*bounds, 1.0)
+        if search.steps == 1:
+            return best_scale, best_zero
         best_error = torch.full_like(bounds[0], math.inf)
         for ratio in search.ratios:
             scale, zero_point = self._parameters(*bounds, ratio)
-            # In steps of the scale, where no power can overflow or vanish.
-            steps = blocks / scale
-            error = self._codes(steps, zero_point).sub_(zero_point).sub_(steps).mul_(present)
-            total = error.abs_().pow_(search.power).sum(-1, keepdim=True, dtype=torch.float64)
-            total *= scale.double().pow(search.power)
+            total = self._error(pieces, scale, zero_point, search.power)
             better = total < best_error
             best_error = torch.where(better, total, best_error)
             best_scale = torch.where(better, scale, best_scale)
             best_zero = torch.where(better, zero_point, best_zero)
         return best_scale, best_zero
 
-
-def _matrix_shape(shape: Shape) -> tuple[int, int]:
-    if len(shape) < 2 or math.prod(shape) == 0:
-        raise FormatError(
-            f"a weight of shape {tuple(shape)} cannot be quantized: it needs two or more "
-            "dimensions, none of them empty"
-        )
-    return shape[0], math.prod(shape[1:])
+    def _error(
+        self, pieces: Sequence[Tensor], scale: Tensor, zero_point: Tensor, power: float
+    ) -> Tensor:
+        """Σ|w - ŵ|^power per block, float64."""
+        total = torch.zeros_like(scale, dtype=torch.float64)
+        for piece in pieces:
+            # In steps of the scale, where no power can overflow or vanish.
+            steps = self._blocks(piece.float()) / scale
+            error = self._codes(steps, zero_point).sub_(zero_point).sub_(steps)
+            if self.group_size is not None:
+                error.mul_(self._present(piece))
+            error = error.square_() if power == 2 else error.abs_().pow_(power)
+            total += error.sum(-1, keepdim=True, dtype=torch.float64)
+        return total.mul_(scale.double().pow(power))
