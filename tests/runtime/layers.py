@@ -43,11 +43,15 @@ def conv(inputs: int = 4, outputs: int = 6, kernel: int = 3, **geometry: object)
 
 
 def packed(
-    layer: nn.Module, weight: str, activation: str = "float", search: RangeSearch = MINMAX
+    layer: nn.Module,
+    weight: str,
+    activation: str = "float",
+    search: RangeSearch = MINMAX,
+    ranges: InputRange = RANGE,
 ) -> QuantLayer:
     """`layer` packed on its own; the float one is left alone."""
     module = nn.Sequential(layer)
-    packing = Packing(search, {"0": (RANGE,)})
+    packing = Packing(search, {"0": (ranges,)})
     quantize_module(module, Plan({"0": Choice(weight, activation)}), packing)
     found = module[0]
     assert isinstance(found, QuantLinear | QuantConv2d)

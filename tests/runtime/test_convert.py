@@ -19,7 +19,6 @@ from mezzotint.runtime import (
     dequantize_module,
     empty_layer,
     executions,
-    int8,
     packed_layers,
     quantize_module,
 )
@@ -240,14 +239,18 @@ class TestDequantize:
 
 
 class TestExecutions:
-    def test_each_packed_layer_tells_how_it_runs(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(int8, "_VNNI", True)
+    def test_each_packed_layer_tells_how_it_runs(self):
         module = quantize_module(model(), Plan({"conv": W4A8, "head.up": W4A8, "head.down": W4}))
         told = {e.layer: (e.choice, e.kernel, e.arithmetic, e.reason) for e in executions(module)}
         assert told == {
-            "conv": (W4A8, "reference", "float", "cpu-int8: computes Linear layers only"),
+            "conv": (W4A8, "cpu-int8", "int8", None),
             "head.up": (W4A8, "cpu-int8", "int8", None),
-            "head.down": (W4, "reference", "float", "cpu-int8: needs activations in int8/token"),
+            "head.down": (
+                W4,
+                "cpu-float",
+                "float",
+                "cpu-int8: needs activations in int8/token or uint8/tensor",
+            ),
         }
 
     def test_a_float_module_has_none(self):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -9,12 +10,12 @@ from mezzotint.runtime import (
     Kernel,
     QuantLayer,
     Request,
-    int8,
     kernels,
     register_kernel,
     registered_kernels,
     select_kernel,
 )
+from mezzotint.runtime.cpu import processor
 from tests.runtime.layers import linear, noise, packed
 
 
@@ -29,41 +30,56 @@ def request(
     return Request(operation, device, found, parse_activation_format(activation))
 
 
-@pytest.fixture
-def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8, "_VNNI", True)
-
-
-@pytest.mark.usefixtures("vnni")
 class TestSelection:
-    @pytest.mark.parametrize("weight", ["int2/channel", "uint3/tensor", "int8/channel"])
-    @pytest.mark.parametrize("activation", ["int8/token", "int4/token"])
-    def test_integer_linears_run_on_integer_units(self, weight: str, activation: str):
-        selection = select_kernel(request(weight, activation))
+    @pytest.mark.parametrize("operation", ["linear", "conv2d"])
+    @pytest.mark.parametrize(
+        "weight", ["int1/channel", "uint3/tensor", "int8/channel", "mixed/int2:3,int8:4"]
+    )
+    @pytest.mark.parametrize("activation", ["int8/token", "int4/token", "uint8/tensor"])
+    def test_integers_run_on_integer_units(
+        self, weight: str, activation: str, operation: Literal["linear", "conv2d"]
+    ):
+        selection = select_kernel(request(weight, activation, operation))
         assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-int8", "int8")
         assert selection.reason is None
 
     @pytest.mark.parametrize(
         ("asked", "why"),
         [
-            (request(operation="conv2d"), "computes Linear layers only"),
-            (request(device="cuda"), "runs on the CPU, not on cuda"),
-            (request(activation="float"), "needs activations in int8/token"),
-            (request(activation="uint8/token"), "needs activations in int8/token"),
-            (request(activation="int8/tensor"), "needs activations in int8/token"),
-            (request("int1/channel"), "needs uniform weights of 2 to 8 bits"),
+            (request(activation="float"), "needs activations in int8/token or uint8/tensor"),
+            (request(activation="uint8/token"), "needs activations in int8/token or uint8/tensor"),
+            (request("kmeans4/channel"), "needs uniform weights"),
             (request("int4/group32"), "needs one scale per output channel, not per group"),
+            (
+                replace(request("uint4/channel", operation="conv2d"), groups=2),
+                "needs symmetric weights of one width where channels are in groups",
+            ),
         ],
         ids=str,
     )
     def test_a_fallback_says_why(self, asked: Request, why: str):
         selection = select_kernel(asked)
-        assert (selection.kernel.name, selection.kernel.arithmetic) == ("reference", "float")
+        assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-float", "float")
         assert selection.reason == f"cpu-int8: {why}"
 
-    def test_a_processor_without_vnni_falls_back(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(int8, "_VNNI", False)
-        assert "no VNNI" in str(select_kernel(request()).reason)
+    def test_a_processor_without_onednn_falls_back(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(processor, "ONEDNN", False)
+        assert "needs the 8-bit products of oneDNN" in str(select_kernel(request()).reason)
+
+    @pytest.mark.parametrize(("vnni", "kernel"), [(True, "cpu-int8"), (False, "cpu-float")])
+    def test_wide_weights_of_grouped_channels_need_vnni(
+        self, vnni: bool, kernel: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(processor, "VNNI", vnni)
+        asked = replace(request("int8/channel", operation="conv2d"), groups=2)
+        assert select_kernel(asked).kernel.name == kernel
+
+    def test_kernels_of_other_devices_are_not_asked(self):
+        selection = select_kernel(request(device="elsewhere"))
+        assert (selection.kernel.name, selection.reason) == ("reference", None)
+
+    def test_where_gradients_must_pass_the_kernel_is_one_they_pass(self):
+        assert not select_kernel(request(), differentiable=True).kernel.opaque
 
 
 class _Doubling(Kernel):
@@ -95,7 +111,8 @@ class TestRegistry:
         kernel = register_kernel(_Doubling())
         assert registered_kernels()[0] is kernel
         assert select_kernel(request()).kernel is kernel
-        assert str(select_kernel(request(operation="conv2d")).reason).startswith(
+        asked = request(operation="conv2d", activation="float")
+        assert str(select_kernel(asked).reason).startswith(
             "doubling: doubles Linear layers only; cpu-int8: "
         )
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mezzotint.allocation import Limit
 from mezzotint.budget import Budget
-from mezzotint.errors import InfeasibleBudgetError
+from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import Layer
 from mezzotint.plan import Choice
 from mezzotint.runtime import module_bytes, stored_tensors
@@ -17,10 +17,18 @@ BYTES = "bytes"
 
 
 def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
-    """Stored bytes of one layer's `weight` under `choice`."""
+    """Stored bytes of one layer's `weight` under `choice`.
+
+    Raises:
+        FormatError: the weight format is for other shapes; the layer is named.
+    """
     if not choice.quantized:
         return weight.numel() * weight.element_size()
-    return sum(spec.nbytes for spec in stored_tensors(choice, layer.weight_shape).values())
+    try:
+        specs = stored_tensors(choice, layer.weight_shape)
+    except FormatError as cause:
+        raise FormatError(f"layer {layer.name}: {cause}") from cause
+    return sum(spec.nbytes for spec in specs.values())
 
 
 def floating_bytes(denoiser: nn.Module, layers: Sequence[Layer]) -> int:

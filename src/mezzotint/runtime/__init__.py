@@ -1,6 +1,6 @@
 """Packed layers and the kernels that compute them. Knows formats and plans."""
 
-from mezzotint.runtime import int8, reference
+from mezzotint.runtime import cpu, gpu, reference
 from mezzotint.runtime.convert import (
     Execution,
     check_plan,
@@ -32,7 +32,7 @@ from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structure import ConstantTokens, SplitLayer, part_inputs, stored_tensors
 
 #: Modules that register a kernel when imported.
-BUILT_IN_KERNELS = (int8, reference)
+BUILT_IN_KERNELS = (cpu, gpu, reference)
 
 __all__ = [
     "BUILT_IN_KERNELS",

@@ -24,6 +24,7 @@ class Request:
     device: str
     weight: WeightFormat
     activation: ActivationFormat | None
+    groups: int = 1
 
 
 class Kernel(ABC):
@@ -33,6 +34,10 @@ class Kernel(ABC):
     name: str
     #: What the products are computed in; `float` means operands are dequantized first.
     arithmetic: Literal["float", "int8"]
+    #: The only device it knows; None for all.
+    device: str | None = None
+    #: Whether compilers cannot trace it and gradients not pass through it.
+    opaque: bool = False
 
     @abstractmethod
     def refuse(self, request: Request) -> str | None:
@@ -45,7 +50,7 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class Selection:
-    """The kernel chosen for a layer, and why every preferred one refused."""
+    """The kernel chosen for a layer, and why every preferred one of its device refused."""
 
     kernel: Kernel
     refusals: tuple[tuple[str, str], ...] = ()
@@ -73,14 +78,18 @@ def registered_kernels() -> tuple[Kernel, ...]:
     return tuple(_KERNELS)
 
 
-def select_kernel(request: Request) -> Selection:
-    """The first registered kernel that accepts the request.
+def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:
+    """The first registered kernel that accepts the request; on demand one that gradients pass.
 
     The reference kernel accepts everything, so there always is one.
     """
     refusals: list[tuple[str, str]] = []
     for kernel in _KERNELS:
+        if kernel.device not in (None, request.device):
+            continue
         why = kernel.refuse(request)
+        if differentiable and kernel.opaque:
+            why = "has no gradient"
         if why is None:
             return Selection(kernel, tuple(refusals))
         refusals.append((kernel.name, why))

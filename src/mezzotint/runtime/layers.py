@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,20 @@ from mezzotint.formats import (
 )
 from mezzotint.plan import Choice
 from mezzotint.runtime.kernels import Operation, Request, Selection, select_kernel
+from mezzotint.runtime.opaque import handle_of, packed_layer, runs_opaque
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 
 #: The dimensions of an input that share one dynamic scale; the first holds features or channels.
 TOKEN_DIMS: dict[Operation, tuple[int, ...]] = {"linear": (-1,), "conv2d": (-3, -2, -1)}
+
+_CODES = "weight_codes"
+
+
+class Kept(Protocol):
+    """Codes in a kernel's own layout."""
+
+    def codes(self) -> Tensor:
+        """As they are stored."""
 
 
 def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
@@ -54,10 +64,36 @@ class QuantLayer(PackedLayer):
         self.activation_format: ActivationFormat | None = choice.activation_format
         for name, spec in part_tensors(choice, weight_shape).items():
             self.register_buffer(name, torch.zeros(spec.shape, dtype=spec.dtype))
-        self._selections: dict[str, Selection] = {}
+        self._selections: dict[tuple[str, bool], Selection] = {}
+        self._kept: Kept | None = None
+        self._handle = handle_of(self)
+
+    @property
+    def kept(self) -> Kept | None:
+        """What stands in for the codes at present."""
+        if self._kept is not None and not self.get_buffer(_CODES).is_meta:
+            # Somebody put other codes in their place.
+            self._kept = None
+        return self._kept
+
+    def keep(self, kept: Kept) -> None:
+        """Hold the codes as a kernel wants them, instead of as they are stored.
+
+        Whoever asks for the stored tensors gets them as before.
+        """
+        self._kept = kept
+        self._buffers[_CODES] = torch.empty_like(self.get_buffer(_CODES), device="meta")
+
+    def release(self) -> None:
+        """Hold the codes as they are stored."""
+        kept = self.kept
+        if kept is not None:
+            self._buffers[_CODES] = kept.codes()
+            self._kept = None
 
     def weight_tensors(self) -> dict[str, Tensor]:
         """The packed weight, under the names of the format's layout."""
+        self.release()
         layout = self.weight_format.layout(self.weight_shape)
         return {name: self.get_buffer(f"weight_{name}") for name in layout}
 
@@ -98,16 +134,54 @@ class QuantLayer(PackedLayer):
 
     @property
     def selection(self) -> Selection:
-        """The kernel that serves this layer on its present device; chosen once per device."""
-        device = self.get_buffer(next(iter(self._buffers))).device.type
-        if device not in self._selections:
-            request = Request(self.operation, device, self.weight_format, self.activation_format)
-            self._selections[device] = select_kernel(request)
-        return self._selections[device]
+        """The kernel that serves this layer on its present device."""
+        device = "cpu" if self.kept else self.get_buffer(next(iter(self._buffers))).device.type
+        return self.selection_on(device)
+
+    def selection_on(self, device: str, *, differentiable: bool = False) -> Selection:
+        """The kernel that serves this layer on a device; chosen once for each."""
+        key = device, differentiable
+        if key not in self._selections:
+            request = Request(
+                self.operation, device, self.weight_format, self.activation_format, self.groups
+            )
+            self._selections[key] = select_kernel(request, differentiable=differentiable)
+        return self._selections[key]
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return self.selection.kernel.run(self, x)
+        device = x.device.type
+        if torch.compiler.is_compiling() and runs_opaque(self._handle, device):
+            result: Tensor = packed_layer(x, self._handle)
+            return result
+        selection = self.selection_on(device)
+        if selection.kernel.opaque and x.requires_grad and torch.is_grad_enabled():
+            selection = self.selection_on(device, differentiable=True)
+        return selection.kernel.run(self, x)
+
+    @property
+    @abstractmethod
+    def memory_format(self) -> torch.memory_format:
+        """How outputs are laid out under compilers."""
+
+    @abstractmethod
+    def empty_output(self, x: Tensor) -> Tensor:
+        """A tensor of the output's shape, dtype and layout, without values."""
+
+    @property
+    def groups(self) -> int:
+        """Of channels that are convolved apart."""
+        return 1
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of features or channels, from the end."""
+        return TOKEN_DIMS[self.operation][0]
+
+    def shaped_bias(self, dtype: torch.dtype) -> Tensor:
+        """The bias, which there must be, as it is added to outputs."""
+        assert self.bias is not None
+        return self.bias.to(dtype).view(-1, *(1,) * (-self.channel_dim - 1))
 
     @abstractmethod
     def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -118,7 +192,24 @@ class QuantLayer(PackedLayer):
         """A stock layer of this geometry that holds `weight`, of however many input channels."""
 
     def __getstate__(self) -> dict[str, Any]:
+        self.release()
         return self.__dict__ | {"_selections": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._handle = handle_of(self)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.release()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.release()
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.release()
+        super()._load_from_state_dict(*args, **kwargs)
 
 
 class QuantLinear(QuantLayer):
@@ -145,6 +236,15 @@ class QuantLinear(QuantLayer):
         shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:
             return cls(shape, choice, bias)
+
+    @property
+    @override
+    def memory_format(self) -> torch.memory_format:
+        return torch.contiguous_format
+
+    @override
+    def empty_output(self, x: Tensor) -> Tensor:
+        return x.new_empty(*x.shape[:-1], self.out_features)
 
     @override
     def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -191,6 +291,36 @@ class QuantConv2d(QuantLayer):
     def out_channels(self) -> int:
         """Channels of the output."""
         return self.weight_shape[0]
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output for an input of that size."""
+        if self.geometry["padding"] == "same":
+            return height, width
+        padding = (0, 0) if self.geometry["padding"] == "valid" else self.geometry["padding"]
+        parts = zip(
+            (height, width), padding, self.geometry["dilation"], self.weight_shape[2:],
+            self.geometry["stride"], strict=True,
+        )  # fmt: skip
+        high, wide = (
+            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            for size, pad, dilation, kernel, stride in parts
+        )
+        return high, wide
+
+    @property
+    @override
+    def groups(self) -> int:
+        return int(self.geometry["groups"])
+
+    @property
+    @override
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last
+
+    @override
+    def empty_output(self, x: Tensor) -> Tensor:
+        shape = *x.shape[:-3], self.out_channels, *self.output_size(x.shape[-2], x.shape[-1])
+        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
     @override
     def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,123 @@
+"""Inputs as unsigned 8-bit codes, in one pass over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mezzotint.formats import ActivationFormat, from_bits
+from mezzotint.runtime.cpu import native
+from mezzotint.runtime.cpu.native import Grid
+from mezzotint.runtime.layers import QuantLayer
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A quantized input: x ≈ scale · (codes - zero_point).
+
+    Attributes:
+        codes: uint8 [rows, features], or [n, c, h, w] in channels_last.
+        zero_point: the same for all.
+        scale: float32, per row or image; NaN where the input holds NaN.
+        sums: float32 Σ (codes - zero_point), per row or pixel [n, h, w].
+    """
+
+    codes: Tensor
+    zero_point: int
+    scale: Tensor
+    sums: Tensor
+
+    @property
+    def common_scale(self) -> float | None:
+        """The scale where all have the same, and it is a number."""
+        lowest, highest = torch.aminmax(self.scale)
+        return float(lowest) if bool(lowest == highest) else None
+
+
+def has_codes(activation: ActivationFormat | None) -> bool:
+    """Whether all inputs of a call share a zero point, as oneDNN wants it."""
+    return activation is not None and (activation.static or activation.symmetric)
+
+
+def encode_rows(layer: QuantLayer, rows: Tensor) -> Codes:
+    """Codes of [rows, features]."""
+    grid, static = _grid(layer)
+    if native.available(rows):
+        rows = rows if rows.stride(1) == 1 else rows.contiguous()
+        given = None if static is None else static.expand(len(rows))
+        codes, sums, scale = native.quantize(rows, given, grid)
+    else:
+        if static is None:
+            static = _activation(layer).dynamic_parameters(rows, (1,))[0].view(-1)
+        scale = static.expand(len(rows))
+        codes, sums = _quantize(rows, scale, grid)
+    return Codes(codes, grid.zero + grid.shift, _marked(scale, sums), sums)
+
+
+def encode_images(layer: QuantLayer, x: Tensor) -> Codes:
+    """Codes of [n, c, h, w]."""
+    grid, static = _grid(layer)
+    count, channels, height, width = x.shape
+    if static is None:
+        static = _activation(layer).parameters(*(_peaks(x),) * 2)[0]
+    scale = static.expand(count)
+    if native.available(x) and x.is_contiguous():
+        codes, sums = _from_planes(x, scale, grid)
+    else:
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        each = scale.repeat_interleave(height * width)
+        if native.available(x):
+            found, total, _ = native.quantize(rows, each, grid)
+        else:
+            found, total = _quantize(rows, each, grid)
+        codes = found.view(count, height, width, channels).permute(0, 3, 1, 2)
+        sums = total.view(count, height, width)
+    return Codes(codes, grid.zero + grid.shift, _marked(scale, sums.sum((1, 2))), sums)
+
+
+def _from_planes(x: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Codes in channels_last and their sums per pixel, of images with channels apart."""
+    count, channels, height, width = x.shape
+    codes = torch.empty(count, height * width, channels, dtype=torch.uint8)
+    sums = torch.empty(count, height, width)
+    for image, one, place, total in zip(x, scale.tolist(), codes, sums, strict=True):
+        native.quantize_image(image, one, grid, place, total)
+    return codes.view(count, height, width, channels).permute(0, 3, 1, 2), sums
+
+
+def _peaks(x: Tensor) -> Tensor:
+    """The largest magnitude of each image; NaN where it holds one."""
+    if not native.available(x):
+        return x.abs().amax((1, 2, 3)).float()
+    rows = x.flatten(2).flatten(0, 1) if x.is_contiguous() else x.permute(0, 2, 3, 1).flatten(0, 2)
+    return native.peaks(rows.contiguous()).view(len(x), -1).amax(1)
+
+
+def _grid(layer: QuantLayer) -> tuple[Grid, Tensor | None]:
+    """What the layer's inputs are rounded to, and the static scale, float32 [1]."""
+    activation = _activation(layer)
+    low, high = activation.limits
+    zero, scale = 0, None
+    if activation.static:
+        zero = int(layer.get_buffer("input_zero_point"))
+        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
+    return Grid(zero, low, high, shift=-low), scale
+
+
+def _activation(layer: QuantLayer) -> ActivationFormat:
+    assert layer.activation_format is not None
+    return layer.activation_format
+
+
+def _quantize(rows: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """What `native.quantize` does with given scales."""
+    steps = (rows.float() / scale.view(-1, 1)).round_().add_(grid.zero).clamp_(grid.low, grid.high)
+    sums = steps.sub(grid.zero).sum(1, dtype=torch.float64).float()
+    return steps.nan_to_num_(nan=grid.low).add_(grid.shift).to(torch.uint8), sums
+
+
+def _marked(scale: Tensor, sums: Tensor) -> Tensor:
+    """NaN has no code; the scale carries it to the output."""
+    return torch.where(sums.isnan(), sums, scale)

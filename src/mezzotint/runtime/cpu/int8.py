@@ -1,0 +1,183 @@
+"""Linear layers and convolutions on the processor's 8-bit integer units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from mezzotint.formats import ActivationFormat, MixedFormat, UniformFormat, WeightFormat, pack
+from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, has_codes
+from mezzotint.runtime.cpu.products import Geometry, Weights, multiply, prepare, window_sums
+from mezzotint.runtime.cpu.weights import integers, tiles
+from mezzotint.runtime.kernels import Kernel, Request, register_kernel
+from mezzotint.runtime.layers import QuantConv2d, QuantLayer
+
+
+class Int8Kernel(Kernel):
+    """y = s_x · s_w · (Σ q_x q_w - z_w Σ q_x) + b, sums in 32 bits, exact.
+
+    Inputs are quantized in one pass. Weights of 8 bits are turned into oneDNN's layout once, which
+    then replaces the codes as they were stored: no bytes are added. Narrower ones, and those of
+    processors without VNNI, are unpacked tile by tile at every call.
+    """
+
+    name = "cpu-int8"
+    arithmetic: Literal["int8"] = "int8"
+    device = "cpu"
+    opaque = True
+
+    @override
+    def refuse(self, request: Request) -> str | None:
+        if not processor.ONEDNN:
+            return "needs the 8-bit products of oneDNN, which torch has on x86"
+        if not has_codes(request.activation):
+            return "needs activations in int8/token or uint8/tensor"
+        for weight in _uniforms(request.weight):
+            if weight is None:
+                return "needs uniform weights"
+            if weight.granularity == "group":
+                return "needs one scale per output channel, not per group"
+        if request.groups > 1:
+            return _refuse_groups(request)
+        return None
+
+    @override
+    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        if not x.numel():
+            return layer.apply_float(x, layer.dequantized_weight(x.dtype))
+        if not isinstance(layer, QuantConv2d):
+            return _linear(layer, x)
+        return _conv2d(layer, x) if x.ndim == 4 else _conv2d(layer, x.unsqueeze(0)).squeeze(0)
+
+
+def _refuse_groups(request: Request) -> str | None:
+    """Channels in groups stay together: no segments, sums of windows, or rows in halves."""
+    weight, activation = request.weight, request.activation
+    if not isinstance(weight, UniformFormat) or not weight.symmetric:
+        return "needs symmetric weights of one width where channels are in groups"
+    if activation is not None and _overflows(activation, weight.width):
+        return "needs VNNI, or narrower weights, where channels are in groups"
+    return None
+
+
+def _uniforms(weight: WeightFormat) -> Sequence[UniformFormat | None]:
+    if isinstance(weight, MixedFormat):
+        return weight.formats
+    return (weight if isinstance(weight, UniformFormat) else None,)
+
+
+@dataclass(frozen=True)
+class KeptWeights:
+    """8-bit codes in oneDNN's layout, from which the stored ones can be had again."""
+
+    weights: Weights
+
+    def codes(self) -> Tensor:
+        """As they are stored."""
+        return pack(self.weights.integers().view(torch.uint8) ^ 0x80, 8)
+
+
+def _linear(layer: QuantLayer, x: Tensor) -> Tensor:
+    codes = encode_rows(layer, x.reshape(-1, x.shape[-1]))
+    sums = codes.sums
+    return _assembled(layer, codes, codes.scale, sums, x.dtype).view(*x.shape[:-1], -1)
+
+
+def _conv2d(layer: QuantConv2d, x: Tensor) -> Tensor:
+    codes = encode_images(layer, x)
+    height, width = layer.output_size(x.shape[2], x.shape[3])
+    sums = torch.zeros(len(x), height, width)
+    if not all(one.symmetric for one in _uniforms(layer.weight_format) if one is not None):
+        sums = window_sums(codes.sums, _geometry(layer), layer.weight_shape[1:])
+    scale = codes.scale.repeat_interleave(height * width)
+    y = _assembled(layer, codes, scale, sums.view(-1), x.dtype)
+    return y.view(len(x), height, width, layer.out_channels).permute(0, 3, 1, 2)
+
+
+def _geometry(layer: QuantConv2d) -> Geometry:
+    kernel = layer.weight_shape[2:]
+    return Geometry.of(layer.geometry, (kernel[0], kernel[1]))
+
+
+def _assembled(
+    layer: QuantLayer, codes: Codes, scale: Tensor, sums: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The output as [rows, outputs]; `scale` and `sums` are per row."""
+    static = layer.activation_format is not None and layer.activation_format.static
+    # Dynamic scales take one way for one row and for many, so that a batch rounds as its parts.
+    common = codes.common_scale if static else None
+    outputs = layer.weight_shape[0]
+    bias = torch.zeros(outputs) if layer.bias is None else layer.bias.detach().float()
+    order = None if layer.kept else layer.weight_format.order(layer.weight_tensors())
+    if order is not None:
+        bias = torch.empty_like(bias).index_copy_(0, order, bias)
+    out: Tensor | None = None
+    for start, weight in _weights(layer):
+        part = bias[start : start + weight.rows]
+        if weight.rows == outputs and weight.shift is None and common is not None:
+            return _rows(multiply(codes, weight, common, part)).to(dtype)
+        if out is None:
+            out = torch.empty(len(scale), outputs, dtype=dtype)
+        product = _rows(multiply(codes, weight))
+        shift = torch.zeros(weight.rows) if weight.shift is None else weight.shift
+        _rescale(product, scale, sums, (shift, part), out[:, start : start + weight.rows])
+    assert out is not None
+    return out if order is None else out.index_select(1, order)
+
+
+def _rows(y: Tensor) -> Tensor:
+    """[rows, outputs], of images in channels_last as well."""
+    return y if y.ndim == 2 else y.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _rescale(
+    product: Tensor, scale: Tensor, sums: Tensor, columns: tuple[Tensor, Tensor], out: Tensor
+) -> None:
+    if native.available(out):
+        shift, bias = (column.contiguous() for column in columns)
+        native.rescale(product.contiguous(), scale.contiguous(), sums, (shift, bias), out)
+        return
+    shift, bias = columns
+    out.copy_((product - sums.view(-1, 1) * shift) * scale.view(-1, 1) + bias)
+
+
+def _weights(layer: QuantLayer) -> Iterator[tuple[int, Weights]]:
+    """The layer's stored rows from each start on, ready to multiply."""
+    kept = layer.kept
+    if isinstance(kept, KeptWeights):
+        yield 0, kept.weights
+        return
+    geometry = _geometry(layer) if isinstance(layer, QuantConv2d) else None
+    kernel = layer.weight_shape[1:] if geometry else ()
+    activation, replaceable = layer.activation_format, _replaceable(layer)
+    assert activation is not None
+    for tile in tiles(layer, itemsize=1, whole=replaceable or layer.groups > 1):
+        spec = tile.segment.format
+        assert isinstance(spec, UniformFormat)
+        weights = prepare(
+            integers(tile), _overflows(activation, spec.width), geometry, kernel
+        )  # fmt: skip
+        if replaceable:
+            layer.keep(KeptWeights(weights))
+        yield tile.start, weights
+
+
+def _replaceable(layer: QuantLayer) -> bool:
+    """Whether oneDNN's layout takes no more bytes than the codes as they are stored."""
+    spec, activation = layer.weight_format, layer.activation_format
+    assert activation is not None
+    return isinstance(spec, UniformFormat) and spec.width == 8 and not _overflows(activation, 8)
+
+
+def _overflows(activation: ActivationFormat, weight_bits: int) -> bool:
+    """Whether this processor would add two products in fewer bits than they need."""
+    return not processor.VNNI and not processor.pairs_fit(weight_bits, activation.width)
+
+
+register_kernel(Int8Kernel())

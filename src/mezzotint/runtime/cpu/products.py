@@ -1,0 +1,136 @@
+"""Exact 8-bit products by oneDNN, as torch exposes it: u8 codes by s8 weights, sums in 32 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mezzotint.runtime.cpu.inputs import Codes
+from mezzotint.runtime.cpu.weights import Integers
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution moves over its input."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    #: Further padding at the left, right, top and bottom, which oneDNN does not know of.
+    uneven: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @classmethod
+    def of(cls, geometry: Mapping[str, Any], kernel: tuple[int, int]) -> Self:
+        """From the attributes of a Conv2d and the size of its kernel."""
+        stride, dilation = tuple(geometry["stride"]), tuple(geometry["dilation"])
+        padding, uneven = geometry["padding"], (0, 0, 0, 0)
+        if padding == "valid":
+            padding = (0, 0)
+        elif padding == "same":
+            (top, bottom), (left, right) = (
+                (step * (size - 1) // 2, -(-step * (size - 1) // 2))
+                for step, size in zip(dilation, kernel, strict=True)
+            )
+            padding, uneven = (0, 0), (left, right, top, bottom)
+        return cls(stride, tuple(padding), dilation, int(geometry["groups"]), uneven)
+
+    def padded(self, x: Tensor, value: float) -> Tensor:
+        """`x` with the uneven padding."""
+        return pad(x, self.uneven, value=value) if any(self.uneven) else x
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Rows of a weight in oneDNN's own layout.
+
+    Attributes:
+        packed: an opaque tensor.
+        scale: float32 [rows].
+        shift: scale · shift, float32 [rows]; None where it is zero.
+        rows: how many outputs.
+        halves: the rows stand there twice, as 2·h and l with codes = 2·h + l.
+        geometry: of a convolution.
+    """
+
+    packed: Tensor
+    scale: Tensor
+    shift: Tensor | None
+    rows: int
+    halves: bool
+    geometry: Geometry | None
+
+    def integers(self) -> Tensor:
+        """The codes as they were given, int8 [rows, columns] (where not in halves)."""
+        dense = self.packed.to_dense()
+        return dense.t().contiguous() if self.geometry is None else dense.flatten(1)
+
+
+def prepare(
+    weight: Integers, halves: bool, geometry: Geometry | None = None, kernel: tuple[int, ...] = ()
+) -> Weights:
+    """Weights for `multiply`; `kernel` is [channels, height, width] of a convolution's.
+
+    In halves no two neighbouring products overflow 16 bits: for processors that add them there.
+    """
+    rows, scale = len(weight.codes), weight.scale
+    shift = None if weight.shift is None else scale * weight.shift
+    codes = weight.codes
+    if halves:
+        codes = torch.cat([codes >> 1, codes & 1])
+        scale = torch.cat([2 * scale, scale])
+    if geometry is None:
+        packed = torch.ops.onednn.qlinear_prepack(codes, None)
+    else:
+        packed = torch.ops.onednn.qconv_prepack(
+            codes.view(-1, *kernel), scale, 1.0, 0, geometry.stride, geometry.padding,
+            geometry.dilation, geometry.groups, None,
+        )  # fmt: skip
+    return Weights(packed, scale, shift, rows, halves, geometry)
+
+
+def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+    """The product Σ (x - zero_point) · w, times `scale`, plus bias: float32 [rows, outputs].
+
+    Without the weight's shift. Of a convolution [n, outputs, h, w] in channels_last.
+    """
+    both = bias
+    if weight.halves and bias is not None:
+        both = pad(bias, (0, weight.rows))
+    y = _onednn(x, weight, scale, both)
+    if not weight.halves:
+        return y
+    return y.narrow(1, 0, weight.rows).add_(y.narrow(1, weight.rows, weight.rows))
+
+
+def _onednn(x: Codes, weight: Weights, scale: float, bias: Tensor | None) -> Tensor:
+    zero_points = torch.zeros(len(weight.scale), dtype=torch.int32)
+    geometry = weight.geometry
+    result: Tensor
+    if geometry is None:
+        result = torch.ops.onednn.qlinear_pointwise(
+            x.codes, scale, x.zero_point, weight.packed, weight.scale, zero_points, bias,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return result
+    result = torch.ops.onednn.qconv_pointwise(
+        geometry.padded(x.codes, x.zero_point), scale, x.zero_point, weight.packed, weight.scale,
+        zero_points, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups,
+        1.0, 0, torch.float32, "none", [], "",
+    )  # fmt: skip
+    return result.contiguous(memory_format=torch.channels_last)
+
+
+def window_sums(sums: Tensor, geometry: Geometry, kernel: tuple[int, ...]) -> Tensor:
+    """What each output pixel's window holds of `sums` [n, h, w]: float32 [n, oh, ow]."""
+    ones = torch.ones(1, 1, *kernel[1:])
+    known = geometry.padded(sums.nan_to_num(nan=0.0).unsqueeze(1), 0)
+    found = torch.nn.functional.conv2d(
+        known, ones, None, geometry.stride, geometry.padding, geometry.dilation
+    )
+    return found.squeeze(1)

@@ -1,0 +1,135 @@
+"""Packed weights, a few rows at a time: as integers for the 8-bit units, or as floating values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mezzotint.formats import CodebookFormat, Segment, UniformFormat, from_bits
+from mezzotint.runtime.cpu import native
+from mezzotint.runtime.layers import QuantLayer
+
+#: What is unpacked at a time should stay in the cache of a core until it is used.
+TILE_BYTES = 1 << 22
+
+_BY_ROWS = (UniformFormat, CodebookFormat)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some of a layer's stored rows.
+
+    Attributes:
+        start: the first, counted over all segments.
+        segment: what they are part of.
+        first: the first, counted within the segment.
+        rows: how many.
+    """
+
+    start: int
+    segment: Segment
+    first: int
+    rows: int
+
+    @property
+    def stop(self) -> int:
+        """The row after the last, over all segments."""
+        return self.start + self.rows
+
+    @property
+    def columns(self) -> int:
+        """Weights per row."""
+        return math.prod(self.segment.shape[1:])
+
+    def part(self, name: str) -> Tensor:
+        """The tile's rows of a stored tensor that has one row for each output, or one for all."""
+        tensor = self.segment.tensors[name]
+        return tensor if len(tensor) == 1 else tensor[self.first : self.first + self.rows]
+
+
+def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Tile]:
+    """Every stored row of the layer's weight, in tiles of about `TILE_BYTES` when unpacked.
+
+    With `whole`, a tile is a segment.
+    """
+    start = 0
+    for segment in layer.weight_format.segments(layer.weight_tensors(), layer.weight_shape):
+        rows = segment.shape[0]
+        step = max(16, TILE_BYTES // (math.prod(segment.shape[1:]) * itemsize))
+        # Only of formats known here can some rows be read alone.
+        step = rows if whole or not isinstance(segment.format, _BY_ROWS) else step
+        for first in range(0, rows, step):
+            yield Tile(start + first, segment, first, min(step, rows - first))
+        start += rows
+
+
+@dataclass(frozen=True)
+class Integers:
+    """w = scale · (codes - shift).
+
+    Attributes:
+        codes: int8 [rows, columns].
+        scale: float32 [rows].
+        shift: float32 [rows]; None where it is zero.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    shift: Tensor | None
+
+
+def integers(tile: Tile) -> Integers:
+    """A tile of a uniform format with one scale per row or tensor."""
+    spec = tile.segment.format
+    assert isinstance(spec, UniformFormat)
+    codes = torch.empty(tile.rows, tile.columns, dtype=torch.int8)
+    packed = tile.part("codes").contiguous()
+    if native.available():
+        native.unpack(packed, spec.width, tile.columns, codes)
+    else:
+        unsigned = spec.codes({"codes": packed}, (tile.rows, tile.columns))
+        if spec.width == 1:
+            codes.copy_(unsigned).mul_(2).sub_(1)
+        else:
+            # In two's complement the wrap is exact.
+            codes.copy_((unsigned - 2 ** (spec.width - 1)).view(torch.int8))
+    scale = from_bits(tile.part("scale"), spec.scale_dtype).view(-1).expand(tile.rows)
+    # At one bit the codes ±1 count in halves of the scale.
+    step = 2 if spec.width == 1 else 1
+    shift = None
+    if not spec.symmetric:
+        half = 0.5 if spec.width == 1 else 2 ** (spec.width - 1)
+        shift = (tile.part("zero_point").view(-1).float() - half).mul_(step).expand(tile.rows)
+    return Integers(codes, scale / step, shift)
+
+
+def floats(tile: Tile, dtype: torch.dtype) -> Tensor:
+    """A tile as floating values [rows, columns]."""
+    spec = tile.segment.format
+    if not isinstance(spec, _BY_ROWS):
+        return spec.decode(tile.segment.tensors, tile.segment.shape).flatten(1).to(dtype)
+    out = torch.empty(tile.rows, tile.columns, dtype=dtype)
+    parts = {name: tile.part(name).contiguous() for name in tile.segment.tensors}
+    if not native.available(out):
+        return out.copy_(spec.decode(parts, (tile.rows, tile.columns)))
+    if isinstance(spec, UniformFormat):
+        native.dequantize(parts["codes"], spec.width, _affine(tile, spec), out)
+    else:
+        native.look_up(parts["codes"], spec.width, spec.levels(parts), out)
+    return out
+
+
+def _affine(tile: Tile, spec: UniformFormat) -> tuple[Tensor, Tensor, int]:
+    """Scale and zero point, float32 [rows, groups], and the size of a group."""
+    scale = from_bits(tile.part("scale"), spec.scale_dtype)
+    if spec.symmetric:
+        zero = torch.full_like(scale, spec.offset)
+    else:
+        zero = tile.part("zero_point").float()
+    size = min(spec.group_size or tile.columns, tile.columns)
+    shape = (tile.rows, scale.shape[1])
+    return scale.expand(shape).contiguous(), zero.expand(shape).contiguous(), size

@@ -1,0 +1,288 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mezzotint.formats import ActivationFormat, UniformFormat, from_bits
+from mezzotint.runtime import TOKEN_DIMS, InputRange, QuantConv2d, QuantLayer
+from mezzotint.runtime.cpu import native, processor, weights
+from mezzotint.runtime.cpu.int8 import Int8Kernel
+from tests.runtime.layers import conv, linear, noise, packed
+
+WEIGHTS = tuple(
+    f"{kind}{width}/{granularity}"
+    for kind in ("int", "uint")
+    for width in range(1, 9)
+    for granularity in ("tensor", "channel")
+)
+EVERY_WEIGHT = pytest.mark.parametrize("weight", WEIGHTS)
+
+
+def assert_exact(layer: QuantLayer, x: Tensor) -> None:
+    """The kernel's output against sums of exact integers, scaled in float64."""
+    fmt, activation = layer.weight_format, layer.activation_format
+    assert isinstance(fmt, UniformFormat)
+    assert isinstance(activation, ActivationFormat)
+    if activation.static:
+        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
+        zero = layer.get_buffer("input_zero_point").float()
+    else:
+        scale, zero = activation.dynamic_parameters(x, TOKEN_DIMS[layer.operation])
+    inputs = (activation.quantize(x, scale, zero) - zero).double()
+    tensors = layer.weight_tensors()
+    # In halves, so that the zero point of one-bit weights is a whole number too.
+    middle = 2.0**fmt.width if fmt.width > 1 else 1.0
+    twice = fmt.offset * 2 if fmt.symmetric else 2 * tensors["zero_point"].double().view(-1, 1)
+    stored = 2 * fmt.codes(tensors, layer.weight_shape).double() - middle
+    shift = torch.as_tensor(twice - middle)
+    # Whole numbers below 2^53: float64 adds them exactly.
+    sums = product(layer, inputs, (stored - shift).view(layer.weight_shape))
+    sizes = (stored.abs() + shift.abs()).view(layer.weight_shape)
+    magnitudes = product(layer, inputs.abs(), sizes)
+    shape = (-1, *(1,) * (-layer.channel_dim - 1))
+    step = scale.double() * from_bits(tensors["scale"], fmt.scale_dtype).double().view(shape) / 2
+    bias = torch.zeros(1) if layer.bias is None else layer.bias.double().view(shape)
+    output = Int8Kernel().run(layer, x)
+    assert output.dtype == x.dtype
+    assert output.shape == sums.shape
+    distance = (output.double() - (sums * step + bias)).abs()
+    # Only the few float32 operations after the sums may round.
+    bound = 4 * torch.finfo(torch.float32).eps * (magnitudes * step + bias.abs())
+    assert bool((distance <= bound).all())
+
+
+def product(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
+    if isinstance(layer, QuantConv2d):
+        return functional.conv2d(x, weight, None, **layer.geometry)
+    return functional.linear(x, weight)
+
+
+@EVERY_WEIGHT
+@settings(max_examples=20)
+@given(
+    inputs=st.integers(1, 70),
+    outputs=st.integers(1, 20),
+    leading=st.lists(st.integers(0, 4), max_size=3),
+    width=st.integers(2, 8),
+    seed=st.integers(0, 99),
+)
+def test_sums_are_exact_for_any_shape(
+    weight: str, inputs: int, outputs: int, leading: list[int], width: int, seed: int
+):
+    layer = packed(linear(inputs, outputs), weight, f"int{width}/token")
+    assert_exact(layer, noise(*leading, inputs, seed=seed))
+
+
+@EVERY_WEIGHT
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["all-positive", "all-negative"])
+def test_sums_are_exact_with_the_zero_point_at_either_end(weight: str, sign: float):
+    layer = linear(131, 9)
+    layer.weight.data = sign * layer.weight.data.abs()
+    assert_exact(packed(layer, weight, "int8/token"), noise(5, 131))
+    assert_exact(packed(layer, weight, "int8/token"), noise(5, 131).abs())
+
+
+@EVERY_WEIGHT
+@pytest.mark.parametrize("inputs", [64, 4096])
+def test_the_largest_products_do_not_saturate(weight: str, inputs: int):
+    layer = nn.Linear(inputs, 8, bias=False)
+    layer.weight.data.fill_(-1.0)
+    layer.weight.data[::2] = 1.0
+    x = torch.ones(4, inputs)
+    x[1::2] = -1.0
+    assert_exact(packed(layer, weight, "int8/token"), x)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16, 17, 33])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 3), (8, 8), (65, 31), (768, 5)])
+def test_sums_are_exact_around_block_sizes(rows: int, inputs: int, outputs: int):
+    for weight in ("int4/channel", "uint8/channel"):
+        layer = packed(linear(inputs, outputs), weight, "int8/token")
+        assert_exact(layer, noise(rows, inputs))
+
+
+def test_a_single_token_may_have_any_stride():
+    # The stride of a dimension of size 1 is arbitrary, and torch's product trusts it.
+    layer = packed(linear(), "int4/channel", "int8/token")
+    assert_exact(layer, noise(19).as_strided((1, 19), (0, 1)))
+    assert_exact(layer, noise(2, 19)[:, None].transpose(0, 1)[:, :1])
+
+
+def test_a_dead_channel_gives_the_bias_alone():
+    layer = linear(40, 6)
+    layer.weight.data[3] = 0.0
+    output = packed(layer, "uint4/channel", "int8/token")(noise(5, 40))
+    assert torch.equal(output[:, 3], layer.bias[3].expand(5))
+
+
+def test_strided_inputs_are_read_in_order():
+    layer = packed(linear(), "int4/channel", "int8/token")
+    x = noise(19, 6).t()
+    kernel = Int8Kernel()
+    assert torch.equal(kernel.run(layer, x), kernel.run(layer, x.contiguous()))
+    x = noise(6, 38)[:, ::2]
+    assert torch.equal(kernel.run(layer, x), kernel.run(layer, x.contiguous()))
+
+
+def test_a_token_is_the_same_alone_and_in_a_batch():
+    layer = packed(linear(), "int4/channel", "int8/token")
+    x = noise(6, 19)
+    kernel = Int8Kernel()
+    assert torch.equal(kernel.run(layer, x)[2:3], kernel.run(layer, x[2:3]))
+
+
+CONVOLUTIONS = {
+    "plain": {},
+    "padded": {"padding": 1},
+    "strided": {"stride": 2, "padding": (0, 2)},
+    "dilated": {"dilation": 2, "padding": 2},
+    "same": {"padding": "same"},
+    "valid": {"padding": "valid"},
+}
+
+
+@pytest.mark.parametrize("geometry", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
+@pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor", "int8/tensor", "int3/token"])
+@pytest.mark.parametrize(
+    "weight", ["int8/channel", "uint4/channel", "int1/tensor", "uint1/channel"]
+)
+@pytest.mark.usefixtures("either_way")
+def test_convolutions_are_exact_and_padding_is_zero(
+    weight: str, activation: str, geometry: dict[str, object]
+):
+    layer = packed(conv(5, 7, **geometry), weight, activation)
+    assert_exact(layer, noise(2, 5, 9, 8))
+    assert_exact(layer, noise(1, 5, 9, 8).contiguous(memory_format=torch.channels_last))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("kernel", [1, 2, (1, 4), (5, 2)], ids=str)
+def test_even_kernels_are_padded_to_the_same_size(kernel: int):
+    layer = packed(conv(3, 4, kernel, padding="same"), "uint5/channel", "uint8/tensor")
+    assert_exact(layer, noise(2, 3, 7, 6))
+
+
+@settings(max_examples=25)
+@given(
+    channels=st.integers(1, 70),
+    outputs=st.integers(1, 20),
+    size=st.tuples(st.integers(0, 2), st.integers(3, 9), st.integers(3, 70)),
+    seed=st.integers(0, 99),
+)
+def test_convolutions_are_exact_for_any_shape(
+    channels: int, outputs: int, size: tuple[int, int, int], seed: int
+):
+    count, height, width = size
+    layer = packed(conv(channels, outputs, 3, padding=1), "uint4/channel", "int8/token")
+    assert_exact(layer, noise(count, channels, height, width, seed=seed))
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+def test_channels_in_groups_stay_apart(groups: int):
+    layer = packed(conv(6, 12, 3, groups=groups), "int7/channel", "int8/token")
+    assert_exact(layer, noise(2, 6, 5, 5))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 3.0), (-3.0, 0.0), (-1e-3, 5.0)], ids=str)
+def test_static_inputs_may_have_their_zero_point_at_either_end(low: float, high: float):
+    for layer, x in ((linear(), noise(4, 19)), (conv(padding=1), noise(2, 4, 5, 5))):
+        found = packed(layer, "uint8/channel", "uint8/tensor", ranges=InputRange(low, high))
+        assert_exact(found, 3 * x)
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-3, 1e30])
+@pytest.mark.usefixtures("either_way")
+def test_dynamic_scales_reach_from_the_tiny_to_the_huge(magnitude: float):
+    assert_exact(packed(linear(), "int8/channel", "int8/token"), magnitude * noise(4, 19))
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor"])
+def test_what_is_not_a_number_spoils_its_own_token_only(activation: str, bad: float):
+    layer = packed(linear(), "int4/channel", activation)
+    x = noise(3, 19)
+    clean = layer(x)
+    x[1, 2] = bad
+    spoilt = layer(x)
+    assert torch.allclose(spoilt[::2], clean[::2], rtol=1e-5)
+    # A static range clips infinity, as the reference does.
+    assert bool(spoilt[1].isnan().all()) == (activation == "int8/token" or bad != bad)
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inputs_are_coded_as_their_float32_values(dtype: torch.dtype):
+    for layer, x in ((linear(), noise(4, 19)), (conv(padding=1), noise(2, 4, 5, 5))):
+        found, half = packed(layer, "int4/channel", "int8/token"), x.to(dtype)
+        assert torch.equal(found(half), found(half.float()).to(dtype))
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+@pytest.mark.parametrize("layer", [linear(), conv(padding=1)], ids=["linear", "conv2d"])
+def test_narrow_products_are_exact_on_every_processor(
+    layer: nn.Module, vnni: bool, monkeypatch: pytest.MonkeyPatch
+):
+    # Seven bits by eight fit where two products are added in 16 bits.
+    monkeypatch.setattr(processor, "VNNI", vnni)
+    x = noise(4, 19) if isinstance(layer, nn.Linear) else noise(2, 4, 5, 5)
+    assert_exact(packed(layer, "int8/channel", "int7/token"), x)
+    assert_exact(packed(layer, "int7/channel", "int8/token"), x)
+
+
+@pytest.mark.parametrize("layer", [linear(), conv(padding=1)], ids=["linear", "conv2d"])
+def test_wide_products_are_computed_in_halves_without_vnni(
+    layer: nn.Module, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(processor, "VNNI", False)
+    layer = copy.deepcopy(layer)
+    layer.weight.data = layer.weight.data.sign()
+    x = noise(4, 19) if isinstance(layer, nn.Linear) else noise(2, 4, 5, 5)
+    assert_exact(packed(layer, "int8/channel", "int8/token"), x.sign())
+
+
+@pytest.mark.parametrize("weight", ["int4/channel", "uint8/channel", "mixed/int2:30,int8:37"])
+def test_tiles_make_no_difference(weight: str, monkeypatch: pytest.MonkeyPatch):
+    for layer, x in ((linear(19, 67), noise(4, 19)), (conv(4, 67), noise(2, 4, 5, 5))):
+        found = packed(layer, weight, "int8/token")
+        whole = found(x)
+        monkeypatch.setattr(weights, "TILE_BYTES", 1)
+        assert torch.equal(found(x), whole)
+        monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor"])
+@pytest.mark.parametrize("weight", ["mixed/int1:3,int4:2,int8:2", "mixed/uint2:1,uint3:6"])
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [(linear(), noise(2, 5, 19)), (conv(4, 7, padding=1), noise(2, 4, 6, 6))],
+    ids=["linear", "conv2d"],
+)
+def test_several_widths_in_one_layer_come_out_in_the_layer_s_own_order(
+    layer: nn.Module, x: Tensor, weight: str, activation: str
+):
+    found = packed(layer, weight, activation)
+    expected = found.to_float()(found.round_input(x))
+    assert torch.allclose(Int8Kernel().run(found, x), expected, atol=1e-5)
+
+
+def test_one_and_many_threads_agree():
+    layer = packed(linear(512, 600), "uint3/channel", "int8/token")
+    x = noise(700, 512)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = layer(x)
+        torch.set_num_threads(3)
+        assert torch.equal(layer(x), alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_c_functions_were_built_and_are_used():
+    assert native.available()
