@@ -19,13 +19,9 @@ from mezzotint.runtime.kernels import (
     registered_kernels,
     select_kernel,
 )
-from mezzotint.runtime.layers import (
-    TOKEN_DIMS,
-    QuantConv2d,
-    QuantLayer,
-    QuantLinear,
-    operation_of,
-)
+from mezzotint.runtime.layer import TOKEN_DIMS, QuantLayer
+from mezzotint.runtime.layers import QuantConv2d, QuantLinear, operation_of
+from mezzotint.runtime.memory import keep_unpacked
 from mezzotint.runtime.pack import Packing, check_packing, empty_layer, pack_layer
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 from mezzotint.runtime.size import module_bytes
@@ -56,6 +52,7 @@ __all__ = [
     "dequantize_module",
     "empty_layer",
     "executions",
+    "keep_unpacked",
     "module_bytes",
     "operation_of",
     "pack_layer",

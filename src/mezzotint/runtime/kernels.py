@@ -11,7 +11,7 @@ from torch import Tensor
 from mezzotint.formats import ActivationFormat, WeightFormat
 
 if TYPE_CHECKING:
-    from mezzotint.runtime.layers import QuantLayer
+    from mezzotint.runtime.layer import QuantLayer
 
 Operation = Literal["linear", "conv2d"]
 
@@ -38,6 +38,8 @@ class Kernel(ABC):
     device: str | None = None
     #: Whether compilers cannot trace it and gradients not pass through it.
     opaque: bool = False
+    #: Whether it unpacks weights to integers, and can hold them so between calls.
+    unpacks: bool = False
 
     @abstractmethod
     def refuse(self, request: Request) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mezzotint.runtime.layers import QuantLayer
+    from mezzotint.runtime.layer import QuantLayer
 
 _LAYERS: WeakValueDictionary[int, QuantLayer] = WeakValueDictionary()
 _HANDLES = count()

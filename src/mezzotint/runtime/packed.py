@@ -16,7 +16,7 @@ from mezzotint.formats import MINMAX, RangeSearch, Shape
 from mezzotint.plan import Choice
 
 if TYPE_CHECKING:
-    from mezzotint.runtime.layers import QuantLayer
+    from mezzotint.runtime.layer import QuantLayer
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
-from mezzotint.runtime.layers import QuantLayer
+from mezzotint.runtime.layer import QuantLayer
 
 
 class ReferenceKernel(Kernel):

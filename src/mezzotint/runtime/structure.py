@@ -12,7 +12,8 @@ from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import MINMAX, RangeSearch, Shape, TensorSpec, as_bits, from_bits
 from mezzotint.plan import Choice
 from mezzotint.runtime.kernels import Operation
-from mezzotint.runtime.layers import TOKEN_DIMS, QuantLayer, QuantLinear, part_tensors, quant_like
+from mezzotint.runtime.layer import TOKEN_DIMS, QuantLayer, part_tensors
+from mezzotint.runtime.layers import QuantLinear, quant_like
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 
 

@@ -12,7 +12,8 @@ from typing_extensions import override
 from mezzotint.runtime.cpu import processor
 from mezzotint.runtime.cpu.weights import Tile, floats, tiles
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
-from mezzotint.runtime.layers import QuantConv2d, QuantLayer
+from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.layers import QuantConv2d
 
 
 class FloatKernel(Kernel):

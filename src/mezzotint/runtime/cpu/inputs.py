@@ -10,7 +10,7 @@ from torch import Tensor
 from mezzotint.formats import ActivationFormat, from_bits
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.cpu.native import Grid
-from mezzotint.runtime.layers import QuantLayer
+from mezzotint.runtime.layer import QuantLayer
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,8 @@ from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, has_
 from mezzotint.runtime.cpu.products import Geometry, Weights, multiply, prepare, window_sums
 from mezzotint.runtime.cpu.weights import integers, tiles
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
-from mezzotint.runtime.layers import QuantConv2d, QuantLayer
+from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.layers import QuantConv2d
 
 
 class Int8Kernel(Kernel):
@@ -24,13 +25,14 @@ class Int8Kernel(Kernel):
 
     Inputs are quantized in one pass. Weights of 8 bits are turned into oneDNN's layout once, which
     then replaces the codes as they were stored: no bytes are added. Narrower ones, and those of
-    processors without VNNI, are unpacked tile by tile at every call.
+    processors without VNNI, are unpacked tile by tile at every call, or held so on demand.
     """
 
     name = "cpu-int8"
     arithmetic: Literal["int8"] = "int8"
     device = "cpu"
     opaque = True
+    unpacks = True
 
     @override
     def refuse(self, request: Request) -> str | None:
@@ -147,22 +149,37 @@ def _rescale(
     out.copy_((product - sums.view(-1, 1) * shift) * scale.view(-1, 1) + bias)
 
 
-def _weights(layer: QuantLayer) -> Iterator[tuple[int, Weights]]:
+def _weights(layer: QuantLayer) -> Iterable[tuple[int, Weights]]:
     """The layer's stored rows from each start on, ready to multiply."""
     kept = layer.kept
     if isinstance(kept, KeptWeights):
-        yield 0, kept.weights
-        return
+        return ((0, kept.weights),)
+    if not layer.may_hold_unpacked:
+        return _prepared(layer)
+    held = layer.held
+    if not isinstance(held, _Held):
+        held = _Held(tuple(_prepared(layer)))
+        layer.hold(held)
+    return held.weights
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Unpacked weights between calls."""
+
+    weights: tuple[tuple[int, Weights], ...]
+
+
+def _prepared(layer: QuantLayer) -> Iterator[tuple[int, Weights]]:
     geometry = _geometry(layer) if isinstance(layer, QuantConv2d) else None
     kernel = layer.weight_shape[1:] if geometry else ()
     activation, replaceable = layer.activation_format, _replaceable(layer)
     assert activation is not None
-    for tile in tiles(layer, itemsize=1, whole=replaceable or layer.groups > 1):
+    whole = replaceable or layer.groups > 1 or layer.may_hold_unpacked
+    for tile in tiles(layer, itemsize=1, whole=whole):
         spec = tile.segment.format
         assert isinstance(spec, UniformFormat)
-        weights = prepare(
-            integers(tile), _overflows(activation, spec.width), geometry, kernel
-        )  # fmt: skip
+        weights = prepare(integers(tile), _overflows(activation, spec.width), geometry, kernel)
         if replaceable:
             layer.keep(KeptWeights(weights))
         yield tile.start, weights

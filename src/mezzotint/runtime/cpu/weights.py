@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mezzotint.formats import CodebookFormat, Segment, UniformFormat, from_bits
 from mezzotint.runtime.cpu import native
-from mezzotint.runtime.layers import QuantLayer
+from mezzotint.runtime.layer import QuantLayer
 
 #: What is unpacked at a time should stay in the cache of a core until it is used.
 TILE_BYTES = 1 << 22
