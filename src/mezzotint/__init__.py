@@ -9,12 +9,14 @@
 from mezzotint import errors
 from mezzotint.allocation import allocate
 from mezzotint.budget import Budget
+from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.hub import MezzotintConfig, register_with_diffusers
 from mezzotint.models import Sampling, generate, inventory, list_embedded
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes import AutoOptions
+from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
 from mezzotint.uniform import uniform_plan
 
 __version__ = "0.1.0"
@@ -27,9 +29,11 @@ __all__ = [
     "Choice",
     "MezzotintConfig",
     "MezzotintError",
+    "PackedCheckpoint",
     "Plan",
     "Result",
     "Sampling",
+    "Storage",
     "allocate",
     "apply",
     "errors",
@@ -38,6 +42,8 @@ __all__ = [
     "list_embedded",
     "load",
     "quantize",
+    "quantize_checkpoint",
     "quantize_denoiser",
     "uniform_plan",
+    "with_engine",
 ]

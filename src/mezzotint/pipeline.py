@@ -13,11 +13,12 @@ from torch import nn
 
 from mezzotint._progress import track
 from mezzotint.budget import Budget
+from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import UsageError
 from mezzotint.hub import mark_quantized, save_pipeline
 from mezzotint.models import Sampling, find_denoiser, load_pipeline, with_generation_defaults
 from mezzotint.plan import Plan
-from mezzotint.recipes import Job, recipe_named
+from mezzotint.recipes import Job, recipe_named, recipes
 from mezzotint.recipes.prompts import default_sampling
 from mezzotint.runtime import Packing, check_plan, packed_copy, packed_layers, quantize_module
 from mezzotint.sensitivity import Measurements
@@ -60,16 +61,26 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    engine: str = "torch",
 ) -> DiffusionPipeline:
     """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
 
     Where the folder holds a `generation.json`, its values are the defaults of `pipe(prompt)`.
 
+    Args:
+        source: what to load.
+        dtype: of everything that is not packed, and of what is computed.
+        device: where to.
+        engine: what computes the denoiser, as for `with_engine`.
+
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.
         CheckpointError: a file is truncated, or does not match its plan.
+        UsageError: the engine is unknown, not installed, or does not compute there.
     """
-    return with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
+    check_engine(engine)
+    pipe = with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
+    return pipe if engine == "torch" else with_engine(pipe, engine)
 
 
 def quantize(
@@ -95,7 +106,8 @@ def quantize(
         journal: file for finished measurements, so that an interrupted run can resume.
 
     Raises:
-        UsageError: unknown recipe, or options of another recipe.
+        UsageError: unknown recipe, options of another recipe, or a latency for a recipe that
+            does not keep to one.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
     """
@@ -106,11 +118,18 @@ def quantize(
             f"options: recipe {recipe!r} takes {chosen.options.__name__}, "
             f"not {type(options).__name__}"
         )
+    budget = budget or Budget()
+    if budget.latency is not None and not chosen.takes_latency:
+        able = ", ".join(each.name for each in recipes() if each.takes_latency)
+        raise UsageError(
+            f"latency: recipe {recipe!r} cannot keep to one, since it does not decide all layers' "
+            f"weights and inputs in one program; leave it out, or use recipe {able}"
+        )
     job = Job(
         pipe=pipe,
         denoiser=_float_denoiser(pipe),
         model=model_name(pipe),
-        budget=budget or Budget(),
+        budget=budget,
         sampling=sampling or default_sampling(pipe, chosen.prompts(options)),
         journal=None if journal is None else Path(journal),
     )
@@ -168,6 +187,12 @@ def model_name(pipe: DiffusionPipeline) -> str:
 
 def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
     component, denoiser = find_denoiser(pipe)
+    engine = engine_of(denoiser).name
+    if engine != "torch":
+        raise UsageError(
+            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
+            'quantize with_engine(pipe, "torch"), and choose the engine afterwards'
+        )
     if packed_layers(denoiser):
         raise UsageError(
             f"the pipeline's {component} is quantized already; start from the original"

@@ -44,6 +44,15 @@ Steps: TypeAlias = Annotated[
 Device: TypeAlias = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu or cuda.")
 ]
+Engine: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="What computes the denoiser: torch, openvino, or auto (openvino where it is installed "
+        "and the model is packed and on the CPU, else torch).",
+    ),
+]
 PromptFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(

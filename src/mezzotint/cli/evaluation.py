@@ -11,6 +11,7 @@ import typer
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import (
     Device,
+    Engine,
     JsonFile,
     PromptFile,
     Quantized,
@@ -67,15 +68,18 @@ def bench(
         int, typer.Option(metavar="N", help="Timed calls of each; the median counts.")
     ] = 7,
     device: Device = "cpu",
+    engine: Engine = "torch",
     json_file: JsonFile = None,
 ) -> None:
     """Measure latency and bytes against the original.
 
-    Calls of the two denoisers alternate, so that a busy machine disturbs both alike.
+    Calls of the two denoisers alternate, so that a busy machine disturbs both alike. The engine is
+    the quantized one's; the original runs on torch.
     """
     from mezzotint.evaluation import bench as measure
     from mezzotint.pipeline import load
 
-    original, quantized = load(reference, device=device), load(model, device=device)
+    original = load(reference, device=device)
+    quantized = load(model, device=device, engine=engine)
     result = measure(original, quantized, repeats=repeats)
     deliver(result.to_dict(), [result.table()], json_file)

@@ -12,7 +12,7 @@ import typer
 
 from mezzotint._files import replacing
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import Device, Model, Seed, Steps
+from mezzotint.cli._arguments import Device, Engine, Model, Seed, Steps
 from mezzotint.errors import UsageError
 
 _LONGEST_SLUG = 50
@@ -37,6 +37,7 @@ def generate(
     steps: Steps = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    engine: Engine = "torch",
 ) -> None:
     """Make a picture of each PROMPT.
 
@@ -53,7 +54,7 @@ def generate(
     sampling = Sampling(prompts=tuple(prompts or ()), seed=seed, steps=steps)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: is a file; name a folder to write to")
-    images = sample(load(model, device=device), sampling)
+    images = sample(load(model, device=device, engine=engine), sampling)
     for index, (prompt, pixels) in enumerate(zip(sampling.prompts, images, strict=True)):
         path = output / f"{index:03}-{slug(prompt)}.png"
         with replacing(path) as temporary:

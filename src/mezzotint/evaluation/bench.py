@@ -10,9 +10,10 @@ import torch
 from diffusers import DiffusionPipeline
 from rich.table import Table
 
+from mezzotint.engines import engine_executions
 from mezzotint.evaluation.latency import Latency, interleaved_medians
 from mezzotint.models import Sampling, find_denoiser, record_calls
-from mezzotint.runtime import Execution, executions, module_bytes
+from mezzotint.runtime import Execution, module_bytes
 
 _PROMPT = "a photo of a cat"
 
@@ -94,7 +95,7 @@ def bench(
         repeats=repeats,
     )
     contestants = {
-        name: Contestant(latencies[name], module_bytes(denoiser), executions(denoiser))
+        name: Contestant(latencies[name], module_bytes(denoiser), engine_executions(denoiser))
         for name, denoiser in denoisers.items()
     }
     return Bench(**contestants, device=str(device), threads=torch.get_num_threads(), batch=batch)

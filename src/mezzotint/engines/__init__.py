@@ -1,0 +1,30 @@
+"""Who computes a denoiser: torch, layer by layer, or a compiler that takes it whole."""
+
+from mezzotint.engines import eager, openvino
+from mezzotint.engines.base import (
+    AUTO,
+    Engine,
+    check_engine,
+    engine_executions,
+    engine_named,
+    engine_of,
+    engines,
+    register_engine,
+    with_engine,
+)
+
+#: Modules that register an engine when imported.
+BUILT_IN_ENGINES = (openvino, eager)
+
+__all__ = [
+    "AUTO",
+    "BUILT_IN_ENGINES",
+    "Engine",
+    "check_engine",
+    "engine_executions",
+    "engine_named",
+    "engine_of",
+    "engines",
+    "register_engine",
+    "with_engine",
+]

@@ -1,0 +1,159 @@
+"""A packed layer as nodes of an OpenVINO graph."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from openvino import opset13 as ops
+
+from mezzotint.engines.openvino import weights
+from mezzotint.formats import ActivationFormat, from_bits
+from mezzotint.runtime import ConstantTokens, PackedLayer, QuantConv2d, QuantLayer, SplitLayer
+from mezzotint.runtime.cpu import processor
+
+Form = Literal["int8", "integers", "float"]
+"""What a layer's weight is in the graph: int8 for 8-bit products, integers that are unpacked for
+floating ones, or floating values."""
+
+_NAMED = re.compile("mezzotint:([^:]*):")
+"""Names of nodes. OpenVINO joins them with commas, and numbers those that it finds twice."""
+
+_PRODUCTS = frozenset({"FullyConnected", "Convolution", "MatMul"})
+
+
+def packed_subgraph(layer: PackedLayer, name: str, x: Any) -> Any:
+    """The output of `layer` for the node output `x`, float32."""
+    if isinstance(layer, SplitLayer):
+        first, second = layer.parts
+        dim = first.channel_dim
+        size = layer.choice.split
+        y = ops.add(
+            _quantized(first, name, _slice(x, 0, size, dim)),
+            _quantized(second, name, _slice(x, size, None, dim)),
+        )
+        return _biased(y, layer, dim)
+    if isinstance(layer, ConstantTokens):
+        count = layer.choice.constant_tokens
+        y = _biased(_quantized(layer.others, name, _slice(x, count, None, 1)), layer, -1)
+        constant = ops.constant(layer.constant_output().numpy()[None])
+        batch = ops.gather(ops.shape_of(x), _integers(0), _integers(0))
+        shape = ops.concat([batch, _integers(count, layer.others.out_features)], 0)
+        return ops.concat([ops.broadcast(constant, shape), y], 1)
+    assert isinstance(layer, QuantLayer)
+    return _biased(_quantized(layer, name, x), layer, layer.channel_dim, mark=name)
+
+
+def layer_names(node: Any) -> set[str]:
+    """The packed layers whose products a node of a compiled model computes."""
+    info = node.get_rt_info()
+    if info["layerType"].astype(str) not in _PRODUCTS:
+        return set()
+    names = [node.get_friendly_name()]
+    if "originalLayersNames" in info:
+        names.append(info["originalLayersNames"].astype(str))
+    return set(_NAMED.findall(",".join(names)))
+
+
+def weight_form(layer: QuantLayer, weight: weights.Integers | None) -> tuple[Form, str | None]:
+    """What to make of a layer's weight, and why it is not for 8-bit products."""
+    if weight is None:
+        return "float", "the weight format has no integers that OpenVINO computes with"
+    activation = layer.activation_format
+    if activation is None:
+        return "integers", "the plan leaves the input floating"
+    if not activation.static:
+        return "integers", "ranges per token are not calibrated; the input stays floating"
+    if weight.scale.shape[1] > 1:
+        return "integers", "8-bit products need one scale per output channel"
+    if weight.shifted:
+        return "integers", "OpenVINO has 8-bit products for symmetric weights only"
+    if not processor.VNNI and (activation.symmetric or not weight.pairs_fit):
+        return "integers", "this processor has no VNNI; its 8-bit products saturate"
+    return "int8", None
+
+
+def _quantized(layer: QuantLayer, name: str, x: Any) -> Any:
+    """The product of one quantizer, without bias."""
+    weight = weights.integers(layer)
+    form, _ = weight_form(layer, weight)
+    activation = layer.activation_format
+    if activation is not None and activation.static:
+        x = _faked(layer, activation, x) if form == "int8" else _rounded(layer, activation, x)
+    shape, lead = _weight_shape(layer)
+    if weight is None:
+        node = ops.constant(layer.dequantized_weight(torch.float32).reshape(shape).numpy())
+    elif form == "int8":
+        node = weights.signed(weight, shape, lead)
+    else:
+        node = weights.compressed(weight, shape, lead)
+    product = _product(layer, x, node)
+    product.set_friendly_name(f"mezzotint:{name}:")
+    return product
+
+
+def _weight_shape(layer: QuantLayer) -> tuple[tuple[int, ...], int]:
+    """Shape of the weight's node, and how many leading dimensions are its rows."""
+    outputs, *rest = layer.weight_shape
+    if layer.groups == 1:
+        return (outputs, *rest), 1
+    return (layer.groups, outputs // layer.groups, *rest), 2
+
+
+def _product(layer: QuantLayer, x: Any, weight: Any) -> Any:
+    if not isinstance(layer, QuantConv2d):
+        return ops.matmul(x, weight, False, True)
+    geometry: dict[str, Any] = dict(layer.geometry)
+    padding, auto = geometry["padding"], "explicit"
+    if isinstance(padding, str):
+        auto = "same_upper" if padding == "same" else "valid"
+        padding = (0, 0)
+    operation = ops.convolution if layer.groups == 1 else ops.group_convolution
+    stride, dilation = list(geometry["stride"]), list(geometry["dilation"])
+    return operation(x, weight, stride, list(padding), list(padding), dilation, auto)
+
+
+def _biased(y: Any, layer: PackedLayer, dim: int, mark: str | None = None) -> Any:
+    """`y` plus the bias along dimension `dim`, which is negative."""
+    if layer.bias is None:
+        return y
+    bias = layer.bias.detach().float().numpy().reshape(-1, *(1,) * (-dim - 1))
+    y = ops.add(y, ops.constant(np.ascontiguousarray(bias)))
+    if mark is not None:
+        # Fused into the product, which then bears this name alone.
+        y.set_friendly_name(f"mezzotint:{mark}:")
+    return y
+
+
+def _faked(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
+    """`x` rounded to our scale and zero point, in the way that leads OpenVINO to 8-bit products."""
+    scale, zero_point = _input_parameters(layer)
+    low, high = activation.limits
+    ends = [np.float32((end - zero_point) * scale) for end in (low, high)]
+    bounds = [ops.constant(np.array(end, np.float32)) for end in ends]
+    return ops.fake_quantize(x, *bounds, *bounds, high - low + 1)
+
+
+def _rounded(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
+    """The same values by plain arithmetic, which leaves the product floating."""
+    scale, zero_point = _input_parameters(layer)
+    low, high = activation.limits
+    step = ops.constant(np.array(scale, np.float32))
+    steps = ops.round(ops.divide(x, step), "half_to_even")
+    return ops.multiply(ops.clamp(steps, low - zero_point, high - zero_point), step)
+
+
+def _input_parameters(layer: QuantLayer) -> tuple[float, float]:
+    scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
+    return float(scale), float(layer.get_buffer("input_zero_point"))
+
+
+def _slice(x: Any, start: int, stop: int | None, dim: int) -> Any:
+    end = np.iinfo(np.int64).max if stop is None else stop
+    return ops.slice(x, _integers(start), _integers(end), _integers(1), _integers(dim))
+
+
+def _integers(*values: int) -> Any:
+    return ops.constant(np.array(values, np.int64))

@@ -1,0 +1,168 @@
+"""A packed weight as nodes of an OpenVINO graph: integers where there is an integer form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as ops
+from torch import Tensor
+
+from mezzotint.formats import Segment, UniformFormat, from_bits
+from mezzotint.runtime import QuantLayer
+
+_SEVEN_BITS = 64
+"""Signed codes up to here: two of their products with 8-bit inputs add up within 16 bits."""
+
+
+@dataclass(frozen=True)
+class Integers:
+    """w = scale · (codes - zero_point), over groups of consecutive columns.
+
+    Attributes:
+        codes: uint8 [rows, groups, columns of a group].
+        scale: float32 [rows, groups, 1].
+        zero_point: whole float32 [rows, groups, 1].
+        bits: the fewest of 2, 4 and 8 that hold all codes.
+    """
+
+    codes: npt.NDArray[np.uint8]
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.float32]
+    bits: int
+
+    @property
+    def middle(self) -> float:
+        """The zero point of every row where they agree (symmetric formats), or half the range."""
+        first = float(self.zero_point.flat[0])
+        return first if bool((self.zero_point == first).all()) else float(2 ** (self.bits - 1))
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the zero points differ, as those of asymmetric formats do."""
+        return bool((self.zero_point != self.middle).any())
+
+    def signed(self) -> npt.NDArray[np.int8]:
+        """The codes less `middle`, which always fit int8."""
+        return (self.codes.astype(np.int16) - int(self.middle)).astype(np.int8)
+
+    @property
+    def pairs_fit(self) -> bool:
+        """Whether sums of two products with 8-bit inputs fit 16 bits."""
+        return int(np.abs(self.signed().astype(np.int16)).max()) <= _SEVEN_BITS
+
+
+def integers(layer: QuantLayer) -> Integers | None:
+    """The weight as integers; None where its format has no such form (a codebook).
+
+    None also where groups do not divide the rows evenly.
+    """
+    weight_format, tensors = layer.weight_format, layer.weight_tensors()
+    segments = weight_format.segments(tensors, layer.weight_shape)
+    if not all(_even(segment) for segment in segments):
+        return None
+    parts = [_segment(segment) for segment in segments]
+    merged = Integers(
+        codes=np.concatenate([part.codes for part in parts]),
+        scale=np.concatenate([part.scale for part in parts]),
+        zero_point=np.concatenate([part.zero_point for part in parts]),
+        bits=max(part.bits for part in parts),
+    )
+    order = weight_format.order(tensors)
+    if order is None:
+        return merged
+    rows = order.numpy()
+    return Integers(merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits)
+
+
+def _even(segment: Segment) -> bool:
+    spec = segment.format
+    if not isinstance(spec, UniformFormat):
+        return False
+    columns = int(np.prod(segment.shape[1:]))
+    return spec.group_size is None or columns % min(spec.group_size, columns) == 0
+
+
+def _segment(segment: Segment) -> Integers:
+    spec = segment.format
+    assert isinstance(spec, UniformFormat)
+    rows = segment.shape[0]
+    _, groups = spec.scale_shape(segment.shape)
+    codes = spec.codes(segment.tensors, segment.shape).numpy().reshape(rows, groups, -1)
+
+    def spread(tensor: Tensor) -> npt.NDArray[np.float32]:
+        """One value for each row and group."""
+        values = tensor.float().numpy().reshape(-1, groups, 1)
+        return np.ascontiguousarray(np.broadcast_to(values, (rows, groups, 1)))
+
+    scale = spread(from_bits(segment.tensors["scale"], spec.scale_dtype))
+    if not spec.symmetric:
+        return Integers(codes, scale, spread(segment.tensors["zero_point"]), _stored(spec.width))
+    zero_point = np.full_like(scale, spec.offset)
+    if spec.width == 1:
+        # Its zero point of one half is not whole: twice the codes, half the scale.
+        return Integers(codes * 2, scale * np.float32(0.5), zero_point * 2, _stored(2))
+    return Integers(codes, scale, zero_point, _stored(spec.width))
+
+
+def _stored(width: int) -> int:
+    return 2 if width <= 2 else 4 if width <= 4 else 8
+
+
+def compressed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
+    """A float32 node of `shape`: unsigned constants of 2, 4 or 8 bits, less zero points, scaled.
+
+    The `lead` first dimensions of `shape` are the rows. OpenVINO keeps such a weight packed in
+    memory where a product with it can unpack it on the way.
+    """
+    held = _held_shape(weight, shape)
+    rounded = weight.zero_point.astype(np.uint8)
+    zero_point = ops.convert(_constant(rounded, weight, shape, lead), np.float32)
+    codes = ops.convert(_unsigned(weight, held), np.float32)
+    scaled = ops.multiply(
+        ops.subtract(codes, zero_point), _constant(weight.scale, weight, shape, lead)
+    )
+    return _reshaped(scaled, held, shape)
+
+
+def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
+    """As `compressed` for one scale per row and zero points that agree, in int8 around zero.
+
+    The form that 8-bit products want.
+    """
+    codes = ops.convert(ops.constant(weight.signed().reshape(shape)), np.float32)
+    return ops.multiply(codes, _constant(weight.scale, weight, shape, lead))
+
+
+def _held_shape(weight: Integers, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the constant: with several groups in a row, these have a dimension of their own."""
+    return shape if weight.scale.shape[1] == 1 else weight.codes.shape
+
+
+def _constant(values: npt.NDArray[Any], weight: Integers, shape: tuple[int, ...], lead: int) -> Any:
+    """One value per row and group, ready to be combined with the codes."""
+    if weight.scale.shape[1] == 1:
+        values = values.reshape(*shape[:lead], *(1,) * (len(shape) - lead))
+    return ops.constant(np.ascontiguousarray(values))
+
+
+def _unsigned(weight: Integers, held: tuple[int, ...]) -> Any:
+    flat = weight.codes.reshape(-1)
+    slots = 8 // weight.bits
+    if slots == 1 or flat.size % slots:
+        return ops.constant(np.ascontiguousarray(flat.reshape(held)))
+    packed = np.zeros(flat.size // slots, np.uint8)
+    for slot in range(slots):
+        packed |= flat[slot::slots] << (slot * weight.bits)
+    tensor = ov.Tensor(ov.Type.u4 if weight.bits == 4 else ov.Type.u2, ov.Shape(list(held)))
+    tensor.data.reshape(-1)[:] = packed
+    return ov.op.Constant(tensor)
+
+
+def _reshaped(node: Any, held: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+    if held == shape:
+        return node
+    return ops.reshape(node, ops.constant(np.array(shape, np.int64)), False)
