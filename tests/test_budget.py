@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.budget import Budget, parse_size
+from mezzotint.budget import Budget, parse_latency, parse_size
 from mezzotint.errors import BudgetError, MezzotintError, UsageError
 
 
@@ -92,3 +92,41 @@ class TestBudget:
         with pytest.raises(UsageError, match=f"act_bits is {bits}"):
             Budget(act_bits=bits)
         assert issubclass(UsageError, MezzotintError)
+
+
+class TestLatencies:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("0.6x", (0.6, True)),
+            (" 2 X ", (2.0, True)),
+            ("35ms", (35.0, False)),
+            (".5 MS", (0.5, False)),
+            ("1.5s", (1500.0, False)),
+        ],
+    )
+    def test_multiples_and_milliseconds(self, text: str, expected: tuple[float, bool]):
+        assert parse_latency(text) == expected
+
+    @pytest.mark.parametrize(
+        "text", ["", "x", "35", "0x", "0ms", "-1ms", "1e3ms", "nan", "6%", "٦ms", "9" * 400 + "s"]
+    )
+    def test_anything_else_is_refused_and_repeated(self, text: str):
+        with pytest.raises(BudgetError) as caught:
+            Budget(latency=text)
+        assert repr(text) in str(caught.value)
+
+    @given(text=st.text(max_size=12))
+    def test_no_text_does_worse_than_a_budget_error(self, text: str):
+        with contextlib.suppress(BudgetError):
+            assert parse_latency(text)[0] > 0
+
+    def test_a_multiple_is_of_the_floating_denoisers_time(self):
+        assert Budget(latency="0.5x").milliseconds(80.0) == 40
+        assert Budget(latency="35ms").milliseconds(80.0) == 35
+        assert Budget().milliseconds(80.0) is None
+
+    def test_a_latency_alone_leaves_the_bits_free(self):
+        assert Budget(latency="35ms").weight_bits is None
+        assert not Budget(latency="35ms").limits_bytes
+        assert Budget(latency="35ms", size="6MB").limits_bytes

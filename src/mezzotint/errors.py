@@ -27,6 +27,10 @@ class PlanError(MezzotintError):
     """A plan is malformed, or does not fit the model it is applied to."""
 
 
+class ProfileError(MezzotintError):
+    """A latency profile is malformed, or of another model or machine."""
+
+
 class BudgetError(MezzotintError):
     """A budget is malformed."""
 

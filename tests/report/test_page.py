@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -19,6 +20,7 @@ from mezzotint.report import (
     role_rows,
     save_report,
 )
+from mezzotint.report.page import COLOURS
 from mezzotint.runtime import executions, quantize_module
 from mezzotint.sensitivity import Score
 from mezzotint.uniform import uniform_plan
@@ -29,6 +31,7 @@ from tests.models import tiny
 def report() -> Report:
     unet = tiny.tiny_unet()
     plan = uniform_plan(unet, weight_bits=4, act_bits=8, exclude=["conv_out"])
+    plan = replace(plan, choices=plan.choices | {"conv_in": Choice("int4/group32", "int8/token")})
     layers = inventory(unet)
     noise = {Choice("int4/channel", "int8/token"): Score(0.001), Choice("int8/channel"): Score(0.0)}
     quantize_module(unet, plan)
@@ -75,8 +78,9 @@ def test_a_layer_left_in_floating_point_says_why(report):
 
 def test_kernels_and_the_reasons_of_fallbacks_are_shown(report):
     text = Text(render(report)).text
-    assert "reference (float)" in text
-    assert "computes Linear layers only" in text
+    assert "cpu-int8 (int8)" in text
+    assert "cpu-float (float)" in text
+    assert "needs one scale per output channel, not per group" in text
 
 
 def test_measurements_stand_beside_the_choice(report):
@@ -113,3 +117,11 @@ def test_the_page_is_written_whole(report, tmp_path):
     path = save_report(report, tmp_path / "report.html")
     assert path.read_text("utf-8").rstrip().endswith("</html>")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_layer_of_several_widths_is_coloured_by_its_average():
+    unet = tiny.tiny_unet()
+    plan = Plan({"conv_in": Choice("mixed/int2:3,int3:13")})
+    layers = [layer for layer in inventory(unet) if layer.name in plan.choices]
+    page = render(Report(title="tiny", layers=layer_rows(layers, plan, {})))
+    assert f'title="2.8125 bits: 100%" style="width:100.00%;background:{COLOURS["3"]}"' in page

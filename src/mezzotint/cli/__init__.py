@@ -1,10 +1,22 @@
 """The command line: every verb is a thin shell over a library call."""
 
 # In the order of `mezzotint --help`.
-from mezzotint.cli import models, quantize, recipes, plans, allocate, generate, evaluation, version  # noqa: I001
+# ruff: noqa: I001
+from mezzotint.cli import (
+    models,
+    profile,
+    quantize,
+    pack,
+    recipes,
+    plans,
+    allocate,
+    generate,
+    evaluation,
+    version,
+)
 from mezzotint.cli._app import app, main
 
 #: Modules that register verbs when imported.
-VERBS = (models, quantize, recipes, plans, allocate, generate, evaluation, version)
+VERBS = (models, profile, quantize, pack, recipes, plans, allocate, generate, evaluation, version)
 
 __all__ = ["VERBS", "app", "main"]

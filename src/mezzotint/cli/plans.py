@@ -34,10 +34,12 @@ def show_plan(path: PlanPath, as_json: AsJson = False) -> None:
 
     The JSON is the plan itself: edit it and hand it to `mezzotint quantize --plan`.
     """
+    from mezzotint.cli.tables import latency_table
     from mezzotint.hub import read_plan
 
     found = read_plan(path)
-    show(found.to_dict(), [found.table(), found.summary()], as_json=as_json)
+    tables = [found.table(), found.summary(), *latency_table(found)]
+    show(found.to_dict(), tables, as_json=as_json)
 
 
 @plan.command("diff", epilog=examples("plan diff owl-w4a8 owl-w3a8", "plan diff owl-w4a8 my.json"))

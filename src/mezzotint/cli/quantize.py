@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         "quantize emoji-turbo -o owl-mixdq --recipe mixdq --weight-bits 4 --act-bits 8",
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --no-bos",
         "quantize emoji-turbo -o small --size 6MB --act-bits 16",
+        "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
         "quantize emoji-turbo -o mine --plan edited.json",
@@ -54,7 +55,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="BITS",
             help="At most this many stored bits per weight on average, scales included.",
-            show_default="4, unless --size is given",
+            show_default="4, unless --size or --latency is given",
         ),
     ] = None,
     size: Annotated[
@@ -62,6 +63,14 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="SIZE",
             help="At most this many stored bytes for the whole denoiser: 6MB, 1.5GiB, 7000000.",
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="At most this long for one denoiser call on this machine, predicted from its "
+            "layers' times: 0.6x of the floating denoiser's, or 35ms. Recipe auto only.",
         ),
     ] = None,
     act_bits: Annotated[
@@ -95,9 +104,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     """Quantize MODEL under a budget; save it to DIR.
 
     Without options: 4 bits per weight on average over the denoiser's layers, 8-bit activations.
-    --weight-bits and --size together both hold. The recipe runs MODEL on a few prompts, measures
-    what each format costs each layer, and chooses the best formats that the budget allows. The
-    result loads with mezzotint.load and with diffusers.
+    --weight-bits, --size and --latency all hold where given together. The recipe runs MODEL on a
+    few prompts, measures what each format costs each layer, and chooses the best formats that the
+    budget allows. The result loads with mezzotint.load and with diffusers.
 
     Any other option, after MODEL, goes to the recipe: `mezzotint recipes NAME` lists what it
     takes.
@@ -116,7 +125,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     check_free(output, force=force)
     extra = recipe_options(context.args)
     if plan is not None:
-        _refuse_with_plan(recipe, weight_bits, size, act_bits, prompts, resume, *extra)
+        _refuse_with_plan(recipe, weight_bits, size, latency, act_bits, prompts, resume, *extra)
         chosen = read_plan(plan)
         result = apply(load(model, device=device), chosen)
         result.save(output)
@@ -124,7 +133,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         found = recipe_named(recipe or "auto")
         options = parse_options(found, extra)
         activations = 8 if act_bits is None else act_bits
-        budget = Budget(weight_bits=weight_bits, size=size, act_bits=activations)
+        budget = Budget(weight_bits, size, activations, latency)
         pipe = load(model, device=device)
         count = None if prompts else found.prompts(options)
         sampling = sampling_of(pipe, prompts, seed=seed, count=count)
@@ -165,7 +174,7 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--act-bits, --prompts and --resume"
+            "--latency, --act-bits, --prompts and --resume"
         )
 
 
@@ -186,7 +195,7 @@ def _journal(output: Path, resume: bool) -> Iterator[Path]:
 
 
 def _report(result: Result, output: Path, as_json: bool) -> None:
-    from mezzotint.cli.tables import floating_table, kernels_table
+    from mezzotint.cli.tables import floating_table, kernels_table, latency_table
     from mezzotint.runtime import executions, module_bytes
 
     plan, packed, size = result.plan, executions(result.denoiser), module_bytes(result.denoiser)
@@ -198,6 +207,7 @@ def _report(result: Result, output: Path, as_json: bool) -> None:
     }
     floating = floating_table(plan)
     tables = [plan.summary(), *([floating] if floating.row_count else []), kernels_table(packed)]
+    tables += latency_table(plan)
     show(value, tables, as_json=as_json)
     if not as_json:
         for note in plan.context.get("notes", ()):

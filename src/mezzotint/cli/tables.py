@@ -64,6 +64,29 @@ def floating_table(plan: Plan) -> Table:
     return table
 
 
+def latency_table(plan: Plan) -> list[Table]:
+    """What the plan was predicted to take, if that was asked; no table otherwise.
+
+    Raises:
+        PlanError: the plan's context is malformed there.
+    """
+    from mezzotint.profiling import plan_latency
+
+    found = plan_latency(plan)
+    if found is None:
+        return []
+    table = _table("Latency of one denoiser call", "", "ms:", "of float:")
+    for name, milliseconds in (
+        ("predicted", found.predicted_ms),
+        ("asked for, at most", found.limit_ms),
+        ("floating, measured", found.float_ms),
+    ):
+        table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / found.float_ms:.3f}x")
+    where = f"{found.processor}, {found.device}, batch {found.batch}"
+    table.caption = f"profile of machine {found.machine}: {where}"
+    return [table]
+
+
 def differences_table(differences: Sequence[Difference], left: str, right: str) -> Table:
     """A row per layer on which two plans disagree."""
     table = _table(f"{len(differences)} layers differ", "layer", left, right)

@@ -57,12 +57,14 @@ class Recipe:
         options: its configuration dataclass; a field `calibration_prompts` of it, where there is
             one, says how many prompts to take where none are given.
         run: what it does.
+        takes_latency: whether it keeps to a budget's latency.
     """
 
     name: str
     summary: str
     options: type[Any]
     run: Callable[[Job, Any], Outcome]
+    takes_latency: bool = False
 
     def prompts(self, options: Any) -> int:
         """Calibration prompts wanted under these options."""
@@ -73,12 +75,12 @@ _RECIPES: dict[str, Recipe] = {}
 
 
 def register_recipe(
-    name: str, summary: str, options: type[Any]
+    name: str, summary: str, options: type[Any], *, takes_latency: bool = False
 ) -> Callable[[Callable[[Job, Any], Outcome]], Callable[[Job, Any], Outcome]]:
     """Decorator: make `run(job, options)` known under `name`."""
 
     def register(run: Callable[[Job, Any], Outcome]) -> Callable[[Job, Any], Outcome]:
-        _RECIPES[name] = Recipe(name, summary, options, run)
+        _RECIPES[name] = Recipe(name, summary, options, run, takes_latency)
         return run
 
     return register

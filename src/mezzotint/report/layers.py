@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from mezzotint.formats import FLOAT, parse_weight_format
 from mezzotint.models import Layer
-from mezzotint.plan import Plan
+from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Execution, stored_tensors
-from mezzotint.sensitivity import Measurements
+from mezzotint.sensitivity import Measured, Measurements
 
 FLOAT_BITS = 16.0
 
@@ -62,16 +62,19 @@ def layer_rows(
                 activation=choice.activation,
                 bits=FLOAT_BITS if weight_format is None else weight_format.bits,
                 stored=sum(spec.nbytes for spec in specs.values()) if specs else None,
-                measured={
-                    measured.weight: score.figures()["sqnr_db"]
-                    for measured, score in measurements.get(layer.name, {}).items()
-                    if "sqnr_db" in score.figures()
-                },
+                measured=_measured(choice, measurements.get(layer.name, {})),
                 execution=running.get(layer.name),
                 reason=plan.reasons.get(layer.name, ""),
             )
         )
     return tuple(rows)
+
+
+def _measured(chosen: Choice, scores: Mapping[Choice, Measured]) -> dict[str, float]:
+    """Decibels by weight format; of several activation formats, the chosen one's count."""
+    ordered = sorted(scores.items(), key=lambda item: item[0].activation == chosen.activation)
+    found = {choice.weight: score.figures() for choice, score in ordered}
+    return {weight: figures["sqnr_db"] for weight, figures in found.items() if "sqnr_db" in figures}
 
 
 @dataclass(frozen=True)

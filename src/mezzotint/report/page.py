@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 
 from mezzotint._files import replacing
+from mezzotint.formats import FLOAT
 from mezzotint.report.layers import LayerRow, role_rows
 
 #: Colour of each width, from cold (few bits) to warm (many).
@@ -62,6 +63,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["decibels"] = _decibels
+    environment.filters["colour"] = _colour
     measured = list(dict.fromkeys(name for row in report.layers for name in row.measured))
     fullest_first = sorted(report.contestants, key=lambda one: -len(one.figures))
     columns = dict.fromkeys(title for one in fullest_first for title in one.figures)
@@ -87,6 +89,12 @@ def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _colour(width: str) -> str:
+    """Layers of several widths take the colour of the one nearest to their average."""
+    nearest = width if width == FLOAT else str(round(float(width)))
+    return COLOURS.get(nearest, COLOURS[FLOAT])
 
 
 def _decibels(value: float | None) -> str:

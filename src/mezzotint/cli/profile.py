@@ -1,0 +1,95 @@
+"""`mezzotint profile`."""
+
+# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mezzotint.cli._app import app, examples
+from mezzotint.cli._arguments import AsJson, Device, Model
+from mezzotint.cli._output import show
+
+
+@app.command(
+    epilog=examples(
+        "profile emoji-turbo",
+        "profile emoji-turbo --batch 4 -o profile.json",
+        "profile owner/model --device cuda --formats int4/channel,int8/channel",
+    )
+)
+def profile(  # noqa: PLR0913  (one parameter per option)
+    model: Model,
+    *,
+    device: Device = "cpu",
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images per denoiser call.")] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Also write the profile, as JSON.",
+            show_default="nothing is written",
+        ),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option(metavar="NAMES", help="Weight formats to measure, with commas.")
+    ] = "int2/channel,int3/channel,int4/channel,int5/channel,int6/channel,int8/channel",
+    activations: Annotated[
+        str, typer.Option(metavar="NAMES", help="Activation formats to measure, with commas.")
+    ] = "float,int8/token,uint8/tensor",
+    repeats: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, max=50, help="Timed calls at least; the median counts."),
+    ] = 7,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Measure again what was measured on this machine before."),
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where finished measurements are kept.",
+            show_default="a file per machine and model in the user's cache folder",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how long each layer takes in each format on this machine.
+
+    One denoiser call of the pipeline is recorded; every layer is then timed on its real input,
+    floating and really packed, in turns. Layers that do the same are timed once. The rest of a
+    call (norms, attention, activations) is the whole call less its layers.
+
+    Finished measurements are kept: after a kill, repeat the command. `mezzotint quantize
+    --latency` uses them.
+    """
+    from mezzotint.pipeline import load
+    from mezzotint.profiling import (
+        Timer,
+        candidates,
+        profile_pipeline,
+        slowest_table,
+        totals_table,
+    )
+
+    found = profile_pipeline(
+        load(model, device=device),
+        batch=batch,
+        choices=candidates(_names(formats), _names(activations)),
+        cache=cache,
+        fresh=fresh,
+        timer=Timer(repeats=repeats),
+    )
+    if output is not None:
+        found.save(output)
+    show(found.to_dict(), [slowest_table(found), totals_table(found)], as_json=as_json)
+
+
+def _names(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]

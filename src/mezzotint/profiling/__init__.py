@@ -1,0 +1,42 @@
+"""How many milliseconds every layer takes under every choice, on this machine."""
+
+from mezzotint.profiling.machine import Machine
+from mezzotint.profiling.measure import CANDIDATES, Subject, measure_profile
+from mezzotint.profiling.pipeline import cache_file, candidates, profile_pipeline
+from mezzotint.profiling.predict import (
+    PlanLatency,
+    check_profile,
+    latency_context,
+    milliseconds,
+    plan_latency,
+    predict,
+)
+from mezzotint.profiling.profile import Figure, LayerProfile, Profile
+from mezzotint.profiling.runs import Runs, Sample, watch_runs
+from mezzotint.profiling.tables import slowest_table, totals_table
+from mezzotint.profiling.timer import Timer
+
+__all__ = [
+    "CANDIDATES",
+    "Figure",
+    "LayerProfile",
+    "Machine",
+    "PlanLatency",
+    "Profile",
+    "Runs",
+    "Sample",
+    "Subject",
+    "Timer",
+    "cache_file",
+    "candidates",
+    "check_profile",
+    "latency_context",
+    "measure_profile",
+    "milliseconds",
+    "plan_latency",
+    "predict",
+    "profile_pipeline",
+    "slowest_table",
+    "totals_table",
+    "watch_runs",
+]

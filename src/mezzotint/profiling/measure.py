@@ -1,0 +1,203 @@
+"""Timing what runs: every distinct layer of a call under every choice, journaled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from mezzotint._progress import track
+from mezzotint.errors import PlanError
+from mezzotint.formats import FLOAT, MINMAX
+from mezzotint.models import Call
+from mezzotint.plan import Choice
+from mezzotint.profiling.machine import Machine
+from mezzotint.profiling.profile import Figure, LayerProfile, Profile
+from mezzotint.profiling.runs import Runs, Sample
+from mezzotint.profiling.timer import Timer
+from mezzotint.runtime import InputRange, Packing, empty_layer, executions, pack_layer
+from mezzotint.sensitivity import Journal
+
+CANDIDATES: tuple[Choice, ...] = tuple(
+    Choice(f"int{bits}/channel", activation)
+    for activation in (FLOAT, "int8/token", "uint8/tensor")
+    for bits in (2, 3, 4, 5, 6, 8)
+)
+"""What is measured beside the floating choice where nobody asks for anything else."""
+
+FLOAT_KERNEL = "torch"
+
+_WHOLE = "denoiser"
+_LAYERS = "layers"
+
+_WHOLE_CALLS_TAKE = 50
+"""Times as long as a layer the whole call is timed: all figures hang on it."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is profiled: a floating denoiser, one call of it, and the work seen in that call.
+
+    Attributes:
+        model: what the user calls it.
+        batch: images per call.
+    """
+
+    denoiser: nn.Module
+    call: Call
+    runs: Runs
+    model: str | None
+    batch: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.denoiser.parameters()).device
+
+
+@torch.no_grad()
+def measure_profile(
+    subject: Subject, choices: Sequence[Choice], journal: Journal, timer: Timer
+) -> Profile:
+    """Time the whole call and every distinct piece of work in it under each of `choices`.
+
+    Packed layers really run, on the recorded input, through the kernel that the registry picks on
+    this device. All choices of a piece take turns with the floating layer. Pieces of the same
+    words are timed once. What the journal holds is not timed again.
+
+    What counts are ratios of times taken in turns, since a machine may be slower a minute later:
+    of a choice to its floating layer, and of all floating layers to the whole call. The pieces'
+    own times only say how the layers share in the latter.
+
+    A choice that a layer cannot take, such as a group that does not divide its inputs, is left
+    out of that layer's figures.
+    """
+    if _WHOLE not in journal:
+        journal.add(_WHOLE, _measure_whole(subject, timer))
+    pieces = {
+        words: dict(_figures_wanted(subject, words, sample, choices))
+        for words, sample in subject.runs.samples.items()
+    }
+    missing = {
+        words: {choice: key for choice, key in wanted.items() if key not in journal}
+        for words, wanted in pieces.items()
+    }
+    unfinished = {words: wanted for words, wanted in missing.items() if wanted}
+    for words, wanted in track(unfinished.items(), "Profiling", len(unfinished)):
+        _measure_piece(subject, subject.runs.samples[words], wanted, _Piece(words, journal, timer))
+    return _profile(subject, choices, pieces, journal)
+
+
+def _measure_whole(subject: Subject, timer: Timer) -> dict[str, float]:
+    """Milliseconds of a call, and the share of its layers in it: run alone, one after another."""
+    pieces = [
+        partial(subject.denoiser.get_submodule(name), subject.runs.samples[words].x)
+        for name, runs in subject.runs.layers.items()
+        for words in runs
+    ]
+
+    def layers() -> None:
+        for piece in pieces:
+            piece()
+
+    whole = partial(subject.call.run, subject.denoiser)
+    longer = replace(timer, seconds=_WHOLE_CALLS_TAKE * timer.seconds)
+    found = longer({_WHOLE: whole, _LAYERS: layers}, subject.device)
+    return {"milliseconds": 1e3 * found[_WHOLE].median, "layers": found[_LAYERS].ratio}
+
+
+def _figures_wanted(
+    subject: Subject, words: str, sample: Sample, choices: Sequence[Choice]
+) -> Iterator[tuple[Choice, str]]:
+    """Choice → journal key, which names the kernel: another one is another time."""
+    layer = subject.denoiser.get_submodule(sample.layer)
+    yield Choice(), _key(words, Choice(), FLOAT_KERNEL)
+    for choice in choices:
+        if not choice.quantized:
+            continue
+        try:
+            empty = empty_layer(sample.layer, layer, choice)
+        except PlanError:
+            continue
+        (execution,) = executions(nn.Sequential(empty))
+        yield choice, _key(words, choice, execution.kernel)
+
+
+def _key(words: str, choice: Choice, kernel: str) -> str:
+    return f"{words} | {choice} | {kernel}"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Where the times of one piece of work come from and go to."""
+
+    words: str
+    journal: Journal
+    timer: Timer
+
+    @property
+    def floating(self) -> str:
+        return _key(self.words, Choice(), FLOAT_KERNEL)
+
+
+def _measure_piece(
+    subject: Subject, sample: Sample, wanted: Mapping[Choice, str], piece: _Piece
+) -> None:
+    layer = subject.denoiser.get_submodule(sample.layer)
+    low, high = sample.x.aminmax()
+    # Times do not depend on where weights are clipped, so the quickest search will do.
+    packing = Packing(
+        search=MINMAX, input_ranges={sample.layer: (InputRange(float(low), float(high)),)}
+    )
+    functions: dict[str, Callable[[], object]] = {piece.floating: partial(layer, sample.x)}
+    for choice, key in wanted.items():
+        if choice.quantized:
+            packed = pack_layer(sample.layer, layer, choice, packing)
+            functions[key] = partial(packed, sample.x)
+    found = piece.timer(functions, subject.device)
+    if piece.floating not in piece.journal:
+        piece.journal.add(piece.floating, {"milliseconds": 1e3 * found[piece.floating].median})
+    floating = float(piece.journal[piece.floating]["milliseconds"])
+    for key, latency in found.items():
+        if key != piece.floating:
+            # By the ratio to the floating layer in the same rounds: what an earlier run has
+            # journaled may come from a busier hour.
+            piece.journal.add(key, {"milliseconds": floating * latency.ratio})
+
+
+def _profile(
+    subject: Subject,
+    choices: Sequence[Choice],
+    pieces: Mapping[str, Mapping[Choice, str]],
+    journal: Journal,
+) -> Profile:
+    layers: dict[str, LayerProfile] = {}
+    whole, share = (float(journal[_WHOLE][each]) for each in ("milliseconds", "layers"))
+    alone = sum(
+        float(journal[pieces[words][Choice()]]["milliseconds"])
+        for runs in subject.runs.layers.values()
+        for words in runs
+    )
+    scale = whole * share / alone if alone else 1.0
+    for name, runs in subject.runs.layers.items():
+        weight = subject.denoiser.get_submodule(name).get_parameter("weight")
+        figures: dict[Choice, Figure] = {}
+        for choice in dict.fromkeys((Choice(), *choices)):
+            if all(choice in pieces[words] for words in runs):
+                keys = [pieces[words][choice] for words in runs]
+                total = sum(float(journal[key]["milliseconds"]) for key in keys)
+                kernels = dict.fromkeys(key.rpartition(" | ")[2] for key in keys)
+                figures[choice] = Figure(scale * total, ", ".join(kernels) or "not run")
+        dtype = str(weight.dtype).removeprefix("torch.")
+        layers[name] = LayerProfile(tuple(weight.shape), dtype, runs, figures)
+    return Profile(
+        model=subject.model,
+        denoiser=type(subject.denoiser).__name__,
+        batch=subject.batch,
+        machine=Machine.here(subject.device),
+        milliseconds=whole,
+        layers=layers,
+    )

@@ -1,0 +1,89 @@
+"""What every layer is given in one call of the denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.models import Call
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One distinct piece of work: a layer that does it, and the input it was given."""
+
+    layer: str
+    x: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """The work of one denoiser call.
+
+    Attributes:
+        layers: layer → what each of its runs was, in words; layers that do the same under the same
+            words take the same time. Empty where the call does not reach the layer.
+        samples: words → a layer and its input.
+    """
+
+    layers: Mapping[str, tuple[str, ...]]
+    samples: Mapping[str, Sample]
+
+
+@torch.no_grad()
+def watch_runs(denoiser: nn.Module, names: Sequence[str], call: Call) -> Runs:
+    """Run `call` and look at the inputs of the named Linear and Conv2d layers."""
+    layers: dict[str, list[str]] = {name: [] for name in names}
+    samples: dict[str, Sample] = {}
+
+    def watching(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def watch(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            # A copy has its strides in the open: dense, or else in order.
+            x = inputs[0].detach().clone()
+            words = _words(layer, x)
+            layers[name].append(words)
+            samples.setdefault(words, Sample(name, x))
+
+        return watch
+
+    with ExitStack() as hooks:
+        for name in names:
+            layer = denoiser.get_submodule(name)
+            hooks.enter_context(layer.register_forward_pre_hook(watching(name)))
+        call.run(denoiser)
+    return Runs({name: tuple(runs) for name, runs in layers.items()}, samples)
+
+
+def _words(layer: nn.Module, x: Tensor) -> str:
+    """Everything that decides how long a float or packed layer takes for `x`."""
+    weight = layer.get_parameter("weight")
+    parts = [type(layer).__name__, _sizes(weight.shape)]
+    if isinstance(layer, nn.Conv2d):
+        parts += [
+            f"{name} {_sizes(value) if isinstance(value, tuple) else value}"
+            for name, value, usual in (
+                ("stride", layer.stride, (1, 1)),
+                ("padding", layer.padding, (0, 0)),
+                ("dilation", layer.dilation, (1, 1)),
+                ("groups", layer.groups, 1),
+                ("padding mode", layer.padding_mode, "zeros"),
+            )
+            if value != usual
+        ]
+    if not weight.is_contiguous():
+        parts.append(f"weight strides {_sizes(weight.stride())}")
+    if layer.bias is not None:
+        parts.append("bias")
+    parts.append(f"{str(x.dtype).removeprefix('torch.')} input {_sizes(x.shape)}")
+    if not x.is_contiguous():
+        parts.append(f"strides {_sizes(x.stride())}")
+    return ", ".join(parts)
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return "×".join(map(str, sizes))

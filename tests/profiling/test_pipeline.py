@@ -1,0 +1,119 @@
+import json
+
+import pytest
+
+import mezzotint as mz
+from mezzotint.errors import FormatError, JournalError, UsageError
+from mezzotint.plan import Choice
+from mezzotint.profiling import Machine, Timer, candidates, profile_pipeline
+from tests.profiling.conftest import CHOICES
+from tests.profiling.ticking import FLOAT, Clock, ClockStoppedError, seconds, ticking
+
+
+def stopped() -> Clock:
+    """A clock that must not be read."""
+    clock = Clock()
+    clock.most_readings = 0
+    return clock
+
+
+def profiled(pipe, path, clock, **options):
+    timer = Timer(repeats=1, most=1, clock=clock)
+    return profile_pipeline(pipe, choices=CHOICES, cache=path, timer=timer, **options)
+
+
+def test_a_second_run_measures_nothing(pipe, profile, tmp_path):
+    again = profiled(pipe, tmp_path / "cache.jsonl", stopped())
+    assert again == profile
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(pipe, clock, tmp_path):
+    path = tmp_path / "cache.jsonl"
+    whole = profiled(pipe, tmp_path / "whole.jsonl", clock)
+    readings = clock.readings
+    clock.readings, clock.most_readings = 0, readings // 2
+    with pytest.raises(ClockStoppedError):
+        profiled(pipe, path, clock)
+    before = path.read_text().splitlines()
+    assert 1 < len(before) < len((tmp_path / "whole.jsonl").read_text().splitlines())
+    clock.readings, clock.most_readings = 0, readings
+    resumed = profiled(pipe, path, clock)
+    assert path.read_text().splitlines()[: len(before)] == before
+    assert 0 < clock.readings < readings
+    assert resumed == whole
+
+
+def test_an_interruption_says_where_times_are_kept(pipe, clock, tmp_path):
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        profiled(pipe, tmp_path / "cache.jsonl", interrupted)
+    assert "cache.jsonl; repeat the command" in caught.value.__notes__[0]
+
+
+def test_later_choices_are_put_in_proportion_to_the_floating_layer(pipe, profile, tmp_path):
+    more = (*CHOICES, Choice("int2/channel", "int8/token"))
+    with ticking(lambda module: 3 * seconds(module)) as slower:
+        timer = Timer(repeats=1, most=1, clock=slower)
+        found = profile_pipeline(pipe, choices=more, cache=tmp_path / "cache.jsonl", timer=timer)
+    figures = found.layers["conv_in"].figures
+    assert figures[more[-1]].milliseconds == pytest.approx(1e3 * FLOAT / 8)
+    assert set(slower.ran) == {more[-1]}
+
+
+def test_fresh_measures_again(pipe, profile, tmp_path):
+    with ticking(lambda module: 2 * seconds(module)) as slower:
+        found = profiled(pipe, tmp_path / "cache.jsonl", slower, fresh=True)
+    assert found.milliseconds == 2 * profile.milliseconds
+
+
+def test_a_cache_of_another_machine_is_refused(pipe, profile, tmp_path):
+    path = tmp_path / "cache.jsonl"
+    header, *rest = path.read_text().splitlines(keepends=True)
+    other = json.loads(header)
+    other["header"]["machine"]["threads"] += 1
+    path.write_text(json.dumps(other) + "\n" + "".join(rest))
+    with pytest.raises(JournalError, match="was begun with machine"):
+        profiled(pipe, path, stopped())
+
+
+def test_without_a_file_the_cache_is_the_users(pipe, timer, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path))
+    first = profile_pipeline(pipe, choices=CHOICES[:1], timer=timer)
+    (path,) = (tmp_path / "profiles").glob("*.jsonl")
+    again = profile_pipeline(
+        pipe, choices=CHOICES[:1], timer=Timer(repeats=1, most=1, clock=stopped())
+    )
+    assert again == first
+    assert json.loads(path.read_text().splitlines()[0])["header"]["machine"] == (
+        Machine.here().to_dict()
+    )
+
+
+def test_a_quantized_pipeline_is_refused(pipe, tmp_path):
+    packed = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=8))
+    with pytest.raises(UsageError, match="profile the original"):
+        profile_pipeline(packed.pipeline, cache=tmp_path / "cache")
+
+
+def test_an_empty_batch_is_refused(pipe, tmp_path):
+    with pytest.raises(UsageError, match="batch"):
+        profile_pipeline(pipe, batch=0, cache=tmp_path / "cache")
+
+
+def test_the_pipeline_is_left_as_it_was(pipe, profile):
+    assert not any(module._forward_pre_hooks for module in pipe.unet.modules())
+
+
+def test_candidates_are_all_pairs():
+    assert candidates(["int4/channel", "float"], ["float", "int8/token"]) == (
+        Choice("int4/channel"),
+        Choice("int4/channel", "int8/token"),
+    )
+
+
+def test_unknown_formats_are_refused():
+    with pytest.raises(UsageError, match="nonsense"):
+        candidates(["nonsense"], ["float"])
+    assert not issubclass(UsageError, FormatError)
