@@ -116,7 +116,7 @@ def _assembled(
     common = codes.common_scale if static else None
     outputs = layer.weight_shape[0]
     bias = torch.zeros(outputs) if layer.bias is None else layer.bias.detach().float()
-    order = None if layer.kept else layer.weight_format.order(layer.weight_tensors())
+    order = _order(layer)
     if order is not None:
         bias = torch.empty_like(bias).index_copy_(0, order, bias)
     out: Tensor | None = None
@@ -131,6 +131,13 @@ def _assembled(
         _rescale(product, scale, sums, (shift, part), out[:, start : start + weight.rows])
     assert out is not None
     return out if order is None else out.index_select(1, order)
+
+
+def _order(layer: QuantLayer) -> Tensor | None:
+    # Asking for the stored tensors would release the codes that are kept in another form.
+    if isinstance(layer.weight_format, UniformFormat):
+        return None
+    return layer.weight_format.order(layer.weight_tensors())
 
 
 def _rows(y: Tensor) -> Tensor:
