@@ -37,22 +37,32 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     A folder already at `path` is kept until then, and is then replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: is a file; name a folder to write to")
+    check_folder_name(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            discarded = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            path.replace(discarded / "old")
-            temporary.replace(path)
-            shutil.rmtree(discarded)
-        else:
-            temporary.replace(path)
+        move_into_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_folder_name(path: Path) -> None:
+    """Make the folder that `path` will stand in; refuse a `path` that is a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file; name a folder to write to")
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Let the folder `temporary` become `path`, on the same disk; one already there is replaced."""
+    temporary.chmod(0o777 & ~_umask())
+    if not path.exists():
+        temporary.replace(path)
+        return
+    discarded = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    path.replace(discarded / "old")
+    temporary.replace(path)
+    shutil.rmtree(discarded)
 
 
 def _umask() -> int:

@@ -27,8 +27,8 @@ from mezzotint.formats.packing import pack, packed_width, unpack
 
 Granularity = Literal["tensor", "channel", "group"]
 
+#: Encoded together: more would leave the cache, fewer would be mostly overhead.
 _WEIGHTS_AT_ONCE = 2**18
-"""Encoded together: more would leave the cache, fewer would be mostly overhead."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ class UniformFormat(WeightFormat):
 
     @override
     def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
-        shape = tuple(weight.shape)
-        rows, columns = matrix_shape(shape)
+        rows, columns = matrix_shape(tuple(weight.shape))
         matrix = weight.detach().reshape(rows, columns)
         check_finite(matrix)
         # A few rows at a time: the temporaries are many, and stay small and in the cache.
@@ -118,7 +117,7 @@ class UniformFormat(WeightFormat):
                 codes.append(pack(self._matrix(levels, len(piece), columns), self.width))
             scales.append(scale)
             zero_points.append(zero_point)
-        stored = self.scale_shape(shape)
+        stored = self.scale_shape(tuple(weight.shape))
         tensors = {
             "codes": torch.cat(codes),
             "scale": as_bits(torch.cat(scales).view(stored).to(self.scale_dtype)),
@@ -175,8 +174,7 @@ class UniformFormat(WeightFormat):
             peak = self._mean_magnitude(pieces)
             return -peak, peak
         low, high = self._extremes(pieces[0])
-        for piece in pieces[1:]:
-            lowest, highest = self._extremes(piece)
+        for lowest, highest in map(self._extremes, pieces[1:]):
             low, high = torch.minimum(low, lowest), torch.maximum(high, highest)
         if not self.symmetric:
             return low.clamp(max=0), high.clamp(min=0)

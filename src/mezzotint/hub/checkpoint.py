@@ -57,7 +57,7 @@ def save_pipeline(
         UsageError: the folder holds something else than a pipeline.
     """
     folder = Path(path).expanduser().resolve()
-    _check_replaceable(folder)
+    check_replaceable(folder)
     component, denoiser = find_denoiser(pipe)
     quantizer = getattr(denoiser, "hf_quantizer", None)
     if quantizer is None or quantizer.plan is None:
@@ -69,25 +69,32 @@ def save_pipeline(
         with quiet_libraries():
             pipe.save_pretrained(temporary, safe_serialization=True)
         if pipe.name_or_path:
-            _copy_companions(Path(pipe.name_or_path), temporary)
+            copy_companions(Path(pipe.name_or_path), temporary)
         if measurements:
             write_json(temporary / MEASUREMENTS_FILE, measurements)
-        card = _CARD.format(
-            name=folder.name,
-            model=quantizer.plan.model or "A pipeline",
-            layers=len(quantizer.plan.quantized),
-            component=component,
-        )
-        (temporary / "README.md").write_text(card, "utf-8")
+        write_card(temporary, folder.name, component, quantizer.plan)
     return folder
 
 
-def _check_replaceable(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_FILE).is_file():
-        raise UsageError(f"{folder}: holds something else than a pipeline; name a new folder")
+def write_card(folder: Path, name: str, component: str, plan: Plan) -> None:
+    """Write the README.md of a quantized pipeline that will be called `name`."""
+    card = _CARD.format(
+        name=name,
+        model=plan.model or "A pipeline",
+        layers=len(plan.quantized),
+        component=component,
+    )
+    (folder / "README.md").write_text(card, "utf-8")
 
 
-def _copy_companions(source: Path, target: Path) -> None:
+def check_replaceable(folder: Path, marker: str = INDEX_FILE, what: str = "a pipeline") -> None:
+    """Refuse, with UsageError, a folder with content but without the file `marker` of `what`."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise UsageError(f"{folder}: holds something else than {what}; name a new folder")
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what may lie beside a pipeline's components: defaults, prompts, licences."""
     for name in _COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

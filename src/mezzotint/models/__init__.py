@@ -2,7 +2,7 @@
 
 from mezzotint.models.calls import Call, output_tensor, record_calls
 from mezzotint.models.defaults import with_generation_defaults
-from mezzotint.models.denoiser import find_denoiser
+from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
 from mezzotint.models.groups import Group, layer_groups, text_readers
 from mezzotint.models.inventory import Kind, Layer, inventory
@@ -28,6 +28,7 @@ __all__ = [
     "Role",
     "Sampling",
     "check_folder",
+    "denoises",
     "dtype_argument",
     "example_call",
     "find_denoiser",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from diffusers import DiffusionPipeline, ModelMixin
 from torch import nn
@@ -22,7 +23,7 @@ def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
     Raises:
         ModelError: the pipeline has no such component, or several.
     """
-    found = {name: part for name, part in pipe.components.items() if _denoises(part)}
+    found = {name: part for name, part in pipe.components.items() if denoises(type(part))}
     if len(found) == 1:
         return next(iter(found.items()))
     kind = type(pipe).__name__
@@ -36,7 +37,8 @@ def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
     )
 
 
-def _denoises(component: object) -> bool:
-    if not isinstance(component, ModelMixin) or "ControlNet" in type(component).__name__:
+def denoises(kind: type[Any]) -> bool:
+    """Whether modules of that class predict noise."""
+    if not issubclass(kind, ModelMixin) or "ControlNet" in kind.__name__:
         return False
-    return not TIME_ARGUMENTS.isdisjoint(inspect.signature(component.forward).parameters)
+    return not TIME_ARGUMENTS.isdisjoint(inspect.signature(kind.forward).parameters)

@@ -1,0 +1,88 @@
+"""What no weight tells: input ranges and constant outputs, found by calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from mezzotint._files import read_json
+from mezzotint.errors import CheckpointError, PlanError
+from mezzotint.formats import FLOAT, TensorSpec
+from mezzotint.plan import Choice, Plan
+from mezzotint.runtime import stored_tensors
+from mezzotint.streaming.source import CONFIG_FILE
+from mezzotint.streaming.stored import StoredTensor, stored_tensors_of, weight_files
+
+Calibrated = Mapping[str, StoredTensor]
+"""Name in the packed checkpoint → where the calibrated tensor stands."""
+
+
+def of_weight_alone(choice: Choice) -> Choice:
+    """`choice` without its activation format: the same weight tensors, and no input range."""
+    return replace(choice, activation=FLOAT)
+
+
+def _specs(choice: Choice, layer: nn.Module) -> dict[str, TensorSpec]:
+    """Of the tensors that `layer` stores under `choice`, those that its weight does not tell."""
+    shape = tuple(layer.get_parameter("weight").shape)
+    of_weight = stored_tensors(of_weight_alone(choice), shape).keys() - {"constant"}
+    return {
+        name: spec for name, spec in stored_tensors(choice, shape).items() if name not in of_weight
+    }
+
+
+def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None) -> Calibrated:
+    """Where the calibrated tensors of the plan's layers stand.
+
+    Args:
+        plan: the plan.
+        model: the float model, on the meta device.
+        checkpoint: folder of a quantized pipeline or denoiser that holds them.
+
+    Raises:
+        PlanError: layers need calibration, and there is no checkpoint to take it from.
+        CheckpointError: the checkpoint lacks a calibrated tensor, or has it in another form.
+    """
+    wanted = {
+        f"{layer}.{name}": spec
+        for layer in plan.quantized
+        for name, spec in _specs(plan[layer], model.get_submodule(layer)).items()
+    }
+    if not wanted:
+        return {}
+    if checkpoint is None:
+        raise PlanError(_refusal(plan, model))
+    stored = stored_tensors_of(weight_files(_packed_folder(checkpoint)))
+    for name, spec in wanted.items():
+        if name not in stored or stored[name].spec != spec:
+            raise CheckpointError(
+                f"{checkpoint}: {name}: is missing, or not {spec.dtype} of shape {spec.shape} as "
+                "the plan says; name a checkpoint that was quantized after this plan"
+            )
+    return {name: stored[name] for name in wanted}
+
+
+def _refusal(plan: Plan, model: nn.Module) -> str:
+    needy = [
+        f"{layer} ({choice})"
+        for layer, choice in plan.quantized.items()
+        if _specs(choice, model.get_submodule(layer))
+    ]
+    shown = ", ".join(needy[:3]) + (" …" if len(needy) > 3 else "")
+    return (
+        f"{len(needy)} layer(s) of the plan have a static input range or constant tokens, which "
+        f"come from calibration and stand in no plan: {shown}; give the folder of a checkpoint "
+        "quantized after the plan instead, or choose dynamic activations such as 'int8/token'"
+    )
+
+
+def _packed_folder(checkpoint: Path) -> Path:
+    """The folder with the packed weights: the one given, or its first that has any."""
+    for path in [*checkpoint.glob(CONFIG_FILE), *sorted(checkpoint.glob(f"*/{CONFIG_FILE}"))]:
+        config = read_json(path, CheckpointError)
+        if isinstance(config, dict) and config.get("quantization_config"):
+            return path.parent
+    raise CheckpointError(f"{checkpoint}: holds no quantized model; name the folder of one")

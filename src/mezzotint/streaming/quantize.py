@@ -1,0 +1,193 @@
+"""From a checkpoint on disk to a packed one, a layer at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor
+
+from mezzotint._progress import track
+from mezzotint.errors import UsageError
+from mezzotint.hub import mark_quantized, read_plan
+from mezzotint.hub.checkpoint import check_replaceable, write_card
+from mezzotint.models.source import INDEX_FILE
+from mezzotint.plan import Plan
+from mezzotint.runtime import check_plan
+from mezzotint.streaming.calibrated import Calibrated, find_calibrated
+from mezzotint.streaming.packing import pack_unit
+from mezzotint.streaming.resuming import digest, resumable_folder
+from mezzotint.streaming.source import CONFIG_FILE, Source, empty_denoiser, find_source
+from mezzotint.streaming.stored import fingerprint, stored_tensors_of, weight_files
+from mezzotint.streaming.units import Shard, shards_of, units_of, unknown_tensors
+from mezzotint.streaming.writing import check_room, copy_rest, pending, write_index, write_shard
+from mezzotint.uniform import NO_ACTIVATION_BITS, uniform_plan
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How the tensors are laid into files.
+
+    Attributes:
+        dtype: of floating tensors that are not packed (norms, biases, excluded layers); None keeps
+            each as the source has it. Modules that the model's class keeps in float32 stay so.
+        shard_bytes: bytes of tensors per file. What is in memory before it is written, and what a
+            kill may lose.
+
+    Raises:
+        UsageError: a value is out of its domain.
+    """
+
+    dtype: torch.dtype | None = None
+    shard_bytes: int = 2**28
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and not self.dtype.is_floating_point:
+            raise UsageError(f"dtype is {self.dtype}; expected a floating one, or None")
+        if self.shard_bytes < 1:
+            raise UsageError(f"shard_bytes is {self.shard_bytes}; expected 1 or more")
+
+
+@dataclass(frozen=True)
+class PackedCheckpoint:
+    """What was written.
+
+    Attributes:
+        folder: of the packed pipeline, or of the packed denoiser.
+        plan: the choice of every layer.
+        denoiser_bytes: bytes of the denoiser's stored tensors.
+        left_out: stored tensors of the source for which the model has no place.
+    """
+
+    folder: Path
+    plan: Plan
+    denoiser_bytes: int
+    left_out: tuple[str, ...] = ()
+
+
+def quantize_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    plan: Plan | str | Path | None = None,
+    weight_bits: int | None = None,
+    act_bits: int | None = None,
+    exclude: tuple[str, ...] = (),
+    storage: Storage | None = None,
+) -> PackedCheckpoint:
+    """Pack a pipeline's denoiser from disk to disk; no more than a layer is ever floating.
+
+    The packed tensors are those that `Result.save` writes for the same plan, bit for bit; what
+    stays floating keeps its dtype. `target` appears complete or not at all; after a kill the same
+    call goes on behind the last finished shard. Peak memory: the source's largest tensor, one
+    shard, and a constant (docs/streaming.md).
+
+    Args:
+        source: an embedded name, a pipeline's or a denoiser's folder, or a Hub id.
+        target: folder to write; a pipeline already there is replaced.
+        plan: a plan, its JSON file, or the folder of a quantized model: then calibrated input
+            ranges and constant outputs are taken from there as well.
+        weight_bits: without a plan: one width for all layers, per output channel; 8 by default.
+        act_bits: without a plan: 8 for int8 activations per token; 16, the default, for none.
+        exclude: without a plan: layers to keep floating, by dotted name, glob or `re:` expression.
+        storage: dtype of what stays floating, and size of the files.
+
+    Raises:
+        ModelError: the source is missing, incomplete, or no model of diffusers.
+        CheckpointError: a file is truncated or damaged, a tensor missing or of the wrong shape, or
+            the target cannot be written.
+        FormatError: a weight holds NaN or infinity; file and tensor are named.
+        PlanError: the plan does not fit the model, or needs calibration that is not given.
+        UsageError: a width is out of its domain, the source is quantized already, or the target
+            holds something else.
+    """
+    storage = storage or Storage()
+    found = find_source(source)
+    folder = _target(Path(target), found)
+    model = empty_denoiser(found)
+    if plan is None:
+        chosen = uniform_plan(
+            model,
+            weight_bits=8 if weight_bits is None else weight_bits,
+            act_bits=NO_ACTIVATION_BITS if act_bits is None else act_bits,
+            exclude=exclude,
+            model=found.name,
+        )
+    elif weight_bits is not None or act_bits is not None or exclude:
+        raise UsageError("plan: says every width; leave out weight_bits, act_bits and exclude")
+    else:
+        chosen = plan if isinstance(plan, Plan) else read_plan(plan)
+    check_plan(model, chosen)
+    packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
+    calibrated = find_calibrated(chosen, model, packed)
+    files = weight_files(found.denoiser)
+    tensors = stored_tensors_of(files)
+    shards = shards_of(units_of(model, chosen, tensors, storage.dtype), storage.shard_bytes)
+    job = _job(found, files, chosen, calibrated, storage)
+    mark_quantized(model, chosen)
+    with resumable_folder(folder, digest(job)) as temporary:
+        _write(temporary, found, model, shards, calibrated)
+        if found.component:
+            write_card(temporary, folder.name, found.component, chosen)
+    size = sum(shard.nbytes for shard in shards)
+    return PackedCheckpoint(folder, chosen, size, unknown_tensors(model, tensors))
+
+
+def _target(target: Path, source: Source) -> Path:
+    folder = target.expanduser().resolve()
+    if source.folder.resolve().is_relative_to(folder):
+        raise UsageError(f"{folder}: holds the source; name a new folder")
+    if source.component:
+        check_replaceable(folder)
+    else:
+        check_replaceable(folder, CONFIG_FILE, "a model")
+        if (folder / INDEX_FILE).is_file():
+            raise UsageError(f"{folder}: holds a pipeline, not a single model; name a new folder")
+    return folder
+
+
+def _job(
+    source: Source,
+    files: tuple[Path, ...],
+    plan: Plan,
+    calibrated: Calibrated,
+    storage: Storage,
+) -> dict[str, Any]:
+    """Everything that decides what the shards hold."""
+    inputs = {*files, *(tensor.file for tensor in calibrated.values())}
+    return {
+        "mezzotint": metadata.version("mezzotint"),
+        "files": [fingerprint(file) for file in sorted(inputs)],
+        "config": (source.denoiser / CONFIG_FILE).read_text("utf-8"),
+        "plan": plan.to_dict(),
+        "dtype": str(storage.dtype),
+        "shard_bytes": storage.shard_bytes,
+    }
+
+
+def _write(
+    temporary: Path,
+    source: Source,
+    model: ModelMixin,
+    shards: tuple[Shard, ...],
+    calibrated: Calibrated,
+) -> None:
+    folder = temporary / source.component if source.component else temporary
+    folder.mkdir(exist_ok=True)
+    todo = pending(folder, shards)
+    check_room(temporary, source, todo)
+    plan: Plan = model.hf_quantizer.plan
+    tensors: dict[str, Tensor] = {}
+    work = [(shard, unit) for shard in todo for unit in shard.units]
+    for shard, unit in track(work, "Packing"):
+        tensors.update(pack_unit(unit, model, plan, calibrated))
+        if unit is shard.units[-1]:
+            write_shard(folder / shard.file, tensors)
+            tensors.clear()
+    write_index(folder, shards)
+    model.save_config(folder)
+    copy_rest(source, temporary)

@@ -1,0 +1,97 @@
+"""Killed in the middle, and begun again."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import mezzotint as mz
+from tests.hub import packed
+from tests.streaming.models import python, stored
+
+STORAGE = mz.Storage(shard_bytes=40_000)
+
+KILLED = """
+import os, signal, sys
+import mezzotint as mz
+
+renamed = 0
+
+def die_at_the_fourth_file(event, arguments):
+    global renamed
+    if event == "os.rename":
+        renamed += 1
+        if renamed == 4:
+            os.kill(os.getpid(), int(sys.argv[3]))
+
+sys.addaudithook(die_at_the_fourth_file)
+mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=40_000))
+"""
+
+
+@pytest.fixture
+def kept(pipeline: Path, target: Path) -> Path:
+    """What a kill left: three shards, and a fourth without its name."""
+    process = python(KILLED, pipeline, target, int(signal.SIGKILL))
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    (folder,) = target.parent.iterdir()
+    return folder
+
+
+def shards(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in folder.glob("unet/[!.]*.safetensors")}
+
+
+def test_a_kill_leaves_no_target(kept: Path, target: Path):
+    assert not target.exists()
+    assert kept.name.startswith(".packed.partial-")
+    assert len(shards(kept)) == 3
+    assert len(list(kept.glob("unet/.*"))) == 1
+
+
+def test_a_kill_leaves_the_former_target(pipeline: Path, target: Path):
+    mz.quantize_checkpoint(pipeline, target, weight_bits=2)
+    before = stored(target / "unet")
+    python(KILLED, pipeline, target, int(signal.SIGKILL))
+    assert packed.same(stored(target / "unet"), before)
+
+
+def test_the_same_call_goes_on(kept: Path, pipeline: Path, target: Path, tmp_path: Path):
+    finished = shards(kept)
+    mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    assert finished.items() < shards(target).items()
+    mz.quantize_checkpoint(pipeline, tmp_path / "straight", storage=STORAGE)
+    assert packed.same(stored(target / "unet"), stored(tmp_path / "straight" / "unet"))
+    assert list(target.glob("unet/.*")) == []
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_a_shard_that_the_disk_lost_is_written_again(kept: Path, pipeline: Path, target: Path):
+    first, second, _ = sorted(kept.glob("unet/[!.]*.safetensors"))
+    os.truncate(first, 100)
+    untouched = second.stat().st_ino
+    mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    assert (target / "unet" / second.name).stat().st_ino == untouched
+    assert mz.load(target)
+
+
+@pytest.mark.parametrize("change", ["bits", "source"])
+def test_another_job_begins_afresh(kept: Path, pipeline: Path, target: Path, change: str, request):
+    if change == "bits":
+        finished = shards(kept)
+        mz.quantize_checkpoint(pipeline, target, weight_bits=7, storage=STORAGE)
+    else:
+        damaged = request.getfixturevalue("damaged")
+        finished = shards(kept)
+        mz.quantize_checkpoint(damaged, target, storage=STORAGE)
+    assert not finished.items() & shards(target).items()
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_an_interruption_says_how_to_go_on(pipeline: Path, target: Path):
+    process = python(KILLED, pipeline, target, int(signal.SIGINT))
+    (kept,) = target.parent.iterdir()
+    assert "KeyboardInterrupt" in process.stderr
+    assert f"finished shards are kept in {kept}" in process.stderr
+    assert "repeat the command to go on" in process.stderr
