@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import subprocess
 import sys
@@ -7,10 +6,10 @@ import pytest
 import torch
 
 from mezzotint.formats import parse_activation_format, parse_weight_format
-from mezzotint.runtime import Request, executions, gpu, select_kernel
-from mezzotint.runtime.gpu import FloatKernel, Int8Kernel, kernel
+from mezzotint.runtime import Request, select_kernel
+from mezzotint.runtime.gpu import kernel
 from tests.docs.pages import ROOT
-from tests.runtime.layers import WEIGHTS, linear, noise, packed
+from tests.runtime.layers import WEIGHTS
 
 
 def request(weight: str, activation: str, groups: int = 1) -> Request:
@@ -51,6 +50,11 @@ class TestSelection:
         assert selection.kernel.name == "reference"
         assert "stored across the groups" in str(selection.reason)
 
+    def test_so_are_convolutions_of_each_channel_alone(self):
+        selection = select_kernel(request("int4/channel", "int8/token", groups=320))
+        assert selection.kernel.name == "reference"
+        assert "32 groups or less, not 320" in str(selection.reason)
+
 
 class TestMissing:
     def test_without_a_device_the_reason_is_said(self, monkeypatch: pytest.MonkeyPatch):
@@ -61,6 +65,15 @@ class TestMissing:
         assert selection.reason == (
             "cuda-int8: there is no CUDA device; cuda-float: there is no CUDA device"
         )
+
+    def test_compilers_need_not_look_into_it(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+        def computed(x: torch.Tensor) -> torch.Tensor:
+            return x if kernel.missing() is None else x + 1
+
+        compiled = torch.compile(computed, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(torch.zeros(1)), torch.ones(1))
 
     def test_without_triton_the_reason_is_said(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(kernel, "find_spec", lambda name: None)
@@ -89,19 +102,20 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_layers_of_the_cpu_run_without_importing_triton():
+def test_layers_of_the_cpu_run_without_what_imports_triton():
     script = """
 import sys
 from tests.runtime.layers import linear, noise, packed
 packed(linear(), "int4/channel", "int8/token")(noise(2, 19))
-sys.exit("triton" in sys.modules)
+assert "mezzotint.runtime.gpu.kernel" in sys.modules
+assert "mezzotint.runtime.gpu.gemm" not in sys.modules
 """
     done = run("-c", script)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("file", ["test_linear.py", "test_conv.py", "test_quantize.py", "test_compile.py"])
-def test_what_the_kernels_compute_in_the_interpreter(file: str):
-    tests = f"tests/runtime/gpu/{file}"
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", tests, TRITON_INTERPRET="1")
+def test_what_the_kernels_compute_in_the_interpreter():
+    pytest.importorskip("triton", reason="there is no Triton for this platform")
+    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/runtime/gpu")
+    done = run(*tests, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,163 @@
+"""Linear layers and convolutions on NVIDIA GPUs, in Triton."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from mezzotint.formats import CodebookFormat, MixedFormat, UniformFormat, from_bits
+from mezzotint.runtime.gpu.conv import ROWS, windows
+from mezzotint.runtime.kernels import Kernel, Request, register_kernel
+from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.layers import QuantConv2d
+from mezzotint.runtime.reference import ReferenceKernel
+
+if TYPE_CHECKING:
+    from mezzotint.runtime.gpu.inputs import Inputs
+
+#: Ampere: the oldest that Triton compiles for.
+OLDEST = (8, 0)
+
+#: More groups of channels leave the tensor cores nearly idle.
+MOST_GROUPS = 32
+
+#: Sums of more products of 8-bit integers may not fit 32 bits.
+LONGEST = (2**31 - 1) // 255**2
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def missing() -> str | None:
+    """What this machine lacks to run Triton's kernels, for a report; None when nothing."""
+    if find_spec("triton") is None:
+        return "needs Triton, which is not installed"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if torch.version.hip is not None:
+        return "needs a GPU of NVIDIA's"
+    found = torch.cuda.get_device_capability()
+    if found < OLDEST:
+        needed, has = (".".join(map(str, each)) for each in (OLDEST, found))
+        return f"needs compute capability {needed}, this GPU has {has}"
+    return None
+
+
+class GpuKernel(Kernel):
+    """What both kernels have in common. Triton is imported when the first layer runs."""
+
+    device = "cuda"
+    opaque = True
+
+    @override
+    def refuse(self, request: Request) -> str | None:
+        return self.unserved(request) or missing()
+
+    def unserved(self, request: Request) -> str | None:
+        """Why this kernel cannot serve the formats, on whatever device."""
+        if not isinstance(request.weight, UniformFormat | CodebookFormat | MixedFormat):
+            return "needs uniform, k-means or mixed weights"
+        if request.groups > MOST_GROUPS:
+            return f"takes convolutions of {MOST_GROUPS} groups or less, not {request.groups}"
+        if request.groups > 1 and isinstance(request.weight, MixedFormat):
+            return "mixed weights of convolutions in groups are stored across the groups"
+        return None
+
+    @override
+    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        if x.dtype not in _FLOATS:
+            return ReferenceKernel().run(layer, x)
+        from mezzotint.runtime.gpu import product  # noqa: PLC0415 - imports Triton
+
+        x = self.rounded(layer, x)
+        if isinstance(layer, QuantConv2d):
+            values = x.permute(0, 2, 3, 1).contiguous()
+            kernel = (layer.weight_shape[2], layer.weight_shape[3])
+            place = windows(layer.geometry, kernel, (x.shape[2], x.shape[3]))
+        else:
+            values, place = x.reshape(-1, x.shape[-1]).contiguous(), ROWS
+        weights = product.Weights.of(layer)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            y = product.multiply(self.inputs(layer, values), weights, place, x.dtype)
+        if isinstance(layer, QuantConv2d):
+            return y.view(len(x), *place.out_size, weights.channels).permute(0, 3, 1, 2)
+        return y.view(*x.shape[:-1], weights.channels)
+
+    @abstractmethod
+    def rounded(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        """The layer's input, rounded in floating point where `inputs` does not do it."""
+
+    @abstractmethod
+    def inputs(self, layer: QuantLayer, values: Tensor) -> Inputs:
+        """What is multiplied, of inputs with channels last."""
+
+
+class FloatKernel(GpuKernel):
+    """Weights become float16, bfloat16 or float32 in registers; sums are float32.
+
+    Activations of any format are rounded in floating point first.
+    """
+
+    name = "cuda-float"
+    arithmetic: Literal["float"] = "float"
+
+    @override
+    def rounded(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        return layer.round_input(x)
+
+    @override
+    def inputs(self, layer: QuantLayer, values: Tensor) -> Inputs:
+        from mezzotint.runtime.gpu.inputs import Inputs  # noqa: PLC0415 - imports Triton
+
+        return Inputs(values)
+
+
+class Int8Kernel(GpuKernel):
+    """y = s_x · s_w · Σ (q_x - z_x)(q_w - z_w) + b, sums in 32 bits, exact.
+
+    Weights of 1 to 8 bits become int8 in registers; padding is the zero point. Per group of
+    weights, sums are exact within the group and added in float32.
+    """
+
+    name = "cuda-int8"
+    arithmetic: Literal["int8"] = "int8"
+
+    @override
+    def unserved(self, request: Request) -> str | None:
+        if request.activation is None:
+            return "needs activations of 8 bits or less"
+        if isinstance(request.weight, CodebookFormat):
+            return "levels of a codebook are not integers"
+        return super().unserved(request)
+
+    @override
+    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        if math.prod(layer.weight_shape[1:]) > LONGEST:
+            return FloatKernel().run(layer, x)
+        return super().run(layer, x)
+
+    @override
+    def rounded(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        return x
+
+    @override
+    def inputs(self, layer: QuantLayer, values: Tensor) -> Inputs:
+        from mezzotint.runtime.gpu import inputs  # noqa: PLC0415 - imports Triton
+
+        activation = layer.activation_format
+        assert activation is not None
+        if not activation.static:
+            return inputs.quantized(values, activation, len(values))
+        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
+        zero_point = layer.get_buffer("input_zero_point")
+        return inputs.quantized_statically(values, activation, scale, zero_point)
+
+
+register_kernel(FloatKernel())
+register_kernel(Int8Kernel())

@@ -1,0 +1,84 @@
+"""What packed layers compute, in float64: whole numbers are summed exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mezzotint.formats import CodebookFormat, UniformFormat, from_bits
+from mezzotint.runtime import TOKEN_DIMS, Kernel, QuantConv2d, QuantLayer
+from tests.formats.strategies import step
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def weight_of(layer: QuantLayer) -> Tensor:
+    tensors = layer.weight_tensors()
+    parts = [
+        _decoded(each.format, each.tensors, each.shape)
+        for each in layer.weight_format.segments(tensors, layer.weight_shape)
+    ]
+    order = layer.weight_format.order(tensors)
+    weight = torch.cat(parts)
+    return weight if order is None else weight[order]
+
+
+def _decoded(fmt: object, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    if isinstance(fmt, CodebookFormat):
+        return fmt.decode(tensors, shape).double()
+    assert isinstance(fmt, UniformFormat)
+    codes = fmt.codes(tensors, shape).double().reshape(shape)
+    steps = step(fmt, tensors, shape).double()
+    if fmt.symmetric:
+        return (codes - fmt.offset) * steps
+    zeros = tensors["zero_point"].double()
+    columns = codes.flatten(1).shape[1]
+    zeros = zeros.repeat_interleave(fmt.group_size or columns, 1)[:, :columns]
+    return (codes - zeros.expand(shape[0], columns).reshape(shape)) * steps
+
+
+def input_of(layer: QuantLayer, x: Tensor) -> Tensor:
+    activation = layer.activation_format
+    if activation is None:
+        return x.double()
+    if activation.static:
+        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
+        zero = layer.get_buffer("input_zero_point").float()
+    else:
+        scale, zero = activation.dynamic_parameters(x, TOKEN_DIMS[layer.operation])
+    return (activation.quantize(x, scale, zero) - zero).double() * scale.double()
+
+
+def product(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
+    if isinstance(layer, QuantConv2d):
+        return functional.conv2d(x, weight, None, **layer.geometry)
+    return functional.linear(x, weight)
+
+
+def assert_exact(
+    kernel: Kernel, layer: QuantLayer, x: Tensor, *, rounded: Tensor | None = None, eps: float = EPS
+) -> None:
+    """The kernel's output against that of `rounded`, or else of what the activation format makes.
+
+    Beside sums of integers only a few operations may round: on the product, and on each group.
+    """
+    inputs = input_of(layer, x) if rounded is None else rounded.double()
+    weight = weight_of(layer)
+    bias = 0.0 if layer.bias is None else layer.shaped_bias(torch.float64)
+    expected = product(layer, inputs, weight) + bias
+    magnitude = product(layer, inputs.abs(), weight.abs()) + abs(bias)
+    output = kernel.run(layer, x)
+    assert (output.dtype, output.shape) == (x.dtype, expected.shape)
+    fmt = layer.weight_format
+    groups = 0 if getattr(fmt, "group_size", None) is None else weight[0].numel() // fmt.group_size
+    distance = (output.double() - expected).abs()
+    assert bool((distance <= (6 + groups) * eps * magnitude).all()), (distance / magnitude).max()
+
+
+def assert_close(kernel: Kernel, layer: QuantLayer, x: Tensor) -> None:
+    """As `assert_exact`, for sums of floating products in float32 and operands of x's dtype."""
+    eps = torch.finfo(x.dtype).eps + weight_of(layer)[0].numel() * EPS / 4
+    assert_exact(kernel, layer, x, rounded=layer.round_input(x), eps=eps)
