@@ -132,13 +132,15 @@ def weights_of(pipe: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def compare(model: str, row: Row, baseline: Baseline, cache: Path) -> dict[str, Any]:
+def quantize(pipe: Any, row: Row, cache: Path) -> mz.Result:
     options = row.recipe_options()
     # One journal per way of measuring; budgets and divisions share it.
     name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}-{row.budget.act_bits:g}"
-    result = mz.quantize(
-        baseline.pipe, "mixdq", row.budget, options=options, journal=cache / f"{name}.jsonl"
-    )
+    return mz.quantize(pipe, "mixdq", row.budget, options=options, journal=cache / f"{name}.jsonl")
+
+
+def compare(model: str, row: Row, baseline: Baseline, cache: Path) -> dict[str, Any]:
+    result = quantize(baseline.pipe, row, cache)
     evaluation = evaluate(baseline, result.pipeline)
     context = result.plan.context
     return {
