@@ -134,8 +134,8 @@ def weights_of(pipe: Any) -> str:
 
 def quantize(pipe: Any, row: Row, cache: Path) -> mz.Result:
     options = row.recipe_options()
-    # One journal per way of measuring; budgets and divisions share it.
-    name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}-{row.budget.act_bits:g}"
+    # One journal per structure; budgets and divisions share it.
+    name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}"
     return mz.quantize(pipe, "mixdq", row.budget, options=options, journal=cache / f"{name}.jsonl")
 
 
