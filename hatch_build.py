@@ -25,6 +25,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and make the wheel one for this platform."""
+        if self.target_name != "wheel":
+            return
         library = Path(self.root) / FOLDER / f"_kernels.{suffix()}"
         why = compile_kernels(Path(self.root) / FOLDER / "kernels.c", library)
         if why is not None:
@@ -43,7 +45,7 @@ def suffix() -> str:
 
 def compile_kernels(source: Path, library: Path) -> str | None:
     """Compile; or say why not."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc") or ["cc"]
     if shutil.which(compiler[0]) is None:
         return f"there is no compiler {compiler[0]!r}"
     command = [*compiler, *FLAGS, str(source), "-o", str(library), "-lm"]

@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("-n", "--images", type=int, default=2048)
     parser.add_argument("--settings", nargs="+", help="only these, such as W8A8")
     parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
+    parser.add_argument("--cache", type=Path, default=RESULTS / "measurements", help="journals")
     arguments = parser.parse_args()
     wanted = [row for row in rows() if arguments.settings in (None, [row.setting])
               or row.setting in (arguments.settings or ())]  # fmt: skip

@@ -23,9 +23,6 @@ from tools.emoji.data import Corpus, load_corpus
 
 SEED = 2000
 PLANS = (
-    ("W8A8", "+ protected inputs, decoupled"),
-    ("W4A8", "uniform"),
-    ("W4A8", "mixed, SQNR only"),
     ("W4A8", "mixed, decoupled, sweep"),
     ("W4A8", "mixed, decoupled, joint"),
 )
@@ -37,7 +34,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["emoji-turbo"])
     parser.add_argument("-n", "--images", type=int, default=2000)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
+    parser.add_argument("--cache", type=Path, default=RESULTS / "measurements", help="journals")
     arguments = parser.parse_args()
     corpus = load_corpus(arguments.corpus, PRESETS[arguments.preset])
     found = [

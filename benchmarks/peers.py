@@ -82,7 +82,7 @@ def matched(model: str, pipe: Any, arguments: argparse.Namespace) -> Match:
     sampling = default_sampling(pipe, arguments.images, seed=1000)
     sampling = mz.Sampling(prompts=sampling.prompts, seed=sampling.seed, batch=64)
     baseline = Baseline.of(pipe, sampling, contrastive_for(pipe))
-    calls = arguments.cache / "calls" / f"{model}.pt"
+    calls = arguments.cache / "calls" / f"{model}-{arguments.images}.pt"
     calls.parent.mkdir(parents=True, exist_ok=True)
     saved = [{"args": call.args, "kwargs": dict(call.kwargs)} for call in baseline.calls]
     torch.save(saved, calls)

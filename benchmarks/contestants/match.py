@@ -82,7 +82,7 @@ class Match:
         with self._pipeline(best) as (contender, figures):
             outputs = self._replayed(contender)
             images = self._generated(contender)
-        figures["candidates"] = {one.label: -10 * np.log10(n) for one, n in noises.items()}
+        figures["candidates"] = {one.label: float(-10 * np.log10(n)) for one, n in noises.items()}
         figures["failed"] = reasons
         return best.label, figures, Sample(self.baseline, images, outputs)
 

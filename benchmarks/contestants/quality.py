@@ -54,8 +54,9 @@ class Session:
         return cls(pipe, original, loaded)
 
     def figures(self) -> dict[str, Any]:
+        """What it costs: float32 parameters count in 16 bits, as they would be stored."""
         return {
-            "stored_bytes": self.loaded.stored_bytes,
+            "stored_bytes": self.loaded.stored_bytes - self.loaded.float32_bytes // 2,
             "held_bytes": self.loaded.held_bytes,
             "note": self.loaded.note,
             "versions": {"torch": torch.__version__} | self.loaded.versions,

@@ -39,4 +39,10 @@ def loaded(module: nn.Module, request: Request, **further: Any) -> Loaded:
         output: Tensor = runner(**inputs)[0]
         return output
 
-    return Loaded(call, stored, **further)
+    return Loaded(call, stored, float32_bytes=float32_bytes(module), **further)
+
+
+def float32_bytes(module: nn.Module) -> int:
+    """Of what no quantizer has wrapped: weights left alone, biases, norms, some tools' scales."""
+    plain = (p for p in module.parameters() if type(p) is nn.Parameter)
+    return sum(4 * p.numel() for p in plain if p.dtype == torch.float32)

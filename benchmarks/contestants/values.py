@@ -60,6 +60,7 @@ class Loaded:
         call: inputs to output tensor.
         stored_bytes: of its tensors: weights of `bits` bits count as that many, packed.
         held_bytes: of the tensors as they are held, where that is more.
+        float32_bytes: of the plain parameters among them that are float32.
         note: what a reader of the table should know.
         describe: a note that can only be had after a call.
     """
@@ -67,6 +68,7 @@ class Loaded:
     call: Callable[[Inputs], Tensor]
     stored_bytes: int
     held_bytes: int | None = None
+    float32_bytes: int = 0
     note: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     describe: Callable[[], str] | None = None

@@ -12,7 +12,7 @@ SHARD = 32 * MIB
 HEADS = 16
 LARGEST = 4 * (64 * HEADS) * (4 * 64 * HEADS)
 """Bytes of the largest tensor: float32, the feed-forward of a block."""
-CONSTANT = 48 * MIB
+CONSTANT = 96 * MIB
 
 MEASURE = """
 import resource, sys

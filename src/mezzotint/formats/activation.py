@@ -79,8 +79,14 @@ class ActivationFormat:
         return (x.float() / scale).round_().add_(zero_point).clamp_(low, high)
 
     def roundtrip(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        """What the quantized input is worth, in the dtype of `x`."""
-        return self.quantize(x, scale, zero_point).sub_(zero_point).mul_(scale).to(x.dtype)
+        """What the quantized input is worth, in the dtype of `x`.
+
+        Gradients pass as if nothing were rounded (straight through; Bengio et al. 2013).
+        """
+        worth = self.quantize(x, scale, zero_point).sub_(zero_point).mul_(scale).to(x.dtype)
+        if x.requires_grad and torch.is_grad_enabled():
+            return worth.detach() + (x - x.detach())
+        return worth
 
     def __str__(self) -> str:
         return self.name

@@ -30,6 +30,8 @@ from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 #: The dimensions of an input that share one dynamic scale; the first holds features or channels.
 TOKEN_DIMS: dict[Operation, tuple[int, ...]] = {"linear": (-1,), "conv2d": (-3, -2, -1)}
 
+_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
 
 class QuantLayer(WeightForms, PackedLayer):
     """A layer whose weight is stored in a `WeightFormat`; a kernel computes it.
@@ -55,9 +57,8 @@ class QuantLayer(WeightForms, PackedLayer):
 
     def weight_tensors(self) -> dict[str, Tensor]:
         """The packed weight, under the names of the format's layout."""
-        self.release()
         layout = self.weight_format.layout(self.weight_shape)
-        return {name: self.get_buffer(f"weight_{name}") for name in layout}
+        return {name: self.stored(f"weight_{name}") for name in layout}
 
     @property
     @override
@@ -113,12 +114,13 @@ class QuantLayer(WeightForms, PackedLayer):
     @override
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
-        if torch.compiler.is_compiling() and runs_opaque(self._handle, device):
+        # What is exported must outlive this layer, and gradients must pass: both need plain torch.
+        plain = _exporting() or (x.requires_grad and torch.is_grad_enabled())
+        traced = torch.compiler.is_compiling() or type(x) is not Tensor
+        if traced and not plain and runs_opaque(self._handle, device):
             result: Tensor = packed_layer(x, self._handle)
             return result
-        selection = self.selection_on(device)
-        if selection.kernel.opaque and x.requires_grad and torch.is_grad_enabled():
-            selection = self.selection_on(device, differentiable=True)
+        selection = self.selection_on(device, differentiable=plain)
         return selection.kernel.run(self, x)
 
     @property

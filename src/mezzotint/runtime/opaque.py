@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import count
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -12,27 +12,41 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mezzotint.runtime.layer import QuantLayer
 
-_LAYERS: WeakValueDictionary[int, QuantLayer] = WeakValueDictionary()
+# Without callbacks: an interrupt that arrives within one would be swallowed.
+_LAYERS: dict[int, weakref.ref[QuantLayer]] = {}
 _HANDLES = count()
+_FEW = 1024
 
 
 def handle_of(layer: QuantLayer) -> int:
     """A number by which `packed_layer` finds a layer as long as it lives."""
     handle = next(_HANDLES)
-    _LAYERS[handle] = layer
+    if handle % _FEW == _FEW - 1:
+        for dead in [key for key, found in list(_LAYERS.items()) if found() is None]:
+            _LAYERS.pop(dead, None)
+    _LAYERS[handle] = weakref.ref(layer)
     return handle
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _layer(handle: int) -> QuantLayer:
+    found = _LAYERS[handle]()
+    assert found is not None, "the layer is gone"
+    return found
+
+
 def runs_opaque(handle: int, device: str) -> bool:
     """Whether compilers should take the layer behind `handle` as one operation."""
-    return _LAYERS[handle].selection_on(device).kernel.opaque
+    return _layer(handle).selection_on(device).kernel.opaque
+
+
+# What torch.compiler.assume_constant_result does, but for importing the whole compiler.
+runs_opaque._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @torch.library.custom_op("mezzotint::packed_layer", mutates_args=())
 def packed_layer(x: Tensor, handle: int) -> Tensor:
     """The output of the layer behind `handle`, laid out as `QuantLayer.empty_output` says."""
-    layer = _LAYERS[handle]
+    layer = _layer(handle)
     y = layer.selection_on(x.device.type).kernel.run(layer, x)
     if y.ndim == 4:
         y = y.contiguous(memory_format=layer.memory_format)
@@ -41,4 +55,4 @@ def packed_layer(x: Tensor, handle: int) -> Tensor:
 
 @packed_layer.register_fake
 def _(x: Tensor, handle: int) -> Tensor:
-    return _LAYERS[handle].empty_output(x)
+    return _layer(handle).empty_output(x)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mezzotint.errors import UsageError
 from mezzotint.formats import ActivationFormat, UniformFormat, from_bits
 from mezzotint.runtime import TOKEN_DIMS, InputRange, QuantConv2d, QuantLayer
 from mezzotint.runtime.cpu import native, processor, weights
@@ -286,3 +287,64 @@ def test_one_and_many_threads_agree():
 
 def test_the_c_functions_were_built_and_are_used():
     assert native.available()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        noise(1, 1, 8, 8).expand(1, 4, 8, 8),
+        noise(1, 8, 8, 8)[:, ::2],
+        noise(1, 4, 8, 8)[..., :3],
+        noise(8, 8, 4).permute(2, 0, 1)[None],
+        torch._neg_view(noise(1, 4, 8, 8)),
+    ],
+    ids=["expanded", "every-second-channel", "narrow", "permuted", "negative"],
+)
+@pytest.mark.usefixtures("either_way")
+def test_views_are_read_in_order(view: Tensor):
+    layer = packed(conv(4, 6, padding=1), "uint7/channel", "int8/token")
+    kernel = Int8Kernel()
+    assert torch.equal(kernel.run(layer, view), kernel.run(layer, view.clone().contiguous()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_does_not_matter(dtype: torch.dtype):
+    layers = [packed(linear(bias=False), "uint4/channel", "int8/token")]
+    layers.append(packed(conv(padding=1), "uint4/channel", "int8/token"))
+    inputs = noise(3, 19), noise(2, 4, 6, 6)
+    expected = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
+    try:
+        torch.set_default_dtype(dtype)
+        found = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
+def test_autocast_does_not_matter():
+    layer, x = packed(conv(32, 6, padding=1), "uint4/channel", "int8/token"), noise(2, 32, 6, 6)
+    expected = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("activation", ["float", "int8/token"])
+def test_a_weight_elsewhere_is_an_error_not_a_crash(activation: str):
+    layer = packed(linear(), "int4/channel", activation).to("meta")
+    with pytest.raises(UsageError, match="weight on meta"):
+        layer(noise(3, 19))
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (linear(), noise(3, 18)),
+        (conv(), noise(2, 5, 6, 6)),
+        (conv(), noise(2, 4, 2, 2)),
+        (conv(), noise(4, 4)),
+    ],
+    ids=["features", "channels", "too-small", "two-dimensions"],
+)
+def test_inputs_that_do_not_fit_are_torch_s_own_errors(layer: nn.Module, x: Tensor):
+    with pytest.raises(RuntimeError, match=r"shape|channels|size|dtype|input"):
+        packed(layer, "int4/channel", "int8/token")(x)

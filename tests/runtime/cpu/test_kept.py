@@ -2,11 +2,13 @@
 
 import copy
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch.func import functional_call
 
 from mezzotint.runtime import QuantLayer, module_bytes
 from tests.runtime.layers import conv, linear, noise, packed
@@ -127,3 +129,62 @@ def test_a_compiled_layer_is_not_compiled_anew_by_its_first_call(layer: nn.Modul
     for _ in range(3):
         assert torch.equal(compiled(x), expected)
     assert counter.frame_count == 1
+
+
+@EITHER
+def test_a_scale_edited_in_place_is_seen(layer: nn.Module, x: Tensor):
+    found = used(layer, x)
+    before = found(x)
+    found.get_buffer("weight_scale").add_(1 << 23)  # twice the scale, as bits of a float32
+    assert not torch.allclose(found(x), before)
+    assert torch.allclose(found(x), found.to_float()(found.round_input(x)), atol=1e-5)
+
+
+@EITHER
+def test_weights_lent_for_one_call_are_given_back(layer: nn.Module, x: Tensor):
+    found, other = used(layer, x), copy.deepcopy(layer)
+    other.weight.data.neg_()
+    before, lent = found(x), fresh(other)
+    assert torch.equal(functional_call(found, lent.state_dict(), (x,)), lent(x))
+    assert torch.equal(found(x), before)
+
+
+@EITHER
+def test_what_is_used_in_inference_mode_can_be_loaded_into_afterwards(layer: nn.Module, x: Tensor):
+    found = fresh(layer)
+    with torch.inference_mode():
+        found(x)
+        state = found.state_dict()
+    found.load_state_dict(state)
+    assert torch.equal(found(x), fresh(layer)(x))
+
+
+@EITHER
+def test_a_shallow_copy_computes_the_same(layer: nn.Module, x: Tensor):
+    found = fresh(layer)
+    shallow = copy.copy(found)
+    expected = found(x)
+    assert torch.equal(shallow(x), expected)
+
+
+@EITHER
+def test_many_threads_may_call_and_save_one_layer(layer: nn.Module, x: Tensor):
+    found = fresh(layer)
+    expected, stored = copy.deepcopy(found)(x), copy.deepcopy(found).state_dict()
+
+    def once(index: int) -> bool:
+        if index % 3 == 0:
+            return torch.equal(found.state_dict()["weight_codes"], stored["weight_codes"])
+        return torch.equal(found(x), expected)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(once, range(60)))
+
+
+@EITHER
+def test_a_compiled_layer_lets_gradients_pass(layer: nn.Module, x: Tensor):
+    compiled = torch.compile(fresh(layer), backend="aot_eager", fullgraph=True)
+    x = x.clone().requires_grad_()
+    compiled(x).sum().backward()
+    assert x.grad is not None
+    assert bool(x.grad.any())

@@ -10,7 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from mezzotint.runtime.cpu import processor
-from mezzotint.runtime.cpu.weights import Tile, floats, tiles
+from mezzotint.runtime.cpu.weights import Tile, check_on_cpu, floats, tiles
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
@@ -34,6 +34,7 @@ class FloatKernel(Kernel):
 
     @override
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
+        check_on_cpu(layer)
         rounded = layer.round_input(x).to(processor.compute_dtype(x.dtype))
         if layer.groups > 1:
             # A tile would hold parts of groups; such weights are small.

@@ -45,7 +45,6 @@ def encode_rows(layer: QuantLayer, rows: Tensor) -> Codes:
     """Codes of [rows, features]."""
     grid, static = _grid(layer)
     if native.available(rows):
-        rows = rows if rows.stride(1) == 1 else rows.contiguous()
         given = None if static is None else static.expand(len(rows))
         codes, sums, scale = native.quantize(rows, given, grid)
     else:
@@ -80,8 +79,8 @@ def encode_images(layer: QuantLayer, x: Tensor) -> Codes:
 def _from_planes(x: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Codes in channels_last and their sums per pixel, of images with channels apart."""
     count, channels, height, width = x.shape
-    codes = torch.empty(count, height * width, channels, dtype=torch.uint8)
-    sums = torch.empty(count, height, width)
+    codes = torch.empty(count, height * width, channels, dtype=torch.uint8, device="cpu")
+    sums = torch.empty(count, height, width, dtype=torch.float32, device="cpu")
     for image, one, place, total in zip(x, scale.tolist(), codes, sums, strict=True):
         native.quantize_image(image, one, grid, place, total)
     return codes.view(count, height, width, channels).permute(0, 3, 1, 2), sums

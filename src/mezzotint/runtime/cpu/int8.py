@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from mezzotint.formats import ActivationFormat, MixedFormat, UniformFormat, Weig
 from mezzotint.runtime.cpu import native, processor
 from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, has_codes
 from mezzotint.runtime.cpu.products import Geometry, Weights, multiply, prepare, window_sums
-from mezzotint.runtime.cpu.weights import integers, tiles
+from mezzotint.runtime.cpu.weights import check_on_cpu, integers, tiles
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
+
+#: Users may set other defaults.
+_FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 
 
 class Int8Kernel(Kernel):
@@ -51,11 +54,23 @@ class Int8Kernel(Kernel):
 
     @override
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        if not x.numel():
+        check_on_cpu(layer)
+        if not x.numel() or not _fits(layer, x):
             return layer.apply_float(x, layer.dequantized_weight(x.dtype))
+        x = x.resolve_neg()
         if not isinstance(layer, QuantConv2d):
             return _linear(layer, x)
         return _conv2d(layer, x) if x.ndim == 4 else _conv2d(layer, x.unsqueeze(0)).squeeze(0)
+
+
+def _fits(layer: QuantLayer, x: Tensor) -> bool:
+    """Whether the layer can take `x`; where not, torch's own operation says why."""
+    if not x.is_floating_point() or x.ndim < -layer.channel_dim:
+        return False
+    if not isinstance(layer, QuantConv2d):
+        return x.shape[-1] == layer.weight_shape[1]
+    fits = x.ndim <= 4 and x.shape[-3] == layer.in_channels
+    return fits and min(layer.output_size(x.shape[-2], x.shape[-1])) > 0
 
 
 def _refuse_groups(request: Request) -> str | None:
@@ -94,7 +109,7 @@ def _linear(layer: QuantLayer, x: Tensor) -> Tensor:
 def _conv2d(layer: QuantConv2d, x: Tensor) -> Tensor:
     codes = encode_images(layer, x)
     height, width = layer.output_size(x.shape[2], x.shape[3])
-    sums = torch.zeros(len(x), height, width)
+    sums = torch.zeros(len(x), height, width, **_FLOAT)
     if not all(one.symmetric for one in _uniforms(layer.weight_format) if one is not None):
         sums = window_sums(codes.sums, _geometry(layer), layer.weight_shape[1:])
     scale = codes.scale.repeat_interleave(height * width)
@@ -115,7 +130,7 @@ def _assembled(
     # Dynamic scales take one way for one row and for many, so that a batch rounds as its parts.
     common = codes.common_scale if static else None
     outputs = layer.weight_shape[0]
-    bias = torch.zeros(outputs) if layer.bias is None else layer.bias.detach().float()
+    bias = torch.zeros(outputs, **_FLOAT) if layer.bias is None else layer.bias.detach().float()
     order = _order(layer)
     if order is not None:
         bias = torch.empty_like(bias).index_copy_(0, order, bias)
@@ -125,9 +140,9 @@ def _assembled(
         if weight.rows == outputs and weight.shift is None and common is not None:
             return _rows(multiply(codes, weight, common, part)).to(dtype)
         if out is None:
-            out = torch.empty(len(scale), outputs, dtype=dtype)
+            out = torch.empty(len(scale), outputs, dtype=dtype, device="cpu")
         product = _rows(multiply(codes, weight))
-        shift = torch.zeros(weight.rows) if weight.shift is None else weight.shift
+        shift = torch.zeros(weight.rows, **_FLOAT) if weight.shift is None else weight.shift
         _rescale(product, scale, sums, (shift, part), out[:, start : start + weight.rows])
     assert out is not None
     return out if order is None else out.index_select(1, order)

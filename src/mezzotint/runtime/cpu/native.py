@@ -32,7 +32,8 @@ def library() -> ctypes.CDLL | None:
     for path in sorted(Path(__file__).parent.glob("_kernels.*")):
         try:
             return _declared(ctypes.CDLL(str(path)))
-        except OSError:
+        except (OSError, AttributeError):
+            # Of another platform, or of another version of this file.
             continue
     return None
 
@@ -61,7 +62,7 @@ def dequantize(packed: Tensor, bits: int, affine: tuple[Tensor, Tensor, int], ou
     scale, zero, size = affine
 
     def run(start: int, stop: int) -> None:
-        scratch = torch.empty(count, dtype=torch.uint8)
+        scratch = torch.empty(count, dtype=torch.uint8, device="cpu")
         call(
             _row(packed, start), stop - start, count, bits, _row(scale, start), _row(zero, start),
             scale.shape[1], size, scratch.data_ptr(), _row(out, start), _DTYPES[out.dtype],
@@ -76,7 +77,7 @@ def look_up(packed: Tensor, bits: int, levels: Tensor, out: Tensor) -> None:
     stride = levels.shape[1] if len(levels) > 1 else 0
 
     def run(start: int, stop: int) -> None:
-        scratch = torch.empty(count, dtype=torch.uint8)
+        scratch = torch.empty(count, dtype=torch.uint8, device="cpu")
         table = levels.data_ptr() + start * stride * levels.element_size()
         call(
             _row(packed, start), stop - start, count, bits, table, stride, scratch.data_ptr(),
@@ -89,7 +90,8 @@ def look_up(packed: Tensor, bits: int, levels: Tensor, out: Tensor) -> None:
 def peaks(rows: Tensor) -> Tensor:
     """The largest magnitude of each row, float32 [rows]; NaN where there is one."""
     call = _function("mz_peaks")
-    out = torch.empty(len(rows), dtype=torch.float32)
+    rows = _with_dense_rows(rows)
+    out = torch.empty(len(rows), dtype=torch.float32, device="cpu")
 
     def run(start: int, stop: int) -> None:
         call(
@@ -118,10 +120,15 @@ def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Te
     row that holds NaN is NaN. Rows may lie further apart than their length.
     """
     call = _function("mz_quantize")
-    codes = torch.empty(rows.shape, dtype=torch.uint8)
-    sums = torch.empty(len(rows), dtype=torch.float32)
+    rows = _with_dense_rows(rows)
+    codes = torch.empty(rows.shape, dtype=torch.uint8, device="cpu")
+    sums = torch.empty(len(rows), dtype=torch.float32, device="cpu")
     top = 0 if scale is not None else grid.high
-    scales = torch.empty(len(rows), dtype=torch.float32) if scale is None else scale.contiguous()
+    scales = (
+        torch.empty(len(rows), dtype=torch.float32, device="cpu")
+        if scale is None
+        else scale.contiguous()
+    )
 
     def run(start: int, stop: int) -> None:
         call(
@@ -168,6 +175,10 @@ def rescale(
     _in_ranges(len(product), product.numel(), run)
 
 
+def _with_dense_rows(rows: Tensor) -> Tensor:
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
 def _row(tensor: Tensor, index: int) -> int:
     """The address of a row."""
     return tensor.data_ptr() + index * tensor.stride(0) * tensor.element_size()
@@ -181,12 +192,18 @@ def _in_ranges(rows: int, work: int, run: Callable[[int, int], None]) -> None:
         return
     bounds = [rows * index // threads for index in range(threads + 1)]
     # ctypes lets go of the interpreter while C runs.
-    list(_pool(threads).map(run, bounds[:-1], bounds[1:]))
+    list(_pool().map(run, bounds[:-1], bounds[1:]))
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="mezzotint")
+def _pool() -> ThreadPoolExecutor:
+    """Threads that are started as they are needed, and stay."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mezzotint")
+
+
+if hasattr(os, "register_at_fork"):
+    # Threads do not survive a fork.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @cache

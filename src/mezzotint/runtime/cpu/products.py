@@ -109,7 +109,7 @@ def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None 
 
 
 def _onednn(x: Codes, weight: Weights, scale: float, bias: Tensor | None) -> Tensor:
-    zero_points = torch.zeros(len(weight.scale), dtype=torch.int32)
+    zero_points = torch.zeros(len(weight.scale), dtype=torch.int32, device="cpu")
     geometry = weight.geometry
     result: Tensor
     if geometry is None:
@@ -128,9 +128,10 @@ def _onednn(x: Codes, weight: Weights, scale: float, bias: Tensor | None) -> Ten
 
 def window_sums(sums: Tensor, geometry: Geometry, kernel: tuple[int, ...]) -> Tensor:
     """What each output pixel's window holds of `sums` [n, h, w]: float32 [n, oh, ow]."""
-    ones = torch.ones(1, 1, *kernel[1:])
+    ones = torch.ones(1, 1, *kernel[1:], dtype=torch.float32, device="cpu")
     known = geometry.padded(sums.nan_to_num(nan=0.0).unsqueeze(1), 0)
-    found = torch.nn.functional.conv2d(
-        known, ones, None, geometry.stride, geometry.padding, geometry.dilation
-    )
+    with torch.autocast("cpu", enabled=False):
+        found = torch.nn.functional.conv2d(
+            known, ones, None, geometry.stride, geometry.padding, geometry.dilation
+        )
     return found.squeeze(1)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mezzotint.errors import UsageError
 from mezzotint.formats import CodebookFormat, Segment, UniformFormat, from_bits
 from mezzotint.runtime.cpu import native
+from mezzotint.runtime.forms import stands_for_codes
 from mezzotint.runtime.layer import QuantLayer
 
 #: What is unpacked at a time should stay in the cache of a core until it is used.
@@ -51,6 +53,17 @@ class Tile:
         return tensor if len(tensor) == 1 else tensor[self.first : self.first + self.rows]
 
 
+def check_on_cpu(layer: QuantLayer) -> None:
+    """Raise UsageError where what the layer stores is somewhere else: C reads bare addresses."""
+    stored = [*layer.buffers(), *layer.parameters()]
+    for tensor in stored:
+        if tensor.device.type != "cpu" and not stands_for_codes(tensor):
+            raise UsageError(
+                f"a layer's input is on the cpu, but its weight on {tensor.device}; move the input "
+                "to it, or the model to the cpu"
+            )
+
+
 def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Tile]:
     """Every stored row of the layer's weight, in tiles of about `TILE_BYTES` when unpacked.
 
@@ -86,7 +99,7 @@ def integers(tile: Tile) -> Integers:
     """A tile of a uniform format with one scale per row or tensor."""
     spec = tile.segment.format
     assert isinstance(spec, UniformFormat)
-    codes = torch.empty(tile.rows, tile.columns, dtype=torch.int8)
+    codes = torch.empty(tile.rows, tile.columns, dtype=torch.int8, device="cpu")
     packed = tile.part("codes").contiguous()
     if native.available():
         native.unpack(packed, spec.width, tile.columns, codes)
@@ -112,7 +125,7 @@ def floats(tile: Tile, dtype: torch.dtype) -> Tensor:
     spec = tile.segment.format
     if not isinstance(spec, _BY_ROWS):
         return spec.decode(tile.segment.tensors, tile.segment.shape).flatten(1).to(dtype)
-    out = torch.empty(tile.rows, tile.columns, dtype=dtype)
+    out = torch.empty(tile.rows, tile.columns, dtype=dtype, device="cpu")
     parts = {name: tile.part(name).contiguous() for name in tile.segment.tensors}
     if not native.available(out):
         return out.copy_(spec.decode(parts, (tile.rows, tile.columns)))

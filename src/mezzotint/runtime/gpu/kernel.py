@@ -33,7 +33,6 @@ LONGEST = (2**31 - 1) // 255**2
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def missing() -> str | None:
     """What this machine lacks to run Triton's kernels, for a report; None when nothing."""
     if find_spec("triton") is None:
@@ -47,6 +46,10 @@ def missing() -> str | None:
         needed, has = (".".join(map(str, each)) for each in (OLDEST, found))
         return f"needs compute capability {needed}, this GPU has {has}"
     return None
+
+
+# What torch.compiler.assume_constant_result does, but for importing the whole compiler.
+missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class GpuKernel(Kernel):
