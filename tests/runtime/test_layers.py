@@ -324,5 +324,6 @@ class TestModuleBehaviour:
         self, layer: nn.Module, x: Tensor, weight: str, activation: str
     ):
         quantized = packed(layer, weight, activation)
+        torch._dynamo.reset()
         compiled = torch.compile(quantized, backend="eager", fullgraph=True)
         assert torch.equal(compiled(x), quantized(x))

@@ -343,6 +343,7 @@ class TestModuleBehaviour:
     @EVERY
     def test_it_compiles_to_one_graph(self, layer: nn.Module, choice: Choice, x: Tensor):
         quantized = packed(layer, choice)
+        torch._dynamo.reset()
         compiled = torch.compile(quantized, backend="eager", fullgraph=True)
         assert torch.equal(compiled(x), quantized(x))
 

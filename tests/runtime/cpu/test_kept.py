@@ -183,6 +183,7 @@ def test_many_threads_may_call_and_save_one_layer(layer: nn.Module, x: Tensor):
 
 @EITHER
 def test_a_compiled_layer_lets_gradients_pass(layer: nn.Module, x: Tensor):
+    torch._dynamo.reset()
     compiled = torch.compile(fresh(layer), backend="aot_eager", fullgraph=True)
     x = x.clone().requires_grad_()
     compiled(x).sum().backward()
