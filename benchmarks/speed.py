@@ -52,7 +52,7 @@ def main() -> None:
         for batches, entries in missing.items():
             if not batches:
                 continue
-            meeting = Meeting(setting, batches, arguments.repeats)
+            meeting = Meeting(setting, batches, arguments.repeats, arguments.slowest)
             for row in meeting.rows(entries, baselines):
                 results.keep(row)
                 print(shown(row), flush=True)
@@ -71,6 +71,8 @@ def parsed() -> argparse.Namespace:
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
         help="of what is not quantized")  # fmt: skip
+    add("--slowest", type=float, default=20,
+        help="times a baseline's seconds; whoever takes longer is not timed further")  # fmt: skip
     add("--timeout", type=float, default=3600, help="seconds that one step may take")
     add("--fresh", action="store_true", help="measure finished rows again")
     add("--cache", type=Path, default=Path(".cache"), help="environments, weights, packed files")

@@ -18,6 +18,12 @@ RESERVE = 700 * 2**20
 """Less free memory than this ends a contestant, before the system ends somebody else."""
 
 
+def has_room(needed: int) -> bool:
+    """Whether that many bytes can be had, and the reserve be kept; true where none can tell."""
+    left = available_bytes()
+    return left is None or left > needed + RESERVE
+
+
 class FailedError(Exception):
     """A contestant cannot do what it is asked; the text is for the table."""
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .client import RESERVE, Contender, FailedError, OutOfMemoryError
+from .client import Contender, FailedError, OutOfMemoryError, has_room
 from .environments import Environment
 from .field import Entry
-from .memory import available_bytes
 from .setting import Setting
 from .timing import speedup, summary
 
@@ -33,6 +32,7 @@ class Running:
     contender: Contender
     figures: Row
     seconds: list[float] = field(default_factory=list)
+    pace: float = 0.0
 
 
 @dataclass
@@ -53,11 +53,18 @@ class Queue:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Contestants of one denoiser, timed against baselines that stay loaded."""
+    """Contestants of one denoiser, timed against baselines that stay loaded.
+
+    Attributes:
+        batches: batch sizes, each timed on its own.
+        repeats: timed rounds.
+        slowest: how many times a baseline's seconds a contestant's call may take.
+    """
 
     setting: Setting
     batches: tuple[int, ...]
     repeats: int
+    slowest: float
 
     def rows(self, entries: Sequence[Entry], baselines: Sequence[Entry]) -> Iterator[Row]:
         """A row per contestant and batch, heat by heat; with the reason where there is no time."""
@@ -96,7 +103,7 @@ class Meeting:
         largest = max((expected(e) for e in entries if e not in baselines), default=0)
         found: list[Running] = []
         for entry in sorted(baselines, key=expected):
-            if _room(expected(entry) + largest):
+            if has_room(expected(entry) + largest):
                 with suppress(FailedError):  # as a contestant it gets a row that says why
                     found.append(self._start(entry))
         return found
@@ -106,7 +113,7 @@ class Meeting:
         while queue.pending and len(heat) < LARGEST:
             entry = queue.pending[0]
             solitary = entry.name in queue.alone
-            if heat and (solitary or not _room(self.setting.expected_bytes(entry))):
+            if heat and (solitary or not has_room(self.setting.expected_bytes(entry))):
                 return
             queue.pending.pop(0)
             present = next((one for one in standing if one.entry == entry), None)
@@ -122,7 +129,7 @@ class Meeting:
     def _timed(self, heat: list[Running], queue: Queue, standing: list[Running]) -> Iterator[Row]:
         racing = standing + [one for one in heat if one not in standing]
         for batch in self.batches:
-            failures = self._race(racing, batch)
+            failures = self._race(racing, batch, standing)
             baselines = [one for one in standing if one.entry.name not in failures]
             for one in (one for one in racing if one in heat):
                 cause = failures.get(one.entry.name)
@@ -133,7 +140,9 @@ class Meeting:
             racing = [one for one in racing if one.contender.process.poll() is None]
         standing[:] = [one for one in standing if one in racing]
 
-    def _race(self, racing: Sequence[Running], batch: int) -> dict[str, FailedError]:
+    def _race(
+        self, racing: Sequence[Running], batch: int, standing: Sequence[Running]
+    ) -> dict[str, FailedError]:
         """Warm up, time the rounds and ask for the peaks, in turns; who failed, and why."""
         failures: dict[str, FailedError] = {}
         for one in racing:
@@ -143,6 +152,8 @@ class Meeting:
                 if one.entry.name not in failures:
                     try:
                         self._turn(one, batch, turn)
+                        if turn == WARMUP - 1:
+                            self._check_pace(one, standing)
                     except FailedError as cause:
                         failures[one.entry.name] = cause
         return failures
@@ -154,8 +165,19 @@ class Meeting:
             one.figures |= one.contender.ask("peak", self.setting.timeout)
         else:
             answer = one.contender.ask("run", self.setting.timeout, batch=batch)
+            one.pace = answer["seconds"]
             if turn >= WARMUP:
-                one.seconds.append(answer["seconds"])
+                one.seconds.append(one.pace)
+
+    def _check_pace(self, one: Running, standing: Sequence[Running]) -> None:
+        """Give up on what would take hours: its factor is said in its row."""
+        for baseline in [other for other in standing if other.pace][:1]:
+            factor = one.pace / baseline.pace
+            if factor > self.slowest:
+                raise FailedError(
+                    f"not timed further: a call took {one.pace:.1f} s, {factor:.0f} times that of "
+                    f"{baseline.entry.name}"
+                )
 
     def _output(self, one: Running, batch: int) -> Row:
         path = self.setting.output(one.entry, batch)
@@ -222,8 +244,3 @@ REFERENCE = Entry("torch-fp32", "torch_floating", "", "fp32", {}, "float32")
 def _close(running: Iterable[Running]) -> None:
     for one in running:
         one.contender.close()
-
-
-def _room(needed: int) -> bool:
-    left = available_bytes()
-    return left is None or left > needed + RESERVE
