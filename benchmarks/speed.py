@@ -80,7 +80,8 @@ def parsed() -> argparse.Namespace:
     add("--list", action="store_true", help="name the contestants and end")
     arguments = parser.parse_args()
     if arguments.list:
-        raise SystemExit("\n".join(entry.name for entry in speed_entries()))
+        print("\n".join(entry.name for entry in speed_entries()))
+        parser.exit()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
     selected(arguments.contestants)
