@@ -15,9 +15,10 @@
 #define API __attribute__((visibility("default")))
 #endif
 
-/* One machine code per generation of processors; the loader picks. */
+/* One machine code per generation of processors; the loader picks. Named by what they can do: by
+ * the name of one (arch=haswell) the loader would pick for that very processor only. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define MULTI __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#define MULTI __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define MULTI
 #endif
@@ -206,12 +207,44 @@ API MULTI void mz_quantize(
         quantize(x, rows, count, stride, scale, top, zero, low, high, shift, out, sums, BFLOAT16);
 }
 
-enum { TILE = 64 };
+enum { TILE = 64, BLOCK = 8 };
+
+/* 8 x 8 bytes: swaps the halves of the upper and lower rows across, then quarters, then bytes. */
+static inline __attribute__((always_inline)) void transpose_block(
+    const uint8_t *from, uint8_t *to, int64_t stride) {
+    static const uint64_t masks[] = {0x00000000ffffffff, 0x0000ffff0000ffff, 0x00ff00ff00ff00ff};
+    uint64_t rows[BLOCK];
+    for (int k = 0; k < BLOCK; k++) memcpy(rows + k, from + k * TILE, BLOCK);
+    for (int step = 0, span = BLOCK / 2; span > 0; step++, span /= 2)
+        for (int k = 0; k < BLOCK; k++) {
+            if (k & span) continue;
+            const uint64_t crossing = ((rows[k] >> 8 * span) ^ rows[k + span]) & masks[step];
+            rows[k + span] ^= crossing;
+            rows[k] ^= crossing << 8 * span;
+        }
+    for (int k = 0; k < BLOCK; k++) memcpy(to + k * stride, rows + k, BLOCK);
+}
+
+/* The tile's `down` rows of `across` bytes become columns of `to`, whose rows are `stride` apart. */
+static inline __attribute__((always_inline)) void transpose_tile(
+    const uint8_t *tile, int64_t down, int64_t across, uint8_t *to, int64_t stride) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const int64_t below = down / BLOCK * BLOCK, beside = across / BLOCK * BLOCK;
+#else
+    const int64_t below = 0, beside = 0;
+#endif
+    for (int64_t i = 0; i < beside; i += BLOCK)
+        for (int64_t j = 0; j < below; j += BLOCK)
+            transpose_block(tile + j * TILE + i, to + i * stride + j, stride);
+    for (int64_t i = 0; i < across; i++)
+        for (int64_t j = i < beside ? below : 0; j < down; j++)
+            to[i * stride + j] = tile[j * TILE + i];
+}
 
 static inline __attribute__((always_inline)) void quantize_pixels(
     const void *x, int64_t channels, int64_t pixels, int64_t first, int64_t last, float scale,
     float zero, float low, float high, int shift, uint8_t *out, float *sums, int dtype) {
-    uint8_t tile[TILE][TILE];
+    uint8_t tile[TILE * TILE];
     for (int64_t p = first; p < last; p += TILE) {
         const int64_t across = last - p < TILE ? last - p : TILE;
         int32_t sum[TILE] = {0}, bad[TILE] = {0};
@@ -223,11 +256,9 @@ static inline __attribute__((always_inline)) void quantize_pixels(
                     const int32_t code = (int32_t)code_of(quotient, zero, low, high);
                     bad[i] |= quotient != quotient;
                     sum[i] += code;
-                    tile[j][i] = (uint8_t)(code + shift);
+                    tile[j * TILE + i] = (uint8_t)(code + shift);
                 }
-            for (int64_t i = 0; i < across; i++)
-                for (int64_t j = 0; j < down; j++)
-                    out[(p + i) * channels + c + j] = tile[j][i];
+            transpose_tile(tile, down, across, out + p * channels + c, channels);
         }
         for (int64_t i = 0; i < across; i++)
             sums[p + i] = bad[i] ? NAN : (float)(sum[i] - (int64_t)zero * channels);
