@@ -74,6 +74,8 @@ def _ours() -> list[Entry]:
     plans: dict[str, dict[str, Any]] = {
         "w8a8": {"weight": "int8/channel"} | token,
         "w8a8-static": {"weight": "int8/channel"} | tensor,
+        # The widest that processors without VNNI multiply on their 8-bit units.
+        "w7a8": {"weight": "int7/channel"} | token,
         "w4a8": {"weight": "int4/channel"} | token,
         "w4a8-static": {"weight": "int4/channel"} | tensor,
         "w3a8": {"weight": "int3/channel"} | token,

@@ -37,8 +37,13 @@ class TestSelection:
     )
     @pytest.mark.parametrize("activation", ["int8/token", "int4/token", "uint8/tensor"])
     def test_integers_run_on_integer_units(
-        self, weight: str, activation: str, operation: Literal["linear", "conv2d"]
+        self,
+        weight: str,
+        activation: str,
+        operation: Literal["linear", "conv2d"],
+        monkeypatch: pytest.MonkeyPatch,
     ):
+        monkeypatch.setattr(processor, "VNNI", True)
         selection = select_kernel(request(weight, activation, operation))
         assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-int8", "int8")
         assert selection.reason is None
@@ -66,13 +71,22 @@ class TestSelection:
         monkeypatch.setattr(processor, "ONEDNN", False)
         assert "needs the 8-bit products of oneDNN" in str(select_kernel(request()).reason)
 
-    @pytest.mark.parametrize(("vnni", "kernel"), [(True, "cpu-int8"), (False, "cpu-float")])
-    def test_wide_weights_of_grouped_channels_need_vnni(
-        self, vnni: bool, kernel: str, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("weight", "activation", "kernel"),
+        [
+            ("int8/channel", "int8/token", "cpu-float"),
+            ("mixed/int2:3,int8:4", "uint8/tensor", "cpu-float"),
+            ("int7/channel", "uint8/tensor", "cpu-int8"),
+            ("int8/channel", "int7/token", "cpu-int8"),
+        ],
+    )
+    def test_eight_by_eight_bits_need_vnni(
+        self, weight: str, activation: str, kernel: str, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(processor, "VNNI", vnni)
-        asked = replace(request("int8/channel", operation="conv2d"), groups=2)
-        assert select_kernel(asked).kernel.name == kernel
+        monkeypatch.setattr(processor, "VNNI", False)
+        selection = select_kernel(request(weight, activation))
+        assert selection.kernel.name == kernel
+        assert ("VNNI" in str(selection.reason)) == (kernel == "cpu-float")
 
     def test_kernels_of_other_devices_are_not_asked(self):
         selection = select_kernel(request(device="elsewhere"))

@@ -10,7 +10,13 @@ from torch.nn import functional
 from typing_extensions import override
 
 from mezzotint.runtime.cpu import processor
-from mezzotint.runtime.cpu.weights import Tile, check_on_cpu, floats, tiles
+from mezzotint.runtime.cpu.weights import (
+    check_on_cpu,
+    floats,
+    stored_bias,
+    stored_order,
+    tiles,
+)
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
@@ -36,25 +42,37 @@ class FloatKernel(Kernel):
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
         check_on_cpu(layer)
         rounded = layer.round_input(x).to(processor.compute_dtype(x.dtype))
-        if layer.groups > 1:
+        if layer.groups > 1 or not x.numel():
             # A tile would hold parts of groups; such weights are small.
             return layer.apply_float(rounded, layer.dequantized_weight(rounded.dtype)).to(x.dtype)
-        outputs = [_product(layer, tile, rounded) for tile in tiles(layer, rounded.element_size())]
-        dim = layer.channel_dim
-        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim)
-        order = layer.weight_format.order(layer.weight_tensors())
+        y = _conv2d(layer, rounded) if isinstance(layer, QuantConv2d) else _linear(layer, rounded)
+        order = stored_order(layer)
         if order is not None:
-            y = y.index_select(dim, order)
-        y = y.to(x.dtype)
-        return y if layer.bias is None else y.add_(layer.shaped_bias(x.dtype))
+            y = y.index_select(layer.channel_dim, order)
+        return y.to(x.dtype)
 
 
-def _product(layer: QuantLayer, tile: Tile, x: Tensor) -> Tensor:
-    weight = floats(tile, x.dtype)
-    if isinstance(layer, QuantConv2d):
-        weight = weight.view(tile.rows, *layer.weight_shape[1:])
-        return functional.conv2d(x, weight, None, **layer.geometry)
-    return functional.linear(x, weight)
+def _linear(layer: QuantLayer, x: Tensor) -> Tensor:
+    """Straight into the columns of one output; a second copy of it would cost as much as a tile."""
+    rows = x.reshape(-1, x.shape[-1])
+    bias = stored_bias(layer, x.dtype)
+    out = torch.empty(len(rows), layer.weight_shape[0], dtype=x.dtype, device="cpu")
+    for tile in tiles(layer, x.element_size()):
+        weight, columns = floats(tile, x.dtype).t(), slice(tile.start, tile.stop)
+        if bias is None:
+            torch.mm(rows, weight, out=out[:, columns])
+        else:
+            torch.addmm(bias[columns], rows, weight, out=out[:, columns])
+    return out.view(*x.shape[:-1], -1)
+
+
+def _conv2d(layer: QuantConv2d, x: Tensor) -> Tensor:
+    bias, outputs = stored_bias(layer, x.dtype), []
+    for tile in tiles(layer, x.element_size()):
+        weight = floats(tile, x.dtype).view(tile.rows, *layer.weight_shape[1:])
+        part = None if bias is None else bias[tile.start : tile.stop]
+        outputs.append(functional.conv2d(x, weight, part, **layer.geometry))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, layer.channel_dim)
 
 
 register_kernel(FloatKernel())

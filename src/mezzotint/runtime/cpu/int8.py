@@ -14,7 +14,13 @@ from mezzotint.formats import ActivationFormat, MixedFormat, UniformFormat, Weig
 from mezzotint.runtime.cpu import native, processor
 from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, has_codes
 from mezzotint.runtime.cpu.products import Geometry, Weights, multiply, prepare, window_sums
-from mezzotint.runtime.cpu.weights import check_on_cpu, integers, tiles
+from mezzotint.runtime.cpu.weights import (
+    check_on_cpu,
+    integers,
+    stored_bias,
+    stored_order,
+    tiles,
+)
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
@@ -27,8 +33,8 @@ class Int8Kernel(Kernel):
     """y = s_x · s_w · (Σ q_x q_w - z_w Σ q_x) + b, sums in 32 bits, exact.
 
     Inputs are quantized in one pass. Weights of 8 bits are turned into oneDNN's layout once, which
-    then replaces the codes as they were stored: no bytes are added. Narrower ones, and those of
-    processors without VNNI, are unpacked tile by tile at every call, or held so on demand.
+    then replaces the codes as they were stored: no bytes are added. Narrower ones are unpacked tile
+    by tile at every call, or held so on demand.
     """
 
     name = "cpu-int8"
@@ -48,9 +54,9 @@ class Int8Kernel(Kernel):
                 return "needs uniform weights"
             if weight.granularity == "group":
                 return "needs one scale per output channel, not per group"
-        if request.groups > 1:
-            return _refuse_groups(request)
-        return None
+            if request.activation is not None and _overflows(request.activation, weight.width):
+                return "needs VNNI for weights and inputs this wide; seven bits by eight do without"
+        return _refuse_groups(request) if request.groups > 1 else None
 
     @override
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
@@ -74,12 +80,10 @@ def _fits(layer: QuantLayer, x: Tensor) -> bool:
 
 
 def _refuse_groups(request: Request) -> str | None:
-    """Channels in groups stay together: no segments, sums of windows, or rows in halves."""
-    weight, activation = request.weight, request.activation
+    """Channels in groups stay together: no segments, no sums of windows."""
+    weight = request.weight
     if not isinstance(weight, UniformFormat) or not weight.symmetric:
         return "needs symmetric weights of one width where channels are in groups"
-    if activation is not None and _overflows(activation, weight.width):
-        return "needs VNNI, or narrower weights, where channels are in groups"
     return None
 
 
@@ -130,10 +134,8 @@ def _assembled(
     # Dynamic scales take one way for one row and for many, so that a batch rounds as its parts.
     common = codes.common_scale if static else None
     outputs = layer.weight_shape[0]
-    bias = torch.zeros(outputs, **_FLOAT) if layer.bias is None else layer.bias.detach().float()
-    order = _order(layer)
-    if order is not None:
-        bias = torch.empty_like(bias).index_copy_(0, order, bias)
+    bias = stored_bias(layer, torch.float32)
+    bias = torch.zeros(outputs, **_FLOAT) if bias is None else bias
     out: Tensor | None = None
     for start, weight in _weights(layer):
         part = bias[start : start + weight.rows]
@@ -145,14 +147,8 @@ def _assembled(
         shift = torch.zeros(weight.rows, **_FLOAT) if weight.shift is None else weight.shift
         _rescale(product, scale, sums, (shift, part), out[:, start : start + weight.rows])
     assert out is not None
+    order = stored_order(layer)
     return out if order is None else out.index_select(1, order)
-
-
-def _order(layer: QuantLayer) -> Tensor | None:
-    # Asking for the stored tensors would release the codes that are kept in another form.
-    if isinstance(layer.weight_format, UniformFormat):
-        return None
-    return layer.weight_format.order(layer.weight_tensors())
 
 
 def _rows(y: Tensor) -> Tensor:
@@ -195,23 +191,15 @@ class _Held:
 def _prepared(layer: QuantLayer) -> Iterator[tuple[int, Weights]]:
     geometry = _geometry(layer) if isinstance(layer, QuantConv2d) else None
     kernel = layer.weight_shape[1:] if geometry else ()
-    activation, replaceable = layer.activation_format, _replaceable(layer)
-    assert activation is not None
+    # oneDNN's layout takes no more bytes than 8-bit codes as they are stored.
+    spec = layer.weight_format
+    replaceable = isinstance(spec, UniformFormat) and spec.width == 8
     whole = replaceable or layer.groups > 1 or layer.may_hold_unpacked
     for tile in tiles(layer, itemsize=1, whole=whole):
-        spec = tile.segment.format
-        assert isinstance(spec, UniformFormat)
-        weights = prepare(integers(tile), _overflows(activation, spec.width), geometry, kernel)
+        weights = prepare(integers(tile), geometry, kernel)
         if replaceable:
             layer.keep(KeptWeights(weights))
         yield tile.start, weights
-
-
-def _replaceable(layer: QuantLayer) -> bool:
-    """Whether oneDNN's layout takes no more bytes than the codes as they are stored."""
-    spec, activation = layer.weight_format, layer.activation_format
-    assert activation is not None
-    return isinstance(spec, UniformFormat) and spec.width == 8 and not _overflows(activation, 8)
 
 
 def _overflows(activation: ActivationFormat, weight_bits: int) -> bool:

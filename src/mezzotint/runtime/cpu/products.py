@@ -54,7 +54,6 @@ class Weights:
         scale: float32 [rows].
         shift: scale · shift, float32 [rows]; None where it is zero.
         rows: how many outputs.
-        halves: the rows stand there twice, as 2·h and l with codes = 2·h + l.
         geometry: of a convolution.
     """
 
@@ -62,36 +61,28 @@ class Weights:
     scale: Tensor
     shift: Tensor | None
     rows: int
-    halves: bool
     geometry: Geometry | None
 
     def integers(self) -> Tensor:
-        """The codes as they were given, int8 [rows, columns] (where not in halves)."""
+        """The codes as they were given, int8 [rows, columns]."""
         dense = self.packed.to_dense()
         return dense.t().contiguous() if self.geometry is None else dense.flatten(1)
 
 
 def prepare(
-    weight: Integers, halves: bool, geometry: Geometry | None = None, kernel: tuple[int, ...] = ()
+    weight: Integers, geometry: Geometry | None = None, kernel: tuple[int, ...] = ()
 ) -> Weights:
-    """Weights for `multiply`; `kernel` is [channels, height, width] of a convolution's.
-
-    In halves no two neighbouring products overflow 16 bits: for processors that add them there.
-    """
-    rows, scale = len(weight.codes), weight.scale
+    """Weights for `multiply`; `kernel` is [channels, height, width] of a convolution's."""
+    scale = weight.scale
     shift = None if weight.shift is None else scale * weight.shift
-    codes = weight.codes
-    if halves:
-        codes = torch.cat([codes >> 1, codes & 1])
-        scale = torch.cat([2 * scale, scale])
     if geometry is None:
-        packed = torch.ops.onednn.qlinear_prepack(codes, None)
+        packed = torch.ops.onednn.qlinear_prepack(weight.codes, None)
     else:
         packed = torch.ops.onednn.qconv_prepack(
-            codes.view(-1, *kernel), scale, 1.0, 0, geometry.stride, geometry.padding,
+            weight.codes.view(-1, *kernel), scale, 1.0, 0, geometry.stride, geometry.padding,
             geometry.dilation, geometry.groups, None,
         )  # fmt: skip
-    return Weights(packed, scale, shift, rows, halves, geometry)
+    return Weights(packed, scale, shift, len(weight.codes), geometry)
 
 
 def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
@@ -99,16 +90,6 @@ def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None 
 
     Without the weight's shift. Of a convolution [n, outputs, h, w] in channels_last.
     """
-    both = bias
-    if weight.halves and bias is not None:
-        both = pad(bias, (0, weight.rows))
-    y = _onednn(x, weight, scale, both)
-    if not weight.halves:
-        return y
-    return y.narrow(1, 0, weight.rows).add_(y.narrow(1, weight.rows, weight.rows))
-
-
-def _onednn(x: Codes, weight: Weights, scale: float, bias: Tensor | None) -> Tensor:
     zero_points = torch.zeros(len(weight.scale), dtype=torch.int32, device="cpu")
     geometry = weight.geometry
     result: Tensor

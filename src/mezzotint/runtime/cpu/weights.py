@@ -17,6 +17,8 @@ from mezzotint.runtime.layer import QuantLayer
 
 #: What is unpacked at a time should stay in the cache of a core until it is used.
 TILE_BYTES = 1 << 22
+#: Products of a number of columns that is no multiple of a vector's lanes take a third longer.
+TILE_ROWS = 64
 
 _BY_ROWS = (UniformFormat, CodebookFormat)
 
@@ -72,12 +74,29 @@ def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Til
     start = 0
     for segment in layer.weight_format.segments(layer.weight_tensors(), layer.weight_shape):
         rows = segment.shape[0]
-        step = max(16, TILE_BYTES // (math.prod(segment.shape[1:]) * itemsize))
+        step = TILE_BYTES // (math.prod(segment.shape[1:]) * itemsize)
+        step = max(TILE_ROWS, step // TILE_ROWS * TILE_ROWS)
         # Only of formats known here can some rows be read alone.
         step = rows if whole or not isinstance(segment.format, _BY_ROWS) else step
         for first in range(0, rows, step):
             yield Tile(start + first, segment, first, min(step, rows - first))
         start += rows
+
+
+def stored_order(layer: QuantLayer) -> Tensor | None:
+    """The stored row of each output, int64; None where they stand in order."""
+    # Asking for the stored tensors would release the codes that are kept in another form.
+    if isinstance(layer.weight_format, UniformFormat):
+        return None
+    return layer.weight_format.order(layer.weight_tensors())
+
+
+def stored_bias(layer: QuantLayer, dtype: torch.dtype) -> Tensor | None:
+    """The bias, as the rows of the weight are stored."""
+    if layer.bias is None:
+        return None
+    bias, order = layer.bias.detach().to(dtype), stored_order(layer)
+    return bias if order is None else torch.empty_like(bias).index_copy_(0, order, bias)
 
 
 @dataclass(frozen=True)
