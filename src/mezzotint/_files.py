@@ -49,8 +49,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def check_folder_name(path: Path) -> None:
     """Make the folder that `path` will stand in; refuse a `path` that is a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_no_file(path)
+
+
+def check_no_file(path: Path) -> None:
+    """Refuse, with UsageError, a file where a folder is to be."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path}: is a file; name a folder to write to")
+
+
+def is_taken(path: Path) -> bool:
+    """Whether something stands at `path` but for an empty folder."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
 def move_into_place(temporary: Path, path: Path) -> None:

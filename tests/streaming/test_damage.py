@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mezzotint as mz
-from mezzotint.errors import CheckpointError, MezzotintError, ModelError, UsageError
+from mezzotint.errors import CheckpointError, FormatError, MezzotintError, ModelError, UsageError
 from mezzotint.formats import TensorSpec
 from mezzotint.streaming.source import Source
 from mezzotint.streaming.stored import StoredTensor
@@ -73,6 +73,20 @@ def test_a_weight_that_is_not_finite(refusal: Refusal, weights: Path, value: flo
     packed.rewrite(weights, **{"conv_out.weight": weight})
     message = refusal(MezzotintError)
     assert message.startswith(f"{weights}: conv_out.weight: the weight holds NaN or infinite")
+
+
+def test_a_norm_that_is_not_a_number(refusal: Refusal, weights: Path):
+    bias = load_file(weights)["conv_norm_out.bias"].fill_(torch.nan)
+    packed.rewrite(weights, **{"conv_norm_out.bias": bias})
+    assert refusal(MezzotintError).startswith(f"{weights}: conv_norm_out.bias: holds NaN")
+
+
+def test_a_value_too_large_for_the_dtype(damaged: Path, weights: Path, target: Path):
+    bias = load_file(weights)["conv_norm_out.bias"].fill_(1e6)
+    packed.rewrite(weights, **{"conv_norm_out.bias": bias})
+    with pytest.raises(FormatError, match=r"conv_norm_out\.bias: .* too large for .*float16"):
+        mz.quantize_checkpoint(damaged, target, storage=mz.Storage(dtype=torch.float16))
+    mz.quantize_checkpoint(damaged, target, storage=mz.Storage(dtype=torch.bfloat16))
 
 
 def test_an_integer_weight(refusal: Refusal, weights: Path):

@@ -200,19 +200,32 @@ class TestTargets:
         (target / "letter.txt").write_text("dear")
         with pytest.raises(UsageError, match="holds something else than a pipeline"):
             mz.quantize_checkpoint(pipeline, target)
-        with pytest.raises(UsageError, match="holds something else than a model"):
+        with pytest.raises(UsageError, match="holds something else than a packed model"):
             mz.quantize_checkpoint(half, target)
 
     def test_a_pipeline_is_not_replaced_by_a_model(self, half: Path, pipeline: Path, target: Path):
         shutil.copytree(pipeline, target)
         shutil.copyfile(pipeline / "unet" / "config.json", target / "config.json")
-        with pytest.raises(UsageError, match="holds a pipeline, not a single model"):
+        with pytest.raises(UsageError, match="holds something else than a packed model"):
             mz.quantize_checkpoint(half, target)
 
-    def test_the_source_is_not_overwritten(self, damaged: Path):
-        for folder in (damaged, damaged.parent):
-            with pytest.raises(UsageError, match="holds the source"):
-                mz.quantize_checkpoint(damaged, folder)
+    def test_a_packed_model_is_replaced(self, half: Path, target: Path):
+        mz.quantize_checkpoint(half, target, weight_bits=8)
+        smaller = mz.quantize_checkpoint(half, target, weight_bits=2)
+        assert read_plan(target) == smaller.plan
+
+    def test_a_floating_model_is_left_alone(self, half: Path, pipeline: Path, target: Path):
+        shutil.copytree(pipeline / "vae", target)
+        with pytest.raises(UsageError, match="holds something else than a packed model"):
+            mz.quantize_checkpoint(half, target)
+        assert packed.same(stored(target), stored(pipeline / "vae"))
+
+    @pytest.mark.parametrize("place", [".", "..", "vae", "vae/out", "new"])
+    def test_the_source_is_neither_overwritten_nor_written_into(self, damaged: Path, place: str):
+        before = sorted(damaged.rglob("*"))
+        with pytest.raises(UsageError, match="holds the source, or lies within it"):
+            mz.quantize_checkpoint(damaged, damaged / place)
+        assert sorted(damaged.rglob("*")) == before
 
 
 def test_a_plan_and_widths_do_not_go_together(pipeline: Path, target: Path):

@@ -5,8 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from torch import Tensor
 
 import mezzotint as mz
+from mezzotint.errors import CheckpointError, UsageError
+from mezzotint.streaming import quantize
 from tests.hub import packed
 from tests.streaming.models import python, stored
 
@@ -26,6 +30,15 @@ def die_at_the_fourth_file(event, arguments):
             os.kill(os.getpid(), int(sys.argv[3]))
 
 sys.addaudithook(die_at_the_fourth_file)
+mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=40_000))
+"""
+
+KILLED_AT_LAST = """
+import os, signal, sys
+import mezzotint as mz
+from mezzotint.streaming import quantize
+
+quantize.write_card = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)
 mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=40_000))
 """
 
@@ -87,6 +100,50 @@ def test_another_job_begins_afresh(kept: Path, pipeline: Path, target: Path, cha
         mz.quantize_checkpoint(damaged, target, storage=STORAGE)
     assert not finished.items() & shards(target).items()
     assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_other_components_are_those_of_the_last_run(damaged: Path, target: Path):
+    (damaged / "vae" / "old.txt").write_text("old")
+    process = python(KILLED_AT_LAST, damaged, target)
+    (kept,) = target.parent.iterdir()
+    assert (kept / "vae" / "old.txt").exists(), process.stderr
+    (damaged / "vae" / "old.txt").unlink()
+    (damaged / "NOTICE").unlink()
+    mz.quantize_checkpoint(damaged, target, storage=STORAGE)
+    assert not (target / "vae" / "old.txt").exists()
+    assert not (target / "NOTICE").exists()
+
+
+def test_the_same_job_is_not_done_twice_at_a_time(kept: Path, pipeline: Path, target: Path):
+    finished = shards(kept)
+    with FileLock(kept / ".lock"), pytest.raises(UsageError, match="another process"):
+        mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    assert shards(kept) == finished
+
+
+def test_what_another_job_is_writing_stays(kept: Path, pipeline: Path, target: Path):
+    finished = shards(kept)
+    with FileLock(kept / ".lock"):
+        mz.quantize_checkpoint(pipeline, target, weight_bits=7)
+    assert shards(kept) == finished
+    mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_shards_that_vanish_meanwhile_are_missed(
+    pipeline: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    written = quantize.write_shard
+
+    def losing(path: Path, tensors: dict[str, Tensor]) -> None:
+        for former in path.parent.glob("*.safetensors"):
+            former.unlink()
+        written(path, tensors)
+
+    monkeypatch.setattr(quantize, "write_shard", losing)
+    with pytest.raises(CheckpointError, match="finished shards are gone"):
+        mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    assert list(target.parent.iterdir()) == []
 
 
 def test_an_interruption_says_how_to_go_on(pipeline: Path, target: Path):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mezzotint._files import write_json
+from mezzotint._files import is_taken, write_json
 from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,12 +54,10 @@ def deliver(value: Any, tables: Sequence[Table], json_file: Path | None) -> None
 def check_free(output: Path, *, force: bool) -> None:
     """Refuse to write where something else stands.
 
+    What may be replaced is for the function that writes to say.
+
     Raises:
-        UsageError: the path is taken and `force` is off, or what stands there is no pipeline.
+        UsageError: the path is taken, by more than an empty folder, and `force` is off.
     """
-    if not output.exists():
-        return
-    if not force:
+    if is_taken(output) and not force:
         raise UsageError(f"{output}: exists already; choose another folder, or add --force")
-    if not (output / "model_index.json").is_file():
-        raise UsageError(f"{output}: holds no pipeline, so --force does not replace it; remove it")

@@ -79,7 +79,7 @@ def pack(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = "256MiB",
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a pipeline that is at DIR already.")
+        bool, typer.Option("--force", help="Replace what was packed to DIR before.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

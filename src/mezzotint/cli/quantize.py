@@ -115,7 +115,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all.
     """
     from mezzotint.budget import Budget
-    from mezzotint.hub import read_plan
+    from mezzotint.hub import check_replaceable, read_plan
     from mezzotint.pipeline import apply, load
     from mezzotint.pipeline import quantize as run_recipe
     from mezzotint.recipes import parse_options, recipe_named
@@ -123,6 +123,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     if model.startswith("-"):
         raise UsageError(f"{model}: stands where MODEL should; options of the recipe come after it")
     check_free(output, force=force)
+    check_replaceable(output)
     extra = recipe_options(context.args)
     if plan is not None:
         _refuse_with_plan(recipe, weight_bits, size, latency, act_bits, prompts, resume, *extra)

@@ -1,6 +1,11 @@
 """Saving and loading through diffusers."""
 
-from mezzotint.hub.checkpoint import MEASUREMENTS_FILE, read_plan, save_pipeline
+from mezzotint.hub.checkpoint import (
+    MEASUREMENTS_FILE,
+    check_replaceable,
+    read_plan,
+    save_pipeline,
+)
 from mezzotint.hub.config import MezzotintConfig, MezzotintMethod
 from mezzotint.hub.quantizer import MezzotintQuantizer, mark_quantized, register_with_diffusers
 
@@ -9,6 +14,7 @@ __all__ = [
     "MezzotintConfig",
     "MezzotintMethod",
     "MezzotintQuantizer",
+    "check_replaceable",
     "mark_quantized",
     "read_plan",
     "register_with_diffusers",

@@ -9,10 +9,10 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from mezzotint._files import read_json, replacing_folder, write_json
+from mezzotint._files import check_no_file, is_taken, read_json, replacing_folder, write_json
 from mezzotint.errors import CheckpointError, PlanError, UsageError
 from mezzotint.models import GENERATION_FILE, find_denoiser, quiet_libraries
-from mezzotint.models.source import INDEX_FILE
+from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 from mezzotint.plan import Plan
 
 MEASUREMENTS_FILE = "measurements.json"
@@ -87,15 +87,34 @@ def write_card(folder: Path, name: str, component: str, plan: Plan) -> None:
     (folder / "README.md").write_text(card, "utf-8")
 
 
-def check_replaceable(folder: Path, marker: str = INDEX_FILE, what: str = "a pipeline") -> None:
-    """Refuse, with UsageError, a folder with content but without the file `marker` of `what`."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
-        raise UsageError(f"{folder}: holds something else than {what}; name a new folder")
+def check_replaceable(folder: Path) -> None:
+    """Refuse, with UsageError, what is neither free nor a pipeline."""
+    check_no_file(folder)
+    if is_taken(folder) and not (folder / INDEX_FILE).is_file():
+        raise UsageError(f"{folder}: holds something else than a pipeline; name a new folder")
+
+
+def check_replaceable_model(folder: Path) -> None:
+    """Refuse, with UsageError, what is neither free nor a single model packed by us."""
+    check_no_file(folder)
+    if is_taken(folder) and not _holds_packed_model(folder):
+        raise UsageError(
+            f"{folder}: holds something else than a packed model by itself; name a new folder"
+        )
+
+
+def _holds_packed_model(folder: Path) -> bool:
+    try:
+        by_itself = not (folder / INDEX_FILE).exists()
+        return by_itself and _stored_plan(folder / CONFIG_FILE) is not None
+    except PlanError:
+        return False
 
 
 def copy_companions(source: Path, target: Path) -> None:
     """Copy what may lie beside a pipeline's components: defaults, prompts, licences."""
     for name in _COMPANIONS:
+        (target / name).unlink(missing_ok=True)
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
 
@@ -109,9 +128,15 @@ def read_plan(path: str | Path) -> Plan:
     path = Path(path)
     if not path.is_dir():
         return Plan.load(path)
-    for config_path in [*path.glob("config.json"), *sorted(path.glob("*/config.json"))]:
-        config = read_json(config_path, PlanError)
-        stored = config.get("quantization_config") if isinstance(config, dict) else None
-        if isinstance(stored, dict) and "plan" in stored:
-            return Plan.from_dict(stored["plan"], f"{config_path}: quantization_config.plan")
+    for config_path in [*path.glob(CONFIG_FILE), *sorted(path.glob(f"*/{CONFIG_FILE}"))]:
+        stored = _stored_plan(config_path)
+        if stored is not None:
+            return Plan.from_dict(stored, f"{config_path}: quantization_config.plan")
     raise PlanError(f"{path}: no component's config.json holds a plan; is it a quantized model?")
+
+
+def _stored_plan(config_path: Path) -> Any:
+    """What a model's configuration says of its plan, unchecked; None without."""
+    config = read_json(config_path, PlanError)
+    stored = config.get("quantization_config") if isinstance(config, dict) else None
+    return stored.get("plan") if isinstance(stored, dict) else None

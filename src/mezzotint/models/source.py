@@ -14,6 +14,9 @@ from mezzotint.errors import ModelError
 INDEX_FILE = "model_index.json"
 """What makes a folder a diffusers pipeline: the list of its components."""
 
+CONFIG_FILE = "config.json"
+"""The configuration of a single model."""
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -63,7 +66,7 @@ def resolve(source: str | Path) -> ResolvedSource:
 def _check_is_pipeline(folder: Path) -> None:
     if (folder / INDEX_FILE).is_file():
         return
-    if (folder / "config.json").is_file():
+    if (folder / CONFIG_FILE).is_file():
         remedy = "it holds a single model; name the folder of the whole pipeline"
     else:
         remedy = f"name a folder saved by a pipeline's save_pretrained, or {_known()}"

@@ -11,9 +11,9 @@ from torch import nn
 from mezzotint._files import read_json
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import FLOAT, TensorSpec
+from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import stored_tensors
-from mezzotint.streaming.source import CONFIG_FILE
 from mezzotint.streaming.stored import StoredTensor, stored_tensors_of, weight_files
 
 Calibrated = Mapping[str, StoredTensor]

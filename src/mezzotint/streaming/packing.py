@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import FormatError
@@ -19,11 +22,12 @@ def pack_unit(
 
     Raises:
         CheckpointError: a file is truncated or damaged.
-        FormatError: the weight holds NaN or infinity; file and tensor are named.
+        FormatError: a tensor holds NaN, a weight infinity, or a value is too large for its dtype;
+            file and tensor are named.
     """
     tensor = unit.source.read()
     if unit.layer is None:
-        return {name: tensor.to(spec.dtype) for name, spec in unit.outputs.items()}
+        return {name: _cast(tensor, spec.dtype, unit) for name, spec in unit.outputs.items()}
     choice = of_weight_alone(plan[unit.layer])
     packed = empty_layer(unit.layer, model.get_submodule(unit.layer), choice)
     try:
@@ -35,3 +39,22 @@ def pack_unit(
         name: calibrated[name].read() if name in calibrated else of_weight[name]
         for name in unit.outputs
     }
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype, unit: Unit) -> Tensor:
+    """What stays floating, in `dtype`; infinities may stay, but none may arise."""
+    result = tensor.to(dtype)
+    # Bytes of the narrowest floating types have no extremes in torch.
+    if not tensor.is_floating_point() or not tensor.numel() or dtype.itemsize == 1:
+        return result
+    before, after = (_extremes(each) for each in (tensor, result))
+    if any(math.isnan(value) for value in before):
+        raise FormatError(f"{unit.source}: holds NaN; the file is damaged")
+    if any(map(math.isinf, after)) and not any(map(math.isinf, before)):
+        raise FormatError(f"{unit.source}: holds values too large for {dtype}; store it in another")
+    return result
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    low, high = tensor.aminmax()
+    return float(low), float(high)

@@ -12,16 +12,16 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from mezzotint._progress import track
-from mezzotint.errors import UsageError
+from mezzotint.errors import CheckpointError, UsageError
 from mezzotint.hub import mark_quantized, read_plan
-from mezzotint.hub.checkpoint import check_replaceable, write_card
-from mezzotint.models.source import INDEX_FILE
+from mezzotint.hub.checkpoint import check_replaceable, check_replaceable_model, write_card
+from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import Plan
 from mezzotint.runtime import check_plan
 from mezzotint.streaming.calibrated import Calibrated, find_calibrated
 from mezzotint.streaming.packing import pack_unit
 from mezzotint.streaming.resuming import digest, resumable_folder
-from mezzotint.streaming.source import CONFIG_FILE, Source, empty_denoiser, find_source
+from mezzotint.streaming.source import Source, empty_denoiser, find_source
 from mezzotint.streaming.stored import fingerprint, stored_tensors_of, weight_files
 from mezzotint.streaming.units import Shard, shards_of, units_of, unknown_tensors
 from mezzotint.streaming.writing import check_room, copy_rest, pending, write_index, write_shard
@@ -88,7 +88,8 @@ def quantize_checkpoint(
 
     Args:
         source: an embedded name, a pipeline's or a denoiser's folder, or a Hub id.
-        target: folder to write; a pipeline already there is replaced.
+        target: folder to write, outside the source. A pipeline already there is replaced, or, by a
+            single model, another one packed by itself.
         plan: a plan, its JSON file, or the folder of a quantized model: then calibrated input
             ranges and constant outputs are taken from there as well.
         weight_bits: without a plan: one width for all layers, per output channel; 8 by default.
@@ -100,10 +101,11 @@ def quantize_checkpoint(
         ModelError: the source is missing, incomplete, or no model of diffusers.
         CheckpointError: a file is truncated or damaged, a tensor missing or of the wrong shape, or
             the target cannot be written.
-        FormatError: a weight holds NaN or infinity; file and tensor are named.
+        FormatError: a tensor holds NaN, a weight infinity, or a value does not fit `dtype`; file
+            and tensor are named.
         PlanError: the plan does not fit the model, or needs calibration that is not given.
-        UsageError: a width is out of its domain, the source is quantized already, or the target
-            holds something else.
+        UsageError: a width is out of its domain, the source is quantized already, the target holds
+            something else, or another process is at the same job.
     """
     storage = storage or Storage()
     found = find_source(source)
@@ -138,15 +140,10 @@ def quantize_checkpoint(
 
 
 def _target(target: Path, source: Source) -> Path:
-    folder = target.expanduser().resolve()
-    if source.folder.resolve().is_relative_to(folder):
-        raise UsageError(f"{folder}: holds the source; name a new folder")
-    if source.component:
-        check_replaceable(folder)
-    else:
-        check_replaceable(folder, CONFIG_FILE, "a model")
-        if (folder / INDEX_FILE).is_file():
-            raise UsageError(f"{folder}: holds a pipeline, not a single model; name a new folder")
+    folder, origin = target.expanduser().resolve(), source.folder.resolve()
+    if origin.is_relative_to(folder) or folder.is_relative_to(origin):
+        raise UsageError(f"{folder}: holds the source, or lies within it; name a folder elsewhere")
+    (check_replaceable if source.component else check_replaceable_model)(folder)
     return folder
 
 
@@ -188,6 +185,8 @@ def _write(
         if unit is shard.units[-1]:
             write_shard(folder / shard.file, tensors)
             tensors.clear()
+    if pending(folder, shards):
+        raise CheckpointError(f"{folder}: finished shards are gone; repeat the command")
     write_index(folder, shards)
     model.save_config(folder)
     copy_rest(source, temporary)

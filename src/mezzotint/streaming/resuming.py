@@ -7,12 +7,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from mezzotint._files import check_folder_name, move_into_place
-from mezzotint.errors import CheckpointError, MezzotintError
+from mezzotint.errors import CheckpointError, MezzotintError, UsageError
+
+_LOCK = ".lock"
 
 
 def digest(job: Mapping[str, Any]) -> str:
@@ -31,19 +35,28 @@ def resumable_folder(path: Path, job: str) -> Iterator[Path]:
 
     Raises:
         CheckpointError: something cannot be written.
+        UsageError: another process is at the same job.
     """
     temporary = path.with_name(f".{path.name}.partial-{job}")
     try:
         check_folder_name(path)
         temporary.mkdir(exist_ok=True)
-        yield temporary
+        with _lock(temporary):
+            yield temporary
+        (temporary / _LOCK).unlink(missing_ok=True)
         move_into_place(temporary, path)
+    except Timeout as cause:
+        raise UsageError(
+            f"{path}: another process writes the same there; wait for it, or name another folder"
+        ) from cause
     except MezzotintError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     except OSError as cause:
         kept = _kept(temporary)
-        reason = cause.strerror or str(cause)
+        # Of many files that cannot be copied the first will do.
+        several = isinstance(cause, shutil.Error) and cause.args and isinstance(cause.args[0], list)
+        reason = str(cause.args[0][0][-1]) if several else cause.strerror or str(cause)
         raise CheckpointError(
             f"{path}: cannot be written ({reason}); make room, or name a folder elsewhere{kept}"
         ) from cause
@@ -53,7 +66,13 @@ def resumable_folder(path: Path, job: str) -> Iterator[Path]:
             interruption.add_note("repeat the command to go on")
         raise
     for other in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
-        shutil.rmtree(other, ignore_errors=True)
+        with suppress(Timeout), _lock(other):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _lock(folder: Path) -> FileLock:
+    """Held by the process that writes into `folder`; Timeout where another one holds it."""
+    return FileLock(folder / _LOCK, timeout=0)
 
 
 def _kept(temporary: Path) -> str:

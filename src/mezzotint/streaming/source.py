@@ -15,9 +15,7 @@ from torch import nn
 from mezzotint._files import read_json
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import check_folder, denoises, quiet_libraries, resolve
-from mezzotint.models.source import INDEX_FILE
-
-CONFIG_FILE = "config.json"
+from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 
 
 @dataclass(frozen=True)

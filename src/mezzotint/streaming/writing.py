@@ -72,11 +72,15 @@ def write_index(folder: Path, shards: tuple[Shard, ...]) -> None:
 
 
 def copy_rest(source: Source, target: Path) -> None:
-    """Copy the pipeline's other components, its index and what lies beside them."""
+    """Copy the pipeline's other components, its index and what lies beside them.
+
+    What an interrupted run copied is done again: nothing tells whether it is still the same.
+    """
     if source.component is None:
         return
     for part in track(source.parts, "Copying"):
-        shutil.copytree(source.folder / part, target / part, dirs_exist_ok=True)
+        shutil.rmtree(target / part, ignore_errors=True)
+        shutil.copytree(source.folder / part, target / part)
     shutil.copyfile(source.folder / INDEX_FILE, target / INDEX_FILE)
     copy_companions(source.folder, target)
 
