@@ -115,7 +115,7 @@ def test_an_existing_folder_is_kept(fails, model, tmp_path):
 
 def test_force_replaces_nothing_but_pipelines(fails, model, tmp_path):
     (tmp_path / "precious.txt").write_text("")
-    assert "no pipeline" in fails("quantize", model, "-o", tmp_path, "--force")
+    assert "something else than a pipeline" in fails("quantize", model, "-o", tmp_path, "--force")
     assert (tmp_path / "precious.txt").exists()
 
 

@@ -1,8 +1,10 @@
 import dataclasses
 
+import pytest
 import torch
 
 from mezzotint.profiling import Machine
+from mezzotint.runtime.cpu import native
 
 
 def test_this_machine_is_always_the_same():
@@ -25,6 +27,13 @@ def test_differences_say_what_is_where():
     here = Machine.here()
     there = dataclasses.replace(here, threads=here.threads + 1)
     assert here.differences(there) == f"threads is {here.threads + 1} there and {here.threads} here"
+
+
+def test_the_c_functions_are_part_of_it(monkeypatch: pytest.MonkeyPatch):
+    with_them = Machine.here()
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert Machine.here().functions == "none"
+    assert with_them.functions != "none" or with_them == Machine.here()
 
 
 def test_threads_are_those_of_the_process():

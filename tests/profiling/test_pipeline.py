@@ -97,6 +97,38 @@ def test_a_quantized_pipeline_is_refused(pipe, tmp_path):
         profile_pipeline(packed.pipeline, cache=tmp_path / "cache")
 
 
+def test_a_compiled_pipeline_is_refused(pipe, tmp_path):
+    pytest.importorskip("openvino")
+    fast = mz.with_engine(pipe, "openvino")
+    with pytest.raises(UsageError, match="compiled by openvino"):
+        profiled(fast, tmp_path / "cache.jsonl", stopped())
+
+
+def test_what_runs_between_the_layers_is_other_work(pipe, profile, clock, tmp_path):
+    pipe.unet.register_to_config(center_input_sample=True)
+    with pytest.raises(JournalError, match="begun with work"):
+        profiled(pipe, tmp_path / "cache.jsonl", clock)
+
+
+@pytest.mark.parametrize("value", ["abc", float("nan"), -3, None])
+@pytest.mark.parametrize("field", ["milliseconds", "layers"])
+def test_figures_that_are_no_times_are_refused(pipe, profile, tmp_path, field, value):
+    path = tmp_path / "cache.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (whole,) = [line for line in lines if line.get("unit") == "denoiser"]
+    whole["result"][field] = value
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(JournalError, match=f"denoiser: {field} is"):
+        profiled(pipe, path, stopped())
+
+
+def test_fresh_deletes_nothing_but_journals(pipe, tmp_path):
+    (tmp_path / "notes.txt").write_text("dear diary")
+    with pytest.raises(JournalError, match=r"notes\.txt"):
+        profiled(pipe, tmp_path / "notes.txt", stopped(), fresh=True)
+    assert (tmp_path / "notes.txt").read_text() == "dear diary"
+
+
 def test_an_empty_batch_is_refused(pipe, tmp_path):
     with pytest.raises(UsageError, match="batch"):
         profile_pipeline(pipe, batch=0, cache=tmp_path / "cache")

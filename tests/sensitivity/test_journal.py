@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mezzotint.errors import JournalError
-from mezzotint.sensitivity import Journal
+from mezzotint.sensitivity import Journal, discard_journal
 
 HEADER = {"model": "emoji-turbo", "seed": 0, "search": {"steps": 40}}
 UNITS = {"a | int4/channel | float": {"noise": 0.25}, "b | int2/channel | float": {"noise": 1.5}}
@@ -149,15 +149,23 @@ class TestRefusals:
     def test_a_damaged_header_is_refused(self, path: Path, line: bytes):
         lines = path.read_bytes().splitlines()
         path.write_bytes(b"\n".join([line, *lines[1:]]) + b"\n")
-        with pytest.raises(JournalError, match="line 1 is damaged"):
+        with pytest.raises(JournalError, match="line 1 is"):
             Journal(path, HEADER)
 
-    def test_another_file_is_not_overwritten(self, tmp_path: Path):
+    @pytest.mark.parametrize("text", ["dear diary\n", "my only notes", '{"a": 1}\n'])
+    def test_another_file_is_neither_overwritten_nor_deleted(self, tmp_path: Path, text: str):
         path = tmp_path / "notes.txt"
-        path.write_text("dear diary\n")
+        path.write_text(text)
         with pytest.raises(JournalError, match=r"notes\.txt: line 1"):
             Journal(path, HEADER)
-        assert path.read_text() == "dear diary\n"
+        with pytest.raises(JournalError, match=r"notes\.txt: line 1"):
+            discard_journal(path)
+        assert path.read_text() == text
+
+    def test_a_journal_is_deleted(self, path: Path, tmp_path: Path):
+        discard_journal(path)
+        assert not path.exists()
+        discard_journal(tmp_path / "nothing.jsonl")
 
 
 class TestInMemory:

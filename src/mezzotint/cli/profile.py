@@ -44,7 +44,12 @@ def profile(  # noqa: PLR0913  (one parameter per option)
     ] = "float,int8/token,uint8/tensor",
     repeats: Annotated[
         int,
-        typer.Option(metavar="N", min=1, max=50, help="Timed calls at least; the median counts."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=50,
+            help="Timed calls at least, of what is not measured yet; the median counts.",
+        ),
     ] = 7,
     fresh: Annotated[
         bool,

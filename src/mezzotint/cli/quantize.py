@@ -182,9 +182,11 @@ def _refuse_with_plan(*options: object) -> None:
 @contextmanager
 def _journal(output: Path, resume: bool) -> Iterator[Path]:
     """The file beside `output` that holds finished measurements until all is done."""
+    from mezzotint.sensitivity import discard_journal
+
     journal = output.with_name(f"{output.name}.journal.jsonl")
     if not resume:
-        journal.unlink(missing_ok=True)
+        discard_journal(journal)
     try:
         yield journal
     except KeyboardInterrupt as interruption:

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import torch
 
+from mezzotint.runtime.cpu import native
+
 _INSTRUCTIONS = frozenset(
     {
         *("avx", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16"),
@@ -37,6 +39,7 @@ class Machine:
         device: `cpu`, or the accelerator's name.
         torch: version.
         mezzotint: version.
+        functions: which build of mezzotint's C functions, or `none`.
     """
 
     processor: str
@@ -45,6 +48,7 @@ class Machine:
     device: str
     torch: str
     mezzotint: str
+    functions: str
 
     @classmethod
     def here(cls, device: _Device = "cpu") -> Machine:
@@ -57,6 +61,7 @@ class Machine:
             device=_device_name(torch.device(device)),
             torch=torch.__version__,
             mezzotint=metadata.version("mezzotint"),
+            functions=native.build(),
         )
 
     @property

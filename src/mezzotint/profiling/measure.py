@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from mezzotint._progress import track
-from mezzotint.errors import PlanError
+from mezzotint.errors import JournalError, PlanError
 from mezzotint.formats import FLOAT, MINMAX
 from mezzotint.models import Call
 from mezzotint.plan import Choice
@@ -160,12 +161,21 @@ def _measure_piece(
     found = piece.timer(functions, subject.device)
     if piece.floating not in piece.journal:
         piece.journal.add(piece.floating, {"milliseconds": 1e3 * found[piece.floating].median})
-    floating = float(piece.journal[piece.floating]["milliseconds"])
+    floating = _number(piece.journal, piece.floating, "milliseconds")
     for key, latency in found.items():
         if key != piece.floating:
             # By the ratio to the floating layer in the same rounds: what an earlier run has
             # journaled may come from a busier hour.
             piece.journal.add(key, {"milliseconds": floating * latency.ratio})
+
+
+def _number(journal: Journal, key: str, field: str) -> float:
+    value = journal[key].get(field)
+    if isinstance(value, int | float) and 0 <= value < math.inf:
+        return float(value)
+    raise JournalError(
+        f"{journal.path}: {key}: {field} is {value!r}, no time; delete the file to measure again"
+    )
 
 
 def _profile(
@@ -175,9 +185,9 @@ def _profile(
     journal: Journal,
 ) -> Profile:
     layers: dict[str, LayerProfile] = {}
-    whole, share = (float(journal[_WHOLE][each]) for each in ("milliseconds", "layers"))
+    whole, share = (_number(journal, _WHOLE, each) for each in ("milliseconds", "layers"))
     alone = sum(
-        float(journal[pieces[words][Choice()]]["milliseconds"])
+        _number(journal, pieces[words][Choice()], "milliseconds")
         for runs in subject.runs.layers.values()
         for words in runs
     )
@@ -188,7 +198,7 @@ def _profile(
         for choice in dict.fromkeys((Choice(), *choices)):
             if all(choice in pieces[words] for words in runs):
                 keys = [pieces[words][choice] for words in runs]
-                total = sum(float(journal[key]["milliseconds"]) for key in keys)
+                total = sum(_number(journal, key, "milliseconds") for key in keys)
                 kernels = dict.fromkeys(key.rpartition(" | ")[2] for key in keys)
                 figures[choice] = Figure(scale * total, ", ".join(kernels) or "not run")
         dtype = str(weight.dtype).removeprefix("torch.")

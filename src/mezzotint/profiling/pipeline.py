@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from filelock import FileLock
 from torch import nn
 
+from mezzotint.engines import engine_of
 from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.models import Sampling, find_denoiser, inventory, record_calls
@@ -23,7 +24,7 @@ from mezzotint.profiling.profile import Profile
 from mezzotint.profiling.runs import watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
-from mezzotint.sensitivity import Journal
+from mezzotint.sensitivity import Journal, discard_journal
 
 CACHE_VARIABLE = "MEZZOTINT_CACHE"
 """Environment variable that names the folder for what is worth keeping between runs."""
@@ -58,13 +59,19 @@ def profile_pipeline(
         timer: how often things are timed, and by which clock.
 
     Raises:
-        UsageError: `batch` is below 1, or the pipeline is quantized already.
+        UsageError: `batch` is below 1, the pipeline is quantized already, or compiled by an engine.
         ModelError: it has no layer that could be quantized.
         JournalError: the cache file belongs to another machine or other work, or is damaged.
     """
     if batch < 1:
         raise UsageError(f"batch: {batch} is too small; use 1 or more")
     component, denoiser = find_denoiser(pipe)
+    engine = engine_of(denoiser).name
+    if engine != "torch":
+        raise UsageError(
+            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
+            'profile with_engine(pipe, "torch")'
+        )
     if packed_layers(denoiser):
         raise UsageError(
             f"the pipeline's {component} is quantized already; profile the original, which times "
@@ -77,7 +84,7 @@ def profile_pipeline(
     # Two that time at once would disturb each other, and garble the file.
     with FileLock(path.with_name(f"{path.name}.lock")):
         if fresh:
-            path.unlink(missing_ok=True)
+            discard_journal(path)
         try:
             with Journal(path, header) as journal:
                 return measure_profile(subject, choices, journal, timer or Timer())
@@ -117,7 +124,17 @@ def cache_file(header: dict[str, object]) -> Path:
 
 def _header(subject: Subject) -> dict[str, object]:
     """What the times depend on: the machine, and the work."""
-    work = json.dumps(dict(subject.runs.layers)).encode()
+    denoiser = subject.denoiser
+    config = {
+        name: value
+        for name, value in dict(getattr(denoiser, "config", {})).items()
+        if not name.startswith("_")
+    }
+    # What runs between the layers is part of the whole call.
+    between = sorted(
+        type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
+    )
+    work = json.dumps([dict(subject.runs.layers), config, between], default=str).encode()
     return {
         "machine": Machine.here(subject.device).to_dict(),
         "denoiser": type(subject.denoiser).__name__,

@@ -19,7 +19,10 @@ from mezzotint.profiling.machine import Machine
 
 VERSION = 1
 
-_Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# A year of them; sums stay finite.
+_MOST = 4e10
+
+_Milliseconds = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -47,6 +50,7 @@ class _MachineModel(_Strict):
     device: str
     torch: str
     mezzotint: str
+    functions: str
 
 
 class _ProfileModel(_Strict):
@@ -55,7 +59,7 @@ class _ProfileModel(_Strict):
     denoiser: str
     batch: PositiveInt
     machine: _MachineModel
-    milliseconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    milliseconds: Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
     layers: dict[str, _LayerModel]
 
 

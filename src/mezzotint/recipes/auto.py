@@ -54,6 +54,8 @@ class AutoOptions:
             raise UsageError(f"calibration_prompts: is {self.calibration_prompts}; give 1 or more")
         if not self.formats:
             raise UsageError("formats: none given; a layer needs at least one to choose from")
+        if self.profile_batch is not None and self.profile_batch < 1:
+            raise UsageError(f"profile_batch: is {self.profile_batch}; give 1 or more")
         if self.cache_bytes is not None and self.cache_bytes < 0:
             raise UsageError(f"cache_bytes: {self.cache_bytes} is negative; 0 switches it off")
 

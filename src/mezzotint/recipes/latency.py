@@ -124,7 +124,10 @@ def deadline(
         return None
     if source is None:
         profile = profile_pipeline(
-            job.pipe, batch=batch or 1, choices=choices, prompts=job.sampling.prompts
+            job.pipe,
+            batch=1 if batch is None else batch,
+            choices=choices,
+            prompts=job.sampling.prompts,
         )
     else:
         profile = Profile.load(Path(source))

@@ -9,7 +9,7 @@ from mezzotint.sensitivity.images import (
     measure_unit_images,
     noise_floor,
 )
-from mezzotint.sensitivity.journal import Journal
+from mezzotint.sensitivity.journal import Journal, discard_journal
 from mezzotint.sensitivity.measure import (
     Measured,
     Measurements,
@@ -37,6 +37,7 @@ __all__ = [
     "Unit",
     "changed_layer",
     "check_weights",
+    "discard_journal",
     "fingerprint",
     "float_images",
     "global_ssim",

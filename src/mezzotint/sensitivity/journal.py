@@ -11,6 +11,25 @@ from typing import Any
 
 from mezzotint.errors import JournalError
 
+_BEGINNING = b'{"header"'
+
+
+def discard_journal(path: Path) -> None:
+    """Delete a journal, if there is one.
+
+    Raises:
+        JournalError: the file is something else.
+    """
+    if path.exists():
+        _check_is_journal(path, path.read_bytes())
+        path.unlink()
+
+
+def _check_is_journal(path: Path, content: bytes) -> None:
+    """A kill may have left any part of a header, even none."""
+    if not content.startswith(_BEGINNING[: len(content)]):
+        raise JournalError(f"{path}: line 1 is no journal's; name another file")
+
 
 class Journal:
     """JSON lines: a header that says what is being measured, then a line per finished unit.
@@ -39,8 +58,9 @@ class Journal:
 
     def _read(self, path: Path) -> int:
         """Fill `entries`; returns the length of the intact part."""
-        intact = 0
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        intact, content = 0, path.read_bytes()
+        _check_is_journal(path, content)
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
                 break
             try:

@@ -104,11 +104,13 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
         decoder = _decoder(traced, tensors, modules)
         model = frontend.convert(frontend.load(decoder))
     except RuntimeError as cause:
-        if isinstance(cause.__cause__, ModelError):
-            raise cause.__cause__ from cause
+        # What the denoiser itself raised while it was traced.
+        origin = cause.__cause__
+        if origin is not None and not isinstance(origin, RuntimeError):
+            raise origin from cause
         raise ModelError(
             f"{base_class(denoiser).__name__}: OpenVINO cannot convert it "
-            f"({_gist(cause)}); use the torch engine"
+            f"({_gist(origin or cause)}); use the torch engine"
         ) from cause
     model.reshape({i: list(tensor.shape) for i, tensor in enumerate(tensors)})
     return model, traced.output

@@ -69,9 +69,6 @@ class Compilations:
     def __copy__(self) -> Compilations:
         return Compilations()
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Compilations, ()
-
 
 def forward(denoiser: Any, *args: Any, **kwargs: Any) -> Any:
     """Replaces `forward` of the denoiser's class.
