@@ -80,7 +80,7 @@ def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_pat
 
 def test_without_resume_measuring_starts_afresh(run, model, tmp_path):
     journal = tmp_path / "out.journal.jsonl"
-    journal.write_text("of another run\n")
+    journal.write_text('{"header": "of another run"}\n')
     assert run("quantize", model, "-o", tmp_path / "out").exit_code == 0
     assert not journal.exists()
 
