@@ -154,11 +154,12 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize(
     "weight", ["int8/channel", "uint4/channel", "int1/tensor", "uint1/channel"]
 )
+@pytest.mark.parametrize("outputs", [7, 300], ids=["few-outputs", "few-pixels"])
 @pytest.mark.usefixtures("either_way")
 def test_convolutions_are_exact_and_padding_is_zero(
-    weight: str, activation: str, geometry: dict[str, object]
+    weight: str, activation: str, geometry: dict[str, object], outputs: int
 ):
-    layer = packed(conv(5, 7, **geometry), weight, activation)
+    layer = packed(conv(5, outputs, **geometry), weight, activation)
     assert_exact(layer, noise(2, 5, 9, 8))
     assert_exact(layer, noise(1, 5, 9, 8).contiguous(memory_format=torch.channels_last))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,14 @@ from typing_extensions import override
 from mezzotint.formats import ActivationFormat, MixedFormat, UniformFormat, WeightFormat, pack
 from mezzotint.runtime.cpu import native, processor
 from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, has_codes
-from mezzotint.runtime.cpu.products import Geometry, Weights, multiply, prepare, window_sums
+from mezzotint.runtime.cpu.products import (
+    Geometry,
+    Weights,
+    multiply,
+    prepare,
+    window_sums,
+    windows,
+)
 from mezzotint.runtime.cpu.weights import (
     check_on_cpu,
     integers,
@@ -117,8 +124,21 @@ def _conv2d(layer: QuantConv2d, x: Tensor) -> Tensor:
     if not all(one.symmetric for one in _uniforms(layer.weight_format) if one is not None):
         sums = window_sums(codes.sums, _geometry(layer), layer.weight_shape[1:])
     scale = codes.scale.repeat_interleave(height * width)
+    if _prefers_windows(layer, len(scale)):
+        seen = windows(codes, _geometry(layer), layer.weight_shape[1:], (height, width))
+        codes = replace(codes, codes=seen)
     y = _assembled(layer, codes, scale, sums.view(-1), x.dtype)
     return y.view(len(x), height, width, layer.out_channels).permute(0, 3, 1, 2)
+
+
+def _prefers_windows(layer: QuantConv2d, pixels: int) -> bool:
+    """Whether each pixel's window is best copied out, which makes the convolution a product.
+
+    oneDNN turns the weight of a product into its layout several times faster than that of a
+    convolution; where that is done at every call, for few pixels, it takes longer than computing.
+    """
+    at_every_call = layer.kept is None and not layer.may_hold_unpacked and not _replaceable(layer)
+    return at_every_call and layer.groups == 1 and 2 * pixels <= layer.out_channels
 
 
 def _geometry(layer: QuantConv2d) -> Geometry:
@@ -137,7 +157,7 @@ def _assembled(
     bias = stored_bias(layer, torch.float32)
     bias = torch.zeros(outputs, **_FLOAT) if bias is None else bias
     out: Tensor | None = None
-    for start, weight in _weights(layer):
+    for start, weight in _weights(layer, as_rows=codes.codes.ndim == 2):
         part = bias[start : start + weight.rows]
         if weight.rows == outputs and weight.shift is None and common is not None:
             return _rows(multiply(codes, weight, common, part)).to(dtype)
@@ -167,16 +187,16 @@ def _rescale(
     out.copy_((product - sums.view(-1, 1) * shift) * scale.view(-1, 1) + bias)
 
 
-def _weights(layer: QuantLayer) -> Iterable[tuple[int, Weights]]:
-    """The layer's stored rows from each start on, ready to multiply."""
+def _weights(layer: QuantLayer, *, as_rows: bool) -> Iterable[tuple[int, Weights]]:
+    """The layer's stored rows from each start on, ready to multiply rows of codes or images."""
     kept = layer.kept
     if isinstance(kept, KeptWeights):
         return ((0, kept.weights),)
     if not layer.may_hold_unpacked:
-        return _prepared(layer)
+        return _prepared(layer, as_rows=as_rows)
     held = layer.held
     if not isinstance(held, _Held):
-        held = _Held(tuple(_prepared(layer)))
+        held = _Held(tuple(_prepared(layer, as_rows=as_rows)))
         layer.hold(held)
     return held.weights
 
@@ -188,18 +208,22 @@ class _Held:
     weights: tuple[tuple[int, Weights], ...]
 
 
-def _prepared(layer: QuantLayer) -> Iterator[tuple[int, Weights]]:
-    geometry = _geometry(layer) if isinstance(layer, QuantConv2d) else None
+def _prepared(layer: QuantLayer, *, as_rows: bool) -> Iterator[tuple[int, Weights]]:
+    geometry = _geometry(layer) if isinstance(layer, QuantConv2d) and not as_rows else None
     kernel = layer.weight_shape[1:] if geometry else ()
-    # oneDNN's layout takes no more bytes than 8-bit codes as they are stored.
-    spec = layer.weight_format
-    replaceable = isinstance(spec, UniformFormat) and spec.width == 8
+    replaceable = _replaceable(layer)
     whole = replaceable or layer.groups > 1 or layer.may_hold_unpacked
     for tile in tiles(layer, itemsize=1, whole=whole):
         weights = prepare(integers(tile), geometry, kernel)
         if replaceable:
             layer.keep(KeptWeights(weights))
         yield tile.start, weights
+
+
+def _replaceable(layer: QuantLayer) -> bool:
+    """Whether oneDNN's layout takes no more bytes than the codes as they are stored."""
+    spec = layer.weight_format
+    return isinstance(spec, UniformFormat) and spec.width == 8
 
 
 def _overflows(activation: ActivationFormat, weight_bits: int) -> bool:

@@ -107,6 +107,23 @@ def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None 
     return result.contiguous(memory_format=torch.channels_last)
 
 
+def windows(x: Codes, geometry: Geometry, kernel: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    """What each output pixel sees of the codes, where `size` of them come out of an image.
+
+    uint8 [n · oh · ow, channels · kh · kw].
+    """
+    codes = geometry.padded(x.codes, x.zero_point)
+    (above, beside), (_, high, wide) = geometry.padding, kernel
+    codes = pad(codes, (beside, beside, above, above), value=x.zero_point)
+    (down, right), (far, apart) = geometry.stride, geometry.dilation
+    each, plane, row, column = codes.stride()
+    seen = codes.as_strided(
+        (len(codes), *size, codes.shape[1], high, wide),
+        (each, row * down, column * right, plane, row * far, column * apart),
+    )
+    return seen.flatten(3).flatten(0, 2)
+
+
 def window_sums(sums: Tensor, geometry: Geometry, kernel: tuple[int, ...]) -> Tensor:
     """What each output pixel's window holds of `sums` [n, h, w]: float32 [n, oh, ow]."""
     ones = torch.ones(1, 1, *kernel[1:], dtype=torch.float32, device="cpu")
