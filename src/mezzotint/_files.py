@@ -9,9 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from mezzotint.errors import MezzotintError, UsageError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 @contextmanager
@@ -100,3 +104,15 @@ def read_json(path: Path, error: type[MezzotintError]) -> Any:
         raise error(f"{path}: not valid JSON (line {cause.lineno}: {cause.msg})") from cause
     except (ValueError, RecursionError) as cause:  # a number too long, or nesting too deep
         raise error(f"{path}: not usable JSON ({cause})") from cause
+
+
+def validated(
+    kind: type[ModelT], value: Any, source: object, error: type[MezzotintError]
+) -> ModelT:
+    """A JSON value as `kind`; raises `error` naming the source, and the field at fault."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "top level"
+        raise error(f"{source}: field {where}: {first['msg']}") from cause

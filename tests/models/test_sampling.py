@@ -90,13 +90,13 @@ def test_a_wrong_generation_json_names_file_and_field(
     unet_copy: Path, fields: dict[str, object], culprit: str
 ):
     tiny.write_generation(unet_copy, **fields)
-    with pytest.raises(ModelError, match=f"generation.json: {culprit}"):
+    with pytest.raises(ModelError, match=f"generation.json: field {culprit}"):
         generate(load_pipeline(unet_copy), Sampling(PROMPTS))
 
 
 def test_generation_json_must_hold_an_object(unet_copy: Path):
     (unet_copy / "generation.json").write_text("[4]")
-    with pytest.raises(ModelError, match=r"generation\.json: the file: "):
+    with pytest.raises(ModelError, match=r"generation\.json: field top level: "):
         generation_defaults(load_pipeline(unet_copy))
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 
-from mezzotint._files import read_json
+from mezzotint._files import read_json, validated
 from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
 
@@ -73,20 +73,14 @@ def generation_defaults(pipe: DiffusionPipeline) -> dict[str, Any]:
     path = Path(pipe.name_or_path or "") / GENERATION_FILE
     if not pipe.name_or_path or not path.is_file():
         return {}
-    try:
-        defaults = GenerationDefaults.model_validate(read_json(path, ModelError))
-    except ValidationError as cause:
-        first = cause.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise ModelError(f"{path}: {field}: {first['msg']}") from cause
+    defaults = validated(GenerationDefaults, read_json(path, ModelError), path, ModelError)
     fields = defaults.model_dump(exclude_unset=True)
     for field in fields:
         if field in _OURS:
-            raise ModelError(f"{path}: {field}: is set by sampling; remove the field")
+            raise ModelError(f"{path}: field {field}: is set by sampling; remove it")
         if field not in _call_parameters(pipe):
-            raise ModelError(
-                f"{path}: {field}: {type(pipe).__name__} takes no such argument; remove the field"
-            )
+            kind = type(pipe).__name__
+            raise ModelError(f"{path}: field {field}: {kind} takes no such argument; remove it")
     return fields
 
 

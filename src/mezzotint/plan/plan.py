@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictInt
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mezzotint._files import read_json, write_json
+from mezzotint._files import read_json, validated, write_json
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import FLOAT
 from mezzotint.plan.choice import Choice
@@ -92,12 +92,7 @@ class Plan:
         Raises:
             PlanError: naming `source`, the field at fault and what was expected.
         """
-        try:
-            model = _PlanModel.model_validate(value)
-        except ValidationError as cause:
-            first = cause.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "top level"
-            raise PlanError(f"{source}: field {where}: {first['msg']}") from cause
+        model = validated(_PlanModel, value, source, PlanError)
         if model.version != VERSION:
             raise PlanError(
                 f"{source}: field version: is {model.version}, this program reads {VERSION}"

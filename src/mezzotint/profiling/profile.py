@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from mezzotint._files import read_json, write_json
+from mezzotint._files import read_json, validated, write_json
 from mezzotint.errors import FormatError, ProfileError
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice
@@ -165,12 +165,7 @@ class Profile:
         Raises:
             ProfileError: naming `source`, the field at fault and what was expected.
         """
-        try:
-            model = _ProfileModel.model_validate(value)
-        except ValidationError as cause:
-            first = cause.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "top level"
-            raise ProfileError(f"{source}: field {where}: {first['msg']}") from cause
+        model = validated(_ProfileModel, value, source, ProfileError)
         if model.version != VERSION:
             raise ProfileError(
                 f"{source}: field version: is {model.version}, this program reads {VERSION}"
