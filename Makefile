@@ -10,8 +10,9 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)  ## quantize an embedded model and show what came of it
 	$(RUN) examples/demo.py
 
+# Many small tests: a process per core does more than threads.
 test: $(INSTALLED)  ## run the tests
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: $(INSTALLED)  ## lint, formatting, types
 	$(RUN) -m ruff check

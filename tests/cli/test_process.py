@@ -5,6 +5,10 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from mezzotint.cli._app import interrupt_again
+
 COMMAND = [sys.executable, "-m", "mezzotint"]
 
 
@@ -25,7 +29,7 @@ def test_an_interrupted_run_is_resumed(run, model, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "--resume" in errors.splitlines()[-1]
     assert not output.exists()
     assert len(lines(journal)) >= 3
@@ -33,6 +37,19 @@ def test_an_interrupted_run_is_resumed(run, model, tmp_path):
     assert run(*command, "--resume").exit_code == 0
     assert output.is_dir()
     assert not journal.exists()
+
+
+def test_an_interruption_within_a_finalizer_is_not_lost(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
+
+    class Finalized:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  (it comes later)
+        Finalized()
+        for _ in range(500):
+            time.sleep(0.01)
 
 
 def lines(path):

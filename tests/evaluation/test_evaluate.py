@@ -110,7 +110,7 @@ def test_r_precision_is_reported_for_both_where_there_is_a_contrastive_pair():
 
 
 def test_bench_names_kernels_and_interleaves_both(pipe):
-    found = bench(pipe, quantized(pipe, 8).pipeline, repeats=1)
+    found = bench(pipe, quantized(pipe, 4).pipeline, repeats=1)
     value = found.to_dict()
     assert value["speedup"] == found.speedup
     assert {kernel["kernel"] for kernel in value["contestant"]["kernels"]} >= {"cpu-int8"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import sys
+import threading
 from typing import Any
 
 import typer
@@ -64,6 +67,18 @@ def _root() -> None:
     """Give the application sub-commands even while it has a single one."""
 
 
+def interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """What cannot be raised where it arises; an interruption is raised a moment later instead.
+
+    One that arrives while a finalizer or a callback runs would otherwise be printed and forgotten.
+    """
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> None:
     """Entry point of the `mezzotint` command."""
+    sys.unraisablehook = interrupt_again
     app(prog_name="mezzotint")
