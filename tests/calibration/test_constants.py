@@ -54,6 +54,14 @@ def test_the_output_for_the_first_token_is_kept(calls: list[Call]):
     assert torch.allclose(found.constants["to_k"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_one_huge_value_does_not_hide_that_the_others_differ(dtype: torch.dtype):
+    texts = call(1, 2).args[0]
+    texts[1, 0, 2] += 5
+    found = constant_outputs(_Denoiser().to(dtype), ["to_k"], [Call((texts.to(dtype),), {})])
+    assert "first token is not the same" in found.refused["to_k"]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_of_half_precision_models_it_is_float32(dtype: torch.dtype):
     found = constant_outputs(_Denoiser().to(dtype), ["to_k"], [call(1, 2).to(dtype=dtype)])

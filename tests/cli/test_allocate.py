@@ -127,6 +127,20 @@ def test_bad_input_is_named_and_writes_nothing(fails, files, output, options, me
     assert not output.parent.exists()
 
 
+@pytest.mark.parametrize("name", ["scores.yaml", "sizes.json"])
+def test_the_input_is_not_overwritten(fails, files, tmp_path, name):
+    before = (tmp_path / name).read_text()
+    message = fails("allocate", *files, "--bits", "2,4,8", "--average", 4, "-o", tmp_path / name)
+    assert "name another" in message
+    assert (tmp_path / name).read_text() == before
+
+
+def test_a_name_that_cannot_be_written_is_refused(fails, files, tmp_path, output):
+    (tmp_path / "sizes.json").write_text('{"\\ud800": 1}')
+    message = fails("allocate", *files, "--bits", "2,4,8", "--average", 4, "-o", output)
+    assert "cannot be printed" in message
+
+
 def test_an_earlier_result_survives_a_failure(allocate, fails, files, output):
     allocate("--average", 5)
     before = output.read_text()

@@ -161,6 +161,8 @@ def _layers(path: Path, what: str) -> dict[str, Any]:
     for name in document:
         if not isinstance(name, str):
             raise UsageError(f"{path}: layer {name!r}: is not a name; put it in quotes")
+        if not name.isprintable():
+            raise UsageError(f"{path}: layer {name!r}: holds characters that cannot be printed")
     return document
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mezzotint.models import Call
 
-_TOLERANCE = 1e-5
-"""Greatest difference of equal tokens, relative to their largest magnitude."""
+_TOLERANCE = 1e-4
+"""Greatest relative difference of equal tokens; encoders round by the size of their batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ def constant_outputs(
 
     A causal text encoder gives every prompt the same first embedding; others, such as T5, do not
     (MixDQ, arXiv 2405.17873). Layers are accepted only where the recorded calls show it: the first
-    token is the same in all samples of all calls, up to 1e-5 of its magnitude or the rounding of
-    its dtype, while others differ. So record two different prompts or more.
+    token is the same in all samples of all calls, value by value, up to the rounding of its dtype,
+    while others differ. So record two different prompts or more.
     """
     watched = {name: _Watched() for name in names}
     with ExitStack() as hooks:
@@ -109,6 +109,8 @@ class _Watched:
 
 def _same(tokens: Tensor, expected: Tensor) -> bool:
     """Whether every sample of [batch, tokens, features] equals [tokens, features]."""
-    tolerance = max(_TOLERANCE, torch.finfo(expected.dtype).eps)
-    allowed = tolerance * expected.float().abs().max()
+    tolerance = max(_TOLERANCE, 4 * torch.finfo(expected.dtype).eps)
+    magnitudes = expected.float().abs()
+    # The median and not the peak: beside one huge value all others would pass for equal.
+    allowed = tolerance * (magnitudes + magnitudes.median())
     return bool(((tokens.float() - expected.float()).abs() <= allowed).all())

@@ -97,6 +97,8 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.cli.tables import allocation_table
 
     check_suffix(output)
+    if output.resolve() in (scores.resolve(), sizes.resolve()):
+        raise UsageError(f"{output}: is the file of the scores or sizes; name another")
     widths = _widths(bits, "bits")
     choices = None if candidates is None else _widths(candidates, "candidates")
     group = read_group(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def byte_limit(
         if least > limits[-1]:
             raise InfeasibleBudgetError(
                 f"weight_bits {budget.weight_bits:g} cannot be met: with scales the candidate "
-                f"formats need {least * 8 / weights:.3f} bits per weight or more"
+                f"formats need {rounded_up(least * 8 / weights)} bits per weight or more"
             )
     if budget.bytes is not None:
         limits.append(budget.bytes - fixed)
@@ -68,3 +69,8 @@ def byte_limit(
                 f"of which {fixed} stay floating point (norms, biases, embeddings)"
             )
     return Limit(BYTES, maximum=min(limits))
+
+
+def rounded_up(bits: float) -> str:
+    """To three decimals, so that asking for what is named will do."""
+    return f"{math.ceil(bits * 1e3) / 1e3:.3f}"

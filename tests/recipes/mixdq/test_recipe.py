@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -13,8 +14,9 @@ import mezzotint as mz
 from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
 from mezzotint.models import Group
 from mezzotint.recipes import MixdqOptions
-from mezzotint.recipes.mixdq import selection
+from mezzotint.recipes.mixdq import deciding, selection
 from mezzotint.recipes.mixdq.lab import zeroes_prompts
+from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
 from mezzotint.runtime import module_bytes, packed_layers
 from mezzotint.sensitivity import Score, Similarity
 
@@ -151,6 +153,13 @@ def test_a_journal_of_other_options_is_refused(pipe, sampling, journal):
                     options=MixdqOptions(symmetric=True))  # fmt: skip
 
 
+def test_a_journal_of_another_image_decoder_is_refused(pipe, sampling, journal):
+    for weight in pipe.vae.parameters():
+        weight.data.mul_(1.3)
+    with pytest.raises(JournalError, match="images"):
+        mz.quantize(pipe, "mixdq", sampling=sampling, journal=journal)
+
+
 def test_a_finished_journal_measures_nothing_again(quantize, journal):
     quantize(split="none")
     before = journal.read_bytes()
@@ -186,6 +195,28 @@ def test_an_average_below_the_narrowest_is_refused_before_measuring(pipe, sampli
     assert len(path.read_bytes().splitlines()) == 1  # the header
 
 
+@pytest.mark.parametrize("options", [{}, {"split": "joint", "joint_plans": 2}, {"metric": "sqnr"}],
+                         ids=["sweep", "joint", "sqnr"])  # fmt: skip
+def test_what_a_refusal_names_as_feasible_is(quantize, pipe, options):
+    with pytest.raises(InfeasibleBudgetError) as refused:
+        quantize(mz.Budget(weight_bits=1))
+    bits = re.search(r"need ([\d.]+) bits", str(refused.value))[1]
+    with pytest.raises(InfeasibleBudgetError) as refused:
+        quantize(mz.Budget(size=1))
+    size = int(re.search(r"takes (\d+) bytes", str(refused.value))[1])
+    assert quantize(mz.Budget(weight_bits=float(bits)), **options)
+    assert module_bytes(quantize(mz.Budget(size=size), **options).denoiser) <= size
+
+
+def test_a_window_out_of_reach_is_refused_before_measuring(pipe, sampling, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    options = MixdqOptions(split="joint", tolerance=0.02)
+    with pytest.raises(InfeasibleBudgetError, match=r"weight_bits: from 11\.98 to 12\.02"):
+        mz.quantize(pipe, "mixdq", mz.Budget(weight_bits=12), sampling=sampling, options=options,
+                    journal=path)  # fmt: skip
+    assert len(path.read_bytes().splitlines()) == 1  # the header
+
+
 def test_inputs_that_cannot_be_met_are_refused_before_measuring(pipe, sampling, tmp_path):
     path, budget = tmp_path / "journal.jsonl", mz.Budget(weight_bits=5, act_bits=3)
     with pytest.raises(InfeasibleBudgetError, match="act_bits 3"):
@@ -212,6 +243,17 @@ def test_images_that_are_ruined_under_every_plan_are_an_error(laboratory, monkey
     monkeypatch.setattr(selection, "image_error", lambda lab, choices: float("inf"))
     with laboratory() as lab, pytest.raises(CalibrationError, match="each of 2 plans"):
         selection.nearest(lab, [{}, {}])
+
+
+def test_the_joint_program_refuses_ruined_images_too(laboratory, monkeypatch):
+    monkeypatch.setattr(deciding, "image_error", lambda lab, choices: float("inf"))
+    layers = {"a": Sensitivity(Group.CONTENT, {2: 1.0, 8: 2.0}, {2: 0.5, 8: 0.1})}
+    programs = Programs("weight_bits", layers, {"a": 1.0}, 4.0)
+    options = MixdqOptions(split="joint", joint_plans=2)
+    with laboratory(options) as lab, pytest.raises(CalibrationError, match="NaN or infinity"):
+        deciding.decide(lab, programs, lambda widths: {})
+    with laboratory(options) as lab, pytest.raises(CalibrationError, match="NaN or infinity"):
+        deciding.decide(lab, programs, lambda widths: {}, base=float("inf"))
 
 
 def test_a_pipeline_that_zeroes_negative_prompts_is_noted(laboratory, monkeypatch):

@@ -45,7 +45,11 @@ def weight_target(lab: Lab) -> float:
     if budget.size is not None and lab.options.tolerance is not None:
         raise UsageError("size: is at most so many bytes; leave tolerance out with it")
     limit = byte_limit(budget, lab.job.denoiser, lab.layers, weight_costs(lab))
-    return float(limit.maximum) * 8 / sum(layer.parameters for layer in lab.layers)
+    if budget.size is None and budget.weight_bits is not None:
+        return float(budget.weight_bits)
+    target = float(limit.maximum) * 8 / sum(layer.parameters for layer in lab.layers)
+    # Bytes are whole: so much more buys none, but the quotient may have been rounded down.
+    return target * (1 + 1e-12)
 
 
 def weight_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:

@@ -9,8 +9,8 @@ from mezzotint._progress import track
 from mezzotint.recipes.mixdq.joint import fit_weights, random_widths
 from mezzotint.recipes.mixdq.lab import Lab
 from mezzotint.recipes.mixdq.options import MixdqOptions
-from mezzotint.recipes.mixdq.programs import Programs, Widths
-from mezzotint.recipes.mixdq.selection import Choices, image_error, nearest
+from mezzotint.recipes.mixdq.programs import ALIKE, Programs, Widths
+from mezzotint.recipes.mixdq.selection import Choices, image_error, nearest, refuse_ruined
 
 JOINT_ROUNDS = 3
 """The unit of the joint program is fitted again with the plans that it led to."""
@@ -37,6 +37,7 @@ def decide(
 
     Raises:
         InfeasibleBudgetError: the average cannot be kept to.
+        CalibrationError: no candidate makes finite images.
     """
     programs.check()
     if programs.unlimited():
@@ -54,7 +55,11 @@ def decide(
 def check_feasible(options: MixdqOptions, programs: Programs) -> None:
     """Raise InfeasibleBudgetError where no widths keep to the budget; scores do not matter."""
     programs.check()
-    if not programs.unlimited() and options.split != "joint":
+    if programs.unlimited():
+        return
+    if options.split == "joint":
+        programs.joint(ALIKE)
+    else:
         _candidates(options, programs)
 
 
@@ -74,6 +79,7 @@ def _jointly(
     lab: Lab, programs: Programs, choices_of: Callable[[Widths], Choices], base: float
 ) -> Decision:
     """One program; its unit is fitted on random plans, then on those it proposes itself."""
+    refuse_ruined(lab, [base])
     plans = list(random_widths(programs.layers, lab.options.joint_plans))
     shown = track(plans, "Finding the unit", len(plans))
     errors = [image_error(lab, choices_of(plan)) - base for plan in shown]
@@ -87,6 +93,7 @@ def _jointly(
         plans.append(widths)
         errors.append(image_error(lab, choices_of(widths)) - base)
         proposed[len(plans) - 1] = errors[-1]
+    refuse_ruined(lab, list(proposed.values()))
     best = min(proposed, key=lambda index: proposed[index])
     summary = {
         "candidates": len(plans),

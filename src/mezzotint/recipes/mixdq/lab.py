@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +80,12 @@ def open_lab(job: Job, options: MixdqOptions) -> Iterator[Lab]:
     if structure.constants and zeroes_prompts(job.pipe):
         structure = dataclasses.replace(structure, notes=(*structure.notes, ZEROED))
     packing = _calibrated(job, options, layers, structure, calls)
-    header = journal_header(job, calls, packing) | {"options": _measuring_options(options)}
+    header = journal_header(job, calls, packing) | {
+        "options": _measuring_options(options),
+        # What follows the denoiser, a VAE or the later steps, shows here only.
+        "images": hashlib.sha256(images.images.numpy().tobytes()).hexdigest()[:16],
+        "structure": [sorted(structure.constants), dict(sorted(structure.splits.items()))],
+    }
     with Journal(job.journal, header) as journal:
         yield Lab(job, options, layers, groups, structure, calls, images, packing, journal)
 

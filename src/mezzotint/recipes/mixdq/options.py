@@ -34,7 +34,8 @@ class MixdqOptions:
             residual blocks as in the paper, all `concatenations` that a layer reads directly, or
             `none`.
         metric: `decoupled` measures content layers by the images' SSIM and quality layers by the
-            output's SQNR; `sqnr` measures all by SQNR, as one group (the paper's ablation).
+            output's SQNR; `sqnr` measures all by SQNR and solves one program (the paper's
+            ablation); inputs are protected by group all the same.
         content: patterns of the content layers; by default the roles decide.
         split: `sweep` tries many divisions of the average between the groups and lets the images
             choose; `joint` brings both groups' scores to one unit, the final image error, and

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
 
 from mezzotint.allocation import ACTIVATION_GRID, WEIGHT_GRID, Grid, Limit, Option, Problem, solve
 from mezzotint.allocation import Group as Program
 from mezzotint.allocation import sweep as sweep_splits
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.models import Group
+from mezzotint.recipes.costs import rounded_up
 
 Widths = Mapping[str, int]
 """Layer → bits."""
+
+ALIKE: Mapping[Group, float] = dict.fromkeys(Group, 1.0)
+"""Weights of the joint program before anything is known of them."""
 
 GRIDS: Mapping[str, Grid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
 
@@ -85,7 +91,8 @@ class Programs:
         if least > self.target + (self.tolerance or 0.0):
             raise InfeasibleBudgetError(
                 f"{self.field} {self.target:g} cannot be met: the candidate widths take "
-                f"{least:.3f} bits on average or more; ask for that, or allow narrower candidates"
+                f"{rounded_up(least)} bits on average or more; ask for that, or allow narrower "
+                "candidates"
             )
 
     def single(self) -> tuple[Widths, ...]:
@@ -117,8 +124,11 @@ class Programs:
     def swept(self) -> tuple[Widths, ...]:
         """Two programs at every division of the average on the grid; distinct results only.
 
+        Where no division keeps to what the groups can take, one program over both, with losses
+        counted alike.
+
         Raises:
-            InfeasibleBudgetError: no division keeps to what the groups can take.
+            InfeasibleBudgetError: the layers cannot have the average.
         """
         self.check()
         if self.unlimited():
@@ -134,38 +144,41 @@ class Programs:
             found += self.even()
         distinct = {tuple(bits[name] for name in self.layers) for bits in found}
         if not distinct:
-            raise InfeasibleBudgetError(
-                f"{self.field} {self.target:.6g}: no division between content and quality layers "
-                "that the sweep tries keeps to their candidate widths; use split=joint, which "
-                "needs no division, or another average"
-            )
+            return self.joint(ALIKE)
         return tuple(dict(zip(self.layers, widths, strict=True)) for widths in sorted(distinct))
 
     def joint(self, weights: Mapping[Group, float]) -> tuple[Widths, ...]:
-        """One program over all layers, losses brought to one unit by each group's weight."""
+        """One program over all layers, losses brought to one unit by each group's weight.
+
+        Raises:
+            InfeasibleBudgetError: the layers cannot have the average.
+        """
         self.check()
-        everything = self.group(list(self.layers))
         problem = Problem(
             {
                 name: tuple(
                     Option(
-                        width, -weights[layer.group] * loss, {self.field: self._cost(name, width)}
+                        width, -weights[layer.group] * loss, {self.field: self._share(name, width)}
                     )
                     for width, loss in layer.losses.items()
                 )
                 for name, layer in self.layers.items()
             }
         )
-        total = float(everything.size)
-        tolerance = self.tolerance
-        least = None if tolerance is None else (self.target - tolerance) * total
-        limit = Limit(self.field, (self.target + (tolerance or 0.0)) * total, least)
-        chosen = solve(problem, [limit]).chosen
+        # As the decimals that they print as, like the averages of groups.
+        target, margin = Fraction(str(self.target)), Fraction(str(self.tolerance or 0))
+        least = None if self.tolerance is None else target - margin
+        chosen = solve(problem, [Limit(self.field, target + margin, least)]).chosen
         return ({name: int(str(width)) for name, width in chosen.items()},)
 
-    def _cost(self, name: str, width: int) -> float:
+    def _share(self, name: str, width: int) -> Fraction:
+        """What the layer adds to the average, exactly."""
         each = width if self.bits is None else self.bits[name][width]
-        return each * self.sizes[name]
+        return Fraction(each) * Fraction(self.sizes[name]) / self._size
+
+    @cached_property
+    def _size(self) -> Fraction:
+        return sum(map(Fraction, self.sizes.values()), Fraction(0))
 
 
 def _span(group: Program) -> tuple[float, float]:

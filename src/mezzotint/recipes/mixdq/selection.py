@@ -49,12 +49,17 @@ def nearest(lab: Lab, candidates: Sequence[Choices]) -> tuple[int, list[float]]:
     if len(candidates) == 1:
         return 0, []
     errors = [image_error(lab, each) for each in track(candidates, "Comparing", len(candidates))]
+    refuse_ruined(lab, errors)
+    return errors.index(min(errors)), errors
+
+
+def refuse_ruined(lab: Lab, errors: Sequence[float]) -> None:
+    """Raise CalibrationError where no image error is finite."""
     if math.isinf(min(errors)):
         raise CalibrationError(
             f"{lab.job.model}: the images hold NaN or infinity under each of {len(errors)} plans; "
             "allow wider candidates, or a wider dtype"
         )
-    return errors.index(min(errors)), errors
 
 
 def _packed(lab: Lab, choices: Choices) -> DiffusionPipeline:
