@@ -100,5 +100,5 @@ def test_a_pipeline_from_memory_has_no_defaults():
 
 def test_a_malformed_file_is_reported_at_once(unet_copy: Path):
     tiny.write_generation(unet_copy, num_inference_steps=-1)
-    with pytest.raises(ModelError, match=r"generation\.json: num_inference_steps"):
+    with pytest.raises(ModelError, match=r"generation\.json: field num_inference_steps"):
         with_generation_defaults(load_pipeline(unet_copy))
