@@ -1,6 +1,6 @@
 """`mezzotint evaluate` and `mezzotint bench`."""
 
-# ruff: noqa: PLC0415  (verbs import what they need: `--help` need not wait for torch)
+# ruff: noqa: PLC0415  (verbs import what they need when they run)
 
 from __future__ import annotations
 
