@@ -53,7 +53,18 @@ def layer_groups(layers: Sequence[Layer], content: Sequence[str] = ()) -> Mappin
     }
 
 
+TEXT_READERS = frozenset(
+    {Role.CROSS_ATTENTION_K, Role.CROSS_ATTENTION_V, Role.TEXT_PROJECTION}
+)
+
+
 def text_readers(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Layers that read the text embedding, token by token: cross-attention's keys and values."""
-    roles = (Role.CROSS_ATTENTION_K, Role.CROSS_ATTENTION_V)
-    return tuple(layer.name for layer in layers if layer.role in roles and layer.kind == "linear")
+    """Linears that may read the text embedding token by token.
+
+    These are cross-attention's keys and values and, where a transformer first brings the text to
+    its own width, those projections. Some of the latter read one pooled vector instead: only a
+    call shows it.
+    """
+    return tuple(
+        layer.name for layer in layers if layer.role in TEXT_READERS and layer.kind == "linear"
+    )

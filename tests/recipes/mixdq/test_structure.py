@@ -1,7 +1,10 @@
 """Constant first tokens and split inputs, as found in pipelines and on published shapes."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from diffusers import PixArtSigmaPipeline
 from transformers import T5Config, T5EncoderModel
 
 import mezzotint as mz
@@ -14,6 +17,13 @@ from mezzotint.runtime import pack_layer
 from tests.models import architectures as published
 from tests.models import tiny
 from tests.models.architectures import layers_of
+
+
+def save_pixart(pipe: PixArtSigmaPipeline, folder: Path) -> None:
+    pipe.save_pretrained(folder)
+    tiny.write_generation(
+        folder, use_resolution_binning=False, clean_caption=False, max_sequence_length=16
+    )
 
 
 def test_sdxl_has_nine_split_shortcuts_in_the_order_of_the_paper():
@@ -60,6 +70,14 @@ def test_the_first_token_of_a_causal_text_encoder_is_constant(laboratory):
             assert "the same for every prompt" in lab.structure.reasons()[name]
 
 
+def test_the_projection_of_the_text_keeps_its_first_token(laboratory, tmp_path):
+    pipe = tiny.tiny_pixart_sigma()
+    save_pixart(pipe, tmp_path)
+    with laboratory(of=mz.load(tmp_path)) as lab:
+        projection = {"caption_projection.linear_1", "caption_projection.linear_2"}
+        assert projection < set(lab.structure.constants) == set(text_readers(lab.layers))
+
+
 def test_constants_are_the_floating_outputs(laboratory):
     with laboratory() as lab:
         name, constant = next(iter(lab.structure.constants.items()))
@@ -91,10 +109,7 @@ def test_a_bidirectional_text_encoder_has_no_constant_token(laboratory, tmp_path
     pipe.text_encoder = T5EncoderModel(
         T5Config(vocab_size=600, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     )
-    pipe.save_pretrained(tmp_path)
-    tiny.write_generation(
-        tmp_path, use_resolution_binning=False, clean_caption=False, max_sequence_length=16
-    )
+    save_pixart(pipe, tmp_path)
     with laboratory(of=mz.load(tmp_path)) as lab:
         assert not lab.structure.constants
         assert set(lab.structure.refused) == set(text_readers(lab.layers))

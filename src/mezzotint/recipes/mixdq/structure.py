@@ -65,7 +65,7 @@ def find_structure(
     readers = text_readers(layers) if options.bos else ()
     found = constant_outputs(denoiser, readers, calls)
     if options.bos and not readers:
-        notes.append("no constant first token: no layer reads the text by cross-attention")
+        notes.append("no constant first token: no layer reads the text")
     if found.refused:
         why = "; ".join(dict.fromkeys(found.refused.values()))
         notes.append(f"no constant first token in {len(found.refused)} layers: {why}")
