@@ -3,6 +3,9 @@ from torch import nn
 
 from mezzotint.calibration import input_sizes
 from mezzotint.models import Call
+from mezzotint.plan import Choice
+
+CHOICES = dict.fromkeys(("twice", "conv", "idle"), Choice())
 
 
 class _Denoiser(nn.Module):
@@ -20,5 +23,11 @@ class _Denoiser(nn.Module):
 
 def test_elements_of_all_runs_are_counted():
     call = Call((torch.ones(5, 6, 4),), {})
-    found = input_sizes(_Denoiser(), ["twice", "conv", "idle"], call)
+    found = input_sizes(_Denoiser(), CHOICES, call)
     assert found == {"twice": 240, "conv": 120, "idle": 0}
+
+
+def test_constant_tokens_are_not_counted():
+    call = Call((torch.ones(5, 6, 4),), {})
+    choices = {"twice": Choice("int8/channel", constant_tokens=1)}
+    assert input_sizes(_Denoiser(), choices, call) == {"twice": 200}

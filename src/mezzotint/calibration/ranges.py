@@ -99,7 +99,8 @@ class _Seen:
     def ranges(self) -> tuple[InputRange, ...]:
         if not self.total:
             raise CalibrationError(
-                f"layer {self.name}: no recorded call reaches it; choose 'float'"
+                f"layer {self.name}: no recorded call reaches it, so it has no static range; give "
+                "it a floating input ('float') or one measured per token (such as 'int8/token')"
             )
         return self.total
 

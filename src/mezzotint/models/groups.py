@@ -53,9 +53,7 @@ def layer_groups(layers: Sequence[Layer], content: Sequence[str] = ()) -> Mappin
     }
 
 
-TEXT_READERS = frozenset(
-    {Role.CROSS_ATTENTION_K, Role.CROSS_ATTENTION_V, Role.TEXT_PROJECTION}
-)
+TEXT_READERS = frozenset({Role.CROSS_ATTENTION_K, Role.CROSS_ATTENTION_V, Role.TEXT_PROJECTION})
 
 
 def text_readers(layers: Sequence[Layer]) -> tuple[str, ...]:

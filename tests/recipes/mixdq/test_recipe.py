@@ -77,6 +77,12 @@ def test_inputs_have_eight_bits_and_the_most_sensitive_stay_floating(quantize):
     assert all("input stays floating" in plan.reasons[name] for name in floating)
 
 
+def test_the_plan_lists_the_inputs_that_its_average_leaves_out(quantize):
+    plan = quantize().plan
+    floating = [name for name, choice in plan.choices.items() if choice.activation == "float"]
+    assert plan.context["protected_inputs"] == sorted(floating)
+
+
 def test_nothing_is_protected_where_nobody_asks_for_it(quantize):
     assert {c.activation for c in quantize(protect=0.0).plan.choices.values()} == {"uint8/tensor"}
 

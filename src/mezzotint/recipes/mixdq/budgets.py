@@ -87,7 +87,8 @@ def input_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
                 f"{lab.job.model}: its multiplications cannot be counted; use activation_cost=bytes"
             )
     else:
-        found = input_sizes(lab.job.denoiser, [layer.name for layer in lab.layers], lab.calls[0])
+        choices = {layer.name: lab.choice(layer.name, 8, None) for layer in lab.layers}
+        found = input_sizes(lab.job.denoiser, choices, lab.calls[0])
         sizes = {name: float(size) for name, size in found.items()}
     return Programs(
         field="act_bits",

@@ -132,5 +132,10 @@ def plan_of(lab: Lab, weights: Decision, inputs: Inputs) -> Plan:
         if layer.name not in choices:
             choices[layer.name] = Choice()
             reasons[layer.name] = NOT_PACKED
-    summary = {"weights": weights.summary, "inputs": inputs.decision.summary}
+    # The average is that of the inputs which are not protected.
+    summary = {
+        "weights": weights.summary,
+        "inputs": inputs.decision.summary,
+        "protected_inputs": sorted(inputs.protected),
+    }
     return Plan(choices, lab.job.model, reasons, lab_context(lab) | summary)
