@@ -1,4 +1,4 @@
-"""Compiles kernels.c while the package is built; without a compiler the package does without it."""
+"""Compiles the C files while the package is built; without a compiler the package does without it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         library = Path(self.root) / FOLDER / f"_kernels.{suffix()}"
-        why = compile_kernels(Path(self.root) / FOLDER / "kernels.c", library)
+        why = compile_kernels(sorted((Path(self.root) / FOLDER).glob("*.c")), library)
         if why is not None:
             self.app.display_warning(f"mezzotint is built without its C functions: {why}")
             return
@@ -43,11 +44,11 @@ def suffix() -> str:
     return {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
 
 
-def compile_kernels(source: Path, library: Path) -> str | None:
+def compile_kernels(sources: Sequence[Path], library: Path) -> str | None:
     """Compile; or say why not."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc") or ["cc"]
     if shutil.which(compiler[0]) is None:
         return f"there is no compiler {compiler[0]!r}"
-    command = [*compiler, *FLAGS, str(source), "-o", str(library), "-lm"]
+    command = [*compiler, *FLAGS, *map(str, sources), "-o", str(library), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     return None if done.returncode == 0 else f"{shlex.join(command)}: {done.stderr.strip()}"

@@ -15,7 +15,7 @@ from mezzotint.runtime import (
     registered_kernels,
     select_kernel,
 )
-from mezzotint.runtime.cpu import processor
+from mezzotint.runtime.cpu import native, processor
 from tests.runtime.layers import linear, noise, packed
 
 
@@ -69,6 +69,7 @@ class TestSelection:
 
     def test_a_processor_without_onednn_falls_back(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(processor, "ONEDNN", False)
+        monkeypatch.setattr(native, "multiplies", lambda: False)
         assert "needs the 8-bit products of oneDNN" in str(select_kernel(request()).reason)
 
     @pytest.mark.parametrize(
@@ -80,13 +81,29 @@ class TestSelection:
             ("int8/channel", "int7/token", "cpu-int8"),
         ],
     )
-    def test_eight_by_eight_bits_need_vnni(
+    def test_eight_by_eight_bits_need_vnni_by_onednn(
         self, weight: str, activation: str, kernel: str, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(processor, "VNNI", False)
+        monkeypatch.setattr(native, "multiplies", lambda: False)
         selection = select_kernel(request(weight, activation))
         assert selection.kernel.name == kernel
         assert ("VNNI" in str(selection.reason)) == (kernel == "cpu-float")
+
+    @pytest.mark.parametrize("weight", ["int8/channel", "mixed/int2:3,int8:4"])
+    def test_the_package_s_own_products_need_neither_vnni_nor_onednn(
+        self, weight: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(processor, "VNNI", False)
+        monkeypatch.setattr(processor, "ONEDNN", False)
+        monkeypatch.setattr(native, "multiplies", lambda: True)
+        selection = select_kernel(request(weight, "int8/token"))
+        assert (selection.kernel.name, selection.reason) == ("cpu-int8", None)
+
+    def test_sums_that_might_not_fit_are_not_made(self):
+        selection = select_kernel(replace(request(), columns=65_794))
+        assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-float", "float")
+        assert "sums fit into 32 bits" in str(selection.reason)
 
     def test_kernels_of_other_devices_are_not_asked(self):
         selection = select_kernel(request(device="elsewhere"))
@@ -142,7 +159,7 @@ class TestRegistry:
         x = noise(3, 19)
         assert torch.equal(layer(x), 2 * x)
         layer(x)
-        assert kernel.asked == [request()]
+        assert kernel.asked == [replace(request(), columns=19)]
 
     def test_a_request_that_nobody_serves_is_a_lookup_error(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(kernels, "_KERNELS", [])

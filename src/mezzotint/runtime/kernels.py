@@ -25,6 +25,8 @@ class Request:
     weight: WeightFormat
     activation: ActivationFormat | None
     groups: int = 1
+    #: Weights of one output.
+    columns: int = 1
 
 
 class Kernel(ABC):
@@ -44,6 +46,10 @@ class Kernel(ABC):
     @abstractmethod
     def refuse(self, request: Request) -> str | None:
         """Why this kernel cannot serve the request; None when it can."""
+
+    def unpacked_bytes(self, layer: QuantLayer) -> int:
+        """What is held of a layer's weight between calls, where it is held unpacked."""
+        return 0
 
     @abstractmethod
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
@@ -89,9 +95,8 @@ def select_kernel(request: Request, *, differentiable: bool = False) -> Selectio
     for kernel in _KERNELS:
         if kernel.device not in (None, request.device):
             continue
-        why = kernel.refuse(request)
-        if differentiable and kernel.opaque:
-            why = "has no gradient"
+        hidden = differentiable and kernel.opaque
+        why = "has no gradient" if hidden else kernel.refuse(request)
         if why is None:
             return Selection(kernel, tuple(refusals))
         refusals.append((kernel.name, why))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -106,7 +107,12 @@ class QuantLayer(WeightForms, PackedLayer):
         key = device, differentiable
         if key not in self._selections:
             request = Request(
-                self.operation, device, self.weight_format, self.activation_format, self.groups
+                self.operation,
+                device,
+                self.weight_format,
+                self.activation_format,
+                self.groups,
+                math.prod(self.weight_shape[1:]),
             )
             self._selections[key] = select_kernel(request, differentiable=differentiable)
         return self._selections[key]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from operator import itemgetter
 
 from torch import nn
 
 from mezzotint.errors import UsageError
 from mezzotint.runtime.convert import packed_layers
-from mezzotint.runtime.layer import QuantLayer
 
 
 def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
@@ -27,16 +26,12 @@ def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
     if spare_bytes < 0:
         raise UsageError(f"spare_bytes: {spare_bytes} is negative; 0 keeps nothing unpacked")
     parts = [part for layer in packed_layers(module).values() for part in layer.parts]
+    sizes = {part: part.selection.kernel.unpacked_bytes(part) for part in parts}
     total = 0
-    for part in sorted(parts, key=_unpacked_bytes):
-        size = _unpacked_bytes(part)
+    for part, size in sorted(sizes.items(), key=itemgetter(1)):
         part.may_hold_unpacked = part.selection.kernel.unpacks and total + size <= spare_bytes
         if part.may_hold_unpacked:
             total += size
         else:
             part.forget_unpacked()
     return total
-
-
-def _unpacked_bytes(layer: QuantLayer) -> int:
-    return math.prod(layer.weight_shape)

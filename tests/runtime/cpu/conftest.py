@@ -1,8 +1,21 @@
 """Both ways through the processor's kernels: with the C functions, and without."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from mezzotint.runtime.cpu import native
+from mezzotint.runtime.cpu import native, processor
+
+
+@pytest.fixture(scope="module", params=["avx2", "onednn"])
+def either_product(request: pytest.FixtureRequest) -> Iterator[str]:
+    """8-bit codes are multiplied by the package's own C, or by oneDNN."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "avx2":
+            patch.setattr(processor, "VNNI", False)
+        else:
+            patch.setattr(native, "multiplies", lambda: False)
+        yield request.param
 
 
 @pytest.fixture(params=["c", "torch"])

@@ -12,8 +12,9 @@ from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Packing, QuantLayer, keep_unpacked, module_bytes, quantize_module
 from tests.runtime.layers import linear, noise
 
+pytestmark = pytest.mark.usefixtures("either_product")
 X = noise(3, 16)
-CHOICES = {"0": "int4/channel", "2": "mixed/int2:8,int3:24"}
+CHOICES = {"0": "int4/channel", "2": "mixed/int2:16,int3:16"}
 
 
 @pytest.fixture

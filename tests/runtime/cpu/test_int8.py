@@ -15,6 +15,8 @@ from mezzotint.runtime.cpu import native, processor, weights
 from mezzotint.runtime.cpu.int8 import Int8Kernel
 from tests.runtime.layers import conv, linear, noise, packed
 
+pytestmark = pytest.mark.usefixtures("either_product")
+
 WEIGHTS = tuple(
     f"{kind}{width}/{granularity}"
     for kind in ("int", "uint")

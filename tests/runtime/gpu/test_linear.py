@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mezzotint.runtime import QuantLayer
-from mezzotint.runtime.gpu import FloatKernel, Int8Kernel, kernel, tuning
+from mezzotint.runtime.gpu import FloatKernel, Int8Kernel, tuning
 from mezzotint.runtime.gpu.kernel import LONGEST
+from mezzotint.runtime.kernels import Request
 from mezzotint.runtime.reference import ReferenceKernel
 from tests.runtime.gpu.exact import assert_close, assert_exact
 from tests.runtime.layers import WEIGHTS, linear, noise, packed
@@ -123,11 +124,12 @@ def test_the_longest_sums_of_the_largest_products_fit(
     assert_exact(Int8Kernel(), packed(layer, weight, activation), x)
 
 
-def test_longer_sums_are_computed_in_floating_point(monkeypatch: pytest.MonkeyPatch):
-    layer = packed(linear(40, 3), "int4/channel", "int8/token")
-    x = noise(2, 40)
-    monkeypatch.setattr(kernel, "LONGEST", 39)
-    assert torch.equal(Int8Kernel().run(layer, x), FloatKernel().run(layer, x))
+@pytest.mark.parametrize(("columns", "served"), [(LONGEST, True), (LONGEST + 1, False)])
+def test_longer_sums_are_left_to_floating_point(columns: int, served: bool):
+    layer = packed(linear(), "int4/channel", "int8/token")
+    formats = layer.weight_format, layer.activation_format
+    why = Int8Kernel().unserved(Request("linear", "cuda", *formats, columns=columns))
+    assert (why is None) == served
 
 
 @pytest.mark.parametrize("magnitude", [1e-30, 1e30])

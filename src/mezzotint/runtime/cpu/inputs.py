@@ -11,6 +11,7 @@ from mezzotint.formats import ActivationFormat, from_bits
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.cpu.native import Grid
 from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.layers import QuantConv2d
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Codes:
     Attributes:
         codes: uint8 [rows, features], or [n, c, h, w] in channels_last.
         zero_point: the same for all.
-        scale: float32, per row or image; NaN where the input holds NaN.
-        sums: float32 Σ (codes - zero_point), per row or pixel [n, h, w].
+        scale: float32, per row or image; of an image NaN where it holds NaN.
+        sums: float32 Σ (codes - zero_point), per row or pixel [n, h, w]; NaN where that holds NaN.
     """
 
     codes: Tensor
@@ -41,18 +42,28 @@ def has_codes(activation: ActivationFormat | None) -> bool:
     return activation is not None and (activation.static or activation.symmetric)
 
 
+def fits(layer: QuantLayer, x: Tensor) -> bool:
+    """Whether the layer can take `x`; where not, torch's own operation says why."""
+    if not x.is_floating_point() or x.ndim < -layer.channel_dim:
+        return False
+    if not isinstance(layer, QuantConv2d):
+        return x.shape[-1] == layer.weight_shape[1]
+    matches = x.ndim <= 4 and x.shape[-3] == layer.in_channels
+    return matches and min(layer.output_size(x.shape[-2], x.shape[-1])) > 0
+
+
 def encode_rows(layer: QuantLayer, rows: Tensor) -> Codes:
     """Codes of [rows, features]."""
     grid, static = _grid(layer)
     if native.available(rows):
-        given = None if static is None else static.expand(len(rows))
+        given = None if static is None else static.expand(rows.shape[0])
         codes, sums, scale = native.quantize(rows, given, grid)
     else:
         if static is None:
             static = _activation(layer).dynamic_parameters(rows, (1,))[0].view(-1)
         scale = static.expand(len(rows))
         codes, sums = _quantize(rows, scale, grid)
-    return Codes(codes, grid.zero + grid.shift, _marked(scale, sums), sums)
+    return Codes(codes, grid.zero + grid.shift, scale, sums)
 
 
 def encode_images(layer: QuantLayer, x: Tensor) -> Codes:
@@ -73,7 +84,7 @@ def encode_images(layer: QuantLayer, x: Tensor) -> Codes:
             found, total = _quantize(rows, each, grid)
         codes = found.view(count, height, width, channels).permute(0, 3, 1, 2)
         sums = total.view(count, height, width)
-    return Codes(codes, grid.zero + grid.shift, _marked(scale, sums.sum((1, 2))), sums)
+    return Codes(codes, grid.zero + grid.shift, marked(scale, sums.sum((1, 2))), sums)
 
 
 def _from_planes(x: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -117,6 +128,6 @@ def _quantize(rows: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     return steps.nan_to_num_(nan=grid.low).add_(grid.shift).to(torch.uint8), sums
 
 
-def _marked(scale: Tensor, sums: Tensor) -> Tensor:
-    """NaN has no code; the scale carries it to the output."""
+def marked(scale: Tensor, sums: Tensor) -> Tensor:
+    """NaN has no code; the scale can carry it to the output."""
     return torch.where(sums.isnan(), sums, scale)

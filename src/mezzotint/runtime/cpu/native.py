@@ -1,4 +1,4 @@
-"""The C functions of kernels.c on torch tensors; absent where the package was built without them.
+"""The C functions on torch tensors; absent where the package was built without them.
 
 Callers ask `available()` and have torch code for the other case, with the same results.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,11 @@ SWITCH = "MEZZOTINT_NATIVE"
 #: Fewer bytes than this are not worth a second thread.
 _WORTH_A_THREAD = 1 << 18
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+#: Outputs side by side in a panel.
+PANEL = 16
+#: As many products take the time of a byte that is quantized or unpacked.
+_PRODUCTS_PER_BYTE = 16
 
 
 @cache
@@ -47,7 +52,13 @@ def build() -> str:
 
 def available(*tensors: Tensor) -> bool:
     """Whether the functions exist, and know the dtypes of these floating tensors."""
-    return library() is not None and all(tensor.dtype in _DTYPES for tensor in tensors)
+    return library() is not None and all(tensor.dtype in DTYPES for tensor in tensors)
+
+
+def multiplies() -> bool:
+    """Whether the functions multiply codes on this processor."""
+    found = library()
+    return found is not None and found.mz_products() > 0
 
 
 def unpack(packed: Tensor, bits: int, count: int, out: Tensor) -> None:
@@ -72,7 +83,7 @@ def dequantize(packed: Tensor, bits: int, affine: tuple[Tensor, Tensor, int], ou
         scratch = torch.empty(count, dtype=torch.uint8, device="cpu")
         call(
             _row(packed, start), stop - start, count, bits, _row(scale, start), _row(zero, start),
-            scale.shape[1], size, scratch.data_ptr(), _row(out, start), _DTYPES[out.dtype],
+            scale.shape[1], size, scratch.data_ptr(), _row(out, start), DTYPES[out.dtype],
         )  # fmt: skip
 
     _in_ranges(len(out), out.numel(), run)
@@ -88,7 +99,7 @@ def look_up(packed: Tensor, bits: int, levels: Tensor, out: Tensor) -> None:
         table = levels.data_ptr() + start * stride * levels.element_size()
         call(
             _row(packed, start), stop - start, count, bits, table, stride, scratch.data_ptr(),
-            _row(out, start), _DTYPES[out.dtype],
+            _row(out, start), DTYPES[out.dtype],
         )  # fmt: skip
 
     _in_ranges(len(out), out.numel(), run)
@@ -103,7 +114,7 @@ def peaks(rows: Tensor) -> Tensor:
     def run(start: int, stop: int) -> None:
         call(
             _row(rows, start), stop - start, rows.shape[1], rows.stride(0), _row(out, start),
-            _DTYPES[rows.dtype],
+            DTYPES[rows.dtype],
         )  # fmt: skip
 
     _in_ranges(len(rows), rows.numel(), run)
@@ -129,10 +140,10 @@ def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Te
     call = _function("mz_quantize")
     rows = _with_dense_rows(rows)
     codes = torch.empty(rows.shape, dtype=torch.uint8, device="cpu")
-    sums = torch.empty(len(rows), dtype=torch.float32, device="cpu")
+    sums = torch.empty(rows.shape[0], dtype=torch.float32, device="cpu")
     top = 0 if scale is not None else grid.high
     scales = (
-        torch.empty(len(rows), dtype=torch.float32, device="cpu")
+        torch.empty(rows.shape[0], dtype=torch.float32, device="cpu")
         if scale is None
         else scale.contiguous()
     )
@@ -141,10 +152,10 @@ def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Te
         call(
             _row(rows, start), stop - start, rows.shape[1], rows.stride(0), _row(scales, start),
             top, grid.zero, grid.low, grid.high, grid.shift, _row(codes, start), _row(sums, start),
-            _DTYPES[rows.dtype],
+            DTYPES[rows.dtype],
         )  # fmt: skip
 
-    _in_ranges(len(rows), rows.numel(), run)
+    _in_ranges(rows.shape[0], rows.numel(), run)
     return codes, sums, scales
 
 
@@ -156,7 +167,7 @@ def quantize_image(image: Tensor, scale: float, grid: Grid, out: Tensor, sums: T
     def run(start: int, stop: int) -> None:
         call(
             image.data_ptr(), channels, pixels, start, stop, scale, grid.zero, grid.low, grid.high,
-            grid.shift, out.data_ptr(), sums.data_ptr(), _DTYPES[image.dtype],
+            grid.shift, out.data_ptr(), sums.data_ptr(), DTYPES[image.dtype],
         )  # fmt: skip
 
     _in_ranges(pixels, image.numel(), run)
@@ -176,10 +187,67 @@ def rescale(
         call(
             _row(product, start), stop - start, product.shape[1], _row(scale, start),
             _row(sums, start), shift.data_ptr(), bias.data_ptr(), _row(out, start), out.stride(0),
-            _DTYPES[out.dtype],
+            DTYPES[out.dtype],
         )  # fmt: skip
 
     _in_ranges(len(product), product.numel(), run)
+
+
+def panels(packed: Tensor, bits: int, shape: tuple[int, int], out: Tensor, totals: Tensor) -> None:
+    """Codes of a weight as `multiply` wants them, int8 `out` [panels, depth, 16, together].
+
+    Also their sums by row, int32 `totals` [rows]. `shape`: channels and taps of a kernel; the depth
+    goes through all channels of the first tap, then of the next.
+    """
+    call, (channels, taps) = _function("mz_panels"), shape
+    depth, together = out.shape[1] * out.shape[3], out.shape[3]
+
+    def run(start: int, stop: int) -> None:
+        scratch = torch.empty((out.shape[2] + 1) * depth, dtype=torch.uint8, device="cpu")
+        call(
+            packed.data_ptr(), start, stop, totals.shape[0], channels, taps, bits, together,
+            scratch.data_ptr(), out.data_ptr(), totals.data_ptr(),
+        )  # fmt: skip
+
+    _in_ranges(out.shape[0], out.numel(), run)
+
+
+class Product(ctypes.Structure):
+    """What `multiply` computes; products.c has the same fields, and says what they are."""
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_void_p) for name in (
+            "codes", "panels", "totals", "row_scale", "row_sum", "scale", "shift", "bias", "out",
+        )),
+        *((name, ctypes.c_int64) for name in (
+            "height", "width", "channels", "kernel_height", "kernel_width", "down", "right",
+            "above", "beside", "far", "apart", "out_height", "out_width", "rows_alike", "outputs",
+            "stride",
+        )),
+        *((name, ctypes.c_int32) for name in ("zero", "bits", "dtype")),
+    ]  # fmt: skip
+
+
+def multiply(product: Product, rows: int, work: int) -> None:
+    """Compute `rows` rows of a product, which takes `work` multiplications."""
+    call, outputs = _function("mz_multiply"), product.outputs
+    size = _function("mz_products")()
+
+    def part(first: int, last: int, left: int, right: int) -> None:
+        scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
+        call(ctypes.byref(product), first, last, left, right, scratch.data_ptr())
+
+    def some_rows(start: int, stop: int) -> None:
+        part(start, stop, 0, outputs)
+
+    def some_outputs(start: int, stop: int) -> None:
+        part(0, rows, start * PANEL, min(stop * PANEL, outputs))
+
+    bytes_alike = work // _PRODUCTS_PER_BYTE
+    if rows >= outputs:
+        _in_ranges(rows, bytes_alike, some_rows)
+    else:
+        _in_ranges(-(-outputs // PANEL), bytes_alike, some_outputs)
 
 
 def _with_dense_rows(rows: Tensor) -> Tensor:
@@ -214,10 +282,10 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def _function(name: str) -> Callable[..., None]:
+def _function(name: str) -> Callable[..., Any]:
     found = library()
     assert found is not None, "ask available() first"
-    function: Callable[..., None] = getattr(found, name)
+    function: Callable[..., Any] = getattr(found, name)
     return function
 
 
@@ -237,6 +305,11 @@ _ARGUMENTS = {
         _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _FLOAT, _FLOAT, _FLOAT, _INT, _POINTER,
         _POINTER, _INT,
     ),
+    "mz_panels": (
+        _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _INT, _INT, _POINTER, _POINTER, _POINTER,
+    ),
+    "mz_multiply": (_POINTER, _LONG, _LONG, _LONG, _LONG, _POINTER),
+    "mz_products": (),
     "mz_rescale": (
         _POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _LONG, _INT,
     ),
@@ -247,4 +320,5 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in _ARGUMENTS.items():
         function = getattr(found, name)
         function.argtypes, function.restype = arguments, None
+    found.mz_products.restype = _LONG
     return found

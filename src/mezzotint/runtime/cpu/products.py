@@ -73,7 +73,7 @@ def prepare(
     weight: Integers, geometry: Geometry | None = None, kernel: tuple[int, ...] = ()
 ) -> Weights:
     """Weights for `multiply`; `kernel` is [channels, height, width] of a convolution's."""
-    scale = weight.scale
+    scale = weight.scale.contiguous()
     shift = None if weight.shift is None else scale * weight.shift
     if geometry is None:
         packed = torch.ops.onednn.qlinear_prepack(weight.codes, None)

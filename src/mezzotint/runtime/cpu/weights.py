@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mezzotint.errors import UsageError
-from mezzotint.formats import CodebookFormat, Segment, UniformFormat, from_bits
+from mezzotint.formats import (
+    CodebookFormat,
+    MixedFormat,
+    Segment,
+    UniformFormat,
+    WeightFormat,
+    from_bits,
+)
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.forms import stands_for_codes
 from mezzotint.runtime.layer import QuantLayer
@@ -57,13 +64,27 @@ class Tile:
 
 def check_on_cpu(layer: QuantLayer) -> None:
     """Raise UsageError where what the layer stores is somewhere else: C reads bare addresses."""
-    stored = [*layer.buffers(), *layer.parameters()]
-    for tensor in stored:
-        if tensor.device.type != "cpu" and not stands_for_codes(tensor):
+    for tensor in (*layer._buffers.values(), *layer._parameters.values()):
+        if tensor is None or tensor.device.type == "cpu":
+            continue
+        if not stands_for_codes(tensor):
             raise UsageError(
                 f"a layer's input is on the cpu, but its weight on {tensor.device}; move the input "
                 "to it, or the model to the cpu"
             )
+
+
+def uniforms(weight: WeightFormat) -> Sequence[UniformFormat | None]:
+    """The formats of all outputs; None for what is not uniform."""
+    if isinstance(weight, MixedFormat):
+        return weight.formats
+    return (weight if isinstance(weight, UniformFormat) else None,)
+
+
+def replaceable(layer: QuantLayer) -> bool:
+    """Whether codes in a layout for products take no more bytes than as they are stored."""
+    spec = layer.weight_format
+    return isinstance(spec, UniformFormat) and spec.width == 8
 
 
 def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Tile]:
@@ -129,6 +150,13 @@ def integers(tile: Tile) -> Integers:
         else:
             # In two's complement the wrap is exact.
             codes.copy_((unsigned - 2 ** (spec.width - 1)).view(torch.int8))
+    return Integers(codes, *steps(tile))
+
+
+def steps(tile: Tile) -> tuple[Tensor, Tensor | None]:
+    """Scale and shift of a tile's `Integers`."""
+    spec = tile.segment.format
+    assert isinstance(spec, UniformFormat)
     scale = from_bits(tile.part("scale"), spec.scale_dtype).view(-1).expand(tile.rows)
     # At one bit the codes ±1 count in halves of the scale.
     step = 2 if spec.width == 1 else 1
@@ -136,7 +164,7 @@ def integers(tile: Tile) -> Integers:
     if not spec.symmetric:
         half = 0.5 if spec.width == 1 else 2 ** (spec.width - 1)
         shift = (tile.part("zero_point").view(-1).float() - half).mul_(step).expand(tile.rows)
-    return Integers(codes, scale / step, shift)
+    return scale if step == 1 else scale / step, shift
 
 
 def floats(tile: Tile, dtype: torch.dtype) -> Tensor:

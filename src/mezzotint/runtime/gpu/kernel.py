@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -137,13 +136,9 @@ class Int8Kernel(GpuKernel):
             return "needs activations of 8 bits or less"
         if isinstance(request.weight, CodebookFormat):
             return "levels of a codebook are not integers"
+        if request.columns > LONGEST:
+            return f"adds {LONGEST} products at most, so that sums fit into 32 bits"
         return super().unserved(request)
-
-    @override
-    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        if math.prod(layer.weight_shape[1:]) > LONGEST:
-            return FloatKernel().run(layer, x)
-        return super().run(layer, x)
 
     @override
     def rounded(self, layer: QuantLayer, x: Tensor) -> Tensor:

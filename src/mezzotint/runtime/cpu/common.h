@@ -1,0 +1,62 @@
+/* What the C files share: how codes are stored, and how values are narrowed. */
+#ifndef MEZZOTINT_COMMON_H
+#define MEZZOTINT_COMMON_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define API __declspec(dllexport)
+#else
+#define API __attribute__((visibility("default")))
+#endif
+
+/* One machine code per generation of processors; the loader picks. Named by what they can do: by
+ * the name of one (arch=haswell) the loader would pick for that very processor only. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define MULTI __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define MULTI
+#endif
+
+enum { SLOTS = 8, FLOAT32 = 0, BFLOAT16 = 1 };
+
+static inline float widen(uint16_t bits) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, 4);
+    return value;
+}
+
+/* Round half to even, as torch does; NaN stays NaN. */
+static inline uint16_t narrow(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return (uint16_t)(value != value ? 0x7fc0 : rounded);
+}
+
+/* Codes of one row of bit planes, as packing.py lays them out. */
+static inline __attribute__((always_inline)) void unpack_row(
+    const uint8_t *planes, int64_t count, int bits, uint8_t *codes) {
+    const int64_t group = (count + SLOTS - 1) / SLOTS;
+    const uint8_t mask = (uint8_t)((1u << bits) - 1);
+    for (int slot = 0; slot < SLOTS; slot++) {
+        const int64_t first = slot * group;
+        const int64_t length = first >= count ? 0 : (count - first < group ? count - first : group);
+        const int plane = slot * bits / 8, shift = slot * bits % 8;
+        const uint8_t *low = planes + plane * group;
+        uint8_t *out = codes + first;
+        if (shift + bits <= 8) {
+            for (int64_t i = 0; i < length; i++)
+                out[i] = (uint8_t)((uint8_t)(low[i] >> shift) & mask);
+        } else {
+            const uint8_t *high = low + group;
+            const int rest = 8 - shift;
+            for (int64_t i = 0; i < length; i++)
+                out[i] = (uint8_t)(((uint8_t)(low[i] >> shift) | (uint8_t)(high[i] << rest)) & mask);
+        }
+    }
+}
+
+#endif

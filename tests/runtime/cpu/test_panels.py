@@ -1,0 +1,100 @@
+"""The package's own products: weights in panels, blocks of rows, depth and outputs."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mezzotint.formats import pack
+from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime.cpu.panels import padded_size, panels_of
+from tests.runtime.cpu.test_int8 import assert_exact
+from tests.runtime.layers import conv, linear, noise, packed
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_products():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processor, "VNNI", False)
+        yield
+
+
+@given(
+    outputs=st.integers(1, 40),
+    channels=st.integers(1, 20),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    bits=st.integers(1, 8),
+)
+def test_weights_in_panels_are_the_weights(
+    outputs: int, channels: int, kernel: tuple[int, int], bits: int
+):
+    layer = packed(conv(channels, outputs, kernel), f"int{bits}/channel", "int8/token")
+    ((start, panels),) = panels_of(layer)
+    assert start == 0
+    stored = layer.weight_format.codes(layer.weight_tensors(), layer.weight_shape)
+    integers = stored.view(layer.weight_shape).int()
+    integers = 2 * integers - 1 if bits == 1 else integers - 2 ** (bits - 1)
+    assert torch.equal(panels.totals, integers.flatten(1).sum(1, dtype=torch.int32))
+    count, steps, side, together = panels.data.shape
+    rows = panels.data.permute(0, 2, 1, 3).reshape(count * side, steps * together)
+    size = integers[0].numel()
+    taps_first = integers.flatten(2).transpose(1, 2).flatten(1)
+    assert torch.equal(rows[:outputs, :size].int(), taps_first)
+    # What fills up the last panel and the last step multiplies to nothing.
+    assert not rows[outputs:].any()
+    assert not rows[:, size:].any()
+    assert panels.data.numel() == padded_size(layer.weight_shape, bits)
+
+
+@given(outputs=st.integers(1, 40), channels=st.integers(1, 20), seed=st.integers(0, 99))
+def test_stored_codes_come_back_from_panels(outputs: int, channels: int, seed: int):
+    layer = packed(conv(channels, outputs, 3), "int8/channel", "int8/token")
+    stored = pack(torch.randint(0, 256, (outputs, channels * 9)).to(torch.uint8), 8)
+    layer.get_buffer("weight_codes").copy_(stored)
+    ((_, panels),) = panels_of(layer)
+    assert torch.equal(panels.codes(), stored)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 6, 8])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"),
+    [
+        (5, 1023, 15), (6, 1024, 16), (7, 1025, 17), (47, 3, 511), (48, 2049, 512), (49, 7, 513),
+        (13, 2050, 1040),
+    ],
+)  # fmt: skip
+def test_sums_are_exact_around_the_sizes_of_blocks(bits: int, rows: int, inputs: int, outputs: int):
+    assert_exact(
+        packed(linear(inputs, outputs), f"uint{bits}/channel", "int8/token"), noise(rows, inputs)
+    )
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_a_kernel_s_window_may_be_deeper_than_a_block(bits: int):
+    layer = packed(conv(130, 20, 3, padding=1), f"int{bits}/channel", "uint8/tensor")
+    assert_exact(layer, noise(1, 130, 5, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [3, 700], ids=["outputs-are-shared-out", "rows-are-shared-out"])
+def test_one_and_many_threads_agree(rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    layer, x = packed(linear(64, 600), "int4/channel", "int8/token"), noise(rows, 64).to(dtype)
+    alone = layer(x)
+    monkeypatch.setattr(native, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    assert torch.equal(layer(x), alone)
+
+
+def test_a_static_range_does_not_hide_what_is_not_a_number():
+    layer = packed(linear(), "int4/channel", "uint8/tensor")
+    x = noise(3, 19)
+    x[1, 4] = torch.nan
+    y = layer(x)
+    assert bool(y[1].isnan().all())
+    assert not bool(y[::2].isnan().any())
+
+
+def test_panels_are_filled_up_to_what_is_multiplied_together():
+    assert padded_size((17, 3, 3, 3), 7) == 32 * 28
+    assert padded_size((17, 3, 3, 3), 8) == 32 * 28
+    assert padded_size((16, 5), 8) == 16 * 6
