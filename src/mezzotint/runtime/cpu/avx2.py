@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mezzotint.formats import MixedFormat, UniformFormat
 from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime.cpu.geometry import Geometry, window_sums
 from mezzotint.runtime.cpu.inputs import encode_images, encode_rows
 from mezzotint.runtime.cpu.panels import (
     LINEAR,
@@ -23,7 +24,6 @@ from mezzotint.runtime.cpu.panels import (
     padded_size,
     panels_of,
 )
-from mezzotint.runtime.cpu.products import Geometry, window_sums
 from mezzotint.runtime.cpu.weights import stored_bias, stored_order, uniforms
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +24,6 @@ SWITCH = "MEZZOTINT_NATIVE"
 _WORTH_A_THREAD = 1 << 18
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
-#: Outputs side by side in a panel.
-PANEL = 16
-#: As many products take the time of a byte that is quantized or unpacked.
-_PRODUCTS_PER_BYTE = 16
 
 
 @cache
@@ -63,12 +59,12 @@ def multiplies() -> bool:
 
 def unpack(packed: Tensor, bits: int, count: int, out: Tensor) -> None:
     """int8 `out` [rows, count]: code - 2^(bits - 1), or ±1 at one bit."""
-    call = _function("mz_unpack")
+    call = function("mz_unpack")
 
     def run(start: int, stop: int) -> None:
         call(_row(packed, start), stop - start, count, bits, _row(out, start))
 
-    _in_ranges(len(out), out.numel(), run)
+    in_ranges(len(out), out.numel(), run)
 
 
 def dequantize(packed: Tensor, bits: int, affine: tuple[Tensor, Tensor, int], out: Tensor) -> None:
@@ -76,7 +72,7 @@ def dequantize(packed: Tensor, bits: int, affine: tuple[Tensor, Tensor, int], ou
 
     Scale and zero are [rows, groups]; the last group of a row may be shorter than the size.
     """
-    call, count = _function("mz_dequantize"), out.shape[1]
+    call, count = function("mz_dequantize"), out.shape[1]
     scale, zero, size = affine
 
     def run(start: int, stop: int) -> None:
@@ -86,12 +82,12 @@ def dequantize(packed: Tensor, bits: int, affine: tuple[Tensor, Tensor, int], ou
             scale.shape[1], size, scratch.data_ptr(), _row(out, start), DTYPES[out.dtype],
         )  # fmt: skip
 
-    _in_ranges(len(out), out.numel(), run)
+    in_ranges(len(out), out.numel(), run)
 
 
 def look_up(packed: Tensor, bits: int, levels: Tensor, out: Tensor) -> None:
     """`out` [rows, count] = levels[code]; float32 levels [rows or 1, 2^bits]."""
-    call, count = _function("mz_look_up"), out.shape[1]
+    call, count = function("mz_look_up"), out.shape[1]
     stride = levels.shape[1] if len(levels) > 1 else 0
 
     def run(start: int, stop: int) -> None:
@@ -102,12 +98,12 @@ def look_up(packed: Tensor, bits: int, levels: Tensor, out: Tensor) -> None:
             _row(out, start), DTYPES[out.dtype],
         )  # fmt: skip
 
-    _in_ranges(len(out), out.numel(), run)
+    in_ranges(len(out), out.numel(), run)
 
 
 def peaks(rows: Tensor) -> Tensor:
     """The largest magnitude of each row, float32 [rows]; NaN where there is one."""
-    call = _function("mz_peaks")
+    call = function("mz_peaks")
     rows = _with_dense_rows(rows)
     out = torch.empty(len(rows), dtype=torch.float32, device="cpu")
 
@@ -117,7 +113,7 @@ def peaks(rows: Tensor) -> Tensor:
             DTYPES[rows.dtype],
         )  # fmt: skip
 
-    _in_ranges(len(rows), rows.numel(), run)
+    in_ranges(len(rows), rows.numel(), run)
     return out
 
 
@@ -137,7 +133,7 @@ def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Te
     Without a scale each row has its own: its largest magnitude by the highest code. The sum of a
     row that holds NaN is NaN. Rows may lie further apart than their length.
     """
-    call = _function("mz_quantize")
+    call = function("mz_quantize")
     rows = _with_dense_rows(rows)
     codes = torch.empty(rows.shape, dtype=torch.uint8, device="cpu")
     sums = torch.empty(rows.shape[0], dtype=torch.float32, device="cpu")
@@ -155,13 +151,13 @@ def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Te
             DTYPES[rows.dtype],
         )  # fmt: skip
 
-    _in_ranges(rows.shape[0], rows.numel(), run)
+    in_ranges(rows.shape[0], rows.numel(), run)
     return codes, sums, scales
 
 
 def quantize_image(image: Tensor, scale: float, grid: Grid, out: Tensor, sums: Tensor) -> None:
     """As `quantize`, from a contiguous image [c, h, w] into `out` [h·w, c], sums [h·w]."""
-    call = _function("mz_quantize_pixels")
+    call = function("mz_quantize_pixels")
     channels, pixels = len(image), len(out)
 
     def run(start: int, stop: int) -> None:
@@ -170,7 +166,7 @@ def quantize_image(image: Tensor, scale: float, grid: Grid, out: Tensor, sums: T
             grid.shift, out.data_ptr(), sums.data_ptr(), DTYPES[image.dtype],
         )  # fmt: skip
 
-    _in_ranges(pixels, image.numel(), run)
+    in_ranges(pixels, image.numel(), run)
 
 
 def rescale(
@@ -180,7 +176,7 @@ def rescale(
 
     All float32 but `out`, whose rows may lie further apart than their length.
     """
-    call = _function("mz_rescale")
+    call = function("mz_rescale")
     shift, bias = columns
 
     def run(start: int, stop: int) -> None:
@@ -190,64 +186,7 @@ def rescale(
             DTYPES[out.dtype],
         )  # fmt: skip
 
-    _in_ranges(len(product), product.numel(), run)
-
-
-def panels(packed: Tensor, bits: int, shape: tuple[int, int], out: Tensor, totals: Tensor) -> None:
-    """Codes of a weight as `multiply` wants them, int8 `out` [panels, depth, 16, together].
-
-    Also their sums by row, int32 `totals` [rows]. `shape`: channels and taps of a kernel; the depth
-    goes through all channels of the first tap, then of the next.
-    """
-    call, (channels, taps) = _function("mz_panels"), shape
-    depth, together = out.shape[1] * out.shape[3], out.shape[3]
-
-    def run(start: int, stop: int) -> None:
-        scratch = torch.empty((out.shape[2] + 1) * depth, dtype=torch.uint8, device="cpu")
-        call(
-            packed.data_ptr(), start, stop, totals.shape[0], channels, taps, bits, together,
-            scratch.data_ptr(), out.data_ptr(), totals.data_ptr(),
-        )  # fmt: skip
-
-    _in_ranges(out.shape[0], out.numel(), run)
-
-
-class Product(ctypes.Structure):
-    """What `multiply` computes; products.c has the same fields, and says what they are."""
-
-    _fields_: ClassVar = [
-        *((name, ctypes.c_void_p) for name in (
-            "codes", "panels", "totals", "row_scale", "row_sum", "scale", "shift", "bias", "out",
-        )),
-        *((name, ctypes.c_int64) for name in (
-            "height", "width", "channels", "kernel_height", "kernel_width", "down", "right",
-            "above", "beside", "far", "apart", "out_height", "out_width", "rows_alike", "outputs",
-            "stride",
-        )),
-        *((name, ctypes.c_int32) for name in ("zero", "bits", "dtype")),
-    ]  # fmt: skip
-
-
-def multiply(product: Product, rows: int, work: int) -> None:
-    """Compute `rows` rows of a product, which takes `work` multiplications."""
-    call, outputs = _function("mz_multiply"), product.outputs
-    size = _function("mz_products")()
-
-    def part(first: int, last: int, left: int, right: int) -> None:
-        scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
-        call(ctypes.byref(product), first, last, left, right, scratch.data_ptr())
-
-    def some_rows(start: int, stop: int) -> None:
-        part(start, stop, 0, outputs)
-
-    def some_outputs(start: int, stop: int) -> None:
-        part(0, rows, start * PANEL, min(stop * PANEL, outputs))
-
-    bytes_alike = work // _PRODUCTS_PER_BYTE
-    if rows >= outputs:
-        _in_ranges(rows, bytes_alike, some_rows)
-    else:
-        _in_ranges(-(-outputs // PANEL), bytes_alike, some_outputs)
+    in_ranges(len(product), product.numel(), run)
 
 
 def _with_dense_rows(rows: Tensor) -> Tensor:
@@ -259,7 +198,7 @@ def _row(tensor: Tensor, index: int) -> int:
     return tensor.data_ptr() + index * tensor.stride(0) * tensor.element_size()
 
 
-def _in_ranges(rows: int, work: int, run: Callable[[int, int], None]) -> None:
+def in_ranges(rows: int, work: int, run: Callable[[int, int], None]) -> None:
     """Run over ranges of rows, on as many threads as torch uses where that pays."""
     threads = min(torch.get_num_threads(), rows, max(1, work // _WORTH_A_THREAD))
     if threads <= 1:
@@ -282,7 +221,8 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def _function(name: str) -> Callable[..., Any]:
+def function(name: str) -> Callable[..., Any]:
+    """One of the functions; ask `available()` first."""
     found = library()
     assert found is not None, "ask available() first"
     function: Callable[..., Any] = getattr(found, name)

@@ -16,15 +16,9 @@ from torch import Tensor
 
 from mezzotint.formats import ActivationFormat, UniformFormat, pack
 from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime.cpu.geometry import Geometry, window_sums
 from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, marked
-from mezzotint.runtime.cpu.products import (
-    Geometry,
-    Weights,
-    multiply,
-    prepare,
-    window_sums,
-    windows,
-)
+from mezzotint.runtime.cpu.onednn_products import Weights, multiply, prepare, windows
 from mezzotint.runtime.cpu.weights import (
     integers,
     replaceable,

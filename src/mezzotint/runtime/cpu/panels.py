@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mezzotint.formats import UniformFormat, pack
-from mezzotint.runtime.cpu import native
-from mezzotint.runtime.cpu.native import PANEL, Product
-from mezzotint.runtime.cpu.products import Geometry
+from mezzotint.runtime.cpu import native, native_products
+from mezzotint.runtime.cpu.geometry import Geometry
+from mezzotint.runtime.cpu.native_products import PANEL, Product
 from mezzotint.runtime.cpu.weights import Tile, replaceable, steps, tiles
 from mezzotint.runtime.layer import QuantLayer
 
@@ -21,7 +21,7 @@ LINEAR = Geometry((1, 1), (0, 0), (1, 1), 1)
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """Rows of a weight, as `native.multiply` wants them.
+    """Rows of a weight, as `native_products.multiply` wants them.
 
     Attributes:
         data: int8 [panels, depth / together, 16, together].
@@ -108,7 +108,7 @@ def _panels(tile: Tile) -> Panels:
     data = torch.empty(count, depth, PANEL, together, dtype=torch.int8, device="cpu")
     totals = torch.empty(tile.rows, dtype=torch.int32, device="cpu")
     packed = tile.part("codes").contiguous()
-    native.panels(packed, spec.width, (channels, height * width), data, totals)
+    native_products.panels(packed, spec.width, (channels, height * width), data, totals)
     scale, shift = steps(tile)
     shift = None if shift is None else scale * shift
     return Panels(data, totals, scale.contiguous(), shift, spec.width, (channels, height, width))
@@ -134,7 +134,7 @@ def multiply(seen: Seen, weight: Panels, bias: Tensor | None, out: Tensor) -> No
         stride=out.stride(0), zero=seen.zero, bits=weight.bits, dtype=native.DTYPES[out.dtype],
     )  # fmt: skip
     rows = out.shape[0]
-    native.multiply(product, rows, rows * weight.rows * channels * high * wide)
+    native_products.multiply(product, rows, rows * weight.rows * channels * high * wide)
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -26,7 +26,7 @@ enum { APART = DEPTH + 64 };
 /* How weights are laid out and multiplied. */
 enum { PAIRS = 2, QUADS = 4 };
 
-/* What a call multiplies; native.py has the same fields. */
+/* What a call multiplies; native_products.py has the same fields. */
 typedef struct {
     const uint8_t *codes;    /* [images, height, width, channels] */
     const int8_t *panels;    /* as mz_panels lays them out */
