@@ -100,6 +100,12 @@ class TestSelection:
         selection = select_kernel(request(weight, "int8/token"))
         assert (selection.kernel.name, selection.reason) == ("cpu-int8", None)
 
+    def test_channels_in_groups_are_told_what_they_lack(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(processor, "VNNI", False)
+        monkeypatch.setattr(native, "multiplies", lambda: True)
+        asked = replace(request("int8/channel", "int8/token", operation="conv2d"), groups=2)
+        assert "needs VNNI for weights" in str(select_kernel(asked).reason)
+
     def test_sums_that_might_not_fit_are_not_made(self):
         selection = select_kernel(replace(request(), columns=65_794))
         assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-float", "float")

@@ -327,3 +327,11 @@ class TestModuleBehaviour:
         torch._dynamo.reset()
         compiled = torch.compile(quantized, backend="eager", fullgraph=True)
         assert torch.equal(compiled(x), quantized(x))
+
+    @SOME_CHOICES
+    def test_a_convolution_of_a_single_image_compiles_too(self, weight: str, activation: str):
+        quantized = packed(conv(padding=1), weight, activation)
+        torch._dynamo.reset()
+        compiled = torch.compile(quantized, backend="aot_eager", fullgraph=True)
+        image = noise(4, 5, 5)
+        assert torch.equal(compiled(image), quantized(image))

@@ -125,6 +125,7 @@ class WeightForms(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.release()
+        self.forget_unpacked()
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -40,15 +40,13 @@ class Kernel(ABC):
     device: str | None = None
     #: Whether compilers cannot trace it and gradients not pass through it.
     opaque: bool = False
-    #: Whether it unpacks weights to integers, and can hold them so between calls.
-    unpacks: bool = False
 
     @abstractmethod
     def refuse(self, request: Request) -> str | None:
         """Why this kernel cannot serve the request; None when it can."""
 
     def unpacked_bytes(self, layer: QuantLayer) -> int:
-        """What is held of a layer's weight between calls, where it is held unpacked."""
+        """What holding a layer's weight unpacked between calls takes, beside what is stored."""
         return 0
 
     @abstractmethod

@@ -130,7 +130,13 @@ class QuantConv2d(QuantLayer):
     @override
     def empty_output(self, x: Tensor) -> Tensor:
         shape = *x.shape[:-3], self.out_channels, *self.output_size(x.shape[-2], x.shape[-1])
-        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        batch = torch.empty(
+            (1,) * (4 - x.ndim) + shape,
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
+        )
+        return batch if x.ndim == 4 else batch.squeeze(0)
 
     @override
     def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
     sizes = {part: part.selection.kernel.unpacked_bytes(part) for part in parts}
     total = 0
     for part, size in sorted(sizes.items(), key=itemgetter(1)):
-        part.may_hold_unpacked = part.selection.kernel.unpacks and total + size <= spare_bytes
+        # Nothing is added by what stands in for the stored codes anyway.
+        part.may_hold_unpacked = size > 0 and total + size <= spare_bytes
         if part.may_hold_unpacked:
             total += size
         else:

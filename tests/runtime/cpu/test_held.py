@@ -33,20 +33,37 @@ def test_nothing_is_held_unless_asked_for(model: nn.Module):
     assert held(model) == [False, False]
 
 
-@pytest.mark.parametrize(
-    ("spare", "total", "which"),
-    [
-        (255, 0, [False, False]),
-        (256, 256, [True, False]),
-        (767, 256, [True, False]),
-        (768, 768, [True, True]),
-    ],
-)
+@pytest.mark.parametrize(("small", "large"), [(False, False), (True, False), (True, True)])
 def test_the_smallest_layers_fill_what_there_is_to_spare(
-    model: nn.Module, spare: int, total: int, which: list[bool]
+    model: nn.Module, small: bool, large: bool
 ):
-    assert keep_unpacked(model, spare) == total
-    assert held(model) == which
+    sizes = [layer.selection.kernel.unpacked_bytes(layer) for layer in (model[0], model[2])]
+    assert sizes[0] < sizes[1]
+    spare = small * sizes[0] + large * sizes[1]
+    assert keep_unpacked(model, spare) == spare
+    assert held(model) == [small, large]
+
+
+def test_one_byte_less_than_a_layer_takes_holds_nothing_of_it(model: nn.Module):
+    size = model[0].selection.kernel.unpacked_bytes(model[0])
+    assert keep_unpacked(model, size - 1) == 0
+    assert held(model) == [False, False]
+
+
+def test_what_stands_in_for_the_stored_codes_takes_nothing_of_it():
+    layers = nn.Sequential(linear(16, 16), linear(16, 32))
+    choices = {"0": Choice("int8/channel", "int7/token"), "1": Choice("int4/channel", "int8/token")}
+    model = quantize_module(layers, Plan(choices), Packing(MINMAX))
+    size = model[1].selection.kernel.unpacked_bytes(model[1])
+    assert keep_unpacked(model, size) == size
+    assert held(model) == [False, True]
+
+
+def test_moving_lets_go_of_it(model: nn.Module):
+    keep_unpacked(model, 1000)
+    model(X)
+    model.to("meta")
+    assert model[0]._held is None
 
 
 def test_results_and_stored_bytes_stay_the_same(model: nn.Module):

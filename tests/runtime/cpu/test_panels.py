@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from mezzotint.formats import pack
-from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime import keep_unpacked
+from mezzotint.runtime.cpu import avx2, native, processor, weights
 from mezzotint.runtime.cpu.panels import padded_size, panels_of
 from tests.runtime.cpu.test_int8 import assert_exact
 from tests.runtime.layers import conv, linear, noise, packed
@@ -16,7 +18,14 @@ from tests.runtime.layers import conv, linear, noise, packed
 def own_products():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "VNNI", False)
+        if not avx2.available(groups=1):
+            pytest.skip("this processor has no AVX2")
         yield
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="this processor has no AVX2")
+def test_the_package_multiplies_where_there_is_avx2():
+    assert native.multiplies()
 
 
 @given(
@@ -79,6 +88,7 @@ def test_a_kernel_s_window_may_be_deeper_than_a_block(bits: int):
 @pytest.mark.parametrize("rows", [3, 700], ids=["outputs-are-shared-out", "rows-are-shared-out"])
 def test_one_and_many_threads_agree(rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     layer, x = packed(linear(64, 600), "int4/channel", "int8/token"), noise(rows, 64).to(dtype)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = layer(x)
     monkeypatch.setattr(native, "_WORTH_A_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
@@ -98,3 +108,44 @@ def test_panels_are_filled_up_to_what_is_multiplied_together():
     assert padded_size((17, 3, 3, 3), 7) == 32 * 28
     assert padded_size((17, 3, 3, 3), 8) == 32 * 28
     assert padded_size((16, 5), 8) == 16 * 6
+
+
+@pytest.mark.parametrize(("outputs", "kept"), [(8208, True), (8200, True), (40, False)])
+def test_eight_bits_stay_in_panels_where_they_take_hardly_more(outputs: int, kept: bool):
+    layer = packed(linear(32, outputs), "int8/channel", "int8/token")
+    layer(noise(2, 32))
+    assert (layer.kept is not None) == kept
+
+
+def test_what_does_not_stay_is_unpacked_in_tiles(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(weights, "TILE_BYTES", 1)
+    layer = packed(linear(33, 200), "int8/channel", "int8/token")
+    assert [start for start, _ in panels_of(layer)] == [0, 64, 128, 192]
+    assert layer.kept is None
+
+
+@pytest.mark.parametrize(
+    "lent", [noise(7, 2)[:, 0], noise(1).expand(7), torch._neg_view(noise(7))],
+    ids=["strided", "expanded", "negative"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [(linear(outputs=7), noise(3, 19)), (conv(outputs=7), noise(1, 4, 5, 5))],
+    ids=["linear", "conv2d"],
+)
+def test_a_bias_may_be_a_view(layer: nn.Module, x: torch.Tensor, lent: torch.Tensor):
+    expected, found = (packed(layer, "int4/channel", "int8/token") for _ in range(2))
+    expected.bias = nn.Parameter(lent.clone().contiguous(), requires_grad=False)
+    found.bias = nn.Parameter(lent, requires_grad=False)
+    assert torch.equal(found(x), expected(x))
+
+
+@pytest.mark.parametrize("weight", ["int4/channel", "uint4/channel", "int1/tensor", "uint7/tensor"])
+def test_what_is_held_unpacked_is_what_was_said(weight: str):
+    layer = packed(linear(18, 40), weight, "int8/token")
+    said = keep_unpacked(layer, 10_000)
+    layer(noise(3, 18))
+    ((_, panels),) = layer.held.weights
+    held = {t.untyped_storage() for t in vars(panels).values() if isinstance(t, torch.Tensor)}
+    stored = {t.untyped_storage().data_ptr() for t in layer.buffers()}
+    assert sum(one.nbytes() for one in held if one.data_ptr() not in stored) == said

@@ -1,7 +1,7 @@
 """Linear layers and convolutions in 8-bit integers, on processors without units for them.
 
 Weights are unpacked at every call, into a layout that is multiplied as it is; those of 8 bits once,
-where that adds no bytes to what is stored.
+where that adds hardly a byte to what is stored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mezzotint.formats import MixedFormat, UniformFormat
 from mezzotint.runtime.cpu import native, processor
 from mezzotint.runtime.cpu.geometry import Geometry, window_sums
 from mezzotint.runtime.cpu.inputs import encode_images, encode_rows
@@ -21,7 +20,6 @@ from mezzotint.runtime.cpu.panels import (
     Panels,
     Seen,
     multiply,
-    padded_size,
     panels_of,
 )
 from mezzotint.runtime.cpu.weights import stored_bias, stored_order, uniforms
@@ -34,21 +32,12 @@ def available(groups: int) -> bool:
 
     They know no channels in groups. With VNNI, oneDNN multiplies four 8-bit integers at a time.
     """
-    return native.multiplies() and not processor.VNNI and groups == 1
+    return native.multiplies() and groups == 1 and not (processor.VNNI and processor.ONEDNN)
 
 
 def run(layer: QuantLayer, x: Tensor) -> Tensor:
     """The output for rows, or for a batch of images."""
     return _conv2d(layer, x) if isinstance(layer, QuantConv2d) else _linear(layer, x)
-
-
-def unpacked_bytes(layer: QuantLayer) -> int:
-    """What is held of a weight that is held unpacked."""
-    spec, size = layer.weight_format, layer.weight_shape
-    if isinstance(spec, MixedFormat):
-        parts = zip(spec.counts, spec.widths, strict=True)
-        return sum(padded_size((count, *size[1:]), width) for count, width in parts)
-    return padded_size(size, spec.width) if isinstance(spec, UniformFormat) else 0
 
 
 def _linear(layer: QuantLayer, x: Tensor) -> Tensor:

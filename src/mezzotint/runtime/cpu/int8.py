@@ -8,9 +8,9 @@ from typing import Literal
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.runtime.cpu import avx2, onednn
+from mezzotint.runtime.cpu import avx2, onednn, panels
 from mezzotint.runtime.cpu.inputs import fits, has_codes
-from mezzotint.runtime.cpu.weights import check_on_cpu, uniforms
+from mezzotint.runtime.cpu.weights import check_on_cpu, replaceable, uniforms
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
@@ -30,7 +30,6 @@ class Int8Kernel(Kernel):
     arithmetic: Literal["int8"] = "int8"
     device = "cpu"
     opaque = True
-    unpacks = True
 
     @override
     def refuse(self, request: Request) -> str | None:
@@ -59,8 +58,8 @@ class Int8Kernel(Kernel):
     @override
     def unpacked_bytes(self, layer: QuantLayer) -> int:
         if avx2.available(layer.groups):
-            return avx2.unpacked_bytes(layer)
-        return math.prod(layer.weight_shape)
+            return panels.unpacked_bytes(layer)
+        return 0 if replaceable(layer) else math.prod(layer.weight_shape)
 
 
 register_kernel(Int8Kernel())

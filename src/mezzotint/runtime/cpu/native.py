@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Of the functions' arguments; products.c has the same. A library of another version is not used.
+VERSION = 1
 #: Set to 0, mezzotint does without its C functions.
 SWITCH = "MEZZOTINT_NATIVE"
 #: Fewer bytes than this are not worth a second thread.
@@ -250,6 +252,7 @@ _ARGUMENTS = {
     ),
     "mz_multiply": (_POINTER, _LONG, _LONG, _LONG, _LONG, _POINTER),
     "mz_products": (),
+    "mz_version": (),
     "mz_rescale": (
         _POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _LONG, _INT,
     ),
@@ -260,5 +263,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in _ARGUMENTS.items():
         function = getattr(found, name)
         function.argtypes, function.restype = arguments, None
-    found.mz_products.restype = _LONG
+    found.mz_products.restype = found.mz_version.restype = _LONG
+    if found.mz_version() != VERSION:
+        raise OSError("built of another version's sources")
     return found

@@ -42,9 +42,10 @@ def refuse(request: Request) -> str | None:
     for weight in uniforms(request.weight):
         assert weight is not None
         if request.activation is not None and _overflows(request.activation, weight.width):
+            others = "" if request.groups > 1 else ", or the package's C functions and AVX2,"
             return (
-                "needs VNNI, or the package's C functions and AVX2, for weights and inputs this "
-                "wide; seven bits by eight do without"
+                f"needs VNNI{others} for weights and inputs this wide; seven bits by eight do "
+                "without"
             )
     return _refuse_groups(request) if request.groups > 1 else None
 

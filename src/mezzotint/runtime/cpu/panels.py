@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mezzotint.formats import UniformFormat, pack
+from mezzotint.formats import MixedFormat, UniformFormat, pack
 from mezzotint.runtime.cpu import native, native_products
 from mezzotint.runtime.cpu.geometry import Geometry
 from mezzotint.runtime.cpu.native_products import PANEL, Product
 from mezzotint.runtime.cpu.weights import Tile, replaceable, steps, tiles
 from mezzotint.runtime.layer import QuantLayer
+
+#: As part of what is stored.
+MOST_PADDING = 1.02
 
 LINEAR = Geometry((1, 1), (0, 0), (1, 1), 1)
 
@@ -79,11 +82,37 @@ class Seen:
 
 def panels_of(layer: QuantLayer) -> Iterator[tuple[int, Panels]]:
     """The layer's stored rows in panels, from each start on; 8-bit ones are kept so."""
-    for tile in tiles(layer, itemsize=1, whole=replaceable(layer) or layer.may_hold_unpacked):
+    kept = are_kept(layer)
+    for tile in tiles(layer, itemsize=1, whole=kept or layer.may_hold_unpacked):
         found = _panels(tile)
-        if replaceable(layer) and found.data.numel() == math.prod(layer.weight_shape):
+        if kept:
             layer.keep(found)
         yield tile.start, found
+
+
+def are_kept(layer: QuantLayer) -> bool:
+    """Whether panels stand in for the stored codes: of 8 bits, where that adds hardly a byte."""
+    stored = math.prod(layer.weight_shape)
+    return replaceable(layer) and padded_size(layer.weight_shape, 8) <= stored * MOST_PADDING
+
+
+def unpacked_bytes(layer: QuantLayer) -> int:
+    """What is held of a weight that is held unpacked, beside what is stored of it."""
+    if are_kept(layer):
+        return 0
+    spec, (outputs, *rest) = layer.weight_format, layer.weight_shape
+    if isinstance(spec, MixedFormat):
+        parts = list(zip(spec.formats, spec.counts, strict=True))
+    else:
+        assert isinstance(spec, UniformFormat)
+        parts = [(spec, outputs)]
+    return sum(padded_size((n, *rest), one.width) + n * _bytes_per_row(one) for one, n in parts)
+
+
+def _bytes_per_row(spec: UniformFormat) -> int:
+    """Of what `Panels` holds beside the data: totals, and what is not a view of what is stored."""
+    scaled = spec.width == 1 or spec.granularity == "tensor"
+    return 4 * (1 + scaled + (not spec.symmetric))
 
 
 def padded_size(shape: tuple[int, ...], bits: int) -> int:

@@ -13,7 +13,8 @@
 
 #include <stddef.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+/* GCC keeps vectors on a stack that 64-bit Windows does not align for them. */
+#if defined(__x86_64__) && defined(__GNUC__) && !(defined(_WIN32) && !defined(__clang__))
 #define HAS_PRODUCTS 1
 #include <immintrin.h>
 #else
@@ -307,6 +308,11 @@ API void mz_multiply(
     (void)p, (void)first, (void)last, (void)left, (void)right, (void)scratch;
 }
 #endif
+
+/* What the Python part must expect, too. */
+API int64_t mz_version(void) {
+    return 1;
+}
 
 /* Bytes of scratch that mz_multiply needs; 0 where this processor cannot. */
 API int64_t mz_products(void) {

@@ -113,10 +113,11 @@ def stored_order(layer: QuantLayer) -> Tensor | None:
 
 
 def stored_bias(layer: QuantLayer, dtype: torch.dtype) -> Tensor | None:
-    """The bias, as the rows of the weight are stored."""
+    """The bias, contiguous, as the rows of the weight are stored."""
     if layer.bias is None:
         return None
-    bias, order = layer.bias.detach().to(dtype), stored_order(layer)
+    # Whoever lends a bias may lend a view.
+    bias, order = layer.bias.detach().resolve_neg().to(dtype).contiguous(), stored_order(layer)
     return bias if order is None else torch.empty_like(bias).index_copy_(0, order, bias)
 
 
