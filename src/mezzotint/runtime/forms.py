@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mezzotint.runtime.pages import give_back
+
 _CODES = "weight_codes"
 _KEPT = "_mezzotint_kept"
 
@@ -90,9 +92,11 @@ class WeightForms(nn.Module):
         State dictionaries, copies and moved layers have them as before; the buffer itself is on
         the meta device as long.
         """
-        placeholder = torch.empty_like(self.get_buffer(_CODES), device="meta")
+        codes = self.get_buffer(_CODES)
+        placeholder = torch.empty_like(codes, device="meta")
         setattr(placeholder, _KEPT, (kept, _Stamp.of(self._others())))
         self._buffers[_CODES] = placeholder
+        give_back(codes)
 
     def release(self) -> None:
         """Hold the codes as they are stored."""

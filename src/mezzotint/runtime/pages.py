@@ -1,0 +1,43 @@
+"""Memory of mapped files, given back before the file is let go of."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from pathlib import Path
+
+from torch import Tensor
+
+#: Linux: write back what is the process's own, then let go of the pages; they can be read anew.
+_MADV_PAGEOUT = 21
+#: Less is not worth looking up where it is.
+_WORTH_IT = 1 << 16
+
+
+def give_back(tensor: Tensor) -> None:
+    """Let the system have the pages of a tensor that was read from a mapped file, for now.
+
+    Checkpoints are mapped as a whole, and stay so as long as one of their tensors lives. Values do
+    not change: whoever still reads the tensor has its pages read again. Only on Linux.
+    """
+    if sys.platform != "linux" or tensor.device.type != "cpu" or tensor.nbytes < _WORTH_IT:
+        return
+    start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    if not tensor.is_contiguous() or not _mapped(start, stop):
+        return
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = stop // mmap.PAGESIZE * mmap.PAGESIZE - first
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    madvise(first, length, _MADV_PAGEOUT)  # advice: whether it was taken makes no difference
+
+
+def _mapped(start: int, stop: int) -> bool:
+    """Whether all of a range is a single file's."""
+    for line in Path("/proc/self/maps").read_text("utf-8").splitlines():
+        addresses, _, _, _, inode, *_ = line.split(maxsplit=5)
+        low, high = (int(bound, 16) for bound in addresses.split("-"))
+        if low <= start < high:
+            return stop <= high and inode != "0"
+    return False
