@@ -1,4 +1,4 @@
-"""Compiles the C files while the package is built; without a compiler the package does without it."""
+"""Compiles the C files while the package is built; without a compiler it does without them."""
 
 from __future__ import annotations
 
