@@ -22,7 +22,7 @@ check: $(INSTALLED)  ## lint, formatting, types
 docs: $(INSTALLED)  ## write the command-line reference anew
 	$(RUN) -m mezzotint.cli.reference docs/cli.md
 
-$(INSTALLED): pyproject.toml constraints-dev.txt hatch_build.py src/mezzotint/runtime/cpu/kernels.c
+$(INSTALLED): pyproject.toml constraints-dev.txt hatch_build.py $(wildcard src/mezzotint/runtime/cpu/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade --constraint constraints-dev.txt pip
 	$(RUN) -m pip install --quiet --constraint constraints-dev.txt \
