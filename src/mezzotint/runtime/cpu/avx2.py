@@ -28,7 +28,7 @@ from mezzotint.runtime.layers import QuantConv2d
 
 
 def available(groups: int) -> bool:
-    """Whether these products are to be had, and the fastest here.
+    """Whether these products are to be had, and are preferred here.
 
     They know no channels in groups. With VNNI, oneDNN multiplies four 8-bit integers at a time.
     """
