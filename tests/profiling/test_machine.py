@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mezzotint.profiling import Machine
-from mezzotint.runtime.cpu import native
+from mezzotint.runtime.cpu import library
 
 
 def test_this_machine_is_always_the_same():
@@ -31,7 +31,7 @@ def test_differences_say_what_is_where():
 
 def test_the_c_functions_are_part_of_it(monkeypatch: pytest.MonkeyPatch):
     with_them = Machine.here()
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(library, "library", lambda: None)
     assert Machine.here().functions == "none"
     assert with_them.functions != "none" or with_them == Machine.here()
 

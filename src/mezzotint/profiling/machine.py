@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from mezzotint.runtime.cpu import native
+from mezzotint.runtime.cpu import library
 
 _INSTRUCTIONS = frozenset(
     {
@@ -61,7 +61,7 @@ class Machine:
             device=_device_name(torch.device(device)),
             torch=torch.__version__,
             mezzotint=metadata.version("mezzotint"),
-            functions=native.build(),
+            functions=library.build(),
         )
 
     @property

@@ -8,7 +8,7 @@ from torch import nn
 
 from mezzotint.formats import pack
 from mezzotint.runtime import keep_unpacked
-from mezzotint.runtime.cpu import avx2, native, processor, weights
+from mezzotint.runtime.cpu import avx2, native, processor, team, weights
 from mezzotint.runtime.cpu.panels import padded_size, panels_of
 from tests.runtime.cpu.test_int8 import assert_exact
 from tests.runtime.layers import conv, linear, noise, packed
@@ -90,7 +90,7 @@ def test_one_and_many_threads_agree(rows: int, dtype: torch.dtype, monkeypatch: 
     layer, x = packed(linear(64, 600), "int4/channel", "int8/token"), noise(rows, 64).to(dtype)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = layer(x)
-    monkeypatch.setattr(native, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(team, "_WORTH_A_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert torch.equal(layer(x), alone)
 

@@ -7,7 +7,6 @@ where that adds hardly a byte to what is stored.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from mezzotint.runtime.cpu.panels import (
     multiply,
     panels_of,
 )
-from mezzotint.runtime.cpu.weights import stored_bias, stored_order, uniforms
+from mezzotint.runtime.cpu.weights import held_or_made, stored_bias, stored_order, uniforms
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
 
@@ -85,17 +84,4 @@ def _weights(layer: QuantLayer) -> Iterable[tuple[int, Panels]]:
     kept = layer.kept
     if isinstance(kept, Panels):
         return ((0, kept),)
-    if not layer.may_hold_unpacked:
-        return panels_of(layer)
-    held = layer.held
-    if not isinstance(held, _Held):
-        held = _Held(tuple(panels_of(layer)))
-        layer.hold(held)
-    return held.weights
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Unpacked weights between calls."""
-
-    weights: tuple[tuple[int, Panels], ...]
+    return held_or_made(layer, lambda: panels_of(layer))

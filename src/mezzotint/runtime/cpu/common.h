@@ -36,6 +36,11 @@ static inline uint16_t narrow(float value) {
     return (uint16_t)(value != value ? 0x7fc0 : rounded);
 }
 
+/* Of a packed row. */
+static inline int64_t row_bytes(int64_t count, int bits) {
+    return bits * ((count + SLOTS - 1) / SLOTS);
+}
+
 /* Codes of one row of bit planes, as packing.py lays them out. */
 static inline __attribute__((always_inline)) void unpack_row(
     const uint8_t *planes, int64_t count, int bits, uint8_t *codes) {

@@ -1,22 +1,30 @@
 /* What torch does slowly on a processor: unpack, dequantize, quantize and rescale, one pass each.
  *
- * Plain pointers, no headers but C's own; called through ctypes on ranges of rows, so that several
- * threads may share a tensor. Every function has the same result as the torch code it stands for,
- * bit for bit; native.py says what the arguments are.
+ * Plain pointers, no headers but C's own; called through ctypes on ranges of rows, start to stop, so
+ * that several threads may share a tensor. Every function has the same result as the torch code it
+ * stands for, bit for bit. What each works on is a structure, with the fields native.py declares.
  */
 #include "common.h"
 
 #include <float.h>
 #include <math.h>
 
+typedef struct {
+    const uint8_t *packed;
+    int8_t *out;
+    int64_t count;
+    int32_t bits;
+} Unpack;
+
 /* int8 [rows, count]: code - 2^(bits - 1); at one bit ±1. */
-API MULTI void mz_unpack(
-    const uint8_t *packed, int64_t rows, int64_t count, int bits, int8_t *out) {
-    const int64_t width = bits * ((count + SLOTS - 1) / SLOTS);
+API MULTI void mz_unpack(const Unpack *w, int64_t start, int64_t stop, int64_t thread) {
+    const int64_t count = w->count, width = row_bytes(count, w->bits);
+    const int bits = w->bits;
     const uint8_t half = (uint8_t)(1u << (bits - 1));
-    for (int64_t row = 0; row < rows; row++) {
-        uint8_t *codes = (uint8_t *)out + row * count;
-        unpack_row(packed + row * width, count, bits, codes);
+    (void)thread;
+    for (int64_t row = start; row < stop; row++) {
+        uint8_t *codes = (uint8_t *)w->out + row * count;
+        unpack_row(w->packed + row * width, count, bits, codes);
         if (bits == 1)
             for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)(2 * codes[i] - 1);
         else
@@ -24,43 +32,59 @@ API MULTI void mz_unpack(
     }
 }
 
-/* scale * (code - zero), float32 or bfloat16 [rows, count]; `groups` scales and zeros a row. */
-API MULTI void mz_dequantize(
-    const uint8_t *packed, int64_t rows, int64_t count, int bits, const float *scale,
-    const float *zero, int64_t groups, int64_t group_size, uint8_t *scratch, void *out, int dtype) {
-    const int64_t width = bits * ((count + SLOTS - 1) / SLOTS);
-    for (int64_t row = 0; row < rows; row++) {
-        unpack_row(packed + row * width, count, bits, scratch);
-        for (int64_t group = 0; group < groups; group++) {
-            const int64_t start = group * group_size;
-            const int64_t end = group + 1 == groups ? count : start + group_size;
-            const float s = scale[row * groups + group], z = zero[row * groups + group];
-            if (dtype == FLOAT32) {
-                float *to = (float *)out + row * count;
-                for (int64_t i = start; i < end; i++) to[i] = ((float)scratch[i] - z) * s;
+typedef struct {
+    const uint8_t *packed;
+    const float *scale, *zero; /* [rows, groups] */
+    uint8_t *scratch;          /* [threads, count] */
+    void *out;
+    int64_t count, groups, group_size;
+    int32_t bits, dtype;
+} Dequantize;
+
+/* scale * (code - zero), float32 or bfloat16 [rows, count]; the last group may be shorter. */
+API MULTI void mz_dequantize(const Dequantize *w, int64_t start, int64_t stop, int64_t thread) {
+    const int64_t count = w->count, width = row_bytes(count, w->bits);
+    uint8_t *codes = w->scratch + thread * count;
+    for (int64_t row = start; row < stop; row++) {
+        unpack_row(w->packed + row * width, count, w->bits, codes);
+        for (int64_t group = 0; group < w->groups; group++) {
+            const int64_t first = group * w->group_size;
+            const int64_t end = group + 1 == w->groups ? count : first + w->group_size;
+            const float s = w->scale[row * w->groups + group];
+            const float z = w->zero[row * w->groups + group];
+            if (w->dtype == FLOAT32) {
+                float *to = (float *)w->out + row * count;
+                for (int64_t i = first; i < end; i++) to[i] = ((float)codes[i] - z) * s;
             } else {
-                uint16_t *to = (uint16_t *)out + row * count;
-                for (int64_t i = start; i < end; i++)
-                    to[i] = narrow(((float)scratch[i] - z) * s);
+                uint16_t *to = (uint16_t *)w->out + row * count;
+                for (int64_t i = first; i < end; i++) to[i] = narrow(((float)codes[i] - z) * s);
             }
         }
     }
 }
 
-/* levels[code], float32 or bfloat16 [rows, count]; a table of 2^bits levels a row, `stride` apart. */
-API MULTI void mz_look_up(
-    const uint8_t *packed, int64_t rows, int64_t count, int bits, const float *levels,
-    int64_t stride, uint8_t *scratch, void *out, int dtype) {
-    const int64_t width = bits * ((count + SLOTS - 1) / SLOTS);
-    for (int64_t row = 0; row < rows; row++) {
-        const float *table = levels + row * stride;
-        unpack_row(packed + row * width, count, bits, scratch);
-        if (dtype == FLOAT32) {
-            float *to = (float *)out + row * count;
-            for (int64_t i = 0; i < count; i++) to[i] = table[scratch[i]];
+typedef struct {
+    const uint8_t *packed;
+    const float *levels; /* 2^bits a row, `stride` apart */
+    uint8_t *scratch;    /* [threads, count] */
+    void *out;
+    int64_t count, stride;
+    int32_t bits, dtype;
+} LookUp;
+
+/* levels[code], float32 or bfloat16 [rows, count]. */
+API MULTI void mz_look_up(const LookUp *w, int64_t start, int64_t stop, int64_t thread) {
+    const int64_t count = w->count, width = row_bytes(count, w->bits);
+    uint8_t *codes = w->scratch + thread * count;
+    for (int64_t row = start; row < stop; row++) {
+        const float *table = w->levels + row * w->stride;
+        unpack_row(w->packed + row * width, count, w->bits, codes);
+        if (w->dtype == FLOAT32) {
+            float *to = (float *)w->out + row * count;
+            for (int64_t i = 0; i < count; i++) to[i] = table[codes[i]];
         } else {
-            uint16_t *to = (uint16_t *)out + row * count;
-            for (int64_t i = 0; i < count; i++) to[i] = narrow(table[scratch[i]]);
+            uint16_t *to = (uint16_t *)w->out + row * count;
+            for (int64_t i = 0; i < count; i++) to[i] = narrow(table[codes[i]]);
         }
     }
 }
@@ -91,66 +115,83 @@ static inline __attribute__((always_inline)) float peak_of(
     return value;
 }
 
+typedef struct {
+    const void *x; /* rows of `count`, `stride` values apart */
+    float *out;
+    int64_t count, stride;
+    int32_t dtype;
+} Peaks;
+
 static inline __attribute__((always_inline)) void peaks(
-    const void *x, int64_t rows, int64_t count, int64_t stride, float *out, int dtype) {
-    for (int64_t row = 0; row < rows; row++)
-        out[row] = peak_of(row_of(x, row, stride, dtype), count, dtype);
+    const Peaks *w, int64_t start, int64_t stop, int dtype) {
+    for (int64_t row = start; row < stop; row++)
+        w->out[row] = peak_of(row_of(w->x, row, w->stride, dtype), w->count, dtype);
 }
 
-API MULTI void mz_peaks(
-    const void *x, int64_t rows, int64_t count, int64_t stride, float *out, int dtype) {
-    if (dtype == FLOAT32) peaks(x, rows, count, stride, out, FLOAT32);
-    else peaks(x, rows, count, stride, out, BFLOAT16);
+API MULTI void mz_peaks(const Peaks *w, int64_t start, int64_t stop, int64_t thread) {
+    (void)thread;
+    if (w->dtype == FLOAT32) peaks(w, start, stop, FLOAT32);
+    else peaks(w, start, stop, BFLOAT16);
 }
+
+/* What inputs are rounded to: codes from `low` to `high`, stored plus `shift`. */
+typedef struct {
+    int32_t zero, low, high, shift;
+} Grid;
 
 /* One code; what is NaN becomes the lowest. */
-static inline __attribute__((always_inline)) float code_of(
-    float quotient, float zero, float low, float high) {
-    float code = rintf(quotient) + zero;
-    code = code > low ? code : low;
-    return code < high ? code : high;
+static inline __attribute__((always_inline)) float code_of(float quotient, const Grid *grid) {
+    const float code = rintf(quotient) + (float)grid->zero;
+    const float least = code > (float)grid->low ? code : (float)grid->low;
+    return least < (float)grid->high ? least : (float)grid->high;
 }
 
+typedef struct {
+    const void *x;     /* rows of `count`, `stride` values apart */
+    float *scale;      /* a row each; filled in where `dynamic` */
+    uint8_t *out;      /* [rows, count] */
+    float *sums;       /* a row each */
+    int64_t count, stride;
+    int32_t dynamic, dtype;
+    Grid grid;
+} Quantize;
+
 static inline __attribute__((always_inline)) void quantize(
-    const void *x, int64_t rows, int64_t count, int64_t stride, float *scale, float top,
-    float zero, float low, float high, int shift, uint8_t *out, float *sums, int dtype) {
-    for (int64_t row = 0; row < rows; row++) {
-        const void *from = row_of(x, row, stride, dtype);
-        uint8_t *to = out + row * count;
-        if (top > 0) {
-            const float exact = peak_of(from, count, dtype) / top;
-            scale[row] = exact < FLT_MIN ? FLT_MIN : exact;
+    const Quantize *w, int64_t start, int64_t stop, int dtype) {
+    const Grid grid = w->grid;
+    const int64_t count = w->count;
+    for (int64_t row = start; row < stop; row++) {
+        const void *from = row_of(w->x, row, w->stride, dtype);
+        uint8_t *to = w->out + row * count;
+        if (w->dynamic) {
+            const float exact = peak_of(from, count, dtype) / (float)grid.high;
+            w->scale[row] = exact < FLT_MIN ? FLT_MIN : exact;
         }
-        const float s = scale[row];
+        const float s = w->scale[row];
         int64_t total = 0;
         int32_t bad = 0;
-        for (int64_t start = 0; start < count; start += 4096) {
-            const int64_t end = start + 4096 < count ? start + 4096 : count;
+        for (int64_t first = 0; first < count; first += 4096) {
+            const int64_t end = first + 4096 < count ? first + 4096 : count;
             int32_t sum = 0;
-            for (int64_t i = start; i < end; i++) {
+            for (int64_t i = first; i < end; i++) {
                 const float quotient = at(from, i, dtype) / s;
-                const int32_t code = (int32_t)code_of(quotient, zero, low, high);
+                const int32_t code = (int32_t)code_of(quotient, &grid);
                 bad |= quotient != quotient;
                 sum += code;
-                to[i] = (uint8_t)(code + shift);
+                to[i] = (uint8_t)(code + grid.shift);
             }
             total += sum;
         }
-        sums[row] = bad ? NAN : (float)(total - (int64_t)zero * count);
+        w->sums[row] = bad ? NAN : (float)(total - (int64_t)grid.zero * count);
     }
 }
 
-/* uint8 codes plus `shift`, and Σ (code - zero), of [rows, count] rows `stride` values apart.
- *
- * With `top` above 0 the scale of each row is found first: its largest magnitude / top. A row that
- * holds NaN has the sum NaN. */
-API MULTI void mz_quantize(
-    const void *x, int64_t rows, int64_t count, int64_t stride, float *scale, float top,
-    float zero, float low, float high, int shift, uint8_t *out, float *sums, int dtype) {
-    if (dtype == FLOAT32)
-        quantize(x, rows, count, stride, scale, top, zero, low, high, shift, out, sums, FLOAT32);
-    else
-        quantize(x, rows, count, stride, scale, top, zero, low, high, shift, out, sums, BFLOAT16);
+/* uint8 codes plus `shift`, and Σ (code - zero). Where dynamic, the scale of each row is found
+ * first: its largest magnitude / high. A row that holds NaN has the sum NaN. */
+API MULTI void mz_quantize(const Quantize *w, int64_t start, int64_t stop, int64_t thread) {
+    (void)thread;
+    if (w->dtype == FLOAT32) quantize(w, start, stop, FLOAT32);
+    else quantize(w, start, stop, BFLOAT16);
 }
 
 enum { TILE = 64, BLOCK = 8 };
@@ -187,58 +228,73 @@ static inline __attribute__((always_inline)) void transpose_tile(
             to[i * stride + j] = tile[j * TILE + i];
 }
 
+typedef struct {
+    const void *x; /* [channels, pixels] */
+    uint8_t *out;  /* [pixels, channels] */
+    float *sums;   /* a pixel each */
+    int64_t channels, pixels;
+    int32_t dtype;
+    float scale;
+    Grid grid;
+} QuantizePixels;
+
 static inline __attribute__((always_inline)) void quantize_pixels(
-    const void *x, int64_t channels, int64_t pixels, int64_t first, int64_t last, float scale,
-    float zero, float low, float high, int shift, uint8_t *out, float *sums, int dtype) {
+    const QuantizePixels *w, int64_t start, int64_t stop, int dtype) {
+    const Grid grid = w->grid;
+    const int64_t channels = w->channels;
+    const float scale = w->scale;
     uint8_t tile[TILE * TILE];
-    for (int64_t p = first; p < last; p += TILE) {
-        const int64_t across = last - p < TILE ? last - p : TILE;
+    for (int64_t p = start; p < stop; p += TILE) {
+        const int64_t across = stop - p < TILE ? stop - p : TILE;
         int32_t sum[TILE] = {0}, bad[TILE] = {0};
         for (int64_t c = 0; c < channels; c += TILE) {
             const int64_t down = channels - c < TILE ? channels - c : TILE;
             for (int64_t j = 0; j < down; j++)
                 for (int64_t i = 0; i < across; i++) {
-                    const float quotient = at(x, (c + j) * pixels + p + i, dtype) / scale;
-                    const int32_t code = (int32_t)code_of(quotient, zero, low, high);
+                    const float quotient = at(w->x, (c + j) * w->pixels + p + i, dtype) / scale;
+                    const int32_t code = (int32_t)code_of(quotient, &grid);
                     bad[i] |= quotient != quotient;
                     sum[i] += code;
-                    tile[j * TILE + i] = (uint8_t)(code + shift);
+                    tile[j * TILE + i] = (uint8_t)(code + grid.shift);
                 }
-            transpose_tile(tile, down, across, out + p * channels + c, channels);
+            transpose_tile(tile, down, across, w->out + p * channels + c, channels);
         }
         for (int64_t i = 0; i < across; i++)
-            sums[p + i] = bad[i] ? NAN : (float)(sum[i] - (int64_t)zero * channels);
+            w->sums[p + i] = bad[i] ? NAN : (float)(sum[i] - (int64_t)grid.zero * channels);
     }
 }
 
-/* As mz_quantize, from [channels, pixels] to [pixels, channels]: pixels first to last of an image,
- * sums per pixel. */
+/* As mz_quantize, of an image's pixels, whose channels lie apart; the scale is given. */
 API MULTI void mz_quantize_pixels(
-    const void *x, int64_t channels, int64_t pixels, int64_t first, int64_t last, float scale,
-    float zero, float low, float high, int shift, uint8_t *out, float *sums, int dtype) {
-    if (dtype == FLOAT32)
-        quantize_pixels(x, channels, pixels, first, last, scale, zero, low, high, shift, out, sums,
-                        FLOAT32);
-    else
-        quantize_pixels(x, channels, pixels, first, last, scale, zero, low, high, shift, out, sums,
-                        BFLOAT16);
+    const QuantizePixels *w, int64_t start, int64_t stop, int64_t thread) {
+    (void)thread;
+    if (w->dtype == FLOAT32) quantize_pixels(w, start, stop, FLOAT32);
+    else quantize_pixels(w, start, stop, BFLOAT16);
 }
 
-/* (product - sums * shift) * scale + bias into rows `stride` apart; scale and sums per row, shift
- * and bias per column. */
-API MULTI void mz_rescale(
-    const float *product, int64_t rows, int64_t count, const float *scale, const float *sums,
-    const float *shift, const float *bias, void *out, int64_t stride, int dtype) {
-    for (int64_t row = 0; row < rows; row++) {
-        const float *from = product + row * count;
-        const float s = scale[row], total = sums[row];
-        if (dtype == FLOAT32) {
-            float *to = (float *)out + row * stride;
-            for (int64_t i = 0; i < count; i++)
+typedef struct {
+    const float *product;      /* [rows, count] */
+    const float *scale, *sums; /* a row each */
+    const float *shift, *bias; /* a column each */
+    void *out;                 /* rows `stride` values apart */
+    int64_t count, stride;
+    int32_t dtype;
+} Rescale;
+
+/* (product - sums * shift) * scale + bias */
+API MULTI void mz_rescale(const Rescale *w, int64_t start, int64_t stop, int64_t thread) {
+    const float *shift = w->shift, *bias = w->bias;
+    (void)thread;
+    for (int64_t row = start; row < stop; row++) {
+        const float *from = w->product + row * w->count;
+        const float s = w->scale[row], total = w->sums[row];
+        if (w->dtype == FLOAT32) {
+            float *to = (float *)w->out + row * w->stride;
+            for (int64_t i = 0; i < w->count; i++)
                 to[i] = (from[i] - total * shift[i]) * s + bias[i];
         } else {
-            uint16_t *to = (uint16_t *)out + row * stride;
-            for (int64_t i = 0; i < count; i++)
+            uint16_t *to = (uint16_t *)w->out + row * w->stride;
+            for (int64_t i = 0; i < w->count; i++)
                 to[i] = narrow((from[i] - total * shift[i]) * s + bias[i]);
         }
     }

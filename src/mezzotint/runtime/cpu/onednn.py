@@ -20,6 +20,7 @@ from mezzotint.runtime.cpu.geometry import Geometry, window_sums
 from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, marked
 from mezzotint.runtime.cpu.onednn_products import Weights, multiply, prepare, windows
 from mezzotint.runtime.cpu.weights import (
+    held_or_made,
     integers,
     replaceable,
     stored_bias,
@@ -155,20 +156,7 @@ def _weights(layer: QuantLayer, *, as_rows: bool) -> Iterable[tuple[int, Weights
     kept = layer.kept
     if isinstance(kept, KeptWeights):
         return ((0, kept.weights),)
-    if not layer.may_hold_unpacked:
-        return _prepared(layer, as_rows=as_rows)
-    held = layer.held
-    if not isinstance(held, _Held):
-        held = _Held(tuple(_prepared(layer, as_rows=as_rows)))
-        layer.hold(held)
-    return held.weights
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Unpacked weights between calls."""
-
-    weights: tuple[tuple[int, Weights], ...]
+    return held_or_made(layer, lambda: _prepared(layer, as_rows=as_rows))
 
 
 def _prepared(layer: QuantLayer, *, as_rows: bool) -> Iterator[tuple[int, Weights]]:

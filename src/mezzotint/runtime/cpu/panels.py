@@ -159,11 +159,10 @@ def multiply(seen: Seen, weight: Panels, bias: Tensor | None, out: Tensor) -> No
         kernel_height=high, kernel_width=wide, down=geometry.stride[0], right=geometry.stride[1],
         above=geometry.padding[0] + above, beside=geometry.padding[1] + beside,
         far=geometry.dilation[0], apart=geometry.dilation[1], out_height=seen.size[0],
-        out_width=seen.size[1], rows_alike=seen.rows_alike, outputs=weight.rows,
+        out_width=seen.size[1], rows_alike=seen.rows_alike, rows=len(out), outputs=weight.rows,
         stride=out.stride(0), zero=seen.zero, bits=weight.bits, dtype=native.DTYPES[out.dtype],
     )  # fmt: skip
-    rows = out.shape[0]
-    native_products.multiply(product, rows, rows * weight.rows * channels * high * wide)
+    native_products.multiply(product, len(out) * weight.rows * channels * high * wide)
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -38,6 +38,7 @@ typedef struct {
     const float *shift;      /* per output; NULL for zeros */
     const float *bias;       /* likewise */
     void *out;
+    uint8_t *scratch;        /* per thread mz_products() bytes */
     int64_t height, width, channels;
     int64_t kernel_height, kernel_width;
     int64_t down, right;   /* strides of the kernel */
@@ -45,10 +46,11 @@ typedef struct {
     int64_t far, apart;    /* dilation */
     int64_t out_height, out_width;
     int64_t rows_alike;
-    int64_t outputs, stride;
-    int32_t zero;  /* the code of 0 */
-    int32_t bits;  /* of the weights */
-    int32_t dtype; /* of the output */
+    int64_t rows, outputs, stride;
+    int32_t zero;    /* the code of 0 */
+    int32_t bits;    /* of the weights */
+    int32_t dtype;   /* of the output */
+    int32_t by_rows; /* whether rows are shared among threads; else panels are */
 } Product;
 
 static inline int64_t round_up(int64_t count, int64_t step) {
@@ -77,33 +79,51 @@ static inline __attribute__((always_inline)) void interleave(
     }
 }
 
-/* Panels first to last of packed weights [rows, channels, taps], whose depth is [taps, channels];
- * and the sum of every row. `scratch` holds PANEL + 1 rows of depth, rounded up. */
-API MULTI void mz_panels(
-    const uint8_t *packed, int64_t first, int64_t last, int64_t rows, int64_t channels,
-    int64_t taps, int bits, int together, uint8_t *scratch, int8_t *out, int32_t *totals) {
-    const int64_t count = channels * taps, depth = round_up(count, together);
-    const int64_t width = bits * ((count + SLOTS - 1) / SLOTS);
+/* A weight to be laid out; native_products.py has the same fields. */
+typedef struct {
+    const uint8_t *packed; /* [rows, channels, taps] */
+    uint8_t *scratch;      /* per thread PANEL + 1 rows of depth, rounded up */
+    int8_t *out;           /* panels, whose depth is [taps, channels] */
+    int32_t *totals;       /* per row: the sum of its weights */
+    int64_t rows, channels, taps;
+    int32_t bits, together;
+} Panels;
+
+/* Panels start to stop, and the sums of their rows. */
+API MULTI void mz_panels(const Panels *w, int64_t start, int64_t stop, int64_t thread) {
+    const int bits = w->bits;
+    const int64_t channels = w->channels, taps = w->taps, count = channels * taps;
+    const int64_t depth = round_up(count, w->together), width = row_bytes(count, bits);
     const uint8_t times = bits == 1 ? 2 : 1, less = (uint8_t)(bits == 1 ? 1 : 1u << (bits - 1));
-    uint8_t *ordered = scratch + depth;
-    for (int64_t panel = first; panel < last; panel++) {
-        int8_t *to = out + panel * PANEL * depth;
-        const int64_t valid = rows - panel * PANEL < PANEL ? rows - panel * PANEL : PANEL;
+    uint8_t *codes = w->scratch + thread * (PANEL + 1) * depth, *ordered = codes + depth;
+    for (int64_t panel = start; panel < stop; panel++) {
+        int8_t *to = w->out + panel * PANEL * depth;
+        const int64_t left = w->rows - panel * PANEL, valid = left < PANEL ? left : PANEL;
         for (int64_t o = 0; o < PANEL; o++) {
             uint8_t *row = ordered + o * depth;
             memset(row + (o < valid ? count : 0), 0, (size_t)(depth - (o < valid ? count : 0)));
             if (o >= valid) continue;
-            unpack_row(packed + (panel * PANEL + o) * width, count, bits, scratch);
-            if (taps == 1) order_row(scratch, count, 1, times, less, row);
-            else if (taps == 9) order_row(scratch, channels, 9, times, less, row);
-            else order_row(scratch, channels, taps, times, less, row);
+            unpack_row(w->packed + (panel * PANEL + o) * width, count, bits, codes);
+            if (taps == 1) order_row(codes, count, 1, times, less, row);
+            else if (taps == 9) order_row(codes, channels, 9, times, less, row);
+            else order_row(codes, channels, taps, times, less, row);
             int32_t total = 0;
             for (int64_t i = 0; i < count; i++) total += (int8_t)row[i];
-            totals[panel * PANEL + o] = total;
+            w->totals[panel * PANEL + o] = total;
         }
-        if (together == QUADS) interleave(ordered, depth, to, QUADS);
+        if (w->together == QUADS) interleave(ordered, depth, to, QUADS);
         else interleave(ordered, depth, to, PAIRS);
     }
+}
+
+/* Bytes of scratch that a thread needs to multiply; 0 where this processor cannot. */
+API int64_t mz_products(void) {
+#if HAS_PRODUCTS
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2"))
+        return (int64_t)sizeof(int32_t) * BLOCK * COLUMNS + 2 * BLOCK * APART;
+#endif
+    return 0;
 }
 
 #if HAS_PRODUCTS
@@ -268,9 +288,8 @@ AVX2 static void finish(
     }
 }
 
-/* Rows `first` to `last` of the output, and columns `left` to `right`; `left` begins a panel.
- * `scratch` holds mz_products() bytes. */
-API AVX2 void mz_multiply(
+/* Rows `first` to `last` of the output, and columns `left` to `right`; `left` begins a panel. */
+AVX2 static void multiply(
     const Product *p, int64_t first, int64_t last, int64_t left, int64_t right, uint8_t *scratch) {
     const int together = p->bits == 8 ? PAIRS : QUADS;
     const int64_t count = p->kernel_height * p->kernel_width * p->channels;
@@ -302,24 +321,24 @@ API AVX2 void mz_multiply(
                 finish(p, r, column, beside - column, sums + (r - row) * COLUMNS);
         }
 }
+
+/* Rows, or panels, start to stop of the output. */
+API AVX2 void mz_multiply(const Product *p, int64_t start, int64_t stop, int64_t thread) {
+    uint8_t *scratch = p->scratch + thread * mz_products();
+    if (p->by_rows) {
+        multiply(p, start, stop, 0, p->outputs, scratch);
+        return;
+    }
+    const int64_t right = stop * PANEL < p->outputs ? stop * PANEL : p->outputs;
+    multiply(p, 0, p->rows, start * PANEL, right, scratch);
+}
 #else
-API void mz_multiply(
-    const Product *p, int64_t first, int64_t last, int64_t left, int64_t right, uint8_t *scratch) {
-    (void)p, (void)first, (void)last, (void)left, (void)right, (void)scratch;
+API void mz_multiply(const Product *p, int64_t start, int64_t stop, int64_t thread) {
+    (void)p, (void)start, (void)stop, (void)thread;
 }
 #endif
 
 /* What the Python part must expect, too. */
 API int64_t mz_version(void) {
-    return 1;
-}
-
-/* Bytes of scratch that mz_multiply needs; 0 where this processor cannot. */
-API int64_t mz_products(void) {
-#if HAS_PRODUCTS
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2"))
-        return (int64_t)sizeof(int32_t) * BLOCK * COLUMNS + 2 * BLOCK * APART;
-#endif
-    return 0;
+    return 2;
 }

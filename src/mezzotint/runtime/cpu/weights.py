@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ TILE_BYTES = 1 << 22
 TILE_ROWS = 64
 
 _BY_ROWS = (UniformFormat, CodebookFormat)
+
+Unpacked = TypeVar("Unpacked")
+"""A few rows as a kernel multiplies them."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,27 @@ def replaceable(layer: QuantLayer) -> bool:
     """Whether codes in a layout for products take no more bytes than as they are stored."""
     spec = layer.weight_format
     return isinstance(spec, UniformFormat) and spec.width == 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Held(Generic[Unpacked]):
+    """Unpacked weights between calls."""
+
+    weights: tuple[tuple[int, Unpacked], ...]
+
+
+def held_or_made(
+    layer: QuantLayer, make: Callable[[], Iterable[tuple[int, Unpacked]]]
+) -> Iterable[tuple[int, Unpacked]]:
+    """What `make` unpacks of the layer's rows, each with its start; once where it may be held."""
+    if not layer.may_hold_unpacked:
+        return make()
+    held = layer.held
+    if not isinstance(held, _Held):
+        held = _Held(tuple(make()))
+        layer.hold(held)
+    weights: tuple[tuple[int, Unpacked], ...] = held.weights
+    return weights
 
 
 def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Tile]:
