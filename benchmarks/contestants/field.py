@@ -76,6 +76,7 @@ def _ours() -> list[Entry]:
         "w8a8-static": {"weight": "int8/channel"} | tensor,
         # The widest that processors without VNNI multiply on their 8-bit units.
         "w7a8": {"weight": "int7/channel"} | token,
+        "w7a8-static": {"weight": "int7/channel"} | tensor,
         "w4a8": {"weight": "int4/channel"} | token,
         "w4a8-static": {"weight": "int4/channel"} | tensor,
         "w3a8": {"weight": "int3/channel"} | token,
@@ -95,7 +96,7 @@ def _ours() -> list[Entry]:
     found += [entry(plan, "-compiled", compile=True) for plan in ("w8a8", "w8a8-static")]
     return found + [
         entry(plan, "-openvino", engine="openvino")
-        for plan in ("w8a8-static", "w8a8", "w4a8-static", "w8a16", "w4a16")
+        for plan in ("w8a8-static", "w7a8-static", "w4a8-static", "w8a16", "w4a16")
     ]
 
 

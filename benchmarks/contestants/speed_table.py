@@ -27,16 +27,15 @@ def markdown(rows: list[Row], machines: dict[str, Any]) -> str:
         group = [r for r in rows if (r["machine"], r["denoiser"], r["batch"])
                  == (machine, denoiser, batch)]  # fmt: skip
         lines += [f"## {DENOISERS[denoiser].title}, batch {batch}", ""]
-        lines += [f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"]
-        lines += [line(row, group) for row in group]
-        lines += [""]
+        lines += [*table([cells(row, group) for row in group]), ""]
     versions = {
         f"{name} {version}" for row in rows for name, version in row.get("versions", {}).items()
     }
     repeats = sorted({row["repeats"] for row in rows})
     lines += [
-        "Speed: ratio of the medians of calls in turns, all in one run, and the span of that ratio "
-        f"over the rounds ({', '.join(map(str, repeats))} of them after warm-up). Error: "
+        "Speed: ratio of the medians of calls in turns, contestant and baseline in the same run, "
+        f"and the span of that ratio over the rounds ({', '.join(map(str, repeats))} of them after "
+        "warm-up). Rows may come from several runs, each with the baseline in it. Error: "
         "‖y - y₃₂‖ / ‖y₃₂‖ of the output. Peak memory: of the process during calls, less what it "
         "held before the denoiser was loaded (on CUDA: of the device). " + "; ".join(
             sorted(versions)
@@ -45,13 +44,20 @@ def markdown(rows: list[Row], machines: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def line(row: Row, group: list[Row]) -> str:
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Lines of Markdown, without the columns that are empty in all rows."""
+    kept = [index for index in range(len(TITLES)) if any(row[index] for row in rows)]
+    lines = [TITLES, ("---",) * len(TITLES), *rows]
+    return [f"| {' | '.join(one[index] for index in kept)} |" for one in lines]
+
+
+def cells(row: Row, group: list[Row]) -> tuple[str, ...]:
+    """One for each of `TITLES`."""
     head = (row["contestant"], row["bits"], row["dtype"])
     if "reason" in row:
-        empty = ("",) * (len(TITLES) - len(head) - 1)
-        return f"| {' | '.join((*head, *empty, escaped(row['reason'])))} |"
+        return (*head, *("",) * (len(TITLES) - len(head) - 1), escaped(row["reason"]))
     peak, reference = peak_of(row), sixteen_bits_peak(group)
-    cells = (
+    return (
         *head,
         ratio(row["speedup"].get("torch-fp32")),
         ratio(next((v for k, v in row["speedup"].items() if k != "torch-fp32"), None)),
@@ -63,7 +69,6 @@ def line(row: Row, group: list[Row]) -> str:
         f"{row['first_call_s']:.1f}",
         escaped(row["note"]),
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def peak_of(row: Row) -> int:
