@@ -42,7 +42,9 @@ def test_a_speedup_without_its_baseline_is_left_empty():
 
 
 def test_columns_that_nobody_fills_are_left_out():
-    head = next(one for one in markdown([timed("mezzotint-w8a8", 1)], {}).splitlines() if "|" in one)
+    head = next(
+        one for one in markdown([timed("mezzotint-w8a8", 1)], {}).splitlines() if "|" in one
+    )
     assert "× fp32" in head
     assert "× 16 bits" not in head
     assert "notes" not in head

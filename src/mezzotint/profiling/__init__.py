@@ -1,7 +1,7 @@
 """How many milliseconds every layer takes under every choice, on this machine."""
 
 from mezzotint.profiling.machine import Machine
-from mezzotint.profiling.measure import CANDIDATES, Subject, measure_profile
+from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.pipeline import cache_file, candidates, profile_pipeline
 from mezzotint.profiling.predict import (
     PlanLatency,
@@ -12,7 +12,7 @@ from mezzotint.profiling.predict import (
     predict,
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
-from mezzotint.profiling.runs import Runs, Sample, watch_runs
+from mezzotint.profiling.runs import Runs, Sample, Subject, watch_runs
 from mezzotint.profiling.tables import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
 

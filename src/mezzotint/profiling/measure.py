@@ -13,12 +13,12 @@ from torch import nn
 from mezzotint._progress import track
 from mezzotint.errors import JournalError, PlanError
 from mezzotint.formats import FLOAT, MINMAX
-from mezzotint.models import Call
 from mezzotint.plan import Choice
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
-from mezzotint.profiling.runs import Runs, Sample
+from mezzotint.profiling.runs import Sample, Subject
 from mezzotint.profiling.timer import Timer
+from mezzotint.profiling.within import measure_within, representatives, with_delays
 from mezzotint.runtime import InputRange, Packing, empty_layer, executions, pack_layer
 from mezzotint.sensitivity import Journal
 
@@ -38,27 +38,6 @@ _WHOLE_CALLS_TAKE = 50
 """Times as long as a layer the whole call is timed: all figures hang on it."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is profiled: a floating denoiser, one call of it, and the work seen in that call.
-
-    Attributes:
-        model: what the user calls it.
-        batch: images per call.
-    """
-
-    denoiser: nn.Module
-    call: Call
-    runs: Runs
-    model: str | None
-    batch: int
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.denoiser.parameters()).device
-
-
 @torch.no_grad()
 def measure_profile(
     subject: Subject, choices: Sequence[Choice], journal: Journal, timer: Timer
@@ -71,7 +50,8 @@ def measure_profile(
 
     What counts are ratios of times taken in turns, since a machine may be slower a minute later:
     of a choice to its floating layer, and of all floating layers to the whole call. The pieces'
-    own times only say how the layers share in the latter.
+    own times only say how the layers share in the latter. What packed layers lose within the call
+    is measured on whole denoisers, and added.
 
     A choice that a layer cannot take, such as a group that does not divide its inputs, is left
     out of that layer's figures.
@@ -89,6 +69,7 @@ def measure_profile(
     unfinished = {words: wanted for words, wanted in missing.items() if wanted}
     for words, wanted in track(unfinished.items(), "Profiling", len(unfinished)):
         _measure_piece(subject, subject.runs.samples[words], wanted, _Piece(words, journal, timer))
+    _measure_packed(subject, choices, pieces, journal, timer)
     return _profile(subject, choices, pieces, journal)
 
 
@@ -105,9 +86,34 @@ def _measure_whole(subject: Subject, timer: Timer) -> dict[str, float]:
             piece()
 
     whole = partial(subject.call.run, subject.denoiser)
-    longer = replace(timer, seconds=_WHOLE_CALLS_TAKE * timer.seconds)
-    found = longer({_WHOLE: whole, _LAYERS: layers}, subject.device)
+    found = _longer(timer)({_WHOLE: whole, _LAYERS: layers}, subject.device)
     return {"milliseconds": 1e3 * found[_WHOLE].median, "layers": found[_LAYERS].ratio}
+
+
+def _longer(timer: Timer) -> Timer:
+    return replace(timer, seconds=_WHOLE_CALLS_TAKE * timer.seconds)
+
+
+def _measure_packed(
+    subject: Subject,
+    choices: Sequence[Choice],
+    pieces: Mapping[str, Mapping[Choice, str]],
+    journal: Journal,
+    timer: Timer,
+) -> None:
+    """Whole denoisers of packed layers, against the floating one."""
+    missing = [one for one in representatives(choices) if _packed_key(one) not in journal]
+    for choice in track(missing, "Timing packed denoisers", len(missing)):
+        takers = [
+            name for name, runs in subject.runs.layers.items()
+            if runs and all(choice in pieces[words] for words in runs)
+        ]  # fmt: skip
+        ratio = measure_within(subject, choice, takers, _longer(timer)) if takers else 1.0
+        journal.add(_packed_key(choice), {"ratio": ratio})
+
+
+def _packed_key(choice: Choice) -> str:
+    return f"{_WHOLE} | {choice}"
 
 
 def _figures_wanted(
@@ -203,11 +209,15 @@ def _profile(
                 figures[choice] = Figure(scale * total, ", ".join(kernels) or "not run")
         dtype = str(weight.dtype).removeprefix("torch.")
         layers[name] = LayerProfile(tuple(weight.shape), dtype, runs, figures)
+    ratios = {
+        choice: _number(journal, _packed_key(choice), "ratio")
+        for choice in representatives(choices)
+    }
     return Profile(
         model=subject.model,
         denoiser=type(subject.denoiser).__name__,
         batch=subject.batch,
         machine=Machine.here(subject.device),
         milliseconds=whole,
-        layers=layers,
+        layers=with_delays(layers, whole, ratios),
     )

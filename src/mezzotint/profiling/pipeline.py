@@ -19,9 +19,9 @@ from mezzotint.formats import FLOAT
 from mezzotint.models import Sampling, find_denoiser, inventory, record_calls
 from mezzotint.plan import Choice
 from mezzotint.profiling.machine import Machine
-from mezzotint.profiling.measure import CANDIDATES, Subject, measure_profile
+from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.profile import Profile
-from mezzotint.profiling.runs import watch_runs
+from mezzotint.profiling.runs import Subject, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
 from mezzotint.sensitivity import Journal, discard_journal

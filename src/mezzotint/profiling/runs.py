@@ -35,6 +35,27 @@ class Runs:
     samples: Mapping[str, Sample]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is profiled: a floating denoiser, one call of it, and the work seen in that call.
+
+    Attributes:
+        model: what the user calls it.
+        batch: images per call.
+    """
+
+    denoiser: nn.Module
+    call: Call
+    runs: Runs
+    model: str | None
+    batch: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.denoiser.parameters()).device
+
+
 @torch.no_grad()
 def watch_runs(denoiser: nn.Module, names: Sequence[str], call: Call) -> Runs:
     """Run `call` and look at the inputs of the named Linear and Conv2d layers."""

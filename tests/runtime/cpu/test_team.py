@@ -2,15 +2,21 @@
 
 import ctypes
 import os
+import platform
+import sys
 import threading
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mezzotint.formats import pack
-from mezzotint.runtime.cpu import native, team
+from mezzotint.runtime.cpu import native, native_products, team
+from mezzotint.runtime.cpu.library import function
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="built without the C functions")
 
@@ -19,13 +25,12 @@ STARTER = team._starter
 
 
 @pytest.fixture(scope="module", params=["torch-s-threads", "own-threads"])
-def whose(request: pytest.FixtureRequest):
+def whose(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(team, "_WORTH_A_THREAD", 1)
         if request.param == "own-threads":
-            patch.setattr(team, "_starter", lambda: None)
+            patch.setattr(team, "_starter", cache(lambda: None))
         elif STARTER() is None:
-            pytest.skip("torch was built without GNU's OpenMP")
+            pytest.skip("torch does not show its OpenMP")
         yield request.param
 
 
@@ -38,6 +43,8 @@ def unpacked(rows: int, threads: int, least: int = 1) -> torch.Tensor:
     return out
 
 
+@example(rows=0, threads=2, least=1)
+@example(rows=1, threads=9, least=64)
 @given(rows=st.integers(0, 200), threads=st.integers(1, 9), least=st.integers(1, 70))
 def test_every_row_is_computed(whose: str, rows: int, threads: int, least: int):
     unpacked(rows, threads, least)
@@ -53,12 +60,79 @@ def test_python_s_threads_may_share_at_the_same_time(whose: str):
         except BaseException as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=many) for _ in range(3)]
+    threads = [threading.Thread(target=many, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(30)
+        assert not thread.is_alive()
     assert not failed
+
+
+def work_of(name: str) -> list[Tensor]:
+    """What one of the functions makes of many rows; five threads must make the same."""
+    torch.manual_seed(0)
+    rows, columns = 203, 37
+    x, scale, shift = torch.randn(rows, columns), torch.rand(rows), torch.rand(columns)
+    codes = torch.randint(0, 16, (rows, columns), dtype=torch.uint8)
+    packed, out = pack(codes, 4), torch.empty(rows, columns)
+    grid = native.Grid(3, -128, 127, 128)
+    match name:
+        case "dequantize":
+            affine = (torch.rand(rows, 3), torch.rand(rows, 3), 16)
+            native.dequantize(packed, 4, affine, out)
+        case "look_up":
+            native.look_up(packed, 4, torch.rand(rows, 16), out)
+        case "peaks":
+            return [native.peaks(x)]
+        case "quantize":
+            return [*native.quantize(x, None, grid), *native.quantize(x, scale, grid)]
+        case "quantize_image":
+            pixels = torch.empty(columns, rows, dtype=torch.uint8), torch.empty(columns)
+            native.quantize_image(x, 0.1, grid, *pixels)
+            turned = torch.empty(rows, columns, dtype=torch.uint8), torch.empty(rows)
+            native.quantize_image(x.t().contiguous(), 0.1, grid, *turned)
+            return [*pixels, *turned]
+        case "rescale":
+            native.rescale(x, scale, scale, (shift, shift), out)
+        case "panels":
+            data = torch.empty(13, 10, native_products.PANEL, 4, dtype=torch.int8)
+            totals = torch.empty(rows, dtype=torch.int32)
+            native_products.panels(packed, 4, (columns, 1), data, totals)
+            return [data, totals]
+    return [out]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dequantize", "look_up", "peaks", "quantize", "quantize_image", "rescale", "panels"],
+)
+def test_many_threads_compute_what_one_does(whose: str, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(team, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = work_of(name)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    for _ in range(3):
+        assert all(map(torch.equal, work_of(name), alone))
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        native._Unpack, native._Dequantize, native._LookUp, native._Peaks, native._Quantize,
+        native._QuantizePixels, native._Rescale, native_products._Panels, native_products.Product,
+    ],
+    ids=lambda structure: structure.__name__.strip("_"),
+)  # fmt: skip
+def test_structures_are_those_of_the_c_files(structure: type[ctypes.Structure]):
+    assert ctypes.sizeof(structure) == function(f"mz_size_of_{structure.__name__.strip('_')}")()
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="another torch"
+)
+def test_torch_s_threads_are_found_where_its_wheels_show_them():
+    assert STARTER() is not None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +153,7 @@ def test_threads_are_used_where_they_pay(
     assert team.threads_for(count, cost) == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_process_computes_too(whose: str):
     unpacked(50, 3)

@@ -84,4 +84,4 @@ def _weights(layer: QuantLayer) -> Iterable[tuple[int, Panels]]:
     kept = layer.kept
     if isinstance(kept, Panels):
         return ((0, kept),)
-    return held_or_made(layer, lambda: panels_of(layer))
+    return held_or_made(layer, Panels, lambda: panels_of(layer))

@@ -19,6 +19,10 @@
 #define MULTI
 #endif
 
+/* For a check that the Python part declares the same fields. */
+#define SIZE_OF(type) \
+    API int64_t mz_size_of_##type(void) { return (int64_t)sizeof(type); }
+
 enum { SLOTS = 8, FLOAT32 = 0, BFLOAT16 = 1 };
 
 static inline float widen(uint16_t bits) {

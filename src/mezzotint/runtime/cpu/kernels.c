@@ -15,6 +15,7 @@ typedef struct {
     int64_t count;
     int32_t bits;
 } Unpack;
+SIZE_OF(Unpack)
 
 /* int8 [rows, count]: code - 2^(bits - 1); at one bit ±1. */
 API MULTI void mz_unpack(const Unpack *w, int64_t start, int64_t stop, int64_t thread) {
@@ -40,6 +41,7 @@ typedef struct {
     int64_t count, groups, group_size;
     int32_t bits, dtype;
 } Dequantize;
+SIZE_OF(Dequantize)
 
 /* scale * (code - zero), float32 or bfloat16 [rows, count]; the last group may be shorter. */
 API MULTI void mz_dequantize(const Dequantize *w, int64_t start, int64_t stop, int64_t thread) {
@@ -71,6 +73,7 @@ typedef struct {
     int64_t count, stride;
     int32_t bits, dtype;
 } LookUp;
+SIZE_OF(LookUp)
 
 /* levels[code], float32 or bfloat16 [rows, count]. */
 API MULTI void mz_look_up(const LookUp *w, int64_t start, int64_t stop, int64_t thread) {
@@ -121,6 +124,7 @@ typedef struct {
     int64_t count, stride;
     int32_t dtype;
 } Peaks;
+SIZE_OF(Peaks)
 
 static inline __attribute__((always_inline)) void peaks(
     const Peaks *w, int64_t start, int64_t stop, int dtype) {
@@ -155,6 +159,7 @@ typedef struct {
     int32_t dynamic, dtype;
     Grid grid;
 } Quantize;
+SIZE_OF(Quantize)
 
 static inline __attribute__((always_inline)) void quantize(
     const Quantize *w, int64_t start, int64_t stop, int dtype) {
@@ -237,6 +242,7 @@ typedef struct {
     float scale;
     Grid grid;
 } QuantizePixels;
+SIZE_OF(QuantizePixels)
 
 static inline __attribute__((always_inline)) void quantize_pixels(
     const QuantizePixels *w, int64_t start, int64_t stop, int dtype) {
@@ -280,6 +286,7 @@ typedef struct {
     int64_t count, stride;
     int32_t dtype;
 } Rescale;
+SIZE_OF(Rescale)
 
 /* (product - sums * shift) * scale + bias */
 API MULTI void mz_rescale(const Rescale *w, int64_t start, int64_t stop, int64_t thread) {

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-#: Of the functions' arguments; products.c has the same. A library of another version is not used.
+#: Of the functions and their structures; products.c has the same. Libraries of others are not used.
 VERSION = 2
 #: Set to 0, mezzotint does without its C functions.
 SWITCH = "MEZZOTINT_NATIVE"
@@ -53,8 +53,7 @@ def function(name: str) -> Any:
 def fields(**names: str) -> list[tuple[str, Any]]:
     """Fields of a structure: names in the order of the C file, under the type they have in common.
 
-    >>> fields(pointers="packed out", longs="count")
-    [('packed', <class 'ctypes.c_void_p'>), ('out', <class 'ctypes.c_void_p'>), …]
+    `fields(pointers="packed out", longs="count")` are two pointers and an int64.
     """
     types = {
         "pointers": ctypes.c_void_p,
@@ -69,7 +68,9 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     for name in _PARTS:
         part = getattr(found, name)
         part.argtypes, part.restype = _PART, None
-    found.mz_share.argtypes = (*[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3)
+    found.mz_share.argtypes = (
+        ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3,
+    )  # fmt: skip
     found.mz_share.restype = None
     for name in ("mz_products", "mz_version"):
         getattr(found, name).argtypes, getattr(found, name).restype = (), ctypes.c_int64

@@ -156,7 +156,7 @@ def _weights(layer: QuantLayer, *, as_rows: bool) -> Iterable[tuple[int, Weights
     kept = layer.kept
     if isinstance(kept, KeptWeights):
         return ((0, kept.weights),)
-    return held_or_made(layer, lambda: _prepared(layer, as_rows=as_rows))
+    return held_or_made(layer, Weights, lambda: _prepared(layer, as_rows=as_rows))
 
 
 def _prepared(layer: QuantLayer, *, as_rows: bool) -> Iterator[tuple[int, Weights]]:

@@ -52,6 +52,7 @@ typedef struct {
     int32_t dtype;   /* of the output */
     int32_t by_rows; /* whether rows are shared among threads; else panels are */
 } Product;
+SIZE_OF(Product)
 
 static inline int64_t round_up(int64_t count, int64_t step) {
     return (count + step - 1) / step * step;
@@ -88,6 +89,7 @@ typedef struct {
     int64_t rows, channels, taps;
     int32_t bits, together;
 } Panels;
+SIZE_OF(Panels)
 
 /* Panels start to stop, and the sums of their rows. */
 API MULTI void mz_panels(const Panels *w, int64_t start, int64_t stop, int64_t thread) {

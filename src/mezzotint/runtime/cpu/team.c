@@ -17,13 +17,14 @@ typedef void (*Parallel)(void (*call)(void *), void *given, unsigned threads, un
 typedef struct {
     Part part;
     const void *work;
-    int64_t count, grain;
+    int64_t count, grain, threads;
     _Atomic int64_t next, joined;
 } Shared;
 
 static void take_ranges(void *given) {
     Shared *shared = given;
     const int64_t thread = atomic_fetch_add_explicit(&shared->joined, 1, memory_order_relaxed);
+    if (thread >= shared->threads) return;
     for (;;) {
         const int64_t start =
             atomic_fetch_add_explicit(&shared->next, shared->grain, memory_order_relaxed);
@@ -34,10 +35,12 @@ static void take_ranges(void *given) {
     }
 }
 
-/* `part` on 0 to count, `grain` at a time, by whichever thread is free. */
+/* `part` on 0 to count, `grain` at a time, by whichever of `threads` threads is free. The whole team
+ * is called even where fewer will do: GNU's OpenMP ends threads that a call leaves out, and starts
+ * them anew for the next one that wants them. */
 API void mz_share(
-    Parallel parallel, Part part, const void *work, int64_t count, int64_t grain,
+    Parallel parallel, int64_t team, Part part, const void *work, int64_t count, int64_t grain,
     int64_t threads) {
-    Shared shared = {part, work, count, grain, 0, 0};
-    parallel(take_ranges, &shared, (unsigned)threads, 0);
+    Shared shared = {part, work, count, grain, threads, 0, 0};
+    parallel(take_ranges, &shared, (unsigned)team, 0);
 }

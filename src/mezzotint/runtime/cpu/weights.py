@@ -93,20 +93,21 @@ def replaceable(layer: QuantLayer) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Held(Generic[Unpacked]):
-    """Unpacked weights between calls."""
+    """Unpacked weights between calls, all of one kind."""
 
+    kind: type[Unpacked]
     weights: tuple[tuple[int, Unpacked], ...]
 
 
 def held_or_made(
-    layer: QuantLayer, make: Callable[[], Iterable[tuple[int, Unpacked]]]
+    layer: QuantLayer, kind: type[Unpacked], make: Callable[[], Iterable[tuple[int, Unpacked]]]
 ) -> Iterable[tuple[int, Unpacked]]:
     """What `make` unpacks of the layer's rows, each with its start; once where it may be held."""
     if not layer.may_hold_unpacked:
         return make()
     held = layer.held
-    if not isinstance(held, _Held):
-        held = _Held(tuple(make()))
+    if not isinstance(held, _Held) or held.kind is not kind:
+        held = _Held(kind, tuple(make()))
         layer.hold(held)
     weights: tuple[tuple[int, Unpacked], ...] = held.weights
     return weights

@@ -1,0 +1,91 @@
+"""How much longer packed layers take within the denoiser than one by one.
+
+A layer that is run again and again finds its code and its weights in the caches; within the call it
+does not. What floating layers lose by that is part of the call's rest. What packed layers lose is
+measured here: on whole denoisers, one for each treatment of inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from mezzotint.formats import MINMAX
+from mezzotint.plan import Choice, Plan
+from mezzotint.profiling.profile import Figure, LayerProfile
+from mezzotint.profiling.runs import Subject
+from mezzotint.profiling.timer import Timer
+from mezzotint.runtime import InputRange, Packing, packed_copy
+
+_BITS = 4
+"""Narrow weights, which are unpacked at every call, stand for the others."""
+
+
+def representatives(choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """One quantized choice for each activation format."""
+    found: dict[str, Choice] = {}
+    for choice in choices:
+        if choice.weight_format is None:
+            continue
+        before = found.setdefault(choice.activation, choice).weight_format
+        if before is not None and _distance(choice.weight_format.bits) < _distance(before.bits):
+            found[choice.activation] = choice
+    return tuple(found.values())
+
+
+def _distance(bits: float) -> float:
+    return abs(bits - _BITS)
+
+
+def measure_within(subject: Subject, choice: Choice, takers: Sequence[str], timer: Timer) -> float:
+    """Time of a call whose `takers` are packed as `choice`, over that of the floating denoiser."""
+    ranges: dict[str, tuple[InputRange, ...]] = {}
+    for name in takers:
+        low, high = subject.runs.samples[subject.runs.layers[name][0]].x.aminmax()
+        ranges[name] = (InputRange(float(low), float(high)),)
+    # Times do not depend on where weights are clipped, so the quickest search will do.
+    packing = Packing(search=MINMAX, input_ranges=ranges)
+    packed = packed_copy(subject.denoiser, Plan(dict.fromkeys(takers, choice)), packing)
+    functions: dict[str, Callable[[], object]] = {
+        "floating": partial(subject.call.run, subject.denoiser),
+        "packed": partial(subject.call.run, packed),
+    }
+    return timer(functions, subject.device)["packed"].ratio
+
+
+def with_delays(
+    layers: Mapping[str, LayerProfile], whole: float, ratios: Mapping[Choice, float]
+) -> dict[str, LayerProfile]:
+    """Figures that add up to what `measure_within` found for denoisers of packed layers.
+
+    Args:
+        layers: figures of layers that were timed one by one.
+        whole: milliseconds of a call of the floating denoiser.
+        ratios: representative choice → what `measure_within` found.
+    """
+    found = dict(layers)
+    for choice, ratio in ratios.items():
+        takers = [layer for layer in layers.values() if choice in layer.figures and layer.runs]
+        alone = math.fsum(layer.figures[choice].milliseconds for layer in takers)
+        floating = math.fsum(layer.floating for layer in takers)
+        missing = ratio * whole - (whole - floating + alone)
+        runs = sum(len(layer.runs) for layer in takers)
+        # A loss is the same for large and small layers; a gain cannot be, or some would take less
+        # than no time.
+        delay = max(missing, 0.0) / runs if runs else 0.0
+        factor = max(0.0, 1 + min(missing, 0.0) / alone) if alone else 1.0
+        for name, layer in found.items():
+            found[name] = replace(
+                layer,
+                figures={
+                    each: Figure(
+                        factor * figure.milliseconds + delay * len(layer.runs), figure.kernel
+                    )
+                    if each.quantized and each.activation == choice.activation
+                    else figure
+                    for each, figure in layer.figures.items()
+                },
+            )
+    return found
