@@ -47,7 +47,7 @@ class Setting:
 
     @property
     def profile(self) -> Path:
-        return self.cache / f"{self.model}.profile.json"
+        return self.cache / f"{self.model}.{Machine.here().key}.profile.json"
 
     def quantize(self, latency: str, bits: float | None) -> mz.Result:
         pipe = mz.load(self.model)
@@ -97,7 +97,7 @@ def rows_of(
     pipe = mz.load(setting.model)
     choices = candidates(setting.formats, ("float", "int8/token"))
     profile = profile_pipeline(
-        pipe, batch=setting.batch, choices=choices, cache=setting.cache / f"{setting.model}.jsonl"
+        pipe, batch=setting.batch, choices=choices, cache=setting.profile.with_suffix(".jsonl")
     )
     profile.save(setting.profile)
     plans = {
