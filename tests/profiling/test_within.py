@@ -4,8 +4,9 @@ import pytest
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from mezzotint.errors import PlanError
 from mezzotint.plan import Choice, Plan
-from mezzotint.profiling import Figure, LayerProfile, Timer, predict, profile_pipeline
+from mezzotint.profiling import Figure, LayerProfile, Timer, measure, predict, profile_pipeline
 from mezzotint.profiling.within import representatives, with_delays
 from mezzotint.runtime import QuantLayer
 from tests.profiling.conftest import CHOICES
@@ -83,9 +84,23 @@ def test_a_prediction_is_what_a_packed_denoiser_takes(pipe, tmp_path):
     with ticking(slower_within) as clock:
         timer = Timer(repeats=1, most=1, clock=clock)
         profile = profile_pipeline(pipe, choices=CHOICES, cache=tmp_path / "cache", timer=timer)
+    floating = sum(one.floating for one in profile.layers.values())
     for choice in representatives(CHOICES):
         plan = Plan(dict.fromkeys(profile.layers, choice))
-        layers = sum(one.floating for one in profile.layers.values())
-        share = {16: 1, 8: 0.5, 4: 0.5}[choice.weight_format.bits if choice.weight_format else 16]
-        expected = profile.rest + share * layers + 20e3 * FLOAT
+        # Each of them halves a layer's time.
+        expected = profile.rest + floating / 2 + 20e3 * FLOAT
         assert predict(profile, plan) == pytest.approx(expected)
+
+
+def test_nothing_is_made_up_where_no_layer_takes_the_choice(
+    pipe, timer, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(name: str, layer: nn.Module, choice: Choice) -> nn.Module:
+        raise PlanError(f"layer {name}: not {choice}")
+
+    monkeypatch.setattr(measure, "empty_layer", refuse)
+    path = tmp_path / "cache.jsonl"
+    found = profile_pipeline(pipe, choices=CHOICES, cache=path, timer=timer)
+    assert found.choices == (Choice(),)
+    assert '"denoiser"' in path.read_text("utf-8")
+    assert '"denoiser |' not in path.read_text("utf-8")

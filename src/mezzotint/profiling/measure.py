@@ -108,8 +108,9 @@ def _measure_packed(
             name for name, runs in subject.runs.layers.items()
             if runs and all(choice in pieces[words] for words in runs)
         ]  # fmt: skip
-        ratio = measure_within(subject, choice, takers, _longer(timer)) if takers else 1.0
-        journal.add(_packed_key(choice), {"ratio": ratio})
+        if takers:
+            ratio = measure_within(subject, choice, takers, _longer(timer))
+            journal.add(_packed_key(choice), {"ratio": ratio})
 
 
 def _packed_key(choice: Choice) -> str:
@@ -212,6 +213,7 @@ def _profile(
     ratios = {
         choice: _number(journal, _packed_key(choice), "ratio")
         for choice in representatives(choices)
+        if _packed_key(choice) in journal
     }
     return Profile(
         model=subject.model,
