@@ -1,8 +1,8 @@
 """How much longer packed layers take within the denoiser than one by one.
 
-A layer that is run again and again may find its code and its weights in the caches; within the call,
-others run between. What floating layers lose there is part of the call's rest. What packed layers
-lose is measured here: on whole denoisers, one for each activation format.
+A layer that is run again and again may find its code and its weights in the caches; within the
+call, others run between. What floating layers lose there is part of the call's rest. What packed
+layers lose is measured here: on whole denoisers, one for each activation format.
 """
 
 from __future__ import annotations
