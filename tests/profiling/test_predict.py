@@ -30,10 +30,14 @@ def test_layers_add_up(profile):
 def test_what_was_not_measured_is_refused(profile):
     with pytest.raises(ProfileError, match=r"layer conv_in: .* no figure for int2/channel × float"):
         predict(profile, Plan({"conv_in": Choice("int2/channel")}))
-    with pytest.raises(ProfileError, match=r"no figure for .*split at 2"):
-        predict(profile, Plan({"conv_in": dataclasses.replace(CHOICES[0], split=2)}))
     with pytest.raises(ProfileError, match="no layer conv_im"):
         predict(profile, Plan({"conv_im": CHOICES[0]}))
+
+
+def test_structure_does_not_count(profile):
+    split = dataclasses.replace(CHOICES[0], split=2)
+    plain, structured = (Plan({"conv_in": choice}) for choice in (CHOICES[0], split))
+    assert predict(profile, structured) == predict(profile, plain)
 
 
 def test_a_profile_fits_its_own_model_here(profile, pipe):

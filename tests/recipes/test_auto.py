@@ -19,6 +19,7 @@ from mezzotint.errors import (
     UsageError,
 )
 from mezzotint.formats import MINMAX
+from mezzotint.models import text_readers
 from mezzotint.recipes.costs import choice_bytes
 from mezzotint.runtime import module_bytes, packed_layers
 
@@ -29,7 +30,7 @@ def weights_of(module: nn.Module) -> int:
 
 def packed_bits(result: mz.Result, weights: int) -> float:
     layers = packed_layers(result.denoiser).values()
-    stored = sum(t.nbytes for layer in layers for t in layer.weight_tensors().values())
+    stored = sum(tensor.nbytes for layer in layers for tensor in layer.buffers())
     return stored * 8 / weights
 
 
@@ -55,10 +56,11 @@ def test_both_limits_hold_together(pipe, sampling, journal):
     assert packed_bits(result, weights_of(pipe.unet)) <= tight
 
 
-def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampling, journal):
+def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampling):
     uniform = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=4, act_bits=8))
     budget = mz.Budget(size=module_bytes(uniform.denoiser))
-    ours = mz.quantize(pipe, budget=budget, sampling=sampling, journal=journal)
+    options = mz.AutoOptions(bos=False, shortcuts="none")
+    ours = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
 
     def noise(plan: mz.Plan) -> float:
         return sum(ours.measurements[name][plan[name]].noise for name in plan)
@@ -97,6 +99,50 @@ def test_static_activations_are_calibrated(pipe, sampling):
     result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
     layer = next(iter(packed_layers(result.denoiser).values()))
     assert int(layer.get_buffer("input_scale").item()) != 0
+
+
+def test_first_tokens_are_constants_and_shortcuts_are_split(pipe, sampling, journal):
+    plan = mz.quantize(pipe, sampling=sampling, journal=journal).plan
+    readers = set(text_readers(mz.inventory(pipe.unet)))
+    assert {name for name, choice in plan.choices.items() if choice.constant_tokens} == readers
+    split = {name for name, choice in plan.choices.items() if choice.split}
+    assert split
+    assert all(name.endswith("conv_shortcut") for name in split)
+    assert set(plan.reasons) == readers | split
+
+
+def test_structure_can_be_left_out(pipe, sampling):
+    options = mz.AutoOptions(formats=("int8/channel",), bos=False, shortcuts="none")
+    budget = mz.Budget(weight_bits=16)
+    plan = mz.quantize(pipe, budget=budget, sampling=sampling, options=options).plan
+    assert {choice.structure for choice in plan.choices.values()} == {""}
+
+
+def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
+    with torch.no_grad():  # as in CLIP
+        weights = dict(pipe.text_encoder.named_parameters())
+        next(w for name, w in weights.items() if "position" in name)[0, 0] = 1000.0
+    readers = text_readers(mz.inventory(pipe.unet))
+    noise = []
+    for bos in (True, False):
+        measurements = mz.quantize(
+            pipe,
+            budget=mz.Budget(weight_bits=16),
+            sampling=sampling,
+            options=mz.AutoOptions(formats=("int8/channel",), activation="uint8/tensor", bos=bos),
+        ).measurements
+        noise.append(sum(one.noise for name in readers for one in measurements[name].values()))
+    assert noise[0] < 0.8 * noise[1]
+
+
+def test_a_single_prompt_is_noted_to_prove_no_constant(pipe):
+    options = mz.AutoOptions(formats=("int8/channel",))
+    budget = mz.Budget(weight_bits=16)
+    plan = mz.quantize(
+        pipe, budget=budget, sampling=mz.Sampling(prompts=("owl",)), options=options
+    ).plan
+    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    assert "two different prompts" in " ".join(plan.context["notes"])
 
 
 def test_the_range_search_changes_what_is_packed(pipe, sampling):
@@ -157,6 +203,8 @@ def test_unknown_recipes_and_foreign_options_are_refused(pipe):
         mz.quantize(pipe, options=object())
     with pytest.raises(UsageError, match="formats"):
         mz.AutoOptions(formats=())
+    with pytest.raises(UsageError, match="shortcuts: is 'all'; it is one of: none, shortcuts"):
+        mz.AutoOptions(shortcuts="all")
 
 
 def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):
@@ -173,7 +221,7 @@ def test_a_layer_may_stay_floating_and_counts_in_its_own_dtype(pipe, sampling):
     layer = next(layer for layer in layers if layer.name == "conv_out")
     assert choice_bytes(layer, mz.Choice(), weight) == 2 * layer.parameters
     pipe.unet.conv_out.to(torch.float32)
-    budget = mz.Budget(size=module_bytes(pipe.unet) // 2, act_bits=16)
+    budget = mz.Budget(size=module_bytes(pipe.unet) // 2, act_bits=8)
     result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
     assert {choice.weight for choice in result.plan.choices.values()} == set(options.formats)
     assert module_bytes(result.denoiser) <= budget.bytes

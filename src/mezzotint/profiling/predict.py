@@ -41,16 +41,18 @@ def predict(profile: Profile, plan: Plan) -> float:
 def milliseconds(profile: Profile, layer: str, choice: Choice) -> float:
     """One layer's share of a denoiser call.
 
+    A layer with constant tokens or a split counts as one of its formats without them.
+
     Raises:
         ProfileError: it was not measured under this choice.
     """
     figures = profile.layers[layer].figures
-    if choice not in figures:
+    if choice.plain not in figures:
         raise ProfileError(
-            f"layer {layer}: the profile has no figure for {choice}; profile the model again with "
-            "that format"
+            f"layer {layer}: the profile has no figure for {choice.plain}; profile the model again "
+            "with that format"
         )
-    return figures[choice].milliseconds
+    return figures[choice.plain].milliseconds
 
 
 def check_profile(profile: Profile, denoiser: nn.Module, source: str = "profile") -> None:

@@ -7,19 +7,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mezzotint.allocation import Limit, Option, Problem, solve
+from mezzotint.allocation import Limit, Option, Problem, Solution, solve
 from mezzotint.calibration import input_ranges
 from mezzotint.errors import UsageError
-from mezzotint.formats import FLOAT, MSE, RangeSearch, parse_activation_format
-from mezzotint.models import Layer, record_calls
+from mezzotint.formats import FLOAT, MSE, RangeSearch
+from mezzotint.models import Call, Layer, record_calls
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.base import Job, Outcome, register_recipe
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.recipes.latency import PICOSECONDS, Deadline, deadline
 from mezzotint.recipes.measuring import context, journal_header, on_device, quantizable
+from mezzotint.recipes.options import check_words
 from mezzotint.recipes.prompts import CALIBRATION_COUNT
+from mezzotint.recipes.structure import Shortcuts, Structure, find_structure
 from mezzotint.runtime import Packing
-from mezzotint.sensitivity import CACHE_BYTES, Journal, Unit, check_weights, measure
+from mezzotint.sensitivity import CACHE_BYTES, Journal, Score, Unit, check_weights, measure
 from mezzotint.uniform import activation_name
 
 
@@ -31,6 +33,10 @@ class AutoOptions:
         calibration_prompts: how many to take where none are given.
         formats: weight formats a layer may take.
         activation: activation format of every layer; None takes the budget's `act_bits`, per token.
+        bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
+        shortcuts: which layers get a quantizer per half of a concatenated input (MixDQ):
+            `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
+            `none`.
         search: choice of the clipping ranges.
         cache_bytes: memory for what runs before a layer while that is measured, which saves about
             two fifths of the time; None for no bound, 0 to run every call in full. Plans do not
@@ -44,12 +50,15 @@ class AutoOptions:
     calibration_prompts: int = CALIBRATION_COUNT
     formats: tuple[str, ...] = tuple(f"int{bits}/channel" for bits in (2, 3, 4, 5, 6, 8))
     activation: str | None = None
+    bos: bool = True
+    shortcuts: Shortcuts = "shortcuts"
     search: RangeSearch = MSE
     cache_bytes: int | None = CACHE_BYTES
     profile: str | None = None
     profile_batch: int | None = None
 
     def __post_init__(self) -> None:
+        check_words(self)
         if self.calibration_prompts < 1:
             raise UsageError(f"calibration_prompts: is {self.calibration_prompts}; give 1 or more")
         if not self.formats:
@@ -76,45 +85,36 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     choices = candidate_choices(job, options, activation)
     layers = quantizable(job)
     check_weights(job.denoiser, [layer.name for layer in layers])
+    timed = deadline(job, layers, choices, options.profile, options.profile_batch)
     # Before hours of measuring: can the budget be met at all?
-    program = _program(job, options, layers, choices)
+    _program(job, _Candidates.of(layers, choices, Structure()), timed)
 
     calls = on_device(record_calls(job.pipe, job.sampling), job)
-    packing = Packing(search=options.search)
-    parsed = parse_activation_format(activation)
-    if parsed is not None and parsed.static:
-        names = [layer.name for layer in layers]
-        ranges = input_ranges(job.denoiser, dict.fromkeys(names, choices[0]), calls)
-        packing = dataclasses.replace(packing, input_ranges=ranges)
-    units = [Unit(layer.name, choice) for layer in layers for choice in choices]
+    structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
+    candidates = _Candidates.of(layers, choices, structure)
+    program = _program(job, candidates, timed)
+    packing = _calibrated(job, options, candidates, structure, calls)
     with Journal(job.journal, journal_header(job, calls, packing)) as journal:
         measurements = measure(
-            job.denoiser, units, calls, packing, journal, cache_bytes=options.cache_bytes
+            job.denoiser, candidates.units, calls, packing, journal, cache_bytes=options.cache_bytes
         )
 
-    problem = Problem(
-        {
-            name: tuple(
-                Option(choice, -score.noise, program.costs[name][choice])
-                for choice, score in scores.items()
-            )
-            for name, scores in measurements.items()
-        }
-    )
-    solution = solve(problem, program.limits)
+    solution = _solved(program, measurements)
     chosen = {name: key for name, key in solution.chosen.items() if isinstance(key, Choice)}
     plan = Plan(
         choices=chosen,
         model=job.model,
+        reasons={n: why for n, why in structure.reasons().items() if chosen[n].quantized},
         context=context(job)
         | {
             "recipe": "auto",
+            "notes": list(structure.notes),
             "predicted_sqnr_db": round(-10 * math.log10(max(-solution.score, 1e-30)), 3),
             "allocation_gap": solution.gap,
         },
     )
-    if program.deadline is not None:
-        plan = dataclasses.replace(plan, context={**plan.context, **program.deadline.context(plan)})
+    if timed is not None:
+        plan = dataclasses.replace(plan, context={**plan.context, **timed.context(plan)})
     return Outcome(plan, packing, measurements)
 
 
@@ -125,10 +125,56 @@ def candidate_choices(job: Job, options: AutoOptions, activation: str) -> tuple[
     format with a floating input, and the layer as it is.
     """
     if job.budget.latency is None:
-        return tuple(Choice(weight, activation) for weight in options.formats)
+        return tuple(
+            Choice(weight, FLOAT if weight == FLOAT else activation) for weight in options.formats
+        )
     weights = [weight for weight in options.formats if weight != FLOAT]
     packed = [Choice(weight, each) for each in (activation, FLOAT) for weight in weights]
     return tuple(dict.fromkeys([*packed, Choice()]))
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The layers, and what each of them may take."""
+
+    layers: Sequence[Layer]
+    choices: Mapping[str, tuple[Choice, ...]]
+
+    @classmethod
+    def of(
+        cls, layers: Sequence[Layer], choices: Sequence[Choice], structure: Structure
+    ) -> _Candidates:
+        """The same formats for every layer, with its own structure."""
+        found = {
+            layer.name: tuple(structure.applied(layer.name, choice) for choice in choices)
+            for layer in layers
+        }
+        return cls(layers, found)
+
+    @property
+    def units(self) -> list[Unit]:
+        """What is to be measured."""
+        return [Unit(name, choice) for name, each in self.choices.items() for choice in each]
+
+
+def _calibrated(
+    job: Job,
+    options: AutoOptions,
+    candidates: _Candidates,
+    structure: Structure,
+    calls: tuple[Call, ...],
+) -> Packing:
+    """The first tokens' constants, and ranges of all inputs where they are static."""
+    packing = Packing(search=options.search, constants=structure.constants)
+    static = {
+        name: choice
+        for name, choices in candidates.choices.items()
+        for choice in choices
+        if choice.activation_format is not None and choice.activation_format.static
+    }
+    if not static:
+        return packing
+    return dataclasses.replace(packing, input_ranges=input_ranges(job.denoiser, static, calls))
 
 
 @dataclass(frozen=True)
@@ -137,12 +183,9 @@ class _Program:
 
     costs: Mapping[str, Mapping[Choice, Mapping[str, int]]]
     limits: tuple[Limit, ...]
-    deadline: Deadline | None
 
 
-def _program(
-    job: Job, options: AutoOptions, layers: Sequence[Layer], choices: Sequence[Choice]
-) -> _Program:
+def _program(job: Job, candidates: _Candidates, timed: Deadline | None) -> _Program:
     """Costs and limits.
 
     Raises:
@@ -150,18 +193,32 @@ def _program(
     """
     costs: dict[str, dict[Choice, dict[str, int]]] = {}
     stored: dict[str, dict[Choice, int]] = {}
-    for layer in layers:
+    for layer in candidates.layers:
         weight = job.denoiser.get_submodule(layer.name).get_parameter("weight")
+        choices = candidates.choices[layer.name]
         stored[layer.name] = {choice: choice_bytes(layer, choice, weight) for choice in choices}
         costs[layer.name] = {choice: {BYTES: n} for choice, n in stored[layer.name].items()}
     limits: list[Limit] = []
     if job.budget.limits_bytes:
-        limits.append(byte_limit(job.budget, job.denoiser, layers, stored))
-    timed = deadline(job, layers, choices, options.profile, options.profile_batch)
+        limits.append(byte_limit(job.budget, job.denoiser, candidates.layers, stored))
     if timed is not None:
         for name, each in costs.items():
             for choice, cost in each.items():
                 cost[PICOSECONDS] = timed.cost(name, choice)
         timed.check(costs, limits)
         limits.append(timed.limit)
-    return _Program(costs, tuple(limits), timed)
+    return _Program(costs, tuple(limits))
+
+
+def _solved(program: _Program, measurements: Mapping[str, Mapping[Choice, Score]]) -> Solution:
+    """The plan of least Σ noise within the limits."""
+    problem = Problem(
+        {
+            name: tuple(
+                Option(choice, -score.noise, program.costs[name][choice])
+                for choice, score in scores.items()
+            )
+            for name, scores in measurements.items()
+        }
+    )
+    return solve(problem, program.limits)

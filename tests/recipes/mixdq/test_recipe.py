@@ -15,8 +15,8 @@ from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalErr
 from mezzotint.models import Group
 from mezzotint.recipes import MixdqOptions
 from mezzotint.recipes.mixdq import deciding, selection
-from mezzotint.recipes.mixdq.lab import zeroes_prompts
 from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
+from mezzotint.recipes.structure import zeroes_prompts
 from mezzotint.runtime import module_bytes, packed_layers
 from mezzotint.sensitivity import Score, Similarity
 
@@ -269,7 +269,7 @@ def test_a_pipeline_that_zeroes_negative_prompts_is_noted(laboratory, monkeypatc
     with laboratory() as lab:
         assert not zeroes_prompts(lab.job.pipe)
         assert not lab.structure.notes
-    monkeypatch.setattr("mezzotint.recipes.mixdq.lab.zeroes_prompts", lambda pipe: True)
+    monkeypatch.setattr("mezzotint.recipes.structure.zeroes_prompts", lambda pipe: True)
     with laboratory() as lab:
         assert "give a negative prompt" in " ".join(lab.structure.notes)
 

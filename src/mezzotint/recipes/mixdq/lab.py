@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from diffusers import DiffusionPipeline
-
 from mezzotint.calibration import input_ranges
 from mezzotint.formats import FLOAT, parse_activation_format
 from mezzotint.models import Call, Group, Layer, layer_groups, record_calls
@@ -17,16 +15,11 @@ from mezzotint.plan import Choice
 from mezzotint.recipes.base import Job
 from mezzotint.recipes.measuring import context, journal_header, on_device, quantizable
 from mezzotint.recipes.mixdq.options import MixdqOptions
-from mezzotint.recipes.mixdq.structure import Structure, find_structure
+from mezzotint.recipes.structure import Structure, find_structure
 from mezzotint.runtime import Packing
 from mezzotint.sensitivity import ImageReference, Journal, check_weights
 
 NO_QUANTIZATION = 16
-
-ZEROED = (
-    "this pipeline replaces a missing negative prompt by zeros, which have no first token: with "
-    "guidance, give a negative prompt (an empty string will do), or quantize with bos=false"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +48,8 @@ class Lab:
     def choice(self, layer: str, weight_bits: int, act_bits: int | None) -> Choice:
         """These widths for `layer`, with its structure; None leaves its input floating."""
         activation = FLOAT if act_bits is None else self.options.activation_format(act_bits)
-        return self.structure.choice(layer, self.options.weight_format(weight_bits), activation)
+        weight = self.options.weight_format(weight_bits)
+        return self.structure.applied(layer, Choice(weight, activation))
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -76,9 +70,7 @@ def open_lab(job: Job, options: MixdqOptions) -> Iterator[Lab]:
     groups = layer_groups(layers, options.content)
     images = ImageReference.of(job.pipe, job.sampling)
     calls = on_device(record_calls(job.pipe, job.sampling), job)
-    structure = find_structure(job.denoiser, layers, calls, options)
-    if structure.constants and zeroes_prompts(job.pipe):
-        structure = dataclasses.replace(structure, notes=(*structure.notes, ZEROED))
+    structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
     packing = _calibrated(job, options, layers, structure, calls)
     header = journal_header(job, calls, packing) | {
         "options": _measuring_options(options),
@@ -88,11 +80,6 @@ def open_lab(job: Job, options: MixdqOptions) -> Iterator[Lab]:
     }
     with Journal(job.journal, header) as journal:
         yield Lab(job, options, layers, groups, structure, calls, images, packing, journal)
-
-
-def zeroes_prompts(pipe: DiffusionPipeline) -> bool:
-    """Whether the pipeline (SDXL's do) puts zeros where no negative prompt is given."""
-    return bool(pipe.config.get("force_zeros_for_empty_prompt", False))
 
 
 def _calibrated(
@@ -108,8 +95,8 @@ def _calibrated(
     parsed = parse_activation_format(widest)
     if job.budget.act_bits >= NO_QUANTIZATION or parsed is None or not parsed.static:
         return packing
-    weight = options.weight_format(8)
-    choices = {layer.name: structure.choice(layer.name, weight, widest) for layer in layers}
+    choice = Choice(options.weight_format(8), widest)
+    choices = {layer.name: structure.applied(layer.name, choice) for layer in layers}
     ranges = input_ranges(job.denoiser, choices, calls, options.momentum)
     return dataclasses.replace(packing, input_ranges=ranges)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
+from mezzotint.recipes.options import check_words
+from mezzotint.recipes.structure import Shortcuts
 
-Shortcuts = Literal["none", "shortcuts", "concatenations"]
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]
 
@@ -88,11 +89,7 @@ class MixdqOptions:
                 raise UsageError(f"{name}: is {widths}; give one width or more, {lowest} to 8")
 
     def _check_words(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            allowed = get_args(hint)
-            if get_origin(hint) is Literal and getattr(self, name) not in allowed:
-                given, known = getattr(self, name), ", ".join(map(str, allowed))
-                raise UsageError(f"{name}: is {given!r}; it is one of: {known}")
+        check_words(self)
         if self.metric == "sqnr" and self.split == "joint":
             raise UsageError("split: joint brings two metrics to one unit; leave it out with sqnr")
 

@@ -1,4 +1,4 @@
-"""Constant first tokens and split inputs, as found in pipelines and on published shapes."""
+"""What is found out before measuring: constant first tokens, split inputs, ranges, groups."""
 
 from pathlib import Path
 
@@ -12,11 +12,8 @@ from mezzotint.formats import MINMAX, MSE
 from mezzotint.models import Group, text_readers
 from mezzotint.recipes import MixdqOptions
 from mezzotint.recipes.mixdq.selection import image_error
-from mezzotint.recipes.mixdq.structure import split_inputs
 from mezzotint.runtime import pack_layer
-from tests.models import architectures as published
 from tests.models import tiny
-from tests.models.architectures import layers_of
 
 
 def save_pixart(pipe: PixArtSigmaPipeline, folder: Path) -> None:
@@ -24,16 +21,6 @@ def save_pixart(pipe: PixArtSigmaPipeline, folder: Path) -> None:
     tiny.write_generation(
         folder, use_resolution_binning=False, clean_caption=False, max_sequence_length=16
     )
-
-
-def test_sdxl_has_nine_split_shortcuts_in_the_order_of_the_paper():
-    splits = split_inputs(published.SDXL.build(), layers_of(published.SDXL), None, "shortcuts")
-    assert list(splits.values()) == [1280, 1280, 1280, 1280, 640, 640, 640, 320, 320]
-    assert all(name.endswith("conv_shortcut") for name in splits)
-
-
-def test_sdxl_has_140_layers_that_read_the_first_token():
-    assert len(text_readers(layers_of(published.SDXL))) == 140
 
 
 def test_shortcuts_of_the_up_blocks_are_split(laboratory):
@@ -51,13 +38,6 @@ def test_without_shortcut_splitting_there_is_one_range(laboratory):
         assert not whole.structure.splits
         for name in split.structure.splits:
             assert len(whole.packing.input_ranges[name]) == 1
-
-
-def test_other_concatenations_are_split_on_demand():
-    flux, layers = published.FLUX.build(), layers_of(published.FLUX)
-    assert split_inputs(flux, layers, None, "shortcuts") == {}
-    found = split_inputs(flux, layers, None, "concatenations")
-    assert [name for name in found if name.startswith("single_transformer_blocks.")]
 
 
 def test_the_first_token_of_a_causal_text_encoder_is_constant(laboratory):

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from mezzotint.calibration import constant_outputs
 from mezzotint.errors import ModelError
 from mezzotint.models import Call, Layer, Role, joined_inputs, text_readers
 from mezzotint.plan import Choice
-from mezzotint.recipes.mixdq.options import MixdqOptions, Shortcuts
+from mezzotint.recipes.base import Job
+
+Shortcuts = Literal["none", "shortcuts", "concatenations"]
 
 CONSTANT = "the first text token is the same for every prompt; its output is a stored constant"
 JOINED = "its input joins two tensors of different ranges; each half has its own quantizers"
+ZEROED = (
+    "this pipeline replaces a missing negative prompt by zeros, which have no first token: with "
+    "guidance, give a negative prompt (an empty string will do), or quantize with bos=false"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +41,12 @@ class Structure:
     refused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def choice(self, layer: str, weight: str, activation: str) -> Choice:
-        """These formats for `layer`, with its structure."""
-        return Choice(
-            weight,
-            activation,
+    def applied(self, layer: str, choice: Choice) -> Choice:
+        """`choice` with the structure of `layer`, where it is quantized."""
+        if not choice.quantized:
+            return choice
+        return replace(
+            choice,
             constant_tokens=1 if layer in self.constants else 0,
             split=self.splits.get(layer, 0),
         )
@@ -53,23 +62,38 @@ class Structure:
 
 
 def find_structure(
-    denoiser: nn.Module, layers: Sequence[Layer], calls: Sequence[Call], options: MixdqOptions
+    job: Job, layers: Sequence[Layer], calls: Sequence[Call], *, bos: bool, shortcuts: Shortcuts
 ) -> Structure:
-    """Look at the recorded calls for constant first tokens, and at the data flow for joins."""
+    """Look at the recorded calls for constant first tokens, and at the data flow for joins.
+
+    Args:
+        job: its denoiser is looked at.
+        layers: that can be packed.
+        calls: of two different prompts or more; with one, no token can be seen to be constant.
+        bos: look for constant first tokens.
+        shortcuts: which joined inputs to split.
+    """
     notes: list[str] = []
     splits: dict[str, int] = {}
     try:
-        splits = split_inputs(denoiser, layers, calls[0], options.shortcuts)
+        splits = split_inputs(job.denoiser, layers, calls[0], shortcuts)
     except ModelError as cause:
         notes.append(f"no input is split: {cause}")
-    readers = text_readers(layers) if options.bos else ()
-    found = constant_outputs(denoiser, readers, calls)
-    if options.bos and not readers:
+    readers = text_readers(layers) if bos else ()
+    found = constant_outputs(job.denoiser, readers, calls)
+    if bos and not readers:
         notes.append("no constant first token: no layer reads the text")
     if found.refused:
         why = "; ".join(dict.fromkeys(found.refused.values()))
         notes.append(f"no constant first token in {len(found.refused)} layers: {why}")
+    if found.constants and zeroes_prompts(job.pipe):
+        notes.append(ZEROED)
     return Structure(found.constants, splits, found.refused, tuple(notes))
+
+
+def zeroes_prompts(pipe: DiffusionPipeline) -> bool:
+    """Whether the pipeline (SDXL's do) puts zeros where no negative prompt is given."""
+    return bool(pipe.config.get("force_zeros_for_empty_prompt", False))
 
 
 def split_inputs(

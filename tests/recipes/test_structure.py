@@ -1,0 +1,41 @@
+"""More than one quantizer per layer: where published shapes need it, and what a choice gets."""
+
+from __future__ import annotations
+
+import torch
+
+from mezzotint.models import text_readers
+from mezzotint.plan import Choice
+from mezzotint.recipes.structure import Structure, split_inputs
+from tests.models import architectures as published
+from tests.models.architectures import layers_of
+
+
+def test_sdxl_has_nine_split_shortcuts_in_the_order_of_the_paper():
+    splits = split_inputs(published.SDXL.build(), layers_of(published.SDXL), None, "shortcuts")
+    assert list(splits.values()) == [1280, 1280, 1280, 1280, 640, 640, 640, 320, 320]
+    assert all(name.endswith("conv_shortcut") for name in splits)
+
+
+def test_sdxl_has_140_layers_that_read_the_first_token():
+    assert len(text_readers(layers_of(published.SDXL))) == 140
+
+
+def test_other_concatenations_are_split_on_demand():
+    flux, layers = published.FLUX.build(), layers_of(published.FLUX)
+    assert split_inputs(flux, layers, None, "shortcuts") == {}
+    found = split_inputs(flux, layers, None, "concatenations")
+    assert [name for name in found if name.startswith("single_transformer_blocks.")]
+
+
+def test_a_quantized_layer_gets_its_structure():
+    structure = Structure(constants={"k": torch.zeros(1, 4)}, splits={"shortcut": 8})
+    packed = Choice("int4/channel", "int8/token")
+    assert structure.applied("k", packed).constant_tokens == 1
+    assert structure.applied("shortcut", packed).split == 8
+    assert structure.applied("other", packed) == packed
+
+
+def test_a_floating_layer_needs_none():
+    structure = Structure(constants={"k": torch.zeros(1, 4)}, splits={"shortcut": 8})
+    assert structure.applied("k", Choice()) == structure.applied("shortcut", Choice()) == Choice()
