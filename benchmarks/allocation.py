@@ -10,14 +10,17 @@ context to benchmarks/results/.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from contestants.weights import weights_of
+
 import mezzotint as mz
 from mezzotint._files import write_json
-from mezzotint.evaluation import Baseline, Evaluation, contrastive_for, evaluate
+from mezzotint.evaluation import Baseline, contrastive_for, evaluate
 from mezzotint.models import find_denoiser
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.prompts import default_sampling
@@ -27,48 +30,79 @@ from mezzotint.runtime import module_bytes
 UNIFORM = {4.0: "int4/channel", 3.5: "int3/group32", 3.0: "int3/channel"}
 ACTIVATION = "int8/token"
 RESULTS = Path(__file__).parent / "results"
+MODELS = ("emoji-turbo", "emoji-dit")
+OURS = "mezzotint auto"
+PLANS = ("uniform", OURS)
+
+Row = dict[str, Any]
+Place = tuple[str, float, str]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["emoji-turbo", "emoji-dit"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("-n", "--images", type=int, default=2048)
+    parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
+    parser.add_argument("--results", type=Path, default=RESULTS / "allocation.json")
     arguments = parser.parse_args()
-    path = RESULTS / "allocation.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    path = arguments.results
+    rows: list[Row] = json.loads(path.read_text("utf-8")) if path.exists() else []
     for model in arguments.models:
-        rows = [row for row in rows if row["model"] != model]
-        for one in compare(model, arguments.images, arguments.cache):
-            rows.append(one)
+        pipe = mz.load(model)
+        run = {"weights": weights_of(pipe)}
+        # Rows of other weights or another number of images do not belong into one table.
+        rows = [one for one in rows if one["model"] != model or of_run(one, run, arguments.images)]
+        done = set() if arguments.fresh else {place(one) for one in rows}
+        wanted = [each for each in itertools.product([model], UNIFORM, PLANS) if each not in done]
+        for found in compare(pipe, wanted, arguments) if wanted else ():
+            row = found | run
+            rows = ordered([one for one in rows if place(one) != place(row)] + [row])
             write_json(path, rows)
-            (RESULTS / "allocation.md").write_text(markdown(rows), "utf-8")
+            path.with_suffix(".md").write_text(markdown(rows), "utf-8")
+            print(*place(row), row["sqnr_db"], row["fd_lite0"], flush=True)
     print(markdown(rows))
 
 
-def compare(model: str, images: int, cache: Path) -> Iterator[dict[str, Any]]:
+def of_run(row: Row, run: Row, images: int) -> bool:
+    return row["weights"] == run["weights"] and row["context"]["images"] == images
+
+
+def place(row: Row) -> Place:
+    return row["model"], row["bits"], row["plan"]
+
+
+def ordered(rows: list[Row]) -> list[Row]:
+    order = list(itertools.product(MODELS, UNIFORM, PLANS))
+    return sorted(rows, key=lambda row: order.index(place(row)))
+
+
+def compare(pipe: Any, wanted: list[Place], arguments: argparse.Namespace) -> Iterator[Row]:
     """A row per plan, each as soon as it is there."""
-    pipe = mz.load(model)
-    denoiser = find_denoiser(pipe)[1]
-    sampling = default_sampling(pipe, images, seed=1000)
+    sampling = default_sampling(pipe, arguments.images, seed=1000)
     sampling = mz.Sampling(prompts=sampling.prompts, seed=sampling.seed, batch=32)
     baseline = Baseline.of(pipe, sampling, contrastive_for(pipe))
-    for bits, weight in UNIFORM.items():
-        names = mz.uniform_plan(denoiser, weight_bits=4).choices
-        uniform = mz.apply(pipe, Plan({name: Choice(weight, ACTIVATION) for name in names}))
-        budget = mz.Budget(size=module_bytes(uniform.denoiser), act_bits=8)
-        ours = mz.quantize(pipe, budget=budget, journal=cache / f"{model}.journal.jsonl")
-        for label, result in ((f"uniform {weight}", uniform), ("mezzotint auto", ours)):
-            found = row(model, bits, label, evaluate(baseline, result.pipeline))
-            print(model, bits, label, found["sqnr_db"], found["fd_lite0"], flush=True)
-            yield found
+    for model, bits, plan in wanted:
+        result = uniform(pipe, UNIFORM[bits])
+        if plan == OURS:
+            budget = mz.Budget(size=module_bytes(result.denoiser), act_bits=8)
+            journal = arguments.cache / f"{model}.journal.jsonl"
+            result = mz.quantize(pipe, budget=budget, journal=journal)
+        evaluation = evaluate(baseline, result.pipeline)
+        yield {"model": model, "bits": bits, "plan": plan} | evaluation.to_dict()
 
 
-def row(model: str, bits: float, label: str, evaluation: Evaluation) -> dict[str, Any]:
-    return {"model": model, "bits": bits, "plan": label} | evaluation.to_dict()
+def uniform(pipe: Any, weight: str) -> mz.Result:
+    """Every layer in one format."""
+    names = mz.uniform_plan(find_denoiser(pipe)[1], weight_bits=4).choices
+    return mz.apply(pipe, Plan({name: Choice(weight, ACTIVATION) for name in names}))
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def shown(row: Row) -> str:
+    return row["plan"] if row["plan"] == OURS else f"uniform {UNIFORM[row['bits']]}"
+
+
+def markdown(rows: list[Row]) -> str:
     lines = [
         "| model | bits | plan | stored bytes | of fp16 | SQNR of ε (dB) | PSNR (dB) | FD-Lite0 "
         "| R-precision | of the original |",
@@ -77,7 +111,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for one in rows:
         psnr, own, original = one["psnr_db"], one["r_precision"], one["reference_r_precision"]
         lines.append(
-            f"| {one['model']} | {one['bits']:g} | {one['plan']} | {one['denoiser_bytes']:,} "
+            f"| {one['model']} | {one['bits']:g} | {shown(one)} | {one['denoiser_bytes']:,} "
             f"| {one['of_fp16']:.3f} | {one['sqnr_db']:.2f} "
             f"| {psnr['value']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}] "
             f"| {one['fd_lite0']:.3f} | {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}] "

@@ -10,16 +10,16 @@ and the joint program, at equal average bits. Finished rows are kept: run it aga
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from contestants.weights import weights_of
+
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
-from mezzotint.models import find_denoiser
 from mezzotint.recipes import MixdqOptions
 from mezzotint.recipes.prompts import default_sampling
 from mezzotint.runtime import module_bytes
@@ -122,14 +122,6 @@ def keep(row: dict[str, Any], run: dict[str, Any]) -> None:
     done.sort(key=lambda one: (MODELS.index(one["model"]), order.index(place(one)[1:])))
     write_json(RESULTS / "mixdq.json", done)
     (RESULTS / "mixdq.md").write_text(markdown(done), "utf-8")
-
-
-def weights_of(pipe: Any) -> str:
-    """Tells one training of a model from another."""
-    digest = hashlib.sha256()
-    for name, tensor in find_denoiser(pipe)[1].state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def quantize(pipe: Any, row: Row, cache: Path) -> mz.Result:

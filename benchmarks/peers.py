@@ -13,7 +13,6 @@ docs/benchmarks.md says what the columns are.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from contestants import machine
 from contestants.match import Match, Row
 from contestants.peers_table import markdown
 from contestants.quality_field import PEERS, SETTINGS
+from contestants.weights import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for
-from mezzotint.models import find_denoiser
 from mezzotint.recipes.prompts import default_sampling
 
 RESULTS = Path(__file__).parent / "results"
@@ -87,14 +86,6 @@ def matched(model: str, pipe: Any, arguments: argparse.Namespace) -> Match:
     saved = [{"args": call.args, "kwargs": dict(call.kwargs)} for call in baseline.calls]
     torch.save(saved, calls)
     return Match(model, baseline, calls, arguments.cache, arguments.threads, arguments.timeout)
-
-
-def weights_of(pipe: Any) -> str:
-    """Tells one training of a model from another."""
-    digest = hashlib.sha256()
-    for name, tensor in find_denoiser(pipe)[1].state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def of_run(row: Row, run: dict[str, Any]) -> bool:

@@ -13,10 +13,18 @@ from torch import nn
 
 from mezzotint._progress import track
 from mezzotint.budget import Budget
+from mezzotint.calibration import calibrated, needs_calibration
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import UsageError
 from mezzotint.hub import mark_quantized, save_pipeline
-from mezzotint.models import Sampling, find_denoiser, load_pipeline, with_generation_defaults
+from mezzotint.models import (
+    Sampling,
+    find_denoiser,
+    load_pipeline,
+    on_device,
+    record_calls,
+    with_generation_defaults,
+)
 from mezzotint.plan import Plan
 from mezzotint.recipes import Job, recipe_named, recipes
 from mezzotint.recipes.prompts import default_sampling
@@ -142,15 +150,29 @@ def apply(
     plan: Plan,
     packing: Packing | None = None,
     measurements: Measurements | None = None,
+    *,
+    sampling: Sampling | None = None,
 ) -> Result:
     """Pack the pipeline's denoiser after a plan, made here or edited by hand.
 
+    Args:
+        pipe: a floating-point text-to-image pipeline.
+        plan: the choice of every layer.
+        packing: what was calibrated for it. By default constant tokens and static ranges, where
+            the plan has any, are calibrated here.
+        measurements: what is known of its layers.
+        sampling: prompts, seed and steps for that; by default those of `quantize`.
+
     Raises:
-        PlanError: the plan names an unknown or unsupported layer.
+        PlanError: the plan names an unknown or unsupported layer, or has a first token for
+            constant that is not.
     """
     component, _ = find_denoiser(pipe)
     denoiser = _float_denoiser(pipe)
     check_plan(denoiser, plan)
+    if packing is None and needs_calibration(plan):
+        calls = on_device(record_calls(pipe, sampling or default_sampling(pipe)), denoiser)
+        packing = calibrated(denoiser, plan, calls)
     names = iter(track(plan.quantized, "Packing"))
     packed = packed_copy(denoiser, plan, packing, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import mezzotint as mz
 from mezzotint.hub import read_plan
@@ -63,6 +64,17 @@ def test_an_edited_plan_is_followed(run, model, tmp_path, uniform):
         "layers": edited["layers"]
         | {"conv_in": {"weight": "float", "activation": "float", "reason": "by hand"}}
     }
+
+
+def test_what_a_plan_needs_calibrated_is_calibrated_on_the_prompts(run, model, tmp_path):
+    plan = mz.Plan({"conv_in": mz.Choice("int8/channel", "uint8/tensor")})
+    plan.save(tmp_path / "plan.json")
+    (tmp_path / "prompts.txt").write_text("red apple\n")
+    options = ["--plan", tmp_path / "plan.json", "--prompts", tmp_path / "prompts.txt"]
+    run("quantize", model, "-o", tmp_path / "out", *options)
+    expected = mz.apply(mz.load(model), plan, sampling=mz.Sampling(("red apple",)))
+    scale = expected.denoiser.conv_in.get_buffer("input_scale")
+    assert torch.equal(mz.load(tmp_path / "out").unet.conv_in.get_buffer("input_scale"), scale)
 
 
 def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_path, journaled):

@@ -35,9 +35,10 @@ def test_what_was_not_measured_is_refused(profile):
 
 
 def test_structure_does_not_count(profile):
-    split = dataclasses.replace(CHOICES[0], split=2)
-    plain, structured = (Plan({"conv_in": choice}) for choice in (CHOICES[0], split))
-    assert predict(profile, structured) == predict(profile, plain)
+    plain = predict(profile, Plan({"conv_in": CHOICES[0]}))
+    for structure in ({"split": 2}, {"constant_tokens": 1}):
+        choice = dataclasses.replace(CHOICES[0], **structure)
+        assert predict(profile, Plan({"conv_in": choice})) == plain
 
 
 def test_a_profile_fits_its_own_model_here(profile, pipe):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -56,16 +58,21 @@ def test_both_limits_hold_together(pipe, sampling, journal):
     assert packed_bits(result, weights_of(pipe.unet)) <= tight
 
 
-def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampling):
-    uniform = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=4, act_bits=8))
-    budget = mz.Budget(size=module_bytes(uniform.denoiser))
-    options = mz.AutoOptions(bos=False, shortcuts="none")
-    ours = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampling, journal):
+    loose = mz.quantize(pipe, budget=mz.Budget(8.5), sampling=sampling, journal=journal)
+    uniform = mz.Plan(
+        {
+            name: dataclasses.replace(choice, weight="int4/channel")
+            for name, choice in loose.plan.choices.items()
+        }
+    )
+    size = module_bytes(mz.apply(pipe, uniform, sampling=sampling).denoiser)
+    ours = mz.quantize(pipe, budget=mz.Budget(size=size), sampling=sampling, journal=journal)
 
     def noise(plan: mz.Plan) -> float:
         return sum(ours.measurements[name][plan[name]].noise for name in plan)
 
-    assert noise(ours.plan) < noise(uniform.plan)
+    assert noise(ours.plan) < noise(uniform)
 
 
 def test_more_bytes_never_predict_more_noise(pipe, sampling, journal):
@@ -169,6 +176,16 @@ def test_a_budget_out_of_reach_is_refused_before_measuring(pipe, sampling, tmp_p
     assert not path.exists()
 
 
+@pytest.mark.parametrize("budget", [{"weight_bits": 1}, {"size": 1000}], ids=["bits", "bytes"])
+def test_what_is_named_as_feasible_is(pipe, sampling, journal, budget):
+    with pytest.raises(InfeasibleBudgetError) as refusal:
+        mz.quantize(pipe, budget=mz.Budget(**budget), sampling=sampling, journal=journal)
+    named = re.search(r"(?:need|takes) (\d+\.?\d*)", str(refusal.value))
+    (field,) = budget
+    nearest = mz.Budget(**{field: json.loads(named[1])})
+    mz.quantize(pipe, budget=nearest, sampling=sampling, journal=journal)
+
+
 def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path, monkeypatch):
     cut = shutil.copy(journal, tmp_path / "cut.jsonl")
     lines = Path(cut).read_bytes().splitlines(keepends=True)
@@ -205,6 +222,8 @@ def test_unknown_recipes_and_foreign_options_are_refused(pipe):
         mz.AutoOptions(formats=())
     with pytest.raises(UsageError, match="shortcuts: is 'all'; it is one of: none, shortcuts"):
         mz.AutoOptions(shortcuts="all")
+    with pytest.raises(UsageError, match="bos: is 'no'"):
+        mz.AutoOptions(bos="no")
 
 
 def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):

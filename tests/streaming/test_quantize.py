@@ -173,14 +173,15 @@ class TestCalibration:
         assert packed.same(stored(target / "unet"), stored(calibrated))
 
     def test_does_not_stand_in_a_plan(self, pipeline: Path, target: Path, calibrated: Path):
-        with pytest.raises(PlanError, match=r"conv_in \(uint4/channel × uint8/tensor\)"):
+        needs = r"conv_in \(uint4/channel × uint8/tensor\).* and static ranges"
+        with pytest.raises(PlanError, match=needs):
             mz.quantize_checkpoint(pipeline, target, plan=read_plan(calibrated))
         assert list(target.parent.iterdir()) == []
 
     def test_of_constant_tokens_does_not_either(self, pipeline: Path, target: Path):
         name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
         plan = mz.Plan({name: mz.Choice("int8/channel", "int8/token", constant_tokens=1)})
-        with pytest.raises(PlanError, match="constant tokens: 1"):
+        with pytest.raises(PlanError, match=r"constant tokens: 1.* leave out constant_tokens$"):
             mz.quantize_checkpoint(pipeline, target, plan=plan)
 
     def test_must_be_of_the_plan(self, pipeline: Path, target: Path, calibrated: Path):

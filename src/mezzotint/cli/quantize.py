@@ -126,9 +126,10 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     check_replaceable(output)
     extra = recipe_options(context.args)
     if plan is not None:
-        _refuse_with_plan(recipe, weight_bits, size, latency, act_bits, prompts, resume, *extra)
+        _refuse_with_plan(recipe, weight_bits, size, latency, act_bits, resume, *extra)
         chosen = read_plan(plan)
-        result = apply(load(model, device=device), chosen)
+        pipe = load(model, device=device)
+        result = apply(pipe, chosen, sampling=sampling_of(pipe, prompts, seed=seed))
         result.save(output)
     else:
         found = recipe_named(recipe or "auto")
@@ -175,7 +176,7 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --prompts and --resume"
+            "--latency, --act-bits and --resume"
         )
 
 

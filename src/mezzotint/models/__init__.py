@@ -1,6 +1,6 @@
 """Pipelines: load, find the denoiser, list its layers, sample, record its calls."""
 
-from mezzotint.models.calls import Call, output_tensor, record_calls
+from mezzotint.models.calls import Call, on_device, output_tensor, record_calls
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
@@ -39,6 +39,7 @@ __all__ = [
     "layer_groups",
     "list_embedded",
     "load_pipeline",
+    "on_device",
     "output_tensor",
     "quiet_libraries",
     "read_prompts",

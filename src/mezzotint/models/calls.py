@@ -60,6 +60,12 @@ class Call:
         )
 
 
+def on_device(calls: tuple[Call, ...], denoiser: nn.Module) -> tuple[Call, ...]:
+    """Recorded calls where the denoiser is."""
+    device = next(denoiser.parameters()).device
+    return tuple(call.to(device) for call in calls)
+
+
 @torch.no_grad()
 def record_calls(
     pipe: DiffusionPipeline, sampling: Sampling, *, limit: int | None = None

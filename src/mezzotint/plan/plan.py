@@ -157,7 +157,8 @@ class Plan:
         return f"Plan for {escape(self.model or 'a model')}: {len(self)} layers"
 
     def __str__(self) -> str:
-        console = Console(width=120, color_system=None)
+        # Reasons fold beside names that do not: with a narrow column, over dozens of lines.
+        console = Console(width=160 if self.reasons else 120, color_system=None)
         with console.capture() as capture:
             console.print(self.table())
             console.print(self.summary())

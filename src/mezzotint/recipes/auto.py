@@ -11,12 +11,12 @@ from mezzotint.allocation import Limit, Option, Problem, Solution, solve
 from mezzotint.calibration import input_ranges
 from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT, MSE, RangeSearch
-from mezzotint.models import Call, Layer, record_calls
+from mezzotint.models import Call, Layer, on_device, record_calls
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.base import Job, Outcome, register_recipe
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.recipes.latency import PICOSECONDS, Deadline, deadline
-from mezzotint.recipes.measuring import context, journal_header, on_device, quantizable
+from mezzotint.recipes.measuring import context, journal_header, quantizable
 from mezzotint.recipes.options import check_words
 from mezzotint.recipes.prompts import CALIBRATION_COUNT
 from mezzotint.recipes.structure import Shortcuts, Structure, find_structure
@@ -86,12 +86,10 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     layers = quantizable(job)
     check_weights(job.denoiser, [layer.name for layer in layers])
     timed = deadline(job, layers, choices, options.profile, options.profile_batch)
-    # Before hours of measuring: can the budget be met at all?
-    _program(job, _Candidates.of(layers, choices, Structure()), timed)
-
-    calls = on_device(record_calls(job.pipe, job.sampling), job)
+    calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
     structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
     candidates = _Candidates.of(layers, choices, structure)
+    # Before hours of measuring: can the budget be met at all?
     program = _program(job, candidates, timed)
     packing = _calibrated(job, options, candidates, structure, calls)
     with Journal(job.journal, journal_header(job, calls, packing)) as journal:
@@ -104,7 +102,7 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     plan = Plan(
         choices=chosen,
         model=job.model,
-        reasons={n: why for n, why in structure.reasons().items() if chosen[n].quantized},
+        reasons={n: why for n, why in structure.reasons().items() if chosen[n].structure},
         context=context(job)
         | {
             "recipe": "auto",

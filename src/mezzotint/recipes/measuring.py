@@ -25,12 +25,6 @@ def quantizable(job: Job) -> tuple[Layer, ...]:
     return layers
 
 
-def on_device(calls: tuple[Call, ...], job: Job) -> tuple[Call, ...]:
-    """Recorded calls where the denoiser is."""
-    device = next(job.denoiser.parameters()).device
-    return tuple(call.to(device) for call in calls)
-
-
 def journal_header(job: Job, calls: tuple[Call, ...], packing: Packing) -> dict[str, object]:
     """What scores depend on: the model, its inputs, and how weights are rounded.
 

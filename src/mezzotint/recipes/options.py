@@ -45,13 +45,15 @@ def options_help(recipe: Recipe) -> tuple[OptionHelp, ...]:
 
 
 def check_words(options: Any) -> None:
-    """Whether every field that takes one of some words has one of them.
+    """Whether every field that takes one of some words, or yes or no, has one of them.
 
     Raises:
         UsageError: names the field and its words.
     """
     for name, hint in typing.get_type_hints(type(options)).items():
         allowed, given = typing.get_args(hint), getattr(options, name)
+        if hint is bool and type(given) is not bool:
+            raise UsageError(f"{name}: is {given!r}; it is one of: True, False")
         if typing.get_origin(hint) is typing.Literal and given not in allowed:
             known = ", ".join(map(str, allowed))
             raise UsageError(f"{name}: is {given!r}; it is one of: {known}")

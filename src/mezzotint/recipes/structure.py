@@ -11,18 +11,33 @@ from torch import Tensor, nn
 
 from mezzotint.calibration import constant_outputs
 from mezzotint.errors import ModelError
-from mezzotint.models import Call, Layer, Role, joined_inputs, text_readers
+from mezzotint.models import (
+    Call,
+    Layer,
+    Role,
+    joined_inputs,
+    on_device,
+    record_calls,
+    text_readers,
+)
 from mezzotint.plan import Choice
 from mezzotint.recipes.base import Job
 
 Shortcuts = Literal["none", "shortcuts", "concatenations"]
 
-CONSTANT = "the first text token is the same for every prompt; its output is a stored constant"
-JOINED = "its input joins two tensors of different ranges; each half has its own quantizers"
+CONSTANT = "constant first token: the same for every prompt"
+JOINED = "joined input: a quantizer for each half"
 ZEROED = (
     "this pipeline replaces a missing negative prompt by zeros, which have no first token: with "
     "guidance, give a negative prompt (an empty string will do), or quantize with bos=false"
 )
+ZEROES_SEEN = (
+    "this pipeline replaces a missing negative prompt by zeros, which have no first token: for a "
+    "constant one, set negative_prompt (an empty string will do) in the folder's generation.json"
+)
+
+_PROBES = ("zebra crossing", "quiet harbour")
+"""Two first words, for prompts that share one: what follows a cut-off template is no constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +95,28 @@ def find_structure(
     except ModelError as cause:
         notes.append(f"no input is split: {cause}")
     readers = text_readers(layers) if bos else ()
+    if readers and _share_first_word(job.sampling.prompts):
+        calls = [*calls, *_probing_calls(job)]
     found = constant_outputs(job.denoiser, readers, calls)
     if bos and not readers:
         notes.append("no constant first token: no layer reads the text")
     if found.refused:
         why = "; ".join(dict.fromkeys(found.refused.values()))
         notes.append(f"no constant first token in {len(found.refused)} layers: {why}")
-    if found.constants and zeroes_prompts(job.pipe):
-        notes.append(ZEROED)
+    if (found.constants or found.refused) and zeroes_prompts(job.pipe):
+        notes.append(ZEROED if found.constants else ZEROES_SEEN)
+    splits = {name: first for name, first in splits.items() if name not in found.constants}
     return Structure(found.constants, splits, found.refused, tuple(notes))
+
+
+def _share_first_word(prompts: Sequence[str]) -> bool:
+    return len(prompts) > 1 and len({" ".join(p.casefold().split()[:1]) for p in prompts}) == 1
+
+
+def _probing_calls(job: Job) -> tuple[Call, ...]:
+    """The first call on prompts of other first words."""
+    sampling = replace(job.sampling, prompts=_PROBES)
+    return on_device(record_calls(job.pipe, sampling, limit=1), job.denoiser)
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:

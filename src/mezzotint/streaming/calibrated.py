@@ -66,16 +66,24 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
 
 
 def _refusal(plan: Plan, model: nn.Module) -> str:
-    needy = [
-        f"{layer} ({choice})"
+    needy = {
+        layer: choice
         for layer, choice in plan.quantized.items()
         if _specs(choice, model.get_submodule(layer))
-    ]
-    shown = ", ".join(needy[:3]) + (" …" if len(needy) > 3 else "")
+    }
+    shown = ", ".join(f"{layer} ({choice})" for layer, choice in list(needy.items())[:3])
+    remedies = {
+        "constant_tokens": any(choice.constant_tokens for choice in needy.values()),
+        "static ranges (for dynamic ones such as 'int8/token')": any(
+            not choice.constant_tokens for choice in needy.values()
+        ),
+    }
+    remedy = " and ".join(what for what, wanted in remedies.items() if wanted)
     return (
         f"{len(needy)} layer(s) of the plan have a static input range or constant tokens, which "
-        f"come from calibration and stand in no plan: {shown}; give the folder of a checkpoint "
-        "quantized after the plan instead, or choose dynamic activations such as 'int8/token'"
+        f"come from calibration and stand in no plan: {shown}{' …' if len(needy) > 3 else ''}; "
+        "give the folder of a checkpoint quantized after the plan instead, or leave out "
+        f"{remedy}"
     )
 
 

@@ -96,6 +96,32 @@ def test_a_bidirectional_text_encoder_has_no_constant_token(laboratory, tmp_path
         assert "not the same in all prompts" in " ".join(lab.structure.notes)
 
 
+def test_a_first_word_that_prompts_share_is_no_constant(laboratory, pipe, monkeypatch):
+    encode = pipe.encode_prompt  # a pipeline that cuts the first token off, as with a template
+
+    def cut(*args, **kwargs):
+        return tuple(None if x is None else x[:, 1:] for x in encode(*args, **kwargs))
+
+    monkeypatch.setattr(pipe, "encode_prompt", cut)
+    with laboratory(prompts=("a owl", "a red heart")) as lab:
+        assert not lab.structure.constants
+        assert "not the same in all prompts" in " ".join(lab.structure.notes)
+
+
+def test_prompts_that_share_a_word_still_show_a_constant_token(laboratory):
+    with laboratory(prompts=("a owl", "a red heart")) as lab:
+        assert set(lab.structure.constants) == set(text_readers(lab.layers))
+
+
+def test_a_constant_layer_is_not_split_as_well(laboratory, monkeypatch):
+    with laboratory() as lab:
+        name = next(iter(lab.structure.constants))
+    monkeypatch.setattr("mezzotint.recipes.structure.split_inputs", lambda *_: {name: 8})
+    with laboratory() as lab:
+        assert lab.choice(name, 4, 8).constant_tokens == 1
+        assert not lab.structure.splits
+
+
 def test_a_single_prompt_proves_nothing(laboratory):
     with laboratory(prompts=("owl",)) as lab:
         assert not lab.structure.constants

@@ -272,6 +272,9 @@ def test_a_pipeline_that_zeroes_negative_prompts_is_noted(laboratory, monkeypatc
     monkeypatch.setattr("mezzotint.recipes.structure.zeroes_prompts", lambda pipe: True)
     with laboratory() as lab:
         assert "give a negative prompt" in " ".join(lab.structure.notes)
+    with laboratory(prompts=("owl",)) as lab:
+        assert not lab.structure.constants
+        assert "set negative_prompt" in " ".join(lab.structure.notes)
 
 
 def test_a_size_goes_with_stored_bits_only(quantize):

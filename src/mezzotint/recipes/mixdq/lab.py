@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from mezzotint.calibration import input_ranges
 from mezzotint.formats import FLOAT, parse_activation_format
-from mezzotint.models import Call, Group, Layer, layer_groups, record_calls
+from mezzotint.models import Call, Group, Layer, layer_groups, on_device, record_calls
 from mezzotint.plan import Choice
 from mezzotint.recipes.base import Job
-from mezzotint.recipes.measuring import context, journal_header, on_device, quantizable
+from mezzotint.recipes.measuring import context, journal_header, quantizable
 from mezzotint.recipes.mixdq.options import MixdqOptions
 from mezzotint.recipes.structure import Structure, find_structure
 from mezzotint.runtime import Packing
@@ -69,7 +69,7 @@ def open_lab(job: Job, options: MixdqOptions) -> Iterator[Lab]:
     check_weights(job.denoiser, [layer.name for layer in layers])
     groups = layer_groups(layers, options.content)
     images = ImageReference.of(job.pipe, job.sampling)
-    calls = on_device(record_calls(job.pipe, job.sampling), job)
+    calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
     structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
     packing = _calibrated(job, options, layers, structure, calls)
     header = journal_header(job, calls, packing) | {

@@ -1,0 +1,77 @@
+"""A plan alone is enough: what it needs calibrated is calibrated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+import mezzotint as mz
+from mezzotint.calibration import calibrated, needs_calibration
+from mezzotint.errors import PlanError
+from mezzotint.models import Call, record_calls
+from tests.models import tiny
+
+KEYS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+CONSTANT = mz.Choice("int8/channel", "int8/token", constant_tokens=1)
+STATIC = mz.Choice("int8/channel", "uint8/tensor")
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
+    return mz.load(tiny.save_few_step(tmp_path_factory.mktemp("needs") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def calls(pipe: DiffusionPipeline) -> tuple[Call, ...]:
+    return record_calls(pipe, mz.Sampling(("owl", "red heart")))
+
+
+@pytest.mark.parametrize(
+    ("choice", "needed"),
+    [(CONSTANT, True), (STATIC, True), (CONSTANT.plain, False), (mz.Choice(), False)],
+    ids=["constant", "static", "dynamic", "float"],
+)
+def test_constants_and_static_ranges_need_it(choice: mz.Choice, needed: bool):
+    assert needs_calibration(mz.Plan({KEYS: choice})) == needed
+
+
+def test_constants_are_the_floating_outputs(pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+    seen: list[torch.Tensor] = []
+    layer = pipe.unet.get_submodule(KEYS)
+    hook = layer.register_forward_hook(lambda *found: seen.append(found[2][:, :1]))
+    with torch.no_grad():
+        calls[0].run(pipe.unet)
+    hook.remove()
+    packing = calibrated(pipe.unet, mz.Plan({KEYS: CONSTANT}), calls)
+    torch.testing.assert_close(packing.constants[KEYS], seen[0][0])
+    assert not packing.input_ranges
+
+
+def test_static_ranges_are_those_of_the_calls(pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+    packing = calibrated(pipe.unet, mz.Plan({"conv_in": STATIC}), calls)
+    (found,) = packing.input_ranges["conv_in"]
+    assert found.low == min(float(call.args[0].min()) for call in calls)
+    assert found.high == max(float(call.args[0].max()) for call in calls)
+
+
+def test_a_token_that_is_not_constant_names_its_layer(
+    pipe: DiffusionPipeline, calls: tuple[Call, ...]
+):
+    queries = KEYS.replace("to_k", "to_q")
+    with pytest.raises(PlanError, match=f"layer {queries}: constant_tokens: its first token is"):
+        calibrated(pipe.unet, mz.Plan({queries: CONSTANT}), calls)
+
+
+def test_a_saved_plan_makes_the_same_pipeline(pipe: DiffusionPipeline, tmp_path: Path):
+    options = mz.AutoOptions(formats=("int4/channel",))
+    sampling = mz.Sampling(("owl", "red heart"))
+    first = mz.quantize(pipe, budget=mz.Budget(8), options=options, sampling=sampling)
+    assert needs_calibration(first.plan)
+    first.plan.save(tmp_path / "plan.json")
+    again = mz.apply(pipe, mz.Plan.load(tmp_path / "plan.json"), sampling=sampling)
+    held, remade = first.denoiser.state_dict(), again.denoiser.state_dict()
+    assert held.keys() == remade.keys()
+    assert all(torch.equal(held[name], remade[name]) for name in held)
