@@ -25,8 +25,10 @@ import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import interleaved_medians
 from mezzotint.models import find_denoiser, record_calls
-from mezzotint.profiling import Machine, Profile, candidates, plan_latency, profile_pipeline
+from mezzotint.profiling import Machine, Profile, Work, candidates, plan_latency, profile_pipeline
+from mezzotint.recipes import Job
 from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.structure import find_structure
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"
@@ -91,14 +93,23 @@ def main() -> None:
     print(markdown(result))
 
 
+def structure_of(pipe: Any, setting: Setting) -> dict[str, dict[str, int]]:
+    """The layers' structure, as the recipe will find it."""
+    denoiser, sampling = find_denoiser(pipe)[1], default_sampling(pipe, setting.prompts)
+    job = Job(pipe, denoiser, setting.model, mz.Budget(), sampling)
+    layers = tuple(layer for layer in mz.inventory(denoiser) if layer.supported)
+    calls = record_calls(pipe, sampling)
+    return find_structure(job, layers, calls, bos=True, shortcuts="shortcuts").fields
+
+
 def rows_of(
     setting: Setting, bits: list[float | None], targets: int, repeats: int
 ) -> list[dict[str, Any]]:
     pipe = mz.load(setting.model)
     choices = candidates(setting.formats, ("float", "int8/token"))
-    profile = profile_pipeline(
-        pipe, batch=setting.batch, choices=choices, cache=setting.profile.with_suffix(".jsonl")
-    )
+    work = Work(setting.batch, structure=structure_of(pipe, setting))
+    cache = setting.profile.with_suffix(".jsonl")
+    profile = profile_pipeline(pipe, work, choices=choices, cache=cache)
     profile.save(setting.profile)
     plans = {
         f"{'free' if average is None else f'{average:g} bits'}, {latency}": (average, result)

@@ -1,7 +1,7 @@
 import pytest
 
 from mezzotint.plan import Choice
-from mezzotint.profiling import Timer, profile_pipeline
+from mezzotint.profiling import Timer, Work, profile_pipeline
 from mezzotint.profiling.within import representatives
 from mezzotint.runtime import Packing, executions, packed_copy
 from mezzotint.uniform import uniform_plan
@@ -55,7 +55,7 @@ def test_kernels_are_those_of_the_registry(profile, pipe):
 
 def test_a_larger_batch_is_other_work(pipe, timer, tmp_path):
     batches = [
-        profile_pipeline(pipe, batch=n, choices=CHOICES[:1], cache=tmp_path / f"{n}", timer=timer)
+        profile_pipeline(pipe, Work(n), choices=CHOICES[:1], cache=tmp_path / f"{n}", timer=timer)
         for n in (1, 3)
     ]
     runs = [profile.layers["conv_in"].runs[0] for profile in batches]

@@ -5,7 +5,7 @@ import pytest
 import mezzotint as mz
 from mezzotint.errors import FormatError, JournalError, UsageError
 from mezzotint.plan import Choice
-from mezzotint.profiling import Machine, Timer, candidates, profile_pipeline
+from mezzotint.profiling import Machine, Timer, Work, candidates, profile_pipeline
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, Clock, ClockStoppedError, seconds, ticking
 
@@ -131,7 +131,7 @@ def test_fresh_deletes_nothing_but_journals(pipe, tmp_path):
 
 def test_an_empty_batch_is_refused(pipe, tmp_path):
     with pytest.raises(UsageError, match="batch"):
-        profile_pipeline(pipe, batch=0, cache=tmp_path / "cache")
+        profile_pipeline(pipe, Work(batch=0), cache=tmp_path / "cache")
 
 
 def test_the_pipeline_is_left_as_it_was(pipe, profile):

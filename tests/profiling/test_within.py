@@ -6,9 +6,18 @@ from torch import nn
 
 from mezzotint.errors import PlanError
 from mezzotint.plan import Choice, Plan
-from mezzotint.profiling import Figure, LayerProfile, Timer, measure, predict, profile_pipeline
+from mezzotint.profiling import (
+    Figure,
+    LayerProfile,
+    Timer,
+    Work,
+    measure,
+    predict,
+    profile_pipeline,
+)
 from mezzotint.profiling.within import representatives, with_delays
 from mezzotint.runtime import QuantLayer
+from mezzotint.runtime.structure import SplitLayer
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, seconds, ticking
 
@@ -104,3 +113,21 @@ def test_nothing_is_made_up_where_no_layer_takes_the_choice(
     assert found.choices == (Choice(),)
     assert '"denoiser"' in path.read_text("utf-8")
     assert '"denoiser |' not in path.read_text("utf-8")
+
+
+def test_structure_counts_in_what_packed_denoisers_take(pipe, tmp_path):
+    shortcut = "up_blocks.0.resnets.0.conv_shortcut"
+    extra = 5 * FLOAT
+
+    def slow_when_split(module: nn.Module) -> float:
+        return extra if isinstance(module, SplitLayer) else seconds(module)
+
+    predictions = []
+    for work in (Work(), Work(structure={shortcut: {"split": 8}})):
+        with ticking(slow_when_split) as clock:
+            timer = Timer(repeats=1, most=1, clock=clock)
+            profile = profile_pipeline(
+                pipe, work, choices=CHOICES[:1], cache=tmp_path / "cache", timer=timer
+            )
+        predictions.append(predict(profile, Plan(dict.fromkeys(profile.layers, CHOICES[0]))))
+    assert predictions[1] - predictions[0] >= 1e3 * extra

@@ -77,6 +77,7 @@ def profile(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.pipeline import load
     from mezzotint.profiling import (
         Timer,
+        Work,
         candidates,
         profile_pipeline,
         slowest_table,
@@ -85,7 +86,7 @@ def profile(  # noqa: PLR0913  (one parameter per option)
 
     found = profile_pipeline(
         load(model, device=device),
-        batch=batch,
+        Work(batch=batch),
         choices=candidates(_names(formats), _names(activations)),
         cache=cache,
         fresh=fresh,

@@ -82,7 +82,15 @@ class Choice:
     @property
     def plain(self) -> Choice:
         """The same formats, for a layer without constant tokens or split."""
-        return replace(self, constant_tokens=0, split=0)
+        return self.with_structure()
+
+    def with_structure(self, constant_tokens: int = 0, split: int = 0) -> Choice:
+        """The same formats, for a layer with this structure.
+
+        Raises:
+            FormatError: a number is out of its domain, both are given, or nothing is quantized.
+        """
+        return replace(self, constant_tokens=constant_tokens, split=split)
 
     @property
     def structure(self) -> str:

@@ -12,7 +12,7 @@ from mezzotint.profiling.predict import (
     predict,
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
-from mezzotint.profiling.runs import Runs, Sample, Subject, watch_runs
+from mezzotint.profiling.runs import Runs, Sample, Subject, Work, watch_runs
 from mezzotint.profiling.tables import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
 
@@ -27,6 +27,7 @@ __all__ = [
     "Sample",
     "Subject",
     "Timer",
+    "Work",
     "cache_file",
     "candidates",
     "check_profile",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -102,19 +104,22 @@ def _measure_packed(
     timer: Timer,
 ) -> None:
     """Whole denoisers of packed layers, against the floating one."""
-    missing = [one for one in representatives(choices) if _packed_key(one) not in journal]
-    for choice in track(missing, "Timing packed denoisers", len(missing)):
+    wanted = {one: _packed_key(subject, one) for one in representatives(choices)}
+    missing = {choice: key for choice, key in wanted.items() if key not in journal}
+    for choice, key in track(missing.items(), "Timing packed denoisers", len(missing)):
         takers = [
             name for name, runs in subject.runs.layers.items()
             if runs and all(choice in pieces[words] for words in runs)
         ]  # fmt: skip
         if takers:
             ratio = measure_within(subject, choice, takers, _longer(timer))
-            journal.add(_packed_key(choice), {"ratio": ratio})
+            journal.add(key, {"ratio": ratio})
 
 
-def _packed_key(choice: Choice) -> str:
-    return f"{_WHOLE} | {choice}"
+def _packed_key(subject: Subject, choice: Choice) -> str:
+    structure = {name: dict(each) for name, each in subject.work.structure.items()}
+    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{_WHOLE} | {choice}" + (f" | structure {digest}" if structure else "")
 
 
 def _figures_wanted(
@@ -211,14 +216,14 @@ def _profile(
         dtype = str(weight.dtype).removeprefix("torch.")
         layers[name] = LayerProfile(tuple(weight.shape), dtype, runs, figures)
     ratios = {
-        choice: _number(journal, _packed_key(choice), "ratio")
+        choice: _number(journal, key, "ratio")
         for choice in representatives(choices)
-        if _packed_key(choice) in journal
+        if (key := _packed_key(subject, choice)) in journal
     }
     return Profile(
         model=subject.model,
         denoiser=type(subject.denoiser).__name__,
-        batch=subject.batch,
+        batch=subject.work.batch,
         machine=Machine.here(subject.device),
         milliseconds=whole,
         layers=with_delays(layers, whole, ratios),

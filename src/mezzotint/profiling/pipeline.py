@@ -21,7 +21,7 @@ from mezzotint.plan import Choice
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.profile import Profile
-from mezzotint.profiling.runs import Subject, watch_runs
+from mezzotint.profiling.runs import Subject, Work, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
 from mezzotint.sensitivity import Journal, discard_journal
@@ -29,42 +29,39 @@ from mezzotint.sensitivity import Journal, discard_journal
 CACHE_VARIABLE = "MEZZOTINT_CACHE"
 """Environment variable that names the folder for what is worth keeping between runs."""
 
-PROMPTS = ("a photo of a cat",)
-
 
 def profile_pipeline(
     pipe: DiffusionPipeline,
+    work: Work | None = None,
     *,
-    batch: int = 1,
     choices: Sequence[Choice] = CANDIDATES,
-    prompts: Sequence[str] = PROMPTS,
     cache: Path | None = None,
     fresh: bool = False,
     timer: Timer | None = None,
 ) -> Profile:
     """Measure the pipeline's denoiser where it is, in its dtype.
 
-    The first denoiser call of a run on `batch` prompts is recorded, for the real input of every
+    The first denoiser call of a run on `work`'s prompts is recorded, for the real input of every
     layer. Finished measurements are kept in a file per machine and work: an interrupted run goes
     on where it stopped, and a second one measures nothing. Another process that profiles the same
     is waited for.
 
     Args:
         pipe: floating.
-        batch: images per call. Under classifier-free guidance the denoiser sees twice as many.
+        work: at what; by default one image.
         choices: what to measure beside the floating layers.
-        prompts: repeated or cut to `batch`.
         cache: the file for finished measurements; by default one in the user's cache folder.
         fresh: forget what the file holds.
         timer: how often things are timed, and by which clock.
 
     Raises:
-        UsageError: `batch` is below 1, the pipeline is quantized already, or compiled by an engine.
+        UsageError: the batch is below 1; the pipeline is quantized already, or compiled.
         ModelError: it has no layer that could be quantized.
         JournalError: the cache file belongs to another machine or other work, or is damaged.
     """
-    if batch < 1:
-        raise UsageError(f"batch: {batch} is too small; use 1 or more")
+    work = work or Work()
+    if work.batch < 1:
+        raise UsageError(f"batch: {work.batch} is too small; use 1 or more")
     component, denoiser = find_denoiser(pipe)
     engine = engine_of(denoiser).name
     if engine != "torch":
@@ -77,7 +74,7 @@ def profile_pipeline(
             f"the pipeline's {component} is quantized already; profile the original, which times "
             "its layers packed as well"
         )
-    subject = _subject(pipe, denoiser, batch, prompts)
+    subject = _subject(pipe, denoiser, work)
     header = _header(subject)
     path = cache_file(header) if cache is None else cache
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,27 +131,26 @@ def _header(subject: Subject) -> dict[str, object]:
     between = sorted(
         type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
     )
-    work = json.dumps([dict(subject.runs.layers), config, between], default=str).encode()
+    runs = json.dumps([dict(subject.runs.layers), config, between], default=str).encode()
     return {
         "machine": Machine.here(subject.device).to_dict(),
         "denoiser": type(subject.denoiser).__name__,
-        "batch": subject.batch,
-        "work": hashlib.sha256(work).hexdigest()[:16],
+        "batch": subject.work.batch,
+        "work": hashlib.sha256(runs).hexdigest()[:16],
     }
 
 
-def _subject(
-    pipe: DiffusionPipeline, denoiser: nn.Module, batch: int, prompts: Sequence[str]
-) -> Subject:
+def _subject(pipe: DiffusionPipeline, denoiser: nn.Module, work: Work) -> Subject:
     names = [layer.name for layer in inventory(denoiser) if layer.supported]
     if not names:
         raise ModelError(
             f"{type(denoiser).__name__} has no Linear or Conv2d layer to quantize; nothing of it "
             "gets faster by another format"
         )
-    sampling = Sampling(prompts=tuple(islice(cycle(prompts), batch)), batch=batch)
+    prompts = tuple(islice(cycle(work.prompts), work.batch))
+    sampling = Sampling(prompts=prompts, batch=work.batch)
     (call,) = record_calls(pipe, sampling, limit=1)
     call = call.to(next(denoiser.parameters()).device)
     runs = watch_runs(denoiser, names, call)
     name = Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
-    return Subject(denoiser, call, runs, name, batch)
+    return Subject(denoiser, call, runs, name, work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,20 +35,39 @@ class Runs:
     samples: Mapping[str, Sample]
 
 
+PROMPTS = ("a photo of a cat",)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a pipeline is profiled at.
+
+    Attributes:
+        batch: images per call. Under classifier-free guidance the denoiser sees twice as many.
+        prompts: repeated or cut to `batch`.
+        structure: layer → fields of `Choice` beside its formats (`constant_tokens`, `split`) that
+            it will have when packed. They count in what whole packed denoisers take.
+    """
+
+    batch: int = 1
+    prompts: Sequence[str] = PROMPTS
+    structure: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is profiled: a floating denoiser, one call of it, and the work seen in that call.
 
     Attributes:
         model: what the user calls it.
-        batch: images per call.
+        work: what was asked for.
     """
 
     denoiser: nn.Module
     call: Call
     runs: Runs
     model: str | None
-    batch: int
+    work: Work
 
     @property
     def device(self) -> torch.device:

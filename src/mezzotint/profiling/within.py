@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
+from torch import Tensor
+
 from mezzotint.formats import MINMAX
 from mezzotint.plan import Choice, Plan
 from mezzotint.profiling.profile import Figure, LayerProfile
@@ -41,13 +44,19 @@ def _distance(bits: float) -> float:
 
 def measure_within(subject: Subject, choice: Choice, takers: Sequence[str], timer: Timer) -> float:
     """Time of a call whose `takers` are packed as `choice`, over that of the floating denoiser."""
+    structure = subject.work.structure
+    choices = {name: choice.with_structure(**structure.get(name, {})) for name in takers}
     ranges: dict[str, tuple[InputRange, ...]] = {}
-    for name in takers:
+    constants: dict[str, Tensor] = {}
+    for name, each in choices.items():
         low, high = subject.runs.samples[subject.runs.layers[name][0]].x.aminmax()
-        ranges[name] = (InputRange(float(low), float(high)),)
-    # Times do not depend on where weights are clipped, so the quickest search will do.
-    packing = Packing(search=MINMAX, input_ranges=ranges)
-    packed = packed_copy(subject.denoiser, Plan(dict.fromkeys(takers, choice)), packing)
+        ranges[name] = (InputRange(float(low), float(high)),) * each.parts
+        outputs = len(subject.denoiser.get_submodule(name).get_parameter("weight"))
+        constants[name] = torch.zeros(each.constant_tokens, outputs)
+    # Times do not depend on values, or on where weights are clipped: zeros and the quickest
+    # search will do.
+    packing = Packing(search=MINMAX, input_ranges=ranges, constants=constants)
+    packed = packed_copy(subject.denoiser, Plan(choices), packing)
     functions: dict[str, Callable[[], object]] = {
         "floating": partial(subject.call.run, subject.denoiser),
         "packed": partial(subject.call.run, packed),

@@ -85,9 +85,9 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     choices = candidate_choices(job, options, activation)
     layers = quantizable(job)
     check_weights(job.denoiser, [layer.name for layer in layers])
-    timed = deadline(job, layers, choices, options.profile, options.profile_batch)
     calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
     structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
+    timed = deadline(job, layers, choices, options.profile, options.profile_batch, structure.fields)
     candidates = _Candidates.of(layers, choices, structure)
     # Before hours of measuring: can the budget be met at all?
     program = _program(job, candidates, timed)

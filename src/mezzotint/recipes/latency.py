@@ -13,6 +13,7 @@ from mezzotint.models import Layer
 from mezzotint.plan import Choice, Plan
 from mezzotint.profiling import (
     Profile,
+    Work,
     check_profile,
     latency_context,
     milliseconds,
@@ -104,6 +105,7 @@ def deadline(
     choices: Sequence[Choice],
     source: str | None = None,
     batch: int | None = None,
+    structure: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Deadline | None:
     """What the job's budget says of latency, if anything.
 
@@ -113,6 +115,7 @@ def deadline(
         choices: that it decides between.
         source: a profile's file.
         batch: images per call; by default the file's, or else 1.
+        structure: of the layers, as `Work` has it; a file's figures have the one it was made with.
 
     Raises:
         ProfileError: the file is of another model, machine or batch, or lacks a choice.
@@ -125,9 +128,8 @@ def deadline(
     if source is None:
         profile = profile_pipeline(
             job.pipe,
-            batch=1 if batch is None else batch,
+            Work(1 if batch is None else batch, job.sampling.prompts, structure or {}),
             choices=choices,
-            prompts=job.sampling.prompts,
         )
     else:
         profile = Profile.load(Path(source))

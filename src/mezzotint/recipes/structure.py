@@ -56,15 +56,15 @@ class Structure:
     refused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def fields(self) -> dict[str, dict[str, int]]:
+        """Layer → the fields of its choice that say so."""
+        constant: dict[str, dict[str, int]] = {n: {"constant_tokens": 1} for n in self.constants}
+        return constant | {name: {"split": first} for name, first in self.splits.items()}
+
     def applied(self, layer: str, choice: Choice) -> Choice:
         """`choice` with the structure of `layer`, where it is quantized."""
-        if not choice.quantized:
-            return choice
-        return replace(
-            choice,
-            constant_tokens=1 if layer in self.constants else 0,
-            split=self.splits.get(layer, 0),
-        )
+        return choice.with_structure(**self.fields.get(layer, {})) if choice.quantized else choice
 
     def reasons(self) -> dict[str, str]:
         """Layer → what is special about it."""
