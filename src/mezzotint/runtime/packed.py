@@ -33,7 +33,10 @@ def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
     if activation is None or not activation.static or len(ranges) == choice.parts:
         return
     each = "" if choice.parts == 1 else f" for each of its {choice.parts} parts"
-    raise FormatError(f"{activation} needs a calibrated input range{each}")
+    raise FormatError(
+        f"{activation} needs a calibrated input range{each}: apply the plan to a pipeline, which "
+        "calibrates, or take a dynamic format such as 'int8/token'"
+    )
 
 
 class PackedLayer(nn.Module, ABC):

@@ -81,7 +81,10 @@ def check_constant(choice: Choice, out_features: int, constant: Tensor | None) -
     if not count:
         return
     if constant is None:
-        raise FormatError(f"constant_tokens {count} needs the layer's calibrated output for them")
+        raise FormatError(
+            f"constant_tokens {count} needs the layer's calibrated output for them: apply the plan "
+            "to a pipeline, which calibrates, or leave constant_tokens out"
+        )
     if tuple(constant.shape) != (count, out_features):
         raise FormatError(
             f"constant_tokens {count} needs an output of shape {(count, out_features)}, "
