@@ -1,5 +1,7 @@
-"""Pages of mapped checkpoints."""
+"""Memory that is given back."""
 
+import ctypes
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +56,39 @@ def test_other_tensors_are_left_alone(tensor: Tensor):
     expected = tensor.clone()
     give_back(tensor)
     assert tensor.is_meta or torch.equal(tensor, expected)
+
+
+FREED = """
+from pathlib import Path
+import torch
+from mezzotint.runtime.pages import make_room
+
+def resident() -> int:
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) // 1024
+
+# glibc maps blocks apart until it has seen one as large freed.
+large = torch.empty(30 * 2**20, dtype=torch.uint8)
+del large
+blocks = [torch.zeros(2**20, dtype=torch.uint8) for _ in range(100)]
+last = blocks.pop()
+blocks.clear()
+for size in (2**20, 2**26):
+    before = resident()
+    make_room(size)
+    print(before - resident())
+"""
+"""How many MiB of a hundred that are free go back before a small block, and before a large one."""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"),
+    reason="only glibc gives back on demand",
+)
+def test_freed_memory_goes_back_before_large_blocks_alone():
+    told = subprocess.run(
+        [sys.executable, "-c", FREED], check=True, capture_output=True, text=True
+    ).stdout
+    small, large = map(int, told.split())
+    assert abs(small) < 5
+    assert large > 80

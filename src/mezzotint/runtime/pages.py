@@ -1,11 +1,13 @@
-"""Memory of mapped files, given back before the file is let go of."""
+"""Memory that nobody needs, given back to the system before its owner would."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +15,9 @@ from torch import Tensor
 _MADV_PAGEOUT = 21
 #: Less is not worth looking up where it is.
 _WORTH_IT = 1 << 16
+#: glibc maps blocks of this size apart from its heap, whatever the heap has left: the most that its
+#: M_MMAP_THRESHOLD grows to by itself.
+_APART = 32 << 20
 
 
 def give_back(tensor: Tensor) -> None:
@@ -31,6 +36,23 @@ def give_back(tensor: Tensor) -> None:
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     madvise(first, length, _MADV_PAGEOUT)  # advice: whether it was taken makes no difference
+
+
+def make_room(size: int) -> None:
+    """Let the system have what was freed, before a block of `size` bytes is taken.
+
+    glibc keeps freed memory for later, between live blocks and behind them, but takes large blocks
+    from the system all the same: where a call's memory peaks, both would be held.
+    """
+    trim = _malloc_trim()
+    if size >= _APART and trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    """What glibc calls it; None with another C library."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _mapped(start: int, stop: int) -> bool:

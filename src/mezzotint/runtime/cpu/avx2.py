@@ -24,6 +24,7 @@ from mezzotint.runtime.cpu.panels import (
 from mezzotint.runtime.cpu.weights import held_or_made, stored_bias, stored_order, uniforms
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
+from mezzotint.runtime.pages import make_room
 
 
 def available(groups: int) -> bool:
@@ -72,6 +73,7 @@ def _output(layer: QuantLayer, seen: Seen, dtype: torch.dtype) -> Tensor:
     rows = seen.codes.shape[0] * seen.size[0] * seen.size[1]
     bias = stored_bias(layer, torch.float32)
     written = dtype if dtype in native.DTYPES else torch.float32
+    make_room(rows * outputs * written.itemsize)
     out = torch.empty(rows, outputs, dtype=written, device="cpu")
     for start, weight in _weights(layer):
         columns = slice(start, start + weight.rows)

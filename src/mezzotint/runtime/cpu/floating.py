@@ -20,6 +20,7 @@ from mezzotint.runtime.cpu.weights import (
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
+from mezzotint.runtime.pages import make_room
 
 
 class FloatKernel(Kernel):
@@ -56,7 +57,9 @@ def _linear(layer: QuantLayer, x: Tensor) -> Tensor:
     """Straight into the columns of one output; a second copy of it would cost as much as a tile."""
     rows = x.reshape(-1, x.shape[-1])
     bias = stored_bias(layer, x.dtype)
-    out = torch.empty(len(rows), layer.weight_shape[0], dtype=x.dtype, device="cpu")
+    outputs = layer.weight_shape[0]
+    make_room(len(rows) * outputs * x.element_size())
+    out = torch.empty(len(rows), outputs, dtype=x.dtype, device="cpu")
     for tile in tiles(layer, x.element_size()):
         weight, columns = floats(tile, x.dtype).t(), slice(tile.start, tile.stop)
         if bias is None:

@@ -31,6 +31,7 @@ from mezzotint.runtime.cpu.weights import (
 from mezzotint.runtime.kernels import Request
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
+from mezzotint.runtime.pages import make_room
 
 #: Users may set other defaults.
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
@@ -121,6 +122,7 @@ def _assembled(
     bias = stored_bias(layer, torch.float32)
     bias = torch.zeros(outputs, **_FLOAT) if bias is None else bias
     out: Tensor | None = None
+    make_room(len(scale) * outputs * dtype.itemsize)
     for start, weight in _weights(layer, as_rows=codes.codes.ndim == 2):
         part = bias[start : start + weight.rows]
         if weight.rows == outputs and weight.shift is None and common is not None:
