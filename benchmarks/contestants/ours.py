@@ -30,7 +30,7 @@ def prepare(request: Request, calibration: list[Inputs]) -> None:
     choice = Choice(options["weight"], options.get("activation", "float"))
     plan = Plan(dict.fromkeys(names, choice))
     packing = Packing()
-    if choice.activation_format is not None and choice.activation_format.static:
+    if choice.static:
         calls = [Call((), inputs) for inputs in calibration]
         packing = Packing(input_ranges=input_ranges(module, plan.quantized, calls))
     with torch.no_grad():

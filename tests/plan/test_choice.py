@@ -24,6 +24,11 @@ class TestFormats:
         assert W4A8.weight_format == parse_weight_format("int4/channel")
         assert W4A8.activation_format == parse_activation_format("int8/token")
 
+    def test_only_ranges_per_tensor_are_static(self):
+        assert Choice("int4/channel", "uint8/tensor").static
+        assert not W4A8.static
+        assert not Choice().static
+
     def test_it_prints_both(self):
         assert str(W4A8) == "int4/channel × int8/token"
 

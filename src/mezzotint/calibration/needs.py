@@ -10,13 +10,13 @@ from mezzotint.calibration.constants import constant_outputs
 from mezzotint.calibration.ranges import input_ranges
 from mezzotint.errors import PlanError
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Plan
 from mezzotint.runtime import Packing
 
 
 def needs_calibration(plan: Plan) -> bool:
     """Whether some layer has constant tokens or a static range."""
-    return any(c.constant_tokens or _static(c) for c in plan.quantized.values())
+    return any(c.constant_tokens or c.static for c in plan.quantized.values())
 
 
 def calibrated(denoiser: nn.Module, plan: Plan, calls: Sequence[Call]) -> Packing:
@@ -30,10 +30,6 @@ def calibrated(denoiser: nn.Module, plan: Plan, calls: Sequence[Call]) -> Packin
     found = constant_outputs(denoiser, [n for n, c in layers.items() if c.constant_tokens], calls)
     for name, why in found.refused.items():
         raise PlanError(f"layer {name}: constant_tokens: {why}; leave constant_tokens out for it")
-    static = {name: choice for name, choice in layers.items() if _static(choice)}
+    static = {name: choice for name, choice in layers.items() if choice.static}
     ranges = input_ranges(denoiser, static, calls) if static else {}
     return Packing(constants=found.constants, input_ranges=ranges)
-
-
-def _static(choice: Choice) -> bool:
-    return choice.activation_format is not None and choice.activation_format.static

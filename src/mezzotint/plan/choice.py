@@ -75,6 +75,12 @@ class Choice:
         return self.weight != FLOAT
 
     @property
+    def static(self) -> bool:
+        """Whether inputs are rounded within ranges that calibration finds."""
+        activation = self.activation_format
+        return activation is not None and activation.static
+
+    @property
     def parts(self) -> int:
         """Number of quantizers: two where the input is split."""
         return 2 if self.split else 1

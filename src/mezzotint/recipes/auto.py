@@ -168,7 +168,7 @@ def _calibrated(
         name: choice
         for name, choices in candidates.choices.items()
         for choice in choices
-        if choice.activation_format is not None and choice.activation_format.static
+        if choice.static
     }
     if not static:
         return packing

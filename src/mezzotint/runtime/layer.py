@@ -171,11 +171,11 @@ class QuantLayer(WeightForms, PackedLayer):
 
 def part_tensors(choice: Choice, weight_shape: Shape) -> dict[str, TensorSpec]:
     """What a `QuantLayer` stores of a weight of that shape, in the formats of `choice`."""
-    weight_format, activation = choice.weight_format, choice.activation_format
+    weight_format = choice.weight_format
     if weight_format is None:
         return {}
     specs = {f"weight_{name}": spec for name, spec in weight_format.layout(weight_shape).items()}
-    if activation is not None and activation.static:
+    if choice.static:
         specs["input_scale"] = TensorSpec((1,), torch.int32)
         specs["input_zero_point"] = TensorSpec((1,), torch.uint8)
     return specs

@@ -29,13 +29,12 @@ class InputRange:
 
 def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
     """Raise FormatError where a static activation format lacks a calibrated range per part."""
-    activation = choice.activation_format
-    if activation is None or not activation.static or len(ranges) == choice.parts:
+    if not choice.static or len(ranges) == choice.parts:
         return
     each = "" if choice.parts == 1 else f" for each of its {choice.parts} parts"
     raise FormatError(
-        f"{activation} needs a calibrated input range{each}: apply the plan to a pipeline, which "
-        "calibrates, or take a dynamic format such as 'int8/token'"
+        f"{choice.activation} needs a calibrated input range{each}: apply the plan to a pipeline, "
+        "which calibrates, or take a dynamic format such as 'int8/token'"
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mezzotint.calibration import input_ranges
-from mezzotint.formats import FLOAT, parse_activation_format
+from mezzotint.formats import FLOAT
 from mezzotint.models import Call, Group, Layer, layer_groups, on_device, record_calls
 from mezzotint.plan import Choice
 from mezzotint.recipes.base import Job
@@ -92,10 +92,9 @@ def _calibrated(
     """Ranges of all inputs, where they are static, and the constants of the first tokens."""
     packing = Packing(search=options.search, constants=structure.constants)
     widest = options.activation_format(max(options.activation_bits))
-    parsed = parse_activation_format(widest)
-    if job.budget.act_bits >= NO_QUANTIZATION or parsed is None or not parsed.static:
-        return packing
     choice = Choice(options.weight_format(8), widest)
+    if job.budget.act_bits >= NO_QUANTIZATION or not choice.static:
+        return packing
     choices = {layer.name: structure.applied(layer.name, choice) for layer in layers}
     ranges = input_ranges(job.denoiser, choices, calls, options.momentum)
     return dataclasses.replace(packing, input_ranges=ranges)
