@@ -186,6 +186,19 @@ def test_what_is_named_as_feasible_is(pipe, sampling, journal, budget):
     mz.quantize(pipe, budget=nearest, sampling=sampling, journal=journal)
 
 
+def test_a_budget_that_structure_alone_exceeds_names_the_switches(pipe, sampling):
+    """What they leave out is feasible without it."""
+    least = {}
+    for structure in ({}, {"bos": False, "shortcuts": "none"}):
+        options = mz.AutoOptions(**structure)
+        with pytest.raises(InfeasibleBudgetError) as refusal:
+            mz.quantize(pipe, budget=mz.Budget(size=1000), sampling=sampling, options=options)
+        message = str(refusal.value)
+        least[bool(structure)] = int(re.search(r"takes (\d+)", message)[1])
+        assert ("bos=false and shortcuts='none' leave them out" in message) is not bool(structure)
+    assert least[True] < least[False]
+
+
 def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path, monkeypatch):
     cut = shutil.copy(journal, tmp_path / "cut.jsonl")
     lines = Path(cut).read_bytes().splitlines(keepends=True)

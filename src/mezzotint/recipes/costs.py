@@ -32,6 +32,12 @@ def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
     return sum(spec.nbytes for spec in specs.values())
 
 
+_WITHOUT_STRUCTURE = (
+    "; constant first tokens and split inputs are part of it: bos=false and shortcuts='none' leave "
+    "them out"
+)
+
+
 def floating_bytes(denoiser: nn.Module, layers: Sequence[Layer]) -> int:
     """Bytes of everything but the layers' weights: norms, biases, embeddings."""
     weights = [denoiser.get_submodule(layer.name).get_parameter("weight") for layer in layers]
@@ -53,20 +59,22 @@ def byte_limit(
     weights = sum(layer.parameters for layer in layers)
     fixed = floating_bytes(denoiser, layers)
     least = sum(min(costs[layer.name].values()) for layer in layers)
+    structured = any(choice.structure for each in costs.values() for choice in each)
+    remedy = _WITHOUT_STRUCTURE if structured else ""
     limits: list[float] = []
     if budget.weight_bits is not None:
         limits.append(budget.weight_bits * weights / 8)
         if least > limits[-1]:
             raise InfeasibleBudgetError(
                 f"weight_bits {budget.weight_bits:g} cannot be met: with scales the candidate "
-                f"formats need {rounded_up(least * 8 / weights)} bits per weight or more"
+                f"formats need {rounded_up(least * 8 / weights)} bits per weight or more{remedy}"
             )
     if budget.bytes is not None:
         limits.append(budget.bytes - fixed)
         if least > limits[-1]:
             raise InfeasibleBudgetError(
                 f"size {budget.size} cannot be met: the smallest plan takes {fixed + least} bytes, "
-                f"of which {fixed} stay floating point (norms, biases, embeddings)"
+                f"of which {fixed} stay floating point (norms, biases, embeddings){remedy}"
             )
     return Limit(BYTES, maximum=min(limits))
 
