@@ -142,6 +142,16 @@ def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
     assert noise[0] < 0.8 * noise[1]
 
 
+def test_text_that_is_padded_on_the_left_proves_no_constant(pipe, sampling):
+    """Short prompts begin with the same filler; one that fills the length does not."""
+    pipe.tokenizer.padding_side = "left"
+    options = mz.AutoOptions(formats=("int8/channel",))
+    budget = mz.Budget(weight_bits=16)
+    plan = mz.quantize(pipe, budget=budget, sampling=sampling, options=options).plan
+    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    assert "pads on the left" in " ".join(plan.context["notes"])
+
+
 def test_a_single_prompt_is_noted_to_prove_no_constant(pipe):
     options = mz.AutoOptions(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)

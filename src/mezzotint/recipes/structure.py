@@ -35,6 +35,10 @@ ZEROES_SEEN = (
     "this pipeline replaces a missing negative prompt by zeros, which have no first token: for a "
     "constant one, set negative_prompt (an empty string will do) in the folder's generation.json"
 )
+PADDED_LEFT = (
+    "no constant first token: the tokenizer pads on the left, so that what stands first depends on "
+    "a prompt's length"
+)
 
 _PROBES = ("zebra crossing", "quiet harbour")
 """Two first words, for prompts that share one: what follows a cut-off template is no constant."""
@@ -95,11 +99,14 @@ def find_structure(
     except ModelError as cause:
         notes.append(f"no input is split: {cause}")
     readers = text_readers(layers) if bos else ()
+    if bos and not readers:
+        notes.append("no constant first token: no layer reads the text")
+    if readers and pads_left(job.pipe):
+        notes.append(PADDED_LEFT)
+        readers = ()
     if readers and _share_first_word(job.sampling.prompts):
         calls = [*calls, *_probing_calls(job)]
     found = constant_outputs(job.denoiser, readers, calls)
-    if bos and not readers:
-        notes.append("no constant first token: no layer reads the text")
     if found.refused:
         why = "; ".join(dict.fromkeys(found.refused.values()))
         notes.append(f"no constant first token in {len(found.refused)} layers: {why}")
@@ -122,6 +129,11 @@ def _probing_calls(job: Job) -> tuple[Call, ...]:
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:
     """Whether the pipeline (SDXL's do) puts zeros where no negative prompt is given."""
     return bool(pipe.config.get("force_zeros_for_empty_prompt", False))
+
+
+def pads_left(pipe: DiffusionPipeline) -> bool:
+    """Whether a tokenizer of the pipeline fills up short prompts at their beginning."""
+    return any(getattr(one, "padding_side", "right") == "left" for one in pipe.components.values())
 
 
 def split_inputs(
