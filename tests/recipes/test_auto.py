@@ -197,16 +197,21 @@ def test_what_is_named_as_feasible_is(pipe, sampling, journal, budget):
 
 
 def test_a_budget_that_structure_alone_exceeds_names_the_switches(pipe, sampling):
-    """What they leave out is feasible without it."""
-    least = {}
-    for structure in ({}, {"bos": False, "shortcuts": "none"}):
-        options = mz.AutoOptions(**structure)
-        with pytest.raises(InfeasibleBudgetError) as refusal:
-            mz.quantize(pipe, budget=mz.Budget(size=1000), sampling=sampling, options=options)
-        message = str(refusal.value)
-        least[bool(structure)] = int(re.search(r"takes (\d+)", message)[1])
-        assert ("bos=false and shortcuts='none' leave them out" in message) is not bool(structure)
-    assert least[True] < least[False]
+    plain = {"bos": False, "shortcuts": "none"}
+
+    def refusal(budget: mz.Budget, **structure: object) -> str:
+        options = mz.AutoOptions(formats=("int2/channel",), **structure)
+        with pytest.raises(InfeasibleBudgetError) as refused:
+            mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+        return str(refused.value)
+
+    tiny = mz.Budget(size=1000)
+    assert "it can be met" not in refusal(tiny)
+    least = mz.Budget(size=int(re.search(r"takes (\d+)", refusal(tiny, **plain))[1]))
+    assert refusal(least).endswith("; with bos=false and shortcuts=none it can be met")
+    assert refusal(least, bos=False).endswith("; with shortcuts=none it can be met")
+    options = mz.AutoOptions(formats=("int2/channel",), **plain)
+    mz.quantize(pipe, budget=least, sampling=sampling, options=options)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 from torch import Tensor, nn
 
@@ -32,12 +33,6 @@ def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
     return sum(spec.nbytes for spec in specs.values())
 
 
-_WITHOUT_STRUCTURE = (
-    "; constant first tokens and split inputs are part of it: bos=false and shortcuts='none' leave "
-    "them out"
-)
-
-
 def floating_bytes(denoiser: nn.Module, layers: Sequence[Layer]) -> int:
     """Bytes of everything but the layers' weights: norms, biases, embeddings."""
     weights = [denoiser.get_submodule(layer.name).get_parameter("weight") for layer in layers]
@@ -59,24 +54,42 @@ def byte_limit(
     weights = sum(layer.parameters for layer in layers)
     fixed = floating_bytes(denoiser, layers)
     least = sum(min(costs[layer.name].values()) for layer in layers)
-    structured = any(choice.structure for each in costs.values() for choice in each)
-    remedy = _WITHOUT_STRUCTURE if structured else ""
     limits: list[float] = []
     if budget.weight_bits is not None:
         limits.append(budget.weight_bits * weights / 8)
         if least > limits[-1]:
             raise InfeasibleBudgetError(
                 f"weight_bits {budget.weight_bits:g} cannot be met: with scales the candidate "
-                f"formats need {rounded_up(least * 8 / weights)} bits per weight or more{remedy}"
+                f"formats need {rounded_up(least * 8 / weights)} bits per weight or more"
+                + _remedy(least - limits[-1], denoiser, layers, costs)
             )
     if budget.bytes is not None:
         limits.append(budget.bytes - fixed)
         if least > limits[-1]:
             raise InfeasibleBudgetError(
                 f"size {budget.size} cannot be met: the smallest plan takes {fixed + least} bytes, "
-                f"of which {fixed} stay floating point (norms, biases, embeddings){remedy}"
+                f"of which {fixed} stay floating point (norms, biases, embeddings)"
+                + _remedy(least - limits[-1], denoiser, layers, costs)
             )
     return Limit(BYTES, maximum=min(limits))
+
+
+def _remedy(
+    excess: float,
+    denoiser: nn.Module,
+    layers: Sequence[Layer],
+    costs: Mapping[str, Mapping[Choice, int]],
+) -> str:
+    """What to leave out, where constant tokens and splits are all that exceeds a budget."""
+    spared, switches = 0, set()
+    for layer in layers:
+        choice, cost = min(costs[layer.name].items(), key=itemgetter(1))
+        weight = denoiser.get_submodule(layer.name).get_parameter("weight")
+        # Nominal costs know no structure: leaving it out spares nothing.
+        if choice.structure and cost == choice_bytes(layer, choice, weight):
+            spared += cost - choice_bytes(layer, choice.plain, weight)
+            switches.add("bos=false" if choice.constant_tokens else "shortcuts=none")
+    return f"; with {' and '.join(sorted(switches))} it can be met" if 0 < excess <= spared else ""
 
 
 def rounded_up(bits: float) -> str:

@@ -132,8 +132,13 @@ def zeroes_prompts(pipe: DiffusionPipeline) -> bool:
 
 
 def pads_left(pipe: DiffusionPipeline) -> bool:
-    """Whether a tokenizer of the pipeline fills up short prompts at their beginning."""
-    return any(getattr(one, "padding_side", "right") == "left" for one in pipe.components.values())
+    """Whether a tokenizer of the pipeline fills up short prompts at their beginning.
+
+    To be asked after a call: some pipelines choose the side when they encode their first prompt.
+    """
+    parts = list(pipe.components.values())
+    parts += [getattr(one, "tokenizer", None) for one in parts]  # of processors
+    return any(getattr(one, "padding_side", "right") == "left" for one in parts)
 
 
 def split_inputs(

@@ -15,8 +15,8 @@ from torch import Tensor
 _MADV_PAGEOUT = 21
 #: Less is not worth looking up where it is.
 _WORTH_IT = 1 << 16
-#: glibc maps blocks of this size apart from its heap, whatever the heap has left: the most that its
-#: M_MMAP_THRESHOLD grows to by itself.
+#: Where its heap has no stretch as long, glibc maps blocks of this size apart instead of making the
+#: heap longer: it is the most that M_MMAP_THRESHOLD grows to by itself.
 _APART = 32 << 20
 
 
@@ -41,18 +41,23 @@ def give_back(tensor: Tensor) -> None:
 def make_room(size: int) -> None:
     """Let the system have what was freed, before a block of `size` bytes is taken.
 
-    glibc keeps freed memory for later, between live blocks and behind them, but takes large blocks
-    from the system all the same: where a call's memory peaks, both would be held.
+    glibc keeps freed memory for later, between live blocks and behind them. A large block seldom
+    fits in there and is mapped beside it: where a call's memory peaks, both would be held.
     """
+    if size < _APART:
+        return
     trim = _malloc_trim()
-    if size >= _APART and trim is not None:
+    if trim is not None:
         trim(0)
 
 
 @cache
 def _malloc_trim() -> Any:
     """What glibc calls it; None with another C library."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim.argtypes = (ctypes.c_size_t,)
+    return trim
 
 
 def _mapped(start: int, stop: int) -> bool:

@@ -122,7 +122,7 @@ def _assembled(
     bias = stored_bias(layer, torch.float32)
     bias = torch.zeros(outputs, **_FLOAT) if bias is None else bias
     out: Tensor | None = None
-    make_room(len(scale) * outputs * dtype.itemsize)
+    make_room(len(scale) * outputs * torch.float32.itemsize)  # of the products
     for start, weight in _weights(layer, as_rows=codes.codes.ndim == 2):
         part = bias[start : start + weight.rows]
         if weight.rows == outputs and weight.shift is None and common is not None:
