@@ -2,10 +2,11 @@
 
 import pytest
 
-from mezzotint.errors import FormatError
-from mezzotint.models import inventory
+from mezzotint.budget import Budget
+from mezzotint.errors import FormatError, InfeasibleBudgetError
+from mezzotint.models import inventory, text_readers
 from mezzotint.plan import Choice
-from mezzotint.recipes.costs import choice_bytes
+from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.runtime import pack_layer
 from tests.models import tiny
 
@@ -28,3 +29,23 @@ def test_a_format_for_other_layers_is_refused_with_the_layer():
     layer = next(layer for layer in inventory(unet) if layer.name == "conv_in")
     with pytest.raises(FormatError, match=r"layer conv_in: mixed/.* holds 9 output channels"):
         choice_bytes(layer, Choice("mixed/int2:4,int4:5"), unet.conv_in.weight)
+
+
+def test_leaving_constants_out_is_named_only_where_their_bytes_are_counted():
+    unet = tiny.tiny_unet()
+    layers = inventory(unet)
+    layer = next(layer for layer in layers if layer.name in text_readers(layers))
+    weight, choice = (
+        unet.get_submodule(layer.name).weight,
+        Choice("int2/channel", constant_tokens=1),
+    )
+    stored, plain = (choice_bytes(layer, one, weight) for one in (choice, choice.plain))
+    budget = Budget(weight_bits=(plain + 1) * 8 / layer.parameters)
+
+    def refusal(counted: int) -> str:
+        with pytest.raises(InfeasibleBudgetError) as refused:
+            byte_limit(budget, unet, [layer], {layer.name: {choice: counted}})
+        return str(refused.value)
+
+    assert refusal(stored).endswith("; with bos=false it can be met")
+    assert "it can be met" not in refusal(stored - 1)  # nominal widths count no constants

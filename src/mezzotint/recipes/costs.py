@@ -89,7 +89,7 @@ def _remedy(
         if choice.structure and cost == choice_bytes(layer, choice, weight):
             spared += cost - choice_bytes(layer, choice.plain, weight)
             switches.add("bos=false" if choice.constant_tokens else "shortcuts=none")
-    return f"; with {' and '.join(sorted(switches))} it can be met" if 0 < excess <= spared else ""
+    return f"; with {' and '.join(sorted(switches))} it can be met" if excess <= spared else ""
 
 
 def rounded_up(bits: float) -> str:
