@@ -97,10 +97,16 @@ class QuantLayer(WeightForms, PackedLayer):
         return activation.roundtrip(x, scale, zero_point)
 
     @property
+    @override
+    def device(self) -> torch.device:
+        if self.kept:
+            return torch.device("cpu")
+        return self.get_buffer(next(iter(self._buffers))).device
+
+    @property
     def selection(self) -> Selection:
         """The kernel that serves this layer on its present device."""
-        device = "cpu" if self.kept else self.get_buffer(next(iter(self._buffers))).device.type
-        return self.selection_on(device)
+        return self.selection_on(self.device.type)
 
     def selection_on(self, device: str, *, differentiable: bool = False) -> Selection:
         """The kernel that serves this layer on a device; chosen once for each."""
@@ -118,8 +124,8 @@ class QuantLayer(WeightForms, PackedLayer):
         return self._selections[key]
 
     @override
-    def forward(self, x: Tensor) -> Tensor:
-        device = x.device.type
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as nn.Linear and nn.Conv2d call it
+        x, device = input, input.device.type
         # What is exported must outlive this layer, and gradients must pass: both need plain torch.
         plain = _exporting() or (x.requires_grad and torch.is_grad_enabled())
         traced = torch.compiler.is_compiling() or type(x) is not Tensor
@@ -138,10 +144,8 @@ class QuantLayer(WeightForms, PackedLayer):
     def empty_output(self, x: Tensor) -> Tensor:
         """A tensor of the output's shape, dtype and layout, without values."""
 
-    @property
-    def groups(self) -> int:
-        """Of channels that are convolved apart."""
-        return 1
+    #: Channels that are convolved apart.
+    groups: int = 1
 
     @property
     def channel_dim(self) -> int:

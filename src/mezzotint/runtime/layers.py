@@ -22,20 +22,14 @@ def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
     return "linear" if isinstance(layer, nn.Linear) else "conv2d"
 
 
-class QuantLinear(QuantLayer):
+class QuantLinear(QuantLayer, nn.Linear):
     """y = x Wᵀ + b with W packed; x is [..., in_features]."""
 
     operation: Operation = "linear"
 
-    @property
-    def in_features(self) -> int:
-        """Size of the last dimension of the input."""
-        return self.weight_shape[1]
-
-    @property
-    def out_features(self) -> int:
-        """Size of the last dimension of the output."""
-        return self.weight_shape[0]
+    def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
+        super().__init__(weight_shape, choice, bias)
+        self.out_features, self.in_features = weight_shape
 
     @classmethod
     def like(cls, layer: nn.Linear, choice: Choice, part: Shape | None = None) -> QuantLinear:
@@ -68,7 +62,7 @@ class QuantLinear(QuantLayer):
         return _holding(layer, weight, bias)
 
 
-class QuantConv2d(QuantLayer):
+class QuantConv2d(QuantLayer, nn.Conv2d):
     """A 2-D convolution with packed weight; x is [n, c, h, w]."""
 
     operation: Operation = "conv2d"
@@ -78,6 +72,7 @@ class QuantConv2d(QuantLayer):
     ) -> None:
         super().__init__(weight_shape, choice, bias)
         self.geometry = dict(geometry)
+        set_geometry(self, weight_shape, geometry)
 
     @classmethod
     def like(cls, layer: nn.Conv2d, choice: Choice, part: Shape | None = None) -> QuantConv2d:
@@ -91,16 +86,6 @@ class QuantConv2d(QuantLayer):
         shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:
             return cls(shape, choice, bias, geometry)
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the input."""
-        return self.weight_shape[1] * int(self.geometry["groups"])
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the output."""
-        return self.weight_shape[0]
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the output for an input of that size."""
@@ -116,11 +101,6 @@ class QuantConv2d(QuantLayer):
             for size, pad, dilation, kernel, stride in parts
         )
         return high, wide
-
-    @property
-    @override
-    def groups(self) -> int:
-        return int(self.geometry["groups"])
 
     @property
     @override
@@ -155,6 +135,17 @@ class QuantConv2d(QuantLayer):
                 **self.geometry,
             )
         return _holding(layer, weight, bias)
+
+
+def set_geometry(layer: nn.Conv2d, weight_shape: Shape, geometry: Mapping[str, Any]) -> None:
+    """Give a convolution that was not made by nn.Conv2d the attributes that one has."""
+    layer.groups = int(geometry["groups"])
+    layer.out_channels = weight_shape[0]
+    layer.in_channels = weight_shape[1] * layer.groups
+    layer.kernel_size = (weight_shape[2], weight_shape[3])
+    layer.stride, layer.padding = geometry["stride"], geometry["padding"]
+    layer.dilation, layer.padding_mode = geometry["dilation"], "zeros"
+    layer.transposed, layer.output_padding = False, (0, 0)
 
 
 def quant_like(

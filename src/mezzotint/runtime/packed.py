@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, RangeSearch, Shape
 from mezzotint.plan import Choice
+from mezzotint.runtime.lazy_weight import LazyWeight
 
 if TYPE_CHECKING:
     from mezzotint.runtime.layer import QuantLayer
@@ -44,11 +45,23 @@ class PackedLayer(nn.Module, ABC):
     Either a `QuantLayer`, or a layer made of such parts. Everything stored is an integer tensor,
     so casting the model leaves it alone, but for the bias: a floating parameter named as in the
     layer replaced.
+
+    Concrete classes are `nn.Linear` or `nn.Conv2d` as well, with their attributes, so that
+    libraries treat them as such.
+
+    Attributes:
+        weight_shape: shape of the weight replaced.
+        choice: how it is stored and computed.
+        weight_dtype: dtype of `weight`: that of the layer replaced, and of what `to` casts it to.
     """
 
+    weight_dtype: torch.dtype
+
     def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
-        super().__init__()
+        # Past nn.Linear or nn.Conv2d, which would allocate a weight.
+        nn.Module.__init__(self)
         self.weight_shape = weight_shape
+        self.weight_dtype = torch.get_default_dtype() if bias is None else bias.dtype
         self.choice = choice
         self.bias = (
             None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -71,6 +84,27 @@ class PackedLayer(nn.Module, ABC):
         Raises:
             FormatError: the weight holds NaN or infinity, or a range is missing.
         """
+
+    @property
+    def weight(self) -> LazyWeight:
+        """The dequantized weight for libraries that ask for one; computed where it is read."""
+        return LazyWeight(
+            self.weight_shape,
+            self.weight_dtype,
+            self.device,
+            lambda: self.dequantized_weight(self.weight_dtype),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the stored tensors."""
+        return self.parts[0].device
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast, as all modules do; the dtype of `weight` follows."""
+        self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return,no-untyped-call]
 
     def dequantized_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight as the kernels see it, of `weight_shape`."""
