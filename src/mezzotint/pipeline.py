@@ -19,6 +19,7 @@ from mezzotint.errors import UsageError
 from mezzotint.hub import mark_quantized, save_pipeline
 from mezzotint.models import (
     Sampling,
+    check_no_adapters,
     find_denoiser,
     load_pipeline,
     on_device,
@@ -219,4 +220,5 @@ def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
         raise UsageError(
             f"the pipeline's {component} is quantized already; start from the original"
         )
+    check_no_adapters(component, denoiser)
     return denoiser

@@ -15,6 +15,7 @@ from mezzotint.errors import CheckpointError, FormatError, PlanError, UsageError
 from mezzotint.formats import MSE
 from mezzotint.hub.config import MezzotintConfig, MezzotintMethod
 from mezzotint.hub.contents import check_layer, check_names, check_type
+from mezzotint.hub.overrides import override_methods, restore_methods
 from mezzotint.plan import Plan
 from mezzotint.runtime import (
     PackedLayer,
@@ -52,8 +53,8 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
 
     @property
     def is_trainable(self) -> bool:
-        """Packed weights have no gradient."""
-        return False
+        """Adapters over packed layers are trained; packed weights themselves have no gradient."""
+        return True
 
     @property
     def is_compileable(self) -> bool:
@@ -67,6 +68,10 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
                 "device_map: puts layers on disk, where packed ones cannot be read from; load "
                 "without it and call accelerate.disk_offload(model, folder, offload_buffers=True)"
             )
+
+    def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> torch.dtype:
+        """Record the dtype to which diffusers casts floating tensors where none is given."""
+        return torch.get_default_dtype() if torch_dtype is None else torch_dtype
 
     def maybe_update_loaded_keys(
         self, loaded_keys: list[str], checkpoint_files: list[str]
@@ -193,23 +198,26 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(f"{name} of {self._source}", layer)
+        override_methods(model)
         return model
 
     def _dequantize(self, model: Any) -> nn.Module:
         config = model.config
-        kept = {key: value for key, value in config.items() if key != "quantization_config"}
+        ours = {"quantization_config", "_pre_quantization_dtype"}
+        kept = {key: value for key, value in config.items() if key not in ours}
         model._internal_dict = type(config)(kept)
         dtype, in_fp32 = model.dtype, set(model._keep_in_fp32_modules or ())
         for name, layer in packed_layers(model).items():
             floating = torch.float32 if in_fp32.intersection(name.split(".")) else dtype
             model.set_submodule(name, layer.to_float(floating))
+        restore_methods(model)
         model.is_quantized = False  # older versions of diffusers leave that to us
         return cast("nn.Module", model)
 
 
 def register_config(model: Any, config: MezzotintConfig) -> None:
     """Make `save_pretrained` write the plan into config.json."""
-    model.register_to_config(quantization_config=config.to_dict())
+    model.register_to_config(quantization_config=config)
 
 
 def mark_quantized(model: Any, plan: Plan) -> None:
@@ -217,6 +225,8 @@ def mark_quantized(model: Any, plan: Plan) -> None:
     quantizer = MezzotintQuantizer(MezzotintConfig(plan), pre_quantized=True)
     quantizer.plan = plan
     register_config(model, quantizer.quantization_config)
+    model.register_to_config(_pre_quantization_dtype=model.dtype)
+    override_methods(model)
     model.hf_quantizer = quantizer
     model.is_quantized = True
     model.quantization_method = MezzotintMethod.MEZZOTINT

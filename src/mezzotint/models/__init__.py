@@ -1,5 +1,6 @@
 """Pipelines: load, find the denoiser, list its layers, sample, record its calls."""
 
+from mezzotint.models.adapters import check_no_adapters
 from mezzotint.models.calls import Call, on_device, output_tensor, record_calls
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser
@@ -28,6 +29,7 @@ __all__ = [
     "Role",
     "Sampling",
     "check_folder",
+    "check_no_adapters",
     "denoises",
     "dtype_argument",
     "example_call",

@@ -124,7 +124,8 @@ class QuantLayer(WeightForms, PackedLayer):
         return self._selections[key]
 
     @override
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as nn.Linear and nn.Conv2d call it
+    def forward(self, input: Tensor) -> Tensor:
+        # Named as nn.Linear and nn.Conv2d name it: some models pass it by keyword.
         x, device = input, input.device.type
         # What is exported must outlive this layer, and gradients must pass: both need plain torch.
         plain = _exporting() or (x.requires_grad and torch.is_grad_enabled())

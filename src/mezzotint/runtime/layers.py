@@ -22,7 +22,7 @@ def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
     return "linear" if isinstance(layer, nn.Linear) else "conv2d"
 
 
-class QuantLinear(QuantLayer, nn.Linear):
+class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # weight is lazy, bias optional
     """y = x Wᵀ + b with W packed; x is [..., in_features]."""
 
     operation: Operation = "linear"
@@ -62,7 +62,7 @@ class QuantLinear(QuantLayer, nn.Linear):
         return _holding(layer, weight, bias)
 
 
-class QuantConv2d(QuantLayer, nn.Conv2d):
+class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # as above
     """A 2-D convolution with packed weight; x is [n, c, h, w]."""
 
     operation: Operation = "conv2d"

@@ -50,9 +50,9 @@ def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
         quantizable = quant_like(layer, choice.plain)
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}; choose 'float' for it") from cause
-    if not choice.structure:
-        return quantizable
-    return _structured(name, layer, choice)
+    packed = _structured(name, layer, choice) if choice.structure else quantizable
+    packed.weight_dtype = layer.weight.dtype
+    return packed
 
 
 def _structured(name: str, layer: nn.Linear | nn.Conv2d, choice: Choice) -> PackedLayer:
