@@ -12,8 +12,8 @@ from mezzotint.plan import VERSION, Choice, Difference, Plan, diff, dumps
 FLOAT = Choice()
 W4 = Choice("int4/channel")
 W4A8 = Choice("int4/channel", "int8/token")
-TEXT = Choice("int4/channel", "int8/token", constant_tokens=1)
-SHORTCUT = Choice("int4/channel", split=320)
+TEXT = Choice("int4/channel", "int8/token", structures=(ConstantTokens(1),))
+SHORTCUT = Choice("int4/channel", structures=(SplitInput(320),))
 
 PLAN = Plan(
     choices={"conv_in": FLOAT, "mid.attn.to_q": W4A8, "mid.ff": Choice("uint3/group64")},

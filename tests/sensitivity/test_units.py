@@ -38,7 +38,7 @@ def input_only(name: str, choice: Choice) -> Unit:
 
 class TestUnit:
     def test_every_unit_has_a_name_of_its_own(self):
-        structured = [Choice("int4/channel", split=3), Choice("int4/channel", constant_tokens=1)]
+        structured = [Choice("int4/channel", structures=(SplitInput(3),)), Choice("int4/channel", structures=(ConstantTokens(1),))]
         choices = [*CHOICES, DYNAMIC, STATIC, Choice("int4/channel"), *structured]
         units = [Unit(layer, choice) for layer in LAYERS for choice in choices]
         units += [input_only(layer, choice) for layer in LAYERS for choice in (DYNAMIC, STATIC)]
@@ -150,7 +150,7 @@ class TestChangedInput:
         self, layer: nn.Module, shape: tuple[int, ...], choice: Choice, split: int
     ):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        choice = Choice(choice.weight, choice.activation, split=split)
+        choice = Choice(choice.weight, choice.activation, structures=(SplitInput(split),))
         packing = Packing(MINMAX, {"layer": self.RANGES[: choice.parts]})
         packed = pack_layer("layer", layer, choice, packing)
         axis = -1 if isinstance(layer, nn.Linear) else 1
@@ -172,7 +172,7 @@ class TestChangedInput:
 
 
 class TestConstantTokens:
-    CHOICE = Choice("int8/channel", "int2/token", constant_tokens=1)
+    CHOICE = Choice("int8/channel", "int2/token", structures=(ConstantTokens(1),))
 
     def test_only_the_other_tokens_are_rounded(self):
         layer, shape = LINEAR

@@ -27,6 +27,15 @@ class TensorSpec:
         """Bytes it takes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """Those of `tensor`."""
+        return cls(tuple(tensor.shape), tensor.dtype)
+
+    def zeros(self) -> Tensor:
+        """Such a tensor, on the device of the context."""
+        return torch.zeros(self.shape, dtype=self.dtype)
+
 
 @dataclass(frozen=True)
 class RangeSearch:
