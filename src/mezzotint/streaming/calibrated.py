@@ -1,4 +1,4 @@
-"""What no weight tells: input ranges and tensors of structures, found by calibration."""
+"""Calibrated tensors of a packed checkpoint: input ranges, and those of structures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def of_weight_alone(choice: Choice) -> Choice:
 
 
 def specs_of(choice: Choice, layer: nn.Module) -> dict[str, TensorSpec]:
-    """Those of the tensors that `layer` stores under `choice` that its weight does not tell."""
+    """The tensors that `layer` stores under `choice` and its weight does not tell."""
     shape = shape_of(layer)
     return calibrated_tensors(choice, shape.weight, shape.groups)
 
