@@ -26,6 +26,7 @@ from mezzotint.models.kinds import (
     kind_of,
     multiply_accumulates,
     weight_layers,
+    weight_parameter,
 )
 from mezzotint.models.torch_functions import (
     ACCUMULATING,
@@ -45,7 +46,7 @@ class Origin:
 
     Attributes:
         node: index of its node; None for constants.
-        weights: layers whose weight or bias it is made of, if it is constant.
+        weights: layers whose weight it is made of, if it is constant.
         sections: dimension and sizes of the parts, if it is the result of a concatenation.
     """
 
@@ -111,8 +112,9 @@ class Flow(TorchFunctionMode):
         for tensor in (*denoiser.parameters(), *denoiser.buffers()):
             self._note(tensor, _CONSTANT)
         for name, layer in reversed([*weight_layers(denoiser)]):  # tied weights are the first's
-            for parameter in layer.parameters(recurse=False):
-                self._note(parameter, Origin(weights=(name,)))
+            weight = weight_parameter(layer)
+            if weight is not None:
+                self._note(weight, Origin(weights=(name,)))
 
     def argument(self, name: str, tensors: Sequence[Tensor]) -> None:
         """Add an argument of the denoiser, whose tensors are one node together."""
@@ -221,7 +223,7 @@ class Flow(TorchFunctionMode):
             layers = (
                 Node("layer", w, self._kinds[w], inputs, shape, functional=True) for w in weights
             )
-            inputs = tuple(NodeInput(shape, self.builder.functional(layer)) for layer in layers)
+            inputs = tuple(NodeInput(shape, self.builder.append(layer)) for layer in layers)
         module = self._running[-1][0] if self._running else ""
         return Origin(self.builder.join(kind, Node("other", module, name, inputs, shape)))
 
@@ -250,6 +252,7 @@ class Flow(TorchFunctionMode):
         name, (x, *_) = self._running.pop()
         y = next(tensors_in(output))
         dim, sections = x.origin.sections or (-1, ())
+        apart = len(sections) > 1 and dim == x.tensor.ndim + channel_dim(layer)
         node = Node(
             kind="layer",
             name=name,
@@ -257,7 +260,7 @@ class Flow(TorchFunctionMode):
             inputs=(NodeInput(x.shape, x.origin.node),),
             output=tuple(y.shape),
             macs=multiply_accumulates(layer, x.tensor, y),
-            sections=sections if dim == x.tensor.ndim + channel_dim(layer) else (),
+            sections=sections if apart else (),
         )
         origin = Origin(self.builder.append(node))
         for tensor in tensors_in(output):

@@ -29,10 +29,10 @@ Shape = tuple[int, ...]
 NodeKind = Literal[
     "input", "layer", "add", "multiply", "modulation", "concatenate", "matmul", "other"
 ]
-"""`input`: an argument of the denoiser. `layer`: one run of a Linear or Conv. The others join tensors
-of different origin: `add` (and subtract), `multiply` (and divide), `concatenate` (also stacking, and
-writing parts into one tensor), `matmul` (also attention and einsum), `modulation` (scale and shift
-by the same source: adaptive norms, rotary embeddings), `other` (anything else)."""
+"""`input`: an argument of the denoiser. `layer`: one run of a Linear or Conv. The others join
+tensors of different origin: `add` (and subtract), `multiply` (and divide), `concatenate` (also
+stacking, and writing parts into one tensor), `matmul` (also attention and einsum), `modulation`
+(scale and shift by the same source: adaptive norms, rotary embeddings), `other` (anything else)."""
 
 
 @dataclass(frozen=True)

@@ -50,15 +50,6 @@ class GraphBuilder:
                 return index
         return self.append(replace(node, kind="concatenate" if kind == "write" else kind))
 
-    def functional(self, layer: Node) -> int:
-        """Add a layer whose weight a function reads, unless it reads on where it did before."""
-        if len(layer.sources) == 1:
-            (index,) = layer.sources
-            before = self._nodes[index]
-            if before.functional and before.name == layer.name:
-                return index
-        return self.append(layer)
-
     def graph(
         self, output: int | None, layers: Iterable[str], tied: Mapping[str, str] | None = None
     ) -> Graph:

@@ -41,6 +41,11 @@ def kind_of(layer: WeightLayer) -> Kind:
     return next(kind for base, kind in _KINDS.items() if isinstance(layer, base))
 
 
+def weight_parameter(layer: WeightLayer) -> nn.Parameter | None:
+    """The weight as it is stored; None where the layer computes it from something else."""
+    return dict(layer.named_parameters(recurse=False)).get("weight")
+
+
 def channel_dim(layer: WeightLayer) -> int:
     """The dimension of a layer's input that holds its features or channels, from the end."""
     return -1 if isinstance(layer, nn.Linear) else -(layer.weight.ndim - 1)

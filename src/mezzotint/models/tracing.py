@@ -13,7 +13,7 @@ from mezzotint.models.calls import Call
 from mezzotint.models.examples import example_call
 from mezzotint.models.flow import Flow
 from mezzotint.models.graph import Graph
-from mezzotint.models.kinds import weight_layers
+from mezzotint.models.kinds import WeightLayer, weight_layers, weight_parameter
 from mezzotint.models.skeleton import skeleton
 from mezzotint.models.torch_functions import tensors_in
 
@@ -56,12 +56,18 @@ def _trace(denoiser: nn.Module, call: Call) -> Graph:
             "record a call from its own pipeline"
         ) from cause
     layers = dict(weight_layers(denoiser))
-    first: dict[int, str] = {}
+    return flow.builder.graph(flow.origin(output).node, layers, _tied(layers))
+
+
+def _tied(layers: Mapping[str, WeightLayer]) -> dict[str, str]:
+    """Layer → the first layer that has the very same weight, if that is another."""
+    first: dict[nn.Parameter, str] = {}
+    tied: dict[str, str] = {}
     for name, layer in layers.items():
-        first.setdefault(id(layer.weight), name)
-    owners = {name: first[id(layer.weight)] for name, layer in layers.items()}
-    tied = {name: owner for name, owner in owners.items() if name != owner}
-    return flow.builder.graph(flow.origin(output).node, layers, tied)
+        weight = weight_parameter(layer)
+        if weight is not None and first.setdefault(weight, name) != name:
+            tied[name] = first[weight]
+    return tied
 
 
 def _arguments(denoiser: nn.Module, call: Call) -> dict[str, list[Tensor]]:
