@@ -224,7 +224,8 @@ class TestComposition:
 
     def test_sizes_need_nothing_calibrated(self):
         choices = {"to_k": Choice("int8/channel", structures=(ConstantTokens(1), Smoothing()))}
-        assert input_sizes(_Denoiser(), choices, call(1, 2)) == {"to_k": 2 * 4 * 4}
+        graph = trace_graph(_Denoiser(), call(1, 2))
+        assert input_sizes(_Denoiser(), graph, choices) == {"to_k": 2 * 4 * 4}
 
 
 def test_more_first_tokens_than_one_may_be_constant():
