@@ -13,7 +13,7 @@ from mezzotint.calibration import (
 )
 from mezzotint.errors import FormatError
 from mezzotint.formats import from_bits
-from mezzotint.models import Call, Sampling, record_calls
+from mezzotint.models import Call, Sampling, record_calls, trace_graph
 from mezzotint.plan import Choice
 from mezzotint.runtime import ConstantTokens, InputRange, SplitInput
 from tests.models import tiny

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mezzotint._plugins import load_plugins
 from mezzotint.formats import ActivationFormat, WeightFormat
+from mezzotint.runtime.geometry import ConvGeometry
 
 if TYPE_CHECKING:
     from mezzotint.runtime.layer import QuantLayer
@@ -26,9 +27,18 @@ class Request:
     device: str
     weight: WeightFormat
     activation: ActivationFormat | None
-    groups: int = 1
+    geometry: ConvGeometry | None = None
     #: Weights of one output.
     columns: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels that are convolved apart."""
+        return 1 if self.geometry is None else self.geometry.groups
+
+
+class KernelRefusedError(Exception):
+    """A kernel found while it ran that it cannot serve a layer; it refuses its requests since."""
 
 
 class Kernel(ABC):
@@ -53,7 +63,11 @@ class Kernel(ABC):
 
     @abstractmethod
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        """The layer's output for input `x`, in the dtype of `x`, bias included."""
+        """The layer's output for input `x`, in the dtype of `x`, bias included.
+
+        Raises:
+            KernelRefusedError: it cannot compute this layer after all; another kernel is chosen.
+        """
 
 
 @dataclass(frozen=True)
