@@ -6,6 +6,7 @@ from mezzotint.calibration import input_sizes
 from mezzotint.errors import PlanError
 from mezzotint.models import Call, Graph, trace_graph
 from mezzotint.plan import Choice
+from mezzotint.runtime import ConstantTokens
 
 CHOICES = dict.fromkeys(("twice", "conv", "idle"), Choice())
 
@@ -28,15 +29,15 @@ def graph() -> Graph:
 
 
 def test_elements_of_all_runs_are_counted():
-    assert input_sizes(graph(), CHOICES) == {"twice": 240, "conv": 120, "idle": 0}
+    assert input_sizes(_Denoiser(), graph(), CHOICES) == {"twice": 240, "conv": 120, "idle": 0}
 
 
 def test_constant_tokens_are_not_counted():
-    choices = {"twice": Choice("int8/channel", constant_tokens=1)}
-    assert input_sizes(graph(), choices) == {"twice": 200}
+    choices = {"twice": Choice("int8/channel", structures=(ConstantTokens(1),))}
+    assert input_sizes(_Denoiser(), graph(), choices) == {"twice": 200}
 
 
-def test_constant_tokens_need_an_input_with_tokens():
-    choices = {"conv": Choice("int8/channel", constant_tokens=1)}
-    with pytest.raises(PlanError, match=r"shape \(5, 2, 3, 4\) met a layer of constant tokens"):
-        input_sizes(graph(), choices)
+def test_a_structure_that_the_layer_cannot_have_is_refused():
+    choices = {"conv": Choice("int8/channel", structures=(ConstantTokens(1),))}
+    with pytest.raises(PlanError, match="a convolution has no constant tokens"):
+        input_sizes(_Denoiser(), graph(), choices)

@@ -89,7 +89,7 @@ def input_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
     else:
         choices = {layer.name: lab.choice(layer.name, 8, None) for layer in lab.layers}
         graph = trace_graph(lab.job.denoiser, lab.calls[0])
-        found = input_sizes(graph, choices)
+        found = input_sizes(lab.job.denoiser, graph, choices)
         sizes = {name: float(size) for name, size in found.items()}
     return Programs(
         field="act_bits",
