@@ -8,17 +8,15 @@
 
 from mezzotint import errors
 from mezzotint.allocation import allocate
-from mezzotint.budget import Budget
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.hub import MezzotintConfig, register_with_diffusers
 from mezzotint.models import Sampling, generate, inventory, list_embedded
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import AutoOptions
 from mezzotint.runtime import ConstantTokens, SplitInput
 from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
-from mezzotint.uniform import uniform_plan
 
 __version__ = "0.1.0"
 
@@ -29,6 +27,7 @@ __all__ = [
     "Budget",
     "Choice",
     "ConstantTokens",
+    "Encoding",
     "MezzotintConfig",
     "MezzotintError",
     "PackedCheckpoint",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mezzotint.budget import Budget
+from mezzotint.plan import Budget
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import inventory, text_readers
 from mezzotint.plan import Choice

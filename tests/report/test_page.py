@@ -23,7 +23,7 @@ from mezzotint.report import (
 from mezzotint.report.page import COLOURS
 from mezzotint.runtime import executions, quantize_module
 from mezzotint.sensitivity import Score
-from mezzotint.uniform import uniform_plan
+from mezzotint.plan import uniform_plan
 from tests.models import tiny
 
 

@@ -15,8 +15,9 @@ from mezzotint.models.loading import (
 )
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.roles import Role, role_of
-from mezzotint.models.sampling import GENERATION_FILE, Sampling, generate, generation_defaults
+from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+from mezzotint.plan import Sampling
 
 __all__ = [
     "GENERATION_FILE",

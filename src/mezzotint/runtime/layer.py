@@ -13,16 +13,14 @@ from typing_extensions import override
 
 from mezzotint.errors import PlanError
 from mezzotint.formats import (
-    MINMAX,
     ActivationFormat,
-    RangeSearch,
     Shape,
     TensorSpec,
     WeightFormat,
     as_bits,
     from_bits,
 )
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Encoding
 from mezzotint.runtime.forms import WeightForms
 from mezzotint.runtime.kernels import Operation, Request, Selection, select_kernel
 from mezzotint.runtime.opaque import handle_of, packed_layer, runs_opaque
@@ -68,10 +66,10 @@ class QuantLayer(WeightForms, PackedLayer):
 
     @override
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self, weight: Tensor, encoding: Encoding, ranges: Sequence[InputRange] = ()
     ) -> None:
         check_input_ranges(self.choice, ranges)
-        for name, tensor in self.weight_format.encode(weight, search).items():
+        for name, tensor in self.weight_format.encode(weight, encoding.search).items():
             self.register_buffer(f"weight_{name}", tensor)
         activation = self.activation_format
         if activation is not None and activation.static:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, RangeSearch, Shape
-from mezzotint.plan import Choice, Tensors
+from mezzotint.formats import Shape
+from mezzotint.plan import Choice, Encoding, Tensors
 
 if TYPE_CHECKING:
     from mezzotint.runtime.layer import QuantLayer
@@ -64,7 +64,7 @@ class PackedLayer(nn.Module, ABC):
 
     @abstractmethod
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self, weight: Tensor, encoding: Encoding, ranges: Sequence[InputRange] = ()
     ) -> None:
         """Quantize and pack `weight`, and store the input range of each part where it is static.
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, RangeSearch, Shape, TensorSpec
-from mezzotint.plan import Choice, LayerShape, Tensors
+from mezzotint.formats import Shape, TensorSpec
+from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import quant_like
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
@@ -68,7 +68,7 @@ class StructuredLayer(PackedLayer):
 
     @override
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self, weight: Tensor, encoding: Encoding, ranges: Sequence[InputRange] = ()
     ) -> None:
         check_input_ranges(self.choice, ranges)
         tensors = {n: self.get_buffer(n).to(weight.device) for n in self.structure.calibrated}
@@ -80,7 +80,7 @@ class StructuredLayer(PackedLayer):
         first = 0
         for name, part in self.named_parts.items():
             last = first + part.choice.parts
-            part.load_weight(weights[name], search, ranges[first:last])
+            part.load_weight(weights[name], encoding, ranges[first:last])
             first = last
 
     def _check_names_and_types(self, tensors: Tensors) -> None:

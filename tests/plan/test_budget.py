@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.budget import Budget, parse_latency, parse_size
+from mezzotint.plan import Budget, parse_latency, parse_size
 from mezzotint.errors import BudgetError, MezzotintError, UsageError
 
 
