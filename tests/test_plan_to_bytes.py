@@ -263,9 +263,7 @@ class TestCalls:
         assert settings.sampling is not None
         assert (settings.sampling.seed, settings.momentum) == (9, 0.95)
 
-    def test_a_plan_without_settings_gets_those_that_were_used(
-        self, plan: mz.Plan, floating: Path
-    ):
+    def test_a_plan_without_settings_gets_those_that_were_used(self, plan: mz.Plan, floating: Path):
         bare = mz.Plan(plan.choices, encoding=plan.encoding)
         result = mz.apply(mz.load(floating), bare)
         settings = result.plan.calibration
@@ -292,7 +290,7 @@ class TestCalls:
 
     def test_calls_that_the_plan_does_not_hold_are_refused(self, plan: mz.Plan, floating: Path):
         other = mz.Plan(plan.choices, calibration=CalibrationSettings(calls=3))
-        with pytest.raises(CalibrationError, match="on 3 calls .* does not hold; give prompts"):
+        with pytest.raises(CalibrationError, match=r"on 3 calls .* does not hold; give prompts"):
             mz.apply(mz.load(floating), other)
 
 

@@ -1,10 +1,9 @@
 import pytest
 
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, uniform_plan
 from mezzotint.profiling import Timer, Work, profile_pipeline
 from mezzotint.profiling.within import representatives
 from mezzotint.runtime import Packing, executions, packed_copy
-from mezzotint.plan import uniform_plan
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, NORM, ticking
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from mezzotint.plan import Budget
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import inventory, text_readers
-from mezzotint.plan import Choice
+from mezzotint.plan import Budget, Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.runtime import pack_layer
 from tests.models import tiny

@@ -72,10 +72,10 @@ class CalibrationSettings:
         return {"momentum": self.momentum, "calls": self.calls, "sampling": sampling}
 
     def __str__(self) -> str:
-        return "; ".join(f"{name}: {text}" for name, text in self.words().items())
+        return ", ".join(f"{name} {text}" for name, text in self._words().items())
 
-    def words(self) -> dict[str, str]:
-        """Field → its value in few words, for tables."""
+    def _words(self) -> dict[str, str]:
+        """Field → its value for people."""
         momentum = "none" if self.momentum is None else f"{self.momentum:g}"
         calls = "unknown" if self.calls is None else str(self.calls)
         if self.sampling is None:

@@ -52,13 +52,16 @@ def diff(left: Plan, right: Plan) -> tuple[Difference, ...]:
 
 def calibration_diff(left: Plan, right: Plan) -> dict[str, tuple[Any, Any]]:
     """Field of the calibration settings → its JSON value in either plan, where they differ."""
-    found = [
-        {} if plan.calibration is None else plan.calibration.to_dict() for plan in (left, right)
-    ]
-    flat = [{**each, **(each.pop("sampling", None) or {})} for each in found]
-    names = dict.fromkeys(name for each in flat for name in each)
-    pairs = {name: (flat[0].get(name), flat[1].get(name)) for name in names}
+    one, other = _settings(left), _settings(right)
+    pairs = {name: (one.get(name), other.get(name)) for name in (*one, *other)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """The plan's calibration settings, those of its sampling among the others."""
+    settings = {} if plan.calibration is None else plan.calibration.to_dict()
+    sampling = settings.pop("sampling", None) or {}
+    return settings | sampling
 
 
 def _planned(plan: Plan, name: str) -> Planned | None:

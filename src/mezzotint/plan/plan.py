@@ -168,7 +168,7 @@ class Plan:
 
     def table(self) -> Table:
         """A row per layer."""
-        table = Table(title=self._title, caption=self._caption)
+        table = Table(title=self._title)
         # Names are searched for and copied, so they stay on one line; reasons fold.
         for column in ("layer", *self._columns):
             table.add_column(column, no_wrap=True)
@@ -179,9 +179,9 @@ class Plan:
         return table
 
     def summary(self) -> Table:
-        """How many layers take each choice."""
+        """How many layers take each choice, and how they are rounded and calibrated."""
         counts = Counter(map(self._cells, self.choices))
-        table = Table(title=self._title, caption=self._caption)
+        table = Table(title=self._title, caption=self._caption, caption_justify="left")
         for column in (*self._columns, "layers"):
             table.add_column(column, justify="right" if column == "layers" else "left")
         for cells, count in sorted(counts.items()):
