@@ -24,7 +24,7 @@ from mezzotint.plan import Choice, Encoding
 from mezzotint.runtime.forms import WeightForms
 from mezzotint.runtime.kernels import Operation, Request, Selection, select_kernel
 from mezzotint.runtime.opaque import handle_of, packed_layer, runs_opaque
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import InputRange, PackedLayer
 
 #: The dimensions of an input that share one dynamic scale; the first holds features or channels.
 TOKEN_DIMS: dict[Operation, tuple[int, ...]] = {"linear": (-1,), "conv2d": (-3, -2, -1)}
@@ -68,7 +68,6 @@ class QuantLayer(WeightForms, PackedLayer):
     def load_weight(
         self, weight: Tensor, encoding: Encoding, ranges: Sequence[InputRange] = ()
     ) -> None:
-        check_input_ranges(self.choice, ranges)
         for name, tensor in self.weight_format.encode(weight, encoding.search).items():
             self.register_buffer(f"weight_{name}", tensor)
         activation = self.activation_format

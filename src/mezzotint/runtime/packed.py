@@ -68,8 +68,13 @@ class PackedLayer(nn.Module, ABC):
     ) -> None:
         """Quantize and pack `weight`, and store the input range of each part where it is static.
 
+        Args:
+            weight: floating, of `weight_shape`.
+            encoding: how it is rounded.
+            ranges: one for each part where inputs are static, see `check_input_ranges`.
+
         Raises:
-            FormatError: the weight holds NaN or infinity, or a range is missing.
+            FormatError: the weight holds NaN or infinity.
         """
 
     def load_tensors(self, tensors: Tensors) -> None:

@@ -13,7 +13,7 @@ from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import quant_like
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import InputRange, PackedLayer
 
 
 class StructuredLayer(PackedLayer):
@@ -70,7 +70,6 @@ class StructuredLayer(PackedLayer):
     def load_weight(
         self, weight: Tensor, encoding: Encoding, ranges: Sequence[InputRange] = ()
     ) -> None:
-        check_input_ranges(self.choice, ranges)
         tensors = {n: self.get_buffer(n).to(weight.device) for n in self.structure.calibrated}
         tensors |= self.structure.derived(weight, self.shape, tensors)
         self._check_names_and_types(tensors)
