@@ -14,7 +14,7 @@ from torch import nn
 from mezzotint._progress import track
 from mezzotint.calibration import needs_calibration
 from mezzotint.engines import check_engine, engine_of, with_engine
-from mezzotint.errors import UsageError
+from mezzotint.errors import PlanError, UsageError
 from mezzotint.hub import mark_quantized, save_pipeline
 from mezzotint.models import (
     Sampling,
@@ -22,7 +22,7 @@ from mezzotint.models import (
     load_pipeline,
     with_generation_defaults,
 )
-from mezzotint.plan import Budget, Plan, uniform_plan
+from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
 from mezzotint.recipes import Job, recipe_named, recipes
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.recipes.prompts import default_sampling
@@ -162,12 +162,14 @@ def apply(
             with, or else those of `quantize`. The result's plan names them.
 
     Raises:
-        PlanError: the plan names an unknown or unsupported layer, or has a first token for
-            constant that is not.
+        PlanError: the plan names an unknown or unsupported layer, has a first token for constant
+            that is not, or weights that stand in their checkpoint only.
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
     """
     component, _ = find_denoiser(pipe)
     denoiser = _float_denoiser(pipe)
+    if calibration is None and plan.trained:
+        raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
     if calibration is None and needs_calibration(plan):
         check_plan(denoiser, plan)
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)

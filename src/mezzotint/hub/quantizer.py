@@ -107,11 +107,12 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def _new_plan(self, model: nn.Module) -> Plan:
         plan: Plan = self.quantization_config.plan_for(model)
         check_plan(model, plan)
-        for name, choice in plan.quantized.items():
+        for name in plan.quantized:
             try:
-                check_calibration(name, model.get_submodule(name), choice, Calibration())
+                check_calibration(name, model.get_submodule(name), plan, Calibration())
             except FormatError as cause:
-                raise PlanError(f"{cause}; load the model first, then quantize it") from cause
+                remedy = "" if name in plan.trained else "; load the model first, then quantize it"
+                raise PlanError(f"{cause}{remedy}") from cause
         return plan
 
     def update_missing_keys(

@@ -4,7 +4,14 @@ from mezzotint.plan.budget import Budget, parse_latency, parse_size
 from mezzotint.plan.calibration_settings import CalibrationSettings, Sampling, check_momentum
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
-from mezzotint.plan.encoding import SEARCHES, Encoding, search_named, search_text
+from mezzotint.plan.encoding import (
+    ONLY_IN_CHECKPOINT,
+    SEARCHES,
+    TRAINED,
+    Encoding,
+    search_named,
+    search_text,
+)
 from mezzotint.plan.plan import VERSION, Plan, dumps
 from mezzotint.plan.structure import (
     LayerShape,
@@ -25,7 +32,9 @@ from mezzotint.plan.uniform import (
 
 __all__ = [
     "NO_ACTIVATION_BITS",
+    "ONLY_IN_CHECKPOINT",
     "SEARCHES",
+    "TRAINED",
     "VERSION",
     "Budget",
     "CalibrationSettings",

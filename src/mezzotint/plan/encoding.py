@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
+from mezzotint.rounding import rounding_named
 
 SEARCHES = {"minmax": MINMAX, "mse": MSE}
 """Range searches that have a name, in plans and on the command line."""
 
-Rounding = Literal["nearest"]
-"""Ways from a weight to a value of its grid."""
+TRAINED = "trained"
+"""Rounding of weights that training has put on their grid."""
+
+ONLY_IN_CHECKPOINT = (
+    "its weight stands in the checkpoint that it was trained for, and nowhere else; load that, or "
+    "choose another rounding, such as 'nearest'"
+)
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,24 @@ class Encoding:
 
     Attributes:
         search: choice of the clipping ranges; without effect on codebooks.
-        rounding: `nearest`, to the nearest value of the grid.
+        rounding: `nearest`, to the nearest value of the grid; another that is registered
+            (`mezzotint.rounding`); or `trained`, where training chose the values.
 
     Raises:
         FormatError: the rounding is unknown.
     """
 
     search: RangeSearch = MSE
-    rounding: Rounding = "nearest"
+    rounding: str = "nearest"
 
     def __post_init__(self) -> None:
-        if self.rounding not in get_args(Rounding):
-            known = ", ".join(get_args(Rounding))
-            raise FormatError(f"rounding is {self.rounding!r}; it is one of: {known}")
+        if not self.trained:
+            rounding_named(self.rounding)
+
+    @property
+    def trained(self) -> bool:
+        """Whether no search and no rounding can make the weights again."""
+        return self.rounding == TRAINED
 
     def to_dict(self, default: Encoding | None = None) -> dict[str, Any]:
         """JSON values; with a `default`, only of the fields that differ from it."""

@@ -89,6 +89,11 @@ class Plan:
         """The layers whose weight is stored in a quantized format."""
         return {name: choice for name, choice in self.choices.items() if choice.quantized}
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Quantized layers whose weights stand in the plan's checkpoint only."""
+        return tuple(name for name in self.quantized if self.encoding_of(name).trained)
+
     def encoding_of(self, name: str) -> Encoding:
         """How the weight of a quantized layer is rounded."""
         return self.encodings.get(name, self.encoding)

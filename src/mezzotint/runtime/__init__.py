@@ -38,7 +38,12 @@ from mezzotint.runtime.pack import (
     pack_layer,
     pack_weight,
 )
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import (
+    GridValues,
+    InputRange,
+    PackedLayer,
+    check_input_ranges,
+)
 from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import ConstantTokens, SplitInput
@@ -52,6 +57,7 @@ __all__ = [
     "Calibration",
     "ConstantTokens",
     "Execution",
+    "GridValues",
     "InputRange",
     "Kernel",
     "Operation",

@@ -51,8 +51,8 @@ def quantize_module(
     """
     calibration = calibration or Calibration()
     check_plan(module, plan)
-    for name, choice in plan.quantized.items():
-        check_contents(name, module.get_submodule(name), choice, calibration)
+    for name in plan.quantized:
+        check_contents(name, module.get_submodule(name), plan, calibration)
     for name in plan.quantized:
         layer = module.get_submodule(name)
         weight = layer.get_parameter("weight")

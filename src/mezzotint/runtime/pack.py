@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import check_finite
-from mezzotint.plan import Choice, Plan, Tensors
+from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Choice, Encoding, Plan, Tensors
 from mezzotint.runtime.composition import check_calibrated, stored_tensors
 from mezzotint.runtime.layer import part_tensors
 from mezzotint.runtime.layers import check_padding_mode
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer, check_input_ranges
 from mezzotint.runtime.structured import packed_like, shape_of
 
 
@@ -27,10 +27,13 @@ class Calibration:
         input_ranges: calibrated ranges, one per part, for layers with a static activation format.
         tensors: what the structures of layers have calibrated: layer → name within it → tensor as
             it is stored.
+        weights: layer → values on the grid of each of its parts, for layers whose rounding is
+            `trained`.
     """
 
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
     tensors: Mapping[str, Tensors] = field(default_factory=dict)
+    weights: Mapping[str, tuple[GridValues, ...]] = field(default_factory=dict)
 
 
 def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
@@ -70,23 +73,35 @@ def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
     return packed_like(layer, choice)
 
 
-def check_calibration(
-    name: str, layer: nn.Module, choice: Choice, calibration: Calibration
-) -> None:
-    """Raise FormatError, naming the layer, where `calibration` lacks what `choice` needs."""
+def check_calibration(name: str, layer: nn.Module, plan: Plan, calibration: Calibration) -> None:
+    """Raise FormatError, naming the layer, where `calibration` lacks what the plan needs of it."""
+    choice = plan[name]
     with naming(name):
         check_input_ranges(choice, calibration.input_ranges.get(name, ()))
         check_calibrated(choice, shape_of(layer), calibration.tensors.get(name, {}))
+        _check_values(choice, plan.encoding_of(name), calibration.weights.get(name, ()))
 
 
-def check_contents(name: str, layer: nn.Module, choice: Choice, calibration: Calibration) -> None:
+def _check_values(choice: Choice, encoding: Encoding, values: Sequence[GridValues]) -> None:
+    if encoding.trained and not values:
+        raise FormatError(f"rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    if values and not encoding.trained:
+        raise FormatError(
+            f"there are trained values for it, but its rounding is {encoding.rounding!r}; "
+            f"make that {TRAINED!r}"
+        )
+    if values and len(values) != choice.parts:
+        raise FormatError(f"{len(values)} trained weights met {choice.parts} parts")
+
+
+def check_contents(name: str, layer: nn.Module, plan: Plan, calibration: Calibration) -> None:
     """Refuse a layer whose packed form would lack something, or hold what is no number.
 
     Raises:
         FormatError: the weight holds NaN or infinity, or something has yet to be calibrated; the
             layer is named.
     """
-    check_calibration(name, layer, choice, calibration)
+    check_calibration(name, layer, plan, calibration)
     with naming(name):
         check_finite(layer.get_parameter("weight"))
 
@@ -103,7 +118,7 @@ def pack_layer(
     """
     calibration = calibration or Calibration()
     check_layer(name, layer, plan[name])
-    check_calibration(name, layer, plan[name], calibration)
+    check_contents(name, layer, plan, calibration)
     return pack_weight(name, layer, layer.get_parameter("weight"), plan, calibration)
 
 
@@ -129,7 +144,12 @@ def pack_weight(
     with torch.no_grad(), naming(name):
         if plan[name].structures:
             packed.load_tensors(calibration.tensors.get(name, {}))
-        packed.load_weight(weight, plan.encoding_of(name), calibration.input_ranges.get(name, ()))
+        packed.load_weight(
+            weight,
+            plan.encoding_of(name),
+            calibration.input_ranges.get(name, ()),
+            calibration.weights.get(name, ()),
+        )
     return packed.train(layer.training)
 
 

@@ -13,7 +13,7 @@ from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import quant_like
-from mezzotint.runtime.packed import InputRange, PackedLayer
+from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
 
 
 class StructuredLayer(PackedLayer):
@@ -68,7 +68,11 @@ class StructuredLayer(PackedLayer):
 
     @override
     def load_weight(
-        self, weight: Tensor, encoding: Encoding, ranges: Sequence[InputRange] = ()
+        self,
+        weight: Tensor,
+        encoding: Encoding,
+        ranges: Sequence[InputRange] = (),
+        values: Sequence[GridValues] = (),
     ) -> None:
         tensors = {n: self.get_buffer(n).to(weight.device) for n in self.structure.calibrated}
         tensors |= self.structure.derived(weight, self.shape, tensors)
@@ -79,7 +83,7 @@ class StructuredLayer(PackedLayer):
         first = 0
         for name, part in self.named_parts.items():
             last = first + part.choice.parts
-            part.load_weight(weights[name], encoding, ranges[first:last])
+            part.load_weight(weights[name], encoding, ranges[first:last], values[first:last])
             first = last
 
     def _check_names_and_types(self, tensors: Tensors) -> None:

@@ -27,13 +27,14 @@ def pack_unit(
     tensor = unit.source.read()
     if unit.layer is None:
         return {name: _cast(tensor, spec.dtype, unit) for name, spec in unit.outputs.items()}
-    choice = of_weight_alone(plan[unit.layer])
-    layer = model.get_submodule(unit.layer)
     found = {name: calibrated[name].read() for name in unit.outputs if name in calibrated}
+    if found.keys() == unit.outputs.keys():
+        return found
+    choice, layer = of_weight_alone(plan[unit.layer]), model.get_submodule(unit.layer)
     start = f"{unit.layer}."
     # Input ranges stand there in stored form; they are taken over as they are.
-    known = {name: found[f"{start}{name}"] for name in specs_of(choice, layer)}
     alone = Plan({unit.layer: choice}, encoding=plan.encoding_of(unit.layer))
+    known = {name: found[f"{start}{name}"] for name in specs_of(alone, unit.layer, model)}
     try:
         packed = pack_weight(
             unit.layer, layer, tensor, alone, Calibration(tensors={unit.layer: known})
