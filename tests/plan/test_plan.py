@@ -248,6 +248,8 @@ class TestCalibrationSettings:
             "momentum 0.95, calls 8, prompts 2, seed 3, steps 4, guidance the pipeline's, batch 8"
         )
         assert str(CalibrationSettings()) == "momentum none, calls unknown, sampling not stated"
+
+
 def structured(*structures: dict[str, Any]) -> dict[str, Any]:
     layer = {"weight": "int4/channel", "structures": list(structures)}
     return edited(layers={"a": layer})
