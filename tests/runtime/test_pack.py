@@ -103,7 +103,7 @@ class TestTrainedWeights:
     def test_values_off_the_grid_are_refused(self):
         plan = Plan({"fc": Choice("int4/channel")}, encoding=TRAINED)
         given = GridValues(linear().weight.detach())
-        with pytest.raises(FormatError, match="layer fc: .* do not lie on the grid"):
+        with pytest.raises(FormatError, match=r"layer fc: .* do not lie on the grid"):
             pack_layer("fc", linear(), plan, Calibration(weights={"fc": (given,)}))
 
     @pytest.mark.parametrize(

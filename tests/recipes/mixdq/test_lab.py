@@ -12,7 +12,7 @@ from mezzotint.formats import MINMAX, MSE, from_bits
 from mezzotint.models import Group, text_readers
 from mezzotint.recipes import MixdqOptions
 from mezzotint.recipes.mixdq.selection import image_error
-from mezzotint.runtime import ConstantTokens, pack_layer
+from mezzotint.runtime import ConstantTokens, SplitInput, pack_layer
 from tests.models import tiny
 
 
@@ -29,7 +29,7 @@ def test_shortcuts_of_the_up_blocks_are_split(laboratory):
         assert all(name.startswith("up_blocks.") for name in lab.structure.splits)
         for name, first in lab.structure.splits.items():
             assert 0 < first < lab.job.denoiser.get_submodule(name).in_channels
-            assert lab.choice(name, 4, 8).split == first
+            assert lab.choice(name, 4, 8).structures == (SplitInput(first),)
             assert len(lab.packing.input_ranges[name]) == 2
 
 
