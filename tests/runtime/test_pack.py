@@ -20,6 +20,7 @@ from mezzotint.runtime import (
     check_input_ranges,
     empty_layer,
     pack_layer,
+    packed_copy,
     quantize_module,
 )
 from mezzotint.runtime.layer_grid import layer_grid
@@ -41,12 +42,19 @@ class TestOnce:
             seen.append(arguments)
             return function(*arguments)
 
-        for module in list(sys.modules.values()):
-            if module.__name__.startswith("mezzotint"):
+        for path, module in list(sys.modules.items()):
+            if path.startswith("mezzotint"):
                 for name, value in list(vars(module).items()):
                     if value is function:
                         monkeypatch.setattr(module, name, counted)
         return seen
+
+    PLAN = Plan({str(index): Choice("int4/channel", "uint8/tensor") for index in range(5)})
+    CALIBRATION = Calibration({name: (InputRange(-1.0, 1.0),) for name in PLAN})
+
+    @staticmethod
+    def model() -> nn.Module:
+        return nn.Sequential(*(nn.Linear(8, 8) for _ in range(5)))
 
     @pytest.mark.parametrize(
         "calls",
@@ -54,12 +62,18 @@ class TestOnce:
         indirect=True,
         ids=lambda function: function.__name__,
     )
-    def test_a_model_of_five_layers(self, calls: list[Any]):
-        layers = [nn.Linear(8, 8) for _ in range(5)]
-        choice = Choice("int4/channel", "uint8/tensor")
-        plan = Plan({str(index): choice for index in range(5)})
-        ranges = {name: (InputRange(-1.0, 1.0),) for name in plan}
-        quantize_module(nn.Sequential(*layers), plan, Calibration(ranges))
+    def test_in_a_copy(self, calls: list[Any]):
+        packed_copy(self.model(), self.PLAN, self.CALIBRATION)
+        assert len(calls) == 5
+
+    @pytest.mark.parametrize(
+        "calls",
+        [empty_layer, check_input_ranges, layer_grid],
+        indirect=True,
+        ids=lambda function: function.__name__,
+    )
+    def test_in_place(self, calls: list[Any]):
+        quantize_module(self.model(), self.PLAN, self.CALIBRATION)
         assert len(calls) == 5
 
 
