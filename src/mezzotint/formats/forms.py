@@ -134,7 +134,7 @@ def decoded(segments: Sequence[Segment]) -> Tensor:
     size = sum(segment.shape[0] for segment in segments), segments[0].columns
     worth = torch.empty(size, dtype=torch.float32, device=segments[0].codes.device)
     for rows, piece in zip(
-        worth.split([len(piece.codes) for piece in pieces]), pieces, strict=True
+        torch.split(worth, [len(piece.codes) for piece in pieces]), pieces, strict=True
     ):
         rows.copy_(_worth(piece))
     return worth
