@@ -133,9 +133,8 @@ def decoded(segments: Sequence[Segment]) -> Tensor:
         return _worth(pieces[0])
     size = sum(segment.shape[0] for segment in segments), segments[0].columns
     worth = torch.empty(size, dtype=torch.float32, device=segments[0].codes.device)
-    for rows, piece in zip(
-        worth.split([len(piece.codes) for piece in pieces]), pieces, strict=True
-    ):
+    parts = torch.split(worth, [len(piece.codes) for piece in pieces])
+    for rows, piece in zip(parts, pieces, strict=True):
         rows.copy_(_worth(piece))
     return worth
 
