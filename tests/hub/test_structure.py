@@ -15,7 +15,7 @@ from mezzotint.calibration import constant_outputs, input_ranges
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import as_bits
 from mezzotint.hub import read_plan
-from mezzotint.models import Sampling, dtype_argument, generate, record_calls
+from mezzotint.models import Sampling, generate, record_calls
 from mezzotint.runtime import ConstantTokens, Packing, SplitLayer, module_bytes, packed_layers
 from tests.hub import packed
 from tests.models import tiny
@@ -82,7 +82,7 @@ class TestRoundTrip:
     def test_no_dtype_touches_what_is_stored(
         self, unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype
     ):
-        loaded = load(folder, **dtype_argument(dtype))
+        loaded = load(folder, dtype=dtype)
         assert packed.same(packed.integers(loaded), packed.integers(unet))
         output, exact = packed.run(loaded, dtype).float(), packed.run(unet)
         assert (output - exact).norm() <= 0.1 * exact.norm()

@@ -4,15 +4,11 @@ from mezzotint.models.calls import Call, on_device, output_tensor, record_calls
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
+from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
 from mezzotint.models.groups import Group, layer_groups, text_readers
 from mezzotint.models.inventory import Kind, Layer, inventory
 from mezzotint.models.joins import joined_inputs
-from mezzotint.models.loading import (
-    check_folder,
-    dtype_argument,
-    load_pipeline,
-    quiet_libraries,
-)
+from mezzotint.models.loading import download_pipeline, load_pipeline, quiet_libraries
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.sampling import GENERATION_FILE, Sampling, generate, generation_defaults
@@ -28,8 +24,10 @@ __all__ = [
     "Role",
     "Sampling",
     "check_folder",
+    "check_model_folder",
+    "components",
     "denoises",
-    "dtype_argument",
+    "download_pipeline",
     "example_call",
     "find_denoiser",
     "generate",
@@ -46,6 +44,7 @@ __all__ = [
     "record_calls",
     "resolve",
     "role_of",
+    "shard_files",
     "text_readers",
     "with_generation_defaults",
 ]

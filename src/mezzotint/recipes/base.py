@@ -10,6 +10,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from mezzotint._plugins import load_plugins
 from mezzotint.budget import Budget
 from mezzotint.errors import UsageError
 from mezzotint.models import Sampling
@@ -92,6 +93,7 @@ def recipe_named(name: str) -> Recipe:
     Raises:
         UsageError: there is none; the message lists them.
     """
+    load_plugins("recipes")
     if name not in _RECIPES:
         raise UsageError(f"unknown recipe {name!r}; there are: {', '.join(sorted(_RECIPES))}")
     return _RECIPES[name]
@@ -99,4 +101,5 @@ def recipe_named(name: str) -> Recipe:
 
 def recipes() -> tuple[Recipe, ...]:
     """Every registered recipe, by name."""
+    load_plugins("recipes")
     return tuple(_RECIPES[name] for name in sorted(_RECIPES))
