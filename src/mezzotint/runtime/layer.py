@@ -23,6 +23,7 @@ from mezzotint.formats import (
     from_bits,
 )
 from mezzotint.plan import Choice
+from mezzotint.rounding import nearest
 from mezzotint.runtime.forms import WeightForms
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
@@ -32,6 +33,7 @@ from mezzotint.runtime.kernels import (
     Selection,
     select_kernel,
 )
+from mezzotint.runtime.layer_grid import layer_grid
 from mezzotint.runtime.opaque import handle_of, packed_layer, runs_opaque
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 
@@ -78,7 +80,9 @@ class QuantLayer(WeightForms, PackedLayer):
         self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
     ) -> None:
         check_input_ranges(self.choice, ranges)
-        for name, tensor in self.weight_format.encode(weight, search).items():
+        grid = layer_grid(self.weight_format, weight, search)
+        stored = self.weight_format.store(grid, nearest(weight, grid))
+        for name, tensor in stored.items():
             self.register_buffer(f"weight_{name}", tensor)
         activation = self.activation_format
         if activation is not None and activation.static:
