@@ -35,6 +35,10 @@ class TensorSpec:
         """Bytes it takes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def zeros(self) -> Tensor:
+        """Such a tensor, on the device of the context."""
+        return torch.zeros(self.shape, dtype=self.dtype)
+
 
 def check_finite(weight: Tensor) -> None:
     """Raise FormatError where `weight` holds NaN or infinity."""

@@ -10,18 +10,27 @@ from mezzotint.runtime.convert import (
     packed_layers,
     quantize_module,
 )
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
+    AsStored,
     Kernel,
-    Operation,
+    Prepared,
     Request,
     Selection,
     register_kernel,
     registered_kernels,
     select_kernel,
 )
-from mezzotint.runtime.layer import TOKEN_DIMS, QuantLayer
+from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d, QuantLinear, operation_of
 from mezzotint.runtime.memory import keep_unpacked
+from mezzotint.runtime.operands import (
+    Conv2d,
+    InputQuantizer,
+    Linear,
+    Operation,
+    PackedWeight,
+)
 from mezzotint.runtime.pack import Packing, check_packing, empty_layer, pack_layer
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 from mezzotint.runtime.size import module_bytes
@@ -32,14 +41,20 @@ BUILT_IN_KERNELS = (cpu, gpu, reference)
 
 __all__ = [
     "BUILT_IN_KERNELS",
-    "TOKEN_DIMS",
+    "AsStored",
     "ConstantTokens",
+    "Conv2d",
+    "ConvGeometry",
     "Execution",
+    "InputQuantizer",
     "InputRange",
     "Kernel",
+    "Linear",
     "Operation",
     "PackedLayer",
+    "PackedWeight",
     "Packing",
+    "Prepared",
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",

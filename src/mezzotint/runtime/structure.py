@@ -11,9 +11,9 @@ from typing_extensions import override
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import MINMAX, RangeSearch, Shape, TensorSpec, as_bits, from_bits
 from mezzotint.plan import Choice
-from mezzotint.runtime.kernels import Operation
-from mezzotint.runtime.layer import TOKEN_DIMS, QuantLayer, part_tensors
+from mezzotint.runtime.layer import QuantLayer, part_tensors
 from mezzotint.runtime.layers import QuantLinear, quant_like
+from mezzotint.runtime.operands import Operation
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
 
 
@@ -33,7 +33,7 @@ def part_inputs(x: Tensor, choice: Choice, operation: Operation) -> tuple[Tensor
             )
         return (x[:, choice.constant_tokens :],)
     if choice.split:
-        dim, size = TOKEN_DIMS[operation][0], choice.split
+        dim, size = operation.channel_dim, choice.split
         return x.narrow(dim, 0, size), x.narrow(dim, size, x.shape[dim] - size)
     return (x,)
 
@@ -145,7 +145,7 @@ class ConstantTokens(PackedLayer):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        (rest,) = part_inputs(x, self.choice, "linear")
+        (rest,) = part_inputs(x, self.choice, self.others.operation)
         constant = self.constant_output().to(x.dtype).expand(x.shape[0], -1, -1)
         return torch.cat([constant, _biased(self.others(rest), self.bias, -1)], 1)
 
@@ -199,7 +199,7 @@ class SplitLayer(PackedLayer):
     def forward(self, x: Tensor) -> Tensor:
         operation = self.first.operation
         first, second = part_inputs(x, self.choice, operation)
-        return _biased(self.first(first) + self.second(second), self.bias, TOKEN_DIMS[operation][0])
+        return _biased(self.first(first) + self.second(second), self.bias, operation.channel_dim)
 
 
 def _biased(y: Tensor, bias: Tensor | None, dim: int) -> Tensor:

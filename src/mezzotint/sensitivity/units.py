@@ -13,7 +13,6 @@ from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import ActivationFormat
 from mezzotint.plan import Choice
 from mezzotint.runtime import (
-    TOKEN_DIMS,
     InputRange,
     Packing,
     check_input_ranges,
@@ -21,7 +20,7 @@ from mezzotint.runtime import (
     pack_layer,
     part_inputs,
 )
-from mezzotint.runtime.kernels import Operation
+from mezzotint.runtime.operands import Operation
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _rounded(
     x: Tensor, activation: ActivationFormat, seen: InputRange | None, operation: Operation
 ) -> Tensor:
     if seen is None:
-        scale, zero_point = activation.dynamic_parameters(x, TOKEN_DIMS[operation])
+        scale, zero_point = activation.dynamic_parameters(x, operation.token_dims)
     else:
         scale, zero_point = activation.range_parameters(seen.low, seen.high, x.device)
     return activation.roundtrip(x, scale, zero_point)

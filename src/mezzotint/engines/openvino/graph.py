@@ -97,22 +97,20 @@ def _quantized(layer: QuantLayer, name: str, x: Any) -> Any:
 def _weight_shape(layer: QuantLayer) -> tuple[tuple[int, ...], int]:
     """Shape of the weight's node, and how many leading dimensions are its rows."""
     outputs, *rest = layer.weight_shape
-    if layer.groups == 1:
+    groups = layer.operation.groups
+    if groups == 1:
         return (outputs, *rest), 1
-    return (layer.groups, outputs // layer.groups, *rest), 2
+    return (groups, outputs // groups, *rest), 2
 
 
 def _product(layer: QuantLayer, x: Any, weight: Any) -> Any:
     if not isinstance(layer, QuantConv2d):
         return ops.matmul(x, weight, False, True)
-    geometry: dict[str, Any] = dict(layer.geometry)
-    padding, auto = geometry["padding"], "explicit"
-    if isinstance(padding, str):
-        auto = "same_upper" if padding == "same" else "valid"
-        padding = (0, 0)
-    operation = ops.convolution if layer.groups == 1 else ops.group_convolution
-    stride, dilation = list(geometry["stride"]), list(geometry["dilation"])
-    return operation(x, weight, stride, list(padding), list(padding), dilation, auto)
+    geometry = layer.operation.geometry
+    operation = ops.convolution if geometry.groups == 1 else ops.group_convolution
+    (top, bottom), (left, right) = geometry.padding
+    stride, dilation = list(geometry.stride), list(geometry.dilation)
+    return operation(x, weight, stride, [top, left], [bottom, right], dilation, "explicit")
 
 
 def _biased(y: Any, layer: PackedLayer, dim: int, mark: str | None = None) -> Any:
