@@ -1,4 +1,4 @@
-"""Other packages add formats, kernels, recipes and engines by their entry points."""
+"""Other packages add formats, kernels, structures, recipes and engines by their entry points."""
 
 import os
 import subprocess
@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
+import mezzotint as mz
 from mezzotint import _plugins
 from mezzotint._plugins import load_plugins
 from mezzotint.cli import app
@@ -22,6 +25,16 @@ class Added(ReferenceKernel):
     def refuse(self, request):
         return "never serves"
 register_kernel(Added())
+"""
+
+STRUCTURE = """
+from dataclasses import dataclass
+from mezzotint.plan import register_structure
+from mezzotint.runtime import SplitInput
+@register_structure
+@dataclass(frozen=True)
+class Added(SplitInput):
+    kind = "added-structure"
 """
 
 RECIPE = """
@@ -53,6 +66,8 @@ from mezzotint import engines, recipes, runtime
 print(mz.Choice("int4/channel").weight_format.name, "added_format" in sys.modules)
 print(mz.Choice("ternary").weight_format.name, "added_format" in sys.modules)
 print([kernel.name for kernel in runtime.registered_kernels()][0])
+layer = {"weight": "int4/channel", "structures": [{"kind": "added-structure", "first": 8}]}
+print(mz.Plan.from_dict({"version": 1, "layers": {"a": layer}})["a"].structures[0].kind)
 print(recipes.recipe_named("added-recipe").name)
 print([recipe.name for recipe in recipes.recipes()][0])
 engines.check_engine("added-engine")
@@ -83,6 +98,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
     points = {
         "formats": "ternary = added_format",
         "kernels": "never = added_kernel",
+        "structures": "split = added_structure",
         "recipes": "nothing = added_recipe",
         "engines": "never = added_engine",
     }
@@ -92,6 +108,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         points,
         added_format=ternary,
         added_kernel=KERNEL,
+        added_structure=STRUCTURE,
         added_recipe=RECIPE,
         added_engine=ENGINE,
     )
@@ -107,6 +124,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         "int4/channel False",
         "ternary True",
         "added-kernel",
+        "added-structure",
         "added-recipe",
         "added-recipe",
         "added-engine",
@@ -143,6 +161,17 @@ def test_a_plugin_may_look_into_the_registry_that_it_adds_to(site: Path):
     install(site, "curious", {"structures": "it = curious_structure"}, curious_structure=text)
     load_plugins("structures")
     assert "curious_structure" in sys.modules
+
+
+def test_kernels_are_found_while_a_compiler_traces_the_first_call(site: Path):
+    install(site, "tracing", {"kernels": "it = traced_kernel"}, traced_kernel="")
+    module = mz.quantize_denoiser(nn.Sequential(nn.Linear(4, 4)), weight_bits=8)
+    x = torch.ones(2, 4, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    assert "traced_kernel" not in sys.modules
+    assert torch.equal(compiled(x), module(x))
+    assert "traced_kernel" in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from mezzotint.models import Sampling, generate, inventory, list_embedded
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes import AutoOptions
+from mezzotint.runtime import ConstantTokens, SplitInput
 from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
 from mezzotint.uniform import uniform_plan
 
@@ -17,12 +18,14 @@ __all__ = [
     "AutoOptions",
     "Budget",
     "Choice",
+    "ConstantTokens",
     "MezzotintConfig",
     "MezzotintError",
     "PackedCheckpoint",
     "Plan",
     "Result",
     "Sampling",
+    "SplitInput",
     "Storage",
     "allocate",
     "apply",

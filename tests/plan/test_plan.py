@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from mezzotint.errors import PlanError
 from mezzotint.plan import VERSION, Choice, Difference, Plan, diff, dumps
+from mezzotint.runtime import ConstantTokens, SplitInput
 
 FLOAT = Choice()
 W4 = Choice("int4/channel")
 W4A8 = Choice("int4/channel", "int8/token")
-TEXT = Choice("int4/channel", "int8/token", constant_tokens=1)
-SHORTCUT = Choice("int4/channel", split=320)
+TEXT = Choice("int4/channel", "int8/token", structures=(ConstantTokens(1),))
+SHORTCUT = Choice("int4/channel", structures=(SplitInput(320),))
 
 PLAN = Plan(
     choices={"conv_in": FLOAT, "mid.attn.to_q": W4A8, "mid.ff": Choice("uint3/group64")},
@@ -23,11 +24,11 @@ PLAN = Plan(
 )
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-structures = st.sampled_from(["constant_tokens", "split"]).flatmap(
-    lambda field: st.fixed_dictionaries({field: st.integers(1, 2000)})
-)
+numbers = st.integers(1, 2000)
+constant_tokens, splits = st.builds(ConstantTokens, numbers), st.builds(SplitInput, numbers)
+structures = st.tuples(constant_tokens) | st.tuples(splits) | st.tuples(constant_tokens, splits)
 choices = st.sampled_from([FLOAT, W4, W4A8, Choice("uint3/group64", "uint8/tensor")]) | st.builds(
-    lambda structure: Choice("uint3/group64", "uint8/tensor", **structure), structures
+    lambda structure: Choice("uint3/group64", "uint8/tensor", structure), structures
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9) | names,
@@ -84,15 +85,37 @@ class TestStorage:
 
     def test_structure_is_written_only_where_there_is_any(self):
         plan = Plan({"a": W4, "b": TEXT, "c": SHORTCUT})
+        one = {"kind": "constant_tokens", "count": 1}
+        two = {"kind": "split", "first": 320}
         assert plan.to_dict()["layers"] == {
             "a": {"weight": "int4/channel", "activation": "float"},
-            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
-            "c": {"weight": "int4/channel", "activation": "float", "split": 320},
+            "b": {"weight": "int4/channel", "activation": "int8/token", "structures": [one]},
+            "c": {"weight": "int4/channel", "activation": "float", "structures": [two]},
         }
+
+    def test_fields_of_a_structure_may_be_left_out_where_they_have_a_default(self):
+        layer = {"weight": "int4/channel", "structures": [{"kind": "constant_tokens"}]}
+        assert Plan.from_dict(edited(layers={"a": layer}))["a"].structures == (ConstantTokens(1),)
+
+    def test_the_form_of_version_1_is_read(self):
+        layers = {
+            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
+            "c": {"weight": "int4/channel", "split": 320, "constant_tokens": 0},
+        }
+        plan = Plan.from_dict({"version": 1, "layers": layers})
+        assert plan == Plan({"b": TEXT, "c": SHORTCUT})
+
+
+ONE = {"kind": "constant_tokens", "count": 1}
 
 
 def edited(**changes: Any) -> dict[str, Any]:
     return PLAN.to_dict() | changes
+
+
+def structured(*structures: dict[str, Any]) -> dict[str, Any]:
+    layer = {"weight": "int4/channel", "structures": list(structures)}
+    return edited(layers={"a": layer})
 
 
 class TestMistakes:
@@ -137,6 +160,27 @@ class TestMistakes:
                 r"layers\.a\.constant_tokens",
                 "valid integer",
             ),
+            (
+                edited(layers={"a": {"weight": "int4/channel", "structures": [{}]}}),
+                r"layers\.a\.structures\.0\.kind",
+                "required",
+            ),
+            (
+                structured({"kind": "split", "first": 1.5}),
+                r"layers\.a\.structures\.0\.first",
+                "valid integer",
+            ),
+            (structured({"kind": "split"}), r"layers\.a\.structures\.0\.first", "required"),
+            (
+                structured({"kind": "constant_tokens", "count": True}),
+                r"layers\.a\.structures\.0\.count",
+                "valid integer",
+            ),
+            (
+                structured({"kind": "constant_tokens", "tokens": 1}),
+                r"layers\.a\.structures\.0\.tokens",
+                "[Uu]nexpected",
+            ),
             (edited(model=3), "model", "valid string"),
             (edited(context=[]), "context", "valid dictionary"),
         ],
@@ -167,13 +211,15 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("fields", "why"),
         [
-            ({"split": -1}, "split is -1; expected a whole number"),
-            ({"constant_tokens": 2**16}, "constant_tokens is 65536; expected a whole number"),
-            ({"constant_tokens": 10**30}, "constant_tokens is 10+; expected a whole number"),
-            ({"weight": "float", "split": 8}, "split 8 goes with a quantized weight"),
-            ({"constant_tokens": 1, "split": 8}, "do not go together in one layer"),
+            ({"split": -1}, "split: first is -1; expected a whole number"),
+            ({"constant_tokens": 2**16}, "constant_tokens: count is 65536; expected a whole"),
+            ({"constant_tokens": 10**30}, "constant_tokens: count is 10+; expected a whole"),
+            ({"weight": "float", "split": 8}, "split goes with a quantized weight"),
+            ({"structures": [ONE, ONE]}, "constant_tokens cannot hold constant_tokens"),
+            ({"structures": [ONE], "split": 8}, "older form of structures; keep only structures"),
+            ({"structures": [{"kind": "x"}]}, "unknown structure 'x'; there are constant_tokens"),
         ],
-        ids=["negative", "too-many", "huge", "floating", "both"],
+        ids=["negative", "too-many", "huge", "floating", "twice", "both-forms", "unknown"],
     )
     def test_a_wrong_structure_names_its_layer(
         self, fields: dict[str, Any], why: str, tmp_path: Path

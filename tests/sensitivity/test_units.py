@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -7,10 +8,17 @@ from torch import Tensor, nn
 
 from mezzotint.calibration import input_ranges
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import MINMAX
+from mezzotint.formats import MINMAX, as_bits
 from mezzotint.models import Call
 from mezzotint.plan import Choice
-from mezzotint.runtime import InputRange, PackedLayer, Packing, pack_layer
+from mezzotint.runtime import (
+    ConstantTokens,
+    InputRange,
+    PackedLayer,
+    Packing,
+    SplitInput,
+    pack_layer,
+)
 from mezzotint.sensitivity import Score, Unit, changed_layer, measure_unit
 from tests.sensitivity.restoring import assert_restored, state
 
@@ -38,7 +46,10 @@ def input_only(name: str, choice: Choice) -> Unit:
 
 class TestUnit:
     def test_every_unit_has_a_name_of_its_own(self):
-        structured = [Choice("int4/channel", split=3), Choice("int4/channel", constant_tokens=1)]
+        structured = [
+            Choice("int4/channel", structures=(SplitInput(3),)),
+            Choice("int4/channel", structures=(ConstantTokens(1),)),
+        ]
         choices = [*CHOICES, DYNAMIC, STATIC, Choice("int4/channel"), *structured]
         units = [Unit(layer, choice) for layer in LAYERS for choice in choices]
         units += [input_only(layer, choice) for layer in LAYERS for choice in (DYNAMIC, STATIC)]
@@ -144,17 +155,17 @@ class TestChangedInput:
 
     RANGES = (InputRange(-1.0, 2.0), InputRange(-3.0, 0.5))
 
-    @pytest.mark.parametrize("split", [0, 2])
+    @pytest.mark.parametrize("structures", [(), (SplitInput(2),)], ids=["whole", "split"])
     @pytest.mark.parametrize("choice", [DYNAMIC, STATIC], ids=str)
     def test_each_part_is_rounded_like_its_packed_part(
-        self, layer: nn.Module, shape: tuple[int, ...], choice: Choice, split: int
+        self, layer: nn.Module, shape: tuple[int, ...], choice: Choice, structures: Any
     ):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        choice = Choice(choice.weight, choice.activation, split=split)
+        choice = Choice(choice.weight, choice.activation, structures)
         packing = Packing(MINMAX, {"layer": self.RANGES[: choice.parts]})
         packed = pack_layer("layer", layer, choice, packing)
         axis = -1 if isinstance(layer, nn.Linear) else 1
-        pieces = x.split([split, 6 - split], axis) if split else (x,)
+        pieces = x.split([2, 4], axis) if structures else (x,)
         rounded = [part.round_input(p) for part, p in zip(packed.parts, pieces, strict=True)]
         found = output(layer, input_only("layer", choice), packing, x)
         assert torch.equal(found, layer(torch.cat(rounded, axis)))
@@ -172,7 +183,7 @@ class TestChangedInput:
 
 
 class TestConstantTokens:
-    CHOICE = Choice("int8/channel", "int2/token", constant_tokens=1)
+    CHOICE = Choice("int8/channel", "int2/token", structures=(ConstantTokens(1),))
 
     def test_only_the_other_tokens_are_rounded(self):
         layer, shape = LINEAR
@@ -183,7 +194,7 @@ class TestConstantTokens:
 
     def test_a_packed_layer_puts_out_its_constant(self):
         layer, shape = LINEAR
-        packing = Packing(MINMAX, constants={"layer": torch.full((1, 5), 7.0)})
+        packing = Packing(MINMAX, tensors={"layer": {"constant": as_bits(torch.full((1, 5), 7.0))}})
         found = output(layer, Unit("layer", self.CHOICE), packing, torch.randn(shape))
         assert bool((found[:, 0] == 7).all())
 

@@ -36,10 +36,10 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
 
 def packed_table(executions: Sequence[Execution], title: str) -> Table:
     """A row per packed layer."""
-    table = _table(title, "layer", "weight", "activation", "structure", "kernel", "arithmetic")
+    table = _table(title, "layer", "weight", "activation", "structures", "kernel", "arithmetic")
     for each in executions:
         choice = each.choice
-        formats = (choice.weight, choice.activation, choice.structure)
+        formats = (choice.weight, choice.activation, choice.label)
         table.add_row(each.layer, *formats, each.kernel, each.arithmetic)
     return table
 

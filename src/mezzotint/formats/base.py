@@ -35,6 +35,11 @@ class TensorSpec:
         """Bytes it takes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """The shape and dtype of `tensor`."""
+        return cls(tuple(tensor.shape), tensor.dtype)
+
     def zeros(self) -> Tensor:
         """Such a tensor, on the device of the context."""
         return torch.zeros(self.shape, dtype=self.dtype)

@@ -138,10 +138,11 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def _layer_of(self, param_name: str) -> str | None:
         """The planned layer that a tensor belongs to, be it the layer's own or of a part of it."""
         assert self.plan is not None
-        module = param_name.rpartition(".")[0]
-        for name in (module, module.rpartition(".")[0]):
+        name = param_name.rpartition(".")[0]
+        while name:
             if name in self.plan.choices and self.plan[name].quantized:
                 return name
+            name = name.rpartition(".")[0]
         return None
 
     def create_quantized_param(

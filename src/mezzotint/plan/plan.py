@@ -8,33 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, StrictInt
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mezzotint._files import read_json, validated, write_json
-from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import FLOAT
+from mezzotint.errors import PlanError
 from mezzotint.plan.choice import Choice
+from mezzotint.plan.choice_json import LayerModel, choice_of
 
 VERSION = 1
-
-
-class _LayerModel(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    weight: str
-    activation: str = FLOAT
-    constant_tokens: StrictInt = 0
-    split: StrictInt = 0
-    reason: str | None = None
 
 
 class _PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
     version: int
     model: str | None = None
-    layers: dict[str, _LayerModel]
+    layers: dict[str, LayerModel]
     context: dict[str, Any] = {}
 
 
@@ -97,12 +88,7 @@ class Plan:
             raise PlanError(
                 f"{source}: field version: is {model.version}, this program reads {VERSION}"
             )
-        choices: dict[str, Choice] = {}
-        for name, layer in model.layers.items():
-            try:
-                choices[name] = Choice(**layer.model_dump(exclude={"reason"}))
-            except FormatError as cause:
-                raise PlanError(f"{source}: layer {name}: {cause}") from cause
+        choices = {name: choice_of(layer, name, source) for name, layer in model.layers.items()}
         reasons = {name: layer.reason for name, layer in model.layers.items() if layer.reason}
         return cls(choices=choices, model=model.model, reasons=reasons, context=model.context)
 
@@ -145,12 +131,12 @@ class Plan:
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        """The structure of layers is shown where one of them has any."""
-        structured = any(choice.structure for choice in self.choices.values())
-        return ("weight", "activation", "structure") if structured else ("weight", "activation")
+        """The structures of layers are shown where one of them has any."""
+        structured = any(choice.structures for choice in self.choices.values())
+        return ("weight", "activation", "structures") if structured else ("weight", "activation")
 
     def _cells(self, choice: Choice) -> tuple[str, ...]:
-        return (choice.weight, choice.activation, choice.structure)[: len(self._columns)]
+        return (choice.weight, choice.activation, choice.label)[: len(self._columns)]
 
     @property
     def _title(self) -> str:

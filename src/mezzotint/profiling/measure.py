@@ -117,9 +117,12 @@ def _measure_packed(
 
 
 def _packed_key(subject: Subject, choice: Choice) -> str:
-    structure = {name: dict(each) for name, each in subject.work.structure.items()}
-    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{_WHOLE} | {choice}" + (f" | structure {digest}" if structure else "")
+    structures = {
+        name: [structure.to_dict() for structure in each]
+        for name, each in subject.work.structures.items()
+    }
+    digest = hashlib.sha256(json.dumps(structures, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{_WHOLE} | {choice}" + (f" | structures {digest}" if structures else "")
 
 
 def _figures_wanted(

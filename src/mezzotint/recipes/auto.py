@@ -87,7 +87,9 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     check_weights(job.denoiser, [layer.name for layer in layers])
     calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
     structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
-    timed = deadline(job, layers, choices, options.profile, options.profile_batch, structure.fields)
+    timed = deadline(
+        job, layers, choices, options.profile, options.profile_batch, structure.structures
+    )
     candidates = _Candidates.of(layers, choices, structure)
     # Before hours of measuring: can the budget be met at all?
     program = _program(job, candidates, timed)
@@ -102,7 +104,7 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     plan = Plan(
         choices=chosen,
         model=job.model,
-        reasons={n: why for n, why in structure.reasons().items() if chosen[n].structure},
+        reasons={n: why for n, why in structure.reasons().items() if chosen[n].structures},
         context=context(job)
         | {
             "recipe": "auto",
@@ -163,7 +165,7 @@ def _calibrated(
     calls: tuple[Call, ...],
 ) -> Packing:
     """The first tokens' constants, and ranges of all inputs where they are static."""
-    packing = Packing(search=options.search, constants=structure.constants)
+    packing = Packing(search=options.search, tensors=structure.constants)
     static = {
         name: choice
         for name, choices in candidates.choices.items()
@@ -172,7 +174,8 @@ def _calibrated(
     }
     if not static:
         return packing
-    return dataclasses.replace(packing, input_ranges=input_ranges(job.denoiser, static, calls))
+    ranges = input_ranges(job.denoiser, static, calls, tensors=packing.tensors)
+    return dataclasses.replace(packing, input_ranges=ranges)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,15 @@
 """Packed layers and the kernels that compute them. Knows formats and plans."""
 
 from mezzotint.runtime import cpu, gpu, reference
+from mezzotint.runtime.composition import (
+    calibrated_tensors,
+    join_inputs,
+    own_tensors,
+    part_inputs,
+    placeholders,
+    stored_tensors,
+    structure_tensors,
+)
 from mezzotint.runtime.convert import (
     Execution,
     check_plan,
@@ -33,8 +42,10 @@ from mezzotint.runtime.operands import (
 )
 from mezzotint.runtime.pack import Packing, check_packing, empty_layer, pack_layer
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes
-from mezzotint.runtime.structure import ConstantTokens, SplitLayer, part_inputs, stored_tensors
+from mezzotint.runtime.structured import StructuredLayer, shape_of
+from mezzotint.runtime.structures import ConstantTokens, SplitInput
 
 #: Modules that register a kernel when imported.
 BUILT_IN_KERNELS = (cpu, gpu, reference)
@@ -58,25 +69,33 @@ __all__ = [
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
+    "QuantizedPart",
     "Request",
     "Selection",
-    "SplitLayer",
+    "SplitInput",
+    "StructuredLayer",
+    "calibrated_tensors",
     "check_input_ranges",
     "check_packing",
     "check_plan",
     "dequantize_module",
     "empty_layer",
     "executions",
+    "join_inputs",
     "keep_unpacked",
     "module_bytes",
     "operation_of",
+    "own_tensors",
     "pack_layer",
     "packed_copy",
     "packed_layers",
     "part_inputs",
+    "placeholders",
     "quantize_module",
     "register_kernel",
     "registered_kernels",
     "select_kernel",
+    "shape_of",
     "stored_tensors",
+    "structure_tensors",
 ]

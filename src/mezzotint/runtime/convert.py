@@ -43,12 +43,12 @@ def quantize_module(
     """Replace, in place and one at a time, the layers that `plan` quantizes.
 
     Each float weight is released as soon as its packed form exists. All layers, their weights,
-    input ranges and constant outputs are checked before the first is touched.
+    input ranges and calibrated tensors are checked before the first is touched.
 
     Raises:
         PlanError: a layer is unknown, of an unsupported type, or cannot take its choice.
-        FormatError: a weight holds NaN, or a static range or a constant output is missing; the
-            layer is named.
+        FormatError: a weight holds NaN, or a static range or a calibrated tensor is missing;
+            the layer is named.
     """
     packing = packing or Packing()
     check_plan(module, plan)
@@ -99,9 +99,12 @@ def dequantize_module(module: nn.Module) -> nn.Module:
 def packed_layers(module: nn.Module) -> dict[str, PackedLayer]:
     """Every packed layer by its dotted name; the parts of a layer are not listed beside it."""
     found: dict[str, PackedLayer] = {}
+    packed: set[str] = set()
     for name, layer in module.named_modules():
-        if isinstance(layer, PackedLayer) and name.rpartition(".")[0] not in found:
-            found[name] = layer
+        if isinstance(layer, PackedLayer):
+            packed.add(name)
+            if not name or name.rpartition(".")[0] not in packed:
+                found[name] = layer
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -182,8 +183,14 @@ def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
 
 def registered_kernels() -> tuple[Kernel, ...]:
     """All kernels, most preferred first."""
-    load_plugins("kernels")
+    _load_plugins()
     return tuple(_KERNELS)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _load_plugins() -> None:
+    """Import kernels of other packages; a compiler that traces the selection does it right away."""
+    load_plugins("kernels")
 
 
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:

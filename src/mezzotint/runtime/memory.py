@@ -8,7 +8,7 @@ from torch import nn
 
 from mezzotint.errors import UsageError
 from mezzotint.runtime.convert import packed_layers
-from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.part import QuantizedPart
 
 
 def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
@@ -37,6 +37,6 @@ def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
     return total
 
 
-def _unpacked_bytes(part: QuantLayer) -> int:
+def _unpacked_bytes(part: QuantizedPart) -> int:
     device = part.weight_device
     return part.selection_on(device).kernel.unpacked_bytes(part.request_on(device))

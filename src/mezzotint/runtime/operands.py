@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mezzotint.errors import FormatError
 from mezzotint.formats import ActivationFormat, Segment, Shape, WeightFormat
 from mezzotint.runtime.convolution import conv2d
 from mezzotint.runtime.geometry import ConvGeometry
@@ -73,6 +74,20 @@ class InputQuantizer:
         if self.scale is None or self.zero_point is None:
             return self.format.dynamic_parameters(x, dims)
         return self.scale, self.zero_point.float()
+
+    def check(self) -> None:
+        """Refuse a stored range that no calibration can have written.
+
+        Raises:
+            FormatError: naming the tensor.
+        """
+        if self.scale is None or self.zero_point is None:
+            return
+        if not bool((torch.isfinite(self.scale) & (self.scale > 0)).all()):
+            raise FormatError("input_scale is not positive and finite")
+        highest = 0 if self.format.symmetric else self.format.limits[1]
+        if int(self.zero_point.max()) > highest:
+            raise FormatError(f"input_zero_point is above {highest}, the highest of {self.format}")
 
     def rounded(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
         """The values of the codes of `x`, in its dtype; gradients pass straight through."""

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import MSE, RangeSearch, check_finite
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Tensors
+from mezzotint.runtime.composition import check_calibrated
 from mezzotint.runtime.layers import quant_like
 from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
-from mezzotint.runtime.structure import ConstantTokens, SplitLayer, check_constant
+from mezzotint.runtime.structured import packed_like, shape_of
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Packing:
     Attributes:
         search: choice of the clipping ranges.
         input_ranges: calibrated ranges, one per part, for layers with a static activation format.
-        constants: calibrated outputs, floating [constant_tokens, out_features], for layers with
-            constant tokens.
+        tensors: what the structures of layers have calibrated: layer → name within it → tensor as
+            it is stored.
     """
 
     search: RangeSearch = MSE
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    tensors: Mapping[str, Tensors] = field(default_factory=dict)
 
 
 def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
@@ -38,7 +39,7 @@ def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
 
     Raises:
         PlanError: the layer is neither a Linear nor a Conv2d, has a padding mode of its own, or
-            cannot have the constant tokens or split of `choice`.
+            cannot have a structure of `choice`.
     """
     # Subclasses may compute something else with their weight, so only the exact types count.
     if type(layer) is not nn.Linear and type(layer) is not nn.Conv2d:
@@ -50,30 +51,19 @@ def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
         quantizable = quant_like(layer, choice.plain)
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}; choose 'float' for it") from cause
-    if not choice.structure:
+    if not choice.structures:
         return quantizable
-    return _structured(name, layer, choice)
-
-
-def _structured(name: str, layer: nn.Linear | nn.Conv2d, choice: Choice) -> PackedLayer:
-    if choice.split:
-        try:
-            return SplitLayer.like(layer, choice)
-        except PlanError as cause:
-            raise PlanError(f"layer {name}: {cause}") from cause
-    if isinstance(layer, nn.Conv2d):
-        raise PlanError(
-            f"layer {name}: a convolution has no constant tokens; leave constant_tokens out"
-        )
-    return ConstantTokens.like(layer, choice)
+    try:
+        return packed_like(layer, choice)
+    except PlanError as cause:
+        raise PlanError(f"layer {name}: {cause}") from cause
 
 
 def check_packing(name: str, layer: nn.Module, choice: Choice, packing: Packing) -> None:
     """Raise FormatError, naming the layer, where `packing` lacks what `choice` needs calibrated."""
-    out_features = len(layer.get_parameter("weight"))
     with naming(name):
         check_input_ranges(choice, packing.input_ranges.get(name, ()))
-        check_constant(choice, out_features, packing.constants.get(name))
+        check_calibrated(choice, shape_of(layer), packing.tensors.get(name, {}))
 
 
 def pack_layer(
@@ -83,8 +73,8 @@ def pack_layer(
 
     Raises:
         PlanError: the layer cannot take that choice.
-        FormatError: the weight holds NaN or infinity, or a static range or a constant output is
-            missing; the layer is named.
+        FormatError: the weight holds NaN or infinity, or a static range or a calibrated tensor
+            is missing; the layer is named.
     """
     packing = packing or Packing()
     packed = empty_layer(name, layer, choice)
@@ -92,9 +82,9 @@ def pack_layer(
     with torch.no_grad(), naming(name):
         weight = layer.get_parameter("weight")
         check_finite(weight)
+        if choice.structures:
+            packed.load_tensors(packing.tensors.get(name, {}))
         packed.load_weight(weight, packing.search, packing.input_ranges.get(name, ()))
-        if isinstance(packed, ConstantTokens):
-            packed.load_constant(packing.constants[name])
     return packed.train(layer.training)
 
 

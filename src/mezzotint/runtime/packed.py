@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +12,8 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, RangeSearch, Shape
-from mezzotint.plan import Choice
-
-if TYPE_CHECKING:
-    from mezzotint.runtime.layer import QuantLayer
+from mezzotint.plan import Choice, Tensors
+from mezzotint.runtime.part import QuantizedPart
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,9 @@ def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
 class PackedLayer(nn.Module, ABC):
     """What stands for a Linear or Conv2d whose weight is packed.
 
-    Either a `QuantLayer`, or a layer made of such parts. Everything stored is an integer tensor,
-    so casting the model leaves it alone, but for the bias: a floating parameter named as in the
-    layer replaced.
+    Either a `QuantLayer`, or a `StructuredLayer` made of such parts. Everything stored is an
+    integer tensor, so casting the model leaves it alone, but for the bias: a floating parameter
+    named as in the layer replaced.
     """
 
     def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
@@ -56,7 +53,7 @@ class PackedLayer(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[QuantLayer, ...]:
+    def parts(self) -> tuple[QuantizedPart, ...]:
         """The quantized layers that compute it, by order of input channels.
 
         They have the same formats, hence the same kernel.
@@ -72,14 +69,24 @@ class PackedLayer(nn.Module, ABC):
             FormatError: the weight holds NaN or infinity, or a range is missing.
         """
 
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Store what the layer's structures have calibrated; comes before `load_weight`.
+
+        Args:
+            tensors: name within the layer → tensor as it is stored; a layer without structures
+                has none.
+        """
+        assert not tensors
+
+    @abstractmethod
     def dequantized_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight as the kernels see it, of `weight_shape`."""
-        return torch.cat([part.dequantized_weight(dtype) for part in self.parts], 1)
 
     def to_float(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """A stock layer with the dequantized weight, in the dtype of the bias, or else `dtype`.
 
-        Constant tokens are forgotten: the stock layer computes them from the dequantized weight.
+        What structures store beside the weight is forgotten: constant tokens are computed from the
+        dequantized weight.
         """
         dtype = dtype if self.bias is None else self.bias.dtype
         layer = self.parts[0].stock(self.dequantized_weight(dtype), self.bias)

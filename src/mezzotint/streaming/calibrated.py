@@ -1,4 +1,4 @@
-"""What no weight tells: input ranges and constant outputs, found by calibration."""
+"""Calibrated tensors of a packed checkpoint: input ranges, and those of structures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import FLOAT, TensorSpec
 from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import stored_tensors
+from mezzotint.runtime import calibrated_tensors, shape_of
 from mezzotint.streaming.stored import StoredTensor, stored_tensors_of, weight_files
 
 Calibrated = Mapping[str, StoredTensor]
@@ -21,17 +21,14 @@ Calibrated = Mapping[str, StoredTensor]
 
 
 def of_weight_alone(choice: Choice) -> Choice:
-    """`choice` without its activation format: the same weight tensors, and no input range."""
+    """`choice` without its activation format: the same tensors, but for static input ranges."""
     return replace(choice, activation=FLOAT)
 
 
-def _specs(choice: Choice, layer: nn.Module) -> dict[str, TensorSpec]:
-    """Of the tensors that `layer` stores under `choice`, those that its weight does not tell."""
-    shape = tuple(layer.get_parameter("weight").shape)
-    of_weight = stored_tensors(of_weight_alone(choice), shape).keys() - {"constant"}
-    return {
-        name: spec for name, spec in stored_tensors(choice, shape).items() if name not in of_weight
-    }
+def specs_of(choice: Choice, layer: nn.Module) -> dict[str, TensorSpec]:
+    """The tensors that `layer` stores under `choice` and its weight does not tell."""
+    shape = shape_of(layer)
+    return calibrated_tensors(choice, shape.weight, shape.groups)
 
 
 def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None) -> Calibrated:
@@ -49,7 +46,7 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
     wanted = {
         f"{layer}.{name}": spec
         for layer in plan.quantized
-        for name, spec in _specs(plan[layer], model.get_submodule(layer)).items()
+        for name, spec in specs_of(plan[layer], model.get_submodule(layer)).items()
     }
     if not wanted:
         return {}
@@ -69,21 +66,23 @@ def _refusal(plan: Plan, model: nn.Module) -> str:
     needy = {
         layer: choice
         for layer, choice in plan.quantized.items()
-        if _specs(choice, model.get_submodule(layer))
+        if specs_of(choice, model.get_submodule(layer))
     }
     shown = ", ".join(f"{layer} ({choice})" for layer, choice in list(needy.items())[:3])
-    remedies = {
-        "constant_tokens": any(choice.constant_tokens for choice in needy.values()),
-        "static ranges (for dynamic ones such as 'int8/token')": any(
-            not choice.constant_tokens for choice in needy.values()
-        ),
+    left_out = {
+        structure.kind
+        for choice in needy.values()
+        for structure in choice.structures
+        if structure.calibrated
     }
-    remedy = " and ".join(what for what, wanted in remedies.items() if wanted)
+    remedies = sorted(left_out)
+    if any(choice.static for choice in needy.values()):
+        remedies.append("static ranges (for dynamic ones such as 'int8/token')")
     return (
-        f"{len(needy)} layer(s) of the plan have a static input range or constant tokens, which "
-        f"come from calibration and stand in no plan: {shown}{' …' if len(needy) > 3 else ''}; "
+        f"{len(needy)} layer(s) of the plan have a static input range or a structure, which come "
+        f"from calibration and stand in no plan: {shown}{' …' if len(needy) > 3 else ''}; "
         "give the folder of a checkpoint quantized after the plan instead, or leave out "
-        f"{remedy}"
+        f"{' and '.join(remedies)}"
     )
 
 

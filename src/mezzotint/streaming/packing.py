@@ -11,7 +11,7 @@ from mezzotint.errors import FormatError
 from mezzotint.formats import MSE
 from mezzotint.plan import Plan
 from mezzotint.runtime import empty_layer
-from mezzotint.streaming.calibrated import Calibrated, of_weight_alone
+from mezzotint.streaming.calibrated import Calibrated, of_weight_alone, specs_of
 from mezzotint.streaming.units import Unit
 
 
@@ -29,16 +29,18 @@ def pack_unit(
     if unit.layer is None:
         return {name: _cast(tensor, spec.dtype, unit) for name, spec in unit.outputs.items()}
     choice = of_weight_alone(plan[unit.layer])
-    packed = empty_layer(unit.layer, model.get_submodule(unit.layer), choice)
+    layer = model.get_submodule(unit.layer)
+    packed = empty_layer(unit.layer, layer, choice)
+    found = {name: calibrated[name].read() for name in unit.outputs if name in calibrated}
+    start = f"{unit.layer}."
     try:
+        if choice.structures:
+            packed.load_tensors({name: found[f"{start}{name}"] for name in specs_of(choice, layer)})
         packed.load_weight(tensor, MSE)
     except FormatError as cause:
         raise FormatError(f"{unit.source}: {cause}") from cause
-    of_weight = packed.state_dict(prefix=f"{unit.layer}.")
-    return {
-        name: calibrated[name].read() if name in calibrated else of_weight[name]
-        for name in unit.outputs
-    }
+    of_weight = packed.state_dict(prefix=start)
+    return {name: found[name] if name in found else of_weight[name] for name in unit.outputs}
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, unit: Unit) -> Tensor:

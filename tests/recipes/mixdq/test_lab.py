@@ -8,11 +8,11 @@ from diffusers import PixArtSigmaPipeline
 from transformers import T5Config, T5EncoderModel
 
 import mezzotint as mz
-from mezzotint.formats import MINMAX, MSE
+from mezzotint.formats import MINMAX, MSE, from_bits
 from mezzotint.models import Group, text_readers
 from mezzotint.recipes import MixdqOptions
 from mezzotint.recipes.mixdq.selection import image_error
-from mezzotint.runtime import pack_layer
+from mezzotint.runtime import ConstantTokens, SplitInput, pack_layer
 from tests.models import tiny
 
 
@@ -29,7 +29,7 @@ def test_shortcuts_of_the_up_blocks_are_split(laboratory):
         assert all(name.startswith("up_blocks.") for name in lab.structure.splits)
         for name, first in lab.structure.splits.items():
             assert 0 < first < lab.job.denoiser.get_submodule(name).in_channels
-            assert lab.choice(name, 4, 8).split == first
+            assert lab.choice(name, 4, 8).structures == (SplitInput(first),)
             assert len(lab.packing.input_ranges[name]) == 2
 
 
@@ -46,7 +46,7 @@ def test_the_first_token_of_a_causal_text_encoder_is_constant(laboratory):
         assert set(lab.structure.constants) == readers
         assert not lab.structure.refused
         for name in readers:
-            assert lab.choice(name, 4, 8).constant_tokens == 1
+            assert lab.choice(name, 4, 8).structures == (ConstantTokens(1),)
             assert "the same for every prompt" in lab.structure.reasons()[name]
 
 
@@ -60,13 +60,14 @@ def test_the_projection_of_the_text_keeps_its_first_token(laboratory, tmp_path):
 
 def test_constants_are_the_floating_outputs(laboratory):
     with laboratory() as lab:
-        name, constant = next(iter(lab.structure.constants.items()))
+        name, stored = next(iter(lab.structure.constants.items()))
         outputs = []
         layer = lab.job.denoiser.get_submodule(name)
         hook = layer.register_forward_hook(lambda *seen: outputs.append(seen[2][:, :1]))
         with torch.no_grad():
             lab.calls[0].run(lab.job.denoiser)
         hook.remove()
+        constant = from_bits(stored["constant"], torch.float32)
         torch.testing.assert_close(outputs[0][0], constant)
 
 
@@ -118,7 +119,7 @@ def test_a_constant_layer_is_not_split_as_well(laboratory, monkeypatch):
         name = next(iter(lab.structure.constants))
     monkeypatch.setattr("mezzotint.recipes.structure.split_inputs", lambda *_: {name: 8})
     with laboratory() as lab:
-        assert lab.choice(name, 4, 8).constant_tokens == 1
+        assert lab.choice(name, 4, 8).structures == (ConstantTokens(1),)
         assert not lab.structure.splits
 
 

@@ -10,8 +10,10 @@ import torch
 from openvino import opset13 as ops
 
 from mezzotint.engines.openvino import weights
-from mezzotint.formats import ActivationFormat, from_bits
-from mezzotint.runtime import ConstantTokens, PackedLayer, QuantConv2d, QuantLayer, SplitLayer
+from mezzotint.engines.openvino.nodes import with_bias
+from mezzotint.engines.openvino.structures import builder_of
+from mezzotint.formats import ActivationFormat
+from mezzotint.runtime import Conv2d, PackedLayer, QuantizedPart, StructuredLayer
 from mezzotint.runtime.cpu import processor
 
 Form = Literal["int8", "integers", "float"]
@@ -26,24 +28,18 @@ _PRODUCTS = frozenset({"FullyConnected", "Convolution", "MatMul"})
 
 def packed_subgraph(layer: PackedLayer, name: str, x: Any) -> Any:
     """The output of `layer` for the node output `x`, float32."""
-    if isinstance(layer, SplitLayer):
-        first, second = layer.parts
-        dim = first.channel_dim
-        size = layer.choice.split
-        y = ops.add(
-            _quantized(first, name, _slice(x, 0, size, dim)),
-            _quantized(second, name, _slice(x, size, None, dim)),
+    if isinstance(layer, StructuredLayer):
+        build = builder_of(layer.structure)
+        return build(
+            layer, x, lambda part, seen: packed_subgraph(layer.named_parts[part], name, seen)
         )
-        return _biased(y, layer, dim)
-    if isinstance(layer, ConstantTokens):
-        count = layer.choice.constant_tokens
-        y = _biased(_quantized(layer.others, name, _slice(x, count, None, 1)), layer, -1)
-        constant = ops.constant(layer.constant_output().numpy()[None])
-        batch = ops.gather(ops.shape_of(x), _integers(0), _integers(0))
-        shape = ops.concat([batch, _integers(count, layer.others.out_features)], 0)
-        return ops.concat([ops.broadcast(constant, shape), y], 1)
-    assert isinstance(layer, QuantLayer)
-    return _biased(_quantized(layer, name, x), layer, layer.channel_dim, mark=name)
+    assert isinstance(layer, QuantizedPart)
+    y = _quantized(layer, name, x)
+    if layer.bias is not None:
+        y = with_bias(y, layer.bias, layer.channel_dim)
+        # Fused into the product, which then bears this name alone.
+        y.set_friendly_name(f"mezzotint:{name}:")
+    return y
 
 
 def layer_names(node: Any) -> set[str]:
@@ -57,7 +53,7 @@ def layer_names(node: Any) -> set[str]:
     return set(_NAMED.findall(",".join(names)))
 
 
-def weight_form(layer: QuantLayer, weight: weights.Integers | None) -> tuple[Form, str | None]:
+def weight_form(layer: QuantizedPart, weight: weights.Integers | None) -> tuple[Form, str | None]:
     """What to make of a layer's weight, and why it is not for 8-bit products."""
     if weight is None:
         return "float", "the weight format has no integers that OpenVINO computes with"
@@ -75,16 +71,16 @@ def weight_form(layer: QuantLayer, weight: weights.Integers | None) -> tuple[For
     return "int8", None
 
 
-def _quantized(layer: QuantLayer, name: str, x: Any) -> Any:
+def _quantized(layer: QuantizedPart, name: str, x: Any) -> Any:
     """The product of one quantizer, without bias."""
-    weight = weights.integers(layer)
+    weight = weights.integers(layer.packed_weight)
     form, _ = weight_form(layer, weight)
     activation = layer.activation_format
     if activation is not None and activation.static:
         x = _faked(layer, activation, x) if form == "int8" else _rounded(layer, activation, x)
     shape, lead = _weight_shape(layer)
     if weight is None:
-        node = ops.constant(layer.dequantized_weight(torch.float32).reshape(shape).numpy())
+        node = ops.constant(layer.packed_weight.dequantized(torch.float32).reshape(shape).numpy())
     elif form == "int8":
         node = weights.signed(weight, shape, lead)
     else:
@@ -94,7 +90,7 @@ def _quantized(layer: QuantLayer, name: str, x: Any) -> Any:
     return product
 
 
-def _weight_shape(layer: QuantLayer) -> tuple[tuple[int, ...], int]:
+def _weight_shape(layer: QuantizedPart) -> tuple[tuple[int, ...], int]:
     """Shape of the weight's node, and how many leading dimensions are its rows."""
     outputs, *rest = layer.weight_shape
     groups = layer.operation.groups
@@ -103,8 +99,8 @@ def _weight_shape(layer: QuantLayer) -> tuple[tuple[int, ...], int]:
     return (groups, outputs // groups, *rest), 2
 
 
-def _product(layer: QuantLayer, x: Any, weight: Any) -> Any:
-    if not isinstance(layer, QuantConv2d):
+def _product(layer: QuantizedPart, x: Any, weight: Any) -> Any:
+    if not isinstance(layer.operation, Conv2d):
         return ops.matmul(x, weight, False, True)
     geometry = layer.operation.geometry
     operation = ops.convolution if geometry.groups == 1 else ops.group_convolution
@@ -113,19 +109,7 @@ def _product(layer: QuantLayer, x: Any, weight: Any) -> Any:
     return operation(x, weight, stride, [top, left], [bottom, right], dilation, "explicit")
 
 
-def _biased(y: Any, layer: PackedLayer, dim: int, mark: str | None = None) -> Any:
-    """`y` plus the bias along dimension `dim`, which is negative."""
-    if layer.bias is None:
-        return y
-    bias = layer.bias.detach().float().numpy().reshape(-1, *(1,) * (-dim - 1))
-    y = ops.add(y, ops.constant(np.ascontiguousarray(bias)))
-    if mark is not None:
-        # Fused into the product, which then bears this name alone.
-        y.set_friendly_name(f"mezzotint:{mark}:")
-    return y
-
-
-def _faked(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
+def _faked(layer: QuantizedPart, activation: ActivationFormat, x: Any) -> Any:
     """`x` rounded to our scale and zero point, in the way that leads OpenVINO to 8-bit products."""
     scale, zero_point = _input_parameters(layer)
     low, high = activation.limits
@@ -134,7 +118,7 @@ def _faked(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
     return ops.fake_quantize(x, *bounds, *bounds, high - low + 1)
 
 
-def _rounded(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
+def _rounded(layer: QuantizedPart, activation: ActivationFormat, x: Any) -> Any:
     """The same values by plain arithmetic, which leaves the product floating."""
     scale, zero_point = _input_parameters(layer)
     low, high = activation.limits
@@ -143,15 +127,9 @@ def _rounded(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
     return ops.multiply(ops.clamp(steps, low - zero_point, high - zero_point), step)
 
 
-def _input_parameters(layer: QuantLayer) -> tuple[float, float]:
-    scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-    return float(scale), float(layer.get_buffer("input_zero_point"))
-
-
-def _slice(x: Any, start: int, stop: int | None, dim: int) -> Any:
-    end = np.iinfo(np.int64).max if stop is None else stop
-    return ops.slice(x, _integers(start), _integers(end), _integers(1), _integers(dim))
-
-
-def _integers(*values: int) -> Any:
-    return ops.constant(np.array(values, np.int64))
+def _input_parameters(layer: QuantizedPart) -> tuple[float, float]:
+    quantizer = layer.input_quantizer
+    assert quantizer is not None
+    assert quantizer.scale is not None
+    assert quantizer.zero_point is not None
+    return float(quantizer.scale), float(quantizer.zero_point)

@@ -12,7 +12,7 @@ from openvino import opset13 as ops
 from torch import Tensor
 
 from mezzotint.formats import AffineSegment, Segment
-from mezzotint.runtime import QuantLayer
+from mezzotint.runtime import PackedWeight
 
 _SEVEN_BITS = 64
 """Signed codes up to here: two of their products with 8-bit inputs add up within 16 bits."""
@@ -55,15 +55,13 @@ class Integers:
         return int(np.abs(self.signed().astype(np.int16)).max()) <= _SEVEN_BITS
 
 
-def integers(layer: QuantLayer) -> Integers | None:
+def integers(weight: PackedWeight) -> Integers | None:
     """The weight as integers; None where its format has no such form (a codebook).
 
     None also where groups do not divide the rows evenly.
     """
-    weight_format, tensors = layer.weight_format, layer.weight_tensors()
-    segments = weight_format.segments(tensors, layer.weight_shape)
-    affine = [segment for segment in segments if _even(segment)]
-    if len(affine) < len(segments):
+    affine = [segment for segment in weight.segments if _even(segment)]
+    if len(affine) < len(weight.segments):
         return None
     parts = [_segment(segment) for segment in affine]
     merged = Integers(
@@ -72,10 +70,9 @@ def integers(layer: QuantLayer) -> Integers | None:
         zero_point=np.concatenate([part.zero_point for part in parts]),
         bits=max(part.bits for part in parts),
     )
-    order = weight_format.order(tensors)
-    if order is None:
+    if weight.order is None:
         return merged
-    rows = order.numpy()
+    rows = weight.order.numpy()
     return Integers(merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits)
 
 

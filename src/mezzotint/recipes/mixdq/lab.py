@@ -90,13 +90,13 @@ def _calibrated(
     calls: tuple[Call, ...],
 ) -> Packing:
     """Ranges of all inputs, where they are static, and the constants of the first tokens."""
-    packing = Packing(search=options.search, constants=structure.constants)
+    packing = Packing(search=options.search, tensors=structure.constants)
     widest = options.activation_format(max(options.activation_bits))
     choice = Choice(options.weight_format(8), widest)
     if job.budget.act_bits >= NO_QUANTIZATION or not choice.static:
         return packing
     choices = {layer.name: structure.applied(layer.name, choice) for layer in layers}
-    ranges = input_ranges(job.denoiser, choices, calls, options.momentum)
+    ranges = input_ranges(job.denoiser, choices, calls, options.momentum, packing.tensors)
     return dataclasses.replace(packing, input_ranges=ranges)
 
 
