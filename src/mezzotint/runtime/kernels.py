@@ -56,7 +56,7 @@ class Prepared(ABC):
 
     @property
     def views_stored(self) -> bool:
-        """Whether it views stored tensors, and so is made anew for each call.
+        """True where it views stored tensors; it is then made anew for each call.
 
         Whoever moves weights to a device for a call would not get their memory back otherwise.
         """

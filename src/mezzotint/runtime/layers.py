@@ -68,7 +68,7 @@ class QuantConv2d(QuantLayer):
         bias: Tensor | None,
         attributes: Mapping[str, Any],
     ) -> None:
-        """As `QuantLayer`; `attributes`: stride, padding, dilation and groups, as of a Conv2d."""
+        """Allocate; `attributes`: stride, padding, dilation and groups, as of a Conv2d."""
         super().__init__(weight_shape, choice, bias)
         self.attributes = dict(attributes)
         self.operation = Conv2d(ConvGeometry.of(attributes, weight_shape[2:]))

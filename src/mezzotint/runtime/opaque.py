@@ -14,7 +14,7 @@ class OpaqueLayer(Protocol):
     """A layer that compilers may take as one operation."""
 
     def runs_opaque(self, device: str) -> bool:
-        """Whether its kernel on a device is one that compilers cannot trace."""
+        """Return whether its kernel on a device is one that compilers cannot trace."""
 
     def opaque_output(self, x: Tensor) -> Tensor:
         """The output for an input with values, laid out as `empty_output`."""
@@ -46,7 +46,7 @@ def _layer(handle: int) -> OpaqueLayer:
 
 
 def runs_opaque(handle: int, device: str) -> bool:
-    """Whether compilers should take the layer behind `handle` as one operation."""
+    """Return whether compilers should take the layer behind `handle` as one operation."""
     return _layer(handle).runs_opaque(device)
 
 

@@ -109,7 +109,7 @@ class Linear:
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
 
     def takes(self, x: Tensor, weight_shape: Shape) -> bool:
-        """Whether `x` fits a weight of that shape."""
+        """Return whether `x` fits a weight of that shape."""
         return x.is_floating_point() and x.ndim >= 1 and x.shape[-1] == weight_shape[1]
 
     def empty_output(self, x: Tensor, outputs: int) -> Tensor:
@@ -138,7 +138,7 @@ class Conv2d:
         return self.geometry.groups
 
     def takes(self, x: Tensor, weight_shape: Shape) -> bool:
-        """Whether `x` fits a weight of that shape, and is large enough for one window."""
+        """Return whether `x` fits a weight of that shape, and is large enough for one window."""
         if not x.is_floating_point() or x.ndim not in (3, 4):
             return False
         channels = weight_shape[1] * self.groups

@@ -96,7 +96,7 @@ class QuantizedPart(StoredWeight, ABC):
         return self._computed(self.selection_on(x.device.type), x)
 
     def runs_opaque(self, device: str) -> bool:
-        """Whether compilers should take the layer as one operation on a device."""
+        """Return whether compilers should take the layer as one operation on a device."""
         return self.selection_on(device).kernel.opaque
 
     def opaque_output(self, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class _Stamp:
         return cls(tuple((weakref.ref(tensor), _version(tensor)) for tensor in tensors))
 
     def fits(self, tensors: Iterable[Tensor]) -> bool:
-        """Whether these are the same tensors, unchanged."""
+        """Return whether these are the same tensors, unchanged."""
         for tensor, (known, version) in zip(tensors, self.tensors, strict=True):
             if known() is not tensor or version != _version(tensor):
                 return False
@@ -157,7 +157,7 @@ class StoredWeight(nn.Module):
             give_back(replaced)
 
     def _entry(self) -> _Entry | None:
-        """What was prepared of the weight, if that is still the same."""
+        """The prepared weight, if that which it was made of is still the same."""
         entry = self._prepared.get(self._first())
         if entry is None:
             return None

@@ -42,7 +42,7 @@ class Integers:
 
     @property
     def shifted(self) -> bool:
-        """Whether the zero points differ, as those of asymmetric formats do."""
+        """True where the zero points differ, as those of asymmetric formats do."""
         return bool((self.zero_point != self.middle).any())
 
     def signed(self) -> npt.NDArray[np.int8]:
@@ -51,7 +51,7 @@ class Integers:
 
     @property
     def pairs_fit(self) -> bool:
-        """Whether sums of two products with 8-bit inputs fit 16 bits."""
+        """True where sums of two products with 8-bit inputs fit 16 bits."""
         return int(np.abs(self.signed().astype(np.int16)).max()) <= _SEVEN_BITS
 
 
@@ -122,7 +122,7 @@ def compressed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
 
 
 def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
-    """As `compressed` for one scale per row and zero points that agree, in int8 around zero.
+    """A node like that of `compressed`, in int8, for one scale per row and zero points that agree.
 
     The form that 8-bit products want.
     """
@@ -131,7 +131,7 @@ def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
 
 
 def _held_shape(weight: Integers, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of the constant: with several groups in a row, these have a dimension of their own."""
+    """Shape of the constant: with several groups in a row, these have a dimension of their own."""
     return shape if weight.scale.shape[1] == 1 else weight.codes.shape
 
 

@@ -39,7 +39,7 @@ class Codes:
 
 
 def has_codes(activation: ActivationFormat | None) -> bool:
-    """Whether all inputs of a call share a zero point, as oneDNN wants it."""
+    """Return whether all inputs of a call share a zero point, as oneDNN wants it."""
     return activation is not None and (activation.static or activation.symmetric)
 
 
@@ -104,7 +104,7 @@ def _code_range(quantizer: InputQuantizer) -> CodeRange:
 
 
 def _quantize(rows: Tensor, scale: Tensor, code_range: CodeRange) -> tuple[Tensor, Tensor]:
-    """What `native.quantize` does with given scales."""
+    """Codes and their sums by torch, as `native.quantize` gives them for known scales."""
     steps = (
         (rows.float() / scale.view(-1, 1))
         .round_()

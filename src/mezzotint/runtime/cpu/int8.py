@@ -163,7 +163,7 @@ class Int8Kernel(Kernel):
 
 
 def unpacked_once(forms: Sequence[Segment]) -> bool:
-    """Whether codes in a layout for products take no more bytes than as they are stored."""
+    """Return whether codes in a layout for products take no more bytes than as they are stored."""
     return len(forms) == 1 and forms[0].bits == 8
 
 
@@ -175,5 +175,5 @@ def replaced_tensor(weight: PackedWeight) -> str | None:
 
 
 def is_symmetric(segments: Sequence[Segment]) -> bool:
-    """Whether no segment stores zero points."""
+    """Return whether no segment stores zero points."""
     return all(isinstance(each, AffineSegment) and each.zero_point is None for each in segments)

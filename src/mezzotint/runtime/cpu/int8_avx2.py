@@ -167,7 +167,7 @@ class AVX2Kernel(Int8Kernel):
 
 
 def _replaces(segments: Iterable[Segment]) -> bool:
-    """Whether panels stand in for the stored codes: of 8 bits, where that adds hardly a byte."""
+    """Return whether panels replace the stored codes: of 8 bits, where that adds hardly a byte."""
     forms = tuple(segments)
     if not unpacked_once(forms):
         return False

@@ -1,4 +1,4 @@
-"""Products by oneDNN, as torch exposes it: u8 codes by s8 weights, sums in 32 bits.
+"""Linear layers and convolutions by oneDNN, on 8-bit integer units where there are any.
 
 Weights of 8 bits are turned into oneDNN's layout once, which then replaces the codes as they were
 stored: no bytes are added. Narrower ones are unpacked tile by tile at every call, or held so on
@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.formats import ActivationFormat
-from mezzotint.runtime.convolution import Convolution, is_right, onednn_hazard, unchecked
+from mezzotint.runtime.convolution import onednn_hazard
 from mezzotint.runtime.cpu import native, processor
 from mezzotint.runtime.cpu.input_codes import (
     Codes,
@@ -33,38 +33,15 @@ from mezzotint.runtime.cpu.int8 import (
     replaced_tensor,
     unpacked_once,
 )
-from mezzotint.runtime.cpu.tiles import Integers, check_on_cpu, integers, stored_bias, tiles
-from mezzotint.runtime.geometry import ConvGeometry, Pair
+from mezzotint.runtime.cpu.onednn_products import OneDNNRows, in_layout, multiply, windows
+from mezzotint.runtime.cpu.tiles import check_on_cpu, integers, stored_bias, tiles
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import KernelRefusedError, Prepared, Request
 from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, PackedWeight
 from mezzotint.runtime.pages import make_room
 
 #: Users may set other defaults.
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-
-
-@dataclass(frozen=True, eq=False)
-class OneDNNRows:
-    """Rows of a weight in oneDNN's own layout.
-
-    Attributes:
-        packed: an opaque tensor.
-        scale: float32 [rows].
-        shift: scale · shift, float32 [rows]; None where it is zero.
-        rows: the number of outputs.
-        geometry: of a convolution; None where rows of inputs are multiplied.
-    """
-
-    packed: Tensor
-    scale: Tensor
-    shift: Tensor | None
-    rows: int
-    geometry: ConvGeometry | None
-
-    def integers(self) -> Tensor:
-        """The codes as they were given, int8 [rows, columns]."""
-        dense = self.packed.to_dense()
-        return dense.t().contiguous() if self.geometry is None else dense.flatten(1)
 
 
 class OneDNNKernel(Int8Kernel):
@@ -153,7 +130,7 @@ class OneDNNKernel(Int8Kernel):
 
 
 def _prefers_windows(weight: Int8Weight, operation: Conv2d, pixels: int) -> bool:
-    """Whether each pixel's window is best copied out, which makes the convolution a product.
+    """Return whether each pixel's window is best copied out, which makes the convolution a product.
 
     oneDNN turns the weight of a product into its layout several times faster than that of a
     convolution; where that is done at every call, for few pixels, it takes longer than computing.
@@ -163,7 +140,7 @@ def _prefers_windows(weight: Int8Weight, operation: Conv2d, pixels: int) -> bool
 
 
 def _overflows(activation: ActivationFormat, weight_bits: int) -> bool:
-    """Whether this processor would add two products in fewer bits than they need."""
+    """Return whether this processor would add two products in fewer bits than they need."""
     return not processor.VNNI and not processor.pairs_fit(weight_bits, activation.width)
 
 
@@ -225,78 +202,6 @@ def _rows_of(
 ) -> Iterator[tuple[int, OneDNNRows]]:
     for tile in tiles(weight, itemsize=1, whole=whole):
         yield tile.start, in_layout(integers(tile), geometry)
-
-
-def in_layout(weight: Integers, geometry: ConvGeometry | None = None) -> OneDNNRows:
-    """Rows in oneDNN's layout, to be multiplied by rows of codes or by images."""
-    scale = weight.scale.contiguous()
-    shift = None if weight.shift is None else scale * weight.shift
-    if geometry is None:
-        packed = torch.ops.onednn.qlinear_prepack(weight.codes, None)
-    else:
-        codes = weight.codes.view(len(weight.codes), -1, *geometry.kernel)
-        packed = torch.ops.onednn.qconv_prepack(
-            codes, scale, 1.0, 0, geometry.stride, geometry.even_padding, geometry.dilation,
-            geometry.groups, None,
-        )  # fmt: skip
-    return OneDNNRows(packed, scale, shift, len(weight.codes), geometry)
-
-
-def multiply(
-    x: Codes, weight: OneDNNRows, scale: float = 1.0, bias: Tensor | None = None
-) -> Tensor:
-    """The product Σ (x - zero_point) · w, times `scale`, plus bias: float32 [rows, outputs].
-
-    Without the weight's shift. Of a convolution [n, outputs, h, w] in channels_last.
-
-    Raises:
-        KernelRefusedError: the first output of a geometry is wrong.
-    """
-    zero_points = torch.zeros(len(weight.scale), dtype=torch.int32, device="cpu")
-    geometry = weight.geometry
-    result: Tensor
-    if geometry is None:
-        result = torch.ops.onednn.qlinear_pointwise(
-            x.codes, scale, x.zero_point, weight.packed, weight.scale, zero_points, bias,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
-        return result
-    result = torch.ops.onednn.qconv_pointwise(
-        geometry.with_odd_padding(x.codes, x.zero_point), scale, x.zero_point, weight.packed,
-        weight.scale, zero_points, bias, geometry.stride, geometry.even_padding, geometry.dilation,
-        geometry.groups, 1.0, 0, torch.float32, "none", [], "",
-    )  # fmt: skip
-    _compare(result, x, weight, scale, bias)
-    return result.contiguous(memory_format=torch.channels_last)
-
-
-def _compare(y: Tensor, x: Codes, weight: OneDNNRows, scale: float, bias: Tensor | None) -> None:
-    """Refuse a geometry whose first output is wrong."""
-    geometry = weight.geometry
-    assert geometry is not None
-    key = geometry, weight.rows, tuple(x.codes.shape[1:])
-    if not unchecked(key):
-        return
-    values = (x.codes[:1].float() - x.zero_point) * scale
-    rows = weight.integers().float() * weight.scale.view(-1, 1)
-    of = Convolution(values, rows.view(weight.rows, -1, *geometry.kernel), bias, geometry)
-    if not is_right(key, y, of, tolerance=1e-5):
-        raise KernelRefusedError
-
-
-def windows(x: Codes, geometry: ConvGeometry, size: Pair) -> Tensor:
-    """The codes in the window of each output pixel, where `size` of them come out of an image.
-
-    uint8 [n · oh · ow, channels · kh · kw].
-    """
-    codes, (kernel_h, kernel_w) = geometry.padded(x.codes, x.zero_point), geometry.kernel
-    (stride_h, stride_w), (dilation_h, dilation_w) = geometry.stride, geometry.dilation
-    image, channel, row, column = codes.stride()
-    found = codes.as_strided(
-        (len(codes), *size, codes.shape[1], kernel_h, kernel_w),
-        (image, row * stride_h, column * stride_w, channel, row * dilation_h, column * dilation_w),
-    )
-    return found.flatten(3).flatten(0, 2)
 
 
 def _as_rows(y: Tensor) -> Tensor:

@@ -28,12 +28,12 @@ _PRODUCTS_PER_BYTE = 16
 
 
 def available(*tensors: Tensor) -> bool:
-    """Whether the functions exist, and know the dtypes of these floating tensors."""
+    """Return whether the functions exist, and know the dtypes of these floating tensors."""
     return library() is not None and all(tensor.dtype in DTYPES for tensor in tensors)
 
 
 def multiplies() -> bool:
-    """Whether the functions multiply codes on this processor."""
+    """Return whether the functions multiply codes on this processor."""
     found = library()
     return found is not None and found.mz_products() > 0
 
@@ -146,7 +146,7 @@ class _QuantizePixels(ctypes.Structure):
 def quantize_image(
     image: Tensor, scale: float, code_range: CodeRange, out: Tensor, sums: Tensor
 ) -> None:
-    """As `quantize`, from a contiguous image [c, h, w] into `out` [h·w, c], sums [h·w]."""
+    """Quantize a contiguous image [c, h, w] into `out` [h·w, c], sums [h·w]."""
     pixels = len(out)
     work = _QuantizePixels(
         image.data_ptr(), out.data_ptr(), sums.data_ptr(), len(image), pixels, DTYPES[image.dtype],

@@ -26,7 +26,7 @@ class Windows:
 
     @property
     def padded(self) -> bool:
-        """Whether any window reaches over its image."""
+        """True where any window reaches over its image."""
         padding, stride, extent = self.geometry.padding, self.geometry.stride, self.geometry.extent
         ends = [
             (self.out_size[axis] - 1) * stride[axis] + extent[axis] - 1 - padding[axis][0]

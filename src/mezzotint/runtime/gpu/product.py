@@ -108,7 +108,7 @@ def _stored(segment: Segment) -> dict[str, Any]:
 
 
 def _shape(segment: Segment, common: dict[str, Any]) -> dict[str, Any]:
-    """How the kernel walks the columns of a segment: see there."""
+    """Constants by which the kernel walks the columns of a segment; gemm.py explains them."""
     outputs, channels, *_ = segment.shape
     taps = common["KERNEL_H"] * common["KERNEL_W"]
     grouped = isinstance(segment, AffineSegment) and segment.group_size is not None
@@ -134,5 +134,5 @@ def _inverse(order: Tensor) -> Tensor:
 
 
 def _precision() -> str:
-    """What products of float32 are rounded to, as torch's own."""
+    """The precision of float32 products, which torch's own follow, too."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
