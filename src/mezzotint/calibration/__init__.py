@@ -1,6 +1,6 @@
 """What has to be seen of a model's inputs before it is quantized."""
 
-from mezzotint.calibration.needs import calibrated, needs_calibration
+from mezzotint.calibration.needs import calibrated, needs_calibration, with_settings
 from mezzotint.calibration.ranges import input_ranges
 from mezzotint.calibration.sizes import input_sizes
 from mezzotint.calibration.structures import Refusal, StructureTensors, observe_structures
@@ -13,4 +13,5 @@ __all__ = [
     "input_sizes",
     "needs_calibration",
     "observe_structures",
+    "with_settings",
 ]

@@ -38,7 +38,7 @@ class StructureTensors:
     """Calibrated tensors of structures.
 
     Attributes:
-        tensors: layer → name within it → tensor as it is stored; `Packing.tensors` takes them.
+        tensors: layer → name within it → tensor as it is stored; `Calibration.tensors` takes them.
             Layers whose structures need nothing are left out.
         refused: layer → why it has none.
     """

@@ -40,8 +40,19 @@ from mezzotint.runtime.operands import (
     Operation,
     PackedWeight,
 )
-from mezzotint.runtime.pack import Packing, check_packing, empty_layer, pack_layer
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.pack import (
+    Calibration,
+    check_calibration,
+    empty_layer,
+    pack_layer,
+    pack_weight,
+)
+from mezzotint.runtime.packed import (
+    GridValues,
+    InputRange,
+    PackedLayer,
+    check_input_ranges,
+)
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structured import StructuredLayer, shape_of
@@ -53,10 +64,12 @@ BUILT_IN_KERNELS = (cpu, gpu, reference)
 __all__ = [
     "BUILT_IN_KERNELS",
     "AsStored",
+    "Calibration",
     "ConstantTokens",
     "Conv2d",
     "ConvGeometry",
     "Execution",
+    "GridValues",
     "InputQuantizer",
     "InputRange",
     "Kernel",
@@ -64,7 +77,6 @@ __all__ = [
     "Operation",
     "PackedLayer",
     "PackedWeight",
-    "Packing",
     "Prepared",
     "QuantConv2d",
     "QuantLayer",
@@ -75,8 +87,8 @@ __all__ = [
     "SplitInput",
     "StructuredLayer",
     "calibrated_tensors",
+    "check_calibration",
     "check_input_ranges",
-    "check_packing",
     "check_plan",
     "dequantize_module",
     "empty_layer",
@@ -87,6 +99,7 @@ __all__ = [
     "operation_of",
     "own_tensors",
     "pack_layer",
+    "pack_weight",
     "packed_copy",
     "packed_layers",
     "part_inputs",

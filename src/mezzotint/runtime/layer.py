@@ -9,11 +9,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.errors import PlanError
-from mezzotint.formats import MINMAX, RangeSearch, Shape, TensorSpec, as_bits
-from mezzotint.plan import Choice
-from mezzotint.rounding import nearest
+from mezzotint.formats import Shape, TensorSpec, as_bits
+from mezzotint.plan import Choice, Encoding
+from mezzotint.rounding import rounding_named
 from mezzotint.runtime.layer_grid import layer_grid
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
 from mezzotint.runtime.part import QuantizedPart
 
 
@@ -44,11 +44,20 @@ class QuantLayer(QuantizedPart, PackedLayer):
 
     @override
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self,
+        weight: Tensor,
+        encoding: Encoding,
+        ranges: Sequence[InputRange] = (),
+        values: Sequence[GridValues] = (),
     ) -> None:
-        check_input_ranges(self.choice, ranges)
-        grid = layer_grid(self.weight_format, weight, search)
-        stored = self.weight_format.store(grid, nearest(weight, grid))
+        grid = layer_grid(self.weight_format, weight, encoding.search)
+        if values:
+            chosen = values[0].values.to(weight.device)
+            grid = grid.with_parameters(values[0].parameters)
+            stored = self.weight_format.store_values(grid, chosen)
+        else:
+            rounding = rounding_named(encoding.rounding)
+            stored = self.weight_format.store(grid, rounding(weight, grid))
         for name, tensor in stored.items():
             self.register_buffer(f"weight_{name}", tensor)
         activation = self.activation_format

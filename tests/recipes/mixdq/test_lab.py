@@ -141,7 +141,8 @@ def test_the_range_search_changes_the_packed_weights(laboratory):
         with laboratory(MixdqOptions(search=search)) as lab:
             layer = lab.job.denoiser.get_submodule("conv_in")
             choice = lab.choice("conv_in", 2, None)
-            packed.append(pack_layer("conv_in", layer, choice, lab.packing).dequantized_weight())
+            plan = mz.Plan({"conv_in": choice}, encoding=lab.encoding)
+            packed.append(pack_layer("conv_in", layer, plan).dequantized_weight())
     assert not torch.equal(*packed)
 
 
