@@ -1,4 +1,4 @@
-"""What a plan needs to be packed that no weight tells: structures' tensors and static ranges."""
+"""Calibration that a plan needs to be packed: structures' tensors and static ranges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mezzotint.runtime import Packing
 
 
 def needs_calibration(plan: Plan) -> bool:
-    """Whether some layer has a static range, or a structure that has to be calibrated."""
+    """True if some layer has a static range, or a structure that has to be calibrated."""
     return any(
         choice.static or any(structure.calibrated for structure in choice.structures)
         for choice in plan.quantized.values()

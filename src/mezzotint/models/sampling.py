@@ -29,7 +29,7 @@ _OURS = frozenset({"prompt", "generator", "output_type", "return_dict", "num_ima
 
 @dataclass(frozen=True)
 class Sampling:
-    """What to generate. Image i comes from `prompts[i]` and the noise of seed `seed + i`.
+    """Images to generate. Image i comes from `prompts[i]` and the noise of seed `seed + i`.
 
     `steps` and `guidance` of None mean the pipeline's own defaults. `batch` bounds memory and
     changes nothing else, but for floating-point rounding.

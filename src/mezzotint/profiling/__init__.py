@@ -1,4 +1,4 @@
-"""How many milliseconds every layer takes under every choice, on this machine."""
+"""Milliseconds that every layer takes under every choice, on this machine."""
 
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile

@@ -1,4 +1,4 @@
-"""What a compiled denoiser really computes each packed layer in."""
+"""Precision in which a compiled denoiser really computes each packed layer."""
 
 from __future__ import annotations
 
