@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants.machine import describe
-from contestants.weights import weights_of
+from contestants.hardware import describe
+from contestants.weights_digest import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
