@@ -24,9 +24,9 @@ TO_DO = frozenset(
 def docstrings(path):
     """First line of every string that stands for itself: of modules, classes, functions, fields."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            if isinstance(node.value.value, str):
-                yield f"{node.lineno}: {node.value.value.strip().partition(chr(10))[0]}"
+        match node:
+            case ast.Expr(ast.Constant(str(text))):
+                yield f"{node.lineno}: {text.strip().partition(chr(10))[0]}"
 
 
 def fragments(path):
