@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.engines.openvino.arguments import Arguments, bind
-from mezzotint.engines.openvino.convert import converted
+from mezzotint.engines.openvino.conversion import converted
 from mezzotint.errors import UsageError
 
 KEPT = 2

@@ -11,7 +11,7 @@ from openvino import opset13 as ops
 
 from mezzotint.engines.openvino import weights
 from mezzotint.engines.openvino.nodes import with_bias
-from mezzotint.engines.openvino.structures import builder_of
+from mezzotint.engines.openvino.structure_nodes import builder_of
 from mezzotint.formats import ActivationFormat, from_bits
 from mezzotint.runtime import PackedLayer, QuantConv2d, QuantLayer, StructuredLayer
 from mezzotint.runtime.cpu import processor
