@@ -1,6 +1,6 @@
 """Calibration: input ranges, sizes and structures' tensors, found in recorded calls."""
 
-from mezzotint.calibration.needs import calibrated, needs_calibration
+from mezzotint.calibration.needs import calibrated, needs_calibration, with_settings
 from mezzotint.calibration.ranges import input_ranges
 from mezzotint.calibration.sizes import input_sizes
 from mezzotint.calibration.structures import Refusal, StructureTensors, observe_structures
@@ -13,4 +13,5 @@ __all__ = [
     "input_sizes",
     "needs_calibration",
     "observe_structures",
+    "with_settings",
 ]

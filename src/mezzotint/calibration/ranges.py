@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import CalibrationError, PlanError, UsageError
+from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Structure, Tensors
+from mezzotint.plan import Choice, Structure, Tensors, check_momentum
 from mezzotint.runtime import InputRange, own_tensors, part_inputs, shape_of
 
 
@@ -45,8 +45,7 @@ def input_ranges(
         FormatError: a structure's tensor is lacking.
         UsageError: `momentum` is not from 0 to below 1.
     """
-    if momentum is not None and not 0 <= momentum < 1:
-        raise UsageError(f"momentum is {momentum}; expected 0 or more and below 1, or None")
+    check_momentum(momentum)
     seen: dict[str, _Seen] = {}
     with ExitStack() as hooks:
         for name, choice in choices.items():

@@ -1,4 +1,4 @@
-"""Calibration of structures: each one's observer watches its layers during the model's calls."""
+"""Calibration of structures: the observer of each watches its layers while calls are run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Layer = nn.Linear | nn.Conv2d
 
 @dataclass(frozen=True)
 class Refusal:
-    """Reason why a layer cannot have a structure.
+    """The reason why a layer cannot have a structure.
 
     Attributes:
         kind: of the structure.
@@ -38,7 +38,7 @@ class StructureTensors:
     """Calibrated tensors of structures.
 
     Attributes:
-        tensors: layer → name within it → tensor as it is stored; `Packing.tensors` takes them.
+        tensors: layer → name within it → tensor as it is stored; `Calibration.tensors` takes them.
             Layers whose structures need nothing are left out.
         refused: layer → why it has none.
     """

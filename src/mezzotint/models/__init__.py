@@ -13,9 +13,10 @@ from mezzotint.models.kinds import Kind
 from mezzotint.models.loading import download_pipeline, load_pipeline, quiet_libraries
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.roles import Role, role_of
-from mezzotint.models.sampling import GENERATION_FILE, Sampling, generate, generation_defaults
+from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.tracing import trace_graph
+from mezzotint.plan import Sampling
 
 __all__ = [
     "GENERATION_FILE",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, StrictInt, TypeAdapter, ValidationEr
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import FLOAT
 from mezzotint.plan.choice import Choice
+from mezzotint.plan.encoding import EncodingModel
 from mezzotint.plan.structure import Structure, structure_named
 
 
@@ -37,6 +38,7 @@ class LayerModel(BaseModel):
     structures: tuple[_StructureModel, ...] = ()
     constant_tokens: StrictInt = 0
     split: StrictInt = 0
+    encoding: EncodingModel | None = None
     reason: str | None = None
 
 

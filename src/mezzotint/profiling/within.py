@@ -13,11 +13,11 @@ from dataclasses import replace
 from functools import partial
 
 from mezzotint.formats import MINMAX
-from mezzotint.plan import Choice, Plan, Tensors
+from mezzotint.plan import Choice, Encoding, Plan, Tensors
 from mezzotint.profiling.profile import Figure, LayerProfile
 from mezzotint.profiling.runs import Subject
 from mezzotint.profiling.timer import Timer
-from mezzotint.runtime import InputRange, Packing, packed_copy, placeholders, shape_of
+from mezzotint.runtime import Calibration, InputRange, packed_copy, placeholders, shape_of
 
 _BITS = 4
 """Narrow weights, which are unpacked at every call, stand for the others."""
@@ -52,8 +52,8 @@ def measure_within(subject: Subject, choice: Choice, takers: Sequence[str], time
         tensors[name] = placeholders(each.structures, shape_of(layer))
     # Times do not depend on values, or on where weights are clipped: placeholders and the
     # quickest search will do.
-    packing = Packing(search=MINMAX, input_ranges=ranges, tensors=tensors)
-    packed = packed_copy(subject.denoiser, Plan(choices), packing)
+    plan = Plan(choices, encoding=Encoding(MINMAX))
+    packed = packed_copy(subject.denoiser, plan, Calibration(ranges, tensors))
     functions: dict[str, Callable[[], object]] = {
         "floating": partial(subject.call.run, subject.denoiser),
         "packed": partial(subject.call.run, packed),

@@ -11,12 +11,11 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint._plugins import load_plugins
-from mezzotint.budget import Budget
 from mezzotint.errors import UsageError
 from mezzotint.models import Sampling
-from mezzotint.plan import Plan
+from mezzotint.plan import Budget, Plan
 from mezzotint.recipes.prompts import CALIBRATION_COUNT
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import Measurements
 
 
@@ -43,10 +42,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe decides: the plan, how to pack it, and what it measured on the way."""
+    """What a recipe decides: the plan, what it calibrated for it, and what it measured."""
 
     plan: Plan
-    packing: Packing
+    calibration: Calibration
     measurements: Measurements = field(default_factory=dict)
 
 

@@ -9,10 +9,9 @@ from operator import itemgetter
 from torch import Tensor, nn
 
 from mezzotint.allocation import Limit
-from mezzotint.budget import Budget
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import Layer
-from mezzotint.plan import Choice
+from mezzotint.plan import Budget, Choice
 from mezzotint.runtime import ConstantTokens, SplitInput, module_bytes, stored_tensors
 
 BYTES = "bytes"

@@ -16,13 +16,14 @@ from mezzotint.models import (
     Call,
     Layer,
     Role,
+    find_denoiser,
     joined_inputs,
     on_device,
     record_calls,
     text_readers,
     trace_graph,
 )
-from mezzotint.plan import Choice, Tensors
+from mezzotint.plan import Choice, Sampling, Tensors
 from mezzotint.recipes.base import Job
 from mezzotint.runtime import ConstantTokens, SplitInput
 
@@ -110,10 +111,9 @@ def find_structure(
     if readers and pads_left(job.pipe):
         notes.append(PADDED_LEFT)
         readers = ()
-    if readers and _share_first_word(job.sampling.prompts):
-        calls = [*calls, *_probing_calls(job)]
+    probes = probing_calls(job.pipe, job.sampling) if readers else ()
     constant = dict.fromkeys(readers, (ConstantTokens(1),))
-    found = observe_structures(job.denoiser, constant, calls)
+    found = observe_structures(job.denoiser, constant, [*calls, *probes])
     refused = {name: refusal.why for name, refusal in found.refused.items()}
     if refused:
         why = "; ".join(dict.fromkeys(refused.values()))
@@ -124,14 +124,16 @@ def find_structure(
     return Structure(found.tensors, splits, refused, tuple(notes))
 
 
-def _share_first_word(prompts: Sequence[str]) -> bool:
-    return len(prompts) > 1 and len({" ".join(p.casefold().split()[:1]) for p in prompts}) == 1
+def probing_calls(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[Call, ...]:
+    """The first call on prompts of other first words, where all of `sampling` have the same.
 
-
-def _probing_calls(job: Job) -> tuple[Call, ...]:
-    """The first call on prompts of other first words."""
-    sampling = replace(job.sampling, prompts=_PROBES)
-    return on_device(record_calls(job.pipe, sampling, limit=1), job.denoiser)
+    Calls to be looked at beside those of `sampling`, when first tokens are compared.
+    """
+    prompts = sampling.prompts
+    if len(prompts) < 2 or len({" ".join(p.casefold().split()[:1]) for p in prompts}) > 1:
+        return ()
+    _, denoiser = find_denoiser(pipe)
+    return on_device(record_calls(pipe, replace(sampling, prompts=_PROBES), limit=1), denoiser)
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:

@@ -31,8 +31,19 @@ from mezzotint.runtime.kernels import (
 from mezzotint.runtime.layer import TOKEN_DIMS, QuantLayer
 from mezzotint.runtime.layers import QuantConv2d, QuantLinear, operation_of
 from mezzotint.runtime.memory import keep_unpacked
-from mezzotint.runtime.pack import Packing, check_packing, empty_layer, pack_layer
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.pack import (
+    Calibration,
+    check_calibration,
+    empty_layer,
+    pack_layer,
+    pack_weight,
+)
+from mezzotint.runtime.packed import (
+    GridValues,
+    InputRange,
+    PackedLayer,
+    check_input_ranges,
+)
 from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import ConstantTokens, SplitInput
@@ -43,13 +54,14 @@ BUILT_IN_KERNELS = (cpu, gpu, reference)
 __all__ = [
     "BUILT_IN_KERNELS",
     "TOKEN_DIMS",
+    "Calibration",
     "ConstantTokens",
     "Execution",
+    "GridValues",
     "InputRange",
     "Kernel",
     "Operation",
     "PackedLayer",
-    "Packing",
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
@@ -58,8 +70,8 @@ __all__ = [
     "SplitInput",
     "StructuredLayer",
     "calibrated_tensors",
+    "check_calibration",
     "check_input_ranges",
-    "check_packing",
     "check_plan",
     "dequantize_module",
     "empty_layer",
@@ -70,6 +82,7 @@ __all__ = [
     "operation_of",
     "own_tensors",
     "pack_layer",
+    "pack_weight",
     "packed_copy",
     "packed_layers",
     "part_inputs",

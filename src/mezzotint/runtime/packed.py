@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, RangeSearch, Shape
-from mezzotint.plan import Choice, Tensors
+from mezzotint.formats import Shape
+from mezzotint.plan import Choice, Encoding, Tensors
 
 if TYPE_CHECKING:
     from mezzotint.runtime.layer import QuantLayer
@@ -25,6 +25,20 @@ class InputRange:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, eq=False)
+class GridValues:
+    """A weight, or a part of one, that training has put on its grid; it is not rounded again.
+
+    Attributes:
+        values: floating, of the shape of the part's weight.
+        parameters: parameters of the grid that training has changed, such as scales, as
+            `Grid.with_parameters` takes them; the others are as the plan's search finds them.
+    """
+
+    values: Tensor
+    parameters: Tensors = field(default_factory=dict)
 
 
 def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
@@ -64,12 +78,22 @@ class PackedLayer(nn.Module, ABC):
 
     @abstractmethod
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self,
+        weight: Tensor,
+        encoding: Encoding,
+        ranges: Sequence[InputRange] = (),
+        values: Sequence[GridValues] = (),
     ) -> None:
         """Quantize and pack `weight`, and store the input range of each part where it is static.
 
+        Args:
+            weight: floating, of `weight_shape`.
+            encoding: how it is rounded.
+            ranges: one for each part where inputs are static, see `check_input_ranges`.
+            values: one for each part where they lie on the grid already.
+
         Raises:
-            FormatError: the weight holds NaN or infinity, or a range is missing.
+            FormatError: the weight holds NaN or infinity, or `values` lie on no grid of the format.
         """
 
     def load_tensors(self, tensors: Tensors) -> None:

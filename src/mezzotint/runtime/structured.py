@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, RangeSearch, Shape, TensorSpec
-from mezzotint.plan import Choice, LayerShape, Tensors
+from mezzotint.formats import Shape, TensorSpec
+from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import quant_like
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
 
 
 class StructuredLayer(PackedLayer):
@@ -48,7 +48,7 @@ class StructuredLayer(PackedLayer):
 
     @property
     def own_tensors(self) -> dict[str, Tensor]:
-        """What the structure stores beside its parts."""
+        """The tensors that the structure stores beside its parts."""
         return {name: getattr(self, name) for name in self.tensor_names}
 
     @property
@@ -68,9 +68,12 @@ class StructuredLayer(PackedLayer):
 
     @override
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self,
+        weight: Tensor,
+        encoding: Encoding,
+        ranges: Sequence[InputRange] = (),
+        values: Sequence[GridValues] = (),
     ) -> None:
-        check_input_ranges(self.choice, ranges)
         tensors = {n: self.get_buffer(n).to(weight.device) for n in self.structure.calibrated}
         tensors |= self.structure.derived(weight, self.shape, tensors)
         self._check_names_and_types(tensors)
@@ -80,7 +83,7 @@ class StructuredLayer(PackedLayer):
         first = 0
         for name, part in self.named_parts.items():
             last = first + part.choice.parts
-            part.load_weight(weights[name], search, ranges[first:last])
+            part.load_weight(weights[name], encoding, ranges[first:last], values[first:last])
             first = last
 
     def _check_names_and_types(self, tensors: Tensors) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import ActivationFormat
-from mezzotint.plan import Choice, Tensors
+from mezzotint.plan import Choice, Encoding, Plan, Tensors
 from mezzotint.runtime import (
     TOKEN_DIMS,
+    Calibration,
     InputRange,
-    Packing,
     check_input_ranges,
     join_inputs,
     operation_of,
@@ -34,11 +34,13 @@ class Unit:
     Attributes:
         layer: dotted name.
         choice: weight and activation format, structures.
+        encoding: how the weight is rounded.
         input_only: round the layer's input as `choice` says, but leave its weight floating.
     """
 
     layer: str
     choice: Choice
+    encoding: Encoding = field(default_factory=Encoding)
     input_only: bool = False
 
     @property
@@ -50,7 +52,7 @@ class Unit:
 
 
 @contextmanager
-def changed_layer(denoiser: nn.Module, unit: Unit, packing: Packing) -> Iterator[None]:
+def changed_layer(denoiser: nn.Module, unit: Unit, calibration: Calibration) -> Iterator[None]:
     """The denoiser with one layer changed as `unit` says, undone at the end.
 
     Where the weight changes, the layer is replaced by the packed one, so that what is measured is
@@ -58,18 +60,19 @@ def changed_layer(denoiser: nn.Module, unit: Unit, packing: Packing) -> Iterator
     what no quantizer sees of it, such as constant tokens, is left as it is.
 
     Raises:
-        FormatError: the layer's weight holds NaN, or `packing` lacks a range or a calibrated
-            tensor; the layer is named.
+        FormatError: the layer's weight holds NaN, or `calibration` lacks a range or a
+            calibrated tensor; the layer is named.
         PlanError: the layer is not a Linear or Conv2d, or cannot take the choice.
     """
     layer = denoiser.get_submodule(unit.layer)
     if not unit.choice.quantized:
         yield
     elif unit.input_only:
-        with _rounded_input(layer, unit, packing):
+        with _rounded_input(layer, unit, calibration):
             yield
     else:
-        denoiser.set_submodule(unit.layer, pack_layer(unit.layer, layer, unit.choice, packing))
+        plan = Plan({unit.layer: unit.choice}, encoding=unit.encoding)
+        denoiser.set_submodule(unit.layer, pack_layer(unit.layer, layer, plan, calibration))
         try:
             yield
         finally:
@@ -77,10 +80,13 @@ def changed_layer(denoiser: nn.Module, unit: Unit, packing: Packing) -> Iterator
 
 
 @contextmanager
-def _rounded_input(layer: nn.Module, unit: Unit, packing: Packing) -> Iterator[None]:
+def _rounded_input(layer: nn.Module, unit: Unit, calibration: Calibration) -> Iterator[None]:
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         raise PlanError(f"layer {unit.layer} is a {type(layer).__name__}, not a Linear or Conv2d")
-    ranges, known = packing.input_ranges.get(unit.layer, ()), packing.tensors.get(unit.layer, {})
+    ranges, known = (
+        calibration.input_ranges.get(unit.layer, ()),
+        calibration.tensors.get(unit.layer, {}),
+    )
     try:
         check_input_ranges(unit.choice, ranges)
         own = own_tensors(unit.choice.structures, layer.weight.detach(), shape_of(layer), known)

@@ -1,4 +1,4 @@
-"""What no weight tells: input ranges and tensors of structures, found by calibration."""
+"""Tensors that no weight tells: input ranges, those of structures, and trained weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mezzotint._files import read_json
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import FLOAT, TensorSpec
 from mezzotint.models.source import CONFIG_FILE
-from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import calibrated_tensors, shape_of
+from mezzotint.plan import TRAINED, Choice, Plan
+from mezzotint.runtime import calibrated_tensors, shape_of, stored_tensors
 from mezzotint.streaming.stored import StoredTensor, stored_tensors_of, weight_files
 
 Calibrated = Mapping[str, StoredTensor]
@@ -25,10 +25,11 @@ def of_weight_alone(choice: Choice) -> Choice:
     return replace(choice, activation=FLOAT)
 
 
-def specs_of(choice: Choice, layer: nn.Module) -> dict[str, TensorSpec]:
-    """Those of the tensors that `layer` stores under `choice` that its weight does not tell."""
-    shape = shape_of(layer)
-    return calibrated_tensors(choice, shape.weight, shape.groups)
+def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
+    """The tensors that a layer stores under its plan and its weight does not tell."""
+    shape = shape_of(model.get_submodule(name))
+    specs = stored_tensors if plan.encoding_of(name).trained else calibrated_tensors
+    return specs(plan[name], shape.weight, shape.groups)
 
 
 def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None) -> Calibrated:
@@ -40,16 +41,22 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
         checkpoint: folder of a quantized pipeline or denoiser that holds them.
 
     Raises:
-        PlanError: layers need calibration, and there is no checkpoint to take it from.
+        PlanError: layers need calibration or were trained, and there is no checkpoint to take that
+            from.
         CheckpointError: the checkpoint lacks a calibrated tensor, or has it in another form.
     """
     wanted = {
         f"{layer}.{name}": spec
         for layer in plan.quantized
-        for name, spec in specs_of(plan[layer], model.get_submodule(layer)).items()
+        for name, spec in specs_of(plan, layer, model).items()
     }
     if not wanted:
         return {}
+    if checkpoint is None and plan.trained:
+        raise PlanError(
+            f"layer {plan.trained[0]}: rounding {TRAINED!r}: its weight stands in the checkpoint "
+            "that it was trained for; give the folder of that instead"
+        )
     if checkpoint is None:
         raise PlanError(_refusal(plan, model))
     stored = stored_tensors_of(weight_files(_packed_folder(checkpoint)))
@@ -64,9 +71,7 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
 
 def _refusal(plan: Plan, model: nn.Module) -> str:
     needy = {
-        layer: choice
-        for layer, choice in plan.quantized.items()
-        if specs_of(choice, model.get_submodule(layer))
+        layer: choice for layer, choice in plan.quantized.items() if specs_of(plan, layer, model)
     }
     shown = ", ".join(f"{layer} ({choice})" for layer, choice in list(needy.items())[:3])
     left_out = {

@@ -30,14 +30,14 @@ def test_shortcuts_of_the_up_blocks_are_split(laboratory):
         for name, first in lab.structure.splits.items():
             assert 0 < first < lab.job.denoiser.get_submodule(name).in_channels
             assert lab.choice(name, 4, 8).structures == (SplitInput(first),)
-            assert len(lab.packing.input_ranges[name]) == 2
+            assert len(lab.calibration.input_ranges[name]) == 2
 
 
 def test_without_shortcut_splitting_there_is_one_range(laboratory):
     with laboratory() as split, laboratory(MixdqOptions(shortcuts="none")) as whole:
         assert not whole.structure.splits
         for name in split.structure.splits:
-            assert len(whole.packing.input_ranges[name]) == 1
+            assert len(whole.calibration.input_ranges[name]) == 1
 
 
 def test_the_first_token_of_a_causal_text_encoder_is_constant(laboratory):
@@ -79,7 +79,7 @@ def test_ranges_leave_the_first_token_out(laboratory, pipe):
         assert not without.structure.constants
         for name in with_bos.structure.constants:
             (others,), (everything,) = (
-                lab.packing.input_ranges[name] for lab in (with_bos, without)
+                lab.calibration.input_ranges[name] for lab in (with_bos, without)
             )
             assert others.high < everything.high
 
@@ -141,7 +141,8 @@ def test_the_range_search_changes_the_packed_weights(laboratory):
         with laboratory(MixdqOptions(search=search)) as lab:
             layer = lab.job.denoiser.get_submodule("conv_in")
             choice = lab.choice("conv_in", 2, None)
-            packed.append(pack_layer("conv_in", layer, choice, lab.packing).dequantized_weight())
+            plan = mz.Plan({"conv_in": choice}, encoding=lab.encoding)
+            packed.append(pack_layer("conv_in", layer, plan).dequantized_weight())
     assert not torch.equal(*packed)
 
 
@@ -159,4 +160,4 @@ def test_momentum_changes_the_static_ranges(laboratory, momentum):
     prompts = ("owl", "heart") * 8  # two batches
     options = MixdqOptions(momentum=momentum)
     with laboratory(prompts=prompts) as usual, laboratory(options, prompts=prompts) as other:
-        assert usual.packing.input_ranges != other.packing.input_ranges
+        assert usual.calibration.input_ranges != other.calibration.input_ranges

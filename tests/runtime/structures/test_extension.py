@@ -13,12 +13,11 @@ import mezzotint as mz
 from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.calibration import calibrated
 from mezzotint.errors import CheckpointError, FormatError, PlanError, UsageError
-from mezzotint.formats import MINMAX
 from mezzotint.hub import read_plan
 from mezzotint.models import Call, generate, record_calls
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
-from mezzotint.runtime import Packing, module_bytes, packed_layers, stored_tensors
+from mezzotint.runtime import Calibration, module_bytes, packed_layers, stored_tensors
 from mezzotint.sensitivity import Journal, Unit, measure
 from tests.hub import packed
 from tests.models import tiny
@@ -131,7 +130,9 @@ def test_what_it_says_is_impossible_is_refused_while_loading(saved: Path, tmp_pa
 
 def test_without_calibration_the_layer_is_named(pipe: DiffusionPipeline):
     with pytest.raises(FormatError, match=f"layer {QUERY}: smoothing needs its calibrated expo"):
-        mz.apply(pipe, Plan({QUERY: Choice("int4/channel", structures=(Smoothing(),))}), Packing())
+        mz.apply(
+            pipe, Plan({QUERY: Choice("int4/channel", structures=(Smoothing(),))}), Calibration()
+        )
 
 
 def test_it_enters_the_integer_program(
@@ -147,7 +148,7 @@ def test_it_enters_the_integer_program(
     units = [Unit(layer.name, choice) for layer in layers for choice in choices]
     assert len({unit.name for unit in units}) == len(units)
     with Journal(tmp_path / "journal.jsonl", {}) as journal:
-        scores = measure(pipe.unet, units, calls[:1], Packing(MINMAX), journal)
+        scores = measure(pipe.unet, units, calls[:1], Calibration(), journal)
     costs = {
         layer.name: {
             choice: choice_bytes(layer, choice, pipe.unet.get_submodule(layer.name).weight)
