@@ -72,7 +72,8 @@ def test_a_weight_that_is_not_finite(refusal: Refusal, weights: Path, value: flo
     weight[-1, -1, -1, -1] = value
     packed.rewrite(weights, **{"conv_out.weight": weight})
     message = refusal(MezzotintError)
-    assert message.startswith(f"{weights}: conv_out.weight: the weight holds NaN or infinite")
+    start = f"{weights}: conv_out.weight: layer conv_out: the weight holds NaN or infinite"
+    assert message.startswith(start)
 
 
 def test_a_norm_that_is_not_a_number(refusal: Refusal, weights: Path):
