@@ -1,4 +1,4 @@
-"""How well a plan's predicted latency agrees with what its packed denoiser takes.
+"""Agreement of a plan's predicted latency with the time of its packed denoiser.
 
 For each embedded model: a profile, then plans at several latencies between the fastest plan and
 what quality alone would choose, once with free bits and once at an average. All packed denoisers
@@ -25,6 +25,7 @@ import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import interleaved_medians
 from mezzotint.models import find_denoiser, record_calls
+from mezzotint.plan import Structure
 from mezzotint.profiling import Machine, Profile, Work, candidates, plan_latency, profile_pipeline
 from mezzotint.recipes import Job
 from mezzotint.recipes.prompts import default_sampling
@@ -39,7 +40,7 @@ NO_NOISE = 300.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What all plans of a model share."""
+    """Settings that all plans of a model share."""
 
     model: str
     formats: tuple[str, ...]
@@ -93,13 +94,13 @@ def main() -> None:
     print(markdown(result))
 
 
-def structure_of(pipe: Any, setting: Setting) -> dict[str, dict[str, int]]:
-    """The layers' structure, as the recipe will find it."""
+def structure_of(pipe: Any, setting: Setting) -> dict[str, tuple[Structure, ...]]:
+    """The layers' structures, as the recipe will find them."""
     denoiser, sampling = find_denoiser(pipe)[1], default_sampling(pipe, setting.prompts)
     job = Job(pipe, denoiser, setting.model, mz.Budget(), sampling)
     layers = tuple(layer for layer in mz.inventory(denoiser) if layer.supported)
     calls = record_calls(pipe, sampling)
-    return find_structure(job, layers, calls, bos=True, shortcuts="shortcuts").fields
+    return find_structure(job, layers, calls, bos=True, shortcuts="shortcuts").structures
 
 
 def rows_of(
@@ -107,7 +108,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     pipe = mz.load(setting.model)
     choices = candidates(setting.formats, ("float", "int8/token"))
-    work = Work(setting.batch, structure=structure_of(pipe, setting))
+    work = Work(setting.batch, structures=structure_of(pipe, setting))
     cache = setting.profile.with_suffix(".jsonl")
     profile = profile_pipeline(pipe, work, choices=choices, cache=cache)
     profile.save(setting.profile)

@@ -1,4 +1,4 @@
-"""How long measuring takes with and without replaying what runs before the changed layer.
+"""Time of measuring, with and without replaying the layers that run before the changed one.
 
 For each embedded model, layers from the first to the last at an even distance: the noise of the
 denoiser's output over recorded calls at six choices each, and the similarity of images at 1 and 4
@@ -30,7 +30,7 @@ from mezzotint.evaluation import Latency, interleaved_medians
 from mezzotint.models import find_denoiser, inventory, record_calls
 from mezzotint.plan import Choice
 from mezzotint.recipes.prompts import default_sampling
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import (
     CACHE_BYTES,
     ImageReference,
@@ -92,12 +92,14 @@ def rows_of(
 
     def outputs(cache_bytes: int) -> object:
         with Journal(None, {}) as journal:
-            return measure(denoiser, units, calls, Packing(), journal, cache_bytes=cache_bytes)
+            return measure(denoiser, units, calls, Calibration(), journal, cache_bytes=cache_bytes)
 
     def images(reference: ImageReference, cache_bytes: int) -> object:
         with Journal(None, {}) as journal:
             journal.add("noise floor | ssim", {"ssim": 1.0})  # the same for both
-            return measure_images(reference, weights, Packing(), journal, cache_bytes=cache_bytes)
+            return measure_images(
+                reference, weights, Calibration(), journal, cache_bytes=cache_bytes
+            )
 
     rows = [row(model, f"noise, {len(calls)} calls", len(units), outputs, timer)]
     for steps in (1, 4):

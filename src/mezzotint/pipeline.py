@@ -12,26 +12,23 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint._progress import track
-from mezzotint.budget import Budget
-from mezzotint.calibration import calibrated, needs_calibration
+from mezzotint.calibration import needs_calibration
 from mezzotint.engines import check_engine, engine_of, with_engine
-from mezzotint.errors import UsageError
+from mezzotint.errors import PlanError, UsageError
 from mezzotint.hub import mark_quantized, save_pipeline
 from mezzotint.models import (
     Sampling,
     check_no_adapters,
     find_denoiser,
     load_pipeline,
-    on_device,
-    record_calls,
     with_generation_defaults,
 )
-from mezzotint.plan import Plan
+from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
 from mezzotint.recipes import Job, recipe_named, recipes
+from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.recipes.prompts import default_sampling
-from mezzotint.runtime import Packing, check_plan, packed_copy, packed_layers, quantize_module
+from mezzotint.runtime import Calibration, check_plan, packed_copy, packed_layers, quantize_module
 from mezzotint.sensitivity import Measurements
-from mezzotint.uniform import uniform_plan
 
 
 @dataclass(frozen=True)
@@ -143,13 +140,13 @@ def quantize(
         journal=None if journal is None else Path(journal),
     )
     outcome = chosen.run(job, options)
-    return apply(pipe, outcome.plan, outcome.packing, outcome.measurements)
+    return apply(pipe, outcome.plan, outcome.calibration, outcome.measurements)
 
 
 def apply(
     pipe: DiffusionPipeline,
     plan: Plan,
-    packing: Packing | None = None,
+    calibration: Calibration | None = None,
     measurements: Measurements | None = None,
     *,
     sampling: Sampling | None = None,
@@ -158,24 +155,27 @@ def apply(
 
     Args:
         pipe: a floating-point text-to-image pipeline.
-        plan: the choice of every layer.
-        packing: what was calibrated for it. By default constant tokens and static ranges, where
-            the plan has any, are calibrated here.
+        plan: what every layer takes.
+        calibration: what was calibrated for it. By default constant tokens and static ranges,
+            where the plan has any, are calibrated here.
         measurements: what is known of its layers.
-        sampling: prompts, seed and steps for that; by default those of `quantize`.
+        sampling: prompts, seed and steps for that; by default those that the plan was calibrated
+            with, or else those of `quantize`. The result's plan names them.
 
     Raises:
-        PlanError: the plan names an unknown or unsupported layer, or has a first token for
-            constant that is not.
+        PlanError: the plan names an unknown or unsupported layer, has a first token for constant
+            that is not, or weights that stand in their checkpoint only.
+        CalibrationError: the calls that the plan was calibrated on cannot be made again.
     """
     component, _ = find_denoiser(pipe)
     denoiser = _float_denoiser(pipe)
-    check_plan(denoiser, plan)
-    if packing is None and needs_calibration(plan):
-        calls = on_device(record_calls(pipe, sampling or default_sampling(pipe)), denoiser)
-        packing = calibrated(denoiser, plan, calls)
+    if calibration is None and plan.trained:
+        raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    if calibration is None and needs_calibration(plan):
+        check_plan(denoiser, plan)
+        plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
     names = iter(track(plan.quantized, "Packing"))
-    packed = packed_copy(denoiser, plan, packing, progress=lambda name: next(names, None))
+    packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)
     quantized = copy.copy(pipe)
     setattr(quantized, component, packed)
@@ -204,7 +204,7 @@ def quantize_denoiser(
 
 
 def model_name(pipe: DiffusionPipeline) -> str:
-    """What to call a pipeline in plans and reports: the last part of where it came from."""
+    """Name of a pipeline in plans and reports: the last part of its source."""
     return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
 
 

@@ -31,7 +31,7 @@ def adapted(model: UNet2DConditionModel) -> list[str]:
 
 @pytest.fixture
 def model() -> UNet2DConditionModel:
-    return packed.packed_unet()
+    return packed.structured_unet()
 
 
 @pytest.fixture

@@ -111,8 +111,9 @@ def test_static_activations_are_calibrated(pipe, sampling):
 def test_first_tokens_are_constants_and_shortcuts_are_split(pipe, sampling, journal):
     plan = mz.quantize(pipe, sampling=sampling, journal=journal).plan
     readers = set(text_readers(mz.inventory(pipe.unet)))
-    assert {name for name, choice in plan.choices.items() if choice.constant_tokens} == readers
-    split = {name for name, choice in plan.choices.items() if choice.split}
+    structures = {name: choice.structures for name, choice in plan.choices.items()}
+    assert {name for name, each in structures.items() if mz.ConstantTokens(1) in each} == readers
+    split = {name for name, each in structures.items() if any(one.kind == "split" for one in each)}
     assert split
     assert all(name.endswith("conv_shortcut") for name in split)
     assert set(plan.reasons) == readers | split
@@ -122,7 +123,7 @@ def test_structure_can_be_left_out(pipe, sampling):
     options = mz.AutoOptions(formats=("int8/channel",), bos=False, shortcuts="none")
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, budget=budget, sampling=sampling, options=options).plan
-    assert {choice.structure for choice in plan.choices.values()} == {""}
+    assert {choice.structures for choice in plan.choices.values()} == {()}
 
 
 def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
@@ -148,7 +149,7 @@ def test_text_that_is_padded_on_the_left_proves_no_constant(pipe, sampling):
     options = mz.AutoOptions(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, budget=budget, sampling=sampling, options=options).plan
-    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    assert not any(mz.ConstantTokens(1) in choice.structures for choice in plan.choices.values())
     assert "pads on the left" in " ".join(plan.context["notes"])
 
 
@@ -158,7 +159,7 @@ def test_a_single_prompt_is_noted_to_prove_no_constant(pipe):
     plan = mz.quantize(
         pipe, budget=budget, sampling=mz.Sampling(prompts=("owl",)), options=options
     ).plan
-    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    assert not any(mz.ConstantTokens(1) in choice.structures for choice in plan.choices.values())
     assert "two different prompts" in " ".join(plan.context["notes"])
 
 

@@ -7,6 +7,7 @@ import torch
 from mezzotint.models import text_readers
 from mezzotint.plan import Choice
 from mezzotint.recipes.structure import Structure, split_inputs
+from mezzotint.runtime import ConstantTokens, SplitInput
 from tests.models import architectures as published
 from tests.models.architectures import layers_of
 
@@ -29,13 +30,13 @@ def test_other_concatenations_are_split_on_demand():
 
 
 def test_a_quantized_layer_gets_its_structure():
-    structure = Structure(constants={"k": torch.zeros(1, 4)}, splits={"shortcut": 8})
+    structure = Structure(constants={"k": {"constant": torch.zeros(1, 4)}}, splits={"shortcut": 8})
     packed = Choice("int4/channel", "int8/token")
-    assert structure.applied("k", packed).constant_tokens == 1
-    assert structure.applied("shortcut", packed).split == 8
+    assert structure.applied("k", packed).structures == (ConstantTokens(1),)
+    assert structure.applied("shortcut", packed).structures == (SplitInput(8),)
     assert structure.applied("other", packed) == packed
 
 
 def test_a_floating_layer_needs_none():
-    structure = Structure(constants={"k": torch.zeros(1, 4)}, splits={"shortcut": 8})
+    structure = Structure(constants={"k": {"constant": torch.zeros(1, 4)}}, splits={"shortcut": 8})
     assert structure.applied("k", Choice()) == structure.applied("shortcut", Choice()) == Choice()

@@ -2,10 +2,9 @@
 
 import pytest
 
-from mezzotint.formats import MINMAX
 from mezzotint.models import Sampling, find_denoiser, inventory, load_pipeline, record_calls
 from mezzotint.plan import Choice
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import Journal, Unit, measure
 
 
@@ -20,8 +19,6 @@ def test_scores_are_equal_with_and_without_memory(model: str):
 
     def scores(cache_bytes: int | None) -> object:
         with Journal(None, {}) as journal:
-            return measure(
-                denoiser, units, calls, Packing(MINMAX), journal, cache_bytes=cache_bytes
-            )
+            return measure(denoiser, units, calls, Calibration(), journal, cache_bytes=cache_bytes)
 
     assert scores(None) == scores(0)

@@ -13,10 +13,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from mezzotint.errors import CalibrationError
-from mezzotint.formats import MINMAX
 from mezzotint.models import Sampling, find_denoiser, generate, inventory
 from mezzotint.plan import Choice
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import (
     ImageReference,
     Journal,
@@ -28,7 +27,7 @@ from mezzotint.sensitivity import (
 )
 from tests.sensitivity.restoring import assert_restored, state
 
-PACKING = Packing(MINMAX)
+CALIBRATION = Calibration()
 SAMPLING = Sampling(("owl", "red heart", "tree"), batch=2)
 W2, W8 = Choice("int2/channel"), Choice("int8/channel")
 
@@ -65,8 +64,8 @@ class TestMeasureImages:
         units = [Unit(name, W2) for name in layers(pipe)]
         before = state(reference.denoiser)
         with Journal(None, {}) as first, Journal(None, {}) as second:
-            replayed = measure_images(reference, units, PACKING, first)
-            full = measure_images(reference, units, PACKING, second, cache_bytes=0)
+            replayed = measure_images(reference, units, CALIBRATION, first)
+            full = measure_images(reference, units, CALIBRATION, second, cache_bytes=0)
         assert replayed == full
         assert list(replayed.scores) == [unit.layer for unit in units]
         assert all(score[W2].ssim < 1 for score in replayed.scores.values())
@@ -83,7 +82,7 @@ class TestMeasureImages:
             counts.clear()
             with Journal(None, {"noise floor": "kept"}) as journal:
                 journal.add("noise floor | ssim", {"ssim": 1.0})
-                measure_images(reference, units, PACKING, journal, cache_bytes=cache_bytes)
+                measure_images(reference, units, CALIBRATION, journal, cache_bytes=cache_bytes)
             return counts["run"]
 
         batches, steps, trace_and_advance = 2, 3, 2
@@ -93,15 +92,17 @@ class TestMeasureImages:
     def test_nothing_changed_gives_exactly_one(self, pipe: DiffusionPipeline):
         reference = ImageReference.of(pipe, SAMPLING)
         assert noise_floor(reference) == Similarity(1.0)
-        assert measure_unit_images(reference, Unit(layers(pipe)[0], Choice()), PACKING).ssim == 1
+        assert (
+            measure_unit_images(reference, Unit(layers(pipe)[0], Choice()), CALIBRATION).ssim == 1
+        )
         with Journal(None, {}) as journal:
-            assert measure_images(reference, [], PACKING, journal).floor == Similarity(1.0)
+            assert measure_images(reference, [], CALIBRATION, journal).floor == Similarity(1.0)
 
     def test_more_bits_are_more_alike(self, unet_pipe: DiffusionPipeline):
         reference = ImageReference.of(unet_pipe, SAMPLING)
         units = [Unit("conv_in", choice) for choice in (W2, W8)]
         with Journal(None, {}) as journal:
-            scores = measure_images(reference, units, PACKING, journal).scores["conv_in"]
+            scores = measure_images(reference, units, CALIBRATION, journal).scores["conv_in"]
         assert scores[W2].ssim < scores[W8].ssim < 1
 
     def test_finished_units_are_not_generated_again(
@@ -110,16 +111,16 @@ class TestMeasureImages:
         reference = ImageReference.of(unet_pipe, SAMPLING)
         units = [Unit(name, W2) for name in layers(unet_pipe)[:2]]
         with Journal(tmp_path / "journal", {}) as journal:
-            first = measure_images(reference, units, PACKING, journal)
+            first = measure_images(reference, units, CALIBRATION, journal)
         unet_pipe.unet.register_forward_pre_hook(lambda module, args: pytest.fail("was run"))
         with Journal(tmp_path / "journal", {}) as journal:
-            assert measure_images(reference, units, PACKING, journal) == first
+            assert measure_images(reference, units, CALIBRATION, journal) == first
 
     def test_its_entries_stand_beside_those_of_other_metrics(self, unet_pipe: DiffusionPipeline):
         reference, unit = ImageReference.of(unet_pipe, SAMPLING), Unit("conv_in", W2)
         with Journal(None, {}) as journal:
             journal.add(unit.name, {"noise": 0.5})
-            measure_images(reference, [unit], PACKING, journal)
+            measure_images(reference, [unit], CALIBRATION, journal)
             assert list(journal.entries) == [
                 "conv_in | int2/channel | float",
                 "noise floor | ssim",
@@ -130,4 +131,4 @@ class TestMeasureImages:
         reference = ImageReference.of(unet_pipe, SAMPLING)
         unet_pipe.vae.decoder.conv_out.bias.data[0] = math.nan
         with pytest.raises(CalibrationError, match=r"layer conv_in at int2/channel .*NaN"):
-            measure_unit_images(reference, Unit("conv_in", W2), PACKING)
+            measure_unit_images(reference, Unit("conv_in", W2), CALIBRATION)

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from mezzotint.calibration import input_ranges
 from mezzotint.errors import CalibrationError, UsageError
-from mezzotint.formats import MINMAX, MSE
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Packing, quantize_module
+from mezzotint.runtime import Calibration, quantize_module
 from mezzotint.sensitivity import (
     Journal,
     Score,
@@ -31,7 +30,7 @@ SKIP = "up_blocks.1.resnets.0.conv_shortcut"
 QUERY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
 TIME = "time_embedding.linear_1"
 LAYERS = (CONV, SKIP, QUERY, TIME)
-PACKING = Packing(MINMAX)
+CALIBRATION = Calibration()
 
 W3 = Choice("int3/channel")
 CHOICES = (
@@ -71,9 +70,9 @@ class TestMeasureUnit:
     def test_it_agrees_with_the_packed_layer(
         self, unet: nn.Module, calls: Sequence[Call], name: str, choice: Choice
     ):
-        packing = Packing(MSE, input_ranges(unet, {name: choice}, calls))
-        score = measure_unit(unet, Unit(name, choice), calls, packing)
-        packed = quantize_module(copy.deepcopy(unet), Plan({name: choice}), packing)
+        calibration = Calibration(input_ranges(unet, {name: choice}, calls))
+        score = measure_unit(unet, Unit(name, choice), calls, calibration)
+        packed = quantize_module(copy.deepcopy(unet), Plan({name: choice}), calibration)
         with torch.no_grad():
             noise = [relative_noise(call.output, call.run(packed)) for call in calls]
         # Below this, float32 rounding in the rest of the network is all there is.
@@ -82,7 +81,7 @@ class TestMeasureUnit:
     @pytest.mark.parametrize("name", LAYERS)
     def test_more_bits_make_less_noise(self, unet: nn.Module, calls: Sequence[Call], name: str):
         noise = [
-            measure_unit(unet, Unit(name, Choice(f"int{bits}/channel")), calls, PACKING).noise
+            measure_unit(unet, Unit(name, Choice(f"int{bits}/channel")), calls, CALIBRATION).noise
             for bits in (2, 3, 4, 6, 8)
         ]
         assert noise == sorted(noise, reverse=True)
@@ -93,7 +92,7 @@ class TestMeasureUnit:
         self, unet: nn.Module, calls: Sequence[Call], name: str
     ):
         noise = [
-            measure_unit(unet, Unit(name, Choice("int8/channel", act)), calls, PACKING).noise
+            measure_unit(unet, Unit(name, Choice("int8/channel", act)), calls, CALIBRATION).noise
             for act in ("float", "int8/token", "int4/token", "int2/token")
         ]
         assert noise == sorted(noise)
@@ -101,12 +100,12 @@ class TestMeasureUnit:
 
     def test_noise_is_the_mean_over_calls_and_samples(self, unet: nn.Module, calls: Sequence[Call]):
         unit = Unit(SKIP, W3)
-        single = [measure_unit(unet, unit, [call], PACKING).noise for call in calls]
-        assert measure_unit(unet, unit, calls, PACKING).noise == pytest.approx(sum(single) / 2)
+        single = [measure_unit(unet, unit, [call], CALIBRATION).noise for call in calls]
+        assert measure_unit(unet, unit, calls, CALIBRATION).noise == pytest.approx(sum(single) / 2)
 
     def test_it_is_repeatable_and_restores(self, unet: nn.Module, calls: Sequence[Call]):
         before = state(unet)
-        first, second = (measure_unit(unet, Unit(CONV, W3), calls, PACKING) for _ in range(2))
+        first, second = (measure_unit(unet, Unit(CONV, W3), calls, CALIBRATION) for _ in range(2))
         assert first == second
         assert_restored(unet, before)
 
@@ -116,16 +115,16 @@ class TestMeasureUnit:
         unet.conv_out.bias.data[0] = math.nan
         before = state(unet)
         with pytest.raises(CalibrationError, match=f"layer {QUERY} at int3/channel × float: .*NaN"):
-            measure_unit(unet, Unit(QUERY, W3), calls, PACKING)
+            measure_unit(unet, Unit(QUERY, W3), calls, CALIBRATION)
         assert torch.equal(unet.get_submodule(QUERY).weight, before[f"{QUERY}.weight"])
 
     def test_no_calls_are_refused(self, unet: nn.Module):
         with pytest.raises(CalibrationError, match="no denoiser calls"):
-            measure_unit(unet, Unit(QUERY, W3), [], PACKING)
+            measure_unit(unet, Unit(QUERY, W3), [], CALIBRATION)
 
     def test_a_call_without_output_is_refused(self, unet: nn.Module, calls: Sequence[Call]):
         with pytest.raises(CalibrationError, match="no recorded output"):
-            measure_unit(unet, Unit(QUERY, W3), [Call(calls[0].args, calls[0].kwargs)], PACKING)
+            measure_unit(unet, Unit(QUERY, W3), [Call(calls[0].args, calls[0].kwargs)], CALIBRATION)
 
 
 class _Counting(nn.Module):
@@ -154,15 +153,15 @@ TRACE, ADVANCE = 1, 1  # runs of a denoiser beside the one per unit
 class TestMeasure:
     def test_scores_are_by_layer_and_choice(self):
         with Journal(None, {}) as journal:
-            scores = measure(_Counting(), UNITS, TOY_CALLS, PACKING, journal)
-        expected = {u: measure_unit(_Counting(), u, TOY_CALLS, PACKING) for u in UNITS}
+            scores = measure(_Counting(), UNITS, TOY_CALLS, CALIBRATION, journal)
+        expected = {u: measure_unit(_Counting(), u, TOY_CALLS, CALIBRATION) for u in UNITS}
         assert {Unit(layer, c): s for layer in scores for c, s in scores[layer].items()} == expected
         assert list(scores) == ["a", "b"]
 
     def test_units_are_measured_in_the_order_of_execution_and_returned_in_their_own(self):
         units = [UNITS[3], UNITS[0], UNITS[2], UNITS[1]]
         with Journal(None, {}) as journal:
-            scores = measure(_Counting(), units, TOY_CALLS, PACKING, journal)
+            scores = measure(_Counting(), units, TOY_CALLS, CALIBRATION, journal)
         assert list(journal.entries) == [UNITS[i].name for i in (0, 1, 3, 2)]
         assert [Unit(layer, c) for layer in scores for c in scores[layer]] == [
             UNITS[i] for i in (3, 2, 0, 1)
@@ -170,18 +169,18 @@ class TestMeasure:
 
     def test_units_in_the_journal_cost_nothing(self, tmp_path: Path):
         with Journal(tmp_path / "journal", {}) as journal:
-            first = measure(_Counting(), UNITS, TOY_CALLS, PACKING, journal)
+            first = measure(_Counting(), UNITS, TOY_CALLS, CALIBRATION, journal)
         denoiser = _Counting()
         with Journal(tmp_path / "journal", {}) as journal:
-            assert measure(denoiser, UNITS, TOY_CALLS, PACKING, journal) == first
+            assert measure(denoiser, UNITS, TOY_CALLS, CALIBRATION, journal) == first
         assert denoiser.runs == 0
 
     def test_a_resumed_run_goes_straight_to_the_first_missing_layer(self, tmp_path: Path):
         with Journal(tmp_path / "journal", {}) as journal:
-            measure(_Counting(), UNITS[:3], TOY_CALLS, PACKING, journal)
+            measure(_Counting(), UNITS[:3], TOY_CALLS, CALIBRATION, journal)
         denoiser = _Counting()
         with Journal(tmp_path / "journal", {}) as journal:
-            measure(denoiser, UNITS, TOY_CALLS, PACKING, journal)
+            measure(denoiser, UNITS, TOY_CALLS, CALIBRATION, journal)
         assert denoiser.runs == TRACE + ADVANCE + 1
 
     @pytest.mark.parametrize("cache_bytes", [0, None], ids=["in full", "replayed"])
@@ -191,17 +190,17 @@ class TestMeasure:
         denoiser = _Counting(fails_at=2 + 1 if cache_bytes == 0 else TRACE + 2 + ADVANCE + 1)
         before = state(denoiser)
         with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "journal", {}) as journal:
-            measure(denoiser, UNITS, TOY_CALLS, PACKING, journal, cache_bytes=cache_bytes)
+            measure(denoiser, UNITS, TOY_CALLS, CALIBRATION, journal, cache_bytes=cache_bytes)
         assert_restored(denoiser, before)
         with Journal(tmp_path / "journal", {}) as journal:
             assert list(journal.entries) == [unit.name for unit in UNITS[:2]]
-            resumed = measure(denoiser, UNITS, TOY_CALLS, PACKING, journal)
+            resumed = measure(denoiser, UNITS, TOY_CALLS, CALIBRATION, journal)
         with Journal(None, {}) as journal:
-            assert resumed == measure(_Counting(), UNITS, TOY_CALLS, PACKING, journal)
+            assert resumed == measure(_Counting(), UNITS, TOY_CALLS, CALIBRATION, journal)
 
     def test_the_journal_holds_plain_scores_by_unit(self):
         with Journal(None, {}) as journal:
-            scores = measure(_Counting(), UNITS[:1], TOY_CALLS, PACKING, journal)
+            scores = measure(_Counting(), UNITS[:1], TOY_CALLS, CALIBRATION, journal)
         assert journal.entries == {
             "a | int2/channel | float": asdict(scores["a"][Choice("int2/channel")])
         }
@@ -209,12 +208,12 @@ class TestMeasure:
     def test_without_memory_every_call_runs_in_full_and_nothing_else(self):
         denoiser = _Counting()
         with Journal(None, {}) as journal:
-            measure(denoiser, UNITS, TOY_CALLS, PACKING, journal, cache_bytes=0)
+            measure(denoiser, UNITS, TOY_CALLS, CALIBRATION, journal, cache_bytes=0)
         assert denoiser.runs == len(UNITS)
 
     def test_negative_memory_is_refused(self):
         with Journal(None, {}) as journal, pytest.raises(UsageError, match="cache_bytes: -1"):
-            measure(_Counting(), UNITS, TOY_CALLS, PACKING, journal, cache_bytes=-1)
+            measure(_Counting(), UNITS, TOY_CALLS, CALIBRATION, journal, cache_bytes=-1)
 
 
 class TestFingerprint:

@@ -12,18 +12,17 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from torch import Tensor, nn
 
-from mezzotint.formats import MINMAX
 from mezzotint.models import Call, inventory
 from mezzotint.models.examples import example_call
 from mezzotint.plan import Choice
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import Replay, Unit, changed_layer
 from tests.models.tiny import tiny_dit, tiny_pixart, tiny_unet
 from tests.sensitivity import denoisers
 from tests.sensitivity.restoring import assert_restored, state
 
 W2 = Choice("int2/channel")
-PACKING = Packing(MINMAX)
+CALIBRATION = Calibration()
 
 
 def tiny_sd3() -> nn.Module:
@@ -110,14 +109,14 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 @torch.no_grad()
 def full(denoiser: nn.Module, layer: str, calls: Sequence[Call]) -> list[Tensor]:
-    with changed_layer(denoiser, Unit(layer, W2), PACKING):
+    with changed_layer(denoiser, Unit(layer, W2), CALIBRATION):
         return [call.run(denoiser) for call in calls]
 
 
 @torch.no_grad()
 def replayed(replay: Replay, layer: str) -> list[Tensor]:
     replay.advance(layer)
-    with changed_layer(replay.denoiser, Unit(layer, W2), PACKING):
+    with changed_layer(replay.denoiser, Unit(layer, W2), CALIBRATION):
         # Twice: a run may not spoil what is remembered.
         for call in replay.calls:
             replay.run(call)

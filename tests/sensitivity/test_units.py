@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -7,10 +8,17 @@ from torch import Tensor, nn
 
 from mezzotint.calibration import input_ranges
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import MINMAX
+from mezzotint.formats import as_bits
 from mezzotint.models import Call
-from mezzotint.plan import Choice
-from mezzotint.runtime import InputRange, PackedLayer, Packing, pack_layer
+from mezzotint.plan import Choice, Plan
+from mezzotint.runtime import (
+    Calibration,
+    ConstantTokens,
+    InputRange,
+    PackedLayer,
+    SplitInput,
+    pack_layer,
+)
 from mezzotint.sensitivity import Score, Unit, changed_layer, measure_unit
 from tests.sensitivity.restoring import assert_restored, state
 
@@ -19,7 +27,7 @@ SKIP = "up_blocks.1.resnets.0.conv_shortcut"
 QUERY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
 KEY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 LAYERS = (CONV, SKIP, QUERY, "time_embedding.linear_1")
-PACKING = Packing(MINMAX)
+CALIBRATION = Calibration()
 
 W3 = Choice("int3/channel")
 CHOICES = (
@@ -38,7 +46,10 @@ def input_only(name: str, choice: Choice) -> Unit:
 
 class TestUnit:
     def test_every_unit_has_a_name_of_its_own(self):
-        structured = [Choice("int4/channel", split=3), Choice("int4/channel", constant_tokens=1)]
+        structured = [
+            Choice("int4/channel", structures=(SplitInput(3),)),
+            Choice("int4/channel", structures=(ConstantTokens(1),)),
+        ]
         choices = [*CHOICES, DYNAMIC, STATIC, Choice("int4/channel"), *structured]
         units = [Unit(layer, choice) for layer in LAYERS for choice in choices]
         units += [input_only(layer, choice) for layer in LAYERS for choice in (DYNAMIC, STATIC)]
@@ -57,8 +68,8 @@ class TestChangedWeight:
         self, unet: nn.Module, name: str, choice: Choice
     ):
         before = dict(unet.named_modules())
-        packed = pack_layer(name, before[name], choice, PACKING)
-        with changed_layer(unet, Unit(name, choice), PACKING):
+        packed = pack_layer(name, before[name], Plan({name: choice}))
+        with changed_layer(unet, Unit(name, choice), CALIBRATION):
             layer = unet.get_submodule(name)
             assert isinstance(layer, PackedLayer)
             assert layer.choice == choice
@@ -69,7 +80,7 @@ class TestChangedWeight:
     def test_everything_is_restored(self, unet: nn.Module, choice: Choice):
         before, layer = state(unet), unet.get_submodule(QUERY)
         storage = layer.weight.data_ptr()
-        with changed_layer(unet, Unit(QUERY, choice), PACKING):
+        with changed_layer(unet, Unit(QUERY, choice), CALIBRATION):
             pass
         assert unet.get_submodule(QUERY) is layer
         assert layer.weight.data_ptr() == storage
@@ -82,7 +93,7 @@ class TestChangedWeight:
     ):
         before = state(unet)
         unit = Unit(QUERY, DYNAMIC, input_only=only_input)
-        with pytest.raises(error), changed_layer(unet, unit, PACKING):
+        with pytest.raises(error), changed_layer(unet, unit, CALIBRATION):
             raise error
         assert_restored(unet, before)
 
@@ -91,19 +102,19 @@ class TestChangedWeight:
         before = state(unet)
         with (
             pytest.raises(FormatError, match=f"layer {QUERY}: uint4/tensor needs a calibrated"),
-            changed_layer(unet, Unit(QUERY, STATIC, input_only=only_input), PACKING),
+            changed_layer(unet, Unit(QUERY, STATIC, input_only=only_input), CALIBRATION),
         ):
             pass
         assert_restored(unet, before)
 
     def test_a_float_choice_changes_nothing(self, unet: nn.Module, calls: Sequence[Call]):
-        assert measure_unit(unet, Unit(QUERY, Choice()), calls, PACKING) == Score(0.0)
+        assert measure_unit(unet, Unit(QUERY, Choice()), calls, CALIBRATION) == Score(0.0)
 
     @pytest.mark.parametrize("only_input", [False, True], ids=["packed", "input only"])
     def test_a_layer_of_another_kind_is_refused(self, unet: nn.Module, only_input: bool):
         with (
             pytest.raises(PlanError, match="layer conv_norm_out is a GroupNorm"),
-            changed_layer(unet, Unit("conv_norm_out", DYNAMIC, input_only=only_input), PACKING),
+            changed_layer(unet, Unit("conv_norm_out", DYNAMIC, input_only=only_input), CALIBRATION),
         ):
             pass
 
@@ -111,7 +122,7 @@ class TestChangedWeight:
         unet.get_submodule(QUERY).weight.data[0, 0] = math.nan
         with (
             pytest.raises(FormatError, match=f"layer {QUERY}: .*NaN"),
-            changed_layer(unet, Unit(QUERY, W3), PACKING),
+            changed_layer(unet, Unit(QUERY, W3), CALIBRATION),
         ):
             pass
 
@@ -128,9 +139,9 @@ class _Alone(nn.Module):
 
 
 @torch.no_grad()
-def output(layer: nn.Module, unit: Unit, packing: Packing, x: Tensor) -> Tensor:
+def output(layer: nn.Module, unit: Unit, calibration: Calibration, x: Tensor) -> Tensor:
     alone = _Alone(layer)
-    with changed_layer(alone, unit, packing):
+    with changed_layer(alone, unit, calibration):
         return alone(x)
 
 
@@ -144,53 +155,53 @@ class TestChangedInput:
 
     RANGES = (InputRange(-1.0, 2.0), InputRange(-3.0, 0.5))
 
-    @pytest.mark.parametrize("split", [0, 2])
+    @pytest.mark.parametrize("structures", [(), (SplitInput(2),)], ids=["whole", "split"])
     @pytest.mark.parametrize("choice", [DYNAMIC, STATIC], ids=str)
     def test_each_part_is_rounded_like_its_packed_part(
-        self, layer: nn.Module, shape: tuple[int, ...], choice: Choice, split: int
+        self, layer: nn.Module, shape: tuple[int, ...], choice: Choice, structures: Any
     ):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        choice = Choice(choice.weight, choice.activation, split=split)
-        packing = Packing(MINMAX, {"layer": self.RANGES[: choice.parts]})
-        packed = pack_layer("layer", layer, choice, packing)
+        choice = Choice(choice.weight, choice.activation, structures)
+        calibration = Calibration({"layer": self.RANGES[: choice.parts]})
+        packed = pack_layer("layer", layer, Plan({"layer": choice}), calibration)
         axis = -1 if isinstance(layer, nn.Linear) else 1
-        pieces = x.split([split, 6 - split], axis) if split else (x,)
+        pieces = x.split([2, 4], axis) if structures else (x,)
         rounded = [part.round_input(p) for part, p in zip(packed.parts, pieces, strict=True)]
-        found = output(layer, input_only("layer", choice), packing, x)
+        found = output(layer, input_only("layer", choice), calibration, x)
         assert torch.equal(found, layer(torch.cat(rounded, axis)))
         assert not torch.equal(found, layer(x))
 
     def test_the_input_itself_is_left_alone(self, layer: nn.Module, shape: tuple[int, ...]):
         x = torch.randn(shape)
         before = x.clone()
-        output(layer, input_only("layer", DYNAMIC), PACKING, x)
+        output(layer, input_only("layer", DYNAMIC), CALIBRATION, x)
         assert torch.equal(x, before)
 
     def test_a_floating_input_changes_nothing(self, layer: nn.Module, shape: tuple[int, ...]):
         x = torch.randn(shape)
-        assert torch.equal(output(layer, input_only("layer", W3), PACKING, x), layer(x))
+        assert torch.equal(output(layer, input_only("layer", W3), CALIBRATION, x), layer(x))
 
 
 class TestConstantTokens:
-    CHOICE = Choice("int8/channel", "int2/token", constant_tokens=1)
+    CHOICE = Choice("int8/channel", "int2/token", structures=(ConstantTokens(1),))
 
     def test_only_the_other_tokens_are_rounded(self):
         layer, shape = LINEAR
         x = torch.randn(shape)
-        found = output(layer, input_only("layer", self.CHOICE), PACKING, x)
+        found = output(layer, input_only("layer", self.CHOICE), CALIBRATION, x)
         assert torch.equal(found[:, 0], layer(x)[:, 0])
         assert not torch.equal(found[:, 1:], layer(x)[:, 1:])
 
     def test_a_packed_layer_puts_out_its_constant(self):
         layer, shape = LINEAR
-        packing = Packing(MINMAX, constants={"layer": torch.full((1, 5), 7.0)})
-        found = output(layer, Unit("layer", self.CHOICE), packing, torch.randn(shape))
+        calibration = Calibration(tensors={"layer": {"constant": as_bits(torch.full((1, 5), 7.0))}})
+        found = output(layer, Unit("layer", self.CHOICE), calibration, torch.randn(shape))
         assert bool((found[:, 0] == 7).all())
 
 
 def test_rounding_weight_and_input_costs_more_than_either(unet: nn.Module, calls: Sequence[Call]):
-    packing = Packing(MINMAX, input_ranges(unet, {KEY: STATIC}, calls))
+    calibration = Calibration(input_ranges(unet, {KEY: STATIC}, calls))
     weight, both = Choice("int4/channel"), Choice("int4/channel", "uint4/tensor")
     units = (Unit(KEY, weight), input_only(KEY, both), Unit(KEY, both))
-    alone, inputs, together = (measure_unit(unet, u, calls, packing).noise for u in units)
+    alone, inputs, together = (measure_unit(unet, u, calls, calibration).noise for u in units)
     assert 0 < min(alone, inputs) <= max(alone, inputs) < together

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mezzotint.allocation import Limit, Option, Problem, Solution, solve
-from mezzotint.calibration import input_ranges
+from mezzotint.calibration import input_ranges, with_settings
 from mezzotint.errors import UsageError
-from mezzotint.formats import FLOAT, MSE, RangeSearch
+from mezzotint.formats import FLOAT, RangeSearch
 from mezzotint.models import Call, Layer, on_device, record_calls
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import CalibrationSettings, Choice, Encoding, Plan, activation_name
 from mezzotint.recipes.base import Job, Outcome, register_recipe
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.recipes.latency import PICOSECONDS, Deadline, deadline
@@ -20,9 +20,8 @@ from mezzotint.recipes.measuring import context, journal_header, quantizable
 from mezzotint.recipes.options import check_words
 from mezzotint.recipes.prompts import CALIBRATION_COUNT
 from mezzotint.recipes.structure import Shortcuts, Structure, find_structure
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import CACHE_BYTES, Journal, Score, Unit, check_weights, measure
-from mezzotint.uniform import activation_name
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class AutoOptions:
     activation: str | None = None
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
-    search: RangeSearch = MSE
+    search: RangeSearch = Encoding.search
     cache_bytes: int | None = CACHE_BYTES
     profile: str | None = None
     profile_batch: int | None = None
@@ -87,14 +86,22 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     check_weights(job.denoiser, [layer.name for layer in layers])
     calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
     structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
-    timed = deadline(job, layers, choices, options.profile, options.profile_batch, structure.fields)
+    timed = deadline(
+        job, layers, choices, options.profile, options.profile_batch, structure.structures
+    )
     candidates = _Candidates.of(layers, choices, structure)
     # Before hours of measuring: can the budget be met at all?
     program = _program(job, candidates, timed)
-    packing = _calibrated(job, options, candidates, structure, calls)
-    with Journal(job.journal, journal_header(job, calls, packing)) as journal:
+    calibration = _calibrated(job, candidates, structure, calls)
+    encoding = Encoding(options.search)
+    with Journal(job.journal, journal_header(job, calls, encoding)) as journal:
         measurements = measure(
-            job.denoiser, candidates.units, calls, packing, journal, cache_bytes=options.cache_bytes
+            job.denoiser,
+            candidates.units(encoding),
+            calls,
+            calibration,
+            journal,
+            cache_bytes=options.cache_bytes,
         )
 
     solution = _solved(program, measurements)
@@ -102,7 +109,7 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
     plan = Plan(
         choices=chosen,
         model=job.model,
-        reasons={n: why for n, why in structure.reasons().items() if chosen[n].structure},
+        reasons={n: why for n, why in structure.reasons().items() if chosen[n].structures},
         context=context(job)
         | {
             "recipe": "auto",
@@ -110,10 +117,12 @@ def auto(job: Job, options: AutoOptions) -> Outcome:
             "predicted_sqnr_db": round(-10 * math.log10(max(-solution.score, 1e-30)), 3),
             "allocation_gap": solution.gap,
         },
+        encoding=encoding,
     )
+    plan = with_settings(plan, CalibrationSettings(job.sampling, len(calls)))
     if timed is not None:
         plan = dataclasses.replace(plan, context={**plan.context, **timed.context(plan)})
-    return Outcome(plan, packing, measurements)
+    return Outcome(plan, calibration, measurements)
 
 
 def candidate_choices(job: Job, options: AutoOptions, activation: str) -> tuple[Choice, ...]:
@@ -149,21 +158,18 @@ class _Candidates:
         }
         return cls(layers, found)
 
-    @property
-    def units(self) -> list[Unit]:
-        """What is to be measured."""
-        return [Unit(name, choice) for name, each in self.choices.items() for choice in each]
+    def units(self, encoding: Encoding) -> list[Unit]:
+        """What is to be measured, of weights that are rounded like this."""
+        return [
+            Unit(name, choice, encoding) for name, each in self.choices.items() for choice in each
+        ]
 
 
 def _calibrated(
-    job: Job,
-    options: AutoOptions,
-    candidates: _Candidates,
-    structure: Structure,
-    calls: tuple[Call, ...],
-) -> Packing:
+    job: Job, candidates: _Candidates, structure: Structure, calls: tuple[Call, ...]
+) -> Calibration:
     """The first tokens' constants, and ranges of all inputs where they are static."""
-    packing = Packing(search=options.search, constants=structure.constants)
+    calibration = Calibration(tensors=structure.constants)
     static = {
         name: choice
         for name, choices in candidates.choices.items()
@@ -171,8 +177,9 @@ def _calibrated(
         if choice.static
     }
     if not static:
-        return packing
-    return dataclasses.replace(packing, input_ranges=input_ranges(job.denoiser, static, calls))
+        return calibration
+    ranges = input_ranges(job.denoiser, static, calls, tensors=calibration.tensors)
+    return dataclasses.replace(calibration, input_ranges=ranges)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from mezzotint.budget import Budget
+from mezzotint._plugins import load_plugins
 from mezzotint.errors import UsageError
 from mezzotint.models import Sampling
-from mezzotint.plan import Plan
+from mezzotint.plan import Budget, Plan
 from mezzotint.recipes.prompts import CALIBRATION_COUNT
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import Measurements
 
 
@@ -42,10 +42,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe decides: the plan, how to pack it, and what it measured on the way."""
+    """What a recipe decides: the plan, what it calibrated for it, and what it measured."""
 
     plan: Plan
-    packing: Packing
+    calibration: Calibration
     measurements: Measurements = field(default_factory=dict)
 
 
@@ -92,6 +92,7 @@ def recipe_named(name: str) -> Recipe:
     Raises:
         UsageError: there is none; the message lists them.
     """
+    load_plugins("recipes")
     if name not in _RECIPES:
         raise UsageError(f"unknown recipe {name!r}; there are: {', '.join(sorted(_RECIPES))}")
     return _RECIPES[name]
@@ -99,4 +100,5 @@ def recipe_named(name: str) -> Recipe:
 
 def recipes() -> tuple[Recipe, ...]:
     """Every registered recipe, by name."""
+    load_plugins("recipes")
     return tuple(_RECIPES[name] for name in sorted(_RECIPES))

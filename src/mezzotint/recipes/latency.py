@@ -10,7 +10,7 @@ from pathlib import Path
 from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError, ProfileError, UsageError
 from mezzotint.models import Layer
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Plan, Structure
 from mezzotint.profiling import (
     Profile,
     Work,
@@ -105,7 +105,7 @@ def deadline(
     choices: Sequence[Choice],
     source: str | None = None,
     batch: int | None = None,
-    structure: Mapping[str, Mapping[str, int]] | None = None,
+    structures: Mapping[str, tuple[Structure, ...]] | None = None,
 ) -> Deadline | None:
     """What the job's budget says of latency, if anything.
 
@@ -115,7 +115,7 @@ def deadline(
         choices: that it decides between.
         source: a profile's file.
         batch: images per call; by default the file's, or else 1.
-        structure: of the layers, as `Work` has it; a file's figures have the one it was made with.
+        structures: of the layers, as `Work` has them; a file's figures have those it was made with.
 
     Raises:
         ProfileError: the file is of another model, machine or batch, or lacks a choice.
@@ -128,7 +128,7 @@ def deadline(
     if source is None:
         profile = profile_pipeline(
             job.pipe,
-            Work(1 if batch is None else batch, job.sampling.prompts, structure or {}),
+            Work(1 if batch is None else batch, job.sampling.prompts, structures or {}),
             choices=choices,
         )
     else:

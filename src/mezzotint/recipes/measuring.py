@@ -8,8 +8,8 @@ import torch
 
 from mezzotint.errors import ModelError
 from mezzotint.models import Call, Layer, inventory
+from mezzotint.plan import Encoding
 from mezzotint.recipes.base import Job
-from mezzotint.runtime import Packing
 from mezzotint.sensitivity import fingerprint
 
 
@@ -25,14 +25,14 @@ def quantizable(job: Job) -> tuple[Layer, ...]:
     return layers
 
 
-def journal_header(job: Job, calls: tuple[Call, ...], packing: Packing) -> dict[str, object]:
+def journal_header(job: Job, calls: tuple[Call, ...], encoding: Encoding) -> dict[str, object]:
     """What scores depend on: the model, its inputs, and how weights are rounded.
 
     They do not depend on the budget: one journal serves any number of them.
     """
     return {key: value for key, value in context(job).items() if key != "budget"} | {
         "fingerprint": fingerprint(job.denoiser, calls),
-        "search": dataclasses.asdict(packing.search),
+        "encoding": encoding.to_dict(),
     }
 
 
@@ -40,6 +40,6 @@ def context(job: Job) -> dict[str, object]:
     """What the results of a job depend on, as JSON values."""
     return {
         "budget": dataclasses.asdict(job.budget),
-        "sampling": dataclasses.asdict(job.sampling) | {"prompts": list(job.sampling.prompts)},
+        "sampling": job.sampling.to_dict(),
         "torch": torch.__version__,
     }

@@ -18,7 +18,7 @@ from mezzotint.errors import CalibrationError, ModelError
 from mezzotint.models import Call, Sampling, find_denoiser
 from mezzotint.models.sampling import run_batches
 from mezzotint.plan import Choice
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity._patching import Forward, patched
 from mezzotint.sensitivity.journal import Journal
 from mezzotint.sensitivity.replay import CACHE_BYTES, Replay
@@ -107,7 +107,7 @@ class ImageReference:
 def measure_images(
     reference: ImageReference,
     units: Iterable[Unit],
-    packing: Packing,
+    calibration: Calibration,
     journal: Journal,
     *,
     cache_bytes: int | None = CACHE_BYTES,
@@ -122,7 +122,7 @@ def measure_images(
     Args:
         reference: the floating pipeline's images.
         units: in any order, which the result keeps.
-        packing: how weights are turned into codes, and the calibrated ranges.
+        calibration: the calibrated ranges and constant outputs.
         journal: where finished units are kept, beside those of other metrics.
         cache_bytes: memory for what runs before a layer, see `Replay`; 0 runs every call in full.
 
@@ -133,7 +133,7 @@ def measure_images(
     replay = Replay(reference.denoiser, reference.calls, cache_bytes=cache_bytes)
 
     def score(unit: Unit) -> dict[str, Any]:
-        return asdict(measure_unit_images(reference, unit, packing, replay))
+        return asdict(measure_unit_images(reference, unit, calibration, replay))
 
     if _FLOOR not in journal:
         journal.add(_FLOOR, asdict(noise_floor(reference)))
@@ -145,14 +145,14 @@ def measure_images(
 
 
 def measure_unit_images(
-    reference: ImageReference, unit: Unit, packing: Packing, replay: Replay | None = None
+    reference: ImageReference, unit: Unit, calibration: Calibration, replay: Replay | None = None
 ) -> Similarity:
     """Generate all images with one layer changed; with `replay`, from where it stands.
 
     Raises:
         CalibrationError: an image holds NaN; the layer is named.
     """
-    with changed_layer(reference.denoiser, unit, packing):
+    with changed_layer(reference.denoiser, unit, calibration):
         found = _similarity(reference, replay)
     if not math.isfinite(found.ssim):
         raise CalibrationError(

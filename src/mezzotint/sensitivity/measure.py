@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mezzotint.errors import CalibrationError
 from mezzotint.models import Call
 from mezzotint.plan import Choice
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity.journal import Journal
 from mezzotint.sensitivity.replay import CACHE_BYTES, Replay
 from mezzotint.sensitivity.schedule import measure_missing
@@ -76,7 +76,7 @@ def measure_unit(
     denoiser: nn.Module,
     unit: Unit,
     calls: Sequence[Call],
-    packing: Packing,
+    calibration: Calibration,
     run: Callable[[Call], Tensor] | None = None,
 ) -> Score:
     """Run the recorded calls with one layer changed: by `run`, or else in full.
@@ -87,7 +87,7 @@ def measure_unit(
     if not calls:
         raise CalibrationError("no denoiser calls were recorded; give at least one prompt")
     total, samples = 0.0, 0
-    with changed_layer(denoiser, unit, packing):
+    with changed_layer(denoiser, unit, calibration):
         for call in calls:
             output = call.run(denoiser) if run is None else run(call)
             noise = relative_noise(reference(call), output)
@@ -104,7 +104,7 @@ def measure(
     denoiser: nn.Module,
     units: Iterable[Unit],
     calls: Sequence[Call],
-    packing: Packing,
+    calibration: Calibration,
     journal: Journal,
     *,
     cache_bytes: int | None = CACHE_BYTES,
@@ -119,7 +119,7 @@ def measure(
         denoiser: floating; restored after every unit.
         units: in any order, which the result keeps.
         calls: recorded, with their outputs.
-        packing: how weights are turned into codes, and the calibrated ranges.
+        calibration: the calibrated ranges and constant outputs.
         journal: where finished units are kept.
         cache_bytes: memory for what runs before a layer, see `Replay`; 0 runs every call in full.
     """
@@ -127,7 +127,7 @@ def measure(
     replay = Replay(denoiser, calls, cache_bytes=cache_bytes)
 
     def score(unit: Unit) -> dict[str, Any]:
-        return asdict(measure_unit(denoiser, unit, calls, packing, replay.run))
+        return asdict(measure_unit(denoiser, unit, calls, calibration, replay.run))
 
     measure_missing(units, journal, replay, score)
     scores: dict[str, dict[Choice, Score]] = {}

@@ -8,11 +8,11 @@ from diffusers import PixArtSigmaPipeline
 from transformers import T5Config, T5EncoderModel
 
 import mezzotint as mz
-from mezzotint.formats import MINMAX, MSE
+from mezzotint.formats import MINMAX, MSE, from_bits
 from mezzotint.models import Group, text_readers
 from mezzotint.recipes import MixdqOptions
 from mezzotint.recipes.mixdq.selection import image_error
-from mezzotint.runtime import pack_layer
+from mezzotint.runtime import ConstantTokens, SplitInput, pack_layer
 from tests.models import tiny
 
 
@@ -29,15 +29,15 @@ def test_shortcuts_of_the_up_blocks_are_split(laboratory):
         assert all(name.startswith("up_blocks.") for name in lab.structure.splits)
         for name, first in lab.structure.splits.items():
             assert 0 < first < lab.job.denoiser.get_submodule(name).in_channels
-            assert lab.choice(name, 4, 8).split == first
-            assert len(lab.packing.input_ranges[name]) == 2
+            assert lab.choice(name, 4, 8).structures == (SplitInput(first),)
+            assert len(lab.calibration.input_ranges[name]) == 2
 
 
 def test_without_shortcut_splitting_there_is_one_range(laboratory):
     with laboratory() as split, laboratory(MixdqOptions(shortcuts="none")) as whole:
         assert not whole.structure.splits
         for name in split.structure.splits:
-            assert len(whole.packing.input_ranges[name]) == 1
+            assert len(whole.calibration.input_ranges[name]) == 1
 
 
 def test_the_first_token_of_a_causal_text_encoder_is_constant(laboratory):
@@ -46,7 +46,7 @@ def test_the_first_token_of_a_causal_text_encoder_is_constant(laboratory):
         assert set(lab.structure.constants) == readers
         assert not lab.structure.refused
         for name in readers:
-            assert lab.choice(name, 4, 8).constant_tokens == 1
+            assert lab.choice(name, 4, 8).structures == (ConstantTokens(1),)
             assert "the same for every prompt" in lab.structure.reasons()[name]
 
 
@@ -60,13 +60,14 @@ def test_the_projection_of_the_text_keeps_its_first_token(laboratory, tmp_path):
 
 def test_constants_are_the_floating_outputs(laboratory):
     with laboratory() as lab:
-        name, constant = next(iter(lab.structure.constants.items()))
+        name, stored = next(iter(lab.structure.constants.items()))
         outputs = []
         layer = lab.job.denoiser.get_submodule(name)
         hook = layer.register_forward_hook(lambda *seen: outputs.append(seen[2][:, :1]))
         with torch.no_grad():
             lab.calls[0].run(lab.job.denoiser)
         hook.remove()
+        constant = from_bits(stored["constant"], torch.float32)
         torch.testing.assert_close(outputs[0][0], constant)
 
 
@@ -78,7 +79,7 @@ def test_ranges_leave_the_first_token_out(laboratory, pipe):
         assert not without.structure.constants
         for name in with_bos.structure.constants:
             (others,), (everything,) = (
-                lab.packing.input_ranges[name] for lab in (with_bos, without)
+                lab.calibration.input_ranges[name] for lab in (with_bos, without)
             )
             assert others.high < everything.high
 
@@ -118,7 +119,7 @@ def test_a_constant_layer_is_not_split_as_well(laboratory, monkeypatch):
         name = next(iter(lab.structure.constants))
     monkeypatch.setattr("mezzotint.recipes.structure.split_inputs", lambda *_: {name: 8})
     with laboratory() as lab:
-        assert lab.choice(name, 4, 8).constant_tokens == 1
+        assert lab.choice(name, 4, 8).structures == (ConstantTokens(1),)
         assert not lab.structure.splits
 
 
@@ -140,7 +141,8 @@ def test_the_range_search_changes_the_packed_weights(laboratory):
         with laboratory(MixdqOptions(search=search)) as lab:
             layer = lab.job.denoiser.get_submodule("conv_in")
             choice = lab.choice("conv_in", 2, None)
-            packed.append(pack_layer("conv_in", layer, choice, lab.packing).dequantized_weight())
+            plan = mz.Plan({"conv_in": choice}, encoding=lab.encoding)
+            packed.append(pack_layer("conv_in", layer, plan).dequantized_weight())
     assert not torch.equal(*packed)
 
 
@@ -158,4 +160,4 @@ def test_momentum_changes_the_static_ranges(laboratory, momentum):
     prompts = ("owl", "heart") * 8  # two batches
     options = MixdqOptions(momentum=momentum)
     with laboratory(prompts=prompts) as usual, laboratory(options, prompts=prompts) as other:
-        assert usual.packing.input_ranges != other.packing.input_ranges
+        assert usual.calibration.input_ranges != other.calibration.input_ranges

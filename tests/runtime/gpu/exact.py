@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from mezzotint.formats import CodebookFormat, UniformFormat, from_bits
-from mezzotint.runtime import TOKEN_DIMS, Kernel, QuantConv2d, QuantLayer
-from tests.formats.strategies import step
+from mezzotint.runtime import Kernel, QuantLayer
+from tests.formats.strategies import value_of
+from tests.runtime.layers import run
 
 EPS = torch.finfo(torch.float32).eps
 
 
 def weight_of(layer: QuantLayer) -> Tensor:
     tensors = layer.weight_tensors()
-    parts = [
-        _decoded(each.format, each.tensors, each.shape)
-        for each in layer.weight_format.segments(tensors, layer.weight_shape)
-    ]
+    segments = layer.weight_format.segments(tensors, layer.weight_shape)
+    parts = [value_of(segment).view(segment.shape) for segment in segments]
     order = layer.weight_format.order(tensors)
     weight = torch.cat(parts)
     return weight if order is None else weight[order]
 
 
-def _decoded(fmt: object, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-    if isinstance(fmt, CodebookFormat):
-        return fmt.decode(tensors, shape).double()
-    assert isinstance(fmt, UniformFormat)
-    codes = fmt.codes(tensors, shape).double().reshape(shape)
-    steps = step(fmt, tensors, shape).double()
-    if fmt.symmetric:
-        return (codes - fmt.offset) * steps
-    zeros = tensors["zero_point"].double()
-    columns = codes.flatten(1).shape[1]
-    zeros = zeros.repeat_interleave(fmt.group_size or columns, 1)[:, :columns]
-    return (codes - zeros.expand(shape[0], columns).reshape(shape)) * steps
-
-
 def input_of(layer: QuantLayer, x: Tensor) -> Tensor:
-    activation = layer.activation_format
-    if activation is None:
+    quantizer = layer.input_quantizer
+    if quantizer is None:
         return x.double()
-    if activation.static:
-        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-        zero = layer.get_buffer("input_zero_point").float()
-    else:
-        scale, zero = activation.dynamic_parameters(x, TOKEN_DIMS[layer.operation])
-    return (activation.quantize(x, scale, zero) - zero).double() * scale.double()
+    scale, zero = quantizer.parameters(x, layer.operation.token_dims)
+    return (quantizer.format.quantize(x, scale, zero) - zero).double() * scale.double()
 
 
 def product(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
-    if isinstance(layer, QuantConv2d):
-        return functional.conv2d(x, weight, None, **layer.geometry)
-    return functional.linear(x, weight)
+    return layer.operation.apply(x, weight, None)
 
 
 def assert_exact(
@@ -67,10 +42,11 @@ def assert_exact(
     """
     inputs = input_of(layer, x) if rounded is None else rounded.double()
     weight = weight_of(layer)
-    bias = 0.0 if layer.bias is None else layer.shaped_bias(torch.float64)
+    shape = (-1, *(1,) * (-layer.channel_dim - 1))
+    bias = 0.0 if layer.bias is None else layer.bias.double().view(shape)
     expected = product(layer, inputs, weight) + bias
     magnitude = product(layer, inputs.abs(), weight.abs()) + abs(bias)
-    output = kernel.run(layer, x)
+    output = run(kernel, layer, x)
     assert (output.dtype, output.shape) == (x.dtype, expected.shape)
     fmt = layer.weight_format
     groups = 0 if getattr(fmt, "group_size", None) is None else weight[0].numel() // fmt.group_size

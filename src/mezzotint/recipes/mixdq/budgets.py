@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mezzotint.calibration import input_sizes
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import Group
+from mezzotint.models import Group, trace_graph
 from mezzotint.plan import Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.recipes.mixdq.lab import Lab
@@ -88,7 +88,8 @@ def input_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
             )
     else:
         choices = {layer.name: lab.choice(layer.name, 8, None) for layer in lab.layers}
-        found = input_sizes(lab.job.denoiser, choices, lab.calls[0])
+        graph = trace_graph(lab.job.denoiser, lab.calls[0])
+        found = input_sizes(lab.job.denoiser, graph, choices)
         sizes = {name: float(size) for name, size in found.items()}
     return Programs(
         field="act_bits",

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from mezzotint.calibration import input_ranges
 from mezzotint.formats import FLOAT
 from mezzotint.models import Call, Group, Layer, layer_groups, on_device, record_calls
-from mezzotint.plan import Choice
+from mezzotint.plan import CalibrationSettings, Choice, Encoding
 from mezzotint.recipes.base import Job
 from mezzotint.recipes.measuring import context, journal_header, quantizable
 from mezzotint.recipes.mixdq.options import MixdqOptions
 from mezzotint.recipes.structure import Structure, find_structure
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from mezzotint.sensitivity import ImageReference, Journal, check_weights
 
 NO_QUANTIZATION = 16
@@ -32,7 +32,7 @@ class Lab:
         structure: constant first tokens and split inputs.
         calls: the denoiser's calls on the calibration prompts.
         images: the floating pipeline's images of the calibration prompts.
-        packing: ranges and constants; ranges give the scale of any width.
+        calibration: ranges and constants; ranges give the scale of any width.
     """
 
     job: Job
@@ -42,8 +42,18 @@ class Lab:
     structure: Structure
     calls: tuple[Call, ...]
     images: ImageReference
-    packing: Packing
+    calibration: Calibration
     journal: Journal
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the weights of all layers are rounded."""
+        return Encoding(self.options.search)
+
+    @property
+    def settings(self) -> CalibrationSettings:
+        """How ranges and constants were found."""
+        return CalibrationSettings(self.job.sampling, len(self.calls), self.options.momentum)
 
     def choice(self, layer: str, weight_bits: int, act_bits: int | None) -> Choice:
         """These widths for `layer`, with its structure; None leaves its input floating."""
@@ -71,15 +81,15 @@ def open_lab(job: Job, options: MixdqOptions) -> Iterator[Lab]:
     images = ImageReference.of(job.pipe, job.sampling)
     calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
     structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
-    packing = _calibrated(job, options, layers, structure, calls)
-    header = journal_header(job, calls, packing) | {
+    calibration = _calibrated(job, options, layers, structure, calls)
+    header = journal_header(job, calls, Encoding(options.search)) | {
         "options": _measuring_options(options),
         # What follows the denoiser, a VAE or the later steps, shows here only.
         "images": hashlib.sha256(images.images.numpy().tobytes()).hexdigest()[:16],
         "structure": [sorted(structure.constants), dict(sorted(structure.splits.items()))],
     }
     with Journal(job.journal, header) as journal:
-        yield Lab(job, options, layers, groups, structure, calls, images, packing, journal)
+        yield Lab(job, options, layers, groups, structure, calls, images, calibration, journal)
 
 
 def _calibrated(
@@ -88,16 +98,16 @@ def _calibrated(
     layers: tuple[Layer, ...],
     structure: Structure,
     calls: tuple[Call, ...],
-) -> Packing:
+) -> Calibration:
     """Ranges of all inputs, where they are static, and the constants of the first tokens."""
-    packing = Packing(search=options.search, constants=structure.constants)
+    calibration = Calibration(tensors=structure.constants)
     widest = options.activation_format(max(options.activation_bits))
     choice = Choice(options.weight_format(8), widest)
     if job.budget.act_bits >= NO_QUANTIZATION or not choice.static:
-        return packing
+        return calibration
     choices = {layer.name: structure.applied(layer.name, choice) for layer in layers}
-    ranges = input_ranges(job.denoiser, choices, calls, options.momentum)
-    return dataclasses.replace(packing, input_ranges=ranges)
+    ranges = input_ranges(job.denoiser, choices, calls, options.momentum, calibration.tensors)
+    return dataclasses.replace(calibration, input_ranges=ranges)
 
 
 def _measuring_options(options: MixdqOptions) -> dict[str, object]:

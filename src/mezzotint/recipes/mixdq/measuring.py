@@ -23,7 +23,10 @@ def weight_units(lab: Lab) -> dict[str, dict[int, Unit]]:
         Group.QUALITY: lab.options.quality_weight_bits,
     }
     return {
-        name: {width: Unit(name, lab.choice(name, width, None)) for width in widths[group]}
+        name: {
+            width: Unit(name, lab.choice(name, width, None), lab.encoding)
+            for width in widths[group]
+        }
         for name, group in lab.groups.items()
     }
 
@@ -31,7 +34,10 @@ def weight_units(lab: Lab) -> dict[str, dict[int, Unit]]:
 def input_units(lab: Lab, widths: Sequence[int]) -> dict[str, dict[int, Unit]]:
     """These widths of every input, weights floating."""
     return {
-        name: {width: Unit(name, lab.choice(name, 8, width), input_only=True) for width in widths}
+        name: {
+            width: Unit(name, lab.choice(name, 8, width), lab.encoding, input_only=True)
+            for width in widths
+        }
         for name in lab.groups
     }
 
@@ -53,11 +59,13 @@ def measured(lab: Lab, units: Mapping[str, Mapping[int, Unit]]) -> Found:
         (by_images if decoupled else by_output).extend(candidates.values())
     memory = lab.options.cache_bytes
     noise = measure(
-        lab.job.denoiser, by_output, lab.calls, lab.packing, lab.journal, cache_bytes=memory
+        lab.job.denoiser, by_output, lab.calls, lab.calibration, lab.journal, cache_bytes=memory
     )
     if not by_images:
         return noise
-    likeness = measure_images(lab.images, by_images, lab.packing, lab.journal, cache_bytes=memory)
+    likeness = measure_images(
+        lab.images, by_images, lab.calibration, lab.journal, cache_bytes=memory
+    )
     return {**noise, **likeness.scores}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mezzotint.allocation import protected
+from mezzotint.calibration import with_settings
 from mezzotint.models import Group, inventory
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.base import Job, Outcome, register_recipe
@@ -44,7 +45,7 @@ def mixdq(job: Job, options: MixdqOptions) -> Outcome:
         weights, measurements = decide_weights(lab)
         inputs = decide_inputs(lab, weights.widths) if lab.quantizes_inputs else Inputs()
         plan = plan_of(lab, weights, inputs)
-    return Outcome(plan, lab.packing, measurements)
+    return Outcome(plan, lab.calibration, measurements)
 
 
 @dataclass(frozen=True)
@@ -138,4 +139,5 @@ def plan_of(lab: Lab, weights: Decision, inputs: Inputs) -> Plan:
         "inputs": inputs.decision.summary,
         "protected_inputs": sorted(inputs.protected),
     }
-    return Plan(choices, lab.job.model, reasons, lab_context(lab) | summary)
+    plan = Plan(choices, lab.job.model, reasons, lab_context(lab) | summary, encoding=lab.encoding)
+    return with_settings(plan, lab.settings)

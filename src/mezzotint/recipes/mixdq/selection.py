@@ -65,7 +65,11 @@ def refuse_ruined(lab: Lab, errors: Sequence[float]) -> None:
 def _packed(lab: Lab, choices: Choices) -> DiffusionPipeline:
     component, denoiser = find_denoiser(lab.job.pipe)
     pipe = copy.copy(lab.job.pipe)
-    setattr(pipe, component, packed_copy(denoiser, Plan(choices), lab.packing))
+    setattr(
+        pipe,
+        component,
+        packed_copy(denoiser, Plan(choices, encoding=lab.encoding), lab.calibration),
+    )
     return pipe
 
 
