@@ -17,7 +17,6 @@ from diffusers import (
 from torch import Tensor, nn
 
 import mezzotint as mz
-from mezzotint.models import dtype_argument
 from mezzotint.runtime import PackedLayer, module_bytes
 from tests.hub import packed
 from tests.models import tiny
@@ -106,9 +105,7 @@ class TestLayers:
         assert torch.equal(layer.weight.clone(), layer.dequantized_weight())
 
     def test_their_weight_follows_the_dtype_that_is_loaded(self, saved: Path):
-        model = UNet2DConditionModel.from_pretrained(
-            saved / "unet", **dtype_argument(torch.bfloat16)
-        )
+        model = UNet2DConditionModel.from_pretrained(saved / "unet", dtype=torch.bfloat16)
         assert {layer.weight.dtype for layer in layers(model).values()} == {torch.bfloat16}
 
     def test_they_take_their_input_by_keyword(self, model):
@@ -178,10 +175,10 @@ class TestPipelines:
         assert other.unet.is_quantized
 
     def test_another_pipeline_of_a_second_dtype_names_the_way(self, saved: Path):
-        pipe = DiffusionPipeline.from_pretrained(saved, **dtype_argument(torch.bfloat16))
+        pipe = DiffusionPipeline.from_pretrained(saved, dtype=torch.bfloat16)
         with pytest.raises(ValueError, match=r"as it is with dtype=torch\.bfloat16"):
             StableDiffusionImg2ImgPipeline.from_pipe(pipe)
-        other = StableDiffusionImg2ImgPipeline.from_pipe(pipe, **dtype_argument(torch.bfloat16))
+        other = StableDiffusionImg2ImgPipeline.from_pipe(pipe, dtype=torch.bfloat16)
         assert other.unet is pipe.unet
 
     def test_it_moves_with_its_pipeline(self, saved: Path):
@@ -230,3 +227,15 @@ def test_projections_that_are_fused_are_the_dequantized_ones(model):
     before = packed.run(model)
     model.fuse_qkv_projections()
     torch.testing.assert_close(packed.run(model), before, rtol=0.05, atol=0.05)
+
+
+def test_a_single_file_is_packed_while_it_loads(float_folder: Path):
+    config = mz.MezzotintConfig(weight_bits=4, act_bits=8)
+    file = next((float_folder / "unet").glob("*.safetensors"))
+    model = UNet2DConditionModel.from_single_file(
+        str(file), config=str(float_folder), subfolder="unet", quantization_config=config
+    )
+    expected = load_quantized(float_folder)
+    assert packed.same(model.state_dict(), expected.state_dict())
+    assert model.num_parameters() == expected.num_parameters()
+    assert model.config["_pre_quantization_dtype"] == torch.float32

@@ -175,3 +175,13 @@ def test_an_adapter_that_is_fused_and_unloaded_is_quantized(float_folder: Path, 
     result = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=8))
     assert packed_layers(result.denoiser)
     assert not torch.allclose(packed.run(result.denoiser), before)
+
+
+def test_an_adapter_is_computed_under_a_compiler(model: UNet2DConditionModel):
+    layer = model.mid_block.attentions[0].transformer_blocks[0].attn1
+    model.add_adapter(config())
+    x = torch.randn(1, 4, layer.to_q.in_features, generator=torch.Generator().manual_seed(1))
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), layer(x))

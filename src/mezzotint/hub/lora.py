@@ -6,11 +6,8 @@ and trained; they cannot be fused, since codes take no change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import peft.tuners.lora.model
 from peft.tuners.lora.layer import Conv2d as LoraConv2d
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -62,21 +59,11 @@ class PackedLoraConv2d(LoraConv2d):
         raise UsageError(f"fuse_lora: {FUSING}")
 
 
-def dispatch_packed(
-    otherwise: Callable[..., nn.Module | None], target: nn.Module, adapter_name: str, **kwargs: Any
-) -> nn.Module | None:
-    """The adapter layer for `target` where that is packed, or else what `otherwise` makes of it."""
+def adapter_layer(target: nn.Module, adapter_name: str, **kwargs: Any) -> nn.Module | None:
+    """The adapter layer for `target` where that is packed or adapts a packed layer; else None."""
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     if not isinstance(base, PackedLayer):
-        return otherwise(target, adapter_name, **kwargs)
+        return None
     kind = PackedLoraConv2d if len(base.weight_shape) == 4 else PackedLoraLinear
     adapted: nn.Module = kind(target, adapter_name, **kwargs)
     return adapted
-
-
-def register_with_peft() -> None:
-    """Let peft adapt packed layers; it has no public hook for that."""
-    peft_model: Any = peft.tuners.lora.model
-    default = peft_model.dispatch_default
-    if not isinstance(default, partial):
-        peft_model.dispatch_default = partial(dispatch_packed, default)

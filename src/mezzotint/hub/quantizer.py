@@ -44,6 +44,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def __init__(self, quantization_config: MezzotintConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self.plan: Plan | None = None
+        self._floating = torch.get_default_dtype()
         self._files: list[Path] = []
 
     @property
@@ -71,7 +72,8 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
 
     def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> torch.dtype:
         """Record the dtype to which diffusers casts floating tensors where none is given."""
-        return torch.get_default_dtype() if torch_dtype is None else torch_dtype
+        self._floating = torch.get_default_dtype() if torch_dtype is None else torch_dtype
+        return self._floating
 
     def maybe_update_loaded_keys(
         self, loaded_keys: list[str], checkpoint_files: list[str]
@@ -87,7 +89,12 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             return "the checkpoint"
         return str(self._files[0] if len(self._files) == 1 else self._files[0].parent)
 
-    def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, state_dict: Mapping[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        if state_dict is not None:
+            # Of a single file: diffusers takes any for quantized, and only floating ones are read.
+            self.pre_quantized = False
         self.plan = self._stored_plan(model) if self.pre_quantized else self._new_plan(model)
         if self.pre_quantized:
             for name, choice in self.plan.quantized.items():
@@ -200,6 +207,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(f"{name} of {self._source}", layer)
         override_methods(model)
+        model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]
         return model
 
     def _dequantize(self, model: Any) -> nn.Module:
