@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from mezzotint._files import write_json
-from mezzotint.allocation import WEIGHT_GRID, Group, sweep
+from mezzotint.allocation import Group
+from mezzotint.recipes.mixdq.split import WEIGHT_GRID
+from mezzotint.recipes.mixdq.sweep import sweep
 
 CONTENT, QUALITY = 420, 374
 TARGET = 4.0

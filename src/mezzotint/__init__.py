@@ -12,10 +12,19 @@ from mezzotint.budget import Budget
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.hub import MezzotintConfig, register_with_diffusers
-from mezzotint.models import Sampling, generate, inventory, list_embedded
+from mezzotint.models import (
+    Call,
+    Sampling,
+    generate,
+    inventory,
+    list_embedded,
+    record_calls,
+    recording,
+)
+from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Choice, Plan
-from mezzotint.recipes import AutoOptions
+from mezzotint.recipes import Auto, MixDQ
 from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
 from mezzotint.uniform import uniform_plan
 
@@ -24,11 +33,14 @@ __version__ = "0.1.0"
 register_with_diffusers()
 
 __all__ = [
-    "AutoOptions",
+    "Auto",
     "Budget",
+    "Call",
     "Choice",
     "MezzotintConfig",
     "MezzotintError",
+    "MixDQ",
+    "ModuleResult",
     "PackedCheckpoint",
     "Plan",
     "Result",
@@ -44,6 +56,9 @@ __all__ = [
     "quantize",
     "quantize_checkpoint",
     "quantize_denoiser",
+    "quantize_module",
+    "record_calls",
+    "recording",
     "uniform_plan",
     "with_engine",
 ]

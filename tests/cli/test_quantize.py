@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import mezzotint as mz
+from mezzotint._journal import Record
 from mezzotint.hub import read_plan
 from mezzotint.runtime import module_bytes
 
@@ -84,9 +85,8 @@ def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_pat
     journal = tmp_path / "out.journal.jsonl"
     journal.write_text(header + json.dumps(marked) + "\n" + "".join(rest))
     run("quantize", model, "-o", tmp_path / "out", "--resume")
-    measured = json.loads((tmp_path / "out" / "measurements.json").read_text())
-    layer = unit["unit"].split(" | ")[0]
-    assert 123.0 in [score["noise"] for score in measured[layer].values()]
+    kept = Record.read(tmp_path / "out" / "measurements.jsonl")
+    assert kept.entries[unit["unit"]] == {"noise": 123.0}
     assert not journal.exists()
 
 

@@ -92,9 +92,9 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     proof. Protected layers and those that the patterns leave out take no part in the average and
     are not in the result.
     """
-    from mezzotint.allocation import protected
     from mezzotint.allocation.files import check_suffix, read_group, write_bits
     from mezzotint.cli.tables import allocation_table
+    from mezzotint.recipes.mixdq.protect import protected
 
     check_suffix(output)
     if output.resolve() in (scores.resolve(), sizes.resolve()):

@@ -1,6 +1,14 @@
 """Pipelines: load, find the denoiser, list its layers, sample, record its calls."""
 
-from mezzotint.models.calls import Call, on_device, output_tensor, record_calls
+from mezzotint.models.calls import (
+    Call,
+    Example,
+    completed_calls,
+    on_device,
+    output_tensor,
+    record_calls,
+    recording,
+)
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
@@ -21,6 +29,7 @@ from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 __all__ = [
     "GENERATION_FILE",
     "Call",
+    "Example",
     "Group",
     "Kind",
     "Layer",
@@ -28,6 +37,7 @@ __all__ = [
     "Role",
     "Sampling",
     "check_folder",
+    "completed_calls",
     "denoises",
     "dtype_argument",
     "example_call",
@@ -44,6 +54,7 @@ __all__ = [
     "quiet_libraries",
     "read_prompts",
     "record_calls",
+    "recording",
     "resolve",
     "role_of",
     "text_readers",

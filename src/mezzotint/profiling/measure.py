@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from mezzotint._journal import Journal
 from mezzotint._progress import track
 from mezzotint.errors import JournalError, PlanError
 from mezzotint.formats import FLOAT, MINMAX
@@ -22,7 +23,6 @@ from mezzotint.profiling.runs import Sample, Subject
 from mezzotint.profiling.timer import Timer
 from mezzotint.profiling.within import measure_within, representatives, with_delays
 from mezzotint.runtime import InputRange, Packing, empty_layer, executions, pack_layer
-from mezzotint.sensitivity import Journal
 
 CANDIDATES: tuple[Choice, ...] = tuple(
     Choice(f"int{bits}/channel", activation)

@@ -101,16 +101,16 @@ def find_structure(
     readers = text_readers(layers) if bos else ()
     if bos and not readers:
         notes.append("no constant first token: no layer reads the text")
-    if readers and pads_left(job.pipe):
+    if readers and job.pipe is not None and pads_left(job.pipe):
         notes.append(PADDED_LEFT)
         readers = ()
-    if readers and _share_first_word(job.sampling.prompts):
+    if readers and job.calls is None:
         calls = [*calls, *_probing_calls(job)]
     found = constant_outputs(job.denoiser, readers, calls)
     if found.refused:
         why = "; ".join(dict.fromkeys(found.refused.values()))
         notes.append(f"no constant first token in {len(found.refused)} layers: {why}")
-    if (found.constants or found.refused) and zeroes_prompts(job.pipe):
+    if (found.constants or found.refused) and job.pipe is not None and zeroes_prompts(job.pipe):
         notes.append(ZEROED if found.constants else ZEROES_SEEN)
     splits = {name: first for name, first in splits.items() if name not in found.constants}
     return Structure(found.constants, splits, found.refused, tuple(notes))
@@ -121,7 +121,9 @@ def _share_first_word(prompts: Sequence[str]) -> bool:
 
 
 def _probing_calls(job: Job) -> tuple[Call, ...]:
-    """The first call on prompts of other first words."""
+    """The first call on prompts of other first words, where those of the job share theirs."""
+    if job.pipe is None or job.sampling is None or not _share_first_word(job.sampling.prompts):
+        return ()
     sampling = replace(job.sampling, prompts=_PROBES)
     return on_device(record_calls(job.pipe, sampling, limit=1), job.denoiser)
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from mezzotint.allocation import ACTIVATION_GRID, WEIGHT_GRID, Grid, Limit, Option, Problem, solve
 from mezzotint.allocation import Group as Program
-from mezzotint.allocation import sweep as sweep_splits
+from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.models import Group
 from mezzotint.recipes.costs import rounded_up
+from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, Grid
+from mezzotint.recipes.mixdq.sweep import sweep
 
 Widths = Mapping[str, int]
 """Layer → bits."""
@@ -138,7 +139,7 @@ class Programs:
             return self.single()
         groups = (self.group(content), self.group(quality))
         grid = replace(GRIDS[self.field], first=_span(groups[0]), second=_span(groups[1]))
-        found = [each.bits for each in sweep_splits(groups, self.target, grid, self.tolerance)]
+        found = [each.bits for each in sweep(groups, self.target, grid, self.tolerance)]
         # The grid has gaps, among them the even division at the end of what a group can take.
         with suppress(InfeasibleBudgetError):
             found += self.even()
