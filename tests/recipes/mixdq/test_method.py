@@ -35,8 +35,8 @@ def test_shortcuts_of_the_up_blocks_are_split(prepare):
 
 def test_without_shortcut_splitting_there_is_one_range(prepare):
     with prepare() as split, prepare(MixDQ(shortcuts="none")) as whole:
-        assert not whole.structure.splits
-        for name in split.structure.splits:
+        assert not whole.study.structure.splits
+        for name in split.study.structure.splits:
             assert len(whole.packing.input_ranges[name]) == 1
 
 
@@ -79,8 +79,8 @@ def test_ranges_leave_the_first_token_out(prepare, pipe):
         weights = dict(pipe.text_encoder.named_parameters())
         next(w for name, w in weights.items() if "position" in name)[0, 0] = 1000.0
     with prepare() as with_bos, prepare(MixDQ(bos=False)) as without:
-        assert not without.structure.constants
-        for name in with_bos.structure.constants:
+        assert not without.study.structure.constants
+        for name in with_bos.study.structure.constants:
             (others,), (everything,) = (
                 method.packing.input_ranges[name] for method in (with_bos, without)
             )
