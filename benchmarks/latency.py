@@ -24,6 +24,7 @@ import torch
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.models import find_denoiser, record_calls
+from mezzotint.plan import Structure
 from mezzotint.profiling import (
     Machine,
     Profile,
@@ -99,11 +100,11 @@ def main() -> None:
     print(markdown(result))
 
 
-def structure_of(pipe: Any, setting: Setting) -> dict[str, dict[str, int]]:
-    """The layers' structure, as the recipe will find it."""
+def structure_of(pipe: Any, setting: Setting) -> dict[str, tuple[Structure, ...]]:
+    """The layers' structures, as the recipe will find them."""
     denoiser, sampling = find_denoiser(pipe)[1], default_sampling(pipe, setting.prompts)
     job = Job(denoiser, setting.model, mz.Budget(), pipe, sampling)
-    return Study.of(job, bos=True, shortcuts="shortcuts").structure.fields
+    return Study.of(job, bos=True, shortcuts="shortcuts").structures.by_layer
 
 
 def rows_of(
@@ -111,7 +112,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     pipe = mz.load(setting.model)
     choices = candidates(setting.formats, ("float", "int8/token"))
-    work = Work(setting.batch, structure=structure_of(pipe, setting))
+    work = Work(setting.batch, structures=structure_of(pipe, setting))
     cache = setting.profile.with_suffix(".jsonl")
     profile = profile_pipeline(pipe, work, choices=choices, cache=cache)
     profile.save(setting.profile)

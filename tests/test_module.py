@@ -114,7 +114,7 @@ class TestQuantizeModule:
     def test_joined_inputs_are_split_on_demand(self, module: Denoiser):
         recipe = mz.Auto(shortcuts="concatenations")
         plan = mz.quantize_module(module, examples(), recipe, budget=mz.Budget(8)).plan
-        assert [name for name, choice in plan.choices.items() if choice.split] == ["shortcut"]
+        assert [name for name, choice in plan.choices.items() if choice.structures] == ["shortcut"]
 
     def test_mixdq_solves_one_program_by_outputs(self, module: Denoiser):
         recipe = mz.MixDQ(metric="sqnr", protect=0.0)

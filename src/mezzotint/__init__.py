@@ -8,7 +8,6 @@
 
 from mezzotint import errors
 from mezzotint.allocation import allocate
-from mezzotint.budget import Budget
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.hub import MezzotintConfig, register_with_diffusers
@@ -23,10 +22,10 @@ from mezzotint.models import (
 )
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import Auto, MixDQ
+from mezzotint.runtime import ConstantTokens, SplitInput
 from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
-from mezzotint.uniform import uniform_plan
 
 __version__ = "0.1.0"
 
@@ -37,6 +36,8 @@ __all__ = [
     "Budget",
     "Call",
     "Choice",
+    "ConstantTokens",
+    "Encoding",
     "MezzotintConfig",
     "MezzotintError",
     "MixDQ",
@@ -45,6 +46,7 @@ __all__ = [
     "Plan",
     "Result",
     "Sampling",
+    "SplitInput",
     "Storage",
     "allocate",
     "apply",

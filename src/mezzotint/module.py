@@ -10,12 +10,11 @@ from typing import Any
 from torch import nn
 
 from mezzotint._journal import Record
-from mezzotint.budget import Budget
 from mezzotint.errors import UsageError
 from mezzotint.measuring import Measurements
 from mezzotint.models import Example, completed_calls
 from mezzotint.pipeline import keeping
-from mezzotint.plan import Plan
+from mezzotint.plan import Budget, Plan
 from mezzotint.recipes import Job, check_latency, chosen_recipe
 from mezzotint.runtime import packed_copy, packed_layers
 
@@ -82,5 +81,5 @@ def quantize_module(
         keeping=keeping(journal, measurements),
     )
     outcome = chosen.run(job, options)
-    packed = packed_copy(module, outcome.plan, outcome.packing)
+    packed = packed_copy(module, outcome.plan, outcome.calibration)
     return ModuleResult(packed, outcome.plan, outcome.measurements, outcome.record)

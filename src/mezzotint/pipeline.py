@@ -13,10 +13,9 @@ from torch import nn
 
 from mezzotint._journal import Record
 from mezzotint._progress import track
-from mezzotint.budget import Budget
-from mezzotint.calibration import calibrated, needs_calibration
+from mezzotint.calibration import needs_calibration
 from mezzotint.engines import check_engine, engine_of, with_engine
-from mezzotint.errors import UsageError
+from mezzotint.errors import PlanError, UsageError
 from mezzotint.hub import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.measuring import Measurements, with_denoiser
 from mezzotint.models import (
@@ -25,15 +24,13 @@ from mezzotint.models import (
     completed_calls,
     find_denoiser,
     load_pipeline,
-    on_device,
-    record_calls,
     with_generation_defaults,
 )
-from mezzotint.plan import Plan
+from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
 from mezzotint.recipes import Job, Keeping, check_latency, chosen_recipe
+from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.recipes.prompts import default_sampling
-from mezzotint.runtime import Packing, check_plan, packed_copy, packed_layers, quantize_module
-from mezzotint.uniform import uniform_plan
+from mezzotint.runtime import Calibration, check_plan, packed_copy, packed_layers, quantize_module
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ def quantize(
         keeping=keeping(journal, measurements),
     )
     outcome = chosen.run(job, options)
-    result = apply(pipe, outcome.plan, outcome.packing)
+    result = apply(pipe, outcome.plan, outcome.calibration)
     return replace(result, measurements=outcome.measurements, record=outcome.record)
 
 
@@ -160,7 +157,7 @@ def keeping(journal: str | Path | None, measurements: str | Path | None) -> Keep
 def apply(
     pipe: DiffusionPipeline,
     plan: Plan,
-    packing: Packing | None = None,
+    calibration: Calibration | None = None,
     *,
     sampling: Sampling | None = None,
 ) -> Result:
@@ -168,22 +165,25 @@ def apply(
 
     Args:
         pipe: a floating-point text-to-image pipeline.
-        plan: the choice of every layer.
-        packing: what was calibrated for it. By default constant tokens and static ranges, where
-            the plan has any, are calibrated here.
-        sampling: prompts, seed and steps for that; by default those of `quantize`.
+        plan: what every layer takes.
+        calibration: what was calibrated for it. By default constant tokens and static ranges,
+            where the plan has any, are calibrated here.
+        sampling: prompts, seed and steps for that; by default those that the plan was calibrated
+            with, or else those of `quantize`. The result's plan names them.
 
     Raises:
-        PlanError: the plan names an unknown or unsupported layer, or has a first token for
-            constant that is not.
+        PlanError: the plan names an unknown or unsupported layer, has a first token for constant
+            that is not, or weights that stand in their checkpoint only.
+        CalibrationError: the calls that the plan was calibrated on cannot be made again.
     """
     denoiser = _float_denoiser(pipe)
-    check_plan(denoiser, plan)
-    if packing is None and needs_calibration(plan):
-        calls = on_device(record_calls(pipe, sampling or default_sampling(pipe)), denoiser)
-        packing = calibrated(denoiser, plan, calls)
+    if calibration is None and plan.trained:
+        raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    if calibration is None and needs_calibration(plan):
+        check_plan(denoiser, plan)
+        plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
     names = iter(track(plan.quantized, "Packing"))
-    packed = packed_copy(denoiser, plan, packing, progress=lambda name: next(names, None))
+    packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)
     return Result(with_denoiser(pipe, packed), plan)
 

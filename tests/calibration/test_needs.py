@@ -15,7 +15,7 @@ from mezzotint.models import Call, record_calls
 from tests.models import tiny
 
 KEYS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
-CONSTANT = mz.Choice("int8/channel", "int8/token", constant_tokens=1)
+CONSTANT = mz.Choice("int8/channel", "int8/token", structures=(ConstantTokens(1),))
 STATIC = mz.Choice("int8/channel", "uint8/tensor")
 
 

@@ -143,7 +143,7 @@ class TestMomentum:
 
 
 class TestStructure:
-    TEXT = Choice("int4/channel", constant_tokens=1)
+    TEXT = Choice("int4/channel", structures=(ConstantTokens(1),))
     TOKENS = Call((torch.tensor([[[800.0, -900.0], [1.0, -2.0], [3.0, 0.5]]]),), {})
 
     def test_constant_tokens_do_not_count(self):
@@ -151,18 +151,18 @@ class TestStructure:
         assert found == {"0": (InputRange(-2.0, 3.0),)}
 
     def test_a_linear_split_has_a_range_for_each_half_of_its_features(self):
-        choice = Choice("int4/channel", split=1)
+        choice = Choice("int4/channel", structures=(SplitInput(1),))
         found = input_ranges(nn.Sequential(nn.Linear(2, 2)), {"0": choice}, [self.TOKENS])
         assert found == {"0": (InputRange(1.0, 800.0), InputRange(-900.0, 0.5))}
 
     def test_a_convolution_split_has_a_range_for_each_half_of_its_channels(self):
         x = torch.cat([torch.full((2, 3, 4, 4), 5.0), torch.full((2, 1, 4, 4), -7.0)], 1)
-        choice = Choice("int4/channel", split=3)
+        choice = Choice("int4/channel", structures=(SplitInput(3),))
         found = input_ranges(nn.Sequential(nn.Conv2d(4, 2, 1)), {"0": choice}, [Call((x,), {})])
         assert found == {"0": (InputRange(5.0, 5.0), InputRange(-7.0, -7.0))}
 
     def test_each_half_has_an_average_of_its_own(self):
-        choice = Choice("int4/channel", split=1)
+        choice = Choice("int4/channel", structures=(SplitInput(1),))
         calls = (Call((torch.tensor([[1.0, 10.0]]),), {}), Call((torch.tensor([[3.0, 30.0]]),), {}))
         found = input_ranges(nn.Sequential(nn.Linear(2, 2)), {"0": choice}, calls, momentum=0.5)
         assert found == {"0": (InputRange(2.0, 2.0), InputRange(20.0, 20.0))}

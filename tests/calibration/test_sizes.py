@@ -29,5 +29,5 @@ def test_elements_of_all_runs_are_counted():
 
 def test_constant_tokens_are_not_counted():
     call = Call((torch.ones(5, 6, 4),), {})
-    choices = {"twice": Choice("int8/channel", constant_tokens=1)}
+    choices = {"twice": Choice("int8/channel", structures=(ConstantTokens(1),))}
     assert input_sizes(_Denoiser(), choices, call) == {"twice": 200}

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from mezzotint.formats import UniformFormat, from_bits, parse_weight_format
+from mezzotint.formats import (
+    LookupSegment,
+    Segment,
+    UniformFormat,
+    from_bits,
+    parse_weight_format,
+)
 
 WIDTHS = range(1, 9)
 GRANULARITIES = ("tensor", "channel", "group8")
@@ -56,3 +62,20 @@ def step(fmt: UniformFormat, tensors: dict[str, Tensor], shape: tuple[int, ...])
     scale = from_bits(tensors["scale"], fmt.scale_dtype)
     scale = scale.repeat_interleave(fmt.group_size or columns, dim=1)[:, :columns]
     return scale.expand(rows, columns).reshape(shape)
+
+
+def value_of(segment: Segment) -> Tensor:
+    """A segment's rows by the definition of its form: float64 [rows, columns]."""
+    codes = segment.unpacked().long()
+    if isinstance(segment, LookupSegment):
+        worth = segment.levels.double().expand(len(codes), -1).gather(1, codes)
+        return worth if segment.scale is None else worth * segment.scale.double()
+    size = segment.group_size or segment.columns
+    group = torch.arange(segment.columns) // size
+
+    def spread(parameter: Tensor) -> Tensor:
+        return parameter.double().expand(len(codes), -1)[:, group]
+
+    zero_point = segment.zero_point
+    shift = segment.offset if zero_point is None else spread(zero_point)
+    return (codes - shift) * spread(segment.scale)

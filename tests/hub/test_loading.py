@@ -10,7 +10,6 @@ from diffusers.hooks import apply_group_offloading
 
 import mezzotint as mz
 from mezzotint.errors import UsageError
-from mezzotint.models import dtype_argument
 from mezzotint.runtime import packed_layers
 from tests.hub import packed
 
@@ -20,8 +19,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 def load(folder: Path, dtype: torch.dtype | None = None, **options: object) -> UNet2DConditionModel:
-    options |= {} if dtype is None else dtype_argument(dtype)
-    return UNet2DConditionModel.from_pretrained(folder, **options)
+    return UNet2DConditionModel.from_pretrained(folder, dtype=dtype, **options)
 
 
 class TestDtypes:
@@ -57,7 +55,7 @@ class TestDtypes:
         )
         mz.quantize_denoiser(model, weight_bits=8)
         model.save_pretrained(tmp_path)
-        loaded = WanTransformer3DModel.from_pretrained(tmp_path, **dtype_argument(torch.bfloat16))
+        loaded = WanTransformer3DModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
         time, block = loaded.condition_embedder.time_embedder, loaded.blocks[0]
         assert {time.linear_1.bias.dtype, block.scale_shift_table.dtype} == {torch.float32}
         assert block.attn1.to_q.bias.dtype == torch.bfloat16

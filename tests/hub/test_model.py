@@ -8,7 +8,6 @@ from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from torch import nn
 
 import mezzotint as mz
-from mezzotint.models import dtype_argument
 from mezzotint.runtime import packed_layers
 from tests.hub import packed
 from tests.models import tiny
@@ -51,7 +50,7 @@ class TestDequantize:
             assert torch.equal(model.get_submodule(name).weight, layer.dequantized_weight())
 
     def test_it_computes_in_bfloat16(self, unet_folder: Path):
-        model = load(unet_folder, **dtype_argument(torch.bfloat16)).dequantize()
+        model = load(unet_folder, dtype=torch.bfloat16).dequantize()
         assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
         assert packed.run(model, torch.bfloat16).isfinite().all()
 

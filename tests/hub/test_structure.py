@@ -15,7 +15,7 @@ from mezzotint.calibration import constant_outputs, input_ranges
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import as_bits
 from mezzotint.hub import read_plan
-from mezzotint.models import Sampling, dtype_argument, generate, record_calls
+from mezzotint.models import Sampling, generate, record_calls
 from mezzotint.runtime import ConstantTokens, Packing, SplitLayer, module_bytes, packed_layers
 from tests.hub import packed
 from tests.models import tiny
@@ -82,7 +82,7 @@ class TestRoundTrip:
     def test_no_dtype_touches_what_is_stored(
         self, unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype
     ):
-        loaded = load(folder, **dtype_argument(dtype))
+        loaded = load(folder, dtype=dtype)
         assert packed.same(packed.integers(loaded), packed.integers(unet))
         output, exact = packed.run(loaded, dtype).float(), packed.run(unet)
         assert (output - exact).norm() <= 0.1 * exact.norm()
@@ -205,7 +205,9 @@ class TestQuantizingWhileLoading:
         return tmp_path
 
     def test_a_split_needs_no_data(self, unet_folder: Path):
-        plan = mz.Plan({SHORTCUT: mz.Choice("int4/channel", "int8/token", split=16)})
+        plan = mz.Plan(
+            {SHORTCUT: mz.Choice("int4/channel", "int8/token", structures=(SplitInput(16),))}
+        )
         loaded = load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
         model = packed.packed_after(plan, tiny.tiny_unet().eval())
         assert packed.same(loaded.state_dict(), model.state_dict())
@@ -219,17 +221,19 @@ class TestQuantizingWhileLoading:
             {name: tensor for name, tensor in tensors.items() if name not in late},
             {name: tensors[name] for name in late},
         )
-        plan = mz.Plan({SHORTCUT: mz.Choice("int4/channel", split=16)})
+        plan = mz.Plan({SHORTCUT: mz.Choice("int4/channel", structures=(SplitInput(16),))})
         loaded = load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
         assert torch.equal(loaded.get_submodule(SHORTCUT).bias, tensors[f"{SHORTCUT}.bias"])
 
     def test_constant_tokens_need_calibration(self, unet_folder: Path):
-        plan = mz.Plan({KEY: mz.Choice("int4/channel", constant_tokens=1)})
+        plan = mz.Plan({KEY: mz.Choice("int4/channel", structures=(ConstantTokens(1),))})
         with pytest.raises(PlanError, match=rf"layer {KEY}: .*calibrated.*load the model first"):
             load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
 
     def test_static_halves_need_calibration(self, unet_folder: Path):
-        plan = mz.Plan({SHORTCUT: mz.Choice("int8/channel", "uint8/tensor", split=16)})
+        plan = mz.Plan(
+            {SHORTCUT: mz.Choice("int8/channel", "uint8/tensor", structures=(SplitInput(16),))}
+        )
         with pytest.raises(PlanError, match=rf"layer {SHORTCUT}: .*calibrated.*each of its 2"):
             load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from mezzotint._journal import Journal
-from mezzotint.formats import MINMAX
 from mezzotint.measuring import (
     CACHE_BYTES,
     Change,
@@ -22,16 +21,19 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import Call
 from mezzotint.plan import Choice
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 
-PACKING = Packing(MINMAX)
+CALIBRATION = Calibration()
 
 
 def noise(
-    denoiser: nn.Module, change: Change, calls: Sequence[Call], packing: Packing = PACKING
+    denoiser: nn.Module,
+    change: Change,
+    calls: Sequence[Call],
+    calibration: Calibration = CALIBRATION,
 ) -> float:
     """Noise of one change, measured in full runs."""
-    executor = InProcess(Original(denoiser, tuple(calls), packing), cache_bytes=0)
+    executor = InProcess(Original(denoiser, tuple(calls), calibration), cache_bytes=0)
     with Journal(None, {}) as journal:
         (figures,) = measure([Task(change, Noise())], executor, journal)
     return figures["noise"]
@@ -45,5 +47,5 @@ def noises(
     cache_bytes: int | None = CACHE_BYTES,
 ) -> Mapping[str, Mapping[Choice, Figures]]:
     """Noise of many changes, layer by layer."""
-    executor = InProcess(Original(denoiser, tuple(calls), PACKING), cache_bytes=cache_bytes)
+    executor = InProcess(Original(denoiser, tuple(calls), CALIBRATION), cache_bytes=cache_bytes)
     return measure_layers(changes, Noise(), executor, journal)

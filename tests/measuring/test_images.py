@@ -15,7 +15,6 @@ from diffusers import DiffusionPipeline
 
 from mezzotint._journal import Journal
 from mezzotint.errors import CalibrationError, UsageError
-from mezzotint.formats import MINMAX
 from mezzotint.measuring import (
     CACHE_BYTES,
     Change,
@@ -35,7 +34,7 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import Sampling, find_denoiser, generate, inventory
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Packing, packed_copy
+from mezzotint.runtime import Calibration, packed_copy
 from tests.measuring.restoring import assert_restored, state
 
 SAMPLING = Sampling(("owl", "red heart", "tree"), batch=2)
@@ -43,7 +42,7 @@ W2, W8 = Choice("int2/channel"), Choice("int8/channel")
 
 
 def original(pipe: DiffusionPipeline, sampling: Sampling = SAMPLING) -> Original:
-    return Original(find_denoiser(pipe)[1], (), Packing(MINMAX), pipe, sampling)
+    return Original(find_denoiser(pipe)[1], (), Calibration(), pipe, sampling)
 
 
 def figures(
@@ -147,8 +146,8 @@ class TestSimilarity:
         journal.add(Task(change, Noise()).key, {"noise": 0.5})
         figures(original(unet_pipe), [change], journal=journal)
         assert list(journal.entries) == [
-            "conv_in | int2/channel | float | noise",
-            "conv_in | int2/channel | float | ssim",
+            "conv_in | int2/channel | float | mse, nearest | noise",
+            "conv_in | int2/channel | float | mse, nearest | ssim",
         ]
 
     def test_nan_names_the_layer(self, unet_pipe: DiffusionPipeline):
@@ -167,7 +166,7 @@ class TestImageError:
     ):
         model, plan = original(unet_pipe), Plan({"conv_in": W2})
         (found,) = figures(model, [PlanChange(plan)], ImageError(2))
-        packed = with_denoiser(unet_pipe, packed_copy(model.denoiser, plan, model.packing))
+        packed = with_denoiser(unet_pipe, packed_copy(model.denoiser, plan, model.calibration))
         sampling = replace(SAMPLING, prompts=SAMPLING.prompts[:2])
         images = original(packed, sampling).images.images
         expected = (images - model.images.images[:2]).square().mean()

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from mezzotint._journal import Journal
 from mezzotint.calibration import input_ranges
 from mezzotint.errors import CalibrationError, UsageError
-from mezzotint.formats import MSE
 from mezzotint.measuring import LayerChange, Noise, Task, relative_noise
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Packing, quantize_module
+from mezzotint.runtime import Calibration, quantize_module
 from tests.measuring.figures import noise, noises
 from tests.measuring.restoring import assert_restored, state
 
@@ -40,9 +39,9 @@ class TestNoise:
     def test_it_agrees_with_the_packed_layer(
         self, unet: nn.Module, calls: Sequence[Call], name: str, choice: Choice
     ):
-        packing = Packing(MSE, input_ranges(unet, {name: choice}, calls))
-        found = noise(unet, LayerChange(name, choice), calls, packing)
-        packed = quantize_module(copy.deepcopy(unet), Plan({name: choice}), packing)
+        calibration = Calibration(input_ranges(unet, {name: choice}, calls))
+        found = noise(unet, LayerChange(name, choice), calls, calibration)
+        packed = quantize_module(copy.deepcopy(unet), Plan({name: choice}), calibration)
         with torch.no_grad():
             expected = [relative_noise(call.output, call.run(packed)) for call in calls]
         # Below this, float32 rounding in the rest of the network is all there is.
@@ -180,7 +179,9 @@ class TestMeasure:
         with Journal(None, {}) as journal:
             scores = noises(_Counting(), CHANGES[:1], TOY_CALLS, journal)
         assert journal.entries == {
-            "a | int2/channel | float | noise": dict(scores["a"][Choice("int2/channel")])
+            "a | int2/channel | float | mse, nearest | noise": dict(
+                scores["a"][Choice("int2/channel")]
+            )
         }
 
     def test_without_memory_every_call_runs_in_full_and_nothing_else(self):

@@ -12,18 +12,17 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from torch import Tensor, nn
 
-from mezzotint.formats import MINMAX
 from mezzotint.measuring import LayerChange, Replay
 from mezzotint.models import Call, inventory
 from mezzotint.models.examples import example_call
 from mezzotint.plan import Choice
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 from tests.measuring import denoisers
 from tests.measuring.restoring import assert_restored, state
 from tests.models.tiny import tiny_dit, tiny_pixart, tiny_unet
 
 W2 = Choice("int2/channel")
-PACKING = Packing(MINMAX)
+CALIBRATION = Calibration()
 
 
 def tiny_sd3() -> nn.Module:
@@ -110,14 +109,14 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 @torch.no_grad()
 def full(denoiser: nn.Module, layer: str, calls: Sequence[Call]) -> list[Tensor]:
-    with LayerChange(layer, W2).applied(denoiser, PACKING):
+    with LayerChange(layer, W2).applied(denoiser, CALIBRATION):
         return [call.run(denoiser) for call in calls]
 
 
 @torch.no_grad()
 def replayed(replay: Replay, layer: str) -> list[Tensor]:
     replay.advance(layer)
-    with LayerChange(layer, W2).applied(replay.denoiser, PACKING):
+    with LayerChange(layer, W2).applied(replay.denoiser, CALIBRATION):
         # Twice: a run may not spoil what is remembered.
         for call in replay.calls:
             replay.run(call)

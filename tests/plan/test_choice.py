@@ -7,8 +7,8 @@ from mezzotint.formats import parse_activation_format, parse_weight_format
 from mezzotint.plan import Choice
 
 W4A8 = Choice("int4/channel", "int8/token")
-TEXT = Choice("int4/channel", "int8/token", constant_tokens=1)
-SHORTCUT = Choice("int4/channel", "int8/token", split=320)
+TEXT = Choice("int4/channel", "int8/token", structures=(ConstantTokens(1),))
+SHORTCUT = Choice("int4/channel", "int8/token", structures=(SplitInput(320),))
 
 STRUCTURE = pytest.mark.parametrize("field", ["constant_tokens", "split"])
 
@@ -55,7 +55,17 @@ class TestStructure:
         assert TEXT.plain == SHORTCUT.plain == W4A8.plain == W4A8
 
     def test_it_makes_another_choice(self):
-        assert len({W4A8, TEXT, SHORTCUT, Choice("int4/channel", "int8/token", split=640)}) == 4
+        assert (
+            len(
+                {
+                    W4A8,
+                    TEXT,
+                    SHORTCUT,
+                    Choice("int4/channel", "int8/token", structures=(SplitInput(640),)),
+                }
+            )
+            == 4
+        )
 
     def test_it_prints_after_the_formats(self):
         assert str(TEXT) == "int4/channel × int8/token, constant tokens: 1"
@@ -74,4 +84,4 @@ class TestStructure:
 
     def test_one_layer_has_one_kind(self):
         with pytest.raises(FormatError, match="do not go together"):
-            Choice("int4/channel", constant_tokens=1, split=320)
+            Choice("int4/channel", constant_tokens=1, structures=(SplitInput(320),))

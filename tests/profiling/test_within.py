@@ -2,6 +2,7 @@
 
 import pytest
 from diffusers import UNet2DConditionModel
+from mezzotint.runtime.structure import SplitLayer
 from torch import nn
 
 from mezzotint.errors import PlanError
@@ -17,7 +18,6 @@ from mezzotint.profiling import (
 )
 from mezzotint.profiling.within import representatives, with_delays
 from mezzotint.runtime import QuantLayer
-from mezzotint.runtime.structure import SplitLayer
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, seconds, ticking
 

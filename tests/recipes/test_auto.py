@@ -30,6 +30,14 @@ def weights_of(module: nn.Module) -> int:
     return sum(m.weight.numel() for m in module.modules() if type(m) in (nn.Linear, nn.Conv2d))
 
 
+def with_structure(plan: mz.Plan, kind: type) -> list[str]:
+    return [
+        name
+        for name, choice in plan.choices.items()
+        if any(isinstance(each, kind) for each in choice.structures)
+    ]
+
+
 def packed_bits(result: mz.Result, weights: int) -> float:
     layers = packed_layers(result.denoiser).values()
     stored = sum(tensor.nbytes for layer in layers for tensor in layer.buffers())
@@ -111,8 +119,10 @@ def test_static_activations_are_calibrated(pipe, sampling):
 def test_first_tokens_are_constants_and_shortcuts_are_split(pipe, sampling, journal):
     plan = mz.quantize(pipe, sampling=sampling, journal=journal).plan
     readers = set(text_readers(mz.inventory(pipe.unet)))
-    assert {name for name, choice in plan.choices.items() if choice.constant_tokens} == readers
-    split = {name for name, choice in plan.choices.items() if choice.split}
+    assert {
+        n for n, choice in plan.choices.items() if mz.ConstantTokens(1) in choice.structures
+    } == readers
+    split = set(with_structure(plan, mz.SplitInput))
     assert split
     assert all(name.endswith("conv_shortcut") for name in split)
     assert set(plan.reasons) == readers | split
@@ -122,7 +132,7 @@ def test_structure_can_be_left_out(pipe, sampling):
     options = mz.Auto(formats=("int8/channel",), bos=False, shortcuts="none")
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
-    assert {choice.structure for choice in plan.choices.values()} == {""}
+    assert {choice.structures for choice in plan.choices.values()} == {()}
 
 
 def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
@@ -148,7 +158,7 @@ def test_text_that_is_padded_on_the_left_proves_no_constant(pipe, sampling):
     options = mz.Auto(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
-    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    assert not with_structure(plan, mz.ConstantTokens)
     assert "pads on the left" in " ".join(plan.context["notes"])
 
 
@@ -156,7 +166,7 @@ def test_a_single_prompt_is_noted_to_prove_no_constant(pipe):
     options = mz.Auto(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, options, budget, sampling=mz.Sampling(prompts=("owl",))).plan
-    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    assert not with_structure(plan, mz.ConstantTokens)
     assert "two different prompts" in " ".join(plan.context["notes"])
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from mezzotint.budget import Budget
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import inventory, text_readers
-from mezzotint.plan import Choice
+from mezzotint.plan import Budget, Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.runtime import pack_layer
 from tests.models import tiny
@@ -37,7 +36,7 @@ def test_leaving_constants_out_is_named_only_where_their_bytes_are_counted():
     layer = next(layer for layer in layers if layer.name in text_readers(layers))
     weight, choice = (
         unet.get_submodule(layer.name).weight,
-        Choice("int2/channel", constant_tokens=1),
+        Choice("int2/channel", structures=(ConstantTokens(1),)),
     )
     stored, plain = (choice_bytes(layer, one, weight) for one in (choice, choice.plain))
     budget = Budget(weight_bits=(plain + 1) * 8 / layer.parameters)

@@ -87,9 +87,12 @@ def test_those_of_other_calls_are_refused(pipe, sampling, finished):
         mz.quantize(pipe, sampling=sampling, calls=calls[:1], measurements=finished)
 
 
-def test_those_of_another_range_search_are_refused(pipe, sampling, finished):
-    with pytest.raises(JournalError, match="of another search"):
-        mz.quantize(pipe, mz.Auto(search=MINMAX), sampling=sampling, measurements=finished)
+def test_another_range_search_is_measured_anew(pipe, sampling, finished, monkeypatch):
+    recipe = mz.Auto(formats=("int8/channel",), search=MINMAX)
+    asked = watched(monkeypatch)
+    budget = mz.Budget(weight_bits=16)
+    result = mz.quantize(pipe, recipe, budget, sampling=sampling, measurements=finished)
+    assert len(asked) == len(result.plan)
 
 
 def test_a_folder_without_any_is_refused(pipe, sampling, folder):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mezzotint.models import inventory
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Plan, uniform_plan
 from mezzotint.report import (
     Contestant,
     Report,
@@ -22,7 +22,6 @@ from mezzotint.report import (
 )
 from mezzotint.report.page import COLOURS
 from mezzotint.runtime import executions, quantize_module
-from mezzotint.uniform import uniform_plan
 from tests.models import tiny
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.formats import MINMAX, RangeSearch
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.runtime import (
+    Calibration,
     InputRange,
-    Packing,
     QuantConv2d,
     QuantLayer,
     QuantLinear,
@@ -51,8 +51,8 @@ def packed(
 ) -> QuantLayer:
     """`layer` packed on its own; the float one is left alone."""
     module = nn.Sequential(layer)
-    packing = Packing(search, {"0": (ranges,)})
-    quantize_module(module, Plan({"0": Choice(weight, activation)}), packing)
+    plan = Plan({"0": Choice(weight, activation)}, encoding=Encoding(search))
+    quantize_module(module, plan, Calibration({"0": (ranges,)}))
     found = module[0]
     assert isinstance(found, QuantLinear | QuantConv2d)
     return found

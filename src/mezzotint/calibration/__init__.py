@@ -1,15 +1,17 @@
 """What has to be seen of a model's inputs before it is quantized."""
 
-from mezzotint.calibration.constants import ConstantOutputs, constant_outputs
-from mezzotint.calibration.needs import calibrated, needs_calibration
+from mezzotint.calibration.needs import calibrated, needs_calibration, with_settings
 from mezzotint.calibration.ranges import input_ranges
 from mezzotint.calibration.sizes import input_sizes
+from mezzotint.calibration.structures import Refusal, StructureTensors, observe_structures
 
 __all__ = [
-    "ConstantOutputs",
+    "Refusal",
+    "StructureTensors",
     "calibrated",
-    "constant_outputs",
     "input_ranges",
     "input_sizes",
     "needs_calibration",
+    "observe_structures",
+    "with_settings",
 ]

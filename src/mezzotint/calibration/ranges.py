@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import CalibrationError, PlanError, UsageError
+from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.models import Call
-from mezzotint.plan import Choice
-from mezzotint.runtime import InputRange, operation_of, part_inputs
+from mezzotint.plan import Choice, Structure, Tensors, check_momentum
+from mezzotint.runtime import InputRange, own_tensors, part_inputs, shape_of
 
 
 @torch.no_grad()
@@ -22,36 +22,41 @@ def input_ranges(
     choices: Mapping[str, Choice],
     calls: Sequence[Call],
     momentum: float | None = None,
+    tensors: Mapping[str, Tensors] | None = None,
 ) -> dict[str, tuple[InputRange, ...]]:
-    """The calibrated ranges of every layer's input: one, or one for each side of a split.
+    """The calibrated ranges of every layer's input: one for each quantizer.
 
-    Constant tokens are not counted: no quantizer sees them.
+    Only what a quantizer sees is counted, as the layer's structures say.
 
     Args:
         denoiser: the floating model.
-        choices: the layers, and whether they have constant tokens or a split; formats do not
-            matter.
+        choices: the layers, and which structures they have; formats do not matter.
         calls: recorded calls.
         momentum: None for the lowest and highest value of all calls. Otherwise an exponential
             moving average over the calls, in their order, of each call's lowest and highest:
             `momentum` · average + (1 - `momentum`) · call, from the first call on (MixDQ: 0.95).
+        tensors: layer → what its structures have calibrated, for those whose quantizers see
+            something that depends on it.
 
     Raises:
         CalibrationError: a layer is never called, sees NaN or infinity, or has no tokens to leave
             out; the layer is named.
-        PlanError: a layer is neither a Linear nor a Conv2d.
+        PlanError: a layer is neither a Linear nor a Conv2d, or cannot have its structures.
+        FormatError: a structure's tensor is lacking.
         UsageError: `momentum` is not from 0 to below 1.
     """
-    if momentum is not None and not 0 <= momentum < 1:
-        raise UsageError(f"momentum is {momentum}; expected 0 or more and below 1, or None")
-    seen = {name: _Seen(name, choice, momentum) for name, choice in choices.items()}
+    check_momentum(momentum)
+    seen: dict[str, _Seen] = {}
     with ExitStack() as hooks:
-        for name, layer_seen in seen.items():
+        for name, choice in choices.items():
             layer = denoiser.get_submodule(name)
             if not isinstance(layer, nn.Linear | nn.Conv2d):
                 kind = type(layer).__name__
                 raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
-            hooks.enter_context(layer.register_forward_pre_hook(layer_seen.observe))
+            known = (tensors or {}).get(name, {})
+            own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
+            seen[name] = _Seen(name, choice.structures, own, momentum)
+            hooks.enter_context(layer.register_forward_pre_hook(seen[name].observe))
         for call in calls:
             call.run(denoiser)
             for layer_seen in seen.values():
@@ -64,7 +69,8 @@ class _Seen:
     """What one layer has seen: per part, over all calls and in the call under way."""
 
     name: str
-    choice: Choice
+    structures: tuple[Structure, ...]
+    tensors: Tensors
     momentum: float | None
     total: tuple[InputRange, ...] = ()
     current: tuple[InputRange, ...] = field(default=(), init=False)
@@ -72,7 +78,7 @@ class _Seen:
     def observe(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> None:
         """A forward pre-hook."""
         try:
-            parts = part_inputs(inputs[0], self.choice, operation_of(layer))
+            parts = part_inputs(inputs[0], self.structures, shape_of(layer), self.tensors)
         except PlanError as cause:
             raise CalibrationError(f"layer {self.name}: {cause}") from cause
         if not all(part.numel() for part in parts):  # all tokens are constant

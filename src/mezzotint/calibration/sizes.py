@@ -11,29 +11,34 @@ from torch import nn
 
 from mezzotint.models import Call
 from mezzotint.plan import Choice
-from mezzotint.runtime import operation_of, part_inputs
+from mezzotint.runtime import part_inputs, shape_of, structure_tensors
 
 
 @torch.no_grad()
 def input_sizes(denoiser: nn.Module, choices: Mapping[str, Choice], call: Call) -> dict[str, int]:
     """Elements of every layer's input in one call, all of its runs and samples together.
 
-    Constant tokens are not counted: no quantizer sees them. Layers that the call does not reach
-    have 0.
+    Only what a quantizer sees is counted, as the layer's structures say. Layers that the call does
+    not reach have 0.
 
     Args:
         denoiser: the floating model.
-        choices: the layers, and whether they have constant tokens; formats do not matter.
+        choices: the layers, and which structures they have; formats do not matter.
         call: a recorded call.
 
     Raises:
-        PlanError: a layer with constant tokens has an input without tokens.
+        PlanError: a structure does not go with a layer or its input.
     """
     sizes = dict.fromkeys(choices, 0)
 
     def counting(name: str, choice: Choice) -> Any:
         def count(layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> None:
-            parts = part_inputs(inputs[0], choice, operation_of(layer))
+            # Shapes do not depend on values, so nothing has to be calibrated for them.
+            shape, x = shape_of(layer), inputs[0].to("meta")
+            with torch.device("meta"):
+                specs = structure_tensors(choice.structures, shape)
+                own = {name: spec.zeros() for name, spec in specs.items()}
+            parts = part_inputs(x, choice.structures, shape, own)
             sizes[name] += sum(part.numel() for part in parts)
 
         return count

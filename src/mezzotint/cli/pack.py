@@ -95,7 +95,7 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     """
     import torch
 
-    from mezzotint.budget import parse_size
+    from mezzotint.plan import parse_size
     from mezzotint.streaming import Storage, quantize_checkpoint
 
     check_free(output, force=force)

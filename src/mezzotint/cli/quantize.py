@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, Seed, sampling_of
+from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, sampling_of
 from mezzotint.cli._output import check_free, show
 from mezzotint.errors import UsageError
 
@@ -84,7 +84,14 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = None,
     prompts: PromptFile = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Image i starts from the noise of seed N + i.",
+            show_default="0, or as --plan says",
+        ),
+    ] = None,
     device: Device = "cpu",
     resume: Annotated[
         bool,
@@ -102,7 +109,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Pack after this plan (JSON, or a quantized folder) instead of a recipe.",
+            help="Pack after this plan (JSON, or a quantized folder) instead of a recipe, "
+            "calibrated as it says unless --prompts or --seed is given.",
         ),
     ] = None,
     force: Annotated[
@@ -124,10 +132,10 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all, and keeps the
     measurements, for --measurements and another budget.
     """
-    from mezzotint.budget import Budget
     from mezzotint.hub import check_replaceable, read_plan
     from mezzotint.pipeline import apply, load
     from mezzotint.pipeline import quantize as run_recipe
+    from mezzotint.plan import Budget
     from mezzotint.recipes import parse_options, recipe_named
 
     if model.startswith("-"):
@@ -141,7 +149,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         )
         chosen = read_plan(plan)
         pipe = load(model, device=device)
-        result = apply(pipe, chosen, sampling=sampling_of(pipe, prompts, seed=seed))
+        asked = prompts is not None or seed is not None
+        sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
+        result = apply(pipe, chosen, sampling=sampling)
         result.save(output)
     else:
         found = recipe_named(recipe or "auto")
@@ -150,7 +160,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         budget = Budget(weight_bits, size, activations, latency)
         pipe = load(model, device=device)
         count = None if prompts else found.prompts(options)
-        sampling = sampling_of(pipe, prompts, seed=seed, count=count)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
         with _journal(output, resume) as journal:
             result = run_recipe(
                 pipe,

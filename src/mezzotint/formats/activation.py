@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.errors import FormatError
+from mezzotint.formats.straight_through import straight_through
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ActivationFormat:
         """
         worth = self.quantize(x, scale, zero_point).sub_(zero_point).mul_(scale).to(x.dtype)
         if x.requires_grad and torch.is_grad_enabled():
-            return worth.detach() + (x - x.detach())
+            return straight_through(worth, x)
         return worth
 
     def __str__(self) -> str:

@@ -1,18 +1,26 @@
-"""What every weight format offers to the rest of the program."""
+"""The interface of weight formats."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mezzotint.errors import FormatError
+from mezzotint.formats.chunks import row_chunks
+from mezzotint.formats.forms import Segment, decoded
+from mezzotint.formats.grid import Grid
+from mezzotint.formats.packing import pack
+from mezzotint.formats.ranges import MINMAX, RangeSearch
 
 Shape = tuple[int, ...]
+
+#: Codes of a weight: uint8 [out_channels, k], or consecutive rows of it in pieces.
+Codes = Tensor | Iterable[Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,38 +35,14 @@ class TensorSpec:
         """Bytes it takes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """Those of `tensor`."""
+        return cls(tuple(tensor.shape), tensor.dtype)
 
-@dataclass(frozen=True)
-class RangeSearch:
-    """How clipping ranges are chosen: the ratio of the full range that minimises Σ|w - ŵ|^p.
-
-    `steps` ratios are tried from 1 down to `lowest`; one step is plain min-max. MPQ-DM searches 80
-    steps with p = 2.4; Qua²SeDiMo ten ratios with the same p.
-    """
-
-    steps: int = 1
-    lowest: float = 0.2
-    power: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise FormatError(f"steps is {self.steps}; a range search takes 1 (min-max) or more")
-        if not 0 < self.lowest <= 1:
-            raise FormatError(f"lowest is {self.lowest}; expected a ratio above 0 and at most 1")
-        if not 0 < self.power < math.inf:
-            raise FormatError(f"power is {self.power}; expected a positive number")
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Every ratio tried, the full range first."""
-        if self.steps == 1:
-            return (1.0,)
-        stride = (1.0 - self.lowest) / (self.steps - 1)
-        return tuple(1.0 - stride * step for step in range(self.steps))
-
-
-MINMAX = RangeSearch()
-MSE = RangeSearch(steps=40)
+    def zeros(self) -> Tensor:
+        """Such a tensor, on the device of the context."""
+        return torch.zeros(self.shape, dtype=self.dtype)
 
 
 def check_finite(weight: Tensor) -> None:
@@ -83,21 +67,6 @@ def matrix_shape(shape: Shape) -> tuple[int, int]:
     return shape[0], math.prod(shape[1:])
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Consecutive stored rows of one plain format.
-
-    Attributes:
-        format: of all its rows; it has a single segment, itself.
-        tensors: as the format lays out a weight of `shape`; views of what is stored, no copies.
-        shape: of the weight that these rows make.
-    """
-
-    format: WeightFormat
-    tensors: Mapping[str, Tensor]
-    shape: Shape
-
-
 class WeightFormat(ABC):
     """How the weight of one layer is stored.
 
@@ -120,16 +89,30 @@ class WeightFormat(ABC):
         """Every tensor that a weight of `shape` is stored as."""
 
     @abstractmethod
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
-        """Quantize and pack; the result matches `layout(weight.shape)`.
+    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> Grid:
+        """The values that each weight can take: chooses scales or levels, and rounds nothing.
+
+        Scales and levels are as they will be stored.
 
         Raises:
             FormatError: the weight holds NaN or infinity, or has fewer than two dimensions.
         """
 
     @abstractmethod
-    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """Unpack and dequantize to float32 of `shape`."""
+    def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
+        """Pack the chosen codes; the result matches the layout of a weight of the grid's shape.
+
+        Args:
+            grid: of this format, from `grid` or with other parameters.
+            codes: uint8 [out_channels, k], at once, or as consecutive rows in pieces.
+
+        Raises:
+            FormatError: the grid or a code is none of this format.
+        """
+
+    @abstractmethod
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[Segment, ...]:
+        """The stored rows, from first to last, in the canonical forms that kernels know."""
 
     @abstractmethod
     def check(self, tensors: Mapping[str, Tensor]) -> None:
@@ -139,12 +122,45 @@ class WeightFormat(ABC):
             FormatError: naming the tensor.
         """
 
-    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[Segment, ...]:
-        """The stored rows, from first to last, in plain formats that kernels know.
+    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
+        """Round each weight to the nearest value of its grid, and pack.
 
-        A format that is plain itself is one segment; one that composes others overrides this.
+        Raises:
+            FormatError: as `grid`.
         """
-        return (Segment(self, tensors, shape),)
+        grid = self.grid(weight, search)
+        return self.store(grid, grid.nearest_rows(weight))
+
+    def store_values(self, grid: Grid, weight: Tensor) -> dict[str, Tensor]:
+        """Pack a weight whose values lie on the grid already; none is rounded.
+
+        Raises:
+            FormatError: a value is not on the grid.
+        """
+        return self.store(grid, grid.codes_of_rows(weight))
+
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Unpack and dequantize to float32 of `shape`."""
+        parts = [
+            decoded(segment, rows)
+            for segment in self.segments(tensors, shape)
+            for rows in row_chunks(segment.shape[0], segment.columns)
+        ]
+        stored = parts[0] if len(parts) == 1 else torch.cat(parts)
+        order = self.order(tensors)
+        return (stored if order is None else stored.index_select(0, order)).reshape(shape)
+
+    def stored_grid(self, tensors: Mapping[str, Tensor], shape: Shape) -> Grid:
+        """The grid that a stored weight lies on."""
+        (segment,) = self.segments(tensors, shape)
+        return segment.grid
+
+    def forms(self, shape: Shape) -> tuple[Segment, ...]:
+        """The segments of any weight of `shape`, without values: tensors on the meta device."""
+        specs = self.layout(shape).items()
+        return self.segments(
+            {name: torch.empty(s.shape, dtype=s.dtype, device="meta") for name, s in specs}, shape
+        )
 
     def order(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
         """Where each output channel stands among the stored rows: int64 [out_channels].
@@ -164,3 +180,32 @@ class WeightFormat(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+def code_pieces(codes: Codes, shape: tuple[int, int]) -> Iterator[Tensor]:
+    """Pieces of consecutive rows of codes that make a matrix of `shape`.
+
+    Raises:
+        FormatError: they make another shape.
+    """
+    rows = 0
+    for piece in (codes,) if isinstance(codes, Tensor) else codes:
+        if piece.ndim != 2 or piece.shape[1] != shape[1]:
+            raise FormatError(
+                f"codes of shape {tuple(piece.shape)} met a grid of {shape[1]} columns"
+            )
+        rows += len(piece)
+        yield piece
+    if rows != shape[0]:
+        raise FormatError(f"codes of {rows} rows met a grid of {shape[0]}")
+
+
+def packed(codes: Tensor, bits: int) -> Tensor:
+    """Pack codes, uint8 [rows, k].
+
+    Raises:
+        FormatError: a code does not fit `bits`.
+    """
+    if bits < 8 and codes.numel() and int(codes.amax()) >= 2**bits:
+        raise FormatError(f"codes hold values that do not fit {bits} bits")
+    return pack(codes, bits)

@@ -13,8 +13,7 @@ from torch import nn
 from typing_extensions import override
 
 from mezzotint.errors import UsageError
-from mezzotint.plan import Plan
-from mezzotint.uniform import uniform_plan
+from mezzotint.plan import Plan, uniform_plan
 
 
 class MezzotintMethod(StrEnum):

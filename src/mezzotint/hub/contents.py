@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mezzotint.errors import CheckpointError, FormatError
 from mezzotint.formats import from_bits
-from mezzotint.runtime import ConstantTokens, PackedLayer, QuantLayer
+from mezzotint.runtime import PackedLayer, QuantLayer, StructuredLayer
 
 
 def check_names(names: Collection[str], complaint: str) -> None:
@@ -52,8 +52,9 @@ def _check_module(module: nn.Module) -> None:
     if isinstance(module, QuantLayer):
         module.weight_format.check(module.weight_tensors())
         _check_input(module)
-    if isinstance(module, ConstantTokens) and not bool(module.constant_output().isfinite().all()):
-        raise FormatError("constant holds NaN or infinite values")
+    if isinstance(module, StructuredLayer):
+        for name, tensor in module.own_tensors.items():
+            module.structure.check_tensor(name, tensor)
 
 
 def _check_input(layer: QuantLayer) -> None:

@@ -12,16 +12,16 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from torch import Tensor, nn
 
 from mezzotint.errors import CheckpointError, FormatError, PlanError, UsageError
-from mezzotint.formats import MSE
 from mezzotint.hub.config import MezzotintConfig, MezzotintMethod
 from mezzotint.hub.contents import check_layer, check_names, check_type
 from mezzotint.plan import Plan
 from mezzotint.runtime import (
+    Calibration,
     PackedLayer,
-    Packing,
-    check_packing,
+    check_calibration,
     check_plan,
     empty_layer,
+    pack_weight,
     packed_layers,
 )
 
@@ -107,11 +107,12 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def _new_plan(self, model: nn.Module) -> Plan:
         plan: Plan = self.quantization_config.plan_for(model)
         check_plan(model, plan)
-        for name, choice in plan.quantized.items():
+        for name in plan.quantized:
             try:
-                check_packing(name, model.get_submodule(name), choice, Packing())
+                check_calibration(name, model.get_submodule(name), plan, Calibration())
             except FormatError as cause:
-                raise PlanError(f"{cause}; load the model first, then quantize it") from cause
+                remedy = "" if name in plan.trained else "; load the model first, then quantize it"
+                raise PlanError(f"{cause}{remedy}") from cause
         return plan
 
     def update_missing_keys(
@@ -138,10 +139,11 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def _layer_of(self, param_name: str) -> str | None:
         """The planned layer that a tensor belongs to, be it the layer's own or of a part of it."""
         assert self.plan is not None
-        module = param_name.rpartition(".")[0]
-        for name in (module, module.rpartition(".")[0]):
+        name = param_name.rpartition(".")[0]
+        while name:
             if name in self.plan.choices and self.plan[name].quantized:
                 return name
+            name = name.rpartition(".")[0]
         return None
 
     def create_quantized_param(
@@ -167,16 +169,15 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             model.get_submodule(holder).register_buffer(tensor, stored.to(target_device))
             return
         assert self.plan is not None
-        with torch.device("meta"):
-            packed = empty_layer(name, layer, self.plan[name])
+        weight = param_value.to(target_device)
+        try:
+            packed = pack_weight(name, layer, weight, self.plan, Calibration())
+        except FormatError as cause:
+            raise FormatError(f"{self._source}: {cause}") from cause
         if isinstance(layer.bias, nn.Parameter):
             # It may have arrived before the weight, or be still to come.
             layer.bias.requires_grad_(False)
             packed.bias = layer.bias
-        try:
-            packed.load_weight(param_value.to(target_device), MSE)
-        except FormatError as cause:
-            raise FormatError(f"{self._source}: layer {name}: {cause}") from cause
         model.set_submodule(name, packed)
 
     def check_quantized_param_shape(

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -15,16 +15,19 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import ActivationFormat
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Encoding, Plan, Tensors
 from mezzotint.runtime import (
     TOKEN_DIMS,
+    Calibration,
     InputRange,
-    Packing,
     check_input_ranges,
+    join_inputs,
     operation_of,
+    own_tensors,
     pack_layer,
     packed_copy,
     part_inputs,
+    shape_of,
 )
 from mezzotint.runtime.kernels import Operation
 
@@ -50,12 +53,14 @@ class Change(ABC):
         return None
 
     @abstractmethod
-    def applied(self, denoiser: nn.Module, packing: Packing) -> AbstractContextManager[nn.Module]:
+    def applied(
+        self, denoiser: nn.Module, calibration: Calibration
+    ) -> AbstractContextManager[nn.Module]:
         """The changed denoiser, for a while; the given one is as before at the end.
 
         Args:
             denoiser: the floating one, which may itself be changed meanwhile.
-            packing: how weights are turned into codes, and what was calibrated.
+            calibration: static ranges and structures' tensors.
         """
 
 
@@ -69,7 +74,9 @@ class Unchanged(Change):
         return "nothing changed"
 
     @override
-    def applied(self, denoiser: nn.Module, packing: Packing) -> AbstractContextManager[nn.Module]:
+    def applied(
+        self, denoiser: nn.Module, calibration: Calibration
+    ) -> AbstractContextManager[nn.Module]:
         return nullcontext(denoiser)
 
 
@@ -81,16 +88,20 @@ class LayerChange(Change):
 
     Attributes:
         target: dotted name of the layer.
-        choice: weight and activation format, constant tokens, split.
+        choice: weight and activation format, structures.
+        encoding: how the weight is rounded.
     """
 
     target: str
     choice: Choice
+    encoding: Encoding = field(default_factory=Encoding)
 
     @property
     @override
     def name(self) -> str:
-        parts = (self.target, self.choice.weight, self.choice.activation, self.choice.structure)
+        choice = self.choice
+        rounded = _encoding_name(self.encoding) if choice.quantized else ""
+        parts = (self.target, choice.weight, choice.activation, choice.label, rounded)
         return " | ".join(part for part in parts if part)
 
     @property
@@ -103,19 +114,20 @@ class LayerChange(Change):
 
     @override
     @contextmanager
-    def applied(self, denoiser: nn.Module, packing: Packing) -> Iterator[nn.Module]:
+    def applied(self, denoiser: nn.Module, calibration: Calibration) -> Iterator[nn.Module]:
         """The denoiser with the packed layer in place.
 
         Raises:
-            FormatError: the layer's weight holds NaN, or `packing` lacks a range or a constant
-                output; the layer is named.
+            FormatError: the layer's weight holds NaN, or `calibration` lacks a range or a
+                structure's tensor; the layer is named.
             PlanError: the layer is not a Linear or Conv2d, or cannot take the choice.
         """
         layer = denoiser.get_submodule(self.target)
         if not self.choice.quantized:
             yield denoiser
             return
-        denoiser.set_submodule(self.target, pack_layer(self.target, layer, self.choice, packing))
+        plan = Plan({self.target: self.choice}, encoding=self.encoding)
+        denoiser.set_submodule(self.target, pack_layer(self.target, layer, plan, calibration))
         try:
             yield denoiser
         finally:
@@ -126,12 +138,11 @@ class LayerChange(Change):
 class InputChange(Change):
     """One layer's input is rounded as its packed layer would; its weight stays floating.
 
-    Constant tokens are left as they are.
+    What no quantizer sees of it, such as constant tokens, is left as it is.
 
     Attributes:
         target: dotted name of the layer.
-        choice: whose activation format, constant tokens and split count; the weight format does
-            not.
+        choice: whose activation format and structures count; the weight format does not.
     """
 
     target: str
@@ -140,7 +151,7 @@ class InputChange(Change):
     @property
     @override
     def name(self) -> str:
-        parts = (self.target, "float", self.choice.activation, self.choice.structure)
+        parts = (self.target, "float", self.choice.activation, self.choice.label)
         return " | ".join(part for part in parts if part)
 
     @property
@@ -153,23 +164,27 @@ class InputChange(Change):
 
     @override
     @contextmanager
-    def applied(self, denoiser: nn.Module, packing: Packing) -> Iterator[nn.Module]:
+    def applied(self, denoiser: nn.Module, calibration: Calibration) -> Iterator[nn.Module]:
         """The denoiser, with a hook on the layer.
 
         Raises:
-            FormatError: `packing` lacks a range; the layer is named.
+            FormatError: `calibration` lacks a range or a structure's tensor; the layer is
+                named.
             PlanError: the layer is not a Linear or Conv2d, or cannot take the choice.
         """
         layer = denoiser.get_submodule(self.target)
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             kind = type(layer).__name__
             raise PlanError(f"layer {self.target} is a {kind}, not a Linear or Conv2d")
-        ranges = packing.input_ranges.get(self.target, ())
+        ranges = calibration.input_ranges.get(self.target, ())
+        known = calibration.tensors.get(self.target, {})
+        structures = self.choice.structures
         try:
             check_input_ranges(self.choice, ranges)
+            own = own_tensors(structures, layer.weight.detach(), shape_of(layer), known)
         except FormatError as cause:
             raise FormatError(f"layer {self.target}: {cause}") from cause
-        hook = layer.register_forward_pre_hook(_rounding(self.choice, ranges, operation_of(layer)))
+        hook = layer.register_forward_pre_hook(_rounding(self.choice, ranges, own))
         try:
             yield denoiser
         finally:
@@ -181,7 +196,7 @@ class PlanChange(Change):
     """A whole plan, on a packed copy of the denoiser; weights that stay floating are shared.
 
     Attributes:
-        plan: the choice of every layer.
+        plan: what every layer takes.
     """
 
     plan: Plan
@@ -191,37 +206,51 @@ class PlanChange(Change):
     @property
     @override
     def name(self) -> str:
-        choices = {name: choice.to_dict() for name, choice in self.plan.choices.items()}
-        return f"plan {hashlib.sha256(json.dumps(choices).encode()).hexdigest()[:16]}"
+        layers = {
+            name: [choice.to_dict(), _encoding_name(self.plan.encoding_of(name))]
+            for name, choice in self.plan.choices.items()
+        }
+        return f"plan {hashlib.sha256(json.dumps(layers).encode()).hexdigest()[:16]}"
 
     def __str__(self) -> str:
         return self.name
 
     @override
-    def applied(self, denoiser: nn.Module, packing: Packing) -> AbstractContextManager[nn.Module]:
+    def applied(
+        self, denoiser: nn.Module, calibration: Calibration
+    ) -> AbstractContextManager[nn.Module]:
         """The packed copy.
 
         Raises:
             PlanError, FormatError: as `packed_copy`.
         """
-        return nullcontext(packed_copy(denoiser, self.plan, packing))
+        return nullcontext(packed_copy(denoiser, self.plan, calibration))
+
+
+def _encoding_name(encoding: Encoding) -> str:
+    """Equal for equal encodings only: numbers of an unnamed search are written out."""
+    fields = encoding.to_dict()
+    return ", ".join(
+        value if isinstance(value, str) else json.dumps(value) for value in fields.values()
+    )
 
 
 def _rounding(
-    choice: Choice, ranges: Sequence[InputRange], operation: Operation
-) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    choice: Choice, ranges: Sequence[InputRange], tensors: Tensors
+) -> Callable[[nn.Linear | nn.Conv2d, tuple[Any, ...]], tuple[Any, ...]]:
     """A hook that rounds what each quantizer of a packed layer would see, by its own range."""
     activation = choice.activation_format
 
-    def round_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def round_input(layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x, *rest = inputs
         if activation is None:
             return inputs
-        x = x.clone()
-        for index, part in enumerate(part_inputs(x, choice, operation)):
+        shape = shape_of(layer)
+        rounded = []
+        for index, part in enumerate(part_inputs(x, choice.structures, shape, tensors)):
             calibrated = ranges[index] if activation.static else None
-            part.copy_(_rounded(part, activation, calibrated, operation))
-        return (x, *rest)
+            rounded.append(_rounded(part, activation, calibrated, operation_of(layer)).to(x.dtype))
+        return (join_inputs(x, rounded, choice.structures, shape, tensors), *rest)
 
     return round_input
 

@@ -137,7 +137,7 @@ def _run(view: _View, tasks: Iterable[Task]) -> Iterator[tuple[Task, Figures]]:
 def _figures(view: _View, task: Task, *, replayed: bool) -> Figures:
     original = view.original
     with (
-        task.change.applied(original.denoiser, original.packing) as denoiser,
+        task.change.applied(original.denoiser, original.calibration) as denoiser,
         # Closed here whatever happens, so that the denoiser is restored at once.
         closing(view.pairs(denoiser, task.metric, replayed)) as pairs,
     ):

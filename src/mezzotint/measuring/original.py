@@ -19,7 +19,7 @@ from mezzotint.errors import CalibrationError, ModelError, UsageError
 from mezzotint.measuring._patching import patched
 from mezzotint.models import Call, Sampling, find_denoiser
 from mezzotint.models.sampling import run_batches
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +42,19 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Original:
-    """The floating model, its recorded calls, and how its layers are packed.
+    """The floating model, its recorded calls, and what was calibrated.
 
     Attributes:
         denoiser: floating.
         calls: recorded, with their outputs; for metrics that see outputs.
-        packing: how weights are turned into codes, and the calibrated ranges and constants.
+        calibration: static ranges and structures' tensors, for layers that need some.
         pipe: the pipeline around the denoiser; for metrics that see images.
         sampling: prompts, seeds and steps of those images.
     """
 
     denoiser: nn.Module
     calls: tuple[Call, ...] = ()
-    packing: Packing = field(default_factory=Packing)
+    calibration: Calibration = field(default_factory=Calibration)
     pipe: DiffusionPipeline | None = None
     sampling: Sampling | None = None
 

@@ -12,19 +12,16 @@ from mezzotint.models.calls import (
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
+from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
 from mezzotint.models.groups import Group, layer_groups, text_readers
 from mezzotint.models.inventory import Kind, Layer, inventory
 from mezzotint.models.joins import joined_inputs
-from mezzotint.models.loading import (
-    check_folder,
-    dtype_argument,
-    load_pipeline,
-    quiet_libraries,
-)
+from mezzotint.models.loading import download_pipeline, load_pipeline, quiet_libraries
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.roles import Role, role_of
-from mezzotint.models.sampling import GENERATION_FILE, Sampling, generate, generation_defaults
+from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+from mezzotint.plan import Sampling
 
 __all__ = [
     "GENERATION_FILE",
@@ -37,9 +34,11 @@ __all__ = [
     "Role",
     "Sampling",
     "check_folder",
+    "check_model_folder",
     "completed_calls",
+    "components",
     "denoises",
-    "dtype_argument",
+    "download_pipeline",
     "example_call",
     "find_denoiser",
     "generate",
@@ -57,6 +56,7 @@ __all__ = [
     "recording",
     "resolve",
     "role_of",
+    "shard_files",
     "text_readers",
     "with_generation_defaults",
 ]

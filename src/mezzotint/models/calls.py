@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models.denoiser import TIME_ARGUMENTS, find_denoiser
-from mezzotint.models.sampling import Sampling, run_batches
+from mezzotint.models.sampling import run_batches
+from mezzotint.plan import Sampling
 
 
 @dataclass(frozen=True, eq=False)

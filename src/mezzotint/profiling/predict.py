@@ -41,7 +41,7 @@ def predict(profile: Profile, plan: Plan) -> float:
 def milliseconds(profile: Profile, layer: str, choice: Choice) -> float:
     """One layer's share of a denoiser call.
 
-    A layer with constant tokens or a split counts as one of its formats without them.
+    A layer of structures counts as one of its formats without them.
 
     Raises:
         ProfileError: it was not measured under this choice.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.models import Call
+from mezzotint.plan import Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +46,13 @@ class Work:
     Attributes:
         batch: images per call. Under classifier-free guidance the denoiser sees twice as many.
         prompts: repeated or cut to `batch`.
-        structure: layer → fields of `Choice` beside its formats (`constant_tokens`, `split`) that
-            it will have when packed. They count in what whole packed denoisers take.
+        structures: layer → those that it will have when packed. They count in what whole packed
+            denoisers take.
     """
 
     batch: int = 1
     prompts: Sequence[str] = PROMPTS
-    structure: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    structures: Mapping[str, tuple[Structure, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

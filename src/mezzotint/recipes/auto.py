@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mezzotint.allocation import Limit, Option, Problem, Solution, solve
-from mezzotint.budget import Budget
 from mezzotint.errors import UsageError
-from mezzotint.formats import FLOAT, MSE, RangeSearch
+from mezzotint.formats import FLOAT, RangeSearch
 from mezzotint.measuring import (
     CACHE_BYTES,
     Figures,
@@ -19,15 +18,14 @@ from mezzotint.measuring import (
     decibels,
     metric_named,
 )
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Budget, Choice, Encoding, Plan, activation_name
 from mezzotint.recipes.base import Job, Outcome, register_recipe
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
+from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.latency import PICOSECONDS, Deadline, deadline
 from mezzotint.recipes.options import check_words
 from mezzotint.recipes.prompts import CALIBRATION_COUNT
-from mezzotint.recipes.structure import Shortcuts
 from mezzotint.recipes.study import Study
-from mezzotint.uniform import activation_name
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Auto:
     activation: str | None = None
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
-    search: RangeSearch = MSE
+    search: RangeSearch = Encoding.search
     metric: str = "noise"
     cache_bytes: int | None = CACHE_BYTES
     profile: str | None = None
@@ -97,18 +95,20 @@ def auto(job: Job, options: Auto) -> Outcome:
     # Before hours of measuring: can the budget be met at all?
     program = integer_program(study, candidates, timed)
 
-    packing = study.calibrated(candidates, options.search)
+    calibration, encoding = study.calibrated(candidates), Encoding(options.search)
     metric = metric_named(options.metric)
-    changes = [LayerChange(name, choice) for name, each in candidates.items() for choice in each]
+    changes = [
+        LayerChange(name, choice, encoding) for name, each in candidates.items() for choice in each
+    ]
     images, memory = metric.sees == "images", options.cache_bytes
-    with study.measuring(packing, images=images, cache_bytes=memory) as measuring:
+    with study.measuring(calibration, images=images, cache_bytes=memory) as measuring:
         measurements = measuring.layers(changes, metric)
 
     solution = least_loss(program, measurements, metric)
-    plan = plan_of(study, solution, metric)
+    plan = study.settled(plan_of(study, solution, metric, encoding))
     if timed is not None:
         plan = dataclasses.replace(plan, context={**plan.context, **timed.context(plan)})
-    return Outcome(plan, packing, measurements, measuring.journal.record)
+    return Outcome(plan, calibration, measurements, measuring.journal.record)
 
 
 def candidate_formats(budget: Budget, options: Auto) -> tuple[Choice, ...]:
@@ -185,7 +185,7 @@ def least_loss(
     return solve(problem, program.limits)
 
 
-def plan_of(study: Study, solution: Solution, metric: Metric) -> Plan:
+def plan_of(study: Study, solution: Solution, metric: Metric, encoding: Encoding) -> Plan:
     """The plan of a solution, with what it predicts."""
     chosen = {name: key for name, key in solution.chosen.items() if isinstance(key, Choice)}
     loss = max(-solution.score, 1e-30)
@@ -193,15 +193,16 @@ def plan_of(study: Study, solution: Solution, metric: Metric) -> Plan:
         predicted = {"predicted_sqnr_db": round(decibels(loss), 3)}
     else:
         predicted = {f"predicted_{metric.kind}_loss": loss}
-    reasons = study.structure.reasons()
+    reasons = study.structures.reasons()
     return Plan(
         choices=chosen,
         model=study.job.model,
-        reasons={name: why for name, why in reasons.items() if chosen[name].structure},
+        reasons={name: why for name, why in reasons.items() if chosen[name].structures},
         context={
             **study.context(),
             "recipe": "auto",
             **predicted,
             "allocation_gap": solution.gap,
         },
+        encoding=encoding,
     )

@@ -11,13 +11,12 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint._journal import Record
-from mezzotint.budget import Budget
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
 from mezzotint.models import Call, Sampling
-from mezzotint.plan import Plan
+from mezzotint.plan import Budget, Plan
 from mezzotint.recipes.prompts import CALIBRATION_COUNT
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,14 @@ class Outcome:
     """What a recipe decides.
 
     Attributes:
-        plan: the choice of every layer.
-        packing: how to pack it.
+        plan: what every layer takes, and how it was calibrated.
+        calibration: what was calibrated for it.
         measurements: what was measured on the way, by layer and choice.
         record: all of the journal, for other budgets.
     """
 
     plan: Plan
-    packing: Packing
+    calibration: Calibration
     measurements: Measurements = field(default_factory=dict)
     record: Record | None = None
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mezzotint.errors import UsageError
-from mezzotint.formats import MINMAX, MSE, RangeSearch
+from mezzotint.errors import FormatError, UsageError
+from mezzotint.formats import RangeSearch
+from mezzotint.plan import search_named, search_text
 from mezzotint.recipes.base import Recipe
-
-SEARCHES = {"minmax": MINMAX, "mse": MSE}
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,10 @@ def _value(name: str, text: str, hint: Any) -> Any:
     if type(None) in kinds and text.lower() == "none":
         return None
     if RangeSearch in kinds:
-        if text not in SEARCHES:
-            raise UsageError(f"{name}: {text!r} is not a range search; use {' or '.join(SEARCHES)}")
-        return SEARCHES[text]
+        try:
+            return search_named(text)
+        except FormatError as cause:
+            raise UsageError(f"{name}: {cause}") from cause
     listed = any(typing.get_origin(kind) is tuple for kind in kinds)
     try:
         raw = [part.strip() for part in text.split(",") if part.strip()] if listed else text
@@ -96,9 +96,8 @@ def _value(name: str, text: str, hint: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    for name, search in SEARCHES.items():
-        if value == search:
-            return name
+    if isinstance(value, RangeSearch):
+        return search_text(value)
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     if value is None or isinstance(value, bool):

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from mezzotint._journal import Journal, Record, differing
-from mezzotint.calibration import input_ranges
+from mezzotint.calibration import input_ranges, with_settings
 from mezzotint.errors import JournalError, ModelError, UsageError
-from mezzotint.formats import RangeSearch
 from mezzotint.measuring import (
     CACHE_BYTES,
     Change,
@@ -34,10 +33,10 @@ from mezzotint.measuring import (
     model_digest,
 )
 from mezzotint.models import Call, Layer, inventory, on_device, record_calls
-from mezzotint.plan import Choice
+from mezzotint.plan import CalibrationSettings, Choice, Plan
 from mezzotint.recipes.base import Job
-from mezzotint.recipes.structure import Shortcuts, Structure, find_structure
-from mezzotint.runtime import Packing
+from mezzotint.recipes.found_structures import FoundStructures, Shortcuts, find_structures
+from mezzotint.runtime import Calibration
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +47,13 @@ class Study:
         job: what was asked for.
         layers: those that can be packed, in the order of execution.
         calls: recorded on the calibration prompts, or given; on the denoiser's device.
-        structure: constant first tokens and split inputs.
+        structures: constant first tokens and split inputs.
     """
 
     job: Job
     layers: tuple[Layer, ...]
     calls: tuple[Call, ...]
-    structure: Structure
+    structures: FoundStructures
 
     @classmethod
     def of(cls, job: Job, *, bos: bool, shortcuts: Shortcuts) -> Study:
@@ -77,57 +76,58 @@ class Study:
             if job.pipe is None or job.sampling is None:
                 raise UsageError("calls: none given; a module without a pipeline needs some")
             calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
-        structure = find_structure(job, layers, calls, bos=bos, shortcuts=shortcuts)
-        return cls(job, layers, calls, structure)
+        structures = find_structures(job, layers, calls, bos=bos, shortcuts=shortcuts)
+        return cls(job, layers, calls, structures)
 
     def weight(self, layer: Layer) -> Tensor:
         """The floating weight of a layer."""
         return self.job.denoiser.get_submodule(layer.name).get_parameter("weight")
 
     def structured(self, choices: Sequence[Choice]) -> dict[str, tuple[Choice, ...]]:
-        """The same formats for every layer, with its own structure."""
+        """The same formats for every layer, with its own structures."""
         return {
-            layer.name: tuple(self.structure.applied(layer.name, choice) for choice in choices)
+            layer.name: tuple(self.structures.applied(layer.name, choice) for choice in choices)
             for layer in self.layers
         }
 
     def calibrated(
-        self,
-        choices: Mapping[str, Sequence[Choice]],
-        search: RangeSearch,
-        momentum: float | None = None,
-    ) -> Packing:
+        self, choices: Mapping[str, Sequence[Choice]], momentum: float | None = None
+    ) -> Calibration:
         """The first tokens' constants, and the ranges of inputs that some choice has static.
 
         Args:
-            choices: layer → its candidates, of one structure.
-            search: choice of the weights' clipping ranges.
+            choices: layer → its candidates, all of the same structures.
             momentum: as of `input_ranges`.
         """
-        packing = Packing(search=search, constants=self.structure.constants)
+        calibration = Calibration(tensors=self.structures.constants)
         static = {
             name: choice for name, each in choices.items() for choice in each if choice.static
         }
         if not static:
-            return packing
-        ranges = input_ranges(self.job.denoiser, static, self.calls, momentum)
-        return dataclasses.replace(packing, input_ranges=ranges)
+            return calibration
+        ranges = input_ranges(self.job.denoiser, static, self.calls, momentum, calibration.tensors)
+        return dataclasses.replace(calibration, input_ranges=ranges)
+
+    def settled(self, plan: Plan, momentum: float | None = None) -> Plan:
+        """The plan, which says how its calibrated values were found."""
+        sampling = self.job.sampling if self.job.calls is None else None
+        return with_settings(plan, CalibrationSettings(sampling, len(self.calls), momentum))
 
     @contextmanager
     def measuring(
         self,
-        packing: Packing,
+        calibration: Calibration,
         *,
-        settings: Mapping[str, object] | None = None,
+        momentum: float | None = None,
         images: bool = False,
         cache_bytes: int | None = CACHE_BYTES,
     ) -> Iterator[Measuring]:
         """Open the journal, with what an earlier run has measured.
 
         Args:
-            packing: as `calibrated` gives it.
-            settings: what figures depend on beside the model, its calls and `packing.search`: JSON
-                values. They do not depend on the budget: one journal serves any number of them.
+            calibration: as `calibrated` gives it.
+            momentum: with which it was found. Of a budget figures are independent: one journal
+                serves any number of them.
             images: images will be compared; what follows the denoiser, a VAE or later steps, is
                 then part of what figures depend on.
             cache_bytes: memory for what runs before a layer, of the executor in this process.
@@ -136,13 +136,12 @@ class Study:
             JournalError: the journal, or the earlier measurements, are of something else.
         """
         job = self.job
-        original = Original(job.denoiser, self.calls, packing, job.pipe, job.sampling)
+        original = Original(job.denoiser, self.calls, calibration, job.pipe, job.sampling)
         header: dict[str, object] = {
             "model": model_digest(job.denoiser),
             "sampling": self._sampling(),
             "calls": calls_digest(self.calls),
-            "search": dataclasses.asdict(packing.search),
-            **(settings or {}),
+            "momentum": momentum,
         }
         if images:
             header["images"] = original.images.digest
@@ -162,13 +161,10 @@ class Study:
         }
         if self.job.calls is not None:
             found["calls"] = {"count": len(self.calls), "digest": calls_digest(self.calls)}
-        return found | {"notes": list(self.structure.notes)}
+        return found | {"notes": list(self.structures.notes)}
 
     def _sampling(self) -> dict[str, object] | None:
-        sampling = self.job.sampling
-        if sampling is None:
-            return None
-        return dataclasses.asdict(sampling) | {"prompts": list(sampling.prompts)}
+        return None if self.job.sampling is None else self.job.sampling.to_dict()
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ def layer_rows(
             continue
         choice = plan[layer.name]
         weight_format = parse_weight_format(choice.weight)
-        specs = stored_tensors(choice, layer.weight_shape)
+        specs = stored_tensors(choice, layer.weight_shape, layer.groups)
         rows.append(
             LayerRow(
                 name=layer.name,

@@ -13,20 +13,20 @@ from typing_extensions import override
 
 from mezzotint.errors import PlanError
 from mezzotint.formats import (
-    MINMAX,
     ActivationFormat,
-    RangeSearch,
     Shape,
     TensorSpec,
     WeightFormat,
     as_bits,
     from_bits,
 )
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Encoding
+from mezzotint.rounding import rounding_named
 from mezzotint.runtime.forms import WeightForms
 from mezzotint.runtime.kernels import Operation, Request, Selection, select_kernel
+from mezzotint.runtime.layer_grid import layer_grid
 from mezzotint.runtime.opaque import handle_of, packed_layer, runs_opaque
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
 
 #: The dimensions of an input that share one dynamic scale; the first holds features or channels.
 TOKEN_DIMS: dict[Operation, tuple[int, ...]] = {"linear": (-1,), "conv2d": (-3, -2, -1)}
@@ -68,10 +68,21 @@ class QuantLayer(WeightForms, PackedLayer):
 
     @override
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self,
+        weight: Tensor,
+        encoding: Encoding,
+        ranges: Sequence[InputRange] = (),
+        values: Sequence[GridValues] = (),
     ) -> None:
-        check_input_ranges(self.choice, ranges)
-        for name, tensor in self.weight_format.encode(weight, search).items():
+        grid = layer_grid(self.weight_format, weight, encoding.search)
+        if values:
+            chosen = values[0].values.to(weight.device)
+            grid = grid.with_parameters(values[0].parameters)
+            stored = self.weight_format.store_values(grid, chosen)
+        else:
+            rounding = rounding_named(encoding.rounding)
+            stored = self.weight_format.store(grid, rounding(weight, grid))
+        for name, tensor in stored.items():
             self.register_buffer(f"weight_{name}", tensor)
         activation = self.activation_format
         if activation is not None and activation.static:

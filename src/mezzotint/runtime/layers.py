@@ -22,6 +22,12 @@ def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
     return "linear" if isinstance(layer, nn.Linear) else "conv2d"
 
 
+def check_padding_mode(layer: nn.Conv2d) -> None:
+    """Raise PlanError where the layer pads with anything but zeros."""
+    if layer.padding_mode != "zeros":
+        raise PlanError(f"padding_mode {layer.padding_mode!r} is not supported, only 'zeros'")
+
+
 class QuantLinear(QuantLayer):
     """y = x Wᵀ + b with W packed; x is [..., in_features]."""
 
@@ -85,8 +91,7 @@ class QuantConv2d(QuantLayer):
 
         With `part`, the shape of a part of the weight: without bias.
         """
-        if layer.padding_mode != "zeros":
-            raise PlanError(f"padding_mode {layer.padding_mode!r} is not supported, only 'zeros'")
+        check_padding_mode(layer)
         geometry = {name: getattr(layer, name) for name in _GEOMETRY}
         shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:

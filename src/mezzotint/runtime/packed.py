@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, RangeSearch, Shape
-from mezzotint.plan import Choice
+from mezzotint.formats import Shape
+from mezzotint.plan import Choice, Encoding, Tensors
 
 if TYPE_CHECKING:
     from mezzotint.runtime.layer import QuantLayer
@@ -25,6 +25,20 @@ class InputRange:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, eq=False)
+class GridValues:
+    """A weight, or a part of one, that training has put on its grid; it is not rounded again.
+
+    Attributes:
+        values: floating, of the shape of the part's weight.
+        parameters: parameters of the grid that training has changed, such as scales, as
+            `Grid.with_parameters` takes them; the others are as the plan's search finds them.
+    """
+
+    values: Tensor
+    parameters: Tensors = field(default_factory=dict)
 
 
 def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
@@ -41,9 +55,9 @@ def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
 class PackedLayer(nn.Module, ABC):
     """What stands for a Linear or Conv2d whose weight is packed.
 
-    Either a `QuantLayer`, or a layer made of such parts. Everything stored is an integer tensor,
-    so casting the model leaves it alone, but for the bias: a floating parameter named as in the
-    layer replaced.
+    Either a `QuantLayer`, or a `StructuredLayer` made of such parts. Everything stored is an
+    integer tensor, so casting the model leaves it alone, but for the bias: a floating parameter
+    named as in the layer replaced.
     """
 
     def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
@@ -64,22 +78,42 @@ class PackedLayer(nn.Module, ABC):
 
     @abstractmethod
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self,
+        weight: Tensor,
+        encoding: Encoding,
+        ranges: Sequence[InputRange] = (),
+        values: Sequence[GridValues] = (),
     ) -> None:
         """Quantize and pack `weight`, and store the input range of each part where it is static.
 
+        Args:
+            weight: floating, of `weight_shape`.
+            encoding: how it is rounded.
+            ranges: one for each part where inputs are static, see `check_input_ranges`.
+            values: one for each part where they lie on the grid already.
+
         Raises:
-            FormatError: the weight holds NaN or infinity, or a range is missing.
+            FormatError: the weight holds NaN or infinity, or `values` lie on no grid of the format.
         """
 
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Store what the layer's structures have calibrated; comes before `load_weight`.
+
+        Args:
+            tensors: name within the layer → tensor as it is stored; a layer without structures
+                has none.
+        """
+        assert not tensors
+
+    @abstractmethod
     def dequantized_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight as the kernels see it, of `weight_shape`."""
-        return torch.cat([part.dequantized_weight(dtype) for part in self.parts], 1)
 
     def to_float(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """A stock layer with the dequantized weight, in the dtype of the bias, or else `dtype`.
 
-        Constant tokens are forgotten: the stock layer computes them from the dequantized weight.
+        What structures store beside the weight is forgotten: constant tokens are computed from the
+        dequantized weight.
         """
         dtype = dtype if self.bias is None else self.bias.dtype
         layer = self.parts[0].stock(self.dequantized_weight(dtype), self.bias)

@@ -1,4 +1,4 @@
-"""What no weight tells: input ranges and constant outputs, found by calibration."""
+"""What no weight tells: input ranges, tensors of structures, and weights that were trained."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mezzotint._files import read_json
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import FLOAT, TensorSpec
 from mezzotint.models.source import CONFIG_FILE
-from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import stored_tensors
+from mezzotint.plan import TRAINED, Choice, Plan
+from mezzotint.runtime import calibrated_tensors, shape_of, stored_tensors
 from mezzotint.streaming.stored import StoredTensor, stored_tensors_of, weight_files
 
 Calibrated = Mapping[str, StoredTensor]
@@ -21,17 +21,15 @@ Calibrated = Mapping[str, StoredTensor]
 
 
 def of_weight_alone(choice: Choice) -> Choice:
-    """`choice` without its activation format: the same weight tensors, and no input range."""
+    """`choice` without its activation format: the same tensors, but for static input ranges."""
     return replace(choice, activation=FLOAT)
 
 
-def _specs(choice: Choice, layer: nn.Module) -> dict[str, TensorSpec]:
-    """Of the tensors that `layer` stores under `choice`, those that its weight does not tell."""
-    shape = tuple(layer.get_parameter("weight").shape)
-    of_weight = stored_tensors(of_weight_alone(choice), shape).keys() - {"constant"}
-    return {
-        name: spec for name, spec in stored_tensors(choice, shape).items() if name not in of_weight
-    }
+def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
+    """Those of the tensors that a layer stores under its plan that its weight does not tell."""
+    shape = shape_of(model.get_submodule(name))
+    specs = stored_tensors if plan.encoding_of(name).trained else calibrated_tensors
+    return specs(plan[name], shape.weight, shape.groups)
 
 
 def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None) -> Calibrated:
@@ -43,16 +41,22 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
         checkpoint: folder of a quantized pipeline or denoiser that holds them.
 
     Raises:
-        PlanError: layers need calibration, and there is no checkpoint to take it from.
+        PlanError: layers need calibration or were trained, and there is no checkpoint to take that
+            from.
         CheckpointError: the checkpoint lacks a calibrated tensor, or has it in another form.
     """
     wanted = {
         f"{layer}.{name}": spec
         for layer in plan.quantized
-        for name, spec in _specs(plan[layer], model.get_submodule(layer)).items()
+        for name, spec in specs_of(plan, layer, model).items()
     }
     if not wanted:
         return {}
+    if checkpoint is None and plan.trained:
+        raise PlanError(
+            f"layer {plan.trained[0]}: rounding {TRAINED!r}: its weight stands in the checkpoint "
+            "that it was trained for; give the folder of that instead"
+        )
     if checkpoint is None:
         raise PlanError(_refusal(plan, model))
     stored = stored_tensors_of(weight_files(_packed_folder(checkpoint)))
@@ -67,23 +71,23 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
 
 def _refusal(plan: Plan, model: nn.Module) -> str:
     needy = {
-        layer: choice
-        for layer, choice in plan.quantized.items()
-        if _specs(choice, model.get_submodule(layer))
+        layer: choice for layer, choice in plan.quantized.items() if specs_of(plan, layer, model)
     }
     shown = ", ".join(f"{layer} ({choice})" for layer, choice in list(needy.items())[:3])
-    remedies = {
-        "constant_tokens": any(choice.constant_tokens for choice in needy.values()),
-        "static ranges (for dynamic ones such as 'int8/token')": any(
-            not choice.constant_tokens for choice in needy.values()
-        ),
+    left_out = {
+        structure.kind
+        for choice in needy.values()
+        for structure in choice.structures
+        if structure.calibrated
     }
-    remedy = " and ".join(what for what, wanted in remedies.items() if wanted)
+    remedies = sorted(left_out)
+    if any(choice.static for choice in needy.values()):
+        remedies.append("static ranges (for dynamic ones such as 'int8/token')")
     return (
-        f"{len(needy)} layer(s) of the plan have a static input range or constant tokens, which "
-        f"come from calibration and stand in no plan: {shown}{' …' if len(needy) > 3 else ''}; "
+        f"{len(needy)} layer(s) of the plan have a static input range or a structure, which come "
+        f"from calibration and stand in no plan: {shown}{' …' if len(needy) > 3 else ''}; "
         "give the folder of a checkpoint quantized after the plan instead, or leave out "
-        f"{remedy}"
+        f"{' and '.join(remedies)}"
     )
 
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MSE
 from mezzotint.plan import Plan
-from mezzotint.runtime import empty_layer
-from mezzotint.streaming.calibrated import Calibrated, of_weight_alone
+from mezzotint.runtime import Calibration, pack_weight
+from mezzotint.streaming.calibrated import Calibrated, of_weight_alone, specs_of
 from mezzotint.streaming.units import Unit
 
 
@@ -28,17 +27,22 @@ def pack_unit(
     tensor = unit.source.read()
     if unit.layer is None:
         return {name: _cast(tensor, spec.dtype, unit) for name, spec in unit.outputs.items()}
-    choice = of_weight_alone(plan[unit.layer])
-    packed = empty_layer(unit.layer, model.get_submodule(unit.layer), choice)
+    found = {name: calibrated[name].read() for name in unit.outputs if name in calibrated}
+    if found.keys() == unit.outputs.keys():
+        return found
+    choice, layer = of_weight_alone(plan[unit.layer]), model.get_submodule(unit.layer)
+    start = f"{unit.layer}."
+    # Input ranges stand there in stored form; they are taken over as they are.
+    alone = Plan({unit.layer: choice}, encoding=plan.encoding_of(unit.layer))
+    known = {name: found[f"{start}{name}"] for name in specs_of(alone, unit.layer, model)}
     try:
-        packed.load_weight(tensor, MSE)
+        packed = pack_weight(
+            unit.layer, layer, tensor, alone, Calibration(tensors={unit.layer: known})
+        )
     except FormatError as cause:
         raise FormatError(f"{unit.source}: {cause}") from cause
-    of_weight = packed.state_dict(prefix=f"{unit.layer}.")
-    return {
-        name: calibrated[name].read() if name in calibrated else of_weight[name]
-        for name in unit.outputs
-    }
+    of_weight = packed.state_dict(prefix=start)
+    return {name: found[name] if name in found else of_weight[name] for name in unit.outputs}
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, unit: Unit) -> Tensor:

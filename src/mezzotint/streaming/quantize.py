@@ -16,7 +16,7 @@ from mezzotint.errors import CheckpointError, UsageError
 from mezzotint.hub import mark_quantized, read_plan
 from mezzotint.hub.checkpoint import check_replaceable, check_replaceable_model, write_card
 from mezzotint.models.source import CONFIG_FILE
-from mezzotint.plan import Plan
+from mezzotint.plan import NO_ACTIVATION_BITS, Plan, uniform_plan
 from mezzotint.runtime import check_plan
 from mezzotint.streaming.calibrated import Calibrated, find_calibrated
 from mezzotint.streaming.packing import pack_unit
@@ -25,7 +25,6 @@ from mezzotint.streaming.source import Source, empty_denoiser, find_source
 from mezzotint.streaming.stored import fingerprint, stored_tensors_of, weight_files
 from mezzotint.streaming.units import Shard, shards_of, units_of, unknown_tensors
 from mezzotint.streaming.writing import check_room, copy_rest, pending, write_index, write_shard
-from mezzotint.uniform import NO_ACTIVATION_BITS, uniform_plan
 
 
 @dataclass(frozen=True)

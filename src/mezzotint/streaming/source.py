@@ -9,12 +9,20 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import ModelMixin
 from torch import nn
 
 from mezzotint._files import read_json
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import check_folder, denoises, quiet_libraries, resolve
+from mezzotint.models import (
+    check_folder,
+    check_model_folder,
+    components,
+    denoises,
+    download_pipeline,
+    quiet_libraries,
+    resolve,
+)
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 
 
@@ -44,16 +52,18 @@ def find_source(source: str | Path) -> Source:
     """Find the denoiser of an embedded pipeline, a local folder, or a Hub id (downloaded first).
 
     Raises:
-        ModelError: there is no such pipeline or model, or it has no denoiser, or several.
-        CheckpointError: a safetensors file of the pipeline is truncated or damaged.
+        ModelError: there is no such pipeline or model, it is unsafe, or it has no denoiser or
+            several.
+        CheckpointError: a safetensors file is truncated or damaged, or a shard missing.
     """
     path = Path(source).expanduser()
     if not (path / INDEX_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        check_model_folder(path)
         return Source(path, path.resolve().name)
     resolved = resolve(source)
-    folder = resolved.folder or _downloaded(resolved.location)
+    folder = resolved.folder or download_pipeline(resolved.location)
     check_folder(folder)
-    entries = _components(folder)
+    entries = components(folder / INDEX_FILE)
     found = [name for name, (library, kind) in entries.items() if _is_denoiser(library, kind)]
     if len(found) != 1:
         several = f"several denoisers ({', '.join(found)})" if found else "no denoiser"
@@ -62,28 +72,6 @@ def find_source(source: str | Path) -> Source:
         )
     parts = tuple(name for name in entries if name != found[0])
     return Source(folder, Path(resolved.location).name, found[0], parts)
-
-
-def _downloaded(repository: str) -> Path:
-    try:
-        with quiet_libraries():
-            return Path(DiffusionPipeline.download(repository, use_safetensors=True))
-    except Exception as cause:  # the libraries below raise whatever they like
-        first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise ModelError(
-            f"{repository}: cannot be downloaded ({first}); it is no local folder either; check "
-            "the spelling, the network connection and, for gated models, `hf auth login`"
-        ) from cause
-
-
-def _components(folder: Path) -> dict[str, tuple[str, str]]:
-    """Component → library and class, where the component has a folder."""
-    index = read_json(folder / INDEX_FILE, ModelError)
-    return {
-        name: (str(entry[0]), str(entry[1]))
-        for name, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 2 and entry[0] is not None
-    }
 
 
 def _is_denoiser(library: str, kind: str) -> bool:

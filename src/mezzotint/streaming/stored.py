@@ -13,9 +13,9 @@ from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mezzotint._files import read_json
 from mezzotint.errors import CheckpointError
 from mezzotint.formats import TensorSpec
+from mezzotint.models import shard_files
 
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header, little-endian."""
@@ -71,7 +71,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a model's folder, by name: one, or those that the index lists.
 
     Raises:
-        CheckpointError: there is none, the index is malformed, or a file that it lists is missing.
+        CheckpointError: there is none, the index is malformed, or a file that it lists is missing
+            or stands elsewhere.
     """
     index_path = folder / SAFE_WEIGHTS_INDEX_NAME
     if not index_path.is_file():
@@ -81,17 +82,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
                 "save the model again with safe_serialization=True"
             )
         return (folder / SAFETENSORS_WEIGHTS_NAME,)
-    index = read_json(index_path, CheckpointError)
-    shards = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(f"{index_path}: weight_map: is missing; save the model again")
-    files = tuple(folder / name for name in sorted(set(map(str, shards.values()))))
-    for file in files:
-        if not file.is_file():
-            raise CheckpointError(
-                f"{file}: is missing, but {index_path.name} lists it; copy it again"
-            )
-    return files
+    return shard_files(index_path)
 
 
 def stored_tensors_of(files: tuple[Path, ...]) -> Mapping[str, StoredTensor]:

@@ -14,7 +14,7 @@ from mezzotint.errors import CheckpointError
 from mezzotint.formats import Shape, TensorSpec
 from mezzotint.hub.contents import check_names
 from mezzotint.plan import Plan
-from mezzotint.runtime import stored_tensors
+from mezzotint.runtime import shape_of, stored_tensors
 from mezzotint.streaming.stored import StoredTensor
 
 
@@ -80,9 +80,9 @@ def units_of(
         _check(source, shape, expected.dtype)
         if name in weights:
             layer = weights[name]
-            outputs = {
-                f"{layer}.{each}": spec for each, spec in stored_tensors(plan[layer], shape).items()
-            }
+            groups = shape_of(model.get_submodule(layer)).groups
+            specs = stored_tensors(plan[layer], shape, groups)
+            outputs = {f"{layer}.{each}": spec for each, spec in specs.items()}
             units.append(Unit(source, outputs, layer))
             continue
         kept = source.spec.dtype

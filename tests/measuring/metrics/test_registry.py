@@ -63,7 +63,7 @@ def test_it_measures(unet: nn.Module, calls: Sequence[Call]):
     assert found == sorted(found, reverse=True)
     expected = []
     for change in CHANGES:
-        with torch.no_grad(), change.applied(unet, executor.original.packing) as changed:
+        with torch.no_grad(), change.applied(unet, executor.original.calibration) as changed:
             outputs = [call.run(changed) for call in calls]
         expected.append(
             max(float((a.output - b).abs().max()) for a, b in zip(calls, outputs, strict=True))

@@ -10,9 +10,10 @@ from transformers import T5Config, T5EncoderModel
 import mezzotint as mz
 from mezzotint.formats import MINMAX, MSE
 from mezzotint.models import Group, text_readers
+from mezzotint.plan import Plan
 from mezzotint.recipes import MixDQ
 from mezzotint.recipes.mixdq.selection import image_errors
-from mezzotint.runtime import pack_layer
+from mezzotint.runtime import ConstantTokens, SplitInput, pack_layer
 from tests.models import tiny
 
 
@@ -25,29 +26,29 @@ def save_pixart(pipe: PixArtSigmaPipeline, folder: Path) -> None:
 
 def test_shortcuts_of_the_up_blocks_are_split(prepare):
     with prepare() as method:
-        assert method.study.structure.splits
-        assert all(name.startswith("up_blocks.") for name in method.study.structure.splits)
-        for name, first in method.study.structure.splits.items():
+        assert method.study.structures.splits
+        assert all(name.startswith("up_blocks.") for name in method.study.structures.splits)
+        for name, first in method.study.structures.splits.items():
             assert 0 < first < method.study.job.denoiser.get_submodule(name).in_channels
-            assert method.choice(name, 4, 8).split == first
-            assert len(method.packing.input_ranges[name]) == 2
+            assert method.choice(name, 4, 8).structures == (SplitInput(first),)
+            assert len(method.calibration.input_ranges[name]) == 2
 
 
 def test_without_shortcut_splitting_there_is_one_range(prepare):
     with prepare() as split, prepare(MixDQ(shortcuts="none")) as whole:
-        assert not whole.study.structure.splits
-        for name in split.study.structure.splits:
-            assert len(whole.packing.input_ranges[name]) == 1
+        assert not whole.study.structures.splits
+        for name in split.study.structures.splits:
+            assert len(whole.calibration.input_ranges[name]) == 1
 
 
 def test_the_first_token_of_a_causal_text_encoder_is_constant(prepare):
     with prepare() as method:
         readers = set(text_readers(method.study.layers))
-        assert set(method.study.structure.constants) == readers
-        assert not method.study.structure.refused
+        assert set(method.study.structures.constants) == readers
+        assert not method.study.structures.refused
         for name in readers:
-            assert method.choice(name, 4, 8).constant_tokens == 1
-            assert "the same for every prompt" in method.study.structure.reasons()[name]
+            assert method.choice(name, 4, 8).structures == (ConstantTokens(1),)
+            assert "the same for every prompt" in method.study.structures.reasons()[name]
 
 
 def test_the_projection_of_the_text_keeps_its_first_token(prepare, tmp_path):
@@ -57,21 +58,21 @@ def test_the_projection_of_the_text_keeps_its_first_token(prepare, tmp_path):
         projection = {"caption_projection.linear_1", "caption_projection.linear_2"}
         assert (
             projection
-            < set(method.study.structure.constants)
+            < set(method.study.structures.constants)
             == set(text_readers(method.study.layers))
         )
 
 
 def test_constants_are_the_floating_outputs(prepare):
     with prepare() as method:
-        name, constant = next(iter(method.study.structure.constants.items()))
+        name, constant = next(iter(method.study.structures.constants.items()))
         outputs = []
         layer = method.study.job.denoiser.get_submodule(name)
         hook = layer.register_forward_hook(lambda *seen: outputs.append(seen[2][:, :1]))
         with torch.no_grad():
             method.study.calls[0].run(method.study.job.denoiser)
         hook.remove()
-        torch.testing.assert_close(outputs[0][0], constant)
+        torch.testing.assert_close(outputs[0][0], constant["constant"])
 
 
 def test_ranges_leave_the_first_token_out(prepare, pipe):
@@ -79,10 +80,10 @@ def test_ranges_leave_the_first_token_out(prepare, pipe):
         weights = dict(pipe.text_encoder.named_parameters())
         next(w for name, w in weights.items() if "position" in name)[0, 0] = 1000.0
     with prepare() as with_bos, prepare(MixDQ(bos=False)) as without:
-        assert not without.study.structure.constants
-        for name in with_bos.study.structure.constants:
+        assert not without.study.structures.constants
+        for name in with_bos.study.structures.constants:
             (others,), (everything,) = (
-                method.packing.input_ranges[name] for method in (with_bos, without)
+                method.calibration.input_ranges[name] for method in (with_bos, without)
             )
             assert others.high < everything.high
 
@@ -95,9 +96,9 @@ def test_a_bidirectional_text_encoder_has_no_constant_token(prepare, tmp_path):
     )
     save_pixart(pipe, tmp_path)
     with prepare(of=mz.load(tmp_path)) as method:
-        assert not method.study.structure.constants
-        assert set(method.study.structure.refused) == set(text_readers(method.study.layers))
-        assert "not the same in all prompts" in " ".join(method.study.structure.notes)
+        assert not method.study.structures.constants
+        assert set(method.study.structures.refused) == set(text_readers(method.study.layers))
+        assert "not the same in all prompts" in " ".join(method.study.structures.notes)
 
 
 def test_a_first_word_that_prompts_share_is_no_constant(prepare, pipe, monkeypatch):
@@ -108,28 +109,28 @@ def test_a_first_word_that_prompts_share_is_no_constant(prepare, pipe, monkeypat
 
     monkeypatch.setattr(pipe, "encode_prompt", cut)
     with prepare(prompts=("a owl", "a red heart")) as method:
-        assert not method.study.structure.constants
-        assert "not the same in all prompts" in " ".join(method.study.structure.notes)
+        assert not method.study.structures.constants
+        assert "not the same in all prompts" in " ".join(method.study.structures.notes)
 
 
 def test_prompts_that_share_a_word_still_show_a_constant_token(prepare):
     with prepare(prompts=("a owl", "a red heart")) as method:
-        assert set(method.study.structure.constants) == set(text_readers(method.study.layers))
+        assert set(method.study.structures.constants) == set(text_readers(method.study.layers))
 
 
 def test_a_constant_layer_is_not_split_as_well(prepare, monkeypatch):
     with prepare() as method:
-        name = next(iter(method.study.structure.constants))
-    monkeypatch.setattr("mezzotint.recipes.structure.split_inputs", lambda *_: {name: 8})
+        name = next(iter(method.study.structures.constants))
+    monkeypatch.setattr("mezzotint.recipes.found_structures.split_inputs", lambda *_: {name: 8})
     with prepare() as method:
-        assert method.choice(name, 4, 8).constant_tokens == 1
-        assert not method.study.structure.splits
+        assert method.choice(name, 4, 8).structures == (ConstantTokens(1),)
+        assert not method.study.structures.splits
 
 
 def test_a_single_prompt_proves_nothing(prepare):
     with prepare(prompts=("owl",)) as method:
-        assert not method.study.structure.constants
-        assert "two different prompts" in " ".join(method.study.structure.notes)
+        assert not method.study.structures.constants
+        assert "two different prompts" in " ".join(method.study.structures.notes)
 
 
 def test_patterns_decide_what_is_content(prepare):
@@ -143,8 +144,8 @@ def test_the_range_search_changes_the_packed_weights(prepare):
     for search in (MINMAX, MSE):
         with prepare(MixDQ(search=search)) as method:
             layer = method.study.job.denoiser.get_submodule("conv_in")
-            choice = method.choice("conv_in", 2, None)
-            packed.append(pack_layer("conv_in", layer, choice, method.packing).dequantized_weight())
+            plan = Plan({"conv_in": method.choice("conv_in", 2, None)}, encoding=method.encoding)
+            packed.append(pack_layer("conv_in", layer, plan).dequantized_weight())
     assert not torch.equal(*packed)
 
 
@@ -164,4 +165,4 @@ def test_momentum_changes_the_static_ranges(prepare, momentum):
     prompts = ("owl", "heart") * 8  # two batches
     options = MixDQ(momentum=momentum)
     with prepare(prompts=prompts) as usual, prepare(options, prompts=prompts) as other:
-        assert usual.packing.input_ranges != other.packing.input_ranges
+        assert usual.calibration.input_ranges != other.calibration.input_ranges

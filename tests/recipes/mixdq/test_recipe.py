@@ -14,9 +14,9 @@ import mezzotint as mz
 from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
 from mezzotint.models import Group
 from mezzotint.recipes import MixDQ
+from mezzotint.recipes.found_structures import zeroes_prompts
 from mezzotint.recipes.mixdq import deciding, selection
 from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
-from mezzotint.recipes.structure import zeroes_prompts
 from mezzotint.runtime import module_bytes, packed_layers
 
 
@@ -263,13 +263,13 @@ def test_a_pipeline_that_zeroes_negative_prompts_is_noted(prepare, monkeypatch):
     assert zeroes_prompts(sdxl)
     with prepare() as method:
         assert not zeroes_prompts(method.study.job.pipe)
-        assert not method.study.structure.notes
-    monkeypatch.setattr("mezzotint.recipes.structure.zeroes_prompts", lambda pipe: True)
+        assert not method.study.structures.notes
+    monkeypatch.setattr("mezzotint.recipes.found_structures.zeroes_prompts", lambda pipe: True)
     with prepare() as method:
-        assert "give a negative prompt" in " ".join(method.study.structure.notes)
+        assert "give a negative prompt" in " ".join(method.study.structures.notes)
     with prepare(prompts=("owl",)) as method:
-        assert not method.study.structure.constants
-        assert "set negative_prompt" in " ".join(method.study.structure.notes)
+        assert not method.study.structures.constants
+        assert "set negative_prompt" in " ".join(method.study.structures.notes)
 
 
 def test_a_size_goes_with_stored_bits_only(quantize):

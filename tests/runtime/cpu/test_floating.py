@@ -11,12 +11,16 @@ from torch.overrides import TorchFunctionMode
 
 from mezzotint.formats import (
     MINMAX,
+    Codes,
+    LookupGrid,
+    LookupSegment,
     RangeSearch,
     Shape,
     TensorSpec,
     WeightFormat,
     as_bits,
-    from_bits,
+    pack,
+    packed_width,
     registry,
 )
 from mezzotint.runtime.cpu import processor, weights
@@ -116,28 +120,44 @@ def test_channels_in_groups_stay_apart(weight: str):
     assert torch.allclose(FloatKernel().run(found, x), ReferenceKernel().run(found, x), atol=1e-6)
 
 
-class _Negated(WeightFormat):
-    """Somebody's own format: its codes stand in columns."""
+class _Ternary(WeightFormat):
+    """Somebody's own format: a table for all rows, and a scale for each."""
 
-    name, bits = "negated", 32.0
+    name, bits = "ternary", 2.0
 
     def layout(self, shape: Shape) -> dict[str, TensorSpec]:
-        return {"codes": TensorSpec((shape[1], shape[0]), torch.int32)}
+        rows, columns = shape[0], torch.Size(shape[1:]).numel()
+        codes = TensorSpec((rows, packed_width(columns, 2)), torch.uint8)
+        return {"codes": codes, "scale": TensorSpec((rows, 1), torch.int32)}
 
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
-        return {"codes": as_bits(-weight.t())}
+    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> LookupGrid:
+        matrix = weight.flatten(1)
+        scale = matrix.abs().amax(1, keepdim=True)
+        return LookupGrid(torch.tensor([[-1.0, 0.0, 1.0]]), tuple(matrix.shape), scale)
 
-    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        return -from_bits(tensors["codes"], torch.float32).t()
+    def store(self, grid: LookupGrid, codes: Codes) -> dict[str, Tensor]:
+        packed_codes = torch.cat([pack(piece, 2) for piece in codes])
+        return {"codes": packed_codes, "scale": as_bits(grid.scale)}
+
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[LookupSegment, ...]:
+        levels, scale = torch.tensor([[-1.0, 0.0, 1.0, 1.0]]), tensors["scale"].view(torch.float32)
+        return (LookupSegment(shape, 2, tensors["codes"], levels, scale),)
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
         pass
 
 
-def test_a_format_that_is_not_built_in_is_decoded_whole(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(registry, "_PARSERS", [lambda name: _Negated()])
+@EITHER
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_a_format_that_is_not_built_in_is_computed_by_its_segments(
+    layer: nn.Module, x: Tensor, native: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "_PARSERS", [lambda name: _Ternary()])
+    monkeypatch.setattr(weights, "TILE_ROWS", 2)
     monkeypatch.setattr(weights, "TILE_BYTES", 1)
-    layer = linear(5, 40)
-    found, x = packed(layer, "negated"), noise(3, 5)
+    if not native:
+        monkeypatch.setattr(weights.native, "available", lambda *_: False)
+    found = packed(layer, "ternary")
     assert found.selection.kernel.name == "cpu-float"
-    assert torch.allclose(found(x), layer(x), atol=1e-6)
+    assert found.dequantized_weight().flatten(1)[0].unique().numel() == 3
+    assert torch.allclose(found(x), ReferenceKernel().run(found, x), atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import pack_layer
 from mezzotint.runtime.cpu import avx2, floating, onednn, processor
 
@@ -18,7 +18,7 @@ def test_room_is_made_for_the_whole_output(module: ModuleType, monkeypatch: pyte
     if not NEEDS[module]:
         pytest.skip("not to be had on this processor")
     activation = "float" if module is floating else "int8/token"
-    layer = pack_layer("fc", nn.Linear(32, 48), Choice("int4/channel", activation))
+    layer = pack_layer("fc", nn.Linear(32, 48), Plan({"fc": Choice("int4/channel", activation)}))
     sizes: list[int] = []
     monkeypatch.setattr(module, "make_room", sizes.append)
     if module is onednn:

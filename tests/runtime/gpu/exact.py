@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mezzotint.formats import CodebookFormat, UniformFormat, from_bits
+from mezzotint.formats import from_bits
 from mezzotint.runtime import TOKEN_DIMS, Kernel, QuantConv2d, QuantLayer
-from tests.formats.strategies import step
+from tests.formats.strategies import value_of
 
 EPS = torch.finfo(torch.float32).eps
 
 
 def weight_of(layer: QuantLayer) -> Tensor:
     tensors = layer.weight_tensors()
-    parts = [
-        _decoded(each.format, each.tensors, each.shape)
-        for each in layer.weight_format.segments(tensors, layer.weight_shape)
-    ]
+    segments = layer.weight_format.segments(tensors, layer.weight_shape)
+    parts = [value_of(segment).view(segment.shape) for segment in segments]
     order = layer.weight_format.order(tensors)
     weight = torch.cat(parts)
     return weight if order is None else weight[order]
-
-
-def _decoded(fmt: object, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-    if isinstance(fmt, CodebookFormat):
-        return fmt.decode(tensors, shape).double()
-    assert isinstance(fmt, UniformFormat)
-    codes = fmt.codes(tensors, shape).double().reshape(shape)
-    steps = step(fmt, tensors, shape).double()
-    if fmt.symmetric:
-        return (codes - fmt.offset) * steps
-    zeros = tensors["zero_point"].double()
-    columns = codes.flatten(1).shape[1]
-    zeros = zeros.repeat_interleave(fmt.group_size or columns, 1)[:, :columns]
-    return (codes - zeros.expand(shape[0], columns).reshape(shape)) * steps
 
 
 def input_of(layer: QuantLayer, x: Tensor) -> Tensor:

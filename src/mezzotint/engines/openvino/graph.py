@@ -10,8 +10,10 @@ import torch
 from openvino import opset13 as ops
 
 from mezzotint.engines.openvino import weights
+from mezzotint.engines.openvino.nodes import with_bias
+from mezzotint.engines.openvino.structures import builder_of
 from mezzotint.formats import ActivationFormat, from_bits
-from mezzotint.runtime import ConstantTokens, PackedLayer, QuantConv2d, QuantLayer, SplitLayer
+from mezzotint.runtime import PackedLayer, QuantConv2d, QuantLayer, StructuredLayer
 from mezzotint.runtime.cpu import processor
 
 Form = Literal["int8", "integers", "float"]
@@ -26,24 +28,18 @@ _PRODUCTS = frozenset({"FullyConnected", "Convolution", "MatMul"})
 
 def packed_subgraph(layer: PackedLayer, name: str, x: Any) -> Any:
     """The output of `layer` for the node output `x`, float32."""
-    if isinstance(layer, SplitLayer):
-        first, second = layer.parts
-        dim = first.channel_dim
-        size = layer.choice.split
-        y = ops.add(
-            _quantized(first, name, _slice(x, 0, size, dim)),
-            _quantized(second, name, _slice(x, size, None, dim)),
+    if isinstance(layer, StructuredLayer):
+        build = builder_of(layer.structure)
+        return build(
+            layer, x, lambda part, seen: packed_subgraph(layer.named_parts[part], name, seen)
         )
-        return _biased(y, layer, dim)
-    if isinstance(layer, ConstantTokens):
-        count = layer.choice.constant_tokens
-        y = _biased(_quantized(layer.others, name, _slice(x, count, None, 1)), layer, -1)
-        constant = ops.constant(layer.constant_output().numpy()[None])
-        batch = ops.gather(ops.shape_of(x), _integers(0), _integers(0))
-        shape = ops.concat([batch, _integers(count, layer.others.out_features)], 0)
-        return ops.concat([ops.broadcast(constant, shape), y], 1)
     assert isinstance(layer, QuantLayer)
-    return _biased(_quantized(layer, name, x), layer, layer.channel_dim, mark=name)
+    y = _quantized(layer, name, x)
+    if layer.bias is not None:
+        y = with_bias(y, layer.bias, layer.channel_dim)
+        # Fused into the product, which then bears this name alone.
+        y.set_friendly_name(f"mezzotint:{name}:")
+    return y
 
 
 def layer_names(node: Any) -> set[str]:
@@ -115,18 +111,6 @@ def _product(layer: QuantLayer, x: Any, weight: Any) -> Any:
     return operation(x, weight, stride, list(padding), list(padding), dilation, auto)
 
 
-def _biased(y: Any, layer: PackedLayer, dim: int, mark: str | None = None) -> Any:
-    """`y` plus the bias along dimension `dim`, which is negative."""
-    if layer.bias is None:
-        return y
-    bias = layer.bias.detach().float().numpy().reshape(-1, *(1,) * (-dim - 1))
-    y = ops.add(y, ops.constant(np.ascontiguousarray(bias)))
-    if mark is not None:
-        # Fused into the product, which then bears this name alone.
-        y.set_friendly_name(f"mezzotint:{mark}:")
-    return y
-
-
 def _faked(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
     """`x` rounded to our scale and zero point, in the way that leads OpenVINO to 8-bit products."""
     scale, zero_point = _input_parameters(layer)
@@ -148,12 +132,3 @@ def _rounded(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
 def _input_parameters(layer: QuantLayer) -> tuple[float, float]:
     scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
     return float(scale), float(layer.get_buffer("input_zero_point"))
-
-
-def _slice(x: Any, start: int, stop: int | None, dim: int) -> Any:
-    end = np.iinfo(np.int64).max if stop is None else stop
-    return ops.slice(x, _integers(start), _integers(end), _integers(1), _integers(dim))
-
-
-def _integers(*values: int) -> Any:
-    return ops.constant(np.array(values, np.int64))

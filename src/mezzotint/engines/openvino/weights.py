@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import openvino as ov
 from openvino import opset13 as ops
 from torch import Tensor
 
-from mezzotint.formats import Segment, UniformFormat, from_bits
+from mezzotint.formats import AffineSegment, Segment
 from mezzotint.runtime import QuantLayer
 
 _SEVEN_BITS = 64
@@ -62,9 +62,10 @@ def integers(layer: QuantLayer) -> Integers | None:
     """
     weight_format, tensors = layer.weight_format, layer.weight_tensors()
     segments = weight_format.segments(tensors, layer.weight_shape)
-    if not all(_even(segment) for segment in segments):
+    affine = [segment for segment in segments if _even(segment)]
+    if len(affine) < len(segments):
         return None
-    parts = [_segment(segment) for segment in segments]
+    parts = [_segment(segment) for segment in affine]
     merged = Integers(
         codes=np.concatenate([part.codes for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),
@@ -78,34 +79,29 @@ def integers(layer: QuantLayer) -> Integers | None:
     return Integers(merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits)
 
 
-def _even(segment: Segment) -> bool:
-    spec = segment.format
-    if not isinstance(spec, UniformFormat):
+def _even(segment: Segment) -> TypeGuard[AffineSegment]:
+    if not isinstance(segment, AffineSegment):
         return False
-    columns = int(np.prod(segment.shape[1:]))
-    return spec.group_size is None or columns % min(spec.group_size, columns) == 0
+    return segment.group_size is None or segment.columns % segment.group_size == 0
 
 
-def _segment(segment: Segment) -> Integers:
-    spec = segment.format
-    assert isinstance(spec, UniformFormat)
-    rows = segment.shape[0]
-    _, groups = spec.scale_shape(segment.shape)
-    codes = spec.codes(segment.tensors, segment.shape).numpy().reshape(rows, groups, -1)
+def _segment(segment: AffineSegment) -> Integers:
+    rows, groups = segment.shape[0], segment.scale.shape[1]
+    codes = segment.unpacked().numpy().reshape(rows, groups, -1)
 
     def spread(tensor: Tensor) -> npt.NDArray[np.float32]:
         """One value for each row and group."""
         values = tensor.float().numpy().reshape(-1, groups, 1)
         return np.ascontiguousarray(np.broadcast_to(values, (rows, groups, 1)))
 
-    scale = spread(from_bits(segment.tensors["scale"], spec.scale_dtype))
-    if not spec.symmetric:
-        return Integers(codes, scale, spread(segment.tensors["zero_point"]), _stored(spec.width))
-    zero_point = np.full_like(scale, spec.offset)
-    if spec.width == 1:
+    scale, zero_point = spread(segment.scale), segment.zero_point
+    if zero_point is not None:
+        return Integers(codes, scale, spread(zero_point), _stored(segment.bits))
+    zero = np.full_like(scale, segment.offset)
+    if segment.bits == 1:
         # Its zero point of one half is not whole: twice the codes, half the scale.
-        return Integers(codes * 2, scale * np.float32(0.5), zero_point * 2, _stored(2))
-    return Integers(codes, scale, zero_point, _stored(spec.width))
+        return Integers(codes * 2, scale * np.float32(0.5), zero * 2, _stored(2))
+    return Integers(codes, scale, zero, _stored(segment.bits))
 
 
 def _stored(width: int) -> int:

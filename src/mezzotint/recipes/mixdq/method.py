@@ -11,11 +11,11 @@ from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.measuring import ImageError
 from mezzotint.models import Group, layer_groups
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Encoding
 from mezzotint.recipes.base import Job
 from mezzotint.recipes.mixdq.options import MixDQ
 from mezzotint.recipes.study import Measuring, Study
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 
 NO_QUANTIZATION = 16
 
@@ -28,21 +28,26 @@ class Method:
         study: layers, calls and structures of the floating denoiser.
         options: the method's switches.
         groups: layer → what it shapes.
-        packing: ranges and constants; a range gives the scale of any width.
+        calibration: ranges and constants; a range gives the scale of any width.
         measuring: runs and journals measurements.
     """
 
     study: Study
     options: MixDQ
     groups: Mapping[str, Group]
-    packing: Packing
+    calibration: Calibration
     measuring: Measuring
 
     def choice(self, layer: str, weight_bits: int, act_bits: int | None) -> Choice:
         """These widths for `layer`, with its structure; None leaves its input floating."""
         activation = FLOAT if act_bits is None else self.options.activation_format(act_bits)
         weight = self.options.weight_format(weight_bits)
-        return self.study.structure.applied(layer, Choice(weight, activation))
+        return self.study.structures.applied(layer, Choice(weight, activation))
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the weights of all layers are rounded."""
+        return Encoding(self.options.search)
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -80,16 +85,14 @@ def prepared(job: Job, options: MixDQ) -> Iterator[Method]:
     groups = layer_groups(study.layers, options.content)
     widest = options.activation_format(max(options.activation_bits))
     choices = study.structured([Choice(options.weight_format(8), widest)])
-    packing = study.calibrated(
-        choices if quantizes_inputs(job) else {}, options.search, options.momentum
-    )
+    calibration = study.calibrated(choices if quantizes_inputs(job) else {}, options.momentum)
     with study.measuring(
-        packing,
-        settings={"momentum": options.momentum},
+        calibration,
+        momentum=options.momentum,
         images=options.compares_images,
         cache_bytes=options.cache_bytes,
     ) as measuring:
-        yield Method(study, options, groups, packing, measuring)
+        yield Method(study, options, groups, calibration, measuring)
 
 
 def quantizes_inputs(job: Job) -> bool:

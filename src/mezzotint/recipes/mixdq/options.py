@@ -8,8 +8,9 @@ from typing import Literal
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
+from mezzotint.plan import check_momentum
+from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.options import check_words
-from mezzotint.recipes.structure import Shortcuts
 
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]
@@ -99,8 +100,7 @@ class MixDQ:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError(f"tolerance: is {self.tolerance}; give bits, 0 or more, or none")
-        if self.momentum is not None and not 0 <= self.momentum < 1:
-            raise UsageError(f"momentum: is {self.momentum}; give 0 or more and below 1, or none")
+        check_momentum(self.momentum)
         if not 0 <= self.protect < 1:
             raise UsageError(f"protect: is {self.protect}; give a share from 0 to below 1")
         if self.cache_bytes < 0:

@@ -44,7 +44,7 @@ def mixdq(job: Job, options: MixDQ) -> Outcome:
         weights, measurements = decide_weights(method)
         inputs = decide_inputs(method, weights.widths) if method.quantizes_inputs else Inputs()
         plan = plan_of(method, weights, inputs)
-    return Outcome(plan, method.packing, measurements, method.measuring.journal.record)
+    return Outcome(plan, method.calibration, measurements, method.measuring.journal.record)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def choices_of(method: Method, weights: Widths, inputs: Widths) -> Choices:
 def plan_of(method: Method, weights: Decision, inputs: Inputs) -> Plan:
     """The plan, with a reason wherever a layer is not quantized like the others."""
     choices = dict(choices_of(method, weights.widths, inputs.decision.widths))
-    reasons = method.study.structure.reasons()
+    reasons = method.study.structures.reasons()
     for name, why in inputs.protected.items():
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
     for layer in inventory(method.study.job.denoiser):
@@ -139,4 +139,11 @@ def plan_of(method: Method, weights: Decision, inputs: Inputs) -> Plan:
         "inputs": inputs.decision.summary,
         "protected_inputs": sorted(inputs.protected),
     }
-    return Plan(choices, method.study.job.model, reasons, method.context() | summary)
+    plan = Plan(
+        choices,
+        method.study.job.model,
+        reasons,
+        method.context() | summary,
+        encoding=method.encoding,
+    )
+    return method.study.settled(plan, method.options.momentum)

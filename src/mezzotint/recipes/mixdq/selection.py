@@ -22,7 +22,7 @@ def image_errors(
     The images are those of the first `selection_prompts` prompts, in [0, 1]; where they hold NaN
     or infinity, the error is infinite.
     """
-    changes = [PlanChange(Plan(choices)) for choices in candidates]
+    changes = [PlanChange(Plan(choices, encoding=method.encoding)) for choices in candidates]
     return method.measuring.losses(changes, method.image_error, label)
 
 

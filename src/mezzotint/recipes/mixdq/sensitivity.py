@@ -36,7 +36,10 @@ def weight_changes(method: Method) -> Changes:
         Group.QUALITY: method.options.quality_weight_bits,
     }
     return {
-        name: {w: LayerChange(name, method.choice(name, w, None)) for w in widths[group]}
+        name: {
+            w: LayerChange(name, method.choice(name, w, None), method.encoding)
+            for w in widths[group]
+        }
         for name, group in method.groups.items()
     }
 

@@ -128,19 +128,18 @@ def _together(bits: int) -> int:
 
 
 def _panels(tile: Tile) -> Panels:
-    spec = tile.segment.format
-    assert isinstance(spec, UniformFormat)
-    channels, *window = tile.segment.shape[1:]
+    segment = tile.affine
+    channels, *window = segment.shape[1:]
     height, width = window or (1, 1)
-    together = _together(spec.width)
+    together = _together(segment.bits)
     count, depth = -(-tile.rows // PANEL), -(-tile.columns // together)
     data = torch.empty(count, depth, PANEL, together, dtype=torch.int8, device="cpu")
     totals = torch.empty(tile.rows, dtype=torch.int32, device="cpu")
-    packed = tile.part("codes").contiguous()
-    native_products.panels(packed, spec.width, (channels, height * width), data, totals)
+    packed = segment.codes.contiguous()
+    native_products.panels(packed, segment.bits, (channels, height * width), data, totals)
     scale, shift = steps(tile)
     shift = None if shift is None else scale * shift
-    return Panels(data, totals, scale.contiguous(), shift, spec.width, (channels, height, width))
+    return Panels(data, totals, scale.contiguous(), shift, segment.bits, (channels, height, width))
 
 
 def multiply(seen: Seen, weight: Panels, bias: Tensor | None, out: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -12,12 +11,11 @@ from torch import Tensor
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import (
-    CodebookFormat,
+    AffineSegment,
     MixedFormat,
     Segment,
     UniformFormat,
     WeightFormat,
-    from_bits,
 )
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.forms import stands_for_codes
@@ -27,8 +25,6 @@ from mezzotint.runtime.layer import QuantLayer
 TILE_BYTES = 1 << 22
 #: Products of a number of columns that is no multiple of a vector's lanes take a third longer.
 TILE_ROWS = 64
-
-_BY_ROWS = (UniformFormat, CodebookFormat)
 
 Unpacked = TypeVar("Unpacked")
 """A few rows as a kernel multiplies them."""
@@ -40,15 +36,16 @@ class Tile:
 
     Attributes:
         start: the first, counted over all segments.
-        segment: what they are part of.
-        first: the first, counted within the segment.
-        rows: how many.
+        segment: these rows alone.
     """
 
     start: int
     segment: Segment
-    first: int
-    rows: int
+
+    @property
+    def rows(self) -> int:
+        """The number of them."""
+        return self.segment.shape[0]
 
     @property
     def stop(self) -> int:
@@ -58,12 +55,13 @@ class Tile:
     @property
     def columns(self) -> int:
         """Weights per row."""
-        return math.prod(self.segment.shape[1:])
+        return self.segment.columns
 
-    def part(self, name: str) -> Tensor:
-        """The tile's rows of a stored tensor that has one row for each output, or one for all."""
-        tensor = self.segment.tensors[name]
-        return tensor if len(tensor) == 1 else tensor[self.first : self.first + self.rows]
+    @property
+    def affine(self) -> AffineSegment:
+        """The rows, of a layer whose weights are all affine."""
+        assert isinstance(self.segment, AffineSegment)
+        return self.segment
 
 
 def check_on_cpu(layer: QuantLayer) -> None:
@@ -121,12 +119,10 @@ def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Til
     start = 0
     for segment in layer.weight_format.segments(layer.weight_tensors(), layer.weight_shape):
         rows = segment.shape[0]
-        step = TILE_BYTES // (math.prod(segment.shape[1:]) * itemsize)
-        step = max(TILE_ROWS, step // TILE_ROWS * TILE_ROWS)
-        # Only of formats known here can some rows be read alone.
-        step = rows if whole or not isinstance(segment.format, _BY_ROWS) else step
+        step = TILE_BYTES // (segment.columns * itemsize)
+        step = rows if whole else max(TILE_ROWS, step // TILE_ROWS * TILE_ROWS)
         for first in range(0, rows, step):
-            yield Tile(start + first, segment, first, min(step, rows - first))
+            yield Tile(start + first, segment.rows(slice(first, first + step)))
         start += rows
 
 
@@ -164,59 +160,52 @@ class Integers:
 
 def integers(tile: Tile) -> Integers:
     """A tile of a uniform format with one scale per row or tensor."""
-    spec = tile.segment.format
-    assert isinstance(spec, UniformFormat)
+    segment = tile.affine
     codes = torch.empty(tile.rows, tile.columns, dtype=torch.int8, device="cpu")
-    packed = tile.part("codes").contiguous()
     if native.available():
-        native.unpack(packed, spec.width, tile.columns, codes)
+        native.unpack(segment.codes.contiguous(), segment.bits, tile.columns, codes)
+    elif segment.bits == 1:
+        codes.copy_(segment.unpacked()).mul_(2).sub_(1)
     else:
-        unsigned = spec.codes({"codes": packed}, (tile.rows, tile.columns))
-        if spec.width == 1:
-            codes.copy_(unsigned).mul_(2).sub_(1)
-        else:
-            # In two's complement the wrap is exact.
-            codes.copy_((unsigned - 2 ** (spec.width - 1)).view(torch.int8))
+        # In two's complement the wrap is exact.
+        codes.copy_((segment.unpacked() - 2 ** (segment.bits - 1)).view(torch.int8))
     return Integers(codes, *steps(tile))
 
 
 def steps(tile: Tile) -> tuple[Tensor, Tensor | None]:
     """Scale and shift of a tile's `Integers`."""
-    spec = tile.segment.format
-    assert isinstance(spec, UniformFormat)
-    scale = from_bits(tile.part("scale"), spec.scale_dtype).view(-1).expand(tile.rows)
+    segment = tile.affine
+    scale = segment.scale.float().view(-1).expand(tile.rows)
     # At one bit the codes ±1 count in halves of the scale.
-    step = 2 if spec.width == 1 else 1
+    step = 2 if segment.bits == 1 else 1
     shift = None
-    if not spec.symmetric:
-        half = 0.5 if spec.width == 1 else 2 ** (spec.width - 1)
-        shift = (tile.part("zero_point").view(-1).float() - half).mul_(step).expand(tile.rows)
+    if segment.zero_point is not None:
+        half = 0.5 if segment.bits == 1 else 2 ** (segment.bits - 1)
+        shift = (segment.zero_point.view(-1).float() - half).mul_(step).expand(tile.rows)
     return scale if step == 1 else scale / step, shift
 
 
 def floats(tile: Tile, dtype: torch.dtype) -> Tensor:
     """A tile as floating values [rows, columns]."""
-    spec = tile.segment.format
-    if not isinstance(spec, _BY_ROWS):
-        return spec.decode(tile.segment.tensors, tile.segment.shape).flatten(1).to(dtype)
+    segment = tile.segment
     out = torch.empty(tile.rows, tile.columns, dtype=dtype, device="cpu")
-    parts = {name: tile.part(name).contiguous() for name in tile.segment.tensors}
     if not native.available(out):
-        return out.copy_(spec.decode(parts, (tile.rows, tile.columns)))
-    if isinstance(spec, UniformFormat):
-        native.dequantize(parts["codes"], spec.width, _affine(tile, spec), out)
-    else:
-        native.look_up(parts["codes"], spec.width, spec.levels(parts), out)
+        return out.copy_(segment.grid.values(segment.unpacked()))
+    codes = segment.codes.contiguous()
+    if isinstance(segment, AffineSegment):
+        native.dequantize(codes, segment.bits, _affine(segment), out)
+        return out
+    levels = segment.levels.float()
+    if segment.scale is not None:
+        levels = levels * segment.scale.float()
+    native.look_up(codes, segment.bits, levels.contiguous(), out)
     return out
 
 
-def _affine(tile: Tile, spec: UniformFormat) -> tuple[Tensor, Tensor, int]:
+def _affine(segment: AffineSegment) -> tuple[Tensor, Tensor, int]:
     """Scale and zero point, float32 [rows, groups], and the size of a group."""
-    scale = from_bits(tile.part("scale"), spec.scale_dtype)
-    if spec.symmetric:
-        zero = torch.full_like(scale, spec.offset)
-    else:
-        zero = tile.part("zero_point").float()
-    size = min(spec.group_size or tile.columns, tile.columns)
-    shape = (tile.rows, scale.shape[1])
+    scale, zero_point = segment.scale.float(), segment.zero_point
+    zero = torch.full_like(scale, segment.offset) if zero_point is None else zero_point.float()
+    shape = (segment.shape[0], scale.shape[1])
+    size = segment.group_size or segment.columns
     return scale.expand(shape).contiguous(), zero.expand(shape).contiguous(), size

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.formats import CodebookFormat, Segment, UniformFormat
+from mezzotint.formats import AffineSegment, LookupSegment, Segment
 from mezzotint.runtime.gpu.conv import Windows
 from mezzotint.runtime.gpu.inputs import Inputs
 from mezzotint.runtime.gpu.tuning import INTERPRETED, bucket, launch
@@ -111,26 +111,27 @@ def _geometry(windows: Windows) -> dict[str, Any]:
 
 def _stored(segment: Segment) -> dict[str, Any]:
     """Tensors of a segment, and how they are to be read."""
-    fmt, tensors = segment.format, segment.tensors
-    known: dict[str, Any] = {"codes": tensors["codes"], "zero_point": tensors.get("zero_point")}
-    if isinstance(fmt, CodebookFormat):
-        stride = 2**fmt.width if fmt.granularity == "channel" else 0
-        known |= {"codebook": tensors["codebook"].view(torch.bfloat16), "scale": None}
-        known |= {"scale_stride": stride}
-        return known | {"BITS": fmt.width, "SYMMETRIC": True, "CODEBOOK": True, "GROUP": 0}
-    assert isinstance(fmt, UniformFormat)
-    stride = 0 if fmt.granularity == "tensor" else tensors["scale"].shape[1]
-    known |= {"scale": tensors["scale"].view(fmt.scale_dtype), "codebook": None}
-    known |= {"scale_stride": stride, "GROUP": fmt.group_size or 0}
-    return known | {"BITS": fmt.width, "SYMMETRIC": fmt.symmetric, "CODEBOOK": False}
+    known: dict[str, Any] = {"codes": segment.codes, "BITS": segment.bits}
+    if isinstance(segment, LookupSegment):
+        levels = segment.levels
+        known |= {"codebook": levels, "scale": None, "zero_point": None}
+        known |= {"scale_stride": 0 if len(levels) == 1 else levels.shape[1]}
+        return known | {"SYMMETRIC": True, "CODEBOOK": True, "GROUP": 0}
+    scale, zero_point = segment.scale, segment.zero_point
+    known |= {"scale": scale, "codebook": None, "zero_point": zero_point}
+    known |= {"scale_stride": 0 if len(scale) == 1 else scale.shape[1]}
+    return known | {
+        "SYMMETRIC": zero_point is None,
+        "CODEBOOK": False,
+        "GROUP": segment.group_size or 0,
+    }
 
 
 def _shape(segment: Segment, common: dict[str, Any]) -> dict[str, Any]:
     """How the kernel walks the columns of a segment: see there."""
     outputs, channels, *_ = segment.shape
     taps = common["KERNEL_H"] * common["KERNEL_W"]
-    fmt = segment.format
-    grouped = isinstance(fmt, UniformFormat) and fmt.granularity == "group"
+    grouped = isinstance(segment, AffineSegment) and segment.group_size is not None
     whole = channels % _SLOTS == 0
     # Integer products of a group stand alone: its positions had better follow each other.
     by_tap = taps == 1 or (whole and not (grouped and common["INTEGER"]))

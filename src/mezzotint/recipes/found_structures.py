@@ -7,21 +7,23 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import nn
 
-from mezzotint.calibration import constant_outputs
+from mezzotint.calibration import observe_structures
 from mezzotint.errors import ModelError
 from mezzotint.models import (
     Call,
     Layer,
     Role,
+    find_denoiser,
     joined_inputs,
     on_device,
     record_calls,
     text_readers,
 )
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Sampling, Structure, Tensors
 from mezzotint.recipes.base import Job
+from mezzotint.runtime import ConstantTokens, SplitInput
 
 Shortcuts = Literal["none", "shortcuts", "concatenations"]
 
@@ -45,30 +47,33 @@ _PROBES = ("zebra crossing", "quiet harbour")
 
 
 @dataclass(frozen=True, eq=False)
-class Structure:
+class FoundStructures:
     """Layers of more than one quantizer.
 
     Attributes:
-        constants: layer → floating output of its constant first token, [1, out_features].
+        constants: layer → what calibration stores of its constant first token.
         splits: layer → input channels of the first half.
         refused: text layer → why its first token cannot be taken for constant.
         notes: what had to be left out altogether, and why.
     """
 
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    constants: Mapping[str, Tensors] = field(default_factory=dict)
     splits: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
-    def fields(self) -> dict[str, dict[str, int]]:
-        """Layer → the fields of its choice that say so."""
-        constant: dict[str, dict[str, int]] = {n: {"constant_tokens": 1} for n in self.constants}
-        return constant | {name: {"split": first} for name, first in self.splits.items()}
+    def by_layer(self) -> dict[str, tuple[Structure, ...]]:
+        """Layer → the structures of its choice, where it has any."""
+        constant: dict[str, tuple[Structure, ...]]
+        constant = dict.fromkeys(self.constants, (ConstantTokens(1),))
+        return constant | {name: (SplitInput(first),) for name, first in self.splits.items()}
 
     def applied(self, layer: str, choice: Choice) -> Choice:
-        """`choice` with the structure of `layer`, where it is quantized."""
-        return choice.with_structure(**self.fields.get(layer, {})) if choice.quantized else choice
+        """`choice` with the structures of `layer`, where it is quantized."""
+        if not choice.quantized:
+            return choice
+        return choice.with_structures(*self.by_layer.get(layer, ()))
 
     def reasons(self) -> dict[str, str]:
         """Layer → what is special about it."""
@@ -80,9 +85,9 @@ class Structure:
         return refused | constant | dict.fromkeys(self.splits, JOINED)
 
 
-def find_structure(
+def find_structures(
     job: Job, layers: Sequence[Layer], calls: Sequence[Call], *, bos: bool, shortcuts: Shortcuts
-) -> Structure:
+) -> FoundStructures:
     """Look at the recorded calls for constant first tokens, and at the data flow for joins.
 
     Args:
@@ -104,28 +109,31 @@ def find_structure(
     if readers and job.pipe is not None and pads_left(job.pipe):
         notes.append(PADDED_LEFT)
         readers = ()
-    if readers and job.calls is None:
-        calls = [*calls, *_probing_calls(job)]
-    found = constant_outputs(job.denoiser, readers, calls)
-    if found.refused:
-        why = "; ".join(dict.fromkeys(found.refused.values()))
-        notes.append(f"no constant first token in {len(found.refused)} layers: {why}")
-    if (found.constants or found.refused) and job.pipe is not None and zeroes_prompts(job.pipe):
-        notes.append(ZEROED if found.constants else ZEROES_SEEN)
-    splits = {name: first for name, first in splits.items() if name not in found.constants}
-    return Structure(found.constants, splits, found.refused, tuple(notes))
+    probes: tuple[Call, ...] = ()
+    if readers and job.calls is None and job.pipe is not None and job.sampling is not None:
+        probes = probing_calls(job.pipe, job.sampling)
+    constant = dict.fromkeys(readers, (ConstantTokens(1),))
+    found = observe_structures(job.denoiser, constant, [*calls, *probes])
+    refused = {name: refusal.why for name, refusal in found.refused.items()}
+    if refused:
+        why = "; ".join(dict.fromkeys(refused.values()))
+        notes.append(f"no constant first token in {len(refused)} layers: {why}")
+    if (found.tensors or refused) and job.pipe is not None and zeroes_prompts(job.pipe):
+        notes.append(ZEROED if found.tensors else ZEROES_SEEN)
+    splits = {name: first for name, first in splits.items() if name not in found.tensors}
+    return FoundStructures(found.tensors, splits, refused, tuple(notes))
 
 
-def _share_first_word(prompts: Sequence[str]) -> bool:
-    return len(prompts) > 1 and len({" ".join(p.casefold().split()[:1]) for p in prompts}) == 1
+def probing_calls(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[Call, ...]:
+    """The first call on prompts of other first words, where all of `sampling` have the same.
 
-
-def _probing_calls(job: Job) -> tuple[Call, ...]:
-    """The first call on prompts of other first words, where those of the job share theirs."""
-    if job.pipe is None or job.sampling is None or not _share_first_word(job.sampling.prompts):
+    Calls to be looked at beside those of `sampling`, when first tokens are compared.
+    """
+    prompts = sampling.prompts
+    if len(prompts) < 2 or len({" ".join(p.casefold().split()[:1]) for p in prompts}) > 1:
         return ()
-    sampling = replace(job.sampling, prompts=_PROBES)
-    return on_device(record_calls(job.pipe, sampling, limit=1), job.denoiser)
+    _, denoiser = find_denoiser(pipe)
+    return on_device(record_calls(pipe, replace(sampling, prompts=_PROBES), limit=1), denoiser)
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:

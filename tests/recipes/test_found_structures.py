@@ -6,7 +6,8 @@ import torch
 
 from mezzotint.models import text_readers
 from mezzotint.plan import Choice
-from mezzotint.recipes.structure import Structure, split_inputs
+from mezzotint.recipes.found_structures import FoundStructures, split_inputs
+from mezzotint.runtime import ConstantTokens, SplitInput
 from tests.models import architectures as published
 from tests.models.architectures import layers_of
 
@@ -28,14 +29,14 @@ def test_other_concatenations_are_split_on_demand():
     assert [name for name in found if name.startswith("single_transformer_blocks.")]
 
 
-def test_a_quantized_layer_gets_its_structure():
-    structure = Structure(constants={"k": torch.zeros(1, 4)}, splits={"shortcut": 8})
+def test_a_quantized_layer_gets_its_structures():
+    found = FoundStructures({"k": {"constant": torch.zeros(1, 4)}}, {"shortcut": 8})
     packed = Choice("int4/channel", "int8/token")
-    assert structure.applied("k", packed).constant_tokens == 1
-    assert structure.applied("shortcut", packed).split == 8
-    assert structure.applied("other", packed) == packed
+    assert found.applied("k", packed).structures == (ConstantTokens(1),)
+    assert found.applied("shortcut", packed).structures == (SplitInput(8),)
+    assert found.applied("other", packed) == packed
 
 
 def test_a_floating_layer_needs_none():
-    structure = Structure(constants={"k": torch.zeros(1, 4)}, splits={"shortcut": 8})
-    assert structure.applied("k", Choice()) == structure.applied("shortcut", Choice()) == Choice()
+    found = FoundStructures({"k": {"constant": torch.zeros(1, 4)}}, {"shortcut": 8})
+    assert found.applied("k", Choice()) == found.applied("shortcut", Choice()) == Choice()

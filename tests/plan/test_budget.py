@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.budget import Budget, parse_latency, parse_size
 from mezzotint.errors import BudgetError, MezzotintError, UsageError
+from mezzotint.plan import Budget, parse_latency, parse_size
 
 
 class TestSizes:

@@ -3,10 +3,10 @@ from collections import OrderedDict
 import pytest
 from torch import nn
 
+from mezzotint._patterns import matches
 from mezzotint.errors import UsageError
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, activation_name, uniform_choice, uniform_plan
 from mezzotint.runtime import packed_layers, quantize_module
-from mezzotint.uniform import activation_name, matches, uniform_choice, uniform_plan
 
 FLOAT = Choice()
 W4 = Choice("int4/channel")

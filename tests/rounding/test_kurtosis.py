@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import channel_order, kurtosis
+from mezzotint.rounding import channel_order, kurtosis
 from tests.formats.strategies import normal, weights
 
 

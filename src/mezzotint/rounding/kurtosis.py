@@ -1,4 +1,4 @@
-"""Which output channels deserve more bits: those with outliers, as their kurtosis tells."""
+"""Orders of output channels by kurtosis: those with outliers take the most bits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _kurtosis(rows: Tensor) -> Tensor:
 
 
 def channel_order(weight: Tensor, counts: Sequence[int]) -> Tensor:
-    """Where each output channel stands among rows stored in segments of `counts` rows.
+    """The place of each output channel among rows stored in segments of `counts` rows.
 
     Kurtosis rises from segment to segment: the last one, of the most bits, has the channels with
     the worst outliers. Equal ones, and channels within a segment, keep their order.

@@ -9,7 +9,8 @@ from torch import nn
 from mezzotint._patterns import matches
 from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan.choice import Choice
+from mezzotint.plan.plan import Plan
 
 NO_WEIGHT_BITS = 16
 NO_ACTIVATION_BITS = 16
