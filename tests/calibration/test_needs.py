@@ -11,11 +11,12 @@ from diffusers import DiffusionPipeline
 import mezzotint as mz
 from mezzotint.calibration import calibrated, needs_calibration
 from mezzotint.errors import PlanError
+from mezzotint.formats import from_bits
 from mezzotint.models import Call, record_calls
 from tests.models import tiny
 
 KEYS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
-CONSTANT = mz.Choice("int8/channel", "int8/token", structures=(ConstantTokens(1),))
+CONSTANT = mz.Choice("int8/channel", "int8/token", structures=(mz.ConstantTokens(1),))
 STATIC = mz.Choice("int8/channel", "uint8/tensor")
 
 
@@ -46,7 +47,8 @@ def test_constants_are_the_floating_outputs(pipe: DiffusionPipeline, calls: tupl
         calls[0].run(pipe.unet)
     hook.remove()
     packing = calibrated(pipe.unet, mz.Plan({KEYS: CONSTANT}), calls)
-    torch.testing.assert_close(packing.constants[KEYS], seen[0][0])
+    constant = from_bits(packing.tensors[KEYS]["constant"], torch.float32)
+    torch.testing.assert_close(constant, seen[0][0])
     assert not packing.input_ranges
 
 

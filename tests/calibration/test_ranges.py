@@ -8,7 +8,7 @@ from mezzotint.calibration import input_ranges
 from mezzotint.errors import CalibrationError, PlanError, UsageError
 from mezzotint.models import Call
 from mezzotint.plan import Choice
-from mezzotint.runtime import InputRange
+from mezzotint.runtime import ConstantTokens, InputRange, SplitInput
 
 W4 = Choice("int4/channel")
 FIRST = {"first": W4}

@@ -4,6 +4,7 @@ from torch import nn
 from mezzotint.calibration import input_sizes
 from mezzotint.models import Call
 from mezzotint.plan import Choice
+from mezzotint.runtime import ConstantTokens
 
 CHOICES = dict.fromkeys(("twice", "conv", "idle"), Choice())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import mezzotint as mz
+from mezzotint.formats import as_bits
 from mezzotint.hub import mark_quantized
 from mezzotint.runtime import InputRange, Packing, quantize_module
 from tests.models import tiny
@@ -48,9 +48,9 @@ def structured_plan(model: nn.Module, *choices: mz.Choice) -> mz.Plan:
 
     def structured(name: str, choice: mz.Choice) -> mz.Choice:
         if name.endswith(("attn2.to_k", "attn2.to_v")):
-            return replace(choice, constant_tokens=1)
+            return choice.with_structures(mz.ConstantTokens(1))
         if name.endswith("conv_shortcut") and model.get_submodule(name).in_channels > SPLIT:
-            return replace(choice, split=SPLIT)
+            return choice.with_structures(mz.SplitInput(SPLIT))
         return choice
 
     plan = plan_of(model, *choices)
@@ -60,12 +60,12 @@ def structured_plan(model: nn.Module, *choices: mz.Choice) -> mz.Plan:
 def packing_for(plan: mz.Plan, model: nn.Module) -> Packing:
     """Made-up calibration for whatever needs any."""
     ranges = {n: (InputRange(-8.0, 8.0),) * choice.parts for n, choice in plan.choices.items()}
-    constants = {
-        name: torch.full((choice.constant_tokens, len(model.get_submodule(name).weight)), 0.1)
+    tensors = {
+        name: {"constant": as_bits(torch.full((1, len(model.get_submodule(name).weight)), 0.1))}
         for name, choice in plan.choices.items()
-        if choice.constant_tokens
+        if choice.structures == (mz.ConstantTokens(1),)
     }
-    return Packing(input_ranges=ranges, constants=constants)
+    return Packing(input_ranges=ranges, tensors=tensors)
 
 
 def packed_unet(*choices: mz.Choice) -> UNet2DConditionModel:

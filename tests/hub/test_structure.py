@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import pytest
@@ -11,12 +13,12 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import mezzotint as mz
-from mezzotint.calibration import constant_outputs, input_ranges
+from mezzotint.calibration import calibrated
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import as_bits
 from mezzotint.hub import read_plan
 from mezzotint.models import Sampling, generate, record_calls
-from mezzotint.runtime import ConstantTokens, Packing, SplitLayer, module_bytes, packed_layers
+from mezzotint.runtime import module_bytes, packed_layers
 from tests.hub import packed
 from tests.models import tiny
 
@@ -56,14 +58,15 @@ def write_shards(folder: Path, *shards: dict[str, torch.Tensor]) -> None:
     (folder / f"{packed.WEIGHTS}.index.json").write_text(json.dumps(index))
 
 
-def structured(model: torch.nn.Module) -> dict[type, int]:
-    kinds = [type(layer) for layer in packed_layers(model).values()]
-    return {kind: kinds.count(kind) for kind in (ConstantTokens, SplitLayer)}
+def structured(model: torch.nn.Module) -> dict[str, int]:
+    """Kind of structure → how many layers have it."""
+    layers = packed_layers(model).values()
+    return dict(Counter(each.kind for layer in layers for each in layer.choice.structures))
 
 
 class TestRoundTrip:
     def test_the_model_has_both(self, unet: UNet2DConditionModel):
-        assert structured(unet) == {ConstantTokens: 8, SplitLayer: 4}
+        assert structured(unet) == {"constant_tokens": 8, "split": 4}
 
     def test_a_fresh_model_is_the_same_bit_for_bit(self, unet: UNet2DConditionModel, folder: Path):
         loaded = load(folder)
@@ -75,8 +78,8 @@ class TestRoundTrip:
         plan = unet.hf_quantizer.plan
         assert load(folder).hf_quantizer.plan.choices == plan.choices
         assert read_plan(folder) == plan
-        assert plan[KEY].constant_tokens == 1
-        assert plan[SHORTCUT].split == packed.SPLIT
+        assert plan[KEY].structures == (mz.ConstantTokens(1),)
+        assert plan[SHORTCUT].structures == (mz.SplitInput(packed.SPLIT),)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
     def test_no_dtype_touches_what_is_stored(
@@ -117,6 +120,19 @@ class TestRoundTrip:
         assert [type(m) for m in model.modules()] == [type(m) for m in tiny.tiny_unet().modules()]
         assert model.state_dict().keys() == tiny.tiny_unet().state_dict().keys()
         assert packed.run(model).isfinite().all()
+
+    def test_a_plan_of_version_1_still_loads(self, unet: UNet2DConditionModel, damaged: Path):
+        def as_once(config: dict[str, Any]) -> None:
+            config["plan"]["version"] = 1
+            for layer in config["plan"]["layers"].values():
+                for structure in layer.pop("structures", ()):
+                    layer[structure["kind"]] = structure.get("count") or structure["first"]
+
+        packed.edit_config(damaged, as_once)
+        assert '"constant_tokens": 1' in (damaged / "config.json").read_text()
+        loaded = load(damaged)
+        assert packed.same(loaded.state_dict(), unet.state_dict())
+        assert loaded.hf_quantizer.plan == unet.hf_quantizer.plan
 
     def test_a_plan_without_such_fields_still_loads(self, tmp_path: Path):
         # The form of version 0.1: weight, activation and reason only.
@@ -168,32 +184,45 @@ class TestDamage:
             load(tmp_path)
 
     @pytest.mark.parametrize(
-        ("name", "fields", "complaint"),
+        ("name", "structure", "complaint"),
         [
-            (KEY, {"constant_tokens": 2}, r"constant: is torch.int32 of shape \(1, 32\)"),
-            (SHORTCUT, {"split": 24}, "weight_(codes|scale): is torch.uint8 of shape"),
+            (
+                KEY,
+                {"kind": "constant_tokens", "count": 2},
+                r"constant: is torch.int32 of shape \(1, 32\)",
+            ),
+            (
+                SHORTCUT,
+                {"kind": "split", "first": 24},
+                "weight_(codes|scale): is torch.uint8 of shape",
+            ),
         ],
     )
     def test_a_plan_of_other_numbers(
-        self, tmp_path: Path, name: str, fields: dict[str, int], complaint: str
+        self, tmp_path: Path, name: str, structure: dict[str, Any], complaint: str
     ):
         packed.structured_unet(mz.Choice("int4/channel")).save_pretrained(tmp_path)
-        packed.edit_config(tmp_path, lambda c: c["plan"]["layers"][name].update(fields))
+        packed.edit_config(
+            tmp_path, lambda c: c["plan"]["layers"][name].update(structures=[structure])
+        )
         with pytest.raises(CheckpointError, match=complaint):
             load(tmp_path)
 
     @pytest.mark.parametrize(
-        ("name", "fields", "complaint"),
+        ("name", "structure", "complaint"),
         [
-            (SHORTCUT, {"split": 64}, "split is 64, but there are 64 input channels"),
-            (SHORTCUT, {"split": 0, "constant_tokens": 1}, "has no constant tokens"),
-            (KEY, {"constant_tokens": -1}, "constant_tokens is -1; expected a whole number"),
+            (SHORTCUT, {"kind": "split", "first": 64}, "first is 64, but there are 64 input"),
+            (SHORTCUT, {"kind": "constant_tokens", "count": 1}, "has no constant tokens"),
+            (KEY, {"kind": "constant_tokens", "count": -1}, "count is -1; expected a whole"),
+            (KEY, {"kind": "constant"}, "unknown structure 'constant'; there are constant_tokens"),
         ],
     )
     def test_an_impossible_plan(
-        self, damaged: Path, name: str, fields: dict[str, int], complaint: str
+        self, damaged: Path, name: str, structure: dict[str, Any], complaint: str
     ):
-        packed.edit_config(damaged, lambda c: c["plan"]["layers"][name].update(fields))
+        packed.edit_config(
+            damaged, lambda c: c["plan"]["layers"][name].update(structures=[structure])
+        )
         with pytest.raises(PlanError, match=rf"config\.json: .*layer {name}: .*{complaint}"):
             load(damaged)
 
@@ -206,7 +235,7 @@ class TestQuantizingWhileLoading:
 
     def test_a_split_needs_no_data(self, unet_folder: Path):
         plan = mz.Plan(
-            {SHORTCUT: mz.Choice("int4/channel", "int8/token", structures=(SplitInput(16),))}
+            {SHORTCUT: mz.Choice("int4/channel", "int8/token", structures=(mz.SplitInput(16),))}
         )
         loaded = load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
         model = packed.packed_after(plan, tiny.tiny_unet().eval())
@@ -221,18 +250,18 @@ class TestQuantizingWhileLoading:
             {name: tensor for name, tensor in tensors.items() if name not in late},
             {name: tensors[name] for name in late},
         )
-        plan = mz.Plan({SHORTCUT: mz.Choice("int4/channel", structures=(SplitInput(16),))})
+        plan = mz.Plan({SHORTCUT: mz.Choice("int4/channel", structures=(mz.SplitInput(16),))})
         loaded = load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
         assert torch.equal(loaded.get_submodule(SHORTCUT).bias, tensors[f"{SHORTCUT}.bias"])
 
     def test_constant_tokens_need_calibration(self, unet_folder: Path):
-        plan = mz.Plan({KEY: mz.Choice("int4/channel", structures=(ConstantTokens(1),))})
+        plan = mz.Plan({KEY: mz.Choice("int4/channel", structures=(mz.ConstantTokens(1),))})
         with pytest.raises(PlanError, match=rf"layer {KEY}: .*calibrated.*load the model first"):
             load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
 
     def test_static_halves_need_calibration(self, unet_folder: Path):
         plan = mz.Plan(
-            {SHORTCUT: mz.Choice("int8/channel", "uint8/tensor", structures=(SplitInput(16),))}
+            {SHORTCUT: mz.Choice("int8/channel", "uint8/tensor", structures=(mz.SplitInput(16),))}
         )
         with pytest.raises(PlanError, match=rf"layer {SHORTCUT}: .*calibrated.*each of its 2"):
             load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
@@ -243,11 +272,7 @@ def test_a_calibrated_pipeline_draws_the_same_images_after_loading(tmp_path: Pat
     sampling = Sampling(("owl", "red fox"))
     calls = record_calls(pipe, sampling)
     plan = packed.structured_plan(pipe.unet, mz.Choice("int8/channel", "uint8/tensor"))
-    text = [name for name, choice in plan.choices.items() if choice.constant_tokens]
-    found = constant_outputs(pipe.unet, text, calls)
-    assert not found.refused
-    ranges = input_ranges(pipe.unet, plan.choices, calls, momentum=0.95)
-    result = mz.apply(pipe, plan, Packing(input_ranges=ranges, constants=found.constants))
+    result = mz.apply(pipe, plan, calibrated(pipe.unet, plan, calls))
     loaded = mz.load(result.save(tmp_path / "packed"))
     left, right = (generate(each, sampling).astype(int) for each in (result.pipeline, loaded))
     assert abs(left - right).max() == 0

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mezzotint.calibration import input_ranges
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import MINMAX, RangeSearch
+from mezzotint.formats import MINMAX, RangeSearch, as_bits
 from mezzotint.measuring import Change, InputChange, LayerChange, PlanChange, Unchanged
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
@@ -203,7 +203,7 @@ class TestConstantTokens:
 
     def test_a_packed_layer_puts_out_its_constant(self):
         layer, shape = LINEAR
-        calibration = Calibration(tensors={"layer": {"constant": torch.full((1, 5), 7.0)}})
+        calibration = Calibration(tensors={"layer": {"constant": as_bits(torch.full((1, 5), 7.0))}})
         found = output(layer, LayerChange("layer", self.CHOICE), calibration, torch.randn(shape))
         assert bool((found[:, 0] == 7).all())
 

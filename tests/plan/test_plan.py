@@ -21,6 +21,7 @@ from mezzotint.plan import (
     diff,
     dumps,
 )
+from mezzotint.runtime import ConstantTokens, SplitInput
 
 FLOAT = Choice()
 W4 = Choice("int4/channel")
@@ -36,11 +37,11 @@ PLAN = Plan(
 )
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-structures = st.sampled_from(["constant_tokens", "split"]).flatmap(
-    lambda field: st.fixed_dictionaries({field: st.integers(1, 2000)})
-)
+numbers = st.integers(1, 2000)
+constant_tokens, splits = st.builds(ConstantTokens, numbers), st.builds(SplitInput, numbers)
+structures = st.tuples(constant_tokens) | st.tuples(splits) | st.tuples(constant_tokens, splits)
 choices = st.sampled_from([FLOAT, W4, W4A8, Choice("uint3/group64", "uint8/tensor")]) | st.builds(
-    lambda structure: Choice("uint3/group64", "uint8/tensor", **structure), structures
+    lambda structure: Choice("uint3/group64", "uint8/tensor", structure), structures
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9) | names,
@@ -120,11 +121,28 @@ class TestStorage:
 
     def test_structure_is_written_only_where_there_is_any(self):
         plan = Plan({"a": W4, "b": TEXT, "c": SHORTCUT})
+        one = {"kind": "constant_tokens", "count": 1}
+        two = {"kind": "split", "first": 320}
         assert plan.to_dict()["layers"] == {
             "a": {"weight": "int4/channel", "activation": "float"},
-            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
-            "c": {"weight": "int4/channel", "activation": "float", "split": 320},
+            "b": {"weight": "int4/channel", "activation": "int8/token", "structures": [one]},
+            "c": {"weight": "int4/channel", "activation": "float", "structures": [two]},
         }
+
+    def test_fields_of_a_structure_may_be_left_out_where_they_have_a_default(self):
+        layer = {"weight": "int4/channel", "structures": [{"kind": "constant_tokens"}]}
+        assert Plan.from_dict(edited(layers={"a": layer}))["a"].structures == (ConstantTokens(1),)
+
+    def test_the_form_of_version_1_is_read(self):
+        layers = {
+            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
+            "c": {"weight": "int4/channel", "split": 320, "constant_tokens": 0},
+        }
+        plan = Plan.from_dict({"version": 1, "layers": layers})
+        assert plan == Plan({"b": TEXT, "c": SHORTCUT})
+
+
+ONE = {"kind": "constant_tokens", "count": 1}
 
 
 def edited(**changes: Any) -> dict[str, Any]:
@@ -175,8 +193,8 @@ class TestEncodings:
             Plan.from_dict({"version": 2, "layers": layers}, "my.json")
 
     def test_an_unknown_rounding_is_refused(self):
-        with pytest.raises(FormatError, match="rounding is 'up'; it is one of: nearest"):
-            Encoding(rounding="up")  # type: ignore[arg-type]
+        with pytest.raises(FormatError, match="unknown rounding 'up'; expected 'nearest'"):
+            Encoding(rounding="up")
 
 
 class TestVersion1:
@@ -232,6 +250,11 @@ class TestCalibrationSettings:
         assert str(CalibrationSettings()) == "momentum none, calls unknown, sampling not stated"
 
 
+def structured(*structures: dict[str, Any]) -> dict[str, Any]:
+    layer = {"weight": "int4/channel", "structures": list(structures)}
+    return edited(layers={"a": layer})
+
+
 class TestMistakes:
     """Whatever a hand may get wrong: one error that names the file and the field."""
 
@@ -275,6 +298,27 @@ class TestMistakes:
                 r"layers\.a\.constant_tokens",
                 "valid integer",
             ),
+            (
+                edited(layers={"a": {"weight": "int4/channel", "structures": [{}]}}),
+                r"layers\.a\.structures\.0\.kind",
+                "required",
+            ),
+            (
+                structured({"kind": "split", "first": 1.5}),
+                r"layers\.a\.structures\.0\.first",
+                "valid integer",
+            ),
+            (structured({"kind": "split"}), r"layers\.a\.structures\.0\.first", "required"),
+            (
+                structured({"kind": "constant_tokens", "count": True}),
+                r"layers\.a\.structures\.0\.count",
+                "valid integer",
+            ),
+            (
+                structured({"kind": "constant_tokens", "tokens": 1}),
+                r"layers\.a\.structures\.0\.tokens",
+                "[Uu]nexpected",
+            ),
             (edited(model=3), "model", "valid string"),
             (edited(encoding="mse"), "encoding", "valid dictionary"),
             (edited(encoding={"seek": "mse"}), r"encoding\.seek", "not permitted"),
@@ -282,7 +326,7 @@ class TestMistakes:
             (edited(encoding={"search": "best"}), "encoding", "'best' is not a range search"),
             (edited(encoding={"search": {}}), r"encoding\.search\.\w+", "required|valid string"),
             (edited(encoding={"search": {"steps": 0}}), "encoding", "steps is 0"),
-            (edited(encoding={"rounding": "up"}), "encoding", "'up'; it is one of: nearest"),
+            (edited(encoding={"rounding": "up"}), "encoding", "'up'; expected 'nearest'"),
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),
@@ -327,13 +371,15 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("fields", "why"),
         [
-            ({"split": -1}, "split is -1; expected a whole number"),
-            ({"constant_tokens": 2**16}, "constant_tokens is 65536; expected a whole number"),
-            ({"constant_tokens": 10**30}, "constant_tokens is 10+; expected a whole number"),
-            ({"weight": "float", "split": 8}, "split 8 goes with a quantized weight"),
-            ({"constant_tokens": 1, "split": 8}, "do not go together in one layer"),
+            ({"split": -1}, "split: first is -1; expected a whole number"),
+            ({"constant_tokens": 2**16}, "constant_tokens: count is 65536; expected a whole"),
+            ({"constant_tokens": 10**30}, "constant_tokens: count is 10+; expected a whole"),
+            ({"weight": "float", "split": 8}, "split goes with a quantized weight"),
+            ({"structures": [ONE, ONE]}, "constant_tokens cannot hold constant_tokens"),
+            ({"structures": [ONE], "split": 8}, "older form of structures; keep only structures"),
+            ({"structures": [{"kind": "x"}]}, "unknown structure 'x'; there are constant_tokens"),
         ],
-        ids=["negative", "too-many", "huge", "floating", "both"],
+        ids=["negative", "too-many", "huge", "floating", "twice", "both-forms", "unknown"],
     )
     def test_a_wrong_structure_names_its_layer(
         self, fields: dict[str, Any], why: str, tmp_path: Path

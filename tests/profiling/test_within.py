@@ -2,7 +2,6 @@
 
 import pytest
 from diffusers import UNet2DConditionModel
-from mezzotint.runtime.structure import SplitLayer
 from torch import nn
 
 from mezzotint.errors import PlanError
@@ -17,7 +16,7 @@ from mezzotint.profiling import (
     profile_pipeline,
 )
 from mezzotint.profiling.within import representatives, with_delays
-from mezzotint.runtime import QuantLayer
+from mezzotint.runtime import QuantLayer, SplitInput, StructuredLayer
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, seconds, ticking
 
@@ -120,10 +119,10 @@ def test_structure_counts_in_what_packed_denoisers_take(pipe, tmp_path):
     extra = 5 * FLOAT
 
     def slow_when_split(module: nn.Module) -> float:
-        return extra if isinstance(module, SplitLayer) else seconds(module)
+        return extra if isinstance(module, StructuredLayer) else seconds(module)
 
     predictions = []
-    for work in (Work(), Work(structure={shortcut: {"split": 8}})):
+    for work in (Work(), Work(structures={shortcut: (SplitInput(8),)})):
         with ticking(slow_when_split) as clock:
             timer = Timer(repeats=1, most=1, clock=clock)
             profile = profile_pipeline(

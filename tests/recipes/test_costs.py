@@ -6,7 +6,7 @@ from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import inventory, text_readers
 from mezzotint.plan import Budget, Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
-from mezzotint.runtime import pack_layer
+from mezzotint.runtime import ConstantTokens, pack_layer
 from tests.models import tiny
 
 

@@ -181,7 +181,7 @@ class TestCalibration:
     def test_of_constant_tokens_does_not_either(self, pipeline: Path, target: Path):
         name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
         plan = mz.Plan(
-            {name: mz.Choice("int8/channel", "int8/token", structures=(ConstantTokens(1),))}
+            {name: mz.Choice("int8/channel", "int8/token", structures=(mz.ConstantTokens(1),))}
         )
         with pytest.raises(PlanError, match=r"constant tokens: 1.* leave out constant_tokens$"):
             mz.quantize_checkpoint(pipeline, target, plan=plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,7 +73,8 @@ def _of_version_1(layer: LayerModel) -> list[Structure]:
 
 def _structure(kind: str, fields: Mapping[str, Any], where: str = "") -> Structure:
     try:
-        found: Structure = TypeAdapter(structure_named(kind)).validate_python(fields)
+        # As JSON, where lists stand for tuples, and yet nothing is converted.
+        found: Structure = TypeAdapter(structure_named(kind)).validate_json(json.dumps(fields))
     except ValidationError as cause:
         first = cause.errors()[0]
         field = ".".join([where, *map(str, first["loc"])])

@@ -8,7 +8,7 @@ from diffusers import PixArtSigmaPipeline
 from transformers import T5Config, T5EncoderModel
 
 import mezzotint as mz
-from mezzotint.formats import MINMAX, MSE
+from mezzotint.formats import MINMAX, MSE, from_bits
 from mezzotint.models import Group, text_readers
 from mezzotint.plan import Plan
 from mezzotint.recipes import MixDQ
@@ -65,14 +65,15 @@ def test_the_projection_of_the_text_keeps_its_first_token(prepare, tmp_path):
 
 def test_constants_are_the_floating_outputs(prepare):
     with prepare() as method:
-        name, constant = next(iter(method.study.structures.constants.items()))
+        name, stored = next(iter(method.study.structures.constants.items()))
         outputs = []
         layer = method.study.job.denoiser.get_submodule(name)
         hook = layer.register_forward_hook(lambda *seen: outputs.append(seen[2][:, :1]))
         with torch.no_grad():
             method.study.calls[0].run(method.study.job.denoiser)
         hook.remove()
-        torch.testing.assert_close(outputs[0][0], constant["constant"])
+        constant = from_bits(stored["constant"], torch.float32)
+        torch.testing.assert_close(outputs[0][0], constant)
 
 
 def test_ranges_leave_the_first_token_out(prepare, pipe):
