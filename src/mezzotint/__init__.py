@@ -4,63 +4,31 @@
 >>> pipe = mz.load("emoji-turbo")
 >>> result = mz.quantize(pipe, budget=mz.Budget(weight_bits=4, act_bits=8))
 >>> result.save("owl-w4a8")
+
+The names stand in `mezzotint._api`. They are imported when the first of them is used, since torch
+and diffusers take seconds, and the command line's help needs neither.
 """
 
-from mezzotint import errors
-from mezzotint.allocation import allocate
-from mezzotint.engines import with_engine
-from mezzotint.errors import MezzotintError
-from mezzotint.hub import MezzotintConfig, register_with_diffusers
-from mezzotint.models import (
-    Call,
-    Sampling,
-    generate,
-    inventory,
-    list_embedded,
-    record_calls,
-    recording,
-)
-from mezzotint.module import ModuleResult, quantize_module
-from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
-from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
-from mezzotint.recipes import Auto, MixDQ
-from mezzotint.runtime import ConstantTokens, SplitInput
-from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from mezzotint._registration import register_once_imported
 
 __version__ = "0.1.0"
 
-register_with_diffusers()
+register_once_imported()
 
-__all__ = [
-    "Auto",
-    "Budget",
-    "Call",
-    "Choice",
-    "ConstantTokens",
-    "Encoding",
-    "MezzotintConfig",
-    "MezzotintError",
-    "MixDQ",
-    "ModuleResult",
-    "PackedCheckpoint",
-    "Plan",
-    "Result",
-    "Sampling",
-    "SplitInput",
-    "Storage",
-    "allocate",
-    "apply",
-    "errors",
-    "generate",
-    "inventory",
-    "list_embedded",
-    "load",
-    "quantize",
-    "quantize_checkpoint",
-    "quantize_denoiser",
-    "quantize_module",
-    "record_calls",
-    "recording",
-    "uniform_plan",
-    "with_engine",
-]
+if TYPE_CHECKING:
+    from mezzotint._api import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> object:
+        api = import_module("mezzotint._api")
+        if name == "__all__" or name in api.__all__:
+            return getattr(api, name)
+        if name in globals():  # a subpackage, by now
+            return globals()[name]
+        raise AttributeError(f"module 'mezzotint' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("mezzotint._api").__all__})

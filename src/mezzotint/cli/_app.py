@@ -5,7 +5,8 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -62,9 +63,23 @@ def examples(*commands: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  mezzotint {command}" for command in commands)])
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("mezzotint"))
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Give the application sub-commands even while it has a single one."""
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before a verb."""
 
 
 def interrupt_again(lost: sys.UnraisableHookArgs) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from mezzotint._plugins import load_plugins
 from mezzotint.engines.variant import original, variant_engine
 from mezzotint.errors import UsageError
 from mezzotint.models import find_denoiser
@@ -59,6 +60,7 @@ def register_engine(engine: Engine, *, preferred: bool = True) -> Engine:
 
 def engines() -> tuple[Engine, ...]:
     """All engines, as `auto` asks them."""
+    load_plugins("engines")
     return tuple(_ENGINES.values())
 
 
@@ -76,6 +78,7 @@ def engine_named(name: str) -> Engine:
 
 def check_engine(name: str) -> None:
     """Raise UsageError unless there is an engine of that name, or it is `auto`."""
+    load_plugins("engines")
     if name != AUTO and name not in _ENGINES:
         known = ", ".join(sorted([AUTO, *_ENGINES]))
         raise UsageError(f"engine: {name!r} is unknown; choose one of {known}")

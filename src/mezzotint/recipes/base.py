@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint._journal import Record
+from mezzotint._plugins import load_plugins
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
 from mezzotint.models import Call, Sampling
@@ -118,6 +119,7 @@ def recipe_named(name: str) -> Recipe:
     Raises:
         UsageError: there is none; the message lists them.
     """
+    load_plugins("recipes")
     if name not in _RECIPES:
         raise UsageError(f"unknown recipe {name!r}; there are: {', '.join(sorted(_RECIPES))}")
     return _RECIPES[name]
@@ -141,6 +143,7 @@ def chosen_recipe(recipe: Any) -> tuple[Recipe, Any]:
 
 def recipes() -> tuple[Recipe, ...]:
     """Every registered recipe, by name."""
+    load_plugins("recipes")
     return tuple(_RECIPES[name] for name in sorted(_RECIPES))
 
 

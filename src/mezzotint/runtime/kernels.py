@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from mezzotint._plugins import load_plugins
 from mezzotint.formats import ActivationFormat, WeightFormat
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
 
 def registered_kernels() -> tuple[Kernel, ...]:
     """All kernels, most preferred first."""
+    load_plugins("kernels")
     return tuple(_KERNELS)
 
 
@@ -90,7 +92,7 @@ def select_kernel(request: Request, *, differentiable: bool = False) -> Selectio
     The reference kernel accepts everything, so there always is one.
     """
     refusals: list[tuple[str, str]] = []
-    for kernel in _KERNELS:
+    for kernel in registered_kernels():
         if kernel.device not in (None, request.device):
             continue
         hidden = differentiable and kernel.opaque

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from mezzotint._plugins import load_plugins
 from mezzotint.errors import UsageError
 
 Figures: TypeAlias = Mapping[str, float]
@@ -68,6 +69,7 @@ def metric_named(kind: str) -> Metric:
     Raises:
         UsageError: there is none; the message lists them.
     """
+    load_plugins("metrics")
     if kind not in _METRICS:
         known = ", ".join(sorted(_METRICS))
         raise UsageError(f"unknown metric {kind!r}; there are: {known}")
