@@ -1,14 +1,14 @@
 """One choice per layer, the largest total score within the limits. Knows numbers only."""
 
 from mezzotint.allocation.average import allocate
+from mezzotint.allocation.bit_program import Allocation, BitProgram, decimal
 from mezzotint.allocation.front import pareto_front
-from mezzotint.allocation.group import Allocation, Group, decimal
 from mezzotint.allocation.solver import solve
 from mezzotint.allocation.values import Limit, Option, Problem, Solution, exact
 
 __all__ = [
     "Allocation",
-    "Group",
+    "BitProgram",
     "Limit",
     "Option",
     "Problem",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mezzotint.allocation.documents import parse
-from mezzotint.allocation.files import read_group
+from mezzotint.allocation.files import read_program
 from mezzotint.recipes.mixdq.protect import protected
 from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, splits
 from mezzotint.recipes.mixdq.sweep import sweep
@@ -44,8 +44,8 @@ def groups(folder, kind, content_candidates):
     sizes, bits = folder / f"{kind}_size.yaml", (2, 4, 8)
     content, quality = (folder / f"{kind}_{metric}.yaml" for metric in ("ssim", "sqnr"))
     return (
-        read_group(content, sizes, bits, candidates=content_candidates, only=CONTENT),
-        read_group(quality, sizes, bits, candidates=(4, 8), exclude=CONTENT),
+        read_program(content, sizes, bits, candidates=content_candidates, only=CONTENT),
+        read_program(quality, sizes, bits, candidates=(4, 8), exclude=CONTENT),
     )
 
 

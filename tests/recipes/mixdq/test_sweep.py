@@ -1,6 +1,6 @@
 import pytest
 
-from mezzotint.allocation import Group
+from mezzotint.allocation import BitProgram
 from mezzotint.errors import BudgetError, UsageError
 from mezzotint.recipes.mixdq.split import Grid, Span, splits
 from mezzotint.recipes.mixdq.sweep import sweep
@@ -12,7 +12,7 @@ FEW = Grid(Span(-0.3, 0.0, 2), Span(0.6, 1.2, 2), first=(2, 8), second=(4, 8))
 def group(name, size=1.0, widths=(4, 8)):
     layers = [f"{name}{i}" for i in range(4)]
     scores = {layer: {bits: i + 0.1 * bits for bits in widths} for i, layer in enumerate(layers)}
-    return Group(scores, dict.fromkeys(layers, size))
+    return BitProgram(scores, dict.fromkeys(layers, size))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,9 @@ def test_splits_without_a_solution_in_the_window_are_dropped():
 
 def test_stored_bits_count_in_both_groups():
     plain = group("a")
-    stored = Group(plain.scores, plain.sizes, {name: {4: 4.5, 8: 8.5} for name in plain.scores})
+    stored = BitProgram(
+        plain.scores, plain.sizes, {name: {4: 4.5, 8: 8.5} for name in plain.scores}
+    )
     grid = Grid(Span(0.0, 0.0, 1), Span(1.0, 1.0, 1), first=(4, 8), second=(4, 8))
     (candidate,) = sweep((stored, group("b")), 8, grid)
     assert candidate.first.average == 7.5

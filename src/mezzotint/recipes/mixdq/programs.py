@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from mezzotint.allocation import Group as Program
-from mezzotint.allocation import Limit, Option, Problem, solve
+from mezzotint.allocation import BitProgram, Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.models import Group
 from mezzotint.recipes.costs import rounded_up
@@ -68,9 +67,9 @@ class Programs:
         """Every layer at its widest."""
         return {name: max(layer.scores) for name, layer in self.layers.items()}
 
-    def group(self, members: Sequence[str]) -> Program:
+    def group(self, members: Sequence[str]) -> BitProgram:
         """The program of some of the layers."""
-        return Program(
+        return BitProgram(
             {name: self.layers[name].scores for name in members},
             {name: self.sizes[name] for name in members},
             None if self.bits is None else {name: self.bits[name] for name in members},
@@ -182,7 +181,7 @@ class Programs:
         return sum(map(Fraction, self.sizes.values()), Fraction(0))
 
 
-def _span(group: Program) -> tuple[float, float]:
+def _span(group: BitProgram) -> tuple[float, float]:
     """The least and the greatest average that a group can take."""
     narrowest = {name: min(scores) for name, scores in group.scores.items()}
     widest = {name: max(scores) for name, scores in group.scores.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mezzotint.allocation import Allocation, Group
+from mezzotint.allocation import Allocation, BitProgram
 from mezzotint.errors import InfeasibleBudgetError, UsageError
 from mezzotint.recipes.mixdq.split import Grid, Split, splits
 
@@ -29,7 +29,7 @@ class Candidate:
 
 
 def sweep(
-    groups: tuple[Group, Group],
+    groups: tuple[BitProgram, BitProgram],
     target: float,
     grid: Grid,
     tolerance: float | None = None,
@@ -69,7 +69,7 @@ def sweep(
 class _Solved:
     """A group's programs by their averages, each solved once."""
 
-    def __init__(self, group: Group, tolerance: float | None) -> None:
+    def __init__(self, group: BitProgram, tolerance: float | None) -> None:
         self._group = group
         self._tolerance = tolerance
         self._by_average: dict[float, Allocation | None] = {}

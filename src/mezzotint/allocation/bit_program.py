@@ -34,7 +34,7 @@ class Allocation:
 
 
 @dataclass(frozen=True)
-class Group:
+class BitProgram:
     """Layers measured in one unit, which share one average.
 
     Args:
@@ -100,10 +100,10 @@ class Group:
         """Every layer's score at the most bits it may take."""
         return {name: by_bits[max(by_bits)] for name, by_bits in self.scores.items()}
 
-    def without(self, names: Collection[str]) -> Group:
+    def without(self, names: Collection[str]) -> BitProgram:
         """The group less some layers; the others share an average of their own."""
         scores = {name: each for name, each in self.scores.items() if name not in names}
-        return Group(scores, {name: self.sizes[name] for name in scores}, self.bits)
+        return BitProgram(scores, {name: self.sizes[name] for name in scores}, self.bits)
 
     @cached_property
     def _exact_sizes(self) -> Mapping[str, Fraction]:

@@ -1,6 +1,6 @@
 import pytest
 
-from mezzotint.allocation import Group
+from mezzotint.allocation import BitProgram
 from mezzotint.errors import InfeasibleBudgetError, UsageError
 from tests.allocation.problems import sdxl_groups
 
@@ -9,14 +9,14 @@ SIZES = {"a": 1.0, "b": 3.0}
 
 
 def test_an_allocation_says_what_it_amounts_to():
-    found = Group(SCORES, SIZES).allocate(7)
+    found = BitProgram(SCORES, SIZES).allocate(7)
     assert found.bits == {"a": 4, "b": 8}
     assert (found.average, found.objective, found.gap) == (7.0, 6.0, 0.0)
 
 
 def test_stored_bits_count_instead_of_the_nominal_ones():
-    nominal = Group({"a": {4: 0.0, 8: 1.0}}, {"a": 1})
-    stored = Group(nominal.scores, nominal.sizes, {"a": {4: 4.25, 8: 8.25}})
+    nominal = BitProgram({"a": {4: 0.0, 8: 1.0}}, {"a": 1})
+    stored = BitProgram(nominal.scores, nominal.sizes, {"a": {4: 4.25, 8: 8.25}})
     assert nominal.allocate(8).bits == {"a": 8}
     assert stored.allocate(8).bits == {"a": 4}
     assert stored.allocate(8).average == 4.25
@@ -25,22 +25,22 @@ def test_stored_bits_count_instead_of_the_nominal_ones():
 
 
 def test_the_average_is_weighted_by_size():
-    assert Group(SCORES, SIZES).average({"a": 8, "b": 4}) == 5.0
+    assert BitProgram(SCORES, SIZES).average({"a": 8, "b": 4}) == 5.0
 
 
 def test_the_average_of_other_layers_is_refused():
     with pytest.raises(UsageError, match="other layers"):
-        Group(SCORES, SIZES).average({"a": 8})
+        BitProgram(SCORES, SIZES).average({"a": 8})
 
 
 def test_layers_leave_a_group_with_their_sizes():
-    rest = Group(SCORES, SIZES).without(("a",))
-    assert rest == Group({"b": SCORES["b"]}, {"b": 3.0})
+    rest = BitProgram(SCORES, SIZES).without(("a",))
+    assert rest == BitProgram({"b": SCORES["b"]}, {"b": 3.0})
     assert rest.allocate(4).bits == {"b": 4}
 
 
 def test_the_widest_scores_are_those_at_the_most_bits():
-    assert Group(SCORES, SIZES).widest() == {"a": 3.0, "b": 4.0}
+    assert BitProgram(SCORES, SIZES).widest() == {"a": 3.0, "b": 4.0}
 
 
 def test_a_group_of_a_large_model_keeps_to_the_window():
@@ -60,4 +60,4 @@ def test_a_group_of_a_large_model_keeps_to_the_window():
 )
 def test_bad_bits_are_named(bits, message):
     with pytest.raises(UsageError, match=message):
-        Group(SCORES, SIZES, bits)
+        BitProgram(SCORES, SIZES, bits)

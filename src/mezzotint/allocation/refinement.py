@@ -13,32 +13,32 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mezzotint.allocation.table import Choice
+from mezzotint.allocation.table import Selection
 
 _BEAM = 1 << 13
 """Partial choices kept at once; scores that follow the weights closely need as many."""
 
 Floats: TypeAlias = NDArray[np.float64]
-Weights: TypeAlias = NDArray[Any]
+Costs: TypeAlias = NDArray[Any]
 """Whole numbers: in float64 where their sums are exact in it, else Python integers."""
 
 
-def fractions(weights: Weights, reach: Any) -> Floats:
-    """Weights as float64 fractions of the reach; the integers may be too large for floats."""
+def fractions(weights: Costs, reach: Any) -> Floats:
+    """Costs as float64 fractions of the reach; the integers may be too large for floats."""
     return np.asarray(weights / reach, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Limited:
-    """Weights of options, shape (L, K), and the most that may be chosen in total.
+    """Costs of options, shape (L, K), and the most that may be chosen in total.
 
     They are ≥ 0, and 0 for some option of every layer.
     """
 
-    weights: Weights
+    weights: Costs
     most: int
 
-    def total(self, choice: Choice) -> Any:
+    def total(self, choice: Selection) -> Any:
         """Total weight of a choice."""
         return self.weights[np.arange(len(choice)), choice].sum()
 
@@ -48,7 +48,7 @@ class Limited:
 
 
 class Settled(NamedTuple):
-    """What the search found.
+    """Result of the search.
 
     Attributes:
         choice: The best choice found.
@@ -56,7 +56,7 @@ class Settled(NamedTuple):
         proven: Whether `choice` is the optimum.
     """
 
-    choice: Choice
+    choice: Selection
     lower: float
     proven: bool
 
@@ -64,7 +64,7 @@ class Settled(NamedTuple):
 class _Partial(NamedTuple):
     """Partial choices: what each adds to the weight and the loss of the split."""
 
-    weight: Weights
+    weight: Costs
     loss: Floats
 
 
@@ -77,8 +77,8 @@ class _Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """Everything relative to the split: what each option adds to its loss and weight.
+class Refinement:
+    """Search for a better selection than the split: what each option adds to its loss and weight.
 
     Attributes:
         split: The choice that solves the relaxation.
@@ -90,17 +90,17 @@ class Doubt:
         viable: Options in which an improvement on the split may differ from it, shape (L, K).
     """
 
-    split: Choice
+    split: Selection
     price: float
     reach: Any
     room: Any
     loss: Floats
-    weight: Weights
+    weight: Costs
     penalty: Floats
     viable: NDArray[np.bool_]
 
     @classmethod
-    def about(cls, split: Choice, price: float, loss: Floats, limited: Limited) -> Doubt:
+    def of(cls, split: Selection, price: float, loss: Floats, limited: Limited) -> Refinement:
         """Pose the question which layers should differ from the split."""
         rows = np.arange(len(split))
         reach = limited.reach()
@@ -151,7 +151,7 @@ class Doubt:
         return _BEAM
 
     def _thin(
-        self, kept: NDArray[np.intp], lower: Floats, room: Weights
+        self, kept: NDArray[np.intp], lower: Floats, room: Costs
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Divide partial choices into the promising ones, as many as the beam holds, and others.
 
@@ -193,7 +193,7 @@ class Doubt:
         order = order[np.concatenate(([True], better))]
         return _Step(layer, parent[order], option[order]), _Partial(weight[order], loss[order])
 
-    def _trace(self, steps: list[_Step], last: int, index: int) -> Choice:
+    def _trace(self, steps: list[_Step], last: int, index: int) -> Selection:
         choice = self.split.copy()
         for step in reversed(steps[: last + 1]):
             choice[step.layer] = step.option[index]
