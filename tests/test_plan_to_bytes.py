@@ -21,6 +21,7 @@ from mezzotint.formats import MINMAX, MSE, RangeSearch
 from mezzotint.hub import read_plan
 from mezzotint.plan import CalibrationSettings
 from mezzotint.recipes import MixdqOptions
+from mezzotint.runtime import Calibration, GridValues
 from tests.models import tiny
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
@@ -292,6 +293,50 @@ class TestCalls:
         other = mz.Plan(plan.choices, calibration=CalibrationSettings(calls=3))
         with pytest.raises(CalibrationError, match=r"on 3 calls .* does not hold; give prompts"):
             mz.apply(mz.load(floating), other)
+
+
+class TestTrainedWeights:
+    """Weights that training has chosen come from their checkpoint, and from nowhere else."""
+
+    @pytest.fixture(scope="class")
+    def trained(self, floating: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+        """One layer whose values are those that another grid would have rounded it to."""
+        pipe, folder = mz.load(floating), tmp_path_factory.mktemp("trained")
+        choices = mz.uniform_plan(pipe.unet, weight_bits=4).choices
+        plan = mz.Plan(choices, encodings={"conv_in": mz.Encoding(MINMAX, "trained")})
+        weight = pipe.unet.conv_in.weight.detach()
+        weight_format = choices["conv_in"].weight_format
+        assert weight_format is not None
+        grid = weight_format.grid(weight, MINMAX)
+        values = grid.values(grid.nearest(weight.flatten(1) * 0.8)).reshape(weight.shape)
+        calibration = Calibration(weights={"conv_in": (GridValues(values),)})
+        result = mz.apply(pipe, plan, calibration)
+        assert torch.equal(result.denoiser.conv_in.dequantized_weight(), values)
+        result.plan.save(folder / "plan.json")
+        way = Way("trained", uniform, True)
+        return Made(way, result.save(folder / "packed"), folder / "plan.json")
+
+    def test_the_checkpoint_loads(self, trained: Made, tmp_path: Path):
+        unet = UNet2DConditionModel.from_pretrained(trained.folder / "unet")
+        unet.save_pretrained(tmp_path / "unet")
+        assert contents(tmp_path) == trained.written
+
+    def test_its_folder_gives_them_from_disk_to_disk(
+        self, trained: Made, floating: Path, tmp_path: Path
+    ):
+        mz.quantize_checkpoint(floating, tmp_path / "packed", plan=trained.folder)
+        assert contents(tmp_path / "packed") == trained.written
+
+    def test_the_plan_alone_does_not(self, trained: Made, floating: Path, tmp_path: Path):
+        plan = mz.Plan.load(trained.plan)
+        complaint = "layer conv_in: rounding 'trained': its weight stands in the checkpoint"
+        with pytest.raises(PlanError, match=complaint):
+            mz.apply(mz.load(floating), plan)
+        with pytest.raises(PlanError, match=complaint):
+            mz.quantize_checkpoint(floating, tmp_path / "packed", plan=trained.plan)
+        config = mz.MezzotintConfig(plan)
+        with pytest.raises(PlanError, match=complaint):
+            UNet2DConditionModel.from_pretrained(floating / "unet", quantization_config=config)
 
 
 class TestVersion1:

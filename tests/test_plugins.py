@@ -1,4 +1,4 @@
-"""Other packages add formats, kernels, recipes and engines by their entry points."""
+"""Other packages add formats, kernels, structures, recipes and engines by their entry points."""
 
 import os
 import subprocess
@@ -22,6 +22,16 @@ class Added(ReferenceKernel):
     def refuse(self, request):
         return "never serves"
 register_kernel(Added())
+"""
+
+STRUCTURE = """
+from dataclasses import dataclass
+from mezzotint.plan import register_structure
+from mezzotint.runtime import SplitInput
+@register_structure
+@dataclass(frozen=True)
+class Added(SplitInput):
+    kind = "added-structure"
 """
 
 RECIPE = """
@@ -53,6 +63,8 @@ from mezzotint import engines, recipes, runtime
 print(mz.Choice("int4/channel").weight_format.name, "added_format" in sys.modules)
 print(mz.Choice("ternary").weight_format.name, "added_format" in sys.modules)
 print([kernel.name for kernel in runtime.registered_kernels()][0])
+layer = {"weight": "int4/channel", "structures": [{"kind": "added-structure", "first": 8}]}
+print(mz.Plan.from_dict({"version": 1, "layers": {"a": layer}})["a"].structures[0].kind)
 print(recipes.recipe_named("added-recipe").name)
 print([recipe.name for recipe in recipes.recipes()][0])
 engines.check_engine("added-engine")
@@ -83,6 +95,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
     points = {
         "formats": "ternary = added_format",
         "kernels": "never = added_kernel",
+        "structures": "split = added_structure",
         "recipes": "nothing = added_recipe",
         "engines": "never = added_engine",
     }
@@ -92,6 +105,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         points,
         added_format=ternary,
         added_kernel=KERNEL,
+        added_structure=STRUCTURE,
         added_recipe=RECIPE,
         added_engine=ENGINE,
     )
@@ -107,6 +121,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         "int4/channel False",
         "ternary True",
         "added-kernel",
+        "added-structure",
         "added-recipe",
         "added-recipe",
         "added-engine",

@@ -138,7 +138,7 @@ class TestMomentum:
 
     @pytest.mark.parametrize("momentum", [-0.1, 1.0, math.nan])
     def test_it_lies_below_one(self, momentum: float):
-        with pytest.raises(UsageError, match="momentum is"):
+        with pytest.raises(UsageError, match="momentum: is"):
             input_ranges(_Denoiser(), FIRST, self.CALLS, momentum=momentum)
 
 

@@ -11,6 +11,7 @@ import mezzotint as mz
 from mezzotint import recipes
 from mezzotint.cli import app
 from mezzotint.formats import registry
+from mezzotint.plan import structure
 from mezzotint.runtime import kernels
 from tests.docs.pages import PAGES, ROOT, blocks, links, name_of
 
@@ -61,6 +62,7 @@ def test_commands_parse(words):
 def registries(monkeypatch):
     """Whatever a test registers is forgotten afterwards."""
     monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
+    monkeypatch.setattr(structure, "_STRUCTURES", dict(structure._STRUCTURES))
     monkeypatch.setattr(kernels, "_KERNELS", list(kernels._KERNELS))
     monkeypatch.setattr(recipes.base, "_RECIPES", dict(recipes.base._RECIPES))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import mezzotint as mz
 from mezzotint.formats import as_bits
 from mezzotint.models import Call, find_denoiser, record_calls
-from mezzotint.runtime import InputRange, Packing, part_inputs, shape_of
+from mezzotint.runtime import Calibration, InputRange, part_inputs, shape_of
 from tests.models import tiny
 
 PROMPTS = mz.Sampling(("owl", "red apple"))
@@ -50,7 +50,7 @@ def packed_case(original: Case, *choices: mz.Choice, **named: mz.Choice) -> Case
         return Case(pipe, original.call, original.call.run(find_denoiser(pipe)[1]))
 
 
-def calibrated(case: Case, plan: mz.Plan) -> Packing:
+def calibrated(case: Case, plan: mz.Plan) -> Calibration:
     """Ranges and constant outputs from the case's own call."""
     ranges: dict[str, tuple[InputRange, ...]] = {}
     constants: dict[str, dict[str, Tensor]] = {}
@@ -73,7 +73,7 @@ def calibrated(case: Case, plan: mz.Plan) -> Packing:
         case.call.run(case.denoiser)
     for handle in handles:
         handle.remove()
-    return Packing(input_ranges=ranges, tensors=constants)
+    return Calibration(input_ranges=ranges, tensors=constants)
 
 
 @pytest.fixture(scope="session")

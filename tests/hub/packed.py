@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import mezzotint as mz
 from mezzotint.formats import as_bits
 from mezzotint.hub import mark_quantized
-from mezzotint.runtime import InputRange, Packing, quantize_module
+from mezzotint.runtime import Calibration, InputRange, quantize_module
 from tests.models import tiny
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -57,7 +57,7 @@ def structured_plan(model: nn.Module, *choices: mz.Choice) -> mz.Plan:
     return mz.Plan({name: structured(name, choice) for name, choice in plan.choices.items()})
 
 
-def packing_for(plan: mz.Plan, model: nn.Module) -> Packing:
+def calibration_for(plan: mz.Plan, model: nn.Module) -> Calibration:
     """Made-up calibration for whatever needs any."""
     ranges = {n: (InputRange(-8.0, 8.0),) * choice.parts for n, choice in plan.choices.items()}
     tensors = {
@@ -65,7 +65,7 @@ def packing_for(plan: mz.Plan, model: nn.Module) -> Packing:
         for name, choice in plan.choices.items()
         if choice.structures == (mz.ConstantTokens(1),)
     }
-    return Packing(input_ranges=ranges, tensors=tensors)
+    return Calibration(input_ranges=ranges, tensors=tensors)
 
 
 def packed_unet(*choices: mz.Choice) -> UNet2DConditionModel:
@@ -81,7 +81,7 @@ def structured_unet(*choices: mz.Choice) -> UNet2DConditionModel:
 
 
 def packed_after(plan: mz.Plan, model: UNet2DConditionModel) -> UNet2DConditionModel:
-    quantize_module(model, plan, packing_for(plan, model))
+    quantize_module(model, plan, calibration_for(plan, model))
     mark_quantized(model, plan)
     return model
 

@@ -4,7 +4,7 @@ import pytest
 
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import inventory, text_readers
-from mezzotint.plan import Budget, Choice
+from mezzotint.plan import Budget, Choice, Plan
 from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.runtime import ConstantTokens, pack_layer
 from tests.models import tiny
@@ -19,7 +19,8 @@ def test_a_choice_costs_the_bytes_that_are_stored(weight: str):
     plain, choice = unet.conv_in.weight, Choice(weight)
     stored = [plain]
     if choice.quantized:
-        stored = list(pack_layer("conv_in", unet.conv_in, choice).weight_tensors().values())
+        packed = pack_layer("conv_in", unet.conv_in, Plan({"conv_in": choice}))
+        stored = list(packed.weight_tensors().values())
     assert choice_bytes(layer, choice, plain) == sum(tensor.nbytes for tensor in stored)
 
 

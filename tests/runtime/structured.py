@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mezzotint.formats import MINMAX, as_bits
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.runtime import (
+    Calibration,
     ConstantTokens,
     InputRange,
     PackedLayer,
-    Packing,
     SplitInput,
     StructuredLayer,
     pack_layer,
@@ -50,9 +50,9 @@ def constants(choice: Choice, layer: nn.Module) -> dict[str, Tensor]:
 def packed(layer: nn.Linear | nn.Conv2d, choice: Choice) -> PackedLayer:
     """`layer` packed alone; its constant outputs are drawn at random."""
     ranges = RANGES[: choice.parts]
-    return pack_layer(
-        "0", layer, choice, Packing(MINMAX, {"0": ranges}, {"0": constants(choice, layer)})
-    )
+    plan = Plan({"0": choice}, encoding=Encoding(MINMAX))
+    calibration = Calibration({"0": ranges}, {"0": constants(choice, layer)})
+    return pack_layer("0", layer, plan, calibration)
 
 
 def reference(layer: StructuredLayer, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mezzotint.errors import FormatError
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import (
-    Packing,
+    Calibration,
     QuantConv2d,
     QuantLinear,
     dequantize_module,
@@ -140,9 +140,10 @@ class TestModuleBehaviour:
 class TestPackLayer:
     @pytest.mark.parametrize("choice", [TEXT, SPLIT, BOTH, TEXT.plain], ids=str)
     def test_it_is_what_quantizing_a_model_puts_in(self, choice: Choice):
-        packing = Packing(tensors={"0": constants(choice, linear())})
-        module = quantize_module(nn.Sequential(linear()), Plan({"0": choice}), packing)
-        alone = pack_layer("0", linear(), choice, packing)
+        plan = Plan({"0": choice})
+        calibration = Calibration(tensors={"0": constants(choice, linear())})
+        module = quantize_module(nn.Sequential(linear()), plan, calibration)
+        alone = pack_layer("0", linear(), plan, calibration)
         assert type(alone) is type(module[0])
         x = noise(2, 5, 19)
         assert torch.equal(alone(x), module(x))
@@ -150,7 +151,7 @@ class TestPackLayer:
     def test_the_float_layer_is_left_alone(self):
         layer = linear()
         before = copy.deepcopy(layer.state_dict())
-        pack_layer("0", layer, TEXT.plain).bias.data.zero_()
+        pack_layer("0", layer, Plan({"0": TEXT.plain})).bias.data.zero_()
         assert all(torch.equal(layer.state_dict()[name], before[name]) for name in before)
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -158,4 +159,4 @@ class TestPackLayer:
         layer = linear()
         layer.weight.data[0, 0] = value
         with pytest.raises(FormatError, match="layer mid: the weight holds NaN or infinite"):
-            pack_layer("mid", layer, SPLIT)
+            pack_layer("mid", layer, Plan({"mid": SPLIT}))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from pydantic import ConfigDict
 from torch import Tensor
 
+from mezzotint._plugins import load_plugins
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
 
@@ -225,8 +226,10 @@ def structure_named(kind: str) -> type[Structure]:
         FormatError: there is none.
     """
     if kind not in _STRUCTURES:
-        # Above this package; registers what it holds.
+        # The built-in ones stand above this package; importing theirs registers them.
         importlib.import_module(_BUILT_IN)
+    if kind not in _STRUCTURES:
+        load_plugins("structures")
     if kind not in _STRUCTURES:
         known = ", ".join(sorted(_STRUCTURES))
         raise FormatError(f"unknown structure {kind!r}; there are {known}")

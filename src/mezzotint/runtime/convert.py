@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from mezzotint.errors import PlanError
+from mezzotint.formats import check_finite
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime.pack import Calibration, check_contents, check_layer, pack_weight
+from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
 
 
@@ -50,15 +51,12 @@ def quantize_module(
             the layer is named.
     """
     calibration = calibration or Calibration()
-    check_plan(module, plan)
+    _check(module, plan, calibration)
+    # Formats refuse such weights by themselves, but then some layers would be packed already.
     for name in plan.quantized:
-        check_contents(name, module.get_submodule(name), plan, calibration)
-    for name in plan.quantized:
-        layer = module.get_submodule(name)
-        weight = layer.get_parameter("weight")
-        module.set_submodule(name, pack_weight(name, layer, weight, plan, calibration))
-        progress(name)
-    return module
+        with naming(name):
+            check_finite(module.get_submodule(name).get_parameter("weight"))
+    return _packed(module, plan, calibration, progress)
 
 
 def packed_copy(
@@ -72,9 +70,29 @@ def packed_copy(
     Raises:
         PlanError, FormatError: as `quantize_module`.
     """
+    calibration = calibration or Calibration()
+    _check(module, plan, calibration)
     weights = [module.get_submodule(name).get_parameter("weight") for name in plan.quantized]
     copied = copy.deepcopy(module, {id(weight): weight for weight in weights})
-    return quantize_module(copied, plan, calibration, progress)
+    return _packed(copied, plan, calibration, progress)
+
+
+def _check(module: nn.Module, plan: Plan, calibration: Calibration) -> None:
+    check_plan(module, plan)
+    for name in plan.quantized:
+        check_calibration(name, module.get_submodule(name), plan, calibration)
+
+
+def _packed(
+    module: nn.Module, plan: Plan, calibration: Calibration, progress: Callable[[str], object]
+) -> nn.Module:
+    """The module, its layers replaced one by one."""
+    for name in plan.quantized:
+        layer = module.get_submodule(name)
+        weight = layer.get_parameter("weight")
+        module.set_submodule(name, pack_weight(name, layer, weight, plan, calibration))
+        progress(name)
+    return module
 
 
 def dequantize_module(module: nn.Module) -> nn.Module:

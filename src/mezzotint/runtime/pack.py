@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import check_finite
 from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Choice, Encoding, Plan, Tensors
 from mezzotint.runtime.composition import check_calibrated, stored_tensors
 from mezzotint.runtime.layer import part_tensors
@@ -94,18 +93,6 @@ def _check_values(choice: Choice, encoding: Encoding, values: Sequence[GridValue
         raise FormatError(f"{len(values)} trained weights met {choice.parts} parts")
 
 
-def check_contents(name: str, layer: nn.Module, plan: Plan, calibration: Calibration) -> None:
-    """Refuse a layer whose packed form would lack something, or hold what is no number.
-
-    Raises:
-        FormatError: the weight holds NaN or infinity, or something has yet to be calibrated; the
-            layer is named.
-    """
-    check_calibration(name, layer, plan, calibration)
-    with naming(name):
-        check_finite(layer.get_parameter("weight"))
-
-
 def pack_layer(
     name: str, layer: nn.Module, plan: Plan, calibration: Calibration | None = None
 ) -> PackedLayer:
@@ -118,7 +105,7 @@ def pack_layer(
     """
     calibration = calibration or Calibration()
     check_layer(name, layer, plan[name])
-    check_contents(name, layer, plan, calibration)
+    check_calibration(name, layer, plan, calibration)
     return pack_weight(name, layer, layer.get_parameter("weight"), plan, calibration)
 
 

@@ -8,12 +8,12 @@ from torch import nn
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import MINMAX, as_bits
-from mezzotint.plan import Choice, Plan, Structure
+from mezzotint.plan import Choice, Encoding, Plan, Structure
 from mezzotint.runtime import (
+    Calibration,
     ConstantTokens,
     InputRange,
     PackedLayer,
-    Packing,
     SplitInput,
     calibrated_tensors,
     check_plan,
@@ -34,7 +34,8 @@ STATIC = Choice("int8/channel", "uint8/tensor", DEEP)
 def packed(layer: nn.Module, choice: Choice) -> PackedLayer:
     ranges = tuple(InputRange(-64.0 - n, 64.0 + n) for n in range(choice.parts))
     tensors = {"0": {"constant": as_bits(noise(1, 7, seed=3))}}
-    return pack_layer("0", layer, choice, Packing(MINMAX, {"0": ranges}, tensors))
+    plan = Plan({"0": choice}, encoding=Encoding(MINMAX))
+    return pack_layer("0", layer, plan, Calibration({"0": ranges}, tensors))
 
 
 def uneven() -> nn.Linear:
@@ -118,7 +119,7 @@ def test_it_compiles_to_one_graph():
 def test_what_an_inner_one_needs_calibrated_is_named():
     choice = Choice("int8/channel", structures=(SplitInput(9), Smoothing()))
     with pytest.raises(FormatError, match=r"layer 0: smoothing needs its calibrated first\.expo"):
-        pack_layer("0", linear(), choice)
+        pack_layer("0", linear(), Plan({"0": choice}))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import as_bits, from_bits
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import (
+    Calibration,
     ConstantTokens,
-    Packing,
     check_plan,
     pack_layer,
     packed_layers,
@@ -70,8 +70,8 @@ def test_the_constant_is_stored_bit_for_bit():
 
 def test_nothing_of_the_constant_given_is_shared():
     constant = as_bits(noise(4, 7))
-    packing = Packing(tensors={"0": {"constant": constant[:1]}})
-    quantized = pack_layer("0", linear(), TEXT, packing)
+    calibration = Calibration(tensors={"0": {"constant": constant[:1]}})
+    quantized = pack_layer("0", linear(), Plan({"0": TEXT}), calibration)
     constant.zero_()
     assert torch.equal(from_bits(quantized.constant, torch.float32), noise(4, 7)[:1])
     assert quantized.constant.untyped_storage().nbytes() == 7 * 4
@@ -108,11 +108,12 @@ def test_it_dequantizes_to_a_plain_linear():
 def test_without_its_constant_the_layer_is_named_and_nothing_is_touched(
     constant: Tensor | None, complaint: str
 ):
-    packing = Packing(tensors={} if constant is None else {"1": {"constant": constant}})
+    tensors = {} if constant is None else {"1": {"constant": constant}}
+    calibration = Calibration(tensors=tensors)
     module = nn.Sequential(linear(19, 19), linear())
     plan = Plan({"0": TEXT.plain, "1": TEXT})
     with pytest.raises(FormatError, match=f"layer 1: .*{complaint}"):
-        quantize_module(module, plan, packing)
+        quantize_module(module, plan, calibration)
     assert not packed_layers(module)
 
 

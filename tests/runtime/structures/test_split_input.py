@@ -13,8 +13,8 @@ from torch import nn
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import (
+    Calibration,
     InputRange,
-    Packing,
     SplitInput,
     check_plan,
     pack_layer,
@@ -97,7 +97,7 @@ def test_each_half_has_its_own_input_range():
 def test_a_static_format_needs_a_range_for_each_half(given: tuple[InputRange, ...]):
     choice = Choice("int8/channel", "uint8/tensor", structures=(SplitInput(9),))
     with pytest.raises(FormatError, match=r"layer 0: uint8/tensor needs .* its 2 parts"):
-        pack_layer("0", linear(), choice, Packing(input_ranges={"0": given}))
+        pack_layer("0", linear(), Plan({"0": choice}), Calibration({"0": given}))
 
 
 @pytest.mark.parametrize("layer", [linear(4, 7), conv()], ids=["linear", "conv2d"])
