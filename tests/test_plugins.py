@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
+import mezzotint as mz
 from mezzotint import _plugins
 from mezzotint._plugins import load_plugins
 from mezzotint.cli import app
@@ -158,6 +161,17 @@ def test_a_plugin_may_look_into_the_registry_that_it_adds_to(site: Path):
     install(site, "curious", {"structures": "it = curious_structure"}, curious_structure=text)
     load_plugins("structures")
     assert "curious_structure" in sys.modules
+
+
+def test_kernels_are_found_while_a_compiler_traces_the_first_call(site: Path):
+    install(site, "tracing", {"kernels": "it = traced_kernel"}, traced_kernel="")
+    module = mz.quantize_denoiser(nn.Sequential(nn.Linear(4, 4)), weight_bits=8)
+    x = torch.ones(2, 4, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    assert "traced_kernel" not in sys.modules
+    assert torch.equal(compiled(x), module(x))
+    assert "traced_kernel" in sys.modules
 
 
 @pytest.mark.parametrize(

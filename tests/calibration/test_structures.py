@@ -13,7 +13,7 @@ from mezzotint.calibration import (
 )
 from mezzotint.errors import FormatError
 from mezzotint.formats import from_bits
-from mezzotint.models import Call, Sampling, record_calls
+from mezzotint.models import Call, Sampling, record_calls, trace_graph
 from mezzotint.plan import Choice
 from mezzotint.runtime import ConstantTokens, InputRange, SplitInput
 from tests.models import tiny
@@ -224,7 +224,8 @@ class TestComposition:
 
     def test_sizes_need_nothing_calibrated(self):
         choices = {"to_k": Choice("int8/channel", structures=(ConstantTokens(1), Smoothing()))}
-        assert input_sizes(_Denoiser(), choices, call(1, 2)) == {"to_k": 2 * 4 * 4}
+        graph = trace_graph(_Denoiser(), call(1, 2))
+        assert input_sizes(_Denoiser(), graph, choices) == {"to_k": 2 * 4 * 4}
 
 
 def test_more_first_tokens_than_one_may_be_constant():

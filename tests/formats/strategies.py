@@ -42,9 +42,11 @@ def formats(least: int = 1, symmetric: tuple[bool, ...] = (True, False)):
 
 
 @st.composite
-def weights(draw, limit: float = 1.5e38, rows: int = 4, columns: int = 40) -> Tensor:
+def weights(
+    draw, limit: float = 1.5e38, rows: int = 4, columns: int = 40, least_rows: int = 1
+) -> Tensor:
     """Matrices of float32, from subnormal to huge, often with zeros and repeated values."""
-    shape = draw(st.tuples(st.integers(1, rows), st.integers(1, columns)))
+    shape = draw(st.tuples(st.integers(least_rows, rows), st.integers(1, columns)))
     magnitude = draw(st.sampled_from([1e-38, 1e-20, 1.0, 1e6, limit]))
     magnitude = float(np.float32(min(magnitude, limit)))
     elements = st.floats(-magnitude, magnitude, width=32)

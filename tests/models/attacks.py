@@ -129,6 +129,16 @@ def shard(component: str, weights: str, name: str) -> Attack:
     return attack
 
 
+def pickle_alone(component: str, weights: str, name: str) -> Attack:
+    """Put a pickle in the place of a component's weights."""
+
+    def attack(folder: Path, marker: Path) -> None:
+        (folder / component / weights).unlink()
+        (folder / component / name).write_bytes(pickle.dumps(Bomb(marker)))
+
+    return attack
+
+
 def shard_outside(folder: Path, marker: Path, prefix: str = "../../") -> None:
     """The weights themselves, but two folders above."""
     shutil.move(folder / "unet" / WEIGHTS, folder.parent / "x.safetensors")
@@ -186,6 +196,11 @@ ATTACKS: dict[Attack, str] = {
 ATTACKS_OF_PIPELINES: dict[Attack, str] = {
     class_name_of_another_kind: "diffusers cannot load it .*'AutoencoderKL' is no pipeline",
     class_that_loads_other_pipelines: "KandinskyV22CombinedPipeline loads other pipelines",
+    pickle_alone("unet", WEIGHTS, "diffusion_pytorch_model.bin"): "weights must be safetensors",
+    pickle_alone("unet", WEIGHTS, "diffusion_pytorch_model.ckpt"): "weights must be safetensors",
+    pickle_alone("vae", WEIGHTS, "diffusion_pytorch_model.bin"): "weights must be safetensors",
+    pickle_alone("text_encoder", TEXT_WEIGHTS, "pytorch_model.bin"): "weights must be safetensors",
+    pickle_alone("text_encoder", TEXT_WEIGHTS, "pytorch_model.pt"): "weights must be safetensors",
 }
 
 

@@ -88,6 +88,14 @@ def test_an_attack_by_a_single_model_is_refused(attack, folder, marker, tmp_path
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "model.ckpt", "model.pt"])
+def test_pickles_alone_are_not_packed(name, folder, marker, tmp_path):
+    attacks.pickle_alone("unet", attacks.WEIGHTS, name)(folder, marker)
+    with pytest.raises(MezzotintError, match="safe_serialization=True"):
+        mz.quantize_checkpoint(folder, tmp_path / "output")
+    assert not marker.exists()
+
+
 def test_a_variants_index_is_checked_too(folder: Path):
     index = {"weight_map": {"conv_in.weight": "w.bin"}}
     (folder / "unet" / "model.safetensors.index.fp16.json").write_text(json.dumps(index))

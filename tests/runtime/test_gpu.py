@@ -7,6 +7,7 @@ import torch
 
 from mezzotint.formats import parse_activation_format, parse_weight_format
 from mezzotint.runtime import Request, select_kernel
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.gpu import kernel
 from tests.docs.pages import ROOT
 from tests.runtime.layers import WEIGHTS
@@ -15,7 +16,8 @@ from tests.runtime.layers import WEIGHTS
 def request(weight: str, activation: str, groups: int = 1) -> Request:
     found = parse_weight_format(weight)
     assert found is not None
-    return Request("conv2d", "cuda", found, parse_activation_format(activation), groups)
+    geometry = ConvGeometry((1, 1), groups=groups)
+    return Request("conv2d", "cuda", found, parse_activation_format(activation), geometry)
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from mezzotint.runtime import (
     select_kernel,
 )
 from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime.geometry import ConvGeometry
 from tests.runtime.layers import linear, noise, packed
+
+GROUPED = ConvGeometry((1, 1), groups=2)
 
 
 def request(
@@ -56,7 +59,7 @@ class TestSelection:
             (request("kmeans4/channel"), "needs uniform weights"),
             (request("int4/group32"), "needs one scale per output channel, not per group"),
             (
-                replace(request("uint4/channel", operation="conv2d"), groups=2),
+                replace(request("uint4/channel", operation="conv2d"), geometry=GROUPED),
                 "needs symmetric weights of one width where channels are in groups",
             ),
         ],
@@ -103,7 +106,7 @@ class TestSelection:
     def test_channels_in_groups_are_told_what_they_lack(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(processor, "VNNI", False)
         monkeypatch.setattr(native, "multiplies", lambda: True)
-        asked = replace(request("int8/channel", "int8/token", operation="conv2d"), groups=2)
+        asked = replace(request("int8/channel", "int8/token", operation="conv2d"), geometry=GROUPED)
         assert "needs VNNI for weights" in str(select_kernel(asked).reason)
 
     def test_sums_that_might_not_fit_are_not_made(self):

@@ -1,4 +1,4 @@
-"""What a plan needs to be packed that no weight tells: structures' tensors and static ranges."""
+"""Calibration of a plan: tensors of its structures, and static input ranges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mezzotint.runtime import Calibration, ConstantTokens
 
 
 def needs_calibration(plan: Plan) -> bool:
-    """Whether some layer has a static range, or a structure that has to be calibrated."""
+    """True where some layer has a static range, or a structure that has to be calibrated."""
     return any(
         choice.static or any(structure.calibrated for structure in choice.structures)
         for choice in plan.quantized.values()

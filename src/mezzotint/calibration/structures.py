@@ -1,4 +1,4 @@
-"""What structures need of the model's calls: each one's observer watches its layers."""
+"""Calibration of structures: the observer of each watches its layers while calls are run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Layer = nn.Linear | nn.Conv2d
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a layer cannot have a structure.
+    """The reason why a layer cannot have a structure.
 
     Attributes:
         kind: of the structure.
@@ -35,7 +35,7 @@ class Refusal:
 
 @dataclass(frozen=True, eq=False)
 class StructureTensors:
-    """What structures have calibrated.
+    """Calibrated tensors of structures.
 
     Attributes:
         tensors: layer → name within it → tensor as it is stored; `Calibration.tensors` takes them.

@@ -1,8 +1,15 @@
-"""Number formats: quantize, dequantize, pack, unpack. Knows tensors only."""
+"""Number formats: grids, stored tensors, canonical forms. Knows tensors only."""
 
 from mezzotint.formats.activation import ActivationFormat
 from mezzotint.formats.affine_grid import AffineGrid
-from mezzotint.formats.base import Codes, Shape, TensorSpec, WeightFormat, check_finite
+from mezzotint.formats.base import (
+    Codes,
+    Shape,
+    TensorSpec,
+    WeightFormat,
+    check_finite,
+    code_pieces,
+)
 from mezzotint.formats.bitcast import as_bits, from_bits
 from mezzotint.formats.codebook import CodebookFormat
 from mezzotint.formats.forms import AffineSegment, LookupSegment, Segment
@@ -44,6 +51,7 @@ __all__ = [
     "WeightFormat",
     "as_bits",
     "check_finite",
+    "code_pieces",
     "from_bits",
     "pack",
     "packed_width",

@@ -37,7 +37,7 @@ class TensorSpec:
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorSpec:
-        """Those of `tensor`."""
+        """The shape and dtype of `tensor`."""
         return cls(tuple(tensor.shape), tensor.dtype)
 
     def zeros(self) -> Tensor:

@@ -102,11 +102,7 @@ class CodebookFormat(WeightFormat):
 
     @override
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        levels = self.levels(tensors)
-        if not bool(torch.isfinite(levels).all()):
-            raise FormatError("codebook holds values that are not finite")
-        if not bool((levels[:, 1:] >= levels[:, :-1]).all()):
-            raise FormatError("codebook holds levels that are not in ascending order")
+        _check_levels(self.levels(tensors))
 
     def _checked(self, grid: Grid) -> LookupGrid:
         """The grid, if it is one of this format.
@@ -123,6 +119,7 @@ class CodebookFormat(WeightFormat):
                 f"{self} stores levels of shape {expected}, not {tuple(levels.shape)}, for a "
                 f"weight of shape {grid.shape}"
             )
+        _check_levels(levels)
         if not torch.equal(levels.to(torch.bfloat16).float(), levels):
             raise FormatError(f"{self} stores levels in torch.bfloat16; round them to it first")
         return grid
@@ -138,6 +135,13 @@ class CodebookFormat(WeightFormat):
         # The largest float32 values would be rounded up to infinity.
         limit = torch.finfo(torch.bfloat16).max
         return levels.clamp_(-limit, limit).to(torch.bfloat16)
+
+
+def _check_levels(levels: Tensor) -> None:
+    if not bool(torch.isfinite(levels).all()):
+        raise FormatError("codebook holds values that are not finite")
+    if not bool((levels[:, 1:] >= levels[:, :-1]).all()):
+        raise FormatError("codebook holds levels that are not in ascending order")
 
 
 @register_weight_format

@@ -37,7 +37,7 @@ class LayerShape:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it is a Linear, whose input is [..., in]; a Conv2d's is [n, in, h, w]."""
+        """True for a Linear, whose input is [..., in]; a Conv2d's is [n, in, h, w]."""
         return len(self.weight) == 2
 
     @property
@@ -83,7 +83,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Structure(ABC):
-    """What a layer does beside one quantizer.
+    """Base of everything that a layer does beside one quantizer.
 
     A structure is a value: its dataclass fields are its fields in a plan. It makes a layer of
     parts, which are layers without a bias under the structures that follow in the choice, or
@@ -122,7 +122,7 @@ class Structure(ABC):
         """
 
     def refuse(self, inner: Structure) -> str | None:
-        """Why the parts cannot have the structure `inner`, with the remedy; None when they can."""
+        """The reason why parts cannot have the structure `inner`, with the remedy; or None."""
         return None
 
     def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
@@ -165,7 +165,7 @@ class Structure(ABC):
     def part_weights(
         self, weight: Tensor, layer: LayerShape, tensors: Tensors
     ) -> Mapping[str, Tensor]:
-        """What the parts quantize of the floating weight."""
+        """The floating weight of every part."""
 
     @abstractmethod
     def join_weights(
@@ -178,7 +178,7 @@ class Structure(ABC):
 
     @abstractmethod
     def part_inputs(self, x: Tensor, layer: LayerShape, tensors: Tensors) -> Mapping[str, Tensor]:
-        """What the parts see of the layer's input.
+        """The input of every part, from the layer's.
 
         Raises:
             PlanError: the structure does not go with an input of that shape.

@@ -20,6 +20,7 @@ from mezzotint.models import (
     on_device,
     record_calls,
     text_readers,
+    trace_graph,
 )
 from mezzotint.plan import Choice, Sampling, Structure, Tensors
 from mezzotint.recipes.base import Job
@@ -166,5 +167,5 @@ def split_inputs(
         for layer in layers
         if layer.groups == 1 and (layer.role is Role.SHORTCUT or which == "concatenations")
     }
-    joins = joined_inputs(denoiser, call)
+    joins = joined_inputs(trace_graph(denoiser, call))
     return {name: first for name, first in joins.items() if name in wanted}

@@ -1,4 +1,4 @@
-"""The structures of one layer together: what they store, and what its quantizers see.
+"""The structures of one layer together: stored tensors, and the inputs of its quantizers.
 
 Tensors are named by their place in the layer: `constant` of the outermost structure, and
 `others.constant` of one that its part `others` has.
@@ -87,7 +87,7 @@ def stored_tensors(choice: Choice, weight_shape: Shape, groups: int = 1) -> dict
 
 
 def structure_tensors(structures: Structures, layer: LayerShape) -> dict[str, TensorSpec]:
-    """Those of `stored_tensors` that are the structures' own.
+    """The structures' own among the `stored_tensors`.
 
     Raises:
         PlanError: such a layer cannot have one of the structures.
@@ -115,7 +115,7 @@ def placeholders(structures: Structures, layer: LayerShape) -> dict[str, Tensor]
 def calibrated_tensors(
     choice: Choice, weight_shape: Shape, groups: int = 1
 ) -> dict[str, TensorSpec]:
-    """Those of `stored_tensors` that no weight tells: of structures, and static input ranges.
+    """The `stored_tensors` that no weight tells: of structures, and static input ranges.
 
     Raises:
         PlanError: such a layer cannot have one of the structures.
@@ -188,7 +188,7 @@ def own_tensors(
 def part_inputs(
     x: Tensor, structures: Structures, layer: LayerShape, tensors: Tensors
 ) -> tuple[Tensor, ...]:
-    """What each quantizer of a layer sees of its input `x`.
+    """The input of each quantizer of a layer, from the layer's input `x`.
 
     Args:
         x: input of the layer.
@@ -244,7 +244,7 @@ def join_inputs(
 def input_of(
     path: str, x: Tensor, structures: Structures, layer: LayerShape, tensors: Tensors
 ) -> Tensor:
-    """What the part at `path` sees of the layer's input `x`.
+    """The input of the part at `path`, from the layer's input `x`.
 
     Raises:
         PlanError, FormatError: as `part_inputs`.
@@ -257,7 +257,7 @@ def input_of(
 def weight_of(
     path: str, weight: Tensor, structures: Structures, layer: LayerShape, tensors: Tensors
 ) -> Tensor:
-    """What the part at `path` has of the layer's floating weight.
+    """The floating weight of the part at `path`, from the layer's.
 
     Raises:
         FormatError: a tensor is lacking.

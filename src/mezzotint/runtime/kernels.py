@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor
 
 from mezzotint._plugins import load_plugins
 from mezzotint.formats import ActivationFormat, WeightFormat
+from mezzotint.runtime.geometry import ConvGeometry
 
 if TYPE_CHECKING:
     from mezzotint.runtime.layer import QuantLayer
@@ -25,9 +27,18 @@ class Request:
     device: str
     weight: WeightFormat
     activation: ActivationFormat | None
-    groups: int = 1
+    geometry: ConvGeometry | None = None
     #: Weights of one output.
     columns: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels that are convolved apart."""
+        return 1 if self.geometry is None else self.geometry.groups
+
+
+class KernelRefusedError(Exception):
+    """A kernel found while it ran that it cannot serve a layer; it refuses its requests since."""
 
 
 class Kernel(ABC):
@@ -52,7 +63,11 @@ class Kernel(ABC):
 
     @abstractmethod
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        """The layer's output for input `x`, in the dtype of `x`, bias included."""
+        """The layer's output for input `x`, in the dtype of `x`, bias included.
+
+        Raises:
+            KernelRefusedError: it cannot compute this layer after all; another kernel is chosen.
+        """
 
 
 @dataclass(frozen=True)
@@ -82,8 +97,14 @@ def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
 
 def registered_kernels() -> tuple[Kernel, ...]:
     """All kernels, most preferred first."""
-    load_plugins("kernels")
+    _load_plugins()
     return tuple(_KERNELS)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _load_plugins() -> None:
+    """Import kernels of other packages; a compiler that traces the selection does it right away."""
+    load_plugins("kernels")
 
 
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:

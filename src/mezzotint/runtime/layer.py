@@ -23,7 +23,14 @@ from mezzotint.formats import (
 from mezzotint.plan import Choice, Encoding
 from mezzotint.rounding import rounding_named
 from mezzotint.runtime.forms import WeightForms
-from mezzotint.runtime.kernels import Operation, Request, Selection, select_kernel
+from mezzotint.runtime.geometry import ConvGeometry
+from mezzotint.runtime.kernels import (
+    KernelRefusedError,
+    Operation,
+    Request,
+    Selection,
+    select_kernel,
+)
 from mezzotint.runtime.layer_grid import layer_grid
 from mezzotint.runtime.opaque import handle_of, packed_layer, runs_opaque
 from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
@@ -122,7 +129,7 @@ class QuantLayer(WeightForms, PackedLayer):
                 device,
                 self.weight_format,
                 self.activation_format,
-                self.groups,
+                self.conv_geometry,
                 math.prod(self.weight_shape[1:]),
             )
             self._selections[key] = select_kernel(request, differentiable=differentiable)
@@ -137,8 +144,17 @@ class QuantLayer(WeightForms, PackedLayer):
         if traced and not plain and runs_opaque(self._handle, device):
             result: Tensor = packed_layer(x, self._handle)
             return result
-        selection = self.selection_on(device, differentiable=plain)
-        return selection.kernel.run(self, x)
+        return self.run_on(device, x, differentiable=plain)
+
+    def run_on(self, device: str, x: Tensor, *, differentiable: bool = False) -> Tensor:
+        """The output by the kernel chosen for a device, or by the next where that one refuses."""
+        try:
+            return self.selection_on(device, differentiable=differentiable).kernel.run(self, x)
+        except KernelRefusedError:
+            self._selections.clear()
+            self.release()
+            self.forget_unpacked()
+        return self.run_on(device, x, differentiable=differentiable)
 
     @property
     @abstractmethod
@@ -150,9 +166,14 @@ class QuantLayer(WeightForms, PackedLayer):
         """A tensor of the output's shape, dtype and layout, without values."""
 
     @property
+    def conv_geometry(self) -> ConvGeometry | None:
+        """How the windows of a convolution lie; None for a linear layer."""
+        return None
+
+    @property
     def groups(self) -> int:
         """Of channels that are convolved apart."""
-        return 1
+        return 1 if self.conv_geometry is None else self.conv_geometry.groups
 
     @property
     def channel_dim(self) -> int:

@@ -13,6 +13,8 @@ from typing_extensions import override
 from mezzotint.errors import PlanError
 from mezzotint.formats import Shape
 from mezzotint.plan import Choice
+from mezzotint.runtime.convolution import conv2d
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import Operation
 from mezzotint.runtime.layer import QuantLayer
 
@@ -84,6 +86,7 @@ class QuantConv2d(QuantLayer):
     ) -> None:
         super().__init__(weight_shape, choice, bias)
         self.geometry = dict(geometry)
+        self._conv_geometry = ConvGeometry.of(geometry, weight_shape[2:])
 
     @classmethod
     def like(cls, layer: nn.Conv2d, choice: Choice, part: Shape | None = None) -> QuantConv2d:
@@ -109,23 +112,12 @@ class QuantConv2d(QuantLayer):
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the output for an input of that size."""
-        if self.geometry["padding"] == "same":
-            return height, width
-        padding = (0, 0) if self.geometry["padding"] == "valid" else self.geometry["padding"]
-        parts = zip(
-            (height, width), padding, self.geometry["dilation"], self.weight_shape[2:],
-            self.geometry["stride"], strict=True,
-        )  # fmt: skip
-        high, wide = (
-            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for size, pad, dilation, kernel, stride in parts
-        )
-        return high, wide
+        return self.conv_geometry.output_size(height, width)
 
     @property
     @override
-    def groups(self) -> int:
-        return int(self.geometry["groups"])
+    def conv_geometry(self) -> ConvGeometry:
+        return self._conv_geometry
 
     @property
     @override
@@ -146,7 +138,7 @@ class QuantConv2d(QuantLayer):
     @override
     def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.conv2d(x, weight, bias, **self.geometry)
+        return conv2d(x, weight, bias, self.conv_geometry)
 
     @override
     def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Conv2d:

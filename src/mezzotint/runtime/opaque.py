@@ -47,7 +47,7 @@ runs_opaque._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def packed_layer(x: Tensor, handle: int) -> Tensor:
     """The output of the layer behind `handle`, laid out as `QuantLayer.empty_output` says."""
     layer = _layer(handle)
-    y = layer.selection_on(x.device.type).kernel.run(layer, x)
+    y = layer.run_on(x.device.type, x)
     if y.ndim == 4:
         y = y.contiguous(memory_format=layer.memory_format)
     return y

@@ -48,7 +48,7 @@ class StructuredLayer(PackedLayer):
 
     @property
     def own_tensors(self) -> dict[str, Tensor]:
-        """What the structure stores beside its parts."""
+        """The tensors that the structure stores beside its parts."""
         return {name: getattr(self, name) for name in self.tensor_names}
 
     @property

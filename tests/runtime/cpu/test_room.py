@@ -10,7 +10,7 @@ from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import pack_layer
 from mezzotint.runtime.cpu import avx2, floating, onednn, processor
 
-NEEDS = {avx2: avx2.available(groups=1), onednn: processor.ONEDNN, floating: True}
+NEEDS = {avx2: avx2.available(None, 1), onednn: processor.ONEDNN, floating: True}
 
 
 @pytest.mark.parametrize("module", NEEDS, ids=lambda module: module.__name__.rpartition(".")[2])

@@ -1,4 +1,4 @@
-"""What OpenVINO makes of structures: a registry by their type."""
+"""Structures as nodes of an OpenVINO graph: a registry by their type."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def register_builder(kind: type[Structure]) -> Callable[[Builder], Builder]:
 
 
 def builder_of(structure: Structure) -> Builder:
-    """Who builds the nodes of a layer of that structure.
+    """The builder for layers of that structure.
 
     Raises:
         UsageError: there is none.
@@ -46,7 +46,7 @@ def builder_of(structure: Structure) -> Builder:
 
 
 def refused_structure(denoiser: nn.Module) -> str | None:
-    """Why structures of the denoiser's layers cannot be computed; None when they can."""
+    """The reason why a layer of the denoiser cannot be computed; None when all can."""
     for name, layer in packed_layers(denoiser).items():
         for structure in layer.choice.structures:
             if type(structure) not in _BUILDERS:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from mezzotint.runtime.convolution import onednn_hazard
 from mezzotint.runtime.cpu import native, processor
-from mezzotint.runtime.cpu.geometry import Geometry, window_sums
-from mezzotint.runtime.cpu.inputs import encode_images, encode_rows
+from mezzotint.runtime.cpu.inputs import encode_images, encode_rows, window_sums
 from mezzotint.runtime.cpu.panels import (
     LINEAR,
     Panels,
@@ -22,17 +22,22 @@ from mezzotint.runtime.cpu.panels import (
     panels_of,
 )
 from mezzotint.runtime.cpu.weights import held_or_made, stored_bias, stored_order, uniforms
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
 from mezzotint.runtime.pages import make_room
 
 
-def available(groups: int) -> bool:
+def available(geometry: ConvGeometry | None, channels: int) -> bool:
     """Whether these products are to be had, and are preferred here.
 
     They know no channels in groups. With VNNI, oneDNN multiplies four 8-bit integers at a time.
     """
-    return native.multiplies() and groups == 1 and not (processor.VNNI and processor.ONEDNN)
+    if not native.multiplies() or (geometry is not None and geometry.groups > 1):
+        return False
+    if not (processor.VNNI and processor.ONEDNN):
+        return True
+    return geometry is not None and onednn_hazard(geometry, channels) is not None
 
 
 def run(layer: QuantLayer, x: Tensor) -> Tensor:
@@ -50,15 +55,14 @@ def _linear(layer: QuantLayer, x: Tensor) -> Tensor:
 
 def _conv2d(layer: QuantConv2d, x: Tensor) -> Tensor:
     found = encode_images(layer, x)
-    height, width = layer.output_size(x.shape[2], x.shape[3])
-    kernel = layer.weight_shape[1:]
-    geometry = Geometry.of(layer.geometry, (kernel[1], kernel[2]))
+    geometry = layer.conv_geometry
+    height, width = geometry.output_size(x.shape[2], x.shape[3])
     symmetric = all(one is not None and one.symmetric for one in uniforms(layer.weight_format))
     seen = Seen(
         found.codes.permute(0, 2, 3, 1).contiguous(),
         found.zero_point,
         found.scale.contiguous(),
-        None if symmetric else window_sums(found.sums, geometry, kernel).flatten(),
+        None if symmetric else window_sums(found.sums, geometry).flatten(),
         geometry,
         (height, width),
         rows_alike=height * width,

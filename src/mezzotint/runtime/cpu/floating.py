@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from typing_extensions import override
 
+from mezzotint.runtime.convolution import checked_conv2d
 from mezzotint.runtime.cpu import processor
 from mezzotint.runtime.cpu.weights import (
     check_on_cpu,
@@ -74,7 +74,7 @@ def _conv2d(layer: QuantConv2d, x: Tensor) -> Tensor:
     for tile in tiles(layer, x.element_size()):
         weight = floats(tile, x.dtype).view(tile.rows, *layer.weight_shape[1:])
         part = None if bias is None else bias[tile.start : tile.stop]
-        outputs.append(functional.conv2d(x, weight, part, **layer.geometry))
+        outputs.append(checked_conv2d(x, weight, part, layer.conv_geometry))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, layer.channel_dim)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mezzotint.formats import ActivationFormat, from_bits
+from mezzotint.runtime.convolution import conv2d
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.cpu.native import Grid
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d
 
@@ -131,3 +133,11 @@ def _quantize(rows: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 def marked(scale: Tensor, sums: Tensor) -> Tensor:
     """NaN has no code; the scale can carry it to the output."""
     return torch.where(sums.isnan(), sums, scale)
+
+
+def window_sums(sums: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Sums of what each output pixel's window holds of `sums` [n, h, w]: float32 [n, oh, ow]."""
+    ones = torch.ones(1, 1, *geometry.kernel, dtype=torch.float32, device="cpu")
+    known = sums.nan_to_num(nan=0.0).unsqueeze(1)
+    with torch.autocast("cpu", enabled=False):
+        return conv2d(known, ones, None, replace(geometry, groups=1)).squeeze(1)

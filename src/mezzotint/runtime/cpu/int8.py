@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.runtime.cpu import avx2, onednn, panels
+from mezzotint.runtime.cpu.floating import FloatKernel
 from mezzotint.runtime.cpu.inputs import fits, has_codes
 from mezzotint.runtime.cpu.weights import check_on_cpu, replaceable, uniforms
 from mezzotint.runtime.kernels import Kernel, Request, register_kernel
@@ -30,6 +31,8 @@ class Int8Kernel(Kernel):
     arithmetic: Literal["int8"] = "int8"
     device = "cpu"
     opaque = True
+    #: Takes inputs of sizes that oneDNN computes wrongly.
+    _beside = FloatKernel()
 
     @override
     def refuse(self, request: Request) -> str | None:
@@ -42,14 +45,22 @@ class Int8Kernel(Kernel):
                 return "needs one scale per output channel, not per group"
         if request.columns > MAX_COLUMNS:
             return f"adds {MAX_COLUMNS} products at most, so that sums fit into 32 bits"
-        return None if avx2.available(request.groups) else onednn.refuse(request)
+        taps = math.prod(request.geometry.kernel) if request.geometry else 1
+        if avx2.available(request.geometry, request.columns // taps):
+            return None
+        return onednn.refuse(request)
 
     @override
     def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
         check_on_cpu(layer)
         if not x.numel() or not fits(layer, x):
             return layer.apply_float(x, layer.dequantized_weight(x.dtype))
-        multiply = avx2.run if avx2.available(layer.groups) else onednn.run
+        if avx2.available(layer.conv_geometry, layer.weight_shape[1]):
+            multiply = avx2.run
+        elif onednn.is_safe(layer, x):
+            multiply = onednn.run
+        else:
+            return self._beside.run(layer, x)
         x = x.resolve_neg()
         if isinstance(layer, QuantConv2d) and x.ndim == 3:
             return multiply(layer, x.unsqueeze(0)).squeeze(0)
@@ -57,7 +68,7 @@ class Int8Kernel(Kernel):
 
     @override
     def unpacked_bytes(self, layer: QuantLayer) -> int:
-        if avx2.available(layer.groups):
+        if avx2.available(layer.conv_geometry, layer.weight_shape[1]):
             return panels.unpacked_bytes(layer)
         return 0 if replaceable(layer) else math.prod(layer.weight_shape)
 

@@ -15,9 +15,15 @@ import torch
 from torch import Tensor
 
 from mezzotint.formats import ActivationFormat, UniformFormat, pack
+from mezzotint.runtime.convolution import onednn_hazard
 from mezzotint.runtime.cpu import native, processor
-from mezzotint.runtime.cpu.geometry import Geometry, window_sums
-from mezzotint.runtime.cpu.inputs import Codes, encode_images, encode_rows, marked
+from mezzotint.runtime.cpu.inputs import (
+    Codes,
+    encode_images,
+    encode_rows,
+    marked,
+    window_sums,
+)
 from mezzotint.runtime.cpu.onednn_products import Weights, multiply, prepare, windows
 from mezzotint.runtime.cpu.weights import (
     held_or_made,
@@ -49,7 +55,17 @@ def refuse(request: Request) -> str | None:
                 f"needs VNNI{others} for weights and inputs this wide; seven bits by eight do "
                 "without"
             )
-    return _refuse_groups(request) if request.groups > 1 else None
+    if request.geometry is None:
+        return None
+    taps = request.geometry.kernel[0] * request.geometry.kernel[1]
+    hazard = onednn_hazard(request.geometry, request.columns // taps)
+    return hazard or (_refuse_groups(request) if request.groups > 1 else None)
+
+
+def is_safe(layer: QuantLayer, x: Tensor) -> bool:
+    """Whether oneDNN computes the layer rightly for an input of this size."""
+    geometry, channels = layer.conv_geometry, layer.weight_shape[1]
+    return geometry is None or onednn_hazard(geometry, channels, (x.shape[-2], x.shape[-1])) is None
 
 
 def run(layer: QuantLayer, x: Tensor) -> Tensor:
@@ -87,10 +103,10 @@ def _conv2d(layer: QuantConv2d, x: Tensor) -> Tensor:
     height, width = layer.output_size(x.shape[2], x.shape[3])
     sums = torch.zeros(len(x), height, width, **_FLOAT)
     if not all(one.symmetric for one in uniforms(layer.weight_format) if one is not None):
-        sums = window_sums(codes.sums, _geometry(layer), layer.weight_shape[1:])
+        sums = window_sums(codes.sums, layer.conv_geometry)
     scale = codes.scale.repeat_interleave(height * width)
     if _prefers_windows(layer, len(scale)):
-        seen = windows(codes, _geometry(layer), layer.weight_shape[1:], (height, width))
+        seen = windows(codes, layer.conv_geometry, (height, width))
         codes = replace(codes, codes=seen)
     y = _assembled(layer, codes, scale, sums.view(-1), x.dtype)
     return y.view(len(x), height, width, layer.out_channels).permute(0, 3, 1, 2)
@@ -104,11 +120,6 @@ def _prefers_windows(layer: QuantConv2d, pixels: int) -> bool:
     """
     at_every_call = layer.kept is None and not layer.may_hold_unpacked and not replaceable(layer)
     return at_every_call and layer.groups == 1 and 2 * pixels <= layer.out_channels
-
-
-def _geometry(layer: QuantConv2d) -> Geometry:
-    kernel = layer.weight_shape[2:]
-    return Geometry.of(layer.geometry, (kernel[0], kernel[1]))
 
 
 def _assembled(
@@ -162,12 +173,11 @@ def _weights(layer: QuantLayer, *, as_rows: bool) -> Iterable[tuple[int, Weights
 
 
 def _prepared(layer: QuantLayer, *, as_rows: bool) -> Iterator[tuple[int, Weights]]:
-    geometry = _geometry(layer) if isinstance(layer, QuantConv2d) and not as_rows else None
-    kernel = layer.weight_shape[1:] if geometry else ()
+    geometry = None if as_rows else layer.conv_geometry
     replaced = replaceable(layer)
     whole = replaced or layer.groups > 1 or layer.may_hold_unpacked
     for tile in tiles(layer, itemsize=1, whole=whole):
-        weights = prepare(integers(tile), geometry, kernel)
+        weights = prepare(integers(tile), geometry)
         if replaced:
             layer.keep(KeptWeights(weights))
         yield tile.start, weights

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from mezzotint.runtime.cpu.geometry import Geometry
+from mezzotint.runtime.convolution import Convolution, is_right, unchecked
 from mezzotint.runtime.cpu.inputs import Codes
 from mezzotint.runtime.cpu.weights import Integers
+from mezzotint.runtime.geometry import ConvGeometry
+from mezzotint.runtime.kernels import KernelRefusedError
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Weights:
     scale: Tensor
     shift: Tensor | None
     rows: int
-    geometry: Geometry | None
+    geometry: ConvGeometry | None
 
     def integers(self) -> Tensor:
         """The codes as they were given, int8 [rows, columns]."""
@@ -37,18 +38,17 @@ class Weights:
         return dense.t().contiguous() if self.geometry is None else dense.flatten(1)
 
 
-def prepare(
-    weight: Integers, geometry: Geometry | None = None, kernel: tuple[int, ...] = ()
-) -> Weights:
-    """Weights for `multiply`; `kernel` is [channels, height, width] of a convolution's."""
+def prepare(weight: Integers, geometry: ConvGeometry | None = None) -> Weights:
+    """Weights for `multiply`, of rows or of images."""
     scale = weight.scale.contiguous()
     shift = None if weight.shift is None else scale * weight.shift
     if geometry is None:
         packed = torch.ops.onednn.qlinear_prepack(weight.codes, None)
     else:
+        codes = weight.codes.view(len(weight.codes), -1, *geometry.kernel)
         packed = torch.ops.onednn.qconv_prepack(
-            weight.codes.view(-1, *kernel), scale, 1.0, 0, geometry.stride, geometry.padding,
-            geometry.dilation, geometry.groups, None,
+            codes, scale, 1.0, 0, geometry.stride, geometry.even_padding, geometry.dilation,
+            geometry.groups, None,
         )  # fmt: skip
     return Weights(packed, scale, shift, len(weight.codes), geometry)
 
@@ -68,21 +68,34 @@ def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None 
         )  # fmt: skip
         return result
     result = torch.ops.onednn.qconv_pointwise(
-        geometry.padded(x.codes, x.zero_point), scale, x.zero_point, weight.packed, weight.scale,
-        zero_points, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups,
-        1.0, 0, torch.float32, "none", [], "",
+        geometry.with_odd_padding(x.codes, x.zero_point), scale, x.zero_point, weight.packed,
+        weight.scale, zero_points, bias, geometry.stride, geometry.even_padding, geometry.dilation,
+        geometry.groups, 1.0, 0, torch.float32, "none", [], "",
     )  # fmt: skip
+    _compare(result, x, weight, scale, bias)
     return result.contiguous(memory_format=torch.channels_last)
 
 
-def windows(x: Codes, geometry: Geometry, kernel: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+def _compare(y: Tensor, x: Codes, weight: Weights, scale: float, bias: Tensor | None) -> None:
+    """Refuse a geometry whose first output is not what it should be."""
+    geometry = weight.geometry
+    assert geometry is not None
+    key = geometry, weight.rows, tuple(x.codes.shape[1:])
+    if not unchecked(key):
+        return
+    values = (x.codes[:1].float() - x.zero_point) * scale
+    rows = weight.integers().float() * weight.scale.view(-1, 1)
+    of = Convolution(values, rows.view(weight.rows, -1, *geometry.kernel), bias, geometry)
+    if not is_right(key, y, of, tolerance=1e-5):
+        raise KernelRefusedError
+
+
+def windows(x: Codes, geometry: ConvGeometry, size: tuple[int, int]) -> Tensor:
     """What each output pixel sees of the codes, where `size` of them come out of an image.
 
     uint8 [n · oh · ow, channels · kh · kw].
     """
-    codes = geometry.padded(x.codes, x.zero_point)
-    (above, beside), (_, high, wide) = geometry.padding, kernel
-    codes = pad(codes, (beside, beside, above, above), value=x.zero_point)
+    codes, (high, wide) = geometry.padded(x.codes, x.zero_point), geometry.kernel
     (down, right), (far, apart) = geometry.stride, geometry.dilation
     each, plane, row, column = codes.stride()
     seen = codes.as_strided(

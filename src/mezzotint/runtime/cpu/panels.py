@@ -11,15 +11,15 @@ from torch import Tensor
 
 from mezzotint.formats import MixedFormat, UniformFormat, pack
 from mezzotint.runtime.cpu import native, native_products
-from mezzotint.runtime.cpu.geometry import Geometry
 from mezzotint.runtime.cpu.native_products import PANEL, Product
 from mezzotint.runtime.cpu.weights import Tile, replaceable, steps, tiles
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.layer import QuantLayer
 
 #: As part of what is stored.
 MOST_PADDING = 1.02
 
-LINEAR = Geometry((1, 1), (0, 0), (1, 1), 1)
+LINEAR = ConvGeometry((1, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Seen:
     zero: int
     scale: Tensor
     sums: Tensor | None
-    geometry: Geometry
+    geometry: ConvGeometry
     size: tuple[int, int]
     rows_alike: int = 1
 
@@ -149,14 +149,14 @@ def multiply(seen: Seen, weight: Panels, bias: Tensor | None, out: Tensor) -> No
     """
     _, height, width, channels = seen.codes.shape
     geometry, (_, high, wide) = seen.geometry, weight.kernel
-    beside, _, above, _ = geometry.uneven
+    (above, _), (beside, _) = geometry.padding
     product = Product(
         codes=seen.codes.data_ptr(), panels=weight.data.data_ptr(),
         totals=weight.totals.data_ptr(), row_scale=seen.scale.data_ptr(),
         row_sum=_address(seen.sums), scale=weight.scale.data_ptr(), shift=_address(weight.shift),
         bias=_address(bias), out=out.data_ptr(), height=height, width=width, channels=channels,
         kernel_height=high, kernel_width=wide, down=geometry.stride[0], right=geometry.stride[1],
-        above=geometry.padding[0] + above, beside=geometry.padding[1] + beside,
+        above=above, beside=beside,
         far=geometry.dilation[0], apart=geometry.dilation[1], out_height=seen.size[0],
         out_width=seen.size[1], rows_alike=seen.rows_alike, rows=len(out), outputs=weight.rows,
         stride=out.stride(0), zero=seen.zero, bits=weight.bits, dtype=native.DTYPES[out.dtype],

@@ -172,7 +172,7 @@ class _Constancy:
 
 
 def _same(tokens: Tensor, expected: Tensor) -> bool:
-    """Whether every sample of [batch, tokens, features] equals [tokens, features]."""
+    """True where every sample of [batch, tokens, features] equals [tokens, features]."""
     tolerance = max(_TOLERANCE, 4 * torch.finfo(expected.dtype).eps)
     magnitudes = expected.float().abs()
     # The median and not the peak: beside one huge value all others would pass for equal.
