@@ -9,11 +9,11 @@ from mezzotint.plan import Choice
 from mezzotint.recipes.found_structures import FoundStructures, split_inputs
 from mezzotint.runtime import ConstantTokens, SplitInput
 from tests.models import architectures as published
-from tests.models.architectures import layers_of
+from tests.models.architectures import graph_of, layers_of
 
 
 def test_sdxl_has_nine_split_shortcuts_in_the_order_of_the_paper():
-    splits = split_inputs(published.SDXL.build(), layers_of(published.SDXL), None, "shortcuts")
+    splits = split_inputs(graph_of(published.SDXL), layers_of(published.SDXL), "shortcuts")
     assert list(splits.values()) == [1280, 1280, 1280, 1280, 640, 640, 640, 320, 320]
     assert all(name.endswith("conv_shortcut") for name in splits)
 
@@ -23,9 +23,9 @@ def test_sdxl_has_140_layers_that_read_the_first_token():
 
 
 def test_other_concatenations_are_split_on_demand():
-    flux, layers = published.FLUX.build(), layers_of(published.FLUX)
-    assert split_inputs(flux, layers, None, "shortcuts") == {}
-    found = split_inputs(flux, layers, None, "concatenations")
+    flux, layers = graph_of(published.FLUX), layers_of(published.FLUX)
+    assert split_inputs(flux, layers, "shortcuts") == {}
+    found = split_inputs(flux, layers, "concatenations")
     assert [name for name in found if name.startswith("single_transformer_blocks.")]
 
 

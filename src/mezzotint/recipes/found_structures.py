@@ -7,20 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from diffusers import DiffusionPipeline
-from torch import nn
 
 from mezzotint.calibration import observe_structures
-from mezzotint.errors import ModelError
 from mezzotint.models import (
     Call,
+    Graph,
     Layer,
     Role,
     find_denoiser,
     joined_inputs,
     on_device,
     record_calls,
-    text_readers,
-    trace_graph,
 )
 from mezzotint.plan import Choice, Sampling, Structure, Tensors
 from mezzotint.recipes.base import Job
@@ -87,26 +84,20 @@ class FoundStructures:
 
 
 def find_structures(
-    job: Job, layers: Sequence[Layer], calls: Sequence[Call], *, bos: bool, shortcuts: Shortcuts
+    job: Job, calls: Sequence[Call], readers: Sequence[str] | None, splits: Mapping[str, int]
 ) -> FoundStructures:
-    """Look at the recorded calls for constant first tokens, and at the data flow for joins.
+    """Look at the recorded calls for constant first tokens, beside the joins in the data flow.
 
     Args:
         job: its denoiser is looked at.
-        layers: that can be packed.
         calls: of two different prompts or more; with one, no token can be seen to be constant.
-        bos: look for constant first tokens.
-        shortcuts: which joined inputs to split.
+        readers: layers that may read the text; None to look for no constant tokens.
+        splits: layer → channels of the first half, of the joined inputs to split.
     """
     notes: list[str] = []
-    splits: dict[str, int] = {}
-    try:
-        splits = split_inputs(job.denoiser, layers, calls[0], shortcuts)
-    except ModelError as cause:
-        notes.append(f"no input is split: {cause}")
-    readers = text_readers(layers) if bos else ()
-    if bos and not readers:
+    if readers is not None and not readers:
         notes.append("no constant first token: no layer reads the text")
+    readers = readers or ()
     if readers and job.pipe is not None and pads_left(job.pipe):
         notes.append(PADDED_LEFT)
         readers = ()
@@ -152,14 +143,8 @@ def pads_left(pipe: DiffusionPipeline) -> bool:
     return any(getattr(one, "padding_side", "right") == "left" for one in parts)
 
 
-def split_inputs(
-    denoiser: nn.Module, layers: Sequence[Layer], call: Call | None, which: Shortcuts
-) -> dict[str, int]:
-    """Layer → channels of the first half, of the layers that `which` asks for.
-
-    Raises:
-        ModelError: the data flow cannot be followed.
-    """
+def split_inputs(graph: Graph, layers: Sequence[Layer], which: Shortcuts) -> dict[str, int]:
+    """Layer → channels of the first half, of the layers that `which` asks for."""
     if which == "none":
         return {}
     wanted = {
@@ -167,5 +152,5 @@ def split_inputs(
         for layer in layers
         if layer.groups == 1 and (layer.role is Role.SHORTCUT or which == "concatenations")
     }
-    joins = joined_inputs(trace_graph(denoiser, call))
+    joins = joined_inputs(graph)
     return {name: first for name, first in joins.items() if name in wanted}

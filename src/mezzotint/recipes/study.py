@@ -32,10 +32,24 @@ from mezzotint.measuring import (
     measure_layers,
     model_digest,
 )
-from mezzotint.models import Call, Layer, inventory, on_device, record_calls
+from mezzotint.models import (
+    Call,
+    Graph,
+    Layer,
+    layers_in,
+    on_device,
+    record_calls,
+    text_readers,
+    trace_graph,
+)
 from mezzotint.plan import CalibrationSettings, Choice, Plan
 from mezzotint.recipes.base import Job
-from mezzotint.recipes.found_structures import FoundStructures, Shortcuts, find_structures
+from mezzotint.recipes.found_structures import (
+    FoundStructures,
+    Shortcuts,
+    find_structures,
+    split_inputs,
+)
 from mezzotint.runtime import Calibration
 
 
@@ -45,19 +59,21 @@ class Study:
 
     Attributes:
         job: what was asked for.
-        layers: those that can be packed, in the order of execution.
         calls: recorded on the calibration prompts, or given; on the denoiser's device.
+        graph: the denoiser's data flow, followed in the first call.
+        layers: those that can be packed, in the order of execution.
         structures: constant first tokens and split inputs.
     """
 
     job: Job
-    layers: tuple[Layer, ...]
     calls: tuple[Call, ...]
+    graph: Graph
+    layers: tuple[Layer, ...]
     structures: FoundStructures
 
     @classmethod
     def of(cls, job: Job, *, bos: bool, shortcuts: Shortcuts) -> Study:
-        """Record the calls, unless they are given, and look for structures.
+        """Record the calls, unless they are given; follow the data flow, and look for structures.
 
         Args:
             job: its denoiser is studied.
@@ -65,19 +81,19 @@ class Study:
             shortcuts: which joined inputs to split.
 
         Raises:
-            ModelError: there is nothing to quantize.
+            ModelError: there is nothing to quantize, or the denoiser cannot be run on its call.
             UsageError: a bare module came without calls.
             CalibrationError: a weight holds NaN; the layer is named.
         """
-        calls = None if job.calls is None else on_device(job.calls, job.denoiser)
-        layers = quantizable(job, calls[0] if calls else None)
+        calls = on_device(_calls(job), job.denoiser)
+        graph = trace_graph(job.denoiser, calls[0])
+        layers = tuple(layer for layer in layers_in(job.denoiser, graph) if layer.supported)
+        if not layers:
+            raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
         check_weights(job.denoiser, [layer.name for layer in layers])
-        if calls is None:
-            if job.pipe is None or job.sampling is None:
-                raise UsageError("calls: none given; a module without a pipeline needs some")
-            calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
-        structures = find_structures(job, layers, calls, bos=bos, shortcuts=shortcuts)
-        return cls(job, layers, calls, structures)
+        splits = split_inputs(graph, layers, shortcuts)
+        structures = find_structures(job, calls, text_readers(layers) if bos else None, splits)
+        return cls(job, calls, graph, layers, structures)
 
     def weight(self, layer: Layer) -> Tensor:
         """The floating weight of a layer."""
@@ -196,16 +212,12 @@ class Measuring:
         return [metric.loss(figures) for figures in found]
 
 
-def quantizable(job: Job, call: Call | None = None) -> tuple[Layer, ...]:
-    """The denoiser's layers that can be packed.
-
-    Raises:
-        ModelError: there are none.
-    """
-    layers = tuple(layer for layer in inventory(job.denoiser, call) if layer.supported)
-    if not layers:
-        raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
-    return layers
+def _calls(job: Job) -> tuple[Call, ...]:
+    if job.calls:
+        return job.calls
+    if job.pipe is None or job.sampling is None:
+        raise UsageError("calls: none given; a module without a pipeline needs some")
+    return record_calls(job.pipe, job.sampling)
 
 
 _MEANINGS = {

@@ -122,7 +122,7 @@ def test_prompts_that_share_a_word_still_show_a_constant_token(prepare):
 def test_a_constant_layer_is_not_split_as_well(prepare, monkeypatch):
     with prepare() as method:
         name = next(iter(method.study.structures.constants))
-    monkeypatch.setattr("mezzotint.recipes.found_structures.split_inputs", lambda *_: {name: 8})
+    monkeypatch.setattr("mezzotint.recipes.study.split_inputs", lambda *_: {name: 8})
     with prepare() as method:
         assert method.choice(name, 4, 8).structures == (ConstantTokens(1),)
         assert not method.study.structures.splits

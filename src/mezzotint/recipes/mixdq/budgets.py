@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mezzotint.calibration import input_sizes
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import Group, trace_graph
+from mezzotint.models import Group
 from mezzotint.plan import Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.recipes.mixdq.method import Method
@@ -89,9 +89,7 @@ def input_programs(method: Method, layers: Mapping[str, Sensitivity]) -> Program
             )
     else:
         choices = {layer.name: method.choice(layer.name, 8, None) for layer in method.study.layers}
-        denoiser = method.study.job.denoiser
-        graph = trace_graph(denoiser, method.study.calls[0])
-        found = input_sizes(denoiser, graph, choices)
+        found = input_sizes(method.study.job.denoiser, method.study.graph, choices)
         sizes = {name: float(size) for name, size in found.items()}
     return Programs(
         field="act_bits",
