@@ -41,12 +41,12 @@ RECIPE = """
 import dataclasses
 import mezzotint as mz
 from mezzotint.recipes import Outcome, register_recipe
-from mezzotint.runtime import Packing
+from mezzotint.runtime import Calibration
 @dataclasses.dataclass
 class Options: pass
 @register_recipe("added-recipe", "decides nothing", Options)
 def run(job, options):
-    return Outcome(mz.Plan({}), Packing())
+    return Outcome(mz.Plan({}), Calibration())
 """
 
 ENGINE = """

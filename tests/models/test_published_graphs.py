@@ -268,7 +268,7 @@ def test_linear_attention_of_sana_multiplies_twice():
 def test_the_pooler_of_hunyuan_dit_is_read_by_a_function():
     graph = graph_of(published.HUNYUAN_DIT)
     text = "encoder_hidden_states_t5"
-    parts = ["q_proj", "k_proj", "v_proj", "c_proj"]
+    parts = ["c_proj", "q_proj", "k_proj", "v_proj"]  # in order of the arguments
     found = block(graph, "time_extra_emb.pooler")
     assert found == [*((part, [text]) for part in parts), ("matmul", parts)]
     functional = [node.name for node in graph.nodes if node.functional]

@@ -39,6 +39,13 @@ def edges(graph: Graph) -> set[str]:
     return {f"{names[source]} > {names[reader]}" for source, reader in graph.edges}
 
 
+def written(left: Tensor, right: Tensor) -> Tensor:
+    """Two halves beside each other, written into one tensor."""
+    whole = torch.empty(*left.shape[:-1], 8, device=left.device)
+    whole[..., :4], whole[..., 4:] = left, right
+    return whole
+
+
 class Layers(nn.Module):
     """Linear layers a, b, c, d of eight features; subclasses say what is done with them."""
 
@@ -256,13 +263,15 @@ class TestModulation:
         [
             lambda q, cos, sin: q * cos + torch.cat([-q[..., 4:], q[..., :4]], -1) * sin,
             lambda q, cos, sin: torch.stack([q[..., 0] * cos[..., 0], q[..., 1] * sin[..., 1]], -1),
+            lambda q, cos, sin: written(q[..., :4] * cos[..., :4], q[..., 4:] * sin[..., 4:]),
         ],
     )
     def test_a_rotary_embedding_is_one_node(self, rotate: object):
         def forward(self, x, positions):
-            return rotate(self.a(x), *positions)
+            return self.b(rotate(self.a(x), *positions).reshape(-1, 8))
 
-        assert drawn(forward, X, (X, X)) == {"x > a", "a > modulation", "positions > modulation"}
+        found = drawn(forward, X[:, :4], (X[:, :4], X[:, :4]))
+        assert found == {"x > a", "a > modulation", "positions > modulation", "modulation > b"}
 
     def test_two_modulations_of_one_tensor_stay_two(self):
         def forward(self, x, t):
@@ -364,6 +373,7 @@ class TestConcatenation:
             (lambda x, y: torch.cat([torch.cat([x, y], -1)], -1), ()),
             (lambda x, y: torch.cat([x, y], -1) * 1, ()),
             (lambda x, y: torch.cat([x, y], -1).clamp_(0), ()),
+            (lambda x, y: torch.cat([torch.empty(0), x, y], -1), (3, 5)),
             (lambda x, y: F.pad(x, (0, 5)), ()),
         ],
     )
@@ -417,6 +427,10 @@ class TestConcatenation:
 
 
 class TestOtherJoins:
+    def test_a_mask_among_the_arguments(self):
+        found = drawn(lambda self, x, mask: self.a(x).masked_fill(mask, 0.0), X, X > 0)
+        assert found == {"x > a", "a > other", "mask > other"}
+
     def test_a_choice_by_a_condition(self):
         found = drawn(lambda self, x: torch.where(self.a(x) > 0, self.b(x), x))
         assert found == {"x > a", "x > b", "a > other", "b > other", "x > other"}

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.chunks import row_chunks
 from mezzotint.formats.forms import Segment, decoded
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.packing import pack
@@ -141,12 +140,7 @@ class WeightFormat(ABC):
 
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Unpack and dequantize to float32 of `shape`."""
-        parts = [
-            decoded(segment, rows)
-            for segment in self.segments(tensors, shape)
-            for rows in row_chunks(segment.shape[0], segment.columns)
-        ]
-        stored = parts[0] if len(parts) == 1 else torch.cat(parts)
+        stored = decoded(self.segments(tensors, shape))
         order = self.order(tensors)
         return (stored if order is None else stored.index_select(0, order)).reshape(shape)
 

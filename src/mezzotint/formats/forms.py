@@ -7,11 +7,14 @@ forms: views of the stored tensors.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from mezzotint.formats.affine_grid import AffineGrid, middle
+from mezzotint.formats.chunks import row_chunks
 from mezzotint.formats.grid import row_part
 from mezzotint.formats.lookup_grid import LookupGrid
 from mezzotint.formats.packing import unpack
@@ -119,7 +122,23 @@ class LookupSegment:
 Segment = AffineSegment | LookupSegment
 
 
-def decoded(segment: Segment, rows: slice) -> Tensor:
-    """Some rows of a segment, float32 [rows, columns]."""
-    part = segment.rows(rows)
-    return part.grid.values(part.unpacked())
+def decoded(segments: Sequence[Segment]) -> Tensor:
+    """The rows of all segments, float32 [rows, columns]."""
+    pieces = [
+        segment.rows(rows)
+        for segment in segments
+        for rows in row_chunks(segment.shape[0], segment.columns)
+    ]
+    if len(pieces) == 1:
+        return _worth(pieces[0])
+    size = sum(segment.shape[0] for segment in segments), segments[0].columns
+    worth = torch.empty(size, dtype=torch.float32, device=segments[0].codes.device)
+    for rows, piece in zip(
+        torch.split(worth, [len(piece.codes) for piece in pieces]), pieces, strict=True
+    ):
+        rows.copy_(_worth(piece))
+    return worth
+
+
+def _worth(segment: Segment) -> Tensor:
+    return segment.grid.values(segment.unpacked())

@@ -144,8 +144,9 @@ class MixedFormat(WeightFormat):
         for piece in code_pieces(codes, grid.shape):
             places = grid.order[first : first + len(piece)]
             for width, start, rows in zip(self.widths, grid.starts, found, strict=True):
-                held = (places >= start) & (places < start + len(rows))
-                rows[places[held] - start] = packed(piece[held], width)
+                held = ((places >= start) & (places < start + len(rows))).nonzero().flatten()
+                part = packed(piece.index_select(0, held), width)
+                rows.index_copy_(0, places.index_select(0, held) - start, part)
             first += len(piece)
         return found
 

@@ -169,7 +169,7 @@ class Flow(TorchFunctionMode):
             for read in written:
                 self._write(read, origin)
             if name in CONCATENATING:
-                sections = joined_sizes(args, kwargs)
+                sections = joined_sizes(args, kwargs, first)
                 origin = Origin(origin.node, origin.weights, sections)
             for tensor in results:
                 self._note(tensor, origin)

@@ -83,15 +83,15 @@ class GraphBuilder:
     def _part_of(self, index: int, other: int, kind: Join) -> bool:
         """Whether a join with `other` leaves node `index` a function of its own sources."""
         first, second = self._nodes[index], self._nodes[other]
-        if kind == "write" and first.kind not in ("input", "layer"):
-            return other in self._sources(index)
-        if first.kind not in _SCALING or kind not in _ARITHMETIC | {"write", "concatenate"}:
-            return False
-        # Readers of the later one stay behind the earlier one when the two become one.
-        twins = second.kind in _SCALING and other > index
-        if twins and self._sources(other) <= self._sources(index):
-            return True
-        return kind in _ARITHMETIC and other in self._sources(index)
+        scales = first.kind in _SCALING
+        if other in self._sources(index):
+            written = kind == "write" and first.kind not in ("input", "layer")
+            return written or (scales and kind in _ARITHMETIC)
+        # Two products of the same sources. Readers of the later one stay behind the earlier one
+        # when the two become one.
+        twins = scales and second.kind in _SCALING and other > index
+        joins = kind in _ARITHMETIC | {"write", "concatenate"}
+        return joins and twins and self._sources(other) <= self._sources(index)
 
     def _merge(self, index: int, others: Sequence[int], kind: Join) -> None:
         twins = [other for other in others if other not in self._sources(index)]

@@ -12,7 +12,7 @@ from mezzotint.models.graph_builder import Join
 ItemT = TypeVar("ItemT")
 
 _JOINS: Mapping[Join, str] = {
-    "add": "add iadd radd sub isub rsub subtract",
+    "add": "add iadd radd sub isub rsub subtract index_add scatter_add",
     "multiply": "mul imul rmul multiply div idiv rdiv truediv itruediv rtruediv divide true_divide",
     "concatenate": "cat concat concatenate stack hstack vstack dstack column_stack row_stack",
     "matmul": (
@@ -20,10 +20,7 @@ _JOINS: Mapping[Join, str] = {
         "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
         "scaled_dot_product_attention multi_head_attention_forward"
     ),
-    "write": (
-        "setitem index_put index_copy index_add index_fill masked_fill masked_scatter scatter "
-        "scatter_add scatter_reduce slice_scatter select_scatter"
-    ),
+    "write": "setitem index_put index_copy masked_scatter scatter slice_scatter select_scatter",
 }
 _KIND_OF: Mapping[str, Join] = {
     name: kind for kind, names in _JOINS.items() for name in names.split()
@@ -71,11 +68,15 @@ def values_read(name: str, reads: Sequence[ItemT]) -> Sequence[ItemT]:
     return reads
 
 
-def joined_sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+def joined_sizes(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor
+) -> tuple[int, tuple[int, ...]]:
     """The dimension that a call of `torch.cat` joins along, and the size of each part there."""
     tensors = args[0] if args else kwargs["tensors"]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    return dim % tensors[0].ndim, tuple(tensor.shape[dim] for tensor in tensors)
+    # Torch passes over empty tensors of one dimension, whatever the others are.
+    parts = (tensor for tensor in tensors if tensor.ndim == result.ndim)
+    return dim % result.ndim, tuple(part.shape[dim] for part in parts)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""What no weight tells: input ranges, tensors of structures, and weights that were trained."""
+"""Tensors that no weight tells: input ranges, those of structures, and trained weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def of_weight_alone(choice: Choice) -> Choice:
 
 
 def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
-    """Those of the tensors that a layer stores under its plan that its weight does not tell."""
+    """The tensors that a layer stores under its plan and its weight does not tell."""
     shape = shape_of(model.get_submodule(name))
     specs = stored_tensors if plan.encoding_of(name).trained else calibrated_tensors
     return specs(plan[name], shape.weight, shape.groups)
