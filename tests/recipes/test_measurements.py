@@ -42,9 +42,10 @@ def test_another_budget_measures_nothing_and_plans_as_a_fresh_run(
 
 def test_only_what_is_missing_is_measured(pipe, sampling, finished, monkeypatch, tmp_path):
     few = mz.Auto(formats=("int4/channel", "int7/channel"))
-    fresh = mz.quantize(pipe, few, sampling=sampling)
+    budget = mz.Budget(weight_bits=6)
+    fresh = mz.quantize(pipe, few, budget, sampling=sampling)
     asked = watched(monkeypatch)
-    again = mz.quantize(pipe, few, sampling=sampling, measurements=finished)
+    again = mz.quantize(pipe, few, budget, sampling=sampling, measurements=finished)
     assert {task.change.choice.weight for task in asked} == {"int7/channel"}
     assert len(asked) == len(fresh.plan)
     assert again.plan == fresh.plan
