@@ -10,6 +10,7 @@ from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.runtime import (
     Calibration,
     InputRange,
+    Kernel,
     QuantConv2d,
     QuantLayer,
     QuantLinear,
@@ -56,3 +57,9 @@ def packed(
     found = module[0]
     assert isinstance(found, QuantLinear | QuantConv2d)
     return found
+
+
+def run(kernel: Kernel, layer: QuantLayer, x: Tensor) -> Tensor:
+    """The output by a kernel that need not be the one that was selected."""
+    prepared = kernel.prepare(layer.packed_weight, layer.operation)
+    return kernel.run(prepared, x, layer.input_quantizer, layer.bias)

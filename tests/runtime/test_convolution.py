@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mezzotint.runtime import QuantConv2d, convolution
-from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime.cpu import native
 from mezzotint.runtime.geometry import ConvGeometry
+from tests.runtime.cpu.conftest import prefer_onednn, prefer_own_products
 from tests.runtime.layers import noise, packed
 
 
@@ -67,7 +68,7 @@ EVERY = WRONG_BY_ONEDNN | USUAL
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who multiplies codes: the package's C, oneDNN with VNNI, or oneDNN without our C."""
     if request.param == "own":
-        monkeypatch.setattr(processor, "VNNI", False)
+        prefer_own_products(monkeypatch)
     if request.param == "torch":
         monkeypatch.setattr(native, "library", lambda: None)
         monkeypatch.setattr(native, "multiplies", lambda: False)
@@ -78,7 +79,8 @@ def expected(layer: QuantConv2d, x: Tensor) -> Tensor:
     """The output in float64, which oneDNN does not compute."""
     bias = None if layer.bias is None else layer.bias.double()
     weight = layer.dequantized_weight(torch.float64)
-    return functional.conv2d(layer.round_input(x.float()).double(), weight, bias, **layer.geometry)
+    rounded = layer.round_input(x.float()).double()
+    return functional.conv2d(rounded, weight, bias, **layer.attributes)
 
 
 def assert_close(found: Tensor, right: Tensor) -> None:
@@ -163,7 +165,7 @@ def test_the_usual_geometries_are_trusted(case: Case):
 
 
 def test_a_refused_geometry_says_why(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(processor, "VNNI", True)
+    prefer_onednn(monkeypatch)
     layer = packed(WRONG_BY_ONEDNN["wide-groups"].layer(), "int8/channel", "int8/token")
     assert layer.selection.kernel.name == "cpu-float"
     assert "groups of more than 32 channels" in str(layer.selection.reason)
@@ -181,16 +183,16 @@ class TestTheFirstCall:
 
     CASE = USUAL["padded"]
 
-    @pytest.mark.parametrize(("groups", "kernel"), [(1, "cpu-int8"), (2, "cpu-float")])
+    @pytest.mark.parametrize(("groups", "kernel"), [(1, "cpu-int8-avx2"), (2, "cpu-float")])
     def test_a_wrong_integer_product_is_replaced_and_refused(
         self, groups: int, kernel: str, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(processor, "VNNI", True)
+        prefer_onednn(monkeypatch)
         case = replace(self.CASE, groups=groups)
         layer = packed(case.layer(), "int8/channel", "int8/token")
         assert isinstance(layer, QuantConv2d)
         codes = layer.get_buffer("weight_codes").clone()
-        assert layer.selection.reason is None
+        assert layer.selection.kernel.name == "cpu-int8-onednn"
         x, right = case.input(torch.float32), expected(layer, case.input(torch.float32))
         conv = torch.ops.onednn.qconv_pointwise
         monkeypatch.setattr(torch.ops.onednn, "qconv_pointwise", lambda *args: conv(*args) + 1)
@@ -200,8 +202,7 @@ class TestTheFirstCall:
         other = packed(case.layer(), "int8/channel", "int8/token")
         assert other.selection.kernel.name == kernel
         assert torch.equal(layer.weight_tensors()["codes"], codes)
-        if groups > 1:
-            assert "wrong output for this geometry" in str(layer.selection.reason)
+        assert "wrong output for this geometry" in str(layer.selection.reason)
 
     def test_a_wrong_float_convolution_is_replaced(self, monkeypatch: pytest.MonkeyPatch):
         layer = packed(self.CASE.layer(), "int4/channel", "float")

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mezzotint.formats import parse_activation_format, parse_weight_format
-from mezzotint.runtime import Request, select_kernel
-from mezzotint.runtime.geometry import ConvGeometry
+from mezzotint.runtime import Conv2d, ConvGeometry, Request, select_kernel
 from mezzotint.runtime.gpu import kernel
 from tests.docs.pages import ROOT
 from tests.runtime.layers import WEIGHTS
@@ -16,8 +15,9 @@ from tests.runtime.layers import WEIGHTS
 def request(weight: str, activation: str, groups: int = 1) -> Request:
     found = parse_weight_format(weight)
     assert found is not None
-    geometry = ConvGeometry((1, 1), groups=groups)
-    return Request("conv2d", "cuda", found, parse_activation_format(activation), geometry)
+    operation = Conv2d(ConvGeometry((1, 1), groups=groups))
+    shape = (7, 48, 1, 1)
+    return Request(operation, "cuda", found, shape, parse_activation_format(activation))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mezzotint.runtime import QuantLayer
 from mezzotint.runtime.gpu import FloatKernel, Int8Kernel
-from tests.runtime.layers import conv, linear, noise, packed
+from tests.runtime.layers import conv, linear, noise, packed, run
 
 triton = pytest.importorskip("triton", reason="there is no Triton for this platform")
 
@@ -89,7 +89,7 @@ def launches(
         patch.setattr(inputs, "LONGEST_TOKEN", 64)
         patch.setattr(product, "launch", lambda each: found.append((product_kernel, each)))
         kernel = FloatKernel() if layer.activation_format is None else Int8Kernel()
-        kernel.run(layer, x)
+        run(kernel, layer, x)
     config = tuning.CONFIGS[2]
     return [
         (kernel, arguments | config.kwargs | {"warps": arguments.get("warps", config.num_warps)})

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import CheckpointError, FormatError
-from mezzotint.formats import from_bits
 from mezzotint.runtime import PackedLayer, QuantLayer, StructuredLayer
 
 
@@ -51,19 +49,8 @@ def check_layer(name: str, layer: PackedLayer) -> None:
 def _check_module(module: nn.Module) -> None:
     if isinstance(module, QuantLayer):
         module.weight_format.check(module.weight_tensors())
-        _check_input(module)
+        if module.input_quantizer is not None:
+            module.input_quantizer.check()
     if isinstance(module, StructuredLayer):
         for name, tensor in module.own_tensors.items():
             module.structure.check_tensor(name, tensor)
-
-
-def _check_input(layer: QuantLayer) -> None:
-    activation = layer.activation_format
-    if activation is None or not activation.static:
-        return
-    scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
-        raise FormatError("input_scale is not positive and finite")
-    highest = 0 if activation.symmetric else activation.limits[1]
-    if int(layer.get_buffer("input_zero_point").max()) > highest:
-        raise FormatError(f"input_zero_point is above {highest}, the highest of {activation}")

@@ -17,7 +17,6 @@ from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import ActivationFormat
 from mezzotint.plan import Choice, Encoding, Plan, Tensors
 from mezzotint.runtime import (
-    TOKEN_DIMS,
     Calibration,
     InputRange,
     check_input_ranges,
@@ -29,7 +28,7 @@ from mezzotint.runtime import (
     part_inputs,
     shape_of,
 )
-from mezzotint.runtime.kernels import Operation
+from mezzotint.runtime.operands import Operation
 
 
 class Change(ABC):
@@ -259,7 +258,7 @@ def _rounded(
     x: Tensor, activation: ActivationFormat, calibrated: InputRange | None, operation: Operation
 ) -> Tensor:
     if calibrated is None:
-        scale, zero_point = activation.dynamic_parameters(x, TOKEN_DIMS[operation])
+        scale, zero_point = activation.dynamic_parameters(x, operation.token_dims)
     else:
         scale, zero_point = activation.range_parameters(calibrated.low, calibrated.high, x.device)
     return activation.roundtrip(x, scale, zero_point)

@@ -19,18 +19,27 @@ from mezzotint.runtime.convert import (
     packed_layers,
     quantize_module,
 )
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
+    AsStored,
     Kernel,
-    Operation,
+    Prepared,
     Request,
     Selection,
     register_kernel,
     registered_kernels,
     select_kernel,
 )
-from mezzotint.runtime.layer import TOKEN_DIMS, QuantLayer
+from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d, QuantLinear, operation_of
 from mezzotint.runtime.memory import keep_unpacked
+from mezzotint.runtime.operands import (
+    Conv2d,
+    InputQuantizer,
+    Linear,
+    Operation,
+    PackedWeight,
+)
 from mezzotint.runtime.pack import (
     Calibration,
     check_calibration,
@@ -44,6 +53,7 @@ from mezzotint.runtime.packed import (
     PackedLayer,
     check_input_ranges,
 )
+from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import ConstantTokens, SplitInput
@@ -53,18 +63,25 @@ BUILT_IN_KERNELS = (cpu, gpu, reference)
 
 __all__ = [
     "BUILT_IN_KERNELS",
-    "TOKEN_DIMS",
+    "AsStored",
     "Calibration",
     "ConstantTokens",
+    "Conv2d",
+    "ConvGeometry",
     "Execution",
     "GridValues",
+    "InputQuantizer",
     "InputRange",
     "Kernel",
+    "Linear",
     "Operation",
     "PackedLayer",
+    "PackedWeight",
+    "Prepared",
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
+    "QuantizedPart",
     "Request",
     "Selection",
     "SplitInput",

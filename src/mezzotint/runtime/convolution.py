@@ -2,7 +2,7 @@
 
 torch hands convolutions on processors to oneDNN, which computes some geometries wrongly or ends
 the process, in 8-bit integers and in bfloat16 alike (torch 2.13, oneDNN 3.12). Which ones depends
-on the processor, so all that were ever seen to fail are avoided everywhere, and the first output
+on the processor, so all that were ever found to fail are avoided everywhere, and the first output
 of every other geometry is compared with a plain product at a few of its pixels.
 """
 
@@ -59,7 +59,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometr
 def checked_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
 ) -> Tensor:
-    """As `conv2d`, of values at hand: what a geometry gives first is compared with products."""
+    """The same, of values at hand: the first output of a geometry is compared with products."""
     y = conv2d(x, weight, bias, geometry)
     # Within autocast, the output says what was computed in.
     key = geometry, tuple(weight.shape), tuple(x.shape[-2:]), y.dtype
@@ -81,12 +81,12 @@ class Convolution:
 
 
 def unchecked(key: Hashable) -> bool:
-    """Whether no output under that key has been compared in this process."""
+    """Return whether no output under that key has been compared in this process."""
     return key not in _checked
 
 
 def is_right(key: Hashable, y: Tensor, of: Convolution, tolerance: float) -> bool:
-    """Whether an output [n, o, h, w] agrees with plain products at a few pixels of an image.
+    """Return whether an output [n, o, h, w] agrees with plain products at a few pixels of an image.
 
     A geometry that is wrong once is a hazard from then on, in this process.
 
@@ -135,14 +135,14 @@ _mistrusted: dict[tuple[ConvGeometry, int], str] = {}
 
 
 def _windows(x: Tensor, geometry: ConvGeometry, rows: Tensor, columns: Tensor) -> Tensor:
-    """What the windows at some rows and columns of the output see: [1, c · kernel, windows]."""
+    """Inputs in the windows at some rows and columns of the output: [1, c · kernel, windows]."""
     padded, (high, wide) = geometry.padded(x), geometry.kernel
     (down, right), (far, apart) = geometry.stride, geometry.dilation
     at_y = (rows * down).view(-1, 1) + torch.arange(high, device="cpu") * far
     at_x = (columns * right).view(-1, 1) + torch.arange(wide, device="cpu") * apart
-    seen = padded.index_select(2, at_y.flatten()).index_select(3, at_x.flatten())
-    seen = seen.view(1, x.shape[1], len(rows), high, len(columns), wide)
-    return seen.permute(0, 1, 3, 5, 2, 4).reshape(1, -1, len(rows) * len(columns))
+    found = padded.index_select(2, at_y.flatten()).index_select(3, at_x.flatten())
+    found = found.view(1, x.shape[1], len(rows), high, len(columns), wide)
+    return found.permute(0, 1, 3, 5, 2, 4).reshape(1, -1, len(rows) * len(columns))
 
 
 def _grouped_product(windows: Tensor, matrix: Tensor, groups: int) -> Tensor:

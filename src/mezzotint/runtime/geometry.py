@@ -1,4 +1,4 @@
-"""How the windows of a 2-D convolution lie over its input."""
+"""The geometry of a 2-D convolution: its windows over its input."""
 
 from __future__ import annotations
 

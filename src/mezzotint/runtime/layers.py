@@ -7,21 +7,21 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from mezzotint.errors import PlanError
 from mezzotint.formats import Shape
 from mezzotint.plan import Choice
-from mezzotint.runtime.convolution import conv2d
 from mezzotint.runtime.geometry import ConvGeometry
-from mezzotint.runtime.kernels import Operation
 from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.operands import Conv2d, Linear, Operation
 
 
 def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
-    """What the kernels call the computation of a float layer."""
-    return "linear" if isinstance(layer, nn.Linear) else "conv2d"
+    """The operation of a float layer, as kernels know it."""
+    if isinstance(layer, nn.Linear):
+        return Linear()
+    return Conv2d(ConvGeometry.of(_attributes(layer), layer.kernel_size))
 
 
 def check_padding_mode(layer: nn.Conv2d) -> None:
@@ -33,7 +33,7 @@ def check_padding_mode(layer: nn.Conv2d) -> None:
 class QuantLinear(QuantLayer):
     """y = x Wᵀ + b with W packed; x is [..., in_features]."""
 
-    operation: Operation = "linear"
+    operation = Linear()
 
     @property
     def in_features(self) -> int:
@@ -55,20 +55,6 @@ class QuantLinear(QuantLayer):
         with layer.weight.device:
             return cls(shape, choice, bias)
 
-    @property
-    @override
-    def memory_format(self) -> torch.memory_format:
-        return torch.contiguous_format
-
-    @override
-    def empty_output(self, x: Tensor) -> Tensor:
-        return x.new_empty(*x.shape[:-1], self.out_features)
-
-    @override
-    def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.linear(x, weight, bias)
-
     @override
     def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
         with torch.device("meta"):
@@ -79,14 +65,19 @@ class QuantLinear(QuantLayer):
 class QuantConv2d(QuantLayer):
     """A 2-D convolution with packed weight; x is [n, c, h, w]."""
 
-    operation: Operation = "conv2d"
+    operation: Conv2d
 
     def __init__(
-        self, weight_shape: Shape, choice: Choice, bias: Tensor | None, geometry: Mapping[str, Any]
+        self,
+        weight_shape: Shape,
+        choice: Choice,
+        bias: Tensor | None,
+        attributes: Mapping[str, Any],
     ) -> None:
+        """Allocate; `attributes`: stride, padding, dilation and groups, as of a Conv2d."""
         super().__init__(weight_shape, choice, bias)
-        self.geometry = dict(geometry)
-        self._conv_geometry = ConvGeometry.of(geometry, weight_shape[2:])
+        self.attributes = dict(attributes)
+        self.operation = Conv2d(ConvGeometry.of(attributes, weight_shape[2:]))
 
     @classmethod
     def like(cls, layer: nn.Conv2d, choice: Choice, part: Shape | None = None) -> QuantConv2d:
@@ -95,61 +86,30 @@ class QuantConv2d(QuantLayer):
         With `part`, the shape of a part of the weight: without bias.
         """
         check_padding_mode(layer)
-        geometry = {name: getattr(layer, name) for name in _GEOMETRY}
         shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:
-            return cls(shape, choice, bias, geometry)
+            return cls(shape, choice, bias, _attributes(layer))
 
     @property
     def in_channels(self) -> int:
         """Channels of the input."""
-        return self.weight_shape[1] * int(self.geometry["groups"])
+        return self.weight_shape[1] * self.operation.groups
 
     @property
     def out_channels(self) -> int:
         """Channels of the output."""
         return self.weight_shape[0]
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output for an input of that size."""
-        return self.conv_geometry.output_size(height, width)
-
-    @property
-    @override
-    def conv_geometry(self) -> ConvGeometry:
-        return self._conv_geometry
-
-    @property
-    @override
-    def memory_format(self) -> torch.memory_format:
-        return torch.channels_last
-
-    @override
-    def empty_output(self, x: Tensor) -> Tensor:
-        shape = *x.shape[:-3], self.out_channels, *self.output_size(x.shape[-2], x.shape[-1])
-        batch = torch.empty(
-            (1,) * (4 - x.ndim) + shape,
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.channels_last,
-        )
-        return batch if x.ndim == 4 else batch.squeeze(0)
-
-    @override
-    def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return conv2d(x, weight, bias, self.conv_geometry)
-
     @override
     def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Conv2d:
         outputs, inputs, *kernel = weight.shape
         with torch.device("meta"):
             layer = nn.Conv2d(
-                inputs * int(self.geometry["groups"]),
+                inputs * self.operation.groups,
                 outputs,
                 (kernel[0], kernel[1]),
                 bias=bias is not None,
-                **self.geometry,
+                **self.attributes,
             )
         return _holding(layer, weight, bias)
 
@@ -169,7 +129,10 @@ def quant_like(
 
 _LayerT = TypeVar("_LayerT", nn.Linear, nn.Conv2d)
 
-_GEOMETRY = ("stride", "padding", "dilation", "groups")
+
+def _attributes(layer: nn.Conv2d) -> dict[str, Any]:
+    names = ("stride", "padding", "dilation", "groups")
+    return {name: getattr(layer, name) for name in names}
 
 
 def _holding(layer: _LayerT, weight: Tensor, bias: nn.Parameter | None) -> _LayerT:

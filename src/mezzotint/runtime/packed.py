@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape
 from mezzotint.plan import Choice, Encoding, Tensors
-
-if TYPE_CHECKING:
-    from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.part import QuantizedPart
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class PackedLayer(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[QuantLayer, ...]:
+    def parts(self) -> tuple[QuantizedPart, ...]:
         """The quantized layers that compute it, by order of input channels.
 
         They have the same formats, hence the same kernel.

@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.runtime.kernels import Kernel, Request, register_kernel
-from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.kernels import AsStored, Kernel, Prepared, Request, register_kernel
+from mezzotint.runtime.operands import InputQuantizer
 
 
 class ReferenceKernel(Kernel):
@@ -25,8 +25,14 @@ class ReferenceKernel(Kernel):
         return None
 
     @override
-    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        return layer.apply_float(layer.round_input(x), layer.dequantized_weight(x.dtype))
+    def run(
+        self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
+    ) -> Tensor:
+        assert isinstance(prepared, AsStored)
+        operation = prepared.operation
+        rounded = x if quantizer is None else quantizer.rounded(x, operation.token_dims)
+        shift = None if bias is None else bias.to(x.dtype)
+        return operation.apply(rounded, prepared.weight.dequantized(x.dtype), shift)
 
 
 register_kernel(ReferenceKernel(), preferred=False)

@@ -11,9 +11,9 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
-from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import quant_like
 from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
+from mezzotint.runtime.part import QuantizedPart
 
 
 class StructuredLayer(PackedLayer):
@@ -53,7 +53,7 @@ class StructuredLayer(PackedLayer):
 
     @property
     @override
-    def parts(self) -> tuple[QuantLayer, ...]:
+    def parts(self) -> tuple[QuantizedPart, ...]:
         return tuple(each for part in self.named_parts.values() for each in part.parts)
 
     @override

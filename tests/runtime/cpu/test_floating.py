@@ -23,10 +23,9 @@ from mezzotint.formats import (
     packed_width,
     registry,
 )
-from mezzotint.runtime.cpu import processor, weights
-from mezzotint.runtime.cpu.floating import FloatKernel
+from mezzotint.runtime.cpu import FLOAT, processor, tiles
 from mezzotint.runtime.reference import ReferenceKernel
-from tests.runtime.layers import conv, linear, noise, packed
+from tests.runtime.layers import conv, linear, noise, packed, run
 
 FORMATS = (
     *(f"{kind}{width}/channel" for kind in ("int", "uint") for width in range(1, 9)),
@@ -51,7 +50,7 @@ EITHER = pytest.mark.parametrize(
 def test_it_agrees_with_the_reference(layer: nn.Module, x: Tensor, weight: str, activation: str):
     found = packed(layer, weight, activation)
     assert torch.allclose(
-        FloatKernel().run(found, x), ReferenceKernel().run(found, x), rtol=1e-5, atol=1e-6
+        run(FLOAT, found, x), run(ReferenceKernel(), found, x), rtol=1e-5, atol=1e-6
     )
 
 
@@ -64,7 +63,7 @@ def test_any_shape_will_do(shape: tuple[int, int, int], weight: str):
     rows, inputs, outputs = shape
     found, x = packed(linear(inputs, outputs), weight), noise(rows, inputs)
     assert torch.allclose(
-        FloatKernel().run(found, x), ReferenceKernel().run(found, x), rtol=1e-5, atol=1e-5
+        run(FLOAT, found, x), run(ReferenceKernel(), found, x), rtol=1e-5, atol=1e-5
     )
 
 
@@ -76,9 +75,9 @@ def test_tiles_make_no_difference(
 ):
     layer = linear(19, 50) if isinstance(layer, nn.Linear) else conv(4, 50)
     found = packed(layer, weight)
-    whole = FloatKernel().run(found, x)
-    monkeypatch.setattr(weights, "TILE_BYTES", 1)
-    assert torch.allclose(FloatKernel().run(found, x), whole, atol=1e-6)
+    whole = run(FLOAT, found, x)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
+    assert torch.allclose(run(FLOAT, found, x), whole, atol=1e-6)
 
 
 @EITHER
@@ -98,7 +97,7 @@ def test_bfloat16_is_multiplied_only_where_the_processor_can(
             return func(*args, **kwargs or {})
 
     with Products():
-        y = FloatKernel().run(found, x.bfloat16())
+        y = run(FLOAT, found, x.bfloat16())
     assert (y.dtype, set(seen)) == (torch.bfloat16, {torch.bfloat16 if fast else torch.float32})
 
 
@@ -117,7 +116,7 @@ def test_gradients_reach_the_input(layer: nn.Module, x: Tensor, activation: str)
 @pytest.mark.parametrize("weight", ["int4/channel", "mixed/int2:3,int5:5"])
 def test_channels_in_groups_stay_apart(weight: str):
     found, x = packed(conv(6, 8, groups=2), weight), noise(2, 6, 5, 5)
-    assert torch.allclose(FloatKernel().run(found, x), ReferenceKernel().run(found, x), atol=1e-6)
+    assert torch.allclose(run(FLOAT, found, x), run(ReferenceKernel(), found, x), atol=1e-6)
 
 
 class _Ternary(WeightFormat):
@@ -153,11 +152,11 @@ def test_a_format_that_is_not_built_in_is_computed_by_its_segments(
     layer: nn.Module, x: Tensor, native: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(registry, "_PARSERS", [lambda name: _Ternary()])
-    monkeypatch.setattr(weights, "TILE_ROWS", 2)
-    monkeypatch.setattr(weights, "TILE_BYTES", 1)
+    monkeypatch.setattr(tiles, "TILE_ROWS", 2)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
     if not native:
-        monkeypatch.setattr(weights.native, "available", lambda *_: False)
+        monkeypatch.setattr(tiles.native, "available", lambda *_: False)
     found = packed(layer, "ternary")
     assert found.selection.kernel.name == "cpu-float"
     assert found.dequantized_weight().flatten(1)[0].unique().numel() == 3
-    assert torch.allclose(found(x), ReferenceKernel().run(found, x), atol=1e-6)
+    assert torch.allclose(found(x), run(ReferenceKernel(), found, x), atol=1e-6)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from mezzotint.formats import from_bits
-from mezzotint.runtime import TOKEN_DIMS, Kernel, QuantConv2d, QuantLayer
+from mezzotint.runtime import Kernel, QuantLayer
 from tests.formats.strategies import value_of
+from tests.runtime.layers import run
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -23,21 +22,15 @@ def weight_of(layer: QuantLayer) -> Tensor:
 
 
 def input_of(layer: QuantLayer, x: Tensor) -> Tensor:
-    activation = layer.activation_format
-    if activation is None:
+    quantizer = layer.input_quantizer
+    if quantizer is None:
         return x.double()
-    if activation.static:
-        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-        zero = layer.get_buffer("input_zero_point").float()
-    else:
-        scale, zero = activation.dynamic_parameters(x, TOKEN_DIMS[layer.operation])
-    return (activation.quantize(x, scale, zero) - zero).double() * scale.double()
+    scale, zero = quantizer.parameters(x, layer.operation.token_dims)
+    return (quantizer.format.quantize(x, scale, zero) - zero).double() * scale.double()
 
 
 def product(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
-    if isinstance(layer, QuantConv2d):
-        return functional.conv2d(x, weight, None, **layer.geometry)
-    return functional.linear(x, weight)
+    return layer.operation.apply(x, weight, None)
 
 
 def assert_exact(
@@ -49,10 +42,11 @@ def assert_exact(
     """
     inputs = input_of(layer, x) if rounded is None else rounded.double()
     weight = weight_of(layer)
-    bias = 0.0 if layer.bias is None else layer.shaped_bias(torch.float64)
+    shape = (-1, *(1,) * (-layer.channel_dim - 1))
+    bias = 0.0 if layer.bias is None else layer.bias.double().view(shape)
     expected = product(layer, inputs, weight) + bias
     magnitude = product(layer, inputs.abs(), weight.abs()) + abs(bias)
-    output = kernel.run(layer, x)
+    output = run(kernel, layer, x)
     assert (output.dtype, output.shape) == (x.dtype, expected.shape)
     fmt = layer.weight_format
     groups = 0 if getattr(fmt, "group_size", None) is None else weight[0].numel() // fmt.group_size

@@ -7,7 +7,7 @@ from torch import nn
 from mezzotint.runtime import QuantConv2d
 from mezzotint.runtime.gpu import FloatKernel, Int8Kernel
 from tests.runtime.gpu.exact import assert_close, assert_exact
-from tests.runtime.layers import conv, noise, packed
+from tests.runtime.layers import conv, noise, packed, run
 
 #: Of 8 channels and more the kernel walks the taps one by one; of fewer, position by position.
 CHANNELS = (1, 3, 8, 16)
@@ -83,17 +83,17 @@ def test_mixed_weights_write_their_own_channels(activation: str):
 def test_layouts_of_the_input_make_no_difference(kernel: FloatKernel | Int8Kernel):
     layer = packed(conv(8, 5, 1), "int4/channel", "int8/token")
     x = noise(2, 8, 3, 4)
-    expected = kernel.run(layer, x)
+    expected = run(kernel, layer, x)
     assert expected.is_contiguous(memory_format=torch.channels_last)
     last = x.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(kernel.run(layer, last), expected)
-    assert torch.equal(kernel.run(layer, noise(2, 8, 3, 8)[..., ::2].copy_(x)), expected)
+    assert torch.equal(run(kernel, layer, last), expected)
+    assert torch.equal(run(kernel, layer, noise(2, 8, 3, 8)[..., ::2].copy_(x)), expected)
 
 
 @pytest.mark.parametrize("kernel", [FloatKernel(), Int8Kernel()], ids=lambda each: each.name)
 def test_no_images_give_no_images(kernel: FloatKernel | Int8Kernel):
     layer = packed(conv(8, 5, 3), "int4/channel", "int8/token")
-    assert kernel.run(layer, noise(0, 8, 6, 7)).shape == (0, 5, 4, 5)
+    assert run(kernel, layer, noise(0, 8, 6, 7)).shape == (0, 5, 4, 5)
 
 
 def test_an_image_is_the_same_alone_and_in_a_batch():
@@ -101,4 +101,4 @@ def test_an_image_is_the_same_alone_and_in_a_batch():
     assert isinstance(layer, QuantConv2d)
     x = noise(3, 8, 3, 3) * torch.tensor([1e-3, 1.0, 1e3]).view(3, 1, 1, 1)
     kernel = Int8Kernel()
-    assert torch.equal(kernel.run(layer, x)[1:2], kernel.run(layer, x[1:2]))
+    assert torch.equal(run(kernel, layer, x)[1:2], run(kernel, layer, x[1:2]))

@@ -12,7 +12,7 @@ from mezzotint.runtime.gpu.kernel import LONGEST
 from mezzotint.runtime.kernels import Request
 from mezzotint.runtime.reference import ReferenceKernel
 from tests.runtime.gpu.exact import assert_close, assert_exact
-from tests.runtime.layers import WEIGHTS, linear, noise, packed
+from tests.runtime.layers import WEIGHTS, linear, noise, packed, run
 
 CODEBOOKS = (*(f"kmeans{width}/channel" for width in range(1, 9)), "kmeans2/tensor")
 MIXED = ("mixed/int2:3,int3:2,int8:2", "mixed/uint1:4,uint5:1,uint8:2")
@@ -95,7 +95,7 @@ def test_integer_products_round_once_to_half_precision(dtype: torch.dtype):
 def test_double_precision_is_left_to_the_reference_kernel():
     layer = packed(linear(), "int4/channel")
     x = noise(3, 19).double()
-    assert torch.equal(FloatKernel().run(layer, x), ReferenceKernel().run(layer, x))
+    assert torch.equal(run(FloatKernel(), layer, x), run(ReferenceKernel(), layer, x))
 
 
 @pytest.mark.parametrize("activation", ["int8/token", "uint8/token"])
@@ -153,7 +153,7 @@ def test_a_dead_channel_gives_the_bias_alone():
     layer = linear(40, 6)
     layer.weight.data[3] = 0.0
     for activation in ("int8/token", "uint8/token"):
-        output = Int8Kernel().run(packed(layer, "uint4/channel", activation), noise(5, 40))
+        output = run(Int8Kernel(), packed(layer, "uint4/channel", activation), noise(5, 40))
         assert torch.equal(output[:, 3], layer.bias[3].expand(5))
 
 
@@ -166,7 +166,7 @@ def served(request: pytest.FixtureRequest) -> tuple[FloatKernel | Int8Kernel, Qu
 def test_strided_inputs_are_read_in_order(served: tuple[FloatKernel | Int8Kernel, QuantLayer]):
     serving, layer = served
     for x in (noise(19, 6).t(), noise(6, 38)[:, ::2], noise(19).as_strided((1, 19), (0, 1))):
-        assert torch.equal(serving.run(layer, x), serving.run(layer, x.contiguous()))
+        assert torch.equal(run(serving, layer, x), run(serving, layer, x.contiguous()))
 
 
 def test_a_token_is_the_same_alone_and_in_a_batch(
@@ -174,13 +174,13 @@ def test_a_token_is_the_same_alone_and_in_a_batch(
 ):
     serving, layer = served
     x = noise(20, 19)
-    assert torch.equal(serving.run(layer, x)[18:19], serving.run(layer, x[18:19]))
+    assert torch.equal(run(serving, layer, x)[18:19], run(serving, layer, x[18:19]))
 
 
 def test_nothing_of_the_layer_changes(served: tuple[FloatKernel | Int8Kernel, QuantLayer]):
     serving, layer = served
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
-    serving.run(layer, noise(3, 19))
+    run(serving, layer, noise(3, 19))
     assert all(torch.equal(before[name], now) for name, now in layer.state_dict().items())
 
 
@@ -189,9 +189,9 @@ def test_nothing_of_the_layer_changes(served: tuple[FloatKernel | Int8Kernel, Qu
 def test_a_token_with_nan_or_infinity_is_lost_alone(worst: float):
     layer = packed(linear(), "int4/channel", "int8/token")
     x = noise(4, 19)
-    expected = Int8Kernel().run(layer, x)
+    expected = run(Int8Kernel(), layer, x)
     x[1, 3] = worst
-    output = Int8Kernel().run(layer, x)
+    output = run(Int8Kernel(), layer, x)
     assert bool(output[1].isnan().all())
     assert torch.equal(output[[0, 2, 3]], expected[[0, 2, 3]])
 
@@ -200,8 +200,8 @@ def test_a_token_with_nan_or_infinity_is_lost_alone(worst: float):
 def test_nan_survives_a_calibrated_scale():
     layer = packed(linear(), "int4/channel", "uint8/tensor")
     x = noise(4, 19)
-    expected = Int8Kernel().run(layer, x)
+    expected = run(Int8Kernel(), layer, x)
     x[1, 3] = float("nan")
-    assert bool(Int8Kernel().run(layer, x)[1].isnan().all())
+    assert bool(run(Int8Kernel(), layer, x)[1].isnan().all())
     x[1, 3] = noise(4, 19)[1, 3]
-    assert torch.equal(Int8Kernel().run(layer, x), expected)
+    assert torch.equal(run(Int8Kernel(), layer, x), expected)

@@ -12,8 +12,8 @@ from openvino import opset13 as ops
 from mezzotint.engines.openvino import weights
 from mezzotint.engines.openvino.nodes import with_bias
 from mezzotint.engines.openvino.structures import builder_of
-from mezzotint.formats import ActivationFormat, from_bits
-from mezzotint.runtime import PackedLayer, QuantConv2d, QuantLayer, StructuredLayer
+from mezzotint.formats import ActivationFormat
+from mezzotint.runtime import Conv2d, PackedLayer, QuantizedPart, StructuredLayer
 from mezzotint.runtime.cpu import processor
 
 Form = Literal["int8", "integers", "float"]
@@ -33,7 +33,7 @@ def packed_subgraph(layer: PackedLayer, name: str, x: Any) -> Any:
         return build(
             layer, x, lambda part, seen: packed_subgraph(layer.named_parts[part], name, seen)
         )
-    assert isinstance(layer, QuantLayer)
+    assert isinstance(layer, QuantizedPart)
     y = _quantized(layer, name, x)
     if layer.bias is not None:
         y = with_bias(y, layer.bias, layer.channel_dim)
@@ -53,7 +53,7 @@ def layer_names(node: Any) -> set[str]:
     return set(_NAMED.findall(",".join(names)))
 
 
-def weight_form(layer: QuantLayer, weight: weights.Integers | None) -> tuple[Form, str | None]:
+def weight_form(layer: QuantizedPart, weight: weights.Integers | None) -> tuple[Form, str | None]:
     """What to make of a layer's weight, and why it is not for 8-bit products."""
     if weight is None:
         return "float", "the weight format has no integers that OpenVINO computes with"
@@ -71,16 +71,16 @@ def weight_form(layer: QuantLayer, weight: weights.Integers | None) -> tuple[For
     return "int8", None
 
 
-def _quantized(layer: QuantLayer, name: str, x: Any) -> Any:
+def _quantized(layer: QuantizedPart, name: str, x: Any) -> Any:
     """The product of one quantizer, without bias."""
-    weight = weights.integers(layer)
+    weight = weights.integers(layer.packed_weight)
     form, _ = weight_form(layer, weight)
     activation = layer.activation_format
     if activation is not None and activation.static:
         x = _faked(layer, activation, x) if form == "int8" else _rounded(layer, activation, x)
     shape, lead = _weight_shape(layer)
     if weight is None:
-        node = ops.constant(layer.dequantized_weight(torch.float32).reshape(shape).numpy())
+        node = ops.constant(layer.packed_weight.dequantized(torch.float32).reshape(shape).numpy())
     elif form == "int8":
         node = weights.signed(weight, shape, lead)
     else:
@@ -90,28 +90,26 @@ def _quantized(layer: QuantLayer, name: str, x: Any) -> Any:
     return product
 
 
-def _weight_shape(layer: QuantLayer) -> tuple[tuple[int, ...], int]:
+def _weight_shape(layer: QuantizedPart) -> tuple[tuple[int, ...], int]:
     """Shape of the weight's node, and how many leading dimensions are its rows."""
     outputs, *rest = layer.weight_shape
-    if layer.groups == 1:
+    groups = layer.operation.groups
+    if groups == 1:
         return (outputs, *rest), 1
-    return (layer.groups, outputs // layer.groups, *rest), 2
+    return (groups, outputs // groups, *rest), 2
 
 
-def _product(layer: QuantLayer, x: Any, weight: Any) -> Any:
-    if not isinstance(layer, QuantConv2d):
+def _product(layer: QuantizedPart, x: Any, weight: Any) -> Any:
+    if not isinstance(layer.operation, Conv2d):
         return ops.matmul(x, weight, False, True)
-    geometry: dict[str, Any] = dict(layer.geometry)
-    padding, auto = geometry["padding"], "explicit"
-    if isinstance(padding, str):
-        auto = "same_upper" if padding == "same" else "valid"
-        padding = (0, 0)
-    operation = ops.convolution if layer.groups == 1 else ops.group_convolution
-    stride, dilation = list(geometry["stride"]), list(geometry["dilation"])
-    return operation(x, weight, stride, list(padding), list(padding), dilation, auto)
+    geometry = layer.operation.geometry
+    operation = ops.convolution if geometry.groups == 1 else ops.group_convolution
+    (top, bottom), (left, right) = geometry.padding
+    stride, dilation = list(geometry.stride), list(geometry.dilation)
+    return operation(x, weight, stride, [top, left], [bottom, right], dilation, "explicit")
 
 
-def _faked(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
+def _faked(layer: QuantizedPart, activation: ActivationFormat, x: Any) -> Any:
     """`x` rounded to our scale and zero point, in the way that leads OpenVINO to 8-bit products."""
     scale, zero_point = _input_parameters(layer)
     low, high = activation.limits
@@ -120,7 +118,7 @@ def _faked(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
     return ops.fake_quantize(x, *bounds, *bounds, high - low + 1)
 
 
-def _rounded(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
+def _rounded(layer: QuantizedPart, activation: ActivationFormat, x: Any) -> Any:
     """The same values by plain arithmetic, which leaves the product floating."""
     scale, zero_point = _input_parameters(layer)
     low, high = activation.limits
@@ -129,6 +127,9 @@ def _rounded(layer: QuantLayer, activation: ActivationFormat, x: Any) -> Any:
     return ops.multiply(ops.clamp(steps, low - zero_point, high - zero_point), step)
 
 
-def _input_parameters(layer: QuantLayer) -> tuple[float, float]:
-    scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-    return float(scale), float(layer.get_buffer("input_zero_point"))
+def _input_parameters(layer: QuantizedPart) -> tuple[float, float]:
+    quantizer = layer.input_quantizer
+    assert quantizer is not None
+    assert quantizer.scale is not None
+    assert quantizer.zero_point is not None
+    return float(quantizer.scale), float(quantizer.zero_point)

@@ -38,7 +38,9 @@ def observed_executions(denoiser: nn.Module) -> tuple[Execution, ...]:
     for name, layer in packed_layers(denoiser).items():
         kinds = primitives[name]
         exact = bool(kinds) and all(kind.lower().endswith(_INT8) for kind in kinds)
-        reasons = {weight_form(part, weights.integers(part))[1] for part in layer.parts}
+        reasons = {
+            weight_form(part, weights.integers(part.packed_weight))[1] for part in layer.parts
+        }
         reason = "; ".join(sorted(why for why in reasons if why)) or None
         if not exact and reason is None:
             reason = "OpenVINO chose a floating product"

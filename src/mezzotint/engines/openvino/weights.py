@@ -12,7 +12,7 @@ from openvino import opset13 as ops
 from torch import Tensor
 
 from mezzotint.formats import AffineSegment, Segment
-from mezzotint.runtime import QuantLayer
+from mezzotint.runtime import PackedWeight
 
 _SEVEN_BITS = 64
 """Signed codes up to here: two of their products with 8-bit inputs add up within 16 bits."""
@@ -42,7 +42,7 @@ class Integers:
 
     @property
     def shifted(self) -> bool:
-        """Whether the zero points differ, as those of asymmetric formats do."""
+        """True where the zero points differ, as those of asymmetric formats do."""
         return bool((self.zero_point != self.middle).any())
 
     def signed(self) -> npt.NDArray[np.int8]:
@@ -51,19 +51,17 @@ class Integers:
 
     @property
     def pairs_fit(self) -> bool:
-        """Whether sums of two products with 8-bit inputs fit 16 bits."""
+        """True where sums of two products with 8-bit inputs fit 16 bits."""
         return int(np.abs(self.signed().astype(np.int16)).max()) <= _SEVEN_BITS
 
 
-def integers(layer: QuantLayer) -> Integers | None:
+def integers(weight: PackedWeight) -> Integers | None:
     """The weight as integers; None where its format has no such form (a codebook).
 
     None also where groups do not divide the rows evenly.
     """
-    weight_format, tensors = layer.weight_format, layer.weight_tensors()
-    segments = weight_format.segments(tensors, layer.weight_shape)
-    affine = [segment for segment in segments if _even(segment)]
-    if len(affine) < len(segments):
+    affine = [segment for segment in weight.segments if _even(segment)]
+    if len(affine) < len(weight.segments):
         return None
     parts = [_segment(segment) for segment in affine]
     merged = Integers(
@@ -72,10 +70,9 @@ def integers(layer: QuantLayer) -> Integers | None:
         zero_point=np.concatenate([part.zero_point for part in parts]),
         bits=max(part.bits for part in parts),
     )
-    order = weight_format.order(tensors)
-    if order is None:
+    if weight.order is None:
         return merged
-    rows = order.numpy()
+    rows = weight.order.numpy()
     return Integers(merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits)
 
 
@@ -125,7 +122,7 @@ def compressed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
 
 
 def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
-    """As `compressed` for one scale per row and zero points that agree, in int8 around zero.
+    """A node like that of `compressed`, in int8, for one scale per row and zero points that agree.
 
     The form that 8-bit products want.
     """
@@ -134,7 +131,7 @@ def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
 
 
 def _held_shape(weight: Integers, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of the constant: with several groups in a row, these have a dimension of their own."""
+    """Shape of the constant: with several groups in a row, these have a dimension of their own."""
     return shape if weight.scale.shape[1] == 1 else weight.codes.shape
 
 

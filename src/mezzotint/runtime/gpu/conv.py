@@ -1,42 +1,39 @@
-"""Where a convolution's windows lie: what the product kernel needs to find their inputs itself."""
+"""The windows of a convolution: what the product kernel needs to find their inputs itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-Pair = tuple[int, int]
+from mezzotint.runtime.geometry import ConvGeometry, Pair
 
 
 @dataclass(frozen=True)
 class Windows:
-    """A convolution over images of a given size; all pairs are (vertical, horizontal).
+    """A convolution over images of a given size.
 
     Attributes:
-        padding: above and left of the image; zeros below and right are implied by `out_size`.
+        geometry: of the convolution; zeros below and right of the image are implied by `out_size`.
+        size: height and width of the image.
     """
 
-    kernel: Pair = (1, 1)
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
-    size: Pair = (1, 1)
-    out_size: Pair = (1, 1)
+    geometry: ConvGeometry
+    size: Pair
 
     @property
-    def taps(self) -> int:
-        """Weights of a channel."""
-        return self.kernel[0] * self.kernel[1]
+    def out_size(self) -> Pair:
+        """Height and width of the output."""
+        return self.geometry.output_size(*self.size)
 
     @property
     def padded(self) -> bool:
-        """Whether any window reaches over its image."""
-        axes = zip(self.kernel, self.stride, self.dilation, self.out_size, strict=True)
-        last = [(out - 1) * stride + (taps - 1) * step for taps, stride, step, out in axes]
-        ends = [at - pad for at, pad in zip(last, self.padding, strict=True)]
-        return any(self.padding) or any(e >= size for e, size in zip(ends, self.size, strict=True))
+        """True where any window reaches over its image."""
+        padding, stride, extent = self.geometry.padding, self.geometry.stride, self.geometry.extent
+        ends = [
+            (self.out_size[axis] - 1) * stride[axis] + extent[axis] - 1 - padding[axis][0]
+            for axis in range(2)
+        ]
+        before = any(first for first, _ in padding)
+        return before or any(end >= size for end, size in zip(ends, self.size, strict=True))
 
     @property
     def places(self) -> int:
@@ -45,27 +42,4 @@ class Windows:
 
 
 #: Every row of a linear's input is an image of one pixel.
-ROWS = Windows()
-
-
-def windows(geometry: Mapping[str, Any], kernel: Pair, size: Pair) -> Windows:
-    """The windows of a stock Conv2d of that `geometry` over images of `size`."""
-    stride, dilation = _pair(geometry["stride"]), _pair(geometry["dilation"])
-    reach = (dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1))
-    before, both = _padding(geometry["padding"], reach)
-    rows, columns = ((size[i] + both[i] - reach[i] - 1) // stride[i] + 1 for i in range(2))
-    return Windows(kernel, stride, before, dilation, int(geometry["groups"]), size, (rows, columns))
-
-
-def _padding(padding: object, reach: Pair) -> tuple[Pair, Pair]:
-    """Zeros before, and on both sides together; `same` puts the odd one behind, as torch does."""
-    if padding == "valid":
-        return (0, 0), (0, 0)
-    if padding == "same":
-        return (reach[0] // 2, reach[1] // 2), reach
-    before = _pair(padding)
-    return before, (2 * before[0], 2 * before[1])
-
-
-def _pair(value: Any) -> Pair:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+ROWS = Windows(ConvGeometry((1, 1)), (1, 1))

@@ -19,7 +19,7 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is multiplied.
+    """The operand of a product.
 
     Attributes:
         values: [..., channels], contiguous; floating, or int8 codes less 128 where asymmetric.

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.formats import CodebookFormat, MixedFormat, UniformFormat, from_bits
-from mezzotint.runtime.gpu.conv import ROWS, windows
-from mezzotint.runtime.kernels import Kernel, Request, register_kernel
-from mezzotint.runtime.layer import QuantLayer
-from mezzotint.runtime.layers import QuantConv2d
+from mezzotint.formats import LookupSegment
+from mezzotint.runtime.gpu.conv import ROWS, Windows
+from mezzotint.runtime.kernels import AsStored, Kernel, Prepared, Request, register_kernel
+from mezzotint.runtime.operands import Conv2d, InputQuantizer
 from mezzotint.runtime.reference import ReferenceKernel
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def missing() -> str | None:
-    """What this machine lacks to run Triton's kernels, for a report; None when nothing."""
+    """The reason why this machine cannot run Triton's kernels, for a report; None where it can."""
     if find_spec("triton") is None:
         return "needs Triton, which is not installed"
     if not torch.cuda.is_available():
@@ -52,7 +51,7 @@ missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class GpuKernel(Kernel):
-    """What both kernels have in common. Triton is imported when the first layer runs."""
+    """Base of both kernels. Triton is imported when the first layer runs."""
 
     device = "cuda"
     opaque = True
@@ -63,41 +62,46 @@ class GpuKernel(Kernel):
 
     def unserved(self, request: Request) -> str | None:
         """Why this kernel cannot serve the formats, on whatever device."""
-        if not isinstance(request.weight, UniformFormat | CodebookFormat | MixedFormat):
-            return "needs uniform, k-means or mixed weights"
-        if request.groups > MOST_GROUPS:
-            return f"takes convolutions of {MOST_GROUPS} groups or less, not {request.groups}"
-        if request.groups > 1 and isinstance(request.weight, MixedFormat):
+        groups = request.operation.groups
+        if any(isinstance(s, LookupSegment) and s.scale is not None for s in request.forms):
+            return "knows no levels that are scaled"
+        if groups > MOST_GROUPS:
+            return f"takes convolutions of {MOST_GROUPS} groups or less, not {groups}"
+        if groups > 1 and len(request.forms) > 1:
             return "mixed weights of convolutions in groups are stored across the groups"
         return None
 
     @override
-    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
+    def run(
+        self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
+    ) -> Tensor:
+        assert isinstance(prepared, AsStored)
         if x.dtype not in _FLOATS:
-            return ReferenceKernel().run(layer, x)
+            return ReferenceKernel().run(prepared, x, quantizer, bias)
         from mezzotint.runtime.gpu import product  # noqa: PLC0415 - imports Triton
 
-        x = self.rounded(layer, x)
-        if isinstance(layer, QuantConv2d):
+        weight, operation = prepared.weight, prepared.operation
+        x = self.rounded(x, quantizer, operation.token_dims)
+        if isinstance(operation, Conv2d):
             values = x.permute(0, 2, 3, 1).contiguous()
-            kernel = (layer.weight_shape[2], layer.weight_shape[3])
-            place = windows(layer.geometry, kernel, (x.shape[2], x.shape[3]))
+            place = Windows(operation.geometry, (x.shape[2], x.shape[3]))
         else:
             values, place = x.reshape(-1, x.shape[-1]).contiguous(), ROWS
-        weights = product.Weights.of(layer)
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-            y = product.multiply(self.inputs(layer, values), weights, place, x.dtype)
-        if isinstance(layer, QuantConv2d):
-            return y.view(len(x), *place.out_size, weights.channels).permute(0, 3, 1, 2)
-        return y.view(*x.shape[:-1], weights.channels)
+            y = product.multiply(self.inputs(values, quantizer), weight, bias, place, x.dtype)
+        if isinstance(operation, Conv2d):
+            return y.view(len(x), *place.out_size, weight.shape[0]).permute(0, 3, 1, 2)
+        return y.view(*x.shape[:-1], weight.shape[0])
 
     @abstractmethod
-    def rounded(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        """The layer's input, rounded in floating point where `inputs` does not do it."""
+    def rounded(
+        self, x: Tensor, quantizer: InputQuantizer | None, token_dims: tuple[int, ...]
+    ) -> Tensor:
+        """The input, rounded in floating point where `inputs` does not do it."""
 
     @abstractmethod
-    def inputs(self, layer: QuantLayer, values: Tensor) -> Inputs:
-        """What is multiplied, of inputs with channels last."""
+    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
+        """The operand of a product, of inputs with channels last."""
 
 
 class FloatKernel(GpuKernel):
@@ -110,11 +114,13 @@ class FloatKernel(GpuKernel):
     arithmetic: Literal["float"] = "float"
 
     @override
-    def rounded(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        return layer.round_input(x)
+    def rounded(
+        self, x: Tensor, quantizer: InputQuantizer | None, token_dims: tuple[int, ...]
+    ) -> Tensor:
+        return x if quantizer is None else quantizer.rounded(x, token_dims)
 
     @override
-    def inputs(self, layer: QuantLayer, values: Tensor) -> Inputs:
+    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
         from mezzotint.runtime.gpu.inputs import Inputs  # noqa: PLC0415 - imports Triton
 
         return Inputs(values)
@@ -134,27 +140,29 @@ class Int8Kernel(GpuKernel):
     def unserved(self, request: Request) -> str | None:
         if request.activation is None:
             return "needs activations of 8 bits or less"
-        if isinstance(request.weight, CodebookFormat):
+        if any(isinstance(segment, LookupSegment) for segment in request.forms):
             return "levels of a codebook are not integers"
         if request.columns > LONGEST:
             return f"adds {LONGEST} products at most, so that sums fit into 32 bits"
         return super().unserved(request)
 
     @override
-    def rounded(self, layer: QuantLayer, x: Tensor) -> Tensor:
+    def rounded(
+        self, x: Tensor, quantizer: InputQuantizer | None, token_dims: tuple[int, ...]
+    ) -> Tensor:
         return x
 
     @override
-    def inputs(self, layer: QuantLayer, values: Tensor) -> Inputs:
+    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
         from mezzotint.runtime.gpu import inputs  # noqa: PLC0415 - imports Triton
 
-        activation = layer.activation_format
-        assert activation is not None
-        if not activation.static:
+        assert quantizer is not None
+        activation = quantizer.format
+        if quantizer.scale is None or quantizer.zero_point is None:
             return inputs.quantized(values, activation, len(values))
-        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-        zero_point = layer.get_buffer("input_zero_point")
-        return inputs.quantized_statically(values, activation, scale, zero_point)
+        return inputs.quantized_statically(
+            values, activation, quantizer.scale, quantizer.zero_point
+        )
 
 
 register_kernel(FloatKernel())

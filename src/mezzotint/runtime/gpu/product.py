@@ -1,8 +1,7 @@
-"""Packed weights times inputs: from what a layer holds to launches of the product kernel."""
+"""Packed weights by inputs: from stored tensors to launches of the product kernel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,77 +11,57 @@ from mezzotint.formats import AffineSegment, LookupSegment, Segment
 from mezzotint.runtime.gpu.conv import Windows
 from mezzotint.runtime.gpu.inputs import Inputs
 from mezzotint.runtime.gpu.tuning import INTERPRETED, bucket, launch
-from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.operands import PackedWeight
 
 _SLOTS = 8
 #: Larger powers of two tell the compiler nothing more.
 _LARGEST_UNIT = 64
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The stored weight of a layer.
-
-    Attributes:
-        segments: of its rows, in the order stored.
-        order: int64 [out_channels], where each output channel stands among the rows, or None.
-        bias: floating [out_channels], or None.
-    """
-
-    segments: tuple[Segment, ...]
-    order: Tensor | None
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, layer: QuantLayer) -> Weights:
-        """Views of what the layer stores."""
-        tensors = layer.weight_tensors()
-        segments = layer.weight_format.segments(tensors, layer.weight_shape)
-        return cls(segments, layer.weight_format.order(tensors), layer.bias)
-
-    @property
-    def channels(self) -> int:
-        """Output channels."""
-        return sum(segment.shape[0] for segment in self.segments)
-
-
-def multiply(inputs: Inputs, weights: Weights, windows: Windows, dtype: torch.dtype) -> Tensor:
+def multiply(
+    inputs: Inputs,
+    weight: PackedWeight,
+    bias: Tensor | None,
+    windows: Windows,
+    dtype: torch.dtype,
+) -> Tensor:
     """The product, with bias: `dtype` [pixels, out_channels].
 
     Args:
         inputs: [n, h, w, channels], or [rows, channels] where `windows` are `ROWS`.
-        weights: several segments only where `windows` has one group.
+        weight: of several segments only where `windows` has one group.
+        bias: floating [out_channels], or None.
         windows: of the convolution.
         dtype: of the output.
     """
     values = inputs.values
     images = values.numel() // (values.shape[-1] * windows.size[0] * windows.size[1])
     pixels = images * windows.places
-    y = torch.empty(pixels, weights.channels, dtype=dtype, device=values.device)
+    y = torch.empty(pixels, weight.shape[0], dtype=dtype, device=values.device)
     if not pixels:
         return y
-    columns = None if weights.order is None else _inverse(weights.order)
+    columns = None if weight.order is None else _inverse(weight.order)
     common = {
         "x": values,
         "y": y,
-        "bias": weights.bias,
+        "bias": bias,
         "x_scale": inputs.scale,
         "x_zero": inputs.zero_point,
         "pixels": pixels,
         "x_stride": values.shape[-1],
-        "y_stride": weights.channels,
+        "y_stride": weight.shape[0],
         "x_span": pixels // inputs.units,
         "bucket": bucket(pixels),
         "INTEGER": inputs.scale is not None,
         "X_ZERO": inputs.zero_point is not None,
-        "HAS_BIAS": weights.bias is not None,
+        "HAS_BIAS": bias is not None,
         "HAS_COLUMNS": columns is not None,
         "WIDEN": INTERPRETED and values.dtype == torch.bfloat16,
         "PRECISION": _precision(),
         **_geometry(windows),
     }
     start = 0
-    for segment in weights.segments:
+    for segment in weight.segments:
         rows = segment.shape[0]
         places = None if columns is None else columns[start : start + rows]
         launch({**common, "columns": places, **_stored(segment), **_shape(segment, common)})
@@ -91,21 +70,22 @@ def multiply(inputs: Inputs, weights: Weights, windows: Windows, dtype: torch.dt
 
 
 def _geometry(windows: Windows) -> dict[str, Any]:
+    geometry = windows.geometry
     return {
         "height": windows.size[0],
         "width": windows.size[1],
         "out_height": windows.out_size[0],
         "out_width": windows.out_size[1],
-        "stride_h": windows.stride[0],
-        "stride_w": windows.stride[1],
-        "pad_h": windows.padding[0],
-        "pad_w": windows.padding[1],
-        "dilation_h": windows.dilation[0],
-        "dilation_w": windows.dilation[1],
-        "KERNEL_H": windows.kernel[0],
-        "KERNEL_W": windows.kernel[1],
+        "stride_h": geometry.stride[0],
+        "stride_w": geometry.stride[1],
+        "pad_h": geometry.padding[0][0],
+        "pad_w": geometry.padding[1][0],
+        "dilation_h": geometry.dilation[0],
+        "dilation_w": geometry.dilation[1],
+        "KERNEL_H": geometry.kernel[0],
+        "KERNEL_W": geometry.kernel[1],
         "PADDED": windows.padded,
-        "groups": windows.groups,
+        "groups": geometry.groups,
     }
 
 
@@ -128,7 +108,7 @@ def _stored(segment: Segment) -> dict[str, Any]:
 
 
 def _shape(segment: Segment, common: dict[str, Any]) -> dict[str, Any]:
-    """How the kernel walks the columns of a segment: see there."""
+    """Constants by which the kernel walks the columns of a segment; gemm.py explains them."""
     outputs, channels, *_ = segment.shape
     taps = common["KERNEL_H"] * common["KERNEL_W"]
     grouped = isinstance(segment, AffineSegment) and segment.group_size is not None
@@ -154,5 +134,5 @@ def _inverse(order: Tensor) -> Tensor:
 
 
 def _precision() -> str:
-    """What products of float32 are rounded to, as torch's own."""
+    """The precision of float32 products, which torch's own follow, too."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"

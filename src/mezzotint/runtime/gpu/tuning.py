@@ -1,4 +1,4 @@
-"""How the product kernel is launched: block sizes, measured once per shape."""
+"""Launching the product kernel: block sizes, measured once per shape."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-/* What torch does slowly on a processor: unpack, dequantize, quantize and rescale, one pass each.
+/* Unpack, dequantize, quantize and rescale, in one pass each, where torch takes several.
  *
  * Plain pointers, no headers but C's own; called through ctypes on ranges of rows, start to stop, so
  * that several threads may share a tensor. Every function has the same result as the torch code it
- * stands for, bit for bit. What each works on is a structure, with the fields native.py declares.
+ * stands for, bit for bit. Each works on a structure, with the fields that native.py declares.
  */
 #include "common.h"
 
@@ -138,16 +138,16 @@ API MULTI void mz_peaks(const Peaks *w, int64_t start, int64_t stop, int64_t thr
     else peaks(w, start, stop, BFLOAT16);
 }
 
-/* What inputs are rounded to: codes from `low` to `high`, stored plus `shift`. */
+/* The codes that inputs are rounded to: from `low` to `high`, stored plus `shift`. */
 typedef struct {
     int32_t zero, low, high, shift;
-} Grid;
+} CodeRange;
 
-/* One code; what is NaN becomes the lowest. */
-static inline __attribute__((always_inline)) float code_of(float quotient, const Grid *grid) {
-    const float code = rintf(quotient) + (float)grid->zero;
-    const float least = code > (float)grid->low ? code : (float)grid->low;
-    return least < (float)grid->high ? least : (float)grid->high;
+/* One code; NaN becomes the lowest. */
+static inline __attribute__((always_inline)) float code_of(float quotient, const CodeRange *range) {
+    const float code = rintf(quotient) + (float)range->zero;
+    const float least = code > (float)range->low ? code : (float)range->low;
+    return least < (float)range->high ? least : (float)range->high;
 }
 
 typedef struct {
@@ -157,19 +157,19 @@ typedef struct {
     float *sums;       /* a row each */
     int64_t count, stride;
     int32_t dynamic, dtype;
-    Grid grid;
+    CodeRange range;
 } Quantize;
 SIZE_OF(Quantize)
 
 static inline __attribute__((always_inline)) void quantize(
     const Quantize *w, int64_t start, int64_t stop, int dtype) {
-    const Grid grid = w->grid;
+    const CodeRange range = w->range;
     const int64_t count = w->count;
     for (int64_t row = start; row < stop; row++) {
         const void *from = row_of(w->x, row, w->stride, dtype);
         uint8_t *to = w->out + row * count;
         if (w->dynamic) {
-            const float exact = peak_of(from, count, dtype) / (float)grid.high;
+            const float exact = peak_of(from, count, dtype) / (float)range.high;
             w->scale[row] = exact < FLT_MIN ? FLT_MIN : exact;
         }
         const float s = w->scale[row];
@@ -180,14 +180,14 @@ static inline __attribute__((always_inline)) void quantize(
             int32_t sum = 0;
             for (int64_t i = first; i < end; i++) {
                 const float quotient = at(from, i, dtype) / s;
-                const int32_t code = (int32_t)code_of(quotient, &grid);
+                const int32_t code = (int32_t)code_of(quotient, &range);
                 bad |= quotient != quotient;
                 sum += code;
-                to[i] = (uint8_t)(code + grid.shift);
+                to[i] = (uint8_t)(code + range.shift);
             }
             total += sum;
         }
-        w->sums[row] = bad ? NAN : (float)(total - (int64_t)grid.zero * count);
+        w->sums[row] = bad ? NAN : (float)(total - (int64_t)range.zero * count);
     }
 }
 
@@ -217,19 +217,19 @@ static inline __attribute__((always_inline)) void transpose_block(
     for (int k = 0; k < BLOCK; k++) memcpy(to + k * stride, rows + k, BLOCK);
 }
 
-/* The tile's `down` rows of `across` bytes become columns of `to`, whose rows are `stride` apart. */
+/* The tile's `rows` of `columns` bytes become columns of `to`, whose rows are `stride` apart. */
 static inline __attribute__((always_inline)) void transpose_tile(
-    const uint8_t *tile, int64_t down, int64_t across, uint8_t *to, int64_t stride) {
+    const uint8_t *tile, int64_t rows, int64_t columns, uint8_t *to, int64_t stride) {
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const int64_t below = down / BLOCK * BLOCK, beside = across / BLOCK * BLOCK;
+    const int64_t block_rows = rows / BLOCK * BLOCK, block_columns = columns / BLOCK * BLOCK;
 #else
-    const int64_t below = 0, beside = 0;
+    const int64_t block_rows = 0, block_columns = 0;
 #endif
-    for (int64_t i = 0; i < beside; i += BLOCK)
-        for (int64_t j = 0; j < below; j += BLOCK)
+    for (int64_t i = 0; i < block_columns; i += BLOCK)
+        for (int64_t j = 0; j < block_rows; j += BLOCK)
             transpose_block(tile + j * TILE + i, to + i * stride + j, stride);
-    for (int64_t i = 0; i < across; i++)
-        for (int64_t j = i < beside ? below : 0; j < down; j++)
+    for (int64_t i = 0; i < columns; i++)
+        for (int64_t j = i < block_columns ? block_rows : 0; j < rows; j++)
             to[i * stride + j] = tile[j * TILE + i];
 }
 
@@ -240,33 +240,33 @@ typedef struct {
     int64_t channels, pixels;
     int32_t dtype;
     float scale;
-    Grid grid;
+    CodeRange range;
 } QuantizePixels;
 SIZE_OF(QuantizePixels)
 
 static inline __attribute__((always_inline)) void quantize_pixels(
     const QuantizePixels *w, int64_t start, int64_t stop, int dtype) {
-    const Grid grid = w->grid;
+    const CodeRange range = w->range;
     const int64_t channels = w->channels;
     const float scale = w->scale;
     uint8_t tile[TILE * TILE];
     for (int64_t p = start; p < stop; p += TILE) {
-        const int64_t across = stop - p < TILE ? stop - p : TILE;
+        const int64_t columns = stop - p < TILE ? stop - p : TILE;
         int32_t sum[TILE] = {0}, bad[TILE] = {0};
         for (int64_t c = 0; c < channels; c += TILE) {
-            const int64_t down = channels - c < TILE ? channels - c : TILE;
-            for (int64_t j = 0; j < down; j++)
-                for (int64_t i = 0; i < across; i++) {
+            const int64_t rows = channels - c < TILE ? channels - c : TILE;
+            for (int64_t j = 0; j < rows; j++)
+                for (int64_t i = 0; i < columns; i++) {
                     const float quotient = at(w->x, (c + j) * w->pixels + p + i, dtype) / scale;
-                    const int32_t code = (int32_t)code_of(quotient, &grid);
+                    const int32_t code = (int32_t)code_of(quotient, &range);
                     bad[i] |= quotient != quotient;
                     sum[i] += code;
-                    tile[j * TILE + i] = (uint8_t)(code + grid.shift);
+                    tile[j * TILE + i] = (uint8_t)(code + range.shift);
                 }
-            transpose_tile(tile, down, across, w->out + p * channels + c, channels);
+            transpose_tile(tile, rows, columns, w->out + p * channels + c, channels);
         }
-        for (int64_t i = 0; i < across; i++)
-            w->sums[p + i] = bad[i] ? NAN : (float)(sum[i] - (int64_t)grid.zero * channels);
+        for (int64_t i = 0; i < columns; i++)
+            w->sums[p + i] = bad[i] ? NAN : (float)(sum[i] - (int64_t)range.zero * channels);
     }
 }
 

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mezzotint.formats import pack
-from mezzotint.runtime.cpu import native, native_products, team
+from mezzotint.runtime.cpu import library, native
 from mezzotint.runtime.cpu.library import function
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="built without the C functions")
 
 
-STARTER = team._starter
+STARTER = library._starter
 
 
 @pytest.fixture(scope="module", params=["torch-s-threads", "own-threads"])
 def whose(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "own-threads":
-            patch.setattr(team, "_starter", cache(lambda: None))
+            patch.setattr(library, "_starter", cache(lambda: None))
         elif STARTER() is None:
             pytest.skip("torch does not show its OpenMP")
         yield request.param
@@ -38,7 +38,7 @@ def unpacked(rows: int, threads: int, least: int = 1) -> torch.Tensor:
     codes = torch.arange(rows * 3, dtype=torch.int64).remainder(16).to(torch.uint8).view(rows, 3)
     packed, out = pack(codes, 4), torch.full((rows, 3), 99, dtype=torch.int8)
     work = native._Unpack(packed.data_ptr(), out.data_ptr(), 3, 4)
-    team.share("mz_unpack", work, rows, threads, least)
+    library.share("mz_unpack", work, rows, threads, least)
     assert torch.equal(out, codes.to(torch.int8) - 8)
     return out
 
@@ -76,7 +76,7 @@ def work_of(name: str) -> list[Tensor]:
     x, scale, shift = torch.randn(rows, columns), torch.rand(rows), torch.rand(columns)
     codes = torch.randint(0, 16, (rows, columns), dtype=torch.uint8)
     packed, out = pack(codes, 4), torch.empty(rows, columns)
-    grid = native.Grid(3, -128, 127, 128)
+    code_range = native.CodeRange(3, -128, 127, 128)
     match name:
         case "dequantize":
             affine = (torch.rand(rows, 3), torch.rand(rows, 3), 16)
@@ -86,19 +86,19 @@ def work_of(name: str) -> list[Tensor]:
         case "peaks":
             return [native.peaks(x)]
         case "quantize":
-            return [*native.quantize(x, None, grid), *native.quantize(x, scale, grid)]
+            return [*native.quantize(x, None, code_range), *native.quantize(x, scale, code_range)]
         case "quantize_image":
             pixels = torch.empty(columns, rows, dtype=torch.uint8), torch.empty(columns)
-            native.quantize_image(x, 0.1, grid, *pixels)
+            native.quantize_image(x, 0.1, code_range, *pixels)
             turned = torch.empty(rows, columns, dtype=torch.uint8), torch.empty(rows)
-            native.quantize_image(x.t().contiguous(), 0.1, grid, *turned)
+            native.quantize_image(x.t().contiguous(), 0.1, code_range, *turned)
             return [*pixels, *turned]
         case "rescale":
             native.rescale(x, scale, scale, (shift, shift), out)
         case "panels":
-            data = torch.empty(13, 10, native_products.PANEL, 4, dtype=torch.int8)
+            data = torch.empty(13, 10, native.PANEL, 4, dtype=torch.int8)
             totals = torch.empty(rows, dtype=torch.int32)
-            native_products.panels(packed, 4, (columns, 1), data, totals)
+            native.panels(packed, 4, (columns, 1), data, totals)
             return [data, totals]
     return [out]
 
@@ -108,7 +108,7 @@ def work_of(name: str) -> list[Tensor]:
     ["dequantize", "look_up", "peaks", "quantize", "quantize_image", "rescale", "panels"],
 )
 def test_many_threads_compute_what_one_does(whose: str, name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(team, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(library, "_WORTH_A_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = work_of(name)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
@@ -120,7 +120,7 @@ def test_many_threads_compute_what_one_does(whose: str, name: str, monkeypatch: 
     "structure",
     [
         native._Unpack, native._Dequantize, native._LookUp, native._Peaks, native._Quantize,
-        native._QuantizePixels, native._Rescale, native_products._Panels, native_products.Product,
+        native._QuantizePixels, native._Rescale, native._Panels, native.Product,
     ],
     ids=lambda structure: structure.__name__.strip("_"),
 )  # fmt: skip
@@ -148,9 +148,9 @@ def test_torch_s_threads_are_found_where_its_wheels_show_them():
 def test_threads_are_used_where_they_pay(
     count: int, cost: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(team, "_WORTH_A_THREAD", 1 << 18)
+    monkeypatch.setattr(library, "_WORTH_A_THREAD", 1 << 18)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert team.threads_for(count, cost) == expected
+    assert library.threads_for(count, cost) == expected
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")

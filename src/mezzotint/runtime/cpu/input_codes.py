@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mezzotint.formats import ActivationFormat, from_bits
+from mezzotint.formats import ActivationFormat
 from mezzotint.runtime.convolution import conv2d
 from mezzotint.runtime.cpu import native
-from mezzotint.runtime.cpu.native import Grid
+from mezzotint.runtime.cpu.native import CodeRange
 from mezzotint.runtime.geometry import ConvGeometry
-from mezzotint.runtime.layer import QuantLayer
-from mezzotint.runtime.layers import QuantConv2d
+from mezzotint.runtime.operands import InputQuantizer
 
 
 @dataclass(frozen=True)
@@ -40,62 +39,52 @@ class Codes:
 
 
 def has_codes(activation: ActivationFormat | None) -> bool:
-    """Whether all inputs of a call share a zero point, as oneDNN wants it."""
+    """Return whether all inputs of a call share a zero point, as oneDNN wants it."""
     return activation is not None and (activation.static or activation.symmetric)
 
 
-def fits(layer: QuantLayer, x: Tensor) -> bool:
-    """Whether the layer can take `x`; where not, torch's own operation says why."""
-    if not x.is_floating_point() or x.ndim < -layer.channel_dim:
-        return False
-    if not isinstance(layer, QuantConv2d):
-        return x.shape[-1] == layer.weight_shape[1]
-    matches = x.ndim <= 4 and x.shape[-3] == layer.in_channels
-    return matches and min(layer.output_size(x.shape[-2], x.shape[-1])) > 0
-
-
-def encode_rows(layer: QuantLayer, rows: Tensor) -> Codes:
+def encode_rows(quantizer: InputQuantizer, rows: Tensor) -> Codes:
     """Codes of [rows, features]."""
-    grid, static = _grid(layer)
+    code_range, static = _code_range(quantizer), quantizer.scale
     if native.available(rows):
         given = None if static is None else static.expand(rows.shape[0])
-        codes, sums, scale = native.quantize(rows, given, grid)
+        codes, sums, scale = native.quantize(rows, given, code_range)
     else:
         if static is None:
-            static = _activation(layer).dynamic_parameters(rows, (1,))[0].view(-1)
+            static = quantizer.format.dynamic_parameters(rows, (1,))[0].view(-1)
         scale = static.expand(len(rows))
-        codes, sums = _quantize(rows, scale, grid)
-    return Codes(codes, grid.zero + grid.shift, scale, sums)
+        codes, sums = _quantize(rows, scale, code_range)
+    return Codes(codes, code_range.zero + code_range.shift, scale, sums)
 
 
-def encode_images(layer: QuantLayer, x: Tensor) -> Codes:
+def encode_images(quantizer: InputQuantizer, x: Tensor) -> Codes:
     """Codes of [n, c, h, w]."""
-    grid, static = _grid(layer)
+    code_range, static = _code_range(quantizer), quantizer.scale
     count, channels, height, width = x.shape
     if static is None:
-        static = _activation(layer).parameters(*(_peaks(x),) * 2)[0]
+        static = quantizer.format.parameters(*(_peaks(x),) * 2)[0]
     scale = static.expand(count)
     if native.available(x) and x.is_contiguous():
-        codes, sums = _from_planes(x, scale, grid)
+        codes, sums = _from_planes(x, scale, code_range)
     else:
         rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
         each = scale.repeat_interleave(height * width)
         if native.available(x):
-            found, total, _ = native.quantize(rows, each, grid)
+            found, total, _ = native.quantize(rows, each, code_range)
         else:
-            found, total = _quantize(rows, each, grid)
+            found, total = _quantize(rows, each, code_range)
         codes = found.view(count, height, width, channels).permute(0, 3, 1, 2)
         sums = total.view(count, height, width)
-    return Codes(codes, grid.zero + grid.shift, marked(scale, sums.sum((1, 2))), sums)
+    return Codes(codes, code_range.zero + code_range.shift, marked(scale, sums.sum((1, 2))), sums)
 
 
-def _from_planes(x: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+def _from_planes(x: Tensor, scale: Tensor, code_range: CodeRange) -> tuple[Tensor, Tensor]:
     """Codes in channels_last and their sums per pixel, of images with channels apart."""
     count, channels, height, width = x.shape
     codes = torch.empty(count, height * width, channels, dtype=torch.uint8, device="cpu")
     sums = torch.empty(count, height, width, dtype=torch.float32, device="cpu")
     for image, one, place, total in zip(x, scale.tolist(), codes, sums, strict=True):
-        native.quantize_image(image, one, grid, place, total)
+        native.quantize_image(image, one, code_range, place, total)
     return codes.view(count, height, width, channels).permute(0, 3, 1, 2), sums
 
 
@@ -107,27 +96,23 @@ def _peaks(x: Tensor) -> Tensor:
     return native.peaks(rows.contiguous()).view(len(x), -1).amax(1)
 
 
-def _grid(layer: QuantLayer) -> tuple[Grid, Tensor | None]:
-    """What the layer's inputs are rounded to, and the static scale, float32 [1]."""
-    activation = _activation(layer)
-    low, high = activation.limits
-    zero, scale = 0, None
-    if activation.static:
-        zero = int(layer.get_buffer("input_zero_point"))
-        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-    return Grid(zero, low, high, shift=-low), scale
+def _code_range(quantizer: InputQuantizer) -> CodeRange:
+    """The codes that inputs are rounded to."""
+    low, high = quantizer.format.limits
+    zero = 0 if quantizer.zero_point is None else int(quantizer.zero_point)
+    return CodeRange(zero, low, high, shift=-low)
 
 
-def _activation(layer: QuantLayer) -> ActivationFormat:
-    assert layer.activation_format is not None
-    return layer.activation_format
-
-
-def _quantize(rows: Tensor, scale: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """What `native.quantize` does with given scales."""
-    steps = (rows.float() / scale.view(-1, 1)).round_().add_(grid.zero).clamp_(grid.low, grid.high)
-    sums = steps.sub(grid.zero).sum(1, dtype=torch.float64).float()
-    return steps.nan_to_num_(nan=grid.low).add_(grid.shift).to(torch.uint8), sums
+def _quantize(rows: Tensor, scale: Tensor, code_range: CodeRange) -> tuple[Tensor, Tensor]:
+    """Codes and their sums by torch, as `native.quantize` gives them for known scales."""
+    steps = (
+        (rows.float() / scale.view(-1, 1))
+        .round_()
+        .add_(code_range.zero)
+        .clamp_(code_range.low, code_range.high)
+    )
+    sums = steps.sub(code_range.zero).sum(1, dtype=torch.float64).float()
+    return steps.nan_to_num_(nan=code_range.low).add_(code_range.shift).to(torch.uint8), sums
 
 
 def marked(scale: Tensor, sums: Tensor) -> Tensor:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from mezzotint.errors import UsageError
-from mezzotint.formats import (
-    AffineSegment,
-    MixedFormat,
-    Segment,
-    UniformFormat,
-    WeightFormat,
-)
+from mezzotint.formats import AffineSegment, Segment
 from mezzotint.runtime.cpu import native
-from mezzotint.runtime.forms import stands_for_codes
-from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.operands import PackedWeight
 
 #: What is unpacked at a time should stay in the cache of a core until it is used.
 TILE_BYTES = 1 << 22
 #: Products of a number of columns that is no multiple of a vector's lanes take a third longer.
 TILE_ROWS = 64
 
-Unpacked = TypeVar("Unpacked")
-"""A few rows as a kernel multiplies them."""
-
 
 @dataclass(frozen=True)
 class Tile:
-    """Some of a layer's stored rows.
+    """Some of a weight's stored rows.
 
     Attributes:
         start: the first, counted over all segments.
@@ -64,60 +53,13 @@ class Tile:
         return self.segment
 
 
-def check_on_cpu(layer: QuantLayer) -> None:
-    """Raise UsageError where what the layer stores is somewhere else: C reads bare addresses."""
-    for tensor in (*layer._buffers.values(), *layer._parameters.values()):
-        if tensor is None or tensor.device.type == "cpu":
-            continue
-        if not stands_for_codes(tensor):
-            raise UsageError(
-                f"a layer's input is on the cpu, but its weight on {tensor.device}; move the input "
-                "to it, or the model to the cpu"
-            )
-
-
-def uniforms(weight: WeightFormat) -> Sequence[UniformFormat | None]:
-    """The formats of all outputs; None for what is not uniform."""
-    if isinstance(weight, MixedFormat):
-        return weight.formats
-    return (weight if isinstance(weight, UniformFormat) else None,)
-
-
-def replaceable(layer: QuantLayer) -> bool:
-    """Whether codes in a layout for products take no more bytes than as they are stored."""
-    spec = layer.weight_format
-    return isinstance(spec, UniformFormat) and spec.width == 8
-
-
-@dataclass(frozen=True, eq=False)
-class _Held(Generic[Unpacked]):
-    """Unpacked weights between calls, all of one kind."""
-
-    kind: type[Unpacked]
-    weights: tuple[tuple[int, Unpacked], ...]
-
-
-def held_or_made(
-    layer: QuantLayer, kind: type[Unpacked], make: Callable[[], Iterable[tuple[int, Unpacked]]]
-) -> Iterable[tuple[int, Unpacked]]:
-    """What `make` unpacks of the layer's rows, each with its start; once where it may be held."""
-    if not layer.may_hold_unpacked:
-        return make()
-    held = layer.held
-    if not isinstance(held, _Held) or held.kind is not kind:
-        held = _Held(kind, tuple(make()))
-        layer.hold(held)
-    weights: tuple[tuple[int, Unpacked], ...] = held.weights
-    return weights
-
-
-def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Tile]:
-    """Every stored row of the layer's weight, in tiles of about `TILE_BYTES` when unpacked.
+def tiles(weight: PackedWeight, itemsize: int, whole: bool = False) -> Iterator[Tile]:
+    """Every stored row of a weight, in tiles of about `TILE_BYTES` when unpacked.
 
     With `whole`, a tile is a segment.
     """
     start = 0
-    for segment in layer.weight_format.segments(layer.weight_tensors(), layer.weight_shape):
+    for segment in weight.segments:
         rows = segment.shape[0]
         step = TILE_BYTES // (segment.columns * itemsize)
         step = rows if whole else max(TILE_ROWS, step // TILE_ROWS * TILE_ROWS)
@@ -126,20 +68,22 @@ def tiles(layer: QuantLayer, itemsize: int, whole: bool = False) -> Iterator[Til
         start += rows
 
 
-def stored_order(layer: QuantLayer) -> Tensor | None:
-    """The stored row of each output, int64; None where they stand in order."""
-    # Asking for the stored tensors would release the codes that are kept in another form.
-    if isinstance(layer.weight_format, UniformFormat):
-        return None
-    return layer.weight_format.order(layer.weight_tensors())
+def check_on_cpu(*tensors: Tensor | None) -> None:
+    """Raise UsageError where part of a layer is on another device: C reads bare addresses."""
+    for tensor in tensors:
+        if tensor is not None and tensor.device.type != "cpu":
+            raise UsageError(
+                f"a layer's input is on the cpu, but its weight on {tensor.device}; move the input "
+                "to it, or the model to the cpu"
+            )
 
 
-def stored_bias(layer: QuantLayer, dtype: torch.dtype) -> Tensor | None:
-    """The bias, contiguous, as the rows of the weight are stored."""
-    if layer.bias is None:
+def stored_bias(bias: Tensor | None, order: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A bias, contiguous, in the order in which the rows of the weight are stored."""
+    if bias is None:
         return None
     # Whoever lends a bias may lend a view.
-    bias, order = layer.bias.detach().resolve_neg().to(dtype).contiguous(), stored_order(layer)
+    bias = bias.detach().resolve_neg().to(dtype).contiguous()
     return bias if order is None else torch.empty_like(bias).index_copy_(0, order, bias)
 
 
@@ -159,7 +103,7 @@ class Integers:
 
 
 def integers(tile: Tile) -> Integers:
-    """A tile of a uniform format with one scale per row or tensor."""
+    """A tile of affine rows with one scale each, or one for all."""
     segment = tile.affine
     codes = torch.empty(tile.rows, tile.columns, dtype=torch.int8, device="cpu")
     if native.available():
@@ -169,19 +113,19 @@ def integers(tile: Tile) -> Integers:
     else:
         # In two's complement the wrap is exact.
         codes.copy_((segment.unpacked() - 2 ** (segment.bits - 1)).view(torch.int8))
-    return Integers(codes, *steps(tile))
+    return Integers(codes, *steps(segment))
 
 
-def steps(tile: Tile) -> tuple[Tensor, Tensor | None]:
-    """Scale and shift of a tile's `Integers`."""
-    segment = tile.affine
-    scale = segment.scale.float().view(-1).expand(tile.rows)
+def steps(segment: AffineSegment) -> tuple[Tensor, Tensor | None]:
+    """Scale and shift of a segment's `Integers`."""
+    rows = segment.shape[0]
+    scale = segment.scale.float().view(-1).expand(rows)
     # At one bit the codes ±1 count in halves of the scale.
     step = 2 if segment.bits == 1 else 1
     shift = None
     if segment.zero_point is not None:
         half = 0.5 if segment.bits == 1 else 2 ** (segment.bits - 1)
-        shift = (segment.zero_point.view(-1).float() - half).mul_(step).expand(tile.rows)
+        shift = (segment.zero_point.view(-1).float() - half).mul_(step).expand(rows)
     return scale if step == 1 else scale / step, shift
 
 

@@ -1,4 +1,4 @@
-"""What the product kernel is made of: where inputs are, what codes are worth.
+"""Functions of the product kernel: places of inputs, and values of codes.
 
 Imports Triton: to be imported only where kernels are launched.
 """
