@@ -1,4 +1,4 @@
-"""How long MixDQ's allocation takes on a model of the size of SDXL's UNet.
+"""Time of MixDQ's allocation on a model of the size of SDXL's UNet.
 
 Generated scores and sizes of 794 layers: 420 at 2, 4 and 8 bits, 374 at 4 and 8. Times single
 programs of both groups, and the sweep over the weight grid at an average of 4 bits. Prints a

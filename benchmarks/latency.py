@@ -1,4 +1,4 @@
-"""How well a plan's predicted latency agrees with what its packed denoiser takes.
+"""Agreement of a plan's predicted latency with the time of its packed denoiser.
 
 For each embedded model: a profile, then plans at several latencies between the fastest plan and
 what quality alone would choose, once with free bits and once at an average. All packed denoisers
@@ -46,7 +46,7 @@ NO_NOISE = 300.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What all plans of a model share."""
+    """Settings that all plans of a model share."""
 
     model: str
     formats: tuple[str, ...]

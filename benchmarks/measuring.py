@@ -1,4 +1,4 @@
-"""How long measuring takes with and without replaying what runs before the changed layer.
+"""Time of measuring, with and without replaying the layers that run before the changed one.
 
 For each embedded model, layers from the first to the last at an even distance: the noise of the
 denoiser's output over recorded calls at six choices each, and the similarity of images at 1 and 4

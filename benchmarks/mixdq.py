@@ -1,4 +1,4 @@
-"""What each part of MixDQ is worth on the embedded models, row by row.
+"""Worth of each part of MixDQ on the embedded models, row by row.
 
 At 8-bit weights: naive per-tensor inputs, then the constant first token, then split shortcuts, then
 protected inputs found by one metric, then by two. Below: uniform weights, one metric, two metrics,
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contestants.weights import weights_of
+from contestants.weights_digest import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json

@@ -295,26 +295,27 @@ class TestCalls:
             mz.apply(mz.load(floating), other)
 
 
+@pytest.fixture(scope="module")
+def trained(floating: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One layer whose values are those that another grid would have rounded it to."""
+    pipe, folder = mz.load(floating), tmp_path_factory.mktemp("trained")
+    choices = mz.uniform_plan(pipe.unet, weight_bits=4).choices
+    plan = mz.Plan(choices, encodings={"conv_in": mz.Encoding(MINMAX, "trained")})
+    weight = pipe.unet.conv_in.weight.detach()
+    weight_format = choices["conv_in"].weight_format
+    assert weight_format is not None
+    grid = weight_format.grid(weight, MINMAX)
+    values = grid.values(grid.nearest(weight.flatten(1) * 0.8)).reshape(weight.shape)
+    calibration = Calibration(weights={"conv_in": (GridValues(values),)})
+    result = mz.apply(pipe, plan, calibration)
+    assert torch.equal(result.denoiser.conv_in.dequantized_weight(), values)
+    result.plan.save(folder / "plan.json")
+    way = Way("trained", uniform, True)
+    return Made(way, result.save(folder / "packed"), folder / "plan.json")
+
+
 class TestTrainedWeights:
     """Weights that training has chosen come from their checkpoint, and from nowhere else."""
-
-    @pytest.fixture(scope="class")
-    def trained(self, floating: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-        """One layer whose values are those that another grid would have rounded it to."""
-        pipe, folder = mz.load(floating), tmp_path_factory.mktemp("trained")
-        choices = mz.uniform_plan(pipe.unet, weight_bits=4).choices
-        plan = mz.Plan(choices, encodings={"conv_in": mz.Encoding(MINMAX, "trained")})
-        weight = pipe.unet.conv_in.weight.detach()
-        weight_format = choices["conv_in"].weight_format
-        assert weight_format is not None
-        grid = weight_format.grid(weight, MINMAX)
-        values = grid.values(grid.nearest(weight.flatten(1) * 0.8)).reshape(weight.shape)
-        calibration = Calibration(weights={"conv_in": (GridValues(values),)})
-        result = mz.apply(pipe, plan, calibration)
-        assert torch.equal(result.denoiser.conv_in.dequantized_weight(), values)
-        result.plan.save(folder / "plan.json")
-        way = Way("trained", uniform, True)
-        return Made(way, result.save(folder / "packed"), folder / "plan.json")
 
     def test_the_checkpoint_loads(self, trained: Made, tmp_path: Path):
         unet = UNet2DConditionModel.from_pretrained(trained.folder / "unet")

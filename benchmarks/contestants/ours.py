@@ -18,8 +18,8 @@ from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, module_bytes, quantize_module
 
+from .messages import CannotRunError, Inputs, Loaded, Request
 from .torch_floating import load_module, loaded
-from .values import CannotRunError, Inputs, Loaded, Request
 
 
 def prepare(request: Request, calibration: list[Inputs]) -> None:
@@ -56,6 +56,6 @@ def load(request: Request, calibration: list[Inputs]) -> Loaded:
 
 
 def kernels(module: nn.Module) -> str:
-    """How many layers are computed by what."""
+    """Count of layers per kernel."""
     counts = Counter(f"{one.kernel} ({one.arithmetic})" for one in engine_executions(module))
     return ", ".join(f"{count} × {kernel}" for kernel, count in counts.items())

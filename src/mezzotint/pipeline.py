@@ -210,7 +210,7 @@ def quantize_denoiser(
 
 
 def model_name(pipe: DiffusionPipeline) -> str:
-    """What to call a pipeline in plans and reports: the last part of where it came from."""
+    """Name of a pipeline in plans and reports: the last part of its source."""
     return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
 
 

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 import mezzotint as mz
 from mezzotint.errors import CheckpointError, FormatError, MezzotintError, ModelError, UsageError
 from mezzotint.formats import TensorSpec
-from mezzotint.streaming.source import Source
+from mezzotint.streaming.conversions import Conversion, Shard
+from mezzotint.streaming.source_folder import Source
 from mezzotint.streaming.stored import StoredTensor
-from mezzotint.streaming.units import Shard, Unit
 from mezzotint.streaming.writing import check_room
 from tests.hub import packed
-from tests.streaming.models import WEIGHTS, python
+from tests.streaming.float_models import WEIGHTS, python
 
 Refusal = Callable[[type[MezzotintError]], str]
 
@@ -72,7 +72,8 @@ def test_a_weight_that_is_not_finite(refusal: Refusal, weights: Path, value: flo
     weight[-1, -1, -1, -1] = value
     packed.rewrite(weights, **{"conv_out.weight": weight})
     message = refusal(MezzotintError)
-    assert message.startswith(f"{weights}: conv_out.weight: the weight holds NaN or infinite")
+    start = f"{weights}: conv_out.weight: layer conv_out: the weight holds NaN or infinite"
+    assert message.startswith(start)
 
 
 def test_a_norm_that_is_not_a_number(refusal: Refusal, weights: Path):
@@ -200,6 +201,6 @@ def test_a_disk_that_takes_no_more(pipeline: Path, target: Path):
 
 def test_a_disk_too_small_is_seen_beforehand(tmp_path: Path):
     spec = TensorSpec((2**60,), torch.uint8)
-    unit = Unit(StoredTensor(tmp_path / "none", "weight", spec), {"weight": spec})
+    conversion = Conversion(StoredTensor(tmp_path / "none", "weight", spec), {"weight": spec})
     with pytest.raises(OSError, match="it takes 1,152,921,504,606,846,976 bytes more"):
-        check_room(tmp_path, Source(tmp_path, "none"), [Shard("all", (unit,))])
+        check_room(tmp_path, Source(tmp_path, "none"), [Shard("all", (conversion,))])

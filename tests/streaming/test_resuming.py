@@ -10,9 +10,9 @@ from torch import Tensor
 
 import mezzotint as mz
 from mezzotint.errors import CheckpointError, UsageError
-from mezzotint.streaming import quantize
+from mezzotint.streaming import packed_checkpoint
 from tests.hub import packed
-from tests.streaming.models import python, stored
+from tests.streaming.float_models import python, stored
 
 STORAGE = mz.Storage(shard_bytes=40_000)
 
@@ -36,9 +36,9 @@ mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=
 KILLED_AT_LAST = """
 import os, signal, sys
 import mezzotint as mz
-from mezzotint.streaming import quantize
+from mezzotint.streaming import packed_checkpoint
 
-quantize.write_card = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)
+packed_checkpoint.write_card = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)
 mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=40_000))
 """
 
@@ -133,14 +133,14 @@ def test_what_another_job_is_writing_stays(kept: Path, pipeline: Path, target: P
 def test_shards_that_vanish_meanwhile_are_missed(
     pipeline: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    written = quantize.write_shard
+    written = packed_checkpoint.write_shard
 
     def losing(path: Path, tensors: dict[str, Tensor]) -> None:
         for former in path.parent.glob("*.safetensors"):
             former.unlink()
         written(path, tensors)
 
-    monkeypatch.setattr(quantize, "write_shard", losing)
+    monkeypatch.setattr(packed_checkpoint, "write_shard", losing)
     with pytest.raises(CheckpointError, match="finished shards are gone"):
         mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
     assert list(target.parent.iterdir()) == []

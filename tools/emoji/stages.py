@@ -20,7 +20,7 @@ from tools.emoji.denoiser import Latents, TextScaled
 
 @dataclass(frozen=True)
 class Context:
-    """What every stage needs: data, configuration and the folder of checkpoints."""
+    """Data, configuration and the folder of checkpoints, which every stage needs."""
 
     corpus: Corpus
     preset: Preset

@@ -1,4 +1,4 @@
-"""What has to be seen of a model's inputs before it is quantized."""
+"""Calibration: input ranges, sizes and structures' tensors, found in recorded calls."""
 
 from mezzotint.calibration.needs import calibrated, needs_calibration, with_settings
 from mezzotint.calibration.ranges import input_ranges

@@ -66,7 +66,7 @@ def input_ranges(
 
 @dataclass
 class _Seen:
-    """What one layer has seen: per part, over all calls and in the call under way."""
+    """Input range of one layer: per part, over all calls and in the call under way."""
 
     name: str
     structures: tuple[Structure, ...]

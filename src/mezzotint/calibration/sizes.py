@@ -1,4 +1,4 @@
-"""How much every layer reads."""
+"""Sizes of the inputs of every layer."""
 
 from __future__ import annotations
 

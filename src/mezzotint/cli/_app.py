@@ -83,7 +83,7 @@ def _root(
 
 
 def interrupt_again(lost: sys.UnraisableHookArgs) -> None:
-    """What cannot be raised where it arises; an interruption is raised a moment later instead.
+    """Report errors that cannot be raised where they arise; raise an interruption a moment later.
 
     One that arrives while a finalizer or a callback runs would otherwise be printed and forgotten.
     """

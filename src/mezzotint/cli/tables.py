@@ -45,7 +45,7 @@ def packed_table(executions: Sequence[Execution], title: str) -> Table:
 
 
 def kernels_table(executions: Sequence[Execution]) -> Table:
-    """How many layers each kernel computes, and why not a faster one."""
+    """Count of layers per kernel, with the reasons against faster ones."""
     table = _table("Kernels", "kernel", "arithmetic", "layers:", "why not a faster one")
     counts = Counter((each.kernel, each.arithmetic, each.reason) for each in executions)
     for (kernel, arithmetic, reason), count in counts.most_common():
@@ -65,7 +65,7 @@ def floating_table(plan: Plan) -> Table:
 
 
 def latency_table(plan: Plan) -> list[Table]:
-    """What the plan was predicted to take, if that was asked; no table otherwise.
+    """Predicted latency of the plan, if it has one; no table otherwise.
 
     Raises:
         PlanError: the plan's context is malformed there.

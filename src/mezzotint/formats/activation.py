@@ -1,4 +1,4 @@
-"""How the input of a layer is quantized on its way in."""
+"""Formats of a layer's quantized input."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class ActivationFormat:
 
     @property
     def name(self) -> str:
-        """As it stands in plans."""
+        """Name of the format in plans."""
         return f"{'int' if self.symmetric else 'uint'}{self.width}/{self.granularity}"
 
     @property
     def static(self) -> bool:
-        """Whether the range comes from calibration."""
+        """True if the range comes from calibration."""
         return self.granularity == "tensor"
 
     @property
@@ -80,7 +80,7 @@ class ActivationFormat:
         return (x.float() / scale).round_().add_(zero_point).clamp_(low, high)
 
     def roundtrip(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        """What the quantized input is worth, in the dtype of `x`.
+        """Quantize `x` and decode it again, in its own dtype.
 
         Gradients pass as if nothing were rounded (straight through; Bengio et al. 2013).
         """

@@ -117,7 +117,7 @@ class AffineGrid(Grid):
 
     @staticmethod
     def matrix(blocks: Tensor, columns: int) -> Tensor:
-        """What was made of `blocks`, as [rows, columns] again."""
+        """Undo `blocks`: [rows, columns] again."""
         return blocks if blocks.ndim == 2 else blocks.flatten(1)[:, :columns]
 
 

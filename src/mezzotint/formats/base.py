@@ -67,7 +67,7 @@ def matrix_shape(shape: Shape) -> tuple[int, int]:
 
 
 class WeightFormat(ABC):
-    """How the weight of one layer is stored.
+    """Format of one layer's stored weight.
 
     Weights are matrices [out_channels, …] in whatever further dimensions; a format sees them
     flattened to [out_channels, k].
@@ -157,7 +157,7 @@ class WeightFormat(ABC):
         )
 
     def order(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
-        """Where each output channel stands among the stored rows: int64 [out_channels].
+        """Position of each output channel among the stored rows: int64 [out_channels].
 
         `y = y_stored.index_select(channel_dim, order)`. None where rows are stored in the order of
         the output channels.
@@ -169,7 +169,7 @@ class WeightFormat(ABC):
         return sum(spec.nbytes for spec in self.layout(shape).values())
 
     def roundtrip(self, weight: Tensor, search: RangeSearch = MINMAX) -> Tensor:
-        """What the stored weight is worth: `decode(encode(weight))`, float32."""
+        """Encode the weight and decode it again, float32."""
         return self.decode(self.encode(weight, search), tuple(weight.shape))
 
     def __str__(self) -> str:

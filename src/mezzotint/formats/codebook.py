@@ -72,7 +72,7 @@ class CodebookFormat(WeightFormat):
 
     @override
     def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> LookupGrid:
-        """As `WeightFormat.grid`; there is no range to clip, so `search` changes nothing.
+        """Levels and scales of every row; there is no range to clip, so `search` changes nothing.
 
         Takes about 24 bytes per weight of the largest codebook while it runs.
         """

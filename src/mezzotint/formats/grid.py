@@ -35,7 +35,7 @@ class Grid(ABC):
     @property
     @abstractmethod
     def parameters(self) -> Mapping[str, Tensor]:
-        """What training may change, by name: float32, in the order of the output channels."""
+        """Trainable tensors by name: float32, in the order of the output channels."""
 
     @abstractmethod
     def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:

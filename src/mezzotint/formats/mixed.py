@@ -81,7 +81,7 @@ class MixedFormat(WeightFormat):
 
     @property
     def formats(self) -> tuple[UniformFormat, ...]:
-        """Of each segment."""
+        """Format of each segment."""
         return tuple(UniformFormat(width, self.symmetric) for width in self.widths)
 
     @override
@@ -95,7 +95,7 @@ class MixedFormat(WeightFormat):
     def grid(
         self, weight: Tensor, search: RangeSearch = MINMAX, order: Tensor | None = None
     ) -> MixedGrid:
-        """As `WeightFormat.grid`, with channels assigned to widths by the caller.
+        """Grids of the segments, with channels assigned to widths by the caller.
 
         Args:
             weight: of as many output channels as `counts` sum to.

@@ -10,7 +10,7 @@ from mezzotint.errors import FormatError
 
 @dataclass(frozen=True)
 class RangeSearch:
-    """How clipping ranges are chosen: the ratio of the full range that minimises Σ|w - ŵ|^p.
+    """Search of clipping ranges: the ratio of the full range that minimises Σ|w - ŵ|^p.
 
     `steps` ratios are tried from 1 down to `lowest`; one step is plain min-max. MPQ-DM searches 80
     steps with p = 2.4; Qua²SeDiMo ten ratios with the same p.

@@ -63,7 +63,7 @@ class ScaleChoice:
         return self._blocks(matrix.new_ones(1, matrix.shape[1], dtype=torch.float32))
 
     def _ranges(self, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of pieces that share their scales. Float64: the width of a range cannot overflow."""
+        """Ranges of pieces that share scales. Float64: the width of a range cannot overflow."""
         if self.symmetric and self.bits == 1:
             peak = self._mean_magnitude(pieces)
             return -peak, peak

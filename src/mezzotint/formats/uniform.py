@@ -79,7 +79,7 @@ class UniformFormat(WeightFormat):
 
     @property
     def scale_dtype(self) -> torch.dtype:
-        """What scales are rounded to."""
+        """Dtype that scales are rounded to."""
         return torch.bfloat16 if self.granularity == "group" else torch.float32
 
     def scale_shape(self, shape: Shape) -> tuple[int, int]:

@@ -42,7 +42,7 @@ from mezzotint.models.torch_functions import (
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tensor comes from.
+    """Origin of a tensor in the traced call.
 
     Attributes:
         node: index of its node; None for constants.
@@ -84,7 +84,7 @@ class _Read:
 
     @property
     def written(self) -> bool:
-        """Whether it has been written to since."""
+        """True if the tensor has been written to since."""
         return _version(self.tensor) != self.version
 
 
@@ -123,7 +123,7 @@ class Flow(TorchFunctionMode):
             self._note(tensor, Origin(node))
 
     def origin(self, tensor: Tensor) -> Origin:
-        """Where `tensor` comes from, as of now."""
+        """Present origin of `tensor`."""
         record = self._records.get(tensor)
         if record is not None and record.version == _version(tensor):
             return record.origin

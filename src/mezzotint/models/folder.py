@@ -157,7 +157,7 @@ def _contents(folder: Path) -> Iterator[Path]:
 
 
 def _allowed_roots(folder: Path) -> list[Path]:
-    """Where links may lead: into the folder and the Hub's cache, also one that stands elsewhere.
+    """Folders that links may lead into: this one and the Hub's cache, wherever it is.
 
     A cached pipeline is a folder `snapshots/COMMIT` of links into the `blobs` beside `snapshots`.
     """
@@ -220,7 +220,7 @@ def _code_key(config: Any) -> str | None:
 
 
 def _is_known(library: Any) -> bool:
-    """Whether components may come from there: the two libraries, and diffusers' own pipelines.
+    """True if components may come from there: the two libraries, and diffusers' own pipelines.
 
     Such as `stable_diffusion`, which has the safety checker.
     """
@@ -231,7 +231,7 @@ def _is_known(library: Any) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a file of that name stands in the folder itself."""
+    """True if a file of that name stands in the folder itself."""
     return name == Path(name).name and "\\" not in name
 
 

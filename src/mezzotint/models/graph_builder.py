@@ -53,7 +53,7 @@ class GraphBuilder:
     def graph(
         self, output: int | None, layers: Iterable[str], tied: Mapping[str, str] | None = None
     ) -> Graph:
-        """What was built. `layers` are all layers of the denoiser, in order of definition."""
+        """Graph that was built. `layers` are all layers of the denoiser, in order of definition."""
         kept = [index for index in range(len(self._nodes)) if index not in self._same]
         numbers = {index: number for number, index in enumerate(kept)}
 
@@ -81,7 +81,7 @@ class GraphBuilder:
         return {self._found(source) for source in self._nodes[index].sources}
 
     def _part_of(self, index: int, other: int, kind: Join) -> bool:
-        """Whether a join with `other` leaves node `index` a function of its own sources."""
+        """True if a join with `other` leaves node `index` a function of its own sources."""
         first, second = self._nodes[index], self._nodes[other]
         scales = first.kind in _SCALING
         if other in self._sources(index):

@@ -17,7 +17,7 @@ from mezzotint.models.roles import Role
 
 
 class Group(StrEnum):
-    """What a layer mainly shapes."""
+    """Side of an image that a layer mainly shapes."""
 
     CONTENT = "content"
     QUALITY = "quality"

@@ -53,7 +53,7 @@ class Layer:
 
     @property
     def supported(self) -> bool:
-        """Whether the layer can be replaced by a quantized one.
+        """True if the layer can be replaced by a quantized one.
 
         Linear and Conv2d can, unless the denoiser never runs them: then they are idle, or their
         weight is read directly, as multi-head attention in PyTorch does, and must stay a tensor.
@@ -87,7 +87,7 @@ def inventory(denoiser: nn.Module, call: Call | None = None) -> tuple[Layer, ...
 
 
 def layers_in(denoiser: nn.Module, graph: Graph | None) -> tuple[Layer, ...]:
-    """What `inventory` lists, from a graph that is there already; None if none could be made."""
+    """List of `inventory`, from a graph that is there already; None if none could be made."""
     found = dict(weight_layers(denoiser))
     macs: dict[str, int] = {}
     for node in graph.runs if graph else ():

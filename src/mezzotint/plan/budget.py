@@ -1,4 +1,4 @@
-"""What a user can ask for: bytes, average bits, milliseconds."""
+"""Budgets: bytes, average bits, milliseconds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parse_latency(text: str) -> tuple[float, bool]:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a plan may cost. Several limits hold together; none at all means 4-bit weights.
+    """Limits of a plan's cost. Several hold together; none at all means 4-bit weights.
 
     A size or a latency alone leaves the bits free.
 
@@ -87,7 +87,7 @@ class Budget:
 
     @property
     def limits_bytes(self) -> bool:
-        """Whether stored bytes are limited, by `weight_bits` or `size`."""
+        """True if stored bytes are limited, by `weight_bits` or `size`."""
         return self.weight_bits is not None or self.size is not None
 
     def milliseconds(self, floating: float) -> float | None:

@@ -1,4 +1,4 @@
-"""How the calibrated values of a plan came about, so that they can be found again."""
+"""Settings of a plan's calibration, with which the same values are found again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mezzotint.errors import UsageError
 
 @dataclass(frozen=True)
 class Sampling:
-    """What to generate. Image i comes from `prompts[i]` and the noise of seed `seed + i`.
+    """Images to generate. Image i comes from `prompts[i]` and the noise of seed `seed + i`.
 
     `steps` and `guidance` of None mean the pipeline's own defaults. `batch` bounds memory and
     changes nothing else, but for floating-point rounding and averages over calls.

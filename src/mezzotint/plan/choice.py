@@ -20,7 +20,7 @@ from mezzotint.plan.structure import Structure
 
 @dataclass(frozen=True)
 class Choice:
-    """How one layer is stored and computed.
+    """Formats and structures of one layer: its way of being stored and computed.
 
     Attributes:
         weight: weight format, by name; `float` leaves the weight as it is.
@@ -73,12 +73,12 @@ class Choice:
 
     @property
     def quantized(self) -> bool:
-        """Whether the weight is packed."""
+        """True if the weight is packed."""
         return self.weight != FLOAT
 
     @property
     def static(self) -> bool:
-        """Whether inputs are rounded within ranges that calibration finds."""
+        """True if inputs are rounded within ranges that calibration finds."""
         activation = self.activation_format
         return activation is not None and activation.static
 

@@ -1,4 +1,4 @@
-"""Where two plans disagree."""
+"""Differences between two plans."""
 
 from __future__ import annotations
 

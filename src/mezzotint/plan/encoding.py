@@ -26,7 +26,7 @@ ONLY_IN_CHECKPOINT = (
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the weight of a layer is rounded, in whatever format it has.
+    """Rounding of a layer's weight, in whatever format it has.
 
     The defaults are those of a plan that says nothing, and of version 1; nobody else has any. The
     dtype of scales is part of the format.
@@ -49,7 +49,7 @@ class Encoding:
 
     @property
     def trained(self) -> bool:
-        """Whether no search and no rounding can make the weights again."""
+        """True if no search and no rounding can make the weights again."""
         return self.rounding == TRAINED
 
     def to_dict(self, default: Encoding | None = None) -> dict[str, Any]:

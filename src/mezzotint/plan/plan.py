@@ -95,7 +95,7 @@ class Plan:
         return tuple(name for name in self.quantized if self.encoding_of(name).trained)
 
     def encoding_of(self, name: str) -> Encoding:
-        """How the weight of a quantized layer is rounded."""
+        """Rounding of a quantized layer's weight."""
         return self.encodings.get(name, self.encoding)
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Plan:
         return table
 
     def summary(self) -> Table:
-        """How many layers take each choice, and how they are rounded and calibrated."""
+        """Count of layers per choice, with their rounding and calibration."""
         counts = Counter(map(self._cells, self.choices))
         table = Table(title=self._title, caption=self._caption, caption_justify="left")
         for column in (*self._columns, "layers"):
@@ -216,7 +216,7 @@ class Plan:
 
     @property
     def _caption(self) -> str | None:
-        """How all layers are rounded and calibrated."""
+        """Rounding and calibration of all layers."""
         if not self.quantized:
             return None
         otherwise = " where not stated otherwise" if self.encodings else ""

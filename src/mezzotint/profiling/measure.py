@@ -29,7 +29,7 @@ CANDIDATES: tuple[Choice, ...] = tuple(
     for activation in (FLOAT, "int8/token", "uint8/tensor")
     for bits in (2, 3, 4, 5, 6, 8)
 )
-"""What is measured beside the floating choice where nobody asks for anything else."""
+"""Choices measured beside the floating one by default."""
 
 FLOAT_KERNEL = "torch"
 
@@ -148,7 +148,7 @@ def _key(words: str, choice: Choice, kernel: str) -> str:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Where the times of one piece of work come from and go to."""
+    """Source and destination of the times of one piece of work."""
 
     words: str
     journal: Journal

@@ -1,4 +1,4 @@
-"""What every layer is given in one call of the denoiser."""
+"""Inputs of every layer in one call of the denoiser."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PROMPTS = ("a photo of a cat",)
 
 @dataclass(frozen=True)
 class Work:
-    """What a pipeline is profiled at.
+    """Work that a pipeline is profiled at.
 
     Attributes:
         batch: images per call. Under classifier-free guidance the denoiser sees twice as many.
@@ -57,7 +57,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is profiled: a floating denoiser, one call of it, and the work seen in that call.
+    """Subject of a profile: a floating denoiser, one call of it, and the work seen in that call.
 
     Attributes:
         model: what the user calls it.
@@ -72,7 +72,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that it computes on."""
         return next(self.denoiser.parameters()).device
 
 

@@ -1,4 +1,4 @@
-"""How often things are timed, so that medians are steady and nobody waits for hours."""
+"""Repetitions of timings, such that medians are steady and nobody waits for hours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much longer packed layers take within the denoiser than one by one.
+"""Time that packed layers take within the denoiser, beyond that of their separate runs.
 
 A layer that is run again and again may find its code and its weights in the caches; within the
 call, others run between. What floating layers lose there is part of the call's rest. What packed

@@ -1,8 +1,8 @@
 """The report: what was chosen, why, and what it did to the pictures."""
 
-from mezzotint.report.grid import picture_grid, save_picture
-from mezzotint.report.layers import LayerRow, RoleRow, layer_rows, role_rows
+from mezzotint.report.layer_table import LayerRow, RoleRow, layer_rows, role_rows
 from mezzotint.report.page import Contestant, Report, render, save_report
+from mezzotint.report.pictures import picture_grid, save_picture
 
 __all__ = [
     "Contestant",

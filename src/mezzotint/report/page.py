@@ -15,7 +15,7 @@ from PIL import Image
 
 from mezzotint._files import replacing
 from mezzotint.formats import FLOAT
-from mezzotint.report.layers import LayerRow, role_rows
+from mezzotint.report.layer_table import LayerRow, role_rows
 
 #: Colour of each width, from cold (few bits) to warm (many).
 COLOURS = {

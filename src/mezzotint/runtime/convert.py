@@ -65,7 +65,7 @@ def packed_copy(
     calibration: Calibration | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> nn.Module:
-    """As `quantize_module`, but on a copy; the weights that are packed are never duplicated.
+    """Quantize a copy of the module; the weights that are packed are never duplicated.
 
     Raises:
         PlanError, FormatError: as `quantize_module`.
@@ -122,7 +122,7 @@ def packed_layers(module: nn.Module) -> dict[str, PackedLayer]:
 
 @dataclass(frozen=True)
 class Execution:
-    """How one packed layer computes on its present device."""
+    """Kernel and arithmetic of one packed layer on its present device."""
 
     layer: str
     choice: Choice

@@ -22,7 +22,7 @@ MOST_CHANNELS_OF_A_GROUP = 32
 
 
 def onednn_hazard(geometry: ConvGeometry, channels: int, size: Pair | None = None) -> str | None:
-    """Why oneDNN may compute a convolution wrongly; None where nothing is known against it.
+    """Reason why oneDNN may compute a convolution wrongly; None where nothing is known against it.
 
     Args:
         geometry: of the convolution.

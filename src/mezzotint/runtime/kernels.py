@@ -112,7 +112,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def refuse(self, request: Request) -> str | None:
-        """Why this kernel cannot serve the request; None when it can."""
+        """Reason why this kernel cannot serve the request; None when it can."""
 
     def unpacked_bytes(self, request: Request) -> int:
         """Bytes that `prepare` holds beside what is stored, if it may unpack the weight."""

@@ -20,7 +20,7 @@ from mezzotint.runtime.structured import packed_like, shape_of
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What decides stored bytes beside the plan and the weights: found in recorded calls.
+    """Calibrated values, which decide stored bytes beside the plan and the weights.
 
     Attributes:
         input_ranges: calibrated ranges, one per part, for layers with a static activation format.
@@ -112,7 +112,7 @@ def pack_layer(
 def pack_weight(
     name: str, layer: nn.Module, weight: Tensor, plan: Plan, calibration: Calibration
 ) -> PackedLayer:
-    """As `pack_layer`, with the weight apart from the layer and its calibration checked already.
+    """Pack a weight that stands apart from its layer; the calibration is checked already.
 
     The one place where a plan becomes stored tensors, for layers in memory and on their way there.
 

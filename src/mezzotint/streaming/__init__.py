@@ -1,5 +1,5 @@
 """Quantizing models that do not fit into memory, from disk to disk."""
 
-from mezzotint.streaming.quantize import PackedCheckpoint, Storage, quantize_checkpoint
+from mezzotint.streaming.packed_checkpoint import PackedCheckpoint, Storage, quantize_checkpoint
 
 __all__ = ["PackedCheckpoint", "Storage", "quantize_checkpoint"]

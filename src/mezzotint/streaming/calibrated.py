@@ -33,7 +33,7 @@ def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
 
 
 def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None) -> Calibrated:
-    """Where the calibrated tensors of the plan's layers stand.
+    """Places of the calibrated tensors of the plan's layers.
 
     Args:
         plan: the plan.

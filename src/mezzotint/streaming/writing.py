@@ -18,9 +18,9 @@ from mezzotint._progress import track
 from mezzotint.errors import CheckpointError
 from mezzotint.hub.checkpoint import copy_companions
 from mezzotint.models.source import INDEX_FILE
-from mezzotint.streaming.source import Source
+from mezzotint.streaming.conversions import Shard
+from mezzotint.streaming.source_folder import Source
 from mezzotint.streaming.stored import stored_tensors_of
-from mezzotint.streaming.units import Shard
 
 
 def pending(folder: Path, shards: Iterable[Shard]) -> tuple[Shard, ...]:

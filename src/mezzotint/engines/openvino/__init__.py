@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from mezzotint.engines.base import Engine, register_engine
+from mezzotint.engines.engine import Engine, register_engine
 from mezzotint.engines.variant import variant
 from mezzotint.runtime import Execution, packed_layers
 
@@ -33,7 +33,7 @@ class OpenVINOEngine(Engine):
             return f"computes on the CPU, but the denoiser is on {device}; move the pipeline first"
         if not any(layer.choice.structures for layer in packed_layers(denoiser).values()):
             return None
-        from mezzotint.engines.openvino.structures import refused_structure
+        from mezzotint.engines.openvino.structure_nodes import refused_structure
 
         return refused_structure(denoiser)
 

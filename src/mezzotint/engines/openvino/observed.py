@@ -1,4 +1,4 @@
-"""What a compiled denoiser really computes each packed layer in."""
+"""Precision in which a compiled denoiser really computes each packed layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from mezzotint.engines.openvino import weights
 from mezzotint.engines.openvino.forward import Compilations
-from mezzotint.engines.openvino.graph import layer_names, weight_form
+from mezzotint.engines.openvino.layer_nodes import layer_names, weight_form
 from mezzotint.errors import UsageError
 from mezzotint.runtime import Execution, packed_layers
 

@@ -122,7 +122,7 @@ class Int8Kernel(Kernel):
 
     @abstractmethod
     def refuse_products(self, request: Request) -> str | None:
-        """Why there are no such products of the request's codes; None where there are."""
+        """Reason why there are no such products of the request's codes; None where there are."""
 
     @override
     def run(

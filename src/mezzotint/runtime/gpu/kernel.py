@@ -61,7 +61,7 @@ class GpuKernel(Kernel):
         return self.unserved(request) or missing()
 
     def unserved(self, request: Request) -> str | None:
-        """Why this kernel cannot serve the formats, on whatever device."""
+        """Reason why this kernel cannot serve the formats, on whatever device."""
         groups = request.operation.groups
         if any(isinstance(s, LookupSegment) and s.scale is not None for s in request.forms):
             return "knows no levels that are scaled"

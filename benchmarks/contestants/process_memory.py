@@ -1,4 +1,4 @@
-"""What a process and a module hold."""
+"""Memory of a process, and of a module's tensors."""
 
 from __future__ import annotations
 

@@ -2,26 +2,26 @@
 
 import pytest
 
-from benchmarks.contestants.client import Contender, FailedError
 from benchmarks.contestants.environments import Environment
-from benchmarks.contestants.field import selected
-from benchmarks.contestants.heats import Meeting
-from benchmarks.contestants.setting import Setting
+from benchmarks.contestants.speed_comparison import SpeedComparison
+from benchmarks.contestants.speed_contestants import selected
+from benchmarks.contestants.timed_denoiser import TimedDenoiser
+from benchmarks.contestants.worker_process import FailedError, WorkerProcess
 
 REPEATS = 3
 
 
 @pytest.fixture(scope="module")
-def setting(tmp_path_factory):
-    return Setting("emoji-turbo", "cpu", "float32", 1, tmp_path_factory.mktemp("cache"), 300)
+def target(tmp_path_factory):
+    return TimedDenoiser("emoji-turbo", "cpu", "float32", 1, tmp_path_factory.mktemp("cache"), 300)
 
 
 @pytest.fixture(scope="module")
-def rows(setting):
+def rows(target):
     """One that runs, and one that cannot."""
-    meeting = Meeting(setting, (1, 2), REPEATS, slowest=1000)
-    entries = selected(["torch-fp32", "torch-fp16"])
-    found = meeting.rows(entries, baselines=selected(["torch-fp32"]))
+    comparison = SpeedComparison(target, (1, 2), REPEATS, slowest=1000)
+    contestants = selected(["torch-fp32", "torch-fp16"])
+    found = comparison.rows(contestants, baselines=selected(["torch-fp32"]))
     return {(row["contestant"], row["batch"]): row for row in found}
 
 
@@ -50,16 +50,16 @@ def test_who_cannot_run_says_why(rows):
     assert "float16" in rows["torch-fp16", 1]["reason"]
 
 
-def test_a_request_that_fails_leaves_the_process_alive(setting):
-    with Contender("wrong", Environment(), 1, setting.cache / "logs") as contender:
+def test_a_request_that_fails_leaves_the_process_alive(target):
+    with WorkerProcess("wrong", Environment(), 1, target.cache / "logs") as worker:
         with pytest.raises(FailedError, match="AttributeError"):
-            contender.ask("fly", 60)
+            worker.ask("fly", 60)
         with pytest.raises(FailedError, match="TypeError"):
-            contender.ask("run", 60)
+            worker.ask("run", 60)
 
 
-def test_a_dead_process_is_told_by_its_last_words(setting):
-    with Contender("dead", Environment(), 1, setting.cache / "logs") as contender:
-        contender.process.terminate()
+def test_a_dead_process_is_told_by_its_last_words(target):
+    with WorkerProcess("dead", Environment(), 1, target.cache / "logs") as worker:
+        worker.process.terminate()
         with pytest.raises(FailedError, match="its process ended with code -15"):
-            contender.ask("peak", 60)
+            worker.ask("peak", 60)

@@ -1,4 +1,4 @@
-"""Who is compared in quality, width by width."""
+"""Contestants of the comparison in quality, width by width."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Candidate:
 
 
 def candidates(peer: str, setting: str) -> tuple[Candidate, ...]:
-    """What the peer offers at these bits, most promising first; empty for nothing."""
+    """Settings that the peer offers at these bits, most promising first; empty for none."""
     weight_bits, act_bits = (int(part) for part in setting[1:].split("A"))
     found = _OFFERS[peer](weight_bits, act_bits)
     environment = "openvino" if peer == "nncf" else peer

@@ -1,4 +1,4 @@
-"""What the report says of each layer: its choice, and the measurements behind it."""
+"""Rows of the report: each layer's choice, and the measurements behind it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .values import Inputs
+from .messages import Inputs
 
 
 def flat_tensors(inputs: Inputs, prefix: str = "") -> dict[str, Tensor]:
@@ -32,7 +32,7 @@ def named(module: nn.Module, args: tuple[Any, ...], kwargs: Inputs) -> Inputs:
     return found | {"timestep": timestep.expand(len(sample)), "return_dict": False}
 
 
-class Flat(nn.Module):
+class FlatDenoiser(nn.Module):
     """Takes the tensors of `example` one by one; all other arguments stay as they are there."""
 
     def __init__(self, module: nn.Module, example: Inputs) -> None:

@@ -14,7 +14,7 @@ from mezzotint.hub import read_plan
 from mezzotint.runtime import module_bytes, packed_layers
 from tests.hub import packed
 from tests.models import tiny
-from tests.streaming.models import WEIGHTS, stored
+from tests.streaming.float_models import WEIGHTS, stored
 
 UNIFORM = {"weight_bits": 4, "act_bits": 8, "exclude": ("conv_in", "*.conv_shortcut")}
 

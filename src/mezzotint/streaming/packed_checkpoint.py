@@ -19,17 +19,17 @@ from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import NO_ACTIVATION_BITS, Plan, uniform_plan
 from mezzotint.runtime import check_plan
 from mezzotint.streaming.calibrated import Calibrated, find_calibrated
-from mezzotint.streaming.packing import pack_unit
+from mezzotint.streaming.conversions import Shard, conversions_of, shards_of, unknown_tensors
+from mezzotint.streaming.convert_tensor import convert_tensor
 from mezzotint.streaming.resuming import digest, resumable_folder
-from mezzotint.streaming.source import Source, empty_denoiser, find_source
+from mezzotint.streaming.source_folder import Source, empty_denoiser, find_source
 from mezzotint.streaming.stored import fingerprint, stored_tensors_of, weight_files
-from mezzotint.streaming.units import Shard, shards_of, units_of, unknown_tensors
 from mezzotint.streaming.writing import check_room, copy_rest, pending, write_index, write_shard
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How the tensors are laid into files.
+    """Layout of the tensors in files.
 
     Attributes:
         dtype: of floating tensors that are not packed (norms, biases, excluded layers); None keeps
@@ -53,7 +53,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class PackedCheckpoint:
-    """What was written.
+    """Files that were written.
 
     Attributes:
         folder: of the packed pipeline, or of the packed denoiser.
@@ -127,7 +127,7 @@ def quantize_checkpoint(
     calibrated = find_calibrated(chosen, model, packed)
     files = weight_files(found.denoiser)
     tensors = stored_tensors_of(files)
-    shards = shards_of(units_of(model, chosen, tensors, storage.dtype), storage.shard_bytes)
+    shards = shards_of(conversions_of(model, chosen, tensors, storage.dtype), storage.shard_bytes)
     job = _job(found, files, chosen, calibrated, storage)
     mark_quantized(model, chosen)
     with resumable_folder(folder, digest(job)) as temporary:
@@ -178,10 +178,10 @@ def _write(
     check_room(temporary, source, todo)
     plan: Plan = model.hf_quantizer.plan
     tensors: dict[str, Tensor] = {}
-    work = [(shard, unit) for shard in todo for unit in shard.units]
-    for shard, unit in track(work, "Packing"):
-        tensors.update(pack_unit(unit, model, plan, calibrated))
-        if unit is shard.units[-1]:
+    work = [(shard, conversion) for shard in todo for conversion in shard.conversions]
+    for shard, conversion in track(work, "Packing"):
+        tensors.update(convert_tensor(conversion, model, plan, calibrated))
+        if conversion is shard.conversions[-1]:
             write_shard(folder / shard.file, tensors)
             tensors.clear()
     if pending(folder, shards):

@@ -1,4 +1,4 @@
-"""What holds for all contestants of a run, and what each is expected to need."""
+"""Denoiser, device and folders that all contestants of a run share, and their expected memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from .client import Contender
 from .denoisers import DENOISERS, ROOT, folder_of, parameters_of
 from .environments import CONSTRAINTS, REQUIREMENTS, Environment
-from .field import Entry
-from .values import Request
+from .messages import Request
+from .speed_contestants import Contestant
+from .worker_process import WorkerProcess
 
 SOURCE = ROOT / "src" / "mezzotint"
 MARGIN = int(1.5 * 2**30)
@@ -22,7 +22,7 @@ MARGIN = int(1.5 * 2**30)
 
 
 @dataclass(frozen=True)
-class Setting:
+class TimedDenoiser:
     """One denoiser on one device.
 
     Attributes:
@@ -41,16 +41,16 @@ class Setting:
 
     @property
     def folder(self) -> Path:
-        """Of the weights that all contestants read."""
+        """Folder of the weights that all contestants read."""
         return folder_of(self.denoiser, self.cache)
 
-    def request(self, entry: Entry) -> Request:
-        """What `entry` is asked to load."""
-        dtype = entry.dtype or self.dtype
-        name = "-".join((self.denoiser, entry.files, dtype, self.device))
+    def request(self, contestant: Contestant) -> Request:
+        """Request that tells the contestant's process what to load."""
+        dtype = contestant.dtype or self.dtype
+        name = "-".join((self.denoiser, contestant.files, dtype, self.device))
         return Request(
-            tool=entry.tool,
-            options=entry.options,
+            tool=contestant.tool,
+            options=contestant.options,
             folder=str(self.folder.resolve()),
             class_name=DENOISERS[self.denoiser].class_name,
             prepared=str(self.cache.resolve() / "prepared" / name),
@@ -59,51 +59,49 @@ class Setting:
             threads=self.threads,
         )
 
-    def output(self, entry: Entry, batch: int) -> Path:
+    def output(self, contestant: Contestant, batch: int) -> Path:
         """File for the contestant's output."""
         folder = self.cache.resolve() / "outputs"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{self.denoiser}-{entry.name}-{batch}.npy"
+        return folder / f"{self.denoiser}-{contestant.name}-{batch}.npy"
 
-    def expected_bytes(self, entry: Entry) -> int:
-        """What the contestant's process may come to hold, roughly and rather too much."""
+    def expected_bytes(self, contestant: Contestant) -> int:
+        """Estimated memory of the contestant's process, rather too much than too little."""
         parameters = parameters_of(self.folder)
-        size = getattr(torch, entry.dtype or self.dtype).itemsize
-        if entry.tool.startswith("ours"):
+        size = getattr(torch, contestant.dtype or self.dtype).itemsize
+        if contestant.tool.startswith("ours"):
             size = 1.25  # packed before it is loaded
-        elif entry.tool != "torch_floating":
+        elif contestant.tool != "torch_floating":
             size *= 1.5  # loaded floating, then quantized
         return int(size * parameters) + MARGIN
 
-    def contender(self, entry: Entry) -> Contender:
+    def worker(self, contestant: Contestant) -> WorkerProcess:
         """A fresh process in the contestant's environment."""
-        environment = Environment(entry.environment, self.cache)
-        name = f"{self.denoiser}-{entry.name}"
-        return Contender(name, environment, self.threads, self.cache / "logs")
+        environment = Environment(contestant.environment, self.cache)
+        name = f"{self.denoiser}-{contestant.name}"
+        return WorkerProcess(name, environment, self.threads, self.cache / "logs")
 
-    def prepare(self, entry: Entry) -> None:
+    def prepare(self, contestant: Contestant) -> None:
         """Have the contestant write its own files, unless they are there.
 
         Raises:
             FailedError: it cannot.
         """
-        request = self.request(entry)
+        request = self.request(contestant)
         done = request.prepared_folder / ".done"
-        wanted = json.dumps([_version(entry), request.folder, entry.files])
-        if not entry.prepares or (done.is_file() and done.read_text() == wanted):
+        wanted = json.dumps([_version(contestant), request.folder, contestant.files])
+        if not contestant.prepares or (done.is_file() and done.read_text() == wanted):
             return
         shutil.rmtree(request.prepared_folder, ignore_errors=True)
-        with self.contender(entry) as contender:
-            contender.ask(
-                "prepare", self.timeout, request=request.to_dict(), denoiser=self.denoiser
-            )
+        with self.worker(contestant) as worker:
+            worker.ask("prepare", self.timeout, request=request.to_dict(), denoiser=self.denoiser)
         done.write_text(wanted)
 
 
-def _version(entry: Entry) -> str:
+def _version(contestant: Contestant) -> str:
     """Changes where what a contestant writes may change."""
     files = [CONSTRAINTS, *REQUIREMENTS.glob("*.txt")]
-    if entry.tool == "ours":
+    if contestant.tool == "ours":
         files += [file for folder in ("formats", "calibration") for file in
                   (SOURCE / folder).glob("*.py")]  # fmt: skip
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()

@@ -17,19 +17,19 @@ from mezzotint.evaluation import Baseline, module_bytes
 from mezzotint.models import find_denoiser, generate
 from mezzotint.recipes.prompts import default_sampling
 
-from .client import Contender, FailedError
 from .denoisers import ZOO
 from .environments import Environment
 from .figures import Sample, differences, noise_of
-from .quality_field import Candidate, candidates
-from .values import Request
+from .messages import Request
+from .quality_contestants import Candidate, candidates
+from .worker_process import FailedError, WorkerProcess
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Match:
-    """Holds what the contestants of one model share.
+class QualityComparison:
+    """One model's original against its peers' and our quantized ones.
 
     Attributes:
         calls: file with the baseline's denoiser calls.
@@ -72,24 +72,24 @@ class Match:
         reasons = []
         for candidate in offered if len(offered) > 1 else ():
             try:
-                with self._pipeline(candidate) as (contender, _):
+                with self._pipeline(candidate) as (worker, _):
                     noises[candidate] = float(
-                        noise_of(self.baseline, self._replayed(contender)).mean()
+                        noise_of(self.baseline, self._replayed(worker)).mean()
                     )
             except FailedError as cause:
                 reasons.append(f"{candidate.label}: {cause}")
         if len(offered) > 1 and not noises:
             raise FailedError("; ".join(reasons))
         best = min(noises, key=lambda one: noises[one]) if noises else offered[0]
-        with self._pipeline(best) as (contender, figures):
-            outputs = self._replayed(contender)
-            images = self._generated(contender)
+        with self._pipeline(best) as (worker, figures):
+            outputs = self._replayed(worker)
+            images = self._generated(worker)
         figures["candidates"] = {one.label: float(-10 * np.log10(n)) for one, n in noises.items()}
         figures["failed"] = reasons
         return best.label, figures, Sample(self.baseline, images, outputs)
 
     @contextmanager
-    def _pipeline(self, candidate: Candidate) -> Iterator[tuple[Contender, Row]]:
+    def _pipeline(self, candidate: Candidate) -> Iterator[tuple[WorkerProcess, Row]]:
         component, denoiser = find_denoiser(self.baseline.pipe)
         few = default_sampling(self.baseline.pipe)
         name = f"{self.model}-{candidate.tool}-{candidate.label}".replace(", ", "-")
@@ -105,8 +105,8 @@ class Match:
             threads=self.threads,
         )
         environment = Environment(candidate.environment, self.cache)
-        with Contender(name, environment, self.threads, self.cache / "logs") as contender:
-            figures = contender.ask(
+        with WorkerProcess(name, environment, self.threads, self.cache / "logs") as worker:
+            figures = worker.ask(
                 "pipeline",
                 self.timeout,
                 model=self.model,
@@ -114,21 +114,21 @@ class Match:
                 prompts=list(few.prompts),
                 seed=few.seed,
             )
-            yield contender, figures
+            yield worker, figures
 
-    def _replayed(self, contender: Contender) -> list[np.ndarray]:
+    def _replayed(self, worker: WorkerProcess) -> list[np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "outputs.npz"
-            contender.ask("replay", self.timeout, calls=str(self.calls.resolve()), path=str(path))
+            worker.ask("replay", self.timeout, calls=str(self.calls.resolve()), path=str(path))
             with np.load(path) as outputs:
                 return [outputs[str(index)] for index in range(len(outputs.files))]
 
-    def _generated(self, contender: Contender) -> np.ndarray:
+    def _generated(self, worker: WorkerProcess) -> np.ndarray:
         sampling = self.baseline.sampling
         wanted = {"prompts": sampling.prompts, "seed": sampling.seed, "batch": sampling.batch}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "images.npy"
-            contender.ask("generate", self.timeout, path=str(path), sampling=wanted)
+            worker.ask("generate", self.timeout, path=str(path), sampling=wanted)
             images: np.ndarray = np.load(path)
         return images
 

@@ -1,4 +1,4 @@
-"""Everybody who is timed."""
+"""Contestants of the comparison in speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contestant:
     """One contestant.
 
     Attributes:
@@ -30,46 +30,46 @@ class Entry:
 
     @property
     def prepares(self) -> bool:
-        """Whether the tool writes files of its own before it is loaded."""
+        """True if the tool writes files of its own before it is loaded."""
         return self.tool in ("ours", "openvino")
 
     @property
     def files(self) -> str:
-        """What its own files are called; engines of ours share theirs."""
+        """Name of its own files; our engines share theirs."""
         if self.tool != "ours":
             return self.name
         formats = (self.options["weight"], self.options.get("activation", "float"))
         return "-".join(["ours", *formats]).replace("/", "-")
 
 
-def speed_entries() -> tuple[Entry, ...]:
+def speed_contestants() -> tuple[Contestant, ...]:
     """In the order of the table."""
     return (*_floating(), *_ours(), *_peers())
 
 
-def selected(patterns: list[str] | None) -> tuple[Entry, ...]:
+def selected(patterns: list[str] | None) -> tuple[Contestant, ...]:
     """Those whose name fits a pattern such as `torch-*`; all without patterns."""
-    found = speed_entries()
+    found = speed_contestants()
     if patterns is None:
         return found
     for pattern in patterns:
-        if not any(fnmatchcase(entry.name, pattern) for entry in found):
-            names = ", ".join(entry.name for entry in found)
+        if not any(fnmatchcase(contestant.name, pattern) for contestant in found):
+            names = ", ".join(contestant.name for contestant in found)
             raise SystemExit(f"--contestants: {pattern!r} fits none of: {names}")
     return tuple(e for e in found if any(fnmatchcase(e.name, pattern) for pattern in patterns))
 
 
-def _floating() -> list[Entry]:
+def _floating() -> list[Contestant]:
     compiled = {"compile": True}
     short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    found = [Entry(f"torch-{short[d]}", "torch_floating", "", short[d], {}, d) for d in short]
+    found = [Contestant(f"torch-{short[d]}", "torch_floating", "", short[d], {}, d) for d in short]
     return found + [
-        Entry(f"torch-{short[d]}-compiled", "torch_floating", "", short[d], compiled, d)
+        Contestant(f"torch-{short[d]}-compiled", "torch_floating", "", short[d], compiled, d)
         for d in ("bfloat16", "float16")
     ]
 
 
-def _ours() -> list[Entry]:
+def _ours() -> list[Contestant]:
     token, tensor = {"activation": "int8/token"}, {"activation": "uint8/tensor"}
     plans: dict[str, dict[str, Any]] = {
         "w8a8": {"weight": "int8/channel"} | token,
@@ -85,33 +85,33 @@ def _ours() -> list[Entry]:
         "w4a16": {"weight": "int4/channel"},
     }
 
-    def entry(plan: str, suffix: str = "", **options: Any) -> Entry:
+    def contestant(plan: str, suffix: str = "", **options: Any) -> Contestant:
         bits = plan.split("-", maxsplit=1)[0].upper()
         # With OpenVINO, in the environment that OpenVINO's own quantizer is measured in.
         environment = options.get("engine", "")
         name = f"mezzotint-{plan}{suffix}"
-        return Entry(name, "ours", environment, bits, plans[plan] | options)
+        return Contestant(name, "ours", environment, bits, plans[plan] | options)
 
-    found = [entry(plan) for plan in plans]
-    found += [entry(plan, "-compiled", compile=True) for plan in ("w8a8", "w8a8-static")]
+    found = [contestant(plan) for plan in plans]
+    found += [contestant(plan, "-compiled", compile=True) for plan in ("w8a8", "w8a8-static")]
     return found + [
-        entry(plan, "-openvino", engine="openvino")
+        contestant(plan, "-openvino", engine="openvino")
         for plan in ("w8a8-static", "w7a8-static", "w4a8-static", "w8a16", "w4a16")
     ]
 
 
-def _peers() -> list[Entry]:
-    def torchao(name: str, bits: str, dtype: str = "", /, **options: Any) -> Entry:
-        return Entry(f"torchao-{name}", "torchao", "torchao", bits, options, dtype)
+def _peers() -> list[Contestant]:
+    def torchao(name: str, bits: str, dtype: str = "", /, **options: Any) -> Contestant:
+        return Contestant(f"torchao-{name}", "torchao", "torchao", bits, options, dtype)
 
-    def quanto(name: str, /, **options: Any) -> Entry:
-        return Entry(f"quanto-{name}", "quanto", "quanto", name.upper(), options)
+    def quanto(name: str, /, **options: Any) -> Contestant:
+        return Contestant(f"quanto-{name}", "quanto", "quanto", name.upper(), options)
 
-    def sdnq(name: str, bits: str, /, **options: Any) -> Entry:
-        return Entry(f"sdnq-{name}", "sdnq", "sdnq", bits, options)
+    def sdnq(name: str, bits: str, /, **options: Any) -> Contestant:
+        return Contestant(f"sdnq-{name}", "sdnq", "sdnq", bits, options)
 
-    def openvino(name: str, bits: str, dtype: str = "", /, **options: Any) -> Entry:
-        return Entry(f"openvino-{name}", "openvino", "openvino", bits, options, dtype)
+    def openvino(name: str, bits: str, dtype: str = "", /, **options: Any) -> Contestant:
+        return Contestant(f"openvino-{name}", "openvino", "openvino", bits, options, dtype)
 
     return [
         torchao("int8-dynamic", "W8A8", way="int8-dynamic"),

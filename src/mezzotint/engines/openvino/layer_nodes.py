@@ -11,13 +11,13 @@ from openvino import opset13 as ops
 
 from mezzotint.engines.openvino import weights
 from mezzotint.engines.openvino.nodes import with_bias
-from mezzotint.engines.openvino.structures import builder_of
+from mezzotint.engines.openvino.structure_nodes import builder_of
 from mezzotint.formats import ActivationFormat
 from mezzotint.runtime import Conv2d, PackedLayer, QuantizedPart, StructuredLayer
 from mezzotint.runtime.cpu import processor
 
 Form = Literal["int8", "integers", "float"]
-"""What a layer's weight is in the graph: int8 for 8-bit products, integers that are unpacked for
+"""Form of a layer's weight in the graph: int8 for 8-bit products, integers that are unpacked for
 floating ones, or floating values."""
 
 _NAMED = re.compile("mezzotint:([^:]*):")
@@ -54,7 +54,7 @@ def layer_names(node: Any) -> set[str]:
 
 
 def weight_form(layer: QuantizedPart, weight: weights.Integers | None) -> tuple[Form, str | None]:
-    """What to make of a layer's weight, and why it is not for 8-bit products."""
+    """Form of a layer's weight, and the reason where it is not that of 8-bit products."""
     if weight is None:
         return "float", "the weight format has no integers that OpenVINO computes with"
     activation = layer.activation_format

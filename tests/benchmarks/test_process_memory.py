@@ -3,7 +3,12 @@
 import torch
 from torch import nn
 
-from benchmarks.contestants.memory import peak_bytes, reset_peak, resident_bytes, tensor_bytes
+from benchmarks.contestants.process_memory import (
+    peak_bytes,
+    reset_peak,
+    resident_bytes,
+    tensor_bytes,
+)
 
 
 def test_shared_tensors_count_once():

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Hardware and versions that a figure was measured on."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def flags() -> set[str]:
 
 
 def fast_dtype(device: str) -> str:
-    """What the unquantized parts compute in: 16 bits where the device is fast at it."""
+    """Dtype of the unquantized parts: 16 bits where the device is fast at it."""
     if device == "cuda":
         return "float16"
     return "bfloat16" if flags() & FAST_BF16 else "float32"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.engines.openvino.arguments import Arguments
-from mezzotint.engines.openvino.graph import packed_subgraph
+from mezzotint.engines.openvino.layer_nodes import packed_subgraph
 from mezzotint.engines.variant import base_class
 from mezzotint.errors import ModelError
 from mezzotint.runtime import PackedLayer, packed_layers

@@ -1,4 +1,4 @@
-"""What is quantized: the denoiser inside a pipeline's folder, or a folder of its own."""
+"""Source of streamed packing: the denoiser inside a pipeline's folder, or a folder of its own."""
 
 from __future__ import annotations
 

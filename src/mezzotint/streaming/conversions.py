@@ -1,4 +1,4 @@
-"""What is written, before anything is read: every tensor's shape and dtype, and its shard."""
+"""Tensors to be written, known before anything is read: shape, dtype and shard of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mezzotint.streaming.stored import StoredTensor
 
 
 @dataclass(frozen=True)
-class Unit:
+class Conversion:
     """One tensor of the source, and the tensors that it becomes.
 
     Attributes:
@@ -40,29 +40,33 @@ class Unit:
 
 @dataclass(frozen=True)
 class Shard:
-    """Units that go into one file."""
+    """Conversions that go into one file."""
 
     file: str
-    units: tuple[Unit, ...]
+    conversions: tuple[Conversion, ...]
 
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
-        return sum(unit.nbytes for unit in self.units)
+        return sum(conversion.nbytes for conversion in self.conversions)
 
     @property
     def outputs(self) -> dict[str, TensorSpec]:
         """Name → shape and dtype of every tensor in it."""
-        return {name: spec for unit in self.units for name, spec in unit.outputs.items()}
+        return {
+            name: spec
+            for conversion in self.conversions
+            for name, spec in conversion.outputs.items()
+        }
 
 
-def units_of(
+def conversions_of(
     model: nn.Module,
     plan: Plan,
     tensors: Mapping[str, StoredTensor],
     dtype: torch.dtype | None = None,
-) -> tuple[Unit, ...]:
-    """A unit for every tensor of `model` (on the meta device), in its order.
+) -> tuple[Conversion, ...]:
+    """A conversion for every tensor of `model` (on the meta device), in its order.
 
     `dtype` is what floating tensors that are not packed become; None leaves each as it is stored.
 
@@ -74,7 +78,7 @@ def units_of(
     check_names(state.keys() - found.keys(), f"{_folder(tensors)}: lacks")
     weights = {f"{layer}.weight": layer for layer in plan.quantized}
     kept_in_fp32 = set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    units = []
+    conversions = []
     for name, expected in state.items():
         source, shape = found[name], tuple(expected.shape)
         _check(source, shape, expected.dtype)
@@ -83,13 +87,13 @@ def units_of(
             groups = shape_of(model.get_submodule(layer)).groups
             specs = stored_tensors(plan[layer], shape, groups)
             outputs = {f"{layer}.{each}": spec for each, spec in specs.items()}
-            units.append(Unit(source, outputs, layer))
+            conversions.append(Conversion(source, outputs, layer))
             continue
         kept = source.spec.dtype
         if dtype is not None and kept.is_floating_point:
             kept = torch.float32 if kept_in_fp32.intersection(name.split(".")) else dtype
-        units.append(Unit(source, {name: TensorSpec(shape, kept)}))
-    return tuple(units)
+        conversions.append(Conversion(source, {name: TensorSpec(shape, kept)}))
+    return tuple(conversions)
 
 
 def unknown_tensors(model: nn.Module, tensors: Mapping[str, StoredTensor]) -> tuple[str, ...]:
@@ -101,19 +105,19 @@ def unknown_tensors(model: nn.Module, tensors: Mapping[str, StoredTensor]) -> tu
     )
 
 
-def shards_of(units: Iterable[Unit], limit: int) -> tuple[Shard, ...]:
-    """Consecutive units, `limit` bytes to a file; a larger unit has one to itself.
+def shards_of(conversions: Iterable[Conversion], limit: int) -> tuple[Shard, ...]:
+    """Consecutive conversions, `limit` bytes to a file; a larger conversion has one to itself.
 
     The files are named as diffusers names them.
     """
-    groups: list[list[Unit]] = [[]]
+    groups: list[list[Conversion]] = [[]]
     filled = 0
-    for unit in units:
-        if groups[-1] and filled + unit.nbytes > limit:
+    for conversion in conversions:
+        if groups[-1] and filled + conversion.nbytes > limit:
             groups.append([])
             filled = 0
-        groups[-1].append(unit)
-        filled += unit.nbytes
+        groups[-1].append(conversion)
+        filled += conversion.nbytes
     if len(groups) == 1:
         return (Shard(SAFETENSORS_WEIGHTS_NAME, tuple(groups[0])),)
     stem = SAFETENSORS_WEIGHTS_NAME.removesuffix(".safetensors")
@@ -144,7 +148,7 @@ def _check(source: StoredTensor, shape: Shape, dtype: torch.dtype) -> None:
 
 
 def _folder(tensors: Mapping[str, StoredTensor]) -> str:
-    """What holds the tensors: the file, or the folder of the shards."""
+    """Holder of the tensors: the file, or the folder of the shards."""
     files = {tensor.file for tensor in tensors.values()}
     if not files:
         return "the checkpoint"

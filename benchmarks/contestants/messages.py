@@ -1,4 +1,4 @@
-"""What a contestant is asked for, and what it answers."""
+"""Requests to a contestant, and its answers."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ class Loaded:
 
 
 class CannotRunError(Exception):
-    """Why this contestant does not run here: becomes its row in the table."""
+    """Reason why this contestant does not run here: becomes its row in the table."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .environments import Environment
-from .memory import available_bytes
+from .process_memory import available_bytes
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 RESERVE = 700 * 2**20
@@ -19,7 +19,7 @@ RESERVE = 700 * 2**20
 
 
 def has_room(needed: int) -> bool:
-    """Whether that many bytes can be had, and the reserve be kept; true where none can tell."""
+    """True if that many bytes can be had, and the reserve be kept; also where nobody can tell."""
     left = available_bytes()
     return left is None or left > needed + RESERVE
 
@@ -32,7 +32,7 @@ class OutOfMemoryError(FailedError):
     """It was ended because too little memory was left."""
 
 
-class Contender:
+class WorkerProcess:
     """A running process; close it, or use it in a `with` block."""
 
     def __init__(self, name: str, environment: Environment, threads: int, logs: Path) -> None:
@@ -72,7 +72,7 @@ class Contender:
         self.process.kill()
         self.process.communicate()
 
-    def __enter__(self) -> Contender:
+    def __enter__(self) -> WorkerProcess:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -108,7 +108,7 @@ def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choi
 
 
 def cache_file(header: dict[str, object]) -> Path:
-    """Where measurements of one machine and one piece of work are kept.
+    """File that keeps the measurements of one machine and one piece of work.
 
     In `profiles` of the folder that the environment variable MEZZOTINT_CACHE names, or else of
     `mezzotint` in the user's cache folder.
@@ -120,7 +120,7 @@ def cache_file(header: dict[str, object]) -> Path:
 
 
 def _header(subject: Subject) -> dict[str, object]:
-    """What the times depend on: the machine, and the work."""
+    """Everything that the times depend on: the machine, and the work."""
     denoiser = subject.denoiser
     config = {
         name: value

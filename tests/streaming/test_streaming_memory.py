@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mezzotint.evaluation import stored_bytes
-from tests.streaming import models
+from tests.streaming import float_models
 
 MIB = 2**20
 SHARD = 32 * MIB
@@ -57,7 +57,7 @@ def work(folder):
 
 
 def peak_bytes(work: str, *folders: Path) -> int:
-    process = models.python(MEASURE.replace("{work}", work), *folders)
+    process = float_models.python(MEASURE.replace("{work}", work), *folders)
     assert process.returncode == 0, process.stderr
     return int(process.stdout)
 
@@ -66,8 +66,8 @@ def peak_bytes(work: str, *folders: Path) -> int:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small model, and one of 400 MB."""
     folder = tmp_path_factory.mktemp("memory")
-    small = models.save_pixart(folder / "small", layers=3, heads=1)
-    return small, models.save_pixart(folder / "big", layers=6, heads=HEADS)
+    small = float_models.save_pixart(folder / "small", layers=3, heads=1)
+    return small, float_models.save_pixart(folder / "big", layers=6, heads=HEADS)
 
 
 def test_neither_packing_nor_loading_holds_the_model(folders: tuple[Path, Path]):

@@ -27,7 +27,7 @@ class Engine(ABC):
 
     @abstractmethod
     def refuse(self, denoiser: nn.Module) -> str | None:
-        """Why this engine cannot compute the denoiser, with the remedy; None when it can."""
+        """Reason why this engine cannot compute the denoiser, with the remedy; None when it can."""
 
     @abstractmethod
     def attach(self, denoiser: nn.Module) -> nn.Module:
@@ -39,7 +39,7 @@ class Engine(ABC):
 
     @abstractmethod
     def executions(self, denoiser: nn.Module) -> tuple[Execution, ...]:
-        """How each packed layer of an attached denoiser is computed.
+        """Execution of each packed layer of an attached denoiser.
 
         Raises:
             UsageError: it is not known before the first call.
@@ -122,7 +122,7 @@ def engine_of(denoiser: nn.Module) -> Engine:
 
 
 def engine_executions(denoiser: nn.Module) -> tuple[Execution, ...]:
-    """As `mezzotint.runtime.executions`, by the engine that computes the denoiser.
+    """Execution of each packed layer, told by the engine that computes the denoiser.
 
     Raises:
         UsageError: the engine compiles, and the denoiser has not been called yet.
