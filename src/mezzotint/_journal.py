@@ -68,7 +68,7 @@ class Record:
 
 
 def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
-    """What a file holds, and the length of its intact part."""
+    """The record in a file, and the length of its intact part."""
     _check_is_journal(path, content)
     header: dict[str, Any] = {}
     entries: dict[str, dict[str, Any]] = {}
@@ -135,7 +135,7 @@ class Journal:
 
     @property
     def record(self) -> Record:
-        """What it holds now."""
+        """Its header, and what it holds now."""
         return Record(self.header, dict(self.entries))
 
     def _write(self, record: Mapping[str, Any]) -> None:

@@ -14,8 +14,7 @@ FRAGMENT = re.compile(r"(What|Of|That|How|Whether|Who|As|Where|Why)\b")
 
 TO_DO = frozenset(
     {
-        *("allocation", "budget", "evaluation", "hub", "pipeline", "plan"),
-        *("recipes", "runtime", "sensitivity", "streaming"),
+        *("hub", "pipeline", "plan", "runtime", "streaming"),
     }
 )
 """Packages whose docstrings are still to be rewritten."""

@@ -1,4 +1,4 @@
-"""What to say when no choice keeps to the limits: what was asked, and what could be had."""
+"""Errors when no choice keeps to the limits: what was asked, and what could be had."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _OBJECTIVE = 1e5
 """The largest value of the scaled objective."""
 
 _CUTS = 8
-"""How many answers beyond a limit are cut off singly, before the limits are tightened instead."""
+"""Answers beyond a limit that are cut off singly, before the limits are tightened instead."""
 
 _INFEASIBLE = 2  # SciPy's status codes
 
@@ -40,7 +40,7 @@ _Mask: TypeAlias = NDArray[np.bool_]
 
 
 class Branched(NamedTuple):
-    """What branch and cut found.
+    """Result of branch and cut.
 
     Attributes:
         choice: The best choice within all limits, or `None` if none was found.

@@ -69,7 +69,7 @@ class _Partial(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """How the partial choices of one step came from those of the step before."""
+    """Origin of the partial choices of one step in those of the step before."""
 
     layer: int
     parent: NDArray[np.intp]
@@ -145,7 +145,7 @@ class Refinement:
         return Settled(choice, max(floor, min(best, dropped)), proven=best <= dropped)
 
     def _beam(self) -> int:
-        """How many partial choices can be worked on at a bearable pace."""
+        """Number of partial choices that can be worked on at a bearable pace."""
         if self.weight.dtype == np.dtype(object):
             return _BEAM // 16
         return _BEAM

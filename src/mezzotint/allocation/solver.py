@@ -17,7 +17,7 @@ from mezzotint.errors import BudgetError, UsageError
 
 @dataclass(frozen=True)
 class Effort:
-    """How far to go on problems where the optimum cannot be proven at once."""
+    """Bounds on the effort where the optimum cannot be proven at once."""
 
     gap: float
     time_limit: float | None
@@ -103,7 +103,7 @@ def minimise(
 
 
 def excess(table: Table, choice: Selection, lower: float) -> float:
-    """What a choice may lose more than the optimum does."""
+    """Loss that a choice may have beyond the optimum's."""
     return max(table.total_loss(choice) - lower, 0.0)
 
 

@@ -80,7 +80,7 @@ class OneSidedLimit:
         return int(self.weights[np.arange(len(choice)), choice].sum())
 
     def allows(self, choice: Selection) -> bool:
-        """Whether this choice keeps to the bound, exactly."""
+        """True where this choice keeps to the bound, exactly."""
         return self.total(choice) <= self.bound
 
     def least(self) -> int:

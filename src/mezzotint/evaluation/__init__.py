@@ -1,4 +1,4 @@
-"""How close a quantized pipeline is to its original; what it weighs and how fast it is."""
+"""Closeness of a quantized pipeline to its original; its size and its speed."""
 
 from mezzotint.evaluation.alignment import (
     Contrastive,

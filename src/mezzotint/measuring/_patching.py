@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 Forward: TypeAlias = Callable[..., Any]
-"""What `module.forward` is."""
+"""The type of `module.forward`."""
 
 
 @contextmanager

@@ -141,7 +141,7 @@ class Replay:
 
 @dataclass
 class _Prefix:
-    """What is remembered of one call."""
+    """Remembered outputs of one call."""
 
     call: Call
     trace: Trace

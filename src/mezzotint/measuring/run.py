@@ -78,7 +78,7 @@ def measure_layers(
     executor: Executor,
     journal: Journal,
 ) -> dict[str, dict[Choice, Figures]]:
-    """As `measure`, by layer and choice in the order of the changes.
+    """The figures of `measure`, by layer and choice in the order of the changes.
 
     Call this once for changes of inputs only, and once for the others: both kinds go by their
     choice.

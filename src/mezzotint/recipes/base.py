@@ -1,4 +1,4 @@
-"""What every recipe is given, what it gives back, and the registry of recipes."""
+"""Jobs that recipes are given, outcomes that they give back, and the registry of recipes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mezzotint.runtime import Calibration
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where measurements come from and go to, and who makes them.
+    """Sources and sinks of measurements: a journal, an earlier record, an executor.
 
     Attributes:
         journal: file for finished measurements, so that an interrupted run can resume.
@@ -60,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe decides.
+    """Decisions of a recipe.
 
     Attributes:
         plan: what every layer takes, and how it was calibrated.

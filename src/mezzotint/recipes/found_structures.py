@@ -1,4 +1,4 @@
-"""Where the model needs more than one quantizer per layer: constant first tokens, joined inputs."""
+"""Structures that a model calls for: constant first tokens, joined inputs."""
 
 from __future__ import annotations
 
@@ -129,12 +129,12 @@ def probing_calls(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[Call, ..
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:
-    """Whether the pipeline (SDXL's do) puts zeros where no negative prompt is given."""
+    """True where the pipeline (SDXL's do) puts zeros if no negative prompt is given."""
     return bool(pipe.config.get("force_zeros_for_empty_prompt", False))
 
 
 def pads_left(pipe: DiffusionPipeline) -> bool:
-    """Whether a tokenizer of the pipeline fills up short prompts at their beginning.
+    """True where a tokenizer of the pipeline fills up short prompts at their beginning.
 
     To be asked after a call: some pipelines choose the side when they encode their first prompt.
     """

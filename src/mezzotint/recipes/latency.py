@@ -28,7 +28,7 @@ _PER_MILLISECOND = 10**9
 
 @dataclass(frozen=True)
 class Deadline:
-    """What one denoiser call may take.
+    """Bound on the time of one denoiser call.
 
     Attributes:
         asked: in the user's words.
@@ -63,7 +63,7 @@ class Deadline:
         costs: Mapping[str, Mapping[Choice, Mapping[str, int]]],
         others: Sequence[Limit],
     ) -> None:
-        """Whether some plan within the other limits is fast enough; scores do not matter.
+        """Check that some plan within the other limits is fast enough; scores do not matter.
 
         Raises:
             InfeasibleBudgetError: none is; names the fastest.
@@ -90,7 +90,7 @@ class Deadline:
         )
 
     def context(self, plan: Plan) -> dict[str, object]:
-        """What the plan's context says of it, JSON values."""
+        """Part of the plan's context, JSON values."""
         return {"latency": latency_context(self.profile, plan, self.target)}
 
 

@@ -1,4 +1,4 @@
-"""What a plan made before needs calibrated, found by making its calls again."""
+"""Calibration of a plan made before, by making its calls again."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ from mezzotint.runtime import Calibration
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What is known of a floating denoiser before anything is measured.
+    """Knowledge of a floating denoiser before anything is measured.
 
     Attributes:
         job: what was asked for.
@@ -169,7 +169,7 @@ class Study:
             yield Measuring(original, make(original), journal)
 
     def context(self) -> dict[str, object]:
-        """What a plan depends on, as JSON values."""
+        """Part of a plan's context, as JSON values."""
         found: dict[str, object] = {
             "budget": dataclasses.asdict(self.job.budget),
             "sampling": self._sampling(),

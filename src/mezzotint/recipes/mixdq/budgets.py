@@ -53,7 +53,7 @@ def weight_target(method: Method) -> float:
 
 
 def weight_programs(method: Method, layers: Mapping[str, Sensitivity]) -> Programs:
-    """What the widths of the weights have to keep to."""
+    """Programs over the widths of the weights."""
     parameters = {layer.name: layer.parameters for layer in method.study.layers}
     costs = weight_costs(method)
     bits = {
@@ -75,7 +75,7 @@ def weight_programs(method: Method, layers: Mapping[str, Sensitivity]) -> Progra
 
 
 def input_programs(method: Method, layers: Mapping[str, Sensitivity]) -> Programs:
-    """What the widths of the inputs have to keep to; protected layers are not among `layers`.
+    """Programs over the widths of the inputs; protected layers are not among `layers`.
 
     Raises:
         ModelError: MACs are to be counted, and the model cannot be run to count them.

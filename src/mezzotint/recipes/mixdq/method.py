@@ -46,12 +46,12 @@ class Method:
 
     @property
     def encoding(self) -> Encoding:
-        """How the weights of all layers are rounded."""
+        """Rounding of the weights of all layers."""
         return Encoding(self.options.search)
 
     @property
     def quantizes_inputs(self) -> bool:
-        """Whether the budget asks for it."""
+        """True where the budget asks for it."""
         return quantizes_inputs(self.study.job)
 
     @property
@@ -60,7 +60,7 @@ class Method:
         return ImageError(selection_prompts(self.study.job, self.options))
 
     def context(self) -> dict[str, object]:
-        """How the plan came to be, as JSON values."""
+        """Origin of the plan, as JSON values."""
         shown = dataclasses.asdict(self.options)
         return self.study.context() | {
             "recipe": "mixdq",
@@ -98,7 +98,7 @@ def prepared(job: Job, options: MixDQ) -> Iterator[Method]:
 
 
 def quantizes_inputs(job: Job) -> bool:
-    """Whether the budget asks for quantized inputs."""
+    """True where the budget asks for quantized inputs."""
     return job.budget.act_bits < NO_QUANTIZATION
 
 

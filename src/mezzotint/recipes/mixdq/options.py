@@ -108,7 +108,7 @@ class MixDQ:
 
     @property
     def compares_images(self) -> bool:
-        """Whether images decide anything, of single layers or of whole plans."""
+        """True where images decide anything, of single layers or of whole plans."""
         return self.metric == "decoupled"
 
     def weight_format(self, width: int) -> str:

@@ -26,7 +26,7 @@ GRIDS: Mapping[str, Grid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What every width costs one layer, measured with all others floating.
+    """Quality that every width costs one layer, measured with all others floating.
 
     Attributes:
         group: what the layer shapes.
@@ -80,7 +80,7 @@ class Programs:
         return [name for name, layer in self.layers.items() if layer.group is group]
 
     def unlimited(self) -> bool:
-        """Whether the budget admits every layer's widest candidate."""
+        """True where the budget admits every layer's widest candidate."""
         most = self.group(list(self.layers)).average(self.widest)
         return self.tolerance is None and most <= self.target
 
@@ -172,7 +172,7 @@ class Programs:
         return ({name: int(str(width)) for name, width in chosen.items()},)
 
     def _share(self, name: str, width: int) -> Fraction:
-        """What the layer adds to the average, exactly."""
+        """Share of the average that the layer adds, exactly."""
         each = width if self.bits is None else self.bits[name][width]
         return Fraction(each) * Fraction(self.sizes[name]) / self._size
 

@@ -49,7 +49,7 @@ def mixdq(job: Job, options: MixDQ) -> Outcome:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What becomes of the layers' inputs.
+    """Widths and exceptions of the layers' inputs.
 
     Attributes:
         decision: widths of the inputs that are quantized.
@@ -61,7 +61,7 @@ class Inputs:
 
 
 def check_budget(method: Method) -> None:
-    """Whether the budget can be met, before hours of measuring.
+    """Check that the budget can be met, before hours of measuring.
 
     Raises:
         InfeasibleBudgetError: it cannot; names what can.

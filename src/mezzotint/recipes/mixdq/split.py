@@ -12,7 +12,7 @@ from mezzotint.errors import UsageError
 
 @dataclass(frozen=True)
 class Split:
-    """How much of an average each of two groups gets.
+    """Shares of an average that two groups get.
 
     Attributes:
         average: Bits per weight of both groups together.
@@ -80,7 +80,7 @@ class Grid:
                 raise UsageError(f"{name}: the bounds {least} and {most} are swapped")
 
     def admits(self, first: Fraction, second: Fraction) -> bool:
-        """Whether both averages are within their bounds."""
+        """True where both averages are within their bounds."""
         return all(
             Fraction(str(least)) <= average <= Fraction(str(most))
             for average, (least, most) in ((first, self.first), (second, self.second))

@@ -12,7 +12,7 @@ from mezzotint.recipes.mixdq.split import Grid, Split, splits
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one split makes of both groups.
+    """Allocations of both groups under one split.
 
     Their objectives have units of their own and are never added: which candidate is best is for
     the images to say.
