@@ -1,4 +1,4 @@
-"""What a user does: another process, stock diffusers, with and without our import."""
+"""Loading in a fresh process: stock diffusers, with and without our import."""
 
 import os
 import subprocess

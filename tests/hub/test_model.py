@@ -1,4 +1,4 @@
-"""What a packed denoiser can do, by diffusers' own list for quantization backends."""
+"""Abilities of a packed denoiser, by diffusers' own list for quantization backends."""
 
 from pathlib import Path
 

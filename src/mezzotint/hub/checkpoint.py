@@ -138,7 +138,7 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def _stored_plan(config_path: Path) -> Any:
-    """What a model's configuration says of its plan, unchecked; None without."""
+    """Plan in a model's configuration, unchecked; None without."""
     config = read_json(config_path, PlanError)
     stored = config.get("quantization_config") if isinstance(config, dict) else None
     return stored.get("plan") if isinstance(stored, dict) else None

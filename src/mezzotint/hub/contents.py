@@ -1,4 +1,4 @@
-"""What the tensors of a packed checkpoint may be."""
+"""Tensors that a packed checkpoint may hold."""
 
 from __future__ import annotations
 
