@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 import mezzotint as mz
 from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
+from mezzotint.measuring import Noise
 from mezzotint.models import Call
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
+from tests.measuring.metrics.test_registry import LargestError
 from tests.models import tiny
 from tests.recipes.watching import watched
 
@@ -123,6 +125,21 @@ class TestQuantizeModule:
         with pytest.raises(UsageError, match=r"decoupled compares images.*use sqnr"):
             mz.quantize_module(module, examples(), "mixdq")
 
+    def test_each_metric_has_the_plan_that_is_best_by_it(self, module: Denoiser):
+        metrics = (Noise(), LargestError())
+        results = [
+            mz.quantize_module(module, examples(), mz.Auto(metric=metric.kind), mz.Budget(5.3))
+            for metric in metrics
+        ]
+        assert results[0].plan.choices != results[1].plan.choices
+        for metric, own in zip(metrics, results, strict=True):
+            losses = [
+                sum(metric.loss(own.measurements[name][plan[name]]) for name in plan)
+                for plan in (result.plan for result in results)
+            ]
+            assert losses[results.index(own)] == min(losses)
+        assert results[1].plan.context["predicted_largest-error_loss"] > 0
+
     def test_metrics_of_images_need_a_pipeline(self, module: Denoiser):
         with pytest.raises(UsageError, match="a bare denoiser does not make"):
             mz.quantize_module(module, examples(), mz.Auto(metric="ssim"))
@@ -209,6 +226,15 @@ class TestCallsOfAPipeline:
         after = self.run(result.pipeline)
         assert 0 < float((before - after).abs().mean()) < 0.05
         assert result.plan.context["calls"]["count"] == 2
+
+    def test_its_plan_cannot_be_calibrated_again_without_the_calls(self, pipe: DiTPipeline):
+        with mz.recording(pipe) as calls:
+            self.run(pipe)
+        recipe = mz.Auto(formats=("int8/channel",), activation="uint8/tensor")
+        plan = mz.quantize(pipe, recipe, mz.Budget(weight_bits=16), calls=calls).plan
+        assert (plan.calibration.sampling, plan.calibration.calls) == (None, 2)
+        with pytest.raises(CalibrationError, match="on 2 calls of the denoiser which it does not"):
+            mz.apply(pipe, plan)
 
     def test_without_calls_it_cannot_be_run(self, pipe: DiTPipeline):
         with pytest.raises(mz.MezzotintError, match="does not make images from text"):

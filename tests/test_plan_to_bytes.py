@@ -20,7 +20,6 @@ from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
 from mezzotint.hub import read_plan
 from mezzotint.plan import CalibrationSettings
-from mezzotint.recipes import MixdqOptions
 from mezzotint.runtime import Calibration, GridValues
 from tests.models import tiny
 
@@ -63,14 +62,14 @@ def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def auto(pipe: DiffusionPipeline, **options: object) -> mz.Result:
-    chosen = mz.AutoOptions(formats=("int3/channel", "uint6/group16"), **options)
+    recipe = mz.Auto(formats=("int3/channel", "uint6/group16"), **options)
     sampling = SAMPLING if options.get("bos") is not False else None
-    return mz.quantize(pipe, budget=mz.Budget(6), options=chosen, sampling=sampling)
+    return mz.quantize(pipe, recipe, mz.Budget(6), sampling=sampling)
 
 
 def mixdq(pipe: DiffusionPipeline, split: str, **options: object) -> mz.Result:
-    chosen = MixdqOptions(split=split, selection_prompts=1, joint_plans=2, **options)
-    return mz.quantize(pipe, "mixdq", mz.Budget(6), options=chosen, sampling=SAMPLING)
+    recipe = mz.MixDQ(split=split, selection_prompts=1, joint_plans=2, **options)
+    return mz.quantize(pipe, recipe, mz.Budget(6), sampling=SAMPLING)
 
 
 def uniform(pipe: DiffusionPipeline) -> mz.Result:
@@ -276,8 +275,8 @@ class TestCalls:
 
     def test_prompts_that_all_begin_alike_are_compared_with_others(self, floating: Path):
         pipe = mz.load(floating)
-        options = mz.AutoOptions(formats=("int4/channel",))
-        first = mz.quantize(pipe, budget=mz.Budget(8), options=options, sampling=SAME_WORD)
+        recipe = mz.Auto(formats=("int4/channel",))
+        first = mz.quantize(pipe, recipe, mz.Budget(8), sampling=SAME_WORD)
         assert needs_calibration(first.plan)
         assert same(mz.apply(pipe, first.plan).denoiser, first.denoiser)
 
