@@ -1,7 +1,8 @@
 """These tests run in Triton's interpreter: `tests/runtime/test_gpu.py` starts them.
 
 The interpreter must be asked for before anybody imports Triton, and torch's own compiler does; so
-they have a process to themselves. By hand: `TRITON_INTERPRET=1 python -m pytest tests/runtime/gpu`.
+they have a process to themselves. By hand:
+`TRITON_INTERPRET=1 python -m pytest tests/runtime/cuda`.
 """
 
 import os

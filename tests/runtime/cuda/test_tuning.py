@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mezzotint.runtime.gpu import FloatKernel, Int8Kernel, tuning
+from mezzotint.runtime.cuda import FloatKernel, Int8Kernel, tuning
 from tests.runtime.layers import linear, noise, packed, run
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, Kernel, kernels, quantize_module
-from mezzotint.runtime.gpu import FloatKernel, Int8Kernel, kernel
+from mezzotint.runtime.cuda import FloatKernel, Int8Kernel, kernel
 from tests.runtime.layers import RANGE, noise
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.formats import LookupSegment
-from mezzotint.runtime.gpu.conv import ROWS, Windows
+from mezzotint.runtime.cuda.conv import ROWS, Windows
 from mezzotint.runtime.kernels import AsStored, Kernel, Prepared, Request, register_kernel
 from mezzotint.runtime.operands import Conv2d, InputQuantizer
 from mezzotint.runtime.reference import ReferenceKernel
 
 if TYPE_CHECKING:
-    from mezzotint.runtime.gpu.inputs import Inputs
+    from mezzotint.runtime.cuda.inputs import Inputs
 
 #: Ampere: the oldest that Triton compiles for.
 OLDEST = (8, 0)
@@ -78,7 +78,7 @@ class GpuKernel(Kernel):
         assert isinstance(prepared, AsStored)
         if x.dtype not in _FLOATS:
             return ReferenceKernel().run(prepared, x, quantizer, bias)
-        from mezzotint.runtime.gpu import product  # noqa: PLC0415 - imports Triton
+        from mezzotint.runtime.cuda import product  # noqa: PLC0415 - imports Triton
 
         weight, operation = prepared.weight, prepared.operation
         x = self.rounded(x, quantizer, operation.token_dims)
@@ -121,7 +121,7 @@ class FloatKernel(GpuKernel):
 
     @override
     def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
-        from mezzotint.runtime.gpu.inputs import Inputs  # noqa: PLC0415 - imports Triton
+        from mezzotint.runtime.cuda.inputs import Inputs  # noqa: PLC0415 - imports Triton
 
         return Inputs(values)
 
@@ -154,7 +154,7 @@ class Int8Kernel(GpuKernel):
 
     @override
     def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
-        from mezzotint.runtime.gpu import inputs  # noqa: PLC0415 - imports Triton
+        from mezzotint.runtime.cuda import inputs  # noqa: PLC0415 - imports Triton
 
         assert quantizer is not None
         activation = quantizer.format

@@ -6,7 +6,7 @@ from typing import Any
 
 import triton
 
-from mezzotint.runtime.gpu.gemm import product_kernel
+from mezzotint.runtime.cuda.gemm import product_kernel
 
 #: Kernels run in Python, on tensors of the CPU: TRITON_INTERPRET was set when Triton was imported.
 INTERPRETED = not isinstance(product_kernel, triton.runtime.JITFunction)

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from mezzotint.formats import ActivationFormat, parse_activation_format
-from mezzotint.runtime.gpu import inputs
+from mezzotint.runtime.cuda import inputs
 from tests.runtime.layers import noise
 
 NAMES = ("int8/token", "uint8/token", "int4/token", "uint3/token")

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mezzotint.runtime import Linear, QuantLayer, Request
-from mezzotint.runtime.gpu import FloatKernel, Int8Kernel, tuning
-from mezzotint.runtime.gpu.kernel import LONGEST
+from mezzotint.runtime.cuda import FloatKernel, Int8Kernel, tuning
+from mezzotint.runtime.cuda.kernel import LONGEST
 from mezzotint.runtime.reference import ReferenceKernel
-from tests.runtime.gpu.exact import assert_close, assert_exact
+from tests.runtime.cuda.exact import assert_close, assert_exact
 from tests.runtime.layers import WEIGHTS, linear, noise, packed, run
 
 CODEBOOKS = (*(f"kmeans{width}/channel" for width in range(1, 9)), "kmeans2/tensor")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mezzotint.formats import AffineSegment, LookupSegment, Segment
-from mezzotint.runtime.gpu.conv import Windows
-from mezzotint.runtime.gpu.inputs import Inputs
-from mezzotint.runtime.gpu.tuning import INTERPRETED, bucket, launch
+from mezzotint.runtime.cuda.conv import Windows
+from mezzotint.runtime.cuda.inputs import Inputs
+from mezzotint.runtime.cuda.tuning import INTERPRETED, bucket, launch
 from mezzotint.runtime.operands import PackedWeight
 
 _SLOTS = 8

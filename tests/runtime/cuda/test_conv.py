@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mezzotint.runtime import QuantConv2d
-from mezzotint.runtime.gpu import FloatKernel, Int8Kernel
-from tests.runtime.gpu.exact import assert_close, assert_exact
+from mezzotint.runtime.cuda import FloatKernel, Int8Kernel
+from tests.runtime.cuda.exact import assert_close, assert_exact
 from tests.runtime.layers import conv, noise, packed, run
 
 #: Of 8 channels and more the kernel walks the taps one by one; of fewer, position by position.

@@ -15,7 +15,7 @@ Imports Triton: to be imported only where kernels are launched.
 import triton
 import triton.language as tl
 
-from mezzotint.runtime.gpu.device_functions import integers, pixel_of
+from mezzotint.runtime.cuda.device_functions import integers, pixel_of
 
 
 @triton.jit
