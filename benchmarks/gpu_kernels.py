@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint._files import write_json
-from mezzotint.evaluation import interleaved_medians
 from mezzotint.formats import MINMAX
 from mezzotint.plan import Choice, Encoding, Plan
+from mezzotint.profiling import interleaved_medians
 from mezzotint.runtime import Calibration, InputRange, QuantLayer, executions, quantize_module
 from mezzotint.runtime.reference import ReferenceKernel
 

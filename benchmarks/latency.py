@@ -23,13 +23,19 @@ import torch
 
 import mezzotint as mz
 from mezzotint._files import write_json
-from mezzotint.evaluation import interleaved_medians
 from mezzotint.models import find_denoiser, record_calls
 from mezzotint.plan import Structure
-from mezzotint.profiling import Machine, Profile, Work, candidates, plan_latency, profile_pipeline
-from mezzotint.recipes import Job
+from mezzotint.profiling import (
+    Machine,
+    Profile,
+    Work,
+    candidates,
+    interleaved_medians,
+    plan_latency,
+    profile_pipeline,
+)
+from mezzotint.recipes import Job, Study
 from mezzotint.recipes.prompts import default_sampling
-from mezzotint.recipes.structure import find_structure
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,9 +62,9 @@ class Setting:
         pipe = mz.load(self.model)
         return mz.quantize(
             pipe,
-            budget=mz.Budget(weight_bits=bits, latency=latency),
+            mz.Auto(formats=self.formats, profile=str(self.profile)),
+            mz.Budget(weight_bits=bits, latency=latency),
             sampling=default_sampling(pipe, self.prompts),
-            options=mz.AutoOptions(formats=self.formats, profile=str(self.profile)),
             journal=self.cache / f"{self.model}.{self.prompts}.journal.jsonl",
         )
 
@@ -67,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["emoji-turbo", "emoji-dit"])
     parser.add_argument("--bits", nargs="+", default=["none", "4"], help="averages, or none")
-    parser.add_argument("--formats", nargs="+", default=list(mz.AutoOptions().formats))
+    parser.add_argument("--formats", nargs="+", default=list(mz.Auto().formats))
     parser.add_argument("--targets", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--batch", type=int, default=1)
@@ -97,10 +103,8 @@ def main() -> None:
 def structure_of(pipe: Any, setting: Setting) -> dict[str, tuple[Structure, ...]]:
     """The layers' structures, as the recipe will find them."""
     denoiser, sampling = find_denoiser(pipe)[1], default_sampling(pipe, setting.prompts)
-    job = Job(pipe, denoiser, setting.model, mz.Budget(), sampling)
-    layers = tuple(layer for layer in mz.inventory(denoiser) if layer.supported)
-    calls = record_calls(pipe, sampling)
-    return find_structure(job, layers, calls, bos=True, shortcuts="shortcuts").structures
+    job = Job(denoiser, setting.model, mz.Budget(), pipe, sampling)
+    return Study.of(job, bos=True, shortcuts="shortcuts").structures.by_layer
 
 
 def rows_of(

@@ -20,7 +20,7 @@ from contestants.weights_digest import weights_of
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
-from mezzotint.recipes import MixdqOptions
+from mezzotint.recipes import MixDQ
 from mezzotint.recipes.prompts import default_sampling
 from mezzotint.runtime import module_bytes
 
@@ -39,9 +39,9 @@ class Row:
     budget: mz.Budget
     options: dict[str, Any] = field(default_factory=dict)
 
-    def recipe_options(self) -> MixdqOptions:
+    def recipe_options(self) -> MixDQ:
         """Nominal bits, as the paper counts them."""
-        return MixdqOptions(**({"counting": "nominal"} | self.options))
+        return MixDQ(**({"counting": "nominal"} | self.options))
 
 
 def one_width(bits: int) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def quantize(pipe: Any, row: Row, cache: Path) -> mz.Result:
     options = row.recipe_options()
     # One journal per structure; budgets and divisions share it.
     name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}"
-    return mz.quantize(pipe, "mixdq", row.budget, options=options, journal=cache / f"{name}.jsonl")
+    return mz.quantize(pipe, options, row.budget, journal=cache / f"{name}.jsonl")
 
 
 def compare(model: str, row: Row, baseline: Baseline, cache: Path) -> dict[str, Any]:

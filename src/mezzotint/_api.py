@@ -5,21 +5,33 @@ from mezzotint.allocation import allocate
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.hub import MezzotintConfig
-from mezzotint.models import Sampling, generate, inventory, list_embedded
+from mezzotint.models import (
+    Call,
+    Sampling,
+    generate,
+    inventory,
+    list_embedded,
+    record_calls,
+    recording,
+)
+from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
-from mezzotint.recipes import AutoOptions
+from mezzotint.recipes import Auto, MixDQ
 from mezzotint.runtime import ConstantTokens, SplitInput
 from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
 
 __all__ = [
-    "AutoOptions",
+    "Auto",
     "Budget",
+    "Call",
     "Choice",
     "ConstantTokens",
     "Encoding",
     "MezzotintConfig",
     "MezzotintError",
+    "MixDQ",
+    "ModuleResult",
     "PackedCheckpoint",
     "Plan",
     "Result",
@@ -36,6 +48,9 @@ __all__ = [
     "quantize",
     "quantize_checkpoint",
     "quantize_denoiser",
+    "quantize_module",
+    "record_calls",
+    "recording",
     "uniform_plan",
     "with_engine",
 ]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from mezzotint.errors import PluginError
 
-Kind = Literal["formats", "kernels", "structures", "recipes", "exporters", "engines"]
+Kind = Literal["formats", "kernels", "structures", "metrics", "recipes", "exporters", "engines"]
 
 _loaded: set[Kind] = set()
 

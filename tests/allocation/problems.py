@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
-from mezzotint.allocation import Group, Limit, Option, Problem, Solution
+from mezzotint.allocation import BitProgram, Limit, Option, Problem, Solution
 
 RESOURCES = ("bytes", "milliseconds")
 
@@ -102,13 +102,13 @@ def bytes_limit(problem: Problem, share: float) -> Limit:
     return Limit("bytes", ends[0] + share * (ends[1] - ends[0]))
 
 
-def sdxl_groups(seed: int = 0) -> tuple[Group, Group]:
+def sdxl_groups(seed: int = 0) -> tuple[BitProgram, BitProgram]:
     """MixDQ's two groups for weights: 420 layers at 2, 4 and 8 bits, and 374 at 4 and 8."""
     scores, sizes = sdxl_shaped(seed)
     names = list(scores)
 
     def group(names, candidates):
-        return Group(
+        return BitProgram(
             {name: {bits: scores[name][bits] for bits in candidates} for name in names},
             {name: sizes[name] for name in names},
         )

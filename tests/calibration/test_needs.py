@@ -68,9 +68,9 @@ def test_a_token_that_is_not_constant_names_its_layer(
 
 
 def test_a_saved_plan_makes_the_same_pipeline(pipe: DiffusionPipeline, tmp_path: Path):
-    options = mz.AutoOptions(formats=("int4/channel",))
+    options = mz.Auto(formats=("int4/channel",))
     sampling = mz.Sampling(("owl", "red heart"))
-    first = mz.quantize(pipe, budget=mz.Budget(8), options=options, sampling=sampling)
+    first = mz.quantize(pipe, options, mz.Budget(8), sampling=sampling)
     assert needs_calibration(first.plan)
     first.plan.save(tmp_path / "plan.json")
     again = mz.apply(pipe, mz.Plan.load(tmp_path / "plan.json"), sampling=sampling)

@@ -9,6 +9,7 @@ import pytest
 from diffusers import DiffusionPipeline
 
 import mezzotint as mz
+from mezzotint._journal import Record
 from mezzotint.errors import CheckpointError, PlanError, UsageError
 from mezzotint.hub import MEASUREMENTS_FILE, read_plan, save_pipeline
 from tests.hub import packed
@@ -70,9 +71,9 @@ class TestContent:
         assert "Unknown quantization type" in card
 
     def test_measurements_are_written_where_there_are_any(self, result: mz.Result, tmp_path: Path):
-        rows = {"conv_in": {"int4/channel × float": {"noise": 0.1}}}
-        folder = save_pipeline(result.pipeline, tmp_path / "with", rows)
-        assert json.loads((folder / MEASUREMENTS_FILE).read_text()) == rows
+        record = Record({"model": "abc"}, {"conv_in | int4/channel | float": {"noise": 0.1}})
+        folder = save_pipeline(result.pipeline, tmp_path / "with", record)
+        assert Record.read(folder / MEASUREMENTS_FILE) == record
         folder = save_pipeline(result.pipeline, tmp_path / "without")
         assert not (folder / MEASUREMENTS_FILE).exists()
 

@@ -22,7 +22,6 @@ from mezzotint.report import (
 )
 from mezzotint.report.page import COLOURS
 from mezzotint.runtime import executions, quantize_module
-from mezzotint.sensitivity import Score
 from tests.models import tiny
 
 
@@ -32,7 +31,10 @@ def report() -> Report:
     plan = uniform_plan(unet, weight_bits=4, act_bits=8, exclude=["conv_out"])
     plan = replace(plan, choices=plan.choices | {"conv_in": Choice("int4/group32", "int8/token")})
     layers = inventory(unet)
-    noise = {Choice("int4/channel", "int8/token"): Score(0.001), Choice("int8/channel"): Score(0.0)}
+    noise = {
+        Choice("int4/channel", "int8/token"): {"noise": 0.001},
+        Choice("int8/channel"): {"noise": 0.0},
+    }
     quantize_module(unet, plan)
     rows = layer_rows(layers, plan, {"conv_in": noise}, executions(unet))
     pictures = picture_grid({"original": np.zeros((2, 64, 64, 3), np.uint8)})

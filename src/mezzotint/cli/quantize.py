@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
+        "quantize emoji-turbo -o owl-w3 --weight-bits 3 --measurements owl-w4a8",
         "quantize emoji-turbo -o mine --plan edited.json",
     ),
 )
@@ -96,6 +97,14 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         bool,
         typer.Option("--resume", help="Go on with the measurements of an interrupted run."),
     ] = False,
+    measurements: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Take over what an earlier run with the same model and prompts, whose result is "
+            "in DIR, has measured: another budget then costs little.",
+        ),
+    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -120,7 +129,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     takes.
 
     Finished measurements are kept in DIR.journal.jsonl until the result is saved: after a kill,
-    repeat the command with --resume. DIR appears complete or not at all.
+    repeat the command with --resume. DIR appears complete or not at all, and keeps the
+    measurements, for --measurements and another budget.
     """
     from mezzotint.hub import check_replaceable, read_plan
     from mezzotint.pipeline import apply, load
@@ -134,7 +144,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     check_replaceable(output)
     extra = recipe_options(context.args)
     if plan is not None:
-        _refuse_with_plan(recipe, weight_bits, size, latency, act_bits, resume, *extra)
+        _refuse_with_plan(
+            recipe, weight_bits, size, latency, act_bits, resume, measurements, *extra
+        )
         chosen = read_plan(plan)
         pipe = load(model, device=device)
         asked = prompts is not None or seed is not None
@@ -151,7 +163,12 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
         with _journal(output, resume) as journal:
             result = run_recipe(
-                pipe, found.name, budget, sampling=sampling, options=options, journal=journal
+                pipe,
+                options,
+                budget,
+                sampling=sampling,
+                journal=journal,
+                measurements=measurements,
             )
             result.save(output)
     _report(result, output, as_json)
@@ -186,14 +203,14 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits and --resume"
+            "--latency, --act-bits, --resume and --measurements"
         )
 
 
 @contextmanager
 def _journal(output: Path, resume: bool) -> Iterator[Path]:
     """The file beside `output` that holds finished measurements until all is done."""
-    from mezzotint.sensitivity import discard_journal
+    from mezzotint._journal import discard_journal
 
     journal = output.with_name(f"{output.name}.journal.jsonl")
     if not resume:

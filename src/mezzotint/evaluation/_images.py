@@ -1,4 +1,4 @@
-"""What every image metric asks of its input."""
+"""Checks of what image metrics are given."""
 
 from __future__ import annotations
 

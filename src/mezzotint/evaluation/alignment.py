@@ -1,4 +1,4 @@
-"""How well images match their captions, by the embeddings of a contrastive model."""
+"""Match of images and captions, by the embeddings of a contrastive model."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def first_ranks(
 
 
 def ranked(captions: Sequence[str], wanted: int = 100) -> int:
-    """How many captions can be ranked: `wanted`, or all where fewer are distinct.
+    """Number of captions that can be ranked: `wanted`, or all where fewer are distinct.
 
     Raises:
         UsageError: fewer than 2.

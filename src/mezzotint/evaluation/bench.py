@@ -11,8 +11,8 @@ from diffusers import DiffusionPipeline
 from rich.table import Table
 
 from mezzotint.engines import engine_executions
-from mezzotint.evaluation.latency import Latency, interleaved_medians
 from mezzotint.models import Sampling, find_denoiser, record_calls
+from mezzotint.profiling import Latency, interleaved_medians
 from mezzotint.runtime import Execution, module_bytes
 
 _PROMPT = "a photo of a cat"

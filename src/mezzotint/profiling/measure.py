@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from mezzotint._journal import Journal
 from mezzotint._progress import track
 from mezzotint.errors import JournalError, PlanError
 from mezzotint.formats import FLOAT, MINMAX
@@ -21,14 +22,7 @@ from mezzotint.profiling.profile import Figure, LayerProfile, Profile
 from mezzotint.profiling.runs import Sample, Subject
 from mezzotint.profiling.timer import Timer
 from mezzotint.profiling.within import measure_within, representatives, with_delays
-from mezzotint.runtime import (
-    Calibration,
-    InputRange,
-    empty_layer,
-    executions,
-    pack_layer,
-)
-from mezzotint.sensitivity import Journal
+from mezzotint.runtime import Calibration, InputRange, empty_layer, executions, pack_layer
 
 CANDIDATES: tuple[Choice, ...] = tuple(
     Choice(f"int{bits}/channel", activation)

@@ -82,7 +82,7 @@ def _remedy(
     layers: Sequence[Layer],
     costs: Mapping[str, Mapping[Choice, int]],
 ) -> str:
-    """What to leave out, where structures are all that exceeds a budget."""
+    """Advice on what to leave out, where structures are all that exceeds a budget."""
     spared, switches = 0, set[str]()
     for layer in layers:
         choice, cost = min(costs[layer.name].items(), key=itemgetter(1))

@@ -44,7 +44,7 @@ def options_help(recipe: Recipe) -> tuple[OptionHelp, ...]:
 
 
 def check_words(options: Any) -> None:
-    """Whether every field that takes one of some words, or yes or no, has one of them.
+    """Check that every field of some words, or of yes and no, has one of them.
 
     Raises:
         UsageError: names the field and its words.

@@ -1,4 +1,4 @@
-"""What a plan made before needs calibrated, found by making its calls again."""
+"""Calibration of a plan made before, by making its calls again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mezzotint.calibration import calibrated, with_settings
 from mezzotint.errors import CalibrationError
 from mezzotint.models import on_device, record_calls
 from mezzotint.plan import CalibrationSettings, Plan, Sampling
+from mezzotint.recipes.found_structures import probing_calls
 from mezzotint.recipes.prompts import default_sampling
-from mezzotint.recipes.structure import probing_calls
 from mezzotint.runtime import Calibration
 
 

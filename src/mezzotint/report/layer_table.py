@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mezzotint.formats import FLOAT, parse_weight_format
+from mezzotint.measuring import Figures, Measurements, decibels
 from mezzotint.models import Layer
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Execution, stored_tensors
-from mezzotint.sensitivity import Measured, Measurements
 
 FLOAT_BITS = 16.0
 
@@ -70,11 +70,10 @@ def layer_rows(
     return tuple(rows)
 
 
-def _measured(chosen: Choice, scores: Mapping[Choice, Measured]) -> dict[str, float]:
+def _measured(chosen: Choice, scores: Mapping[Choice, Figures]) -> dict[str, float]:
     """Decibels by weight format; of several activation formats, the chosen one's count."""
     ordered = sorted(scores.items(), key=lambda item: item[0].activation == chosen.activation)
-    found = {choice.weight: score.figures() for choice, score in ordered}
-    return {weight: figures["sqnr_db"] for weight, figures in found.items() if "sqnr_db" in figures}
+    return {choice.weight: decibels(one["noise"]) for choice, one in ordered if "noise" in one}
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ import torch
 from diffusers import DiffusionPipeline
 
 import mezzotint as mz
+from mezzotint._journal import Journal
 from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.calibration import calibrated
 from mezzotint.errors import CheckpointError, FormatError, PlanError, UsageError
 from mezzotint.hub import read_plan
+from mezzotint.measuring import InProcess, LayerChange, Noise, Original, measure_layers
 from mezzotint.models import Call, generate, record_calls
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.runtime import Calibration, module_bytes, packed_layers, stored_tensors
-from mezzotint.sensitivity import Journal, Unit, measure
 from tests.hub import packed
 from tests.models import tiny
 from tests.runtime.structures.scaled import InputScale, Smoothing
@@ -145,10 +146,11 @@ def test_it_enters_the_integer_program(
         for weight in ("int3/channel", "int4/channel")
         for structures in ((), SCALED)
     ]
-    units = [Unit(layer.name, choice) for layer in layers for choice in choices]
-    assert len({unit.name for unit in units}) == len(units)
+    changes = [LayerChange(layer.name, choice) for layer in layers for choice in choices]
+    assert len({change.name for change in changes}) == len(changes)
+    executor = InProcess(Original(pipe.unet, calls[:1]))
     with Journal(tmp_path / "journal.jsonl", {}) as journal:
-        scores = measure(pipe.unet, units, calls[:1], Calibration(), journal)
+        found = measure_layers(changes, Noise(), executor, journal)
     costs = {
         layer.name: {
             choice: choice_bytes(layer, choice, pipe.unet.get_submodule(layer.name).weight)
@@ -161,20 +163,20 @@ def test_it_enters_the_integer_program(
     problem = Problem(
         {
             name: tuple(
-                Option(choice, -score.noise, {BYTES: costs[name][choice]})
-                for choice, score in each.items()
+                Option(choice, -figures["noise"], {BYTES: costs[name][choice]})
+                for choice, figures in each.items()
             )
-            for name, each in scores.items()
+            for name, each in found.items()
         }
     )
-    found = solve(problem, [limit])
+    solution = solve(problem, [limit])
     within = [
         dict(zip(costs, picked, strict=True))
         for picked in itertools.product(choices, repeat=len(layers))
         if sum(costs[n][c] for n, c in zip(costs, picked, strict=True)) <= limit.maximum
     ]
-    best = max(within, key=lambda picked: sum(-scores[n][c].noise for n, c in picked.items()))
-    assert dict(found.chosen) == best
+    best = max(within, key=lambda picked: sum(-found[n][c]["noise"] for n, c in picked.items()))
+    assert dict(solution.chosen) == best
     assert any(choice.structures for choice in best.values())
     layer = layers[0]
     byte_limit(mz.Budget(weight_bits=8), pipe.unet, [layer], {layer.name: costs[layer.name]})

@@ -9,15 +9,15 @@ from typing import Literal
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
 from mezzotint.plan import check_momentum
+from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.options import check_words
-from mezzotint.recipes.structure import Shortcuts
 
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]
 
 
 @dataclass(frozen=True)
-class MixdqOptions:
+class MixDQ:
     """MixDQ as published (arXiv 2405.17873), with its variants and what we add.
 
     Attributes:
@@ -105,6 +105,11 @@ class MixdqOptions:
             raise UsageError(f"protect: is {self.protect}; give a share from 0 to below 1")
         if self.cache_bytes < 0:
             raise UsageError(f"cache_bytes: is {self.cache_bytes}; give 0 or more")
+
+    @property
+    def compares_images(self) -> bool:
+        """True where images decide anything, of single layers or of whole plans."""
+        return self.metric == "decoupled"
 
     def weight_format(self, width: int) -> str:
         """Name of the weight format of `width` bits, per output channel."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from mezzotint.allocation import ACTIVATION_GRID, WEIGHT_GRID, Grid, Limit, Option, Problem, solve
-from mezzotint.allocation import Group as Program
-from mezzotint.allocation import sweep as sweep_splits
+from mezzotint.allocation import BitProgram, Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.models import Group
 from mezzotint.recipes.costs import rounded_up
+from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, Grid
+from mezzotint.recipes.mixdq.sweep import sweep
 
 Widths = Mapping[str, int]
 """Layer → bits."""
@@ -26,7 +26,7 @@ GRIDS: Mapping[str, Grid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What every width costs one layer, measured with all others floating.
+    """Quality that every width costs one layer, measured with all others floating.
 
     Attributes:
         group: what the layer shapes.
@@ -67,9 +67,9 @@ class Programs:
         """Every layer at its widest."""
         return {name: max(layer.scores) for name, layer in self.layers.items()}
 
-    def group(self, members: Sequence[str]) -> Program:
+    def group(self, members: Sequence[str]) -> BitProgram:
         """The program of some of the layers."""
-        return Program(
+        return BitProgram(
             {name: self.layers[name].scores for name in members},
             {name: self.sizes[name] for name in members},
             None if self.bits is None else {name: self.bits[name] for name in members},
@@ -80,7 +80,7 @@ class Programs:
         return [name for name, layer in self.layers.items() if layer.group is group]
 
     def unlimited(self) -> bool:
-        """Whether the budget admits every layer's widest candidate."""
+        """True where the budget admits every layer's widest candidate."""
         most = self.group(list(self.layers)).average(self.widest)
         return self.tolerance is None and most <= self.target
 
@@ -138,7 +138,7 @@ class Programs:
             return self.single()
         groups = (self.group(content), self.group(quality))
         grid = replace(GRIDS[self.field], first=_span(groups[0]), second=_span(groups[1]))
-        found = [each.bits for each in sweep_splits(groups, self.target, grid, self.tolerance)]
+        found = [each.bits for each in sweep(groups, self.target, grid, self.tolerance)]
         # The grid has gaps, among them the even division at the end of what a group can take.
         with suppress(InfeasibleBudgetError):
             found += self.even()
@@ -172,7 +172,7 @@ class Programs:
         return ({name: int(str(width)) for name, width in chosen.items()},)
 
     def _share(self, name: str, width: int) -> Fraction:
-        """What the layer adds to the average, exactly."""
+        """Share of the average that the layer adds, exactly."""
         each = width if self.bits is None else self.bits[name][width]
         return Fraction(each) * Fraction(self.sizes[name]) / self._size
 
@@ -181,7 +181,7 @@ class Programs:
         return sum(map(Fraction, self.sizes.values()), Fraction(0))
 
 
-def _span(group: Program) -> tuple[float, float]:
+def _span(group: BitProgram) -> tuple[float, float]:
     """The least and the greatest average that a group can take."""
     narrowest = {name: min(scores) for name, scores in group.scores.items()}
     widest = {name: max(scores) for name, scores in group.scores.items()}
