@@ -29,7 +29,7 @@ from mezzotint.calibration import observe_structures
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
 from mezzotint.models import find_denoiser, inventory, record_calls, text_readers
 from mezzotint.plan import Choice, Plan
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.runtime import ConstantTokens, module_bytes
 
 #: Uniform weight format per nominal width. Half a bit comes as one scale per 32 weights.

@@ -27,7 +27,7 @@ from mezzotint.formats import MINMAX
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.profiling import interleaved_medians
 from mezzotint.runtime import Calibration, InputRange, QuantLayer, executions, quantize_module
-from mezzotint.runtime.reference import ReferenceKernel
+from mezzotint.runtime.reference_kernel import ReferenceKernel
 
 RESULTS = Path(__file__).parent / "results"
 

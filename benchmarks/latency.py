@@ -35,7 +35,7 @@ from mezzotint.profiling import (
     profile_pipeline,
 )
 from mezzotint.recipes import Job, Study
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"

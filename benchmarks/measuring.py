@@ -39,7 +39,7 @@ from mezzotint.measuring import (
 from mezzotint.models import find_denoiser, inventory, record_calls
 from mezzotint.plan import Choice
 from mezzotint.profiling import Latency, interleaved_medians
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 
 CHOICES = (
     *(Choice(f"int{bits}/channel") for bits in (2, 4, 8)),

@@ -21,7 +21,7 @@ import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
 from mezzotint.recipes import MixDQ
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"

@@ -27,7 +27,7 @@ from contestants.weights_digest import weights_of
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("emoji-turbo", "emoji-dit")

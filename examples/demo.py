@@ -21,7 +21,7 @@ import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, Evaluation, contrastive_for, evaluate
 from mezzotint.models import Sampling, inventory
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.report import (
     Contestant,
     Report,

@@ -19,7 +19,7 @@ from tests.docs.pages import ROOT, blocks
 
 KERNEL = """
 from mezzotint.runtime import register_kernel
-from mezzotint.runtime.reference import ReferenceKernel
+from mezzotint.runtime.reference_kernel import ReferenceKernel
 class Added(ReferenceKernel):
     name = "added-kernel"
     def refuse(self, request):

@@ -15,7 +15,7 @@ import torch
 import mezzotint as mz
 from mezzotint.evaluation import Baseline, module_bytes
 from mezzotint.models import find_denoiser, generate
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 
 from .denoisers import ZOO
 from .environments import Environment

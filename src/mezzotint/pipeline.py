@@ -29,8 +29,8 @@ from mezzotint.models import (
 )
 from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
 from mezzotint.recipes import Job, Keeping, check_latency, chosen_recipe
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.recipes.plan_calibration import calibrate_plan
-from mezzotint.recipes.prompts import default_sampling
 from mezzotint.runtime import Calibration, check_plan, packed_copy, packed_layers, quantize_module
 
 

@@ -64,7 +64,7 @@ def registries(monkeypatch):
     monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
     monkeypatch.setattr(structure, "_STRUCTURES", dict(structure._STRUCTURES))
     monkeypatch.setattr(kernels, "_KERNELS", list(kernels._KERNELS))
-    monkeypatch.setattr(recipes.base, "_RECIPES", dict(recipes.base._RECIPES))
+    monkeypatch.setattr(recipes.job, "_RECIPES", dict(recipes.job._RECIPES))
 
 
 def test_the_examples_of_extending_run(registries):

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from mezzotint.errors import UsageError
-from mezzotint.models import Group, Role, joined_inputs, layer_groups, text_readers
+from mezzotint.models import LayerGroup, Role, joined_inputs, layer_groups, text_readers
 from tests.models import architectures as published
 from tests.models.architectures import Architecture, by_name, graph_of, layers_of
 
@@ -34,17 +34,17 @@ TEXT_READERS = {
 @pytest.mark.parametrize(("architecture", "counts"), **by_name(CONTENT_AND_QUALITY))
 def test_layers_per_group(architecture: Architecture, counts: tuple[int, int]):
     found = Counter(layer_groups(layers_of(architecture)).values())
-    assert (found[Group.CONTENT], found[Group.QUALITY]) == counts
+    assert (found[LayerGroup.CONTENT], found[LayerGroup.QUALITY]) == counts
 
 
 def test_on_sdxl_the_roles_say_what_the_published_names_say():
     for name, group in layer_groups(layers_of(published.SDXL)).items():
-        assert (group is Group.CONTENT) == ("ff" in name or "attn2" in name)
+        assert (group is LayerGroup.CONTENT) == ("ff" in name or "attn2" in name)
 
 
 def test_patterns_override_the_roles():
     groups = layer_groups(layers_of(published.SDXL), ["mid_block", "re:.*conv_in"])
-    content = {name for name, group in groups.items() if group is Group.CONTENT}
+    content = {name for name, group in groups.items() if group is LayerGroup.CONTENT}
     assert content == {n for n in groups if n.startswith("mid_block.") or n == "conv_in"}
 
 

@@ -85,7 +85,7 @@ def sampling_of(
         UsageError: the file is missing or empty, or a number is out of range.
     """
     from mezzotint.models import Sampling, read_prompts
-    from mezzotint.recipes.prompts import CALIBRATION_COUNT, default_sampling
+    from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling
 
     if prompts is None:
         found = default_sampling(pipe, count or CALIBRATION_COUNT).prompts

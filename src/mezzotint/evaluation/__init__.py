@@ -18,7 +18,7 @@ from mezzotint.evaluation.distribution import FDLite0, fd_lite0, frechet_distanc
 from mezzotint.evaluation.error import StepError, error_by_timestep, sqnr
 from mezzotint.evaluation.evaluate import Baseline, Evaluation, evaluate
 from mezzotint.evaluation.features import lite0_features, load_lite0
-from mezzotint.evaluation.memory import peak_rss_bytes, stored_bytes
+from mezzotint.evaluation.footprint import peak_rss_bytes, stored_bytes
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.runtime import module_bytes
 

@@ -15,7 +15,7 @@ from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
-from mezzotint.models.groups import Group, layer_groups, text_readers
+from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
 from mezzotint.models.kinds import Kind
@@ -32,9 +32,9 @@ __all__ = [
     "Call",
     "Example",
     "Graph",
-    "Group",
     "Kind",
     "Layer",
+    "LayerGroup",
     "Node",
     "NodeInput",
     "NodeKind",

@@ -2,7 +2,7 @@
 
 from mezzotint.recipes import auto, mixdq
 from mezzotint.recipes.auto import Auto
-from mezzotint.recipes.base import (
+from mezzotint.recipes.job import (
     Job,
     Keeping,
     Outcome,
@@ -14,7 +14,7 @@ from mezzotint.recipes.base import (
     register_recipe,
 )
 from mezzotint.recipes.mixdq import MixDQ
-from mezzotint.recipes.options import OptionHelp, options_help, parse_options
+from mezzotint.recipes.option_values import OptionHelp, options_help, parse_options
 from mezzotint.recipes.study import Study
 
 #: Modules that register a recipe when imported.

@@ -19,12 +19,12 @@ from mezzotint.measuring import (
     metric_named,
 )
 from mezzotint.plan import Budget, Choice, Encoding, Plan, activation_name
-from mezzotint.recipes.base import Job, Outcome, register_recipe
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
+from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
 from mezzotint.recipes.found_structures import Shortcuts
+from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.latency import PICOSECONDS, Deadline, deadline
-from mezzotint.recipes.options import check_words
-from mezzotint.recipes.prompts import CALIBRATION_COUNT
+from mezzotint.recipes.option_values import check_words
 from mezzotint.recipes.study import Study
 
 

@@ -20,7 +20,7 @@ from mezzotint.models import (
     record_calls,
 )
 from mezzotint.plan import Choice, Sampling, Structure, Tensors
-from mezzotint.recipes.base import Job
+from mezzotint.recipes.job import Job
 from mezzotint.runtime import ConstantTokens, SplitInput
 
 Shortcuts = Literal["none", "shortcuts", "concatenations"]

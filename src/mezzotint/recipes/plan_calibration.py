@@ -11,8 +11,8 @@ from mezzotint.calibration import calibrated, with_settings
 from mezzotint.errors import CalibrationError
 from mezzotint.models import on_device, record_calls
 from mezzotint.plan import CalibrationSettings, Plan, Sampling
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.recipes.found_structures import probing_calls
-from mezzotint.recipes.prompts import default_sampling
 from mezzotint.runtime import Calibration
 
 

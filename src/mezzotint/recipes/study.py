@@ -43,13 +43,13 @@ from mezzotint.models import (
     trace_graph,
 )
 from mezzotint.plan import CalibrationSettings, Choice, Plan
-from mezzotint.recipes.base import Job
 from mezzotint.recipes.found_structures import (
     FoundStructures,
     Shortcuts,
     find_structures,
     split_inputs,
 )
+from mezzotint.recipes.job import Job
 from mezzotint.runtime import Calibration
 
 

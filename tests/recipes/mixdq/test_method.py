@@ -9,7 +9,7 @@ from transformers import T5Config, T5EncoderModel
 
 import mezzotint as mz
 from mezzotint.formats import MINMAX, MSE, from_bits
-from mezzotint.models import Group, text_readers
+from mezzotint.models import LayerGroup, text_readers
 from mezzotint.plan import Plan
 from mezzotint.recipes import MixDQ
 from mezzotint.recipes.mixdq.selection import image_errors
@@ -136,7 +136,7 @@ def test_a_single_prompt_proves_nothing(prepare):
 
 def test_patterns_decide_what_is_content(prepare):
     with prepare(MixDQ(content=("conv_in",))) as method:
-        content = [name for name, group in method.groups.items() if group is Group.CONTENT]
+        content = [name for name, group in method.groups.items() if group is LayerGroup.CONTENT]
         assert content == ["conv_in"]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import mezzotint as mz
 from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.recipes import MixDQ
 from mezzotint.recipes.found_structures import zeroes_prompts
 from mezzotint.recipes.mixdq import deciding, selection
@@ -46,7 +46,7 @@ def test_content_is_measured_by_images_and_quality_by_outputs(quantize, prepare)
     result = quantize()
     with prepare() as method:
         for name, scores in result.measurements.items():
-            kind = "ssim" if method.groups[name] is Group.CONTENT else "noise"
+            kind = "ssim" if method.groups[name] is LayerGroup.CONTENT else "noise"
             assert all(figures.keys() == {kind} for figures in scores.values())
 
 
@@ -248,7 +248,7 @@ def test_images_that_are_ruined_under_every_plan_are_an_error(prepare, monkeypat
 
 def test_the_joint_program_refuses_ruined_images_too(prepare, monkeypatch):
     monkeypatch.setattr(deciding, "image_errors", ruined)
-    layers = {"a": Sensitivity(Group.CONTENT, {2: 1.0, 8: 2.0}, {2: 0.5, 8: 0.1})}
+    layers = {"a": Sensitivity(LayerGroup.CONTENT, {2: 1.0, 8: 2.0}, {2: 0.5, 8: 0.1})}
     programs = Programs("weight_bits", layers, {"a": 1.0}, 4.0)
     options = MixDQ(split="joint", joint_plans=2)
     with prepare(options) as method, pytest.raises(CalibrationError, match="NaN or infinity"):

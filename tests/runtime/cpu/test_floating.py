@@ -24,7 +24,7 @@ from mezzotint.formats import (
     registry,
 )
 from mezzotint.runtime.cpu import FLOAT, processor, tiles
-from mezzotint.runtime.reference import ReferenceKernel
+from mezzotint.runtime.reference_kernel import ReferenceKernel
 from tests.runtime.layers import conv, linear, noise, packed, run
 
 FORMATS = (

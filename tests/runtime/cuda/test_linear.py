@@ -9,7 +9,7 @@ from torch import nn
 from mezzotint.runtime import Linear, QuantLayer, Request
 from mezzotint.runtime.cuda import FloatKernel, Int8Kernel, tuning
 from mezzotint.runtime.cuda.kernel import LONGEST
-from mezzotint.runtime.reference import ReferenceKernel
+from mezzotint.runtime.reference_kernel import ReferenceKernel
 from tests.runtime.cuda.exact import assert_close, assert_exact
 from tests.runtime.layers import WEIGHTS, linear, noise, packed, run
 

@@ -1,6 +1,7 @@
 """Ways to compare a changed model with the floating one; one file each."""
 
-from mezzotint.measuring.metrics.base import (
+from mezzotint.measuring.metrics.image_error import ImageError
+from mezzotint.measuring.metrics.metric import (
     Figures,
     Metric,
     Pair,
@@ -8,7 +9,6 @@ from mezzotint.measuring.metrics.base import (
     metric_named,
     register_metric,
 )
-from mezzotint.measuring.metrics.image_error import ImageError
 from mezzotint.measuring.metrics.noise import Noise, decibels, relative_noise
 from mezzotint.measuring.metrics.similarity import Similarity, global_ssim, similarity_map
 

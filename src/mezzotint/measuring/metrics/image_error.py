@@ -10,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from mezzotint.errors import UsageError
-from mezzotint.measuring.metrics.base import Figures, Metric, Pair, Sight, register_metric
+from mezzotint.measuring.metrics.metric import Figures, Metric, Pair, Sight, register_metric
 
 
 @register_metric

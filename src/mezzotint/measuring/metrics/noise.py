@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.measuring.metrics.base import Figures, Metric, Pair, Sight, register_metric
+from mezzotint.measuring.metrics.metric import Figures, Metric, Pair, Sight, register_metric
 
 
 def relative_noise(reference: Tensor, output: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

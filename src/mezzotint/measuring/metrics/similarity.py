@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 from typing_extensions import override
 
 from mezzotint.errors import UsageError
-from mezzotint.measuring.metrics.base import Figures, Metric, Pair, Sight, register_metric
+from mezzotint.measuring.metrics.metric import Figures, Metric, Pair, Sight, register_metric
 
 Values = TypeVar("Values", Tensor, npt.NDArray[np.float64])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mezzotint.calibration import input_sizes
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.plan import Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.recipes.mixdq.method import Method
@@ -16,8 +16,8 @@ from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
 def weight_costs(method: Method) -> dict[str, dict[Choice, int]]:
     """Bytes of every candidate: as stored, or by the width alone."""
     widths = {
-        Group.CONTENT: method.options.content_weight_bits,
-        Group.QUALITY: method.options.quality_weight_bits,
+        LayerGroup.CONTENT: method.options.content_weight_bits,
+        LayerGroup.QUALITY: method.options.quality_weight_bits,
     }
     act_bits = max(method.options.activation_bits) if method.quantizes_inputs else None
     costs: dict[str, dict[Choice, int]] = {}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.measuring import ImageError
-from mezzotint.models import Group, layer_groups
+from mezzotint.models import LayerGroup, layer_groups
 from mezzotint.plan import Choice, Encoding
-from mezzotint.recipes.base import Job
+from mezzotint.recipes.job import Job
 from mezzotint.recipes.mixdq.options import MixDQ
 from mezzotint.recipes.study import Measuring, Study
 from mezzotint.runtime import Calibration
@@ -34,7 +34,7 @@ class Method:
 
     study: Study
     options: MixDQ
-    groups: Mapping[str, Group]
+    groups: Mapping[str, LayerGroup]
     calibration: Calibration
     measuring: Measuring
 

@@ -10,7 +10,7 @@ from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
 from mezzotint.plan import check_momentum
 from mezzotint.recipes.found_structures import Shortcuts
-from mezzotint.recipes.options import check_words
+from mezzotint.recipes.option_values import check_words
 
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]

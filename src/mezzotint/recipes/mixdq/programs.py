@@ -10,7 +10,7 @@ from functools import cached_property
 
 from mezzotint.allocation import BitProgram, Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.recipes.costs import rounded_up
 from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, Grid
 from mezzotint.recipes.mixdq.sweep import sweep
@@ -18,7 +18,7 @@ from mezzotint.recipes.mixdq.sweep import sweep
 Widths = Mapping[str, int]
 """Layer → bits."""
 
-ALIKE: Mapping[Group, float] = dict.fromkeys(Group, 1.0)
+ALIKE: Mapping[LayerGroup, float] = dict.fromkeys(LayerGroup, 1.0)
 """Weights of the joint program before anything is known of them."""
 
 GRIDS: Mapping[str, Grid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
@@ -37,7 +37,7 @@ class Sensitivity:
             noise power over signal power.
     """
 
-    group: Group
+    group: LayerGroup
     scores: Mapping[int, float]
     losses: Mapping[int, float]
 
@@ -75,7 +75,7 @@ class Programs:
             None if self.bits is None else {name: self.bits[name] for name in members},
         )
 
-    def members(self, group: Group) -> list[str]:
+    def members(self, group: LayerGroup) -> list[str]:
         """The layers of one group."""
         return [name for name, layer in self.layers.items() if layer.group is group]
 
@@ -109,7 +109,7 @@ class Programs:
         """
         self.check()
         found: dict[str, int] = {}
-        for group in Group:
+        for group in LayerGroup:
             if not (members := self.members(group)):
                 continue
             try:
@@ -133,7 +133,7 @@ class Programs:
         self.check()
         if self.unlimited():
             return (self.widest,)
-        content, quality = self.members(Group.CONTENT), self.members(Group.QUALITY)
+        content, quality = self.members(LayerGroup.CONTENT), self.members(LayerGroup.QUALITY)
         if not content or not quality:
             return self.single()
         groups = (self.group(content), self.group(quality))
@@ -147,7 +147,7 @@ class Programs:
             return self.joint(ALIKE)
         return tuple(dict(zip(self.layers, widths, strict=True)) for widths in sorted(distinct))
 
-    def joint(self, weights: Mapping[Group, float]) -> tuple[Widths, ...]:
+    def joint(self, weights: Mapping[LayerGroup, float]) -> tuple[Widths, ...]:
         """One program over all layers, losses brought to one unit by each group's weight.
 
         Raises:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mezzotint.measuring import Measurements
-from mezzotint.models import Group, inventory
+from mezzotint.models import LayerGroup, inventory
 from mezzotint.plan import Choice, Plan
-from mezzotint.recipes.base import Job, Outcome, register_recipe
+from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mixdq.budgets import input_programs, weight_programs
 from mezzotint.recipes.mixdq.deciding import Decision, check_feasible, decide, everything
 from mezzotint.recipes.mixdq.method import Method, prepared
@@ -108,7 +108,7 @@ def protected_inputs(method: Method, layers: Mapping[str, Sensitivity]) -> dict[
     """The lowest-scored share of each group at the widest candidate, and why it is kept."""
     widest = max(method.options.activation_bits)
     kept: dict[str, str] = {}
-    for group in Group:
+    for group in LayerGroup:
         scores = {n: layer.scores[widest] for n, layer in layers.items() if layer.group is group}
         for name in protected(scores, method.options.protect):
             kept[name] = (

@@ -17,7 +17,7 @@ from mezzotint.measuring import (
     decibels,
     measure,
 )
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.plan import Choice
 from mezzotint.recipes.mixdq.method import Method
 from mezzotint.recipes.mixdq.programs import Sensitivity
@@ -32,8 +32,8 @@ Changes = Mapping[str, Mapping[int, LayerChange | InputChange]]
 def weight_changes(method: Method) -> Changes:
     """Every candidate width of every weight, inputs floating."""
     widths = {
-        Group.CONTENT: method.options.content_weight_bits,
-        Group.QUALITY: method.options.quality_weight_bits,
+        LayerGroup.CONTENT: method.options.content_weight_bits,
+        LayerGroup.QUALITY: method.options.quality_weight_bits,
     }
     return {
         name: {
@@ -60,9 +60,9 @@ def unmeasured(method: Method, changes: Changes) -> dict[str, Sensitivity]:
     }
 
 
-def metric_of(method: Method, group: Group) -> Metric:
+def metric_of(method: Method, group: LayerGroup) -> Metric:
     """Content layers are judged by the images' SSIM, the others by the output's SQNR."""
-    decoupled = method.options.metric == "decoupled" and group is Group.CONTENT
+    decoupled = method.options.metric == "decoupled" and group is LayerGroup.CONTENT
     return Similarity() if decoupled else Noise()
 
 

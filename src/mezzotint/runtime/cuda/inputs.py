@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from mezzotint.formats import ActivationFormat
-from mezzotint.runtime.cuda import quantize as kernels
+from mezzotint.runtime.cuda import quantize_kernels as kernels
 
 #: The longest token whose scale and codes are computed in one pass, in registers.
 LONGEST_TOKEN = 16384

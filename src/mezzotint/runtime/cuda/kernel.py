@@ -14,7 +14,7 @@ from mezzotint.formats import LookupSegment
 from mezzotint.runtime.cuda.conv import ROWS, Windows
 from mezzotint.runtime.kernels import AsStored, Kernel, Prepared, Request, register_kernel
 from mezzotint.runtime.operands import Conv2d, InputQuantizer
-from mezzotint.runtime.reference import ReferenceKernel
+from mezzotint.runtime.reference_kernel import ReferenceKernel
 
 if TYPE_CHECKING:
     from mezzotint.runtime.cuda.inputs import Inputs

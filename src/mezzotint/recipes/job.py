@@ -16,7 +16,7 @@ from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
 from mezzotint.models import Call, Sampling
 from mezzotint.plan import Budget, Plan
-from mezzotint.recipes.prompts import CALIBRATION_COUNT
+from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
 from mezzotint.runtime import Calibration
 
 

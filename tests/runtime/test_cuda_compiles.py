@@ -66,7 +66,7 @@ def launches(
     layer: QuantLayer, x: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[Any, dict[str, Any]]]:
     """Launches on a GPU: the kernels and their arguments."""
-    from mezzotint.runtime.cuda import inputs, product, quantize, tuning
+    from mezzotint.runtime.cuda import inputs, product, quantize_kernels, tuning
     from mezzotint.runtime.cuda.gemm import product_kernel
 
     found: list[tuple[Any, dict[str, Any]]] = []
@@ -85,7 +85,7 @@ def launches(
     names = ("tokens_kernel", "ranges_kernel", "parameters_kernel", "codes_kernel")
     with monkeypatch.context() as patch:
         for name in names:
-            patch.setattr(quantize, name, Recorded(getattr(quantize, name)))
+            patch.setattr(quantize_kernels, name, Recorded(getattr(quantize_kernels, name)))
         patch.setattr(inputs, "LONGEST_TOKEN", 64)
         patch.setattr(product, "launch", lambda each: found.append((product_kernel, each)))
         kernel = FloatKernel() if layer.activation_format is None else Int8Kernel()

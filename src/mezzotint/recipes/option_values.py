@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import RangeSearch
 from mezzotint.plan import search_named, search_text
-from mezzotint.recipes.base import Recipe
+from mezzotint.recipes.job import Recipe
 
 
 @dataclass(frozen=True)
