@@ -11,6 +11,7 @@ import mezzotint as mz
 from mezzotint import recipes
 from mezzotint.cli import app
 from mezzotint.formats import registry
+from mezzotint.measuring.metrics import metric
 from mezzotint.plan import structure
 from mezzotint.runtime import kernels
 from tests.docs.pages import PAGES, ROOT, blocks, links, name_of
@@ -63,6 +64,7 @@ def registries(monkeypatch):
     """Whatever a test registers is forgotten afterwards."""
     monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
     monkeypatch.setattr(structure, "_STRUCTURES", dict(structure._STRUCTURES))
+    monkeypatch.setattr(metric, "_METRICS", dict(metric._METRICS))
     monkeypatch.setattr(kernels, "_KERNELS", list(kernels._KERNELS))
     monkeypatch.setattr(recipes.job, "_RECIPES", dict(recipes.job._RECIPES))
 
