@@ -38,7 +38,7 @@ def float_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def result(float_folder: Path) -> mz.Result:
-    """That pipeline at W4A8; read only."""
+    """The pipeline at W4A8; read only."""
     pipe = mz.load(float_folder)
     return mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=4, act_bits=8, model="tiny"))
 

@@ -94,7 +94,7 @@ class Returning(nn.Module):
 
 
 class Emptying(nn.Module):
-    """What a module has returned is taken out of its list."""
+    """Returned values are taken out of a module's list."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whether a module is as it was."""
+"""Checks that a module is as it was."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class TestOutputs:
 
 @contextmanager
 def counted(denoiser: nn.Module) -> Iterator[Counter[str]]:
-    """How often each layer computes; replaced forward methods do not."""
+    """Count of each layer's computations; replaced forward methods do not compute."""
     counts: Counter[str] = Counter()
     real = {m: (n, m.forward) for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
 

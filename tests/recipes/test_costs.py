@@ -1,4 +1,4 @@
-"""What a choice costs, in bytes."""
+"""Bytes that a choice costs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is found out before measuring: constant first tokens, split inputs, ranges, groups."""
+"""Findings before measuring: constant first tokens, split inputs, ranges, groups."""
 
 from pathlib import Path
 
