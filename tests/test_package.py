@@ -1,4 +1,4 @@
-"""What `import mezzotint` gives, and what it costs."""
+"""Contents and cost of `import mezzotint`."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ HEAVY = ("torch", "diffusers", "transformers", "numpy")
 
 
 def python(script):
-    """What a fresh interpreter prints."""
+    """Output of a fresh interpreter."""
     command = [sys.executable, "-c", textwrap.dedent(script)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

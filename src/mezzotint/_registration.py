@@ -1,15 +1,17 @@
-"""Makes diffusers know our `quant_method`, whichever of the two packages is imported first.
+"""Makes diffusers know our `quant_method`, and peft our layers, whoever is imported first.
 
-diffusers has no public hook for that: there are two dictionaries in one of its modules. Where it is
-imported already, our classes go into them at once. Else a finder of `sys.meta_path` waits for that
-module, and adds entries which import our classes when a model asks for them: neither package
-imports the other before somebody needs both.
+Neither has a public hook for that. diffusers has two dictionaries in one of its modules: where it
+is imported already, our classes go into them at once. Else a finder of `sys.meta_path` waits for
+that module, and adds entries which import our classes when a model asks for them: neither package
+imports the other before somebody needs both. peft has a function that chooses the adapter of a
+layer: it is asked for all layers but our packed ones.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -19,6 +21,8 @@ from typing import Any
 from typing_extensions import override
 
 MODULE = "diffusers.quantizers.auto"
+
+PEFT_MODULE = "peft.tuners.lora.model"
 
 METHOD = "mezzotint"
 
@@ -30,10 +34,12 @@ _CLASSES = {
 
 
 def register_once_imported() -> None:
-    """Register now where diffusers' module is imported already, else as soon as it is."""
+    """Register now where a module is imported already, else as soon as it is."""
     if MODULE in sys.modules:
         import_module("mezzotint.hub").register_with_diffusers()
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    if PEFT_MODULE in sys.modules:
+        _adapt_packed_layers(sys.modules[PEFT_MODULE])
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
@@ -52,8 +58,34 @@ class _Methods(dict[str, Any]):
         return super().__getitem__(method)
 
 
+def _add_method(module: ModuleType) -> None:
+    """Add our entries to the dictionaries of diffusers' module."""
+    for name, class_name in _CLASSES.items():
+        setattr(module, name, _Methods(getattr(module, name), class_name))
+
+
+def _adapt_packed_layers(module: ModuleType) -> None:
+    """Let our function choose the adapters of packed layers, in peft's module."""
+    default: Callable[..., Any] = module.__dict__["dispatch_default"]
+    if hasattr(default, "__wrapped__"):
+        return
+
+    @wraps(default)
+    def dispatch(target: Any, adapter_name: str, **kwargs: Any) -> Any:
+        # Where our layers have not been imported, none is packed.
+        if "mezzotint.runtime" not in sys.modules:
+            return default(target, adapter_name, **kwargs)
+        adapt = import_module("mezzotint.hub.lora").adapter_layer
+        return adapt(target, adapter_name, **kwargs) or default(target, adapter_name, **kwargs)
+
+    module.__dict__["dispatch_default"] = dispatch
+
+
+_WHEN_IMPORTED = {MODULE: _add_method, PEFT_MODULE: _adapt_packed_layers}
+
+
 class _Finder(MetaPathFinder):
-    """Finds diffusers' module where the other finders do, with a loader that registers us."""
+    """Finds the modules where the other finders do, with a loader that registers us."""
 
     @override
     def find_spec(
@@ -62,7 +94,7 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname != MODULE:
+        if fullname not in _WHEN_IMPORTED:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)
@@ -89,5 +121,4 @@ class _Loader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        for name, class_name in _CLASSES.items():
-            setattr(module, name, _Methods(getattr(module, name), class_name))
+        _WHEN_IMPORTED[module.__name__](module)

@@ -21,6 +21,7 @@ from mezzotint.measuring import Measurements, with_denoiser
 from mezzotint.models import (
     Example,
     Sampling,
+    check_no_adapters,
     completed_calls,
     find_denoiser,
     load_pipeline,
@@ -226,4 +227,5 @@ def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
         raise UsageError(
             f"the pipeline's {component} is quantized already; start from the original"
         )
+    check_no_adapters(component, denoiser)
     return denoiser

@@ -51,7 +51,7 @@ def score(options: tuple[Option, ...]) -> float:
 
 
 def within(options: tuple[Option, ...], limits) -> bool:
-    """Whether these options keep to the limits, in exact arithmetic."""
+    """True if these options keep to the limits, in exact arithmetic."""
     return all(
         use(options, limit.resource) <= limit.maximum
         and (limit.minimum is None or use(options, limit.resource) >= limit.minimum)
@@ -74,7 +74,7 @@ def chosen_options(problem: Problem, solution: Solution) -> tuple[Option, ...]:
 
 
 def close(problem: Problem, one: float, other: float) -> bool:
-    """Whether two total scores of a problem agree up to rounding."""
+    """True if two total scores of a problem agree up to rounding."""
     size = sum(max(abs(o.score) for o in options) for options in problem.layers.values())
     return abs(one - other) <= 1e-13 * size
 

@@ -1,4 +1,4 @@
-"""What a module is counted as."""
+"""Bytes of a module, and memory of a process."""
 
 import torch
 from torch import nn

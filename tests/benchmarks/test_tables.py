@@ -1,4 +1,4 @@
-"""What the benchmarks' tables say."""
+"""Tables of the benchmarks."""
 
 from benchmarks.contestants.peers_table import markdown as peers_markdown
 from benchmarks.contestants.quality_contestants import PEERS, SETTINGS, candidates

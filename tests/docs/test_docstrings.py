@@ -12,11 +12,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FRAGMENT = re.compile(r"(What|Of|That|How|Whether|Who|As|Where|Why)\b")
 """First words of clauses without a main one, such as "What a layer reads."."""
 
-TO_DO = frozenset(
-    {
-        *("hub", "pipeline", "plan", "runtime", "streaming"),
-    }
-)
+TO_DO = frozenset({"hub", "runtime"})
 """Packages whose docstrings are still to be rewritten."""
 
 

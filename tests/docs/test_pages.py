@@ -1,4 +1,4 @@
-"""What the documentation says is so."""
+"""The documentation holds true."""
 
 import ast
 import importlib

@@ -20,7 +20,7 @@ from mezzotint.runtime import executions
 
 @pytest.fixture
 def not_installed(monkeypatch):
-    """As if openvino had never been installed."""
+    """Environment without openvino, as if it had never been installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 

@@ -189,5 +189,5 @@ def layers_of(architecture: Architecture) -> tuple[Layer, ...]:
 
 
 def by_name(mapping: dict[Architecture, object]) -> dict[str, object]:
-    """What an architecture should give, as arguments of `parametrize`."""
+    """Expected values by architecture, as arguments of `parametrize`."""
     return {"argvalues": list(mapping.items()), "ids": [a.name for a in mapping]}

@@ -17,7 +17,7 @@ from tests.models import attacks
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """What an attack makes if it succeeds."""
+    """File that an attack makes if it succeeds."""
     return tmp_path / "attacked"
 
 

@@ -48,7 +48,7 @@ MACS = {
     published.HUNYUAN_DIT: 5_137_314_299_904,
     published.DIT: 114_438_979_584,
 }
-"""As PyTorch's own `FlopCounterMode` has them, less Hunyuan-DiT's pooler, which no layer runs."""
+"""Counts of PyTorch's own `FlopCounterMode`, less Hunyuan-DiT's pooler, which no layer runs."""
 
 LAST = {
     published.SD15: "conv_out",

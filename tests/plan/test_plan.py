@@ -150,7 +150,7 @@ def edited(**changes: Any) -> dict[str, Any]:
 
 
 class TestEncodings:
-    """How weights are rounded: for all layers at the top, exceptions beside their layers."""
+    """Encodings in JSON: for all layers at the top, exceptions beside their layers."""
 
     LAYERS: ClassVar = {"a": {"weight": "int4/channel"}, "b": {"weight": "int4/channel"}}
 

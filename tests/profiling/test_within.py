@@ -1,4 +1,4 @@
-"""What packed layers take within the denoiser, beside what they take one by one."""
+"""Times of packed layers within the denoiser, beside their times one by one."""
 
 import pytest
 from diffusers import UNet2DConditionModel

@@ -66,7 +66,7 @@ EVERY = WRONG_BY_ONEDNN | USUAL
 
 @pytest.fixture(params=["own", "onednn", "torch"])
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who multiplies codes: the package's C, oneDNN with VNNI, or oneDNN without our C."""
+    """Ways to multiply codes: the package's C, oneDNN with VNNI, or oneDNN without our C."""
     if request.param == "own":
         prefer_own_products(monkeypatch)
     if request.param == "torch":

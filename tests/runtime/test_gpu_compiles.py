@@ -65,7 +65,7 @@ def assembly(kernel: Any, arguments: dict[str, Any], architecture: int, **option
 def launches(
     layer: QuantLayer, x: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[Any, dict[str, Any]]]:
-    """What would be launched on a GPU, of the kernels and of their arguments."""
+    """Launches on a GPU: the kernels and their arguments."""
     from mezzotint.runtime.gpu import inputs, product, quantize, tuning
     from mezzotint.runtime.gpu.gemm import product_kernel
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, MSE, MixedFormat, parse_weight_format
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Plan
 from mezzotint.rounding import channel_order
 from mezzotint.runtime import QuantLayer, pack_layer
 from mezzotint.runtime.layer_grid import layer_grid
@@ -22,7 +22,7 @@ def weight_with_outliers() -> Tensor:
 def test_packed_channels_with_outliers_take_the_most_bits():
     layer = nn.Linear(256, 4)
     layer.weight.data = weight_with_outliers()
-    packed = pack_layer("layer", layer, Choice("mixed/int2:3,int8:1"))
+    packed = pack_layer("layer", layer, Plan({"layer": Choice("mixed/int2:3,int8:1")}))
     assert isinstance(packed, QuantLayer)
     assert packed.weight_tensors()["order"].tolist() == [0, 3, 1, 2]
 

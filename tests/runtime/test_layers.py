@@ -25,7 +25,7 @@ SOME_CHOICES = pytest.mark.parametrize(
 
 
 def reference(layer: QuantLayer, x: Tensor) -> Tensor:
-    """What `layer` stands for: a float layer with the decoded weight, on the rounded input."""
+    """Output of a float layer with the decoded weight, on the rounded input."""
     return layer.to_float()(layer.round_input(x))
 
 

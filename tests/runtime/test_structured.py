@@ -1,4 +1,4 @@
-"""What layers of every structure have in common."""
+"""Properties that layers of every structure share."""
 
 import copy
 

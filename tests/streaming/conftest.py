@@ -27,6 +27,6 @@ def damaged(pipeline: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where the result goes; what the folder around it holds is the test's business."""
+    """Target of the result; the folder around it is the test's business."""
     (tmp_path / "work").mkdir()
     return tmp_path / "work" / "packed"

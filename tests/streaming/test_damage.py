@@ -15,7 +15,7 @@ from mezzotint.errors import CheckpointError, FormatError, MezzotintError, Model
 from mezzotint.formats import TensorSpec
 from mezzotint.streaming.conversions import Conversion, Shard
 from mezzotint.streaming.source_folder import Source
-from mezzotint.streaming.stored import StoredTensor
+from mezzotint.streaming.stored_tensors import StoredTensor
 from mezzotint.streaming.writing import check_room
 from tests.hub import packed
 from tests.streaming.float_models import WEIGHTS, python

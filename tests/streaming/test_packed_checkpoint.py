@@ -81,7 +81,7 @@ def test_other_components_are_copied_byte_for_byte(pipeline: Path, target: Path)
 
 
 def test_links_become_files(damaged: Path, target: Path):
-    """As in the cache of the Hub's client."""
+    """Links as in the cache of the Hub's client."""
     weights = damaged / "vae" / WEIGHTS
     weights.rename(damaged / "blob")
     weights.symlink_to(damaged / "blob")

@@ -45,7 +45,7 @@ mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=
 
 @pytest.fixture
 def kept(pipeline: Path, target: Path) -> Path:
-    """What a kill left: three shards, and a fourth without its name."""
+    """Remains of a kill: three shards, and a fourth without its name."""
     process = python(KILLED, pipeline, target, int(signal.SIGKILL))
     assert process.returncode == -signal.SIGKILL, process.stderr
     (folder,) = target.parent.iterdir()

@@ -1,9 +1,9 @@
 """Calibration: input ranges, sizes and structures' tensors, found in recorded calls."""
 
 from mezzotint.calibration.needs import calibrated, needs_calibration, with_settings
-from mezzotint.calibration.ranges import input_ranges
+from mezzotint.calibration.observed_ranges import input_ranges
 from mezzotint.calibration.sizes import input_sizes
-from mezzotint.calibration.structures import Refusal, StructureTensors, observe_structures
+from mezzotint.calibration.structure_tensors import Refusal, StructureTensors, observe_structures
 
 __all__ = [
     "Refusal",

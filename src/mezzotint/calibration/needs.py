@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from mezzotint.calibration.ranges import input_ranges
-from mezzotint.calibration.structures import observe_structures
+from mezzotint.calibration.observed_ranges import input_ranges
+from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
 from mezzotint.models import Call
 from mezzotint.plan import CalibrationSettings, Choice, Plan, Structure, Tensors

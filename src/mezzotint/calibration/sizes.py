@@ -32,11 +32,11 @@ def input_sizes(denoiser: nn.Module, graph: Graph, choices: Mapping[str, Choice]
         if node.name in choices:
             shape = shape_of(denoiser.get_submodule(node.name))
             x = torch.empty(node.inputs[0].shape, device="meta")
-            sizes[node.name] += _seen(x, choices[node.name], shape)
+            sizes[node.name] += _elements_read(x, choices[node.name], shape)
     return sizes
 
 
-def _seen(x: Tensor, choice: Choice, shape: LayerShape) -> int:
+def _elements_read(x: Tensor, choice: Choice, shape: LayerShape) -> int:
     # Shapes do not depend on values, so nothing has to be calibrated for them.
     with torch.device("meta"):
         specs = structure_tensors(choice.structures, shape)

@@ -48,7 +48,10 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Where layer to bits goes: .yaml or .json."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File for each layer's bits: .yaml or .json.",
         ),
     ],
     candidates: Annotated[

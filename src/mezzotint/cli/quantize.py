@@ -47,7 +47,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How to find the plan: see `mezzotint recipes`.",
+            help="Way to find the plan: see `mezzotint recipes`.",
             show_default="auto",
         ),
     ] = None,

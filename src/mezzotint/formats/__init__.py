@@ -2,14 +2,6 @@
 
 from mezzotint.formats.activation import ActivationFormat
 from mezzotint.formats.affine_grid import AffineGrid
-from mezzotint.formats.base import (
-    Codes,
-    Shape,
-    TensorSpec,
-    WeightFormat,
-    check_finite,
-    code_pieces,
-)
 from mezzotint.formats.bitcast import as_bits, from_bits
 from mezzotint.formats.codebook import CodebookFormat
 from mezzotint.formats.forms import AffineSegment, LookupSegment, Segment
@@ -27,6 +19,14 @@ from mezzotint.formats.registry import (
 )
 from mezzotint.formats.straight_through import straight_through
 from mezzotint.formats.uniform import UniformFormat
+from mezzotint.formats.weight_format import (
+    Codes,
+    Shape,
+    TensorSpec,
+    WeightFormat,
+    check_finite,
+    code_pieces,
+)
 
 __all__ = [
     "FLOAT",

@@ -12,16 +12,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.base import (
-    Codes,
-    Shape,
-    TensorSpec,
-    WeightFormat,
-    check_finite,
-    code_pieces,
-    matrix_shape,
-    packed,
-)
 from mezzotint.formats.bitcast import as_bits, from_bits
 from mezzotint.formats.chunks import row_chunks
 from mezzotint.formats.forms import LookupSegment
@@ -31,6 +21,16 @@ from mezzotint.formats.lookup_grid import LookupGrid
 from mezzotint.formats.packing import packed_width, unpack
 from mezzotint.formats.ranges import MINMAX, RangeSearch
 from mezzotint.formats.registry import NUMBER, register_weight_format
+from mezzotint.formats.weight_format import (
+    Codes,
+    Shape,
+    TensorSpec,
+    WeightFormat,
+    check_finite,
+    code_pieces,
+    matrix_shape,
+    packed,
+)
 
 
 @dataclass(frozen=True)

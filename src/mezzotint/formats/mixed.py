@@ -11,7 +11,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.base import (
+from mezzotint.formats.forms import AffineSegment
+from mezzotint.formats.grid import Grid
+from mezzotint.formats.mixed_grid import MixedGrid
+from mezzotint.formats.packing import packed_width
+from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.registry import NUMBER, register_weight_format
+from mezzotint.formats.uniform import UniformFormat
+from mezzotint.formats.weight_format import (
     Codes,
     Shape,
     TensorSpec,
@@ -20,13 +27,6 @@ from mezzotint.formats.base import (
     matrix_shape,
     packed,
 )
-from mezzotint.formats.forms import AffineSegment
-from mezzotint.formats.grid import Grid
-from mezzotint.formats.mixed_grid import MixedGrid
-from mezzotint.formats.packing import packed_width
-from mezzotint.formats.ranges import MINMAX, RangeSearch
-from mezzotint.formats.registry import NUMBER, register_weight_format
-from mezzotint.formats.uniform import UniformFormat
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from mezzotint._plugins import load_plugins
 from mezzotint.errors import FormatError
 from mezzotint.formats.activation import ActivationFormat
-from mezzotint.formats.base import WeightFormat
 from mezzotint.formats.uniform import UniformFormat
+from mezzotint.formats.weight_format import WeightFormat
 
 FLOAT = "float"
 

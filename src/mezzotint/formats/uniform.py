@@ -12,7 +12,14 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError
 from mezzotint.formats.affine_grid import AffineGrid, middle
-from mezzotint.formats.base import (
+from mezzotint.formats.bitcast import as_bits, from_bits, integer_dtype
+from mezzotint.formats.chunks import PIECE, row_chunks
+from mezzotint.formats.forms import AffineSegment
+from mezzotint.formats.grid import Grid
+from mezzotint.formats.packing import packed_width, unpack
+from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.scales import ScaleChoice
+from mezzotint.formats.weight_format import (
     Codes,
     Shape,
     TensorSpec,
@@ -22,13 +29,6 @@ from mezzotint.formats.base import (
     matrix_shape,
     packed,
 )
-from mezzotint.formats.bitcast import as_bits, from_bits, integer_dtype
-from mezzotint.formats.chunks import PIECE, row_chunks
-from mezzotint.formats.forms import AffineSegment
-from mezzotint.formats.grid import Grid
-from mezzotint.formats.packing import packed_width, unpack
-from mezzotint.formats.ranges import MINMAX, RangeSearch
-from mezzotint.formats.scales import ScaleChoice
 
 Granularity = Literal["tensor", "channel", "group"]
 

@@ -94,7 +94,11 @@ class MezzotintConfig(QuantizationConfigMixin):  # type: ignore[misc]
             "modules_to_not_convert": self.modules_to_not_convert,
         }
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The same as `to_dict`: there are no defaults worth leaving out."""
+        return self.to_dict()
+
     @override
     def to_json_string(self, use_diff: bool = True) -> str:
-        """The same JSON that stands in config.json; there are no defaults worth leaving out."""
+        """The same JSON that stands in config.json."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mezzotint.errors import CheckpointError, FormatError, PlanError, UsageError
 from mezzotint.hub.config import MezzotintConfig, MezzotintMethod
 from mezzotint.hub.contents import check_layer, check_names, check_type
+from mezzotint.hub.overrides import override_methods, restore_methods
 from mezzotint.plan import Plan
 from mezzotint.runtime import (
     Calibration,
@@ -43,6 +44,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def __init__(self, quantization_config: MezzotintConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self.plan: Plan | None = None
+        self._floating = torch.get_default_dtype()
         self._files: list[Path] = []
 
     @property
@@ -52,8 +54,8 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
 
     @property
     def is_trainable(self) -> bool:
-        """Packed weights have no gradient."""
-        return False
+        """Adapters over packed layers are trained; packed weights themselves have no gradient."""
+        return True
 
     @property
     def is_compileable(self) -> bool:
@@ -67,6 +69,11 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
                 "device_map: puts layers on disk, where packed ones cannot be read from; load "
                 "without it and call accelerate.disk_offload(model, folder, offload_buffers=True)"
             )
+
+    def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> torch.dtype:
+        """Record the dtype to which diffusers casts floating tensors where none is given."""
+        self._floating = torch.get_default_dtype() if torch_dtype is None else torch_dtype
+        return self._floating
 
     def maybe_update_loaded_keys(
         self, loaded_keys: list[str], checkpoint_files: list[str]
@@ -82,7 +89,12 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             return "the checkpoint"
         return str(self._files[0] if len(self._files) == 1 else self._files[0].parent)
 
-    def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, state_dict: Mapping[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        if state_dict is not None:
+            # Of a single file: diffusers takes any for quantized, and only floating ones are read.
+            self.pre_quantized = False
         self.plan = self._stored_plan(model) if self.pre_quantized else self._new_plan(model)
         if self.pre_quantized:
             for name, choice in self.plan.quantized.items():
@@ -194,23 +206,27 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(f"{name} of {self._source}", layer)
+        override_methods(model)
+        model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]
         return model
 
     def _dequantize(self, model: Any) -> nn.Module:
         config = model.config
-        kept = {key: value for key, value in config.items() if key != "quantization_config"}
+        ours = {"quantization_config", "_pre_quantization_dtype"}
+        kept = {key: value for key, value in config.items() if key not in ours}
         model._internal_dict = type(config)(kept)
         dtype, in_fp32 = model.dtype, set(model._keep_in_fp32_modules or ())
         for name, layer in packed_layers(model).items():
             floating = torch.float32 if in_fp32.intersection(name.split(".")) else dtype
             model.set_submodule(name, layer.to_float(floating))
+        restore_methods(model)
         model.is_quantized = False  # older versions of diffusers leave that to us
         return cast("nn.Module", model)
 
 
 def register_config(model: Any, config: MezzotintConfig) -> None:
     """Make `save_pretrained` write the plan into config.json."""
-    model.register_to_config(quantization_config=config.to_dict())
+    model.register_to_config(quantization_config=config)
 
 
 def mark_quantized(model: Any, plan: Plan) -> None:
@@ -218,6 +234,8 @@ def mark_quantized(model: Any, plan: Plan) -> None:
     quantizer = MezzotintQuantizer(MezzotintConfig(plan), pre_quantized=True)
     quantizer.plan = plan
     register_config(model, quantizer.quantization_config)
+    model.register_to_config(_pre_quantization_dtype=model.dtype)
+    override_methods(model)
     model.hf_quantizer = quantizer
     model.is_quantized = True
     model.quantization_method = MezzotintMethod.MEZZOTINT

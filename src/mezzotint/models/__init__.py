@@ -1,5 +1,6 @@
 """Pipelines: load, find the denoiser, follow its data flow, sample, record its calls."""
 
+from mezzotint.models.adapters import check_no_adapters
 from mezzotint.models.calls import (
     Call,
     Example,
@@ -42,6 +43,7 @@ __all__ = [
     "Sampling",
     "check_folder",
     "check_model_folder",
+    "check_no_adapters",
     "completed_calls",
     "components",
     "denoises",

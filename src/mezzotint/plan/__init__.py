@@ -23,7 +23,7 @@ from mezzotint.plan.structure import (
     register_structure,
     structure_named,
 )
-from mezzotint.plan.uniform import (
+from mezzotint.plan.uniform_plans import (
     NO_ACTIVATION_BITS,
     activation_name,
     uniform_choice,

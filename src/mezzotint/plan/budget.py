@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from mezzotint.errors import BudgetError, UsageError
-from mezzotint.plan.uniform import NO_ACTIVATION_BITS
+from mezzotint.plan.uniform_plans import NO_ACTIVATION_BITS
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMG", 1)}

@@ -3,7 +3,7 @@
 from mezzotint.rounding.fake_quantize import fake_quantize
 from mezzotint.rounding.kurtosis import channel_order, kurtosis
 from mezzotint.rounding.nearest import nearest
-from mezzotint.rounding.registry import Rounding, register_rounding, rounding_named
+from mezzotint.rounding.roundings import Rounding, register_rounding, rounding_named
 
 __all__ = [
     "Rounding",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.base import check_finite, matrix_shape
 from mezzotint.formats.chunks import row_chunks
+from mezzotint.formats.weight_format import check_finite, matrix_shape
 
 
 def kurtosis(weight: Tensor) -> Tensor:

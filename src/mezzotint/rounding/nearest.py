@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mezzotint.formats import Codes, Grid
-from mezzotint.rounding.registry import register_rounding
+from mezzotint.rounding.roundings import register_rounding
 
 
 @register_rounding("nearest")

@@ -21,7 +21,7 @@ def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
     """The operation of a float layer, as kernels know it."""
     if isinstance(layer, nn.Linear):
         return Linear()
-    return Conv2d(ConvGeometry.of(_attributes(layer), layer.kernel_size))
+    return Conv2d(ConvGeometry.of(attributes_of(layer), layer.kernel_size))
 
 
 def check_padding_mode(layer: nn.Conv2d) -> None:
@@ -30,20 +30,14 @@ def check_padding_mode(layer: nn.Conv2d) -> None:
         raise PlanError(f"padding_mode {layer.padding_mode!r} is not supported, only 'zeros'")
 
 
-class QuantLinear(QuantLayer):
+class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # weight is lazy, bias optional
     """y = x Wᵀ + b with W packed; x is [..., in_features]."""
 
     operation = Linear()
 
-    @property
-    def in_features(self) -> int:
-        """Size of the last dimension of the input."""
-        return self.weight_shape[1]
-
-    @property
-    def out_features(self) -> int:
-        """Size of the last dimension of the output."""
-        return self.weight_shape[0]
+    def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
+        super().__init__(weight_shape, choice, bias)
+        self.out_features, self.in_features = weight_shape
 
     @classmethod
     def like(cls, layer: nn.Linear, choice: Choice, part: Shape | None = None) -> QuantLinear:
@@ -62,7 +56,7 @@ class QuantLinear(QuantLayer):
         return _holding(layer, weight, bias)
 
 
-class QuantConv2d(QuantLayer):
+class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # as above
     """A 2-D convolution with packed weight; x is [n, c, h, w]."""
 
     operation: Conv2d
@@ -77,6 +71,7 @@ class QuantConv2d(QuantLayer):
         """Allocate; `attributes`: stride, padding, dilation and groups, as of a Conv2d."""
         super().__init__(weight_shape, choice, bias)
         self.attributes = dict(attributes)
+        set_attributes(self, weight_shape, attributes)
         self.operation = Conv2d(ConvGeometry.of(attributes, weight_shape[2:]))
 
     @classmethod
@@ -88,17 +83,7 @@ class QuantConv2d(QuantLayer):
         check_padding_mode(layer)
         shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:
-            return cls(shape, choice, bias, _attributes(layer))
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the input."""
-        return self.weight_shape[1] * self.operation.groups
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the output."""
-        return self.weight_shape[0]
+            return cls(shape, choice, bias, attributes_of(layer))
 
     @override
     def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Conv2d:
@@ -112,6 +97,17 @@ class QuantConv2d(QuantLayer):
                 **self.attributes,
             )
         return _holding(layer, weight, bias)
+
+
+def set_attributes(layer: nn.Conv2d, weight_shape: Shape, attributes: Mapping[str, Any]) -> None:
+    """Give a convolution that nn.Conv2d did not make all the attributes of one that it did."""
+    layer.groups = int(attributes["groups"])
+    layer.out_channels = weight_shape[0]
+    layer.in_channels = weight_shape[1] * layer.groups
+    layer.kernel_size = (weight_shape[2], weight_shape[3])
+    layer.stride, layer.padding = attributes["stride"], attributes["padding"]
+    layer.dilation, layer.padding_mode = attributes["dilation"], "zeros"
+    layer.transposed, layer.output_padding = False, (0, 0)
 
 
 def quant_like(
@@ -130,7 +126,8 @@ def quant_like(
 _LayerT = TypeVar("_LayerT", nn.Linear, nn.Conv2d)
 
 
-def _attributes(layer: nn.Conv2d) -> dict[str, Any]:
+def attributes_of(layer: nn.Conv2d) -> dict[str, Any]:
+    """Stride, padding, dilation and groups of a convolution, as nn.Conv2d takes them."""
     names = ("stride", "padding", "dilation", "groups")
     return {name: getattr(layer, name) for name in names}
 

@@ -38,5 +38,5 @@ def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
 
 
 def _unpacked_bytes(part: QuantizedPart) -> int:
-    device = part.weight_device
+    device = part.weight_device.type
     return part.selection_on(device).kernel.unpacked_bytes(part.request_on(device))

@@ -69,7 +69,9 @@ def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
     """
     check_layer(name, layer, choice)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    return packed_like(layer, choice)
+    packed = packed_like(layer, choice)
+    packed.weight_dtype = layer.weight.dtype
+    return packed
 
 
 def check_calibration(name: str, layer: nn.Module, plan: Plan, calibration: Calibration) -> None:

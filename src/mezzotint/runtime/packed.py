@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape
 from mezzotint.plan import Choice, Encoding, Tensors
+from mezzotint.runtime.lazy_weight import LazyWeight
 from mezzotint.runtime.part import QuantizedPart
 
 
@@ -55,11 +57,23 @@ class PackedLayer(nn.Module, ABC):
     Either a `QuantLayer`, or a `StructuredLayer` made of such parts. Everything stored is an
     integer tensor, so casting the model leaves it alone, but for the bias: a floating parameter
     named as in the layer replaced.
+
+    Concrete classes are `nn.Linear` or `nn.Conv2d` as well, with their attributes, so that
+    libraries treat them as such.
+
+    Attributes:
+        weight_shape: shape of the weight replaced.
+        choice: formats and structures.
+        weight_dtype: dtype of `weight`: that of the layer replaced, and of what `to` casts it to.
     """
 
+    weight_dtype: torch.dtype
+
     def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
-        super().__init__()
+        # Past nn.Linear or nn.Conv2d, which would allocate a weight.
+        nn.Module.__init__(self)
         self.weight_shape = weight_shape
+        self.weight_dtype = torch.get_default_dtype() if bias is None else bias.dtype
         self.choice = choice
         self.bias = (
             None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -92,6 +106,22 @@ class PackedLayer(nn.Module, ABC):
         Raises:
             FormatError: the weight holds NaN or infinity, or `values` lie on no grid of the format.
         """
+
+    @property
+    def weight(self) -> LazyWeight:
+        """The dequantized weight for libraries that ask for one; computed where it is read."""
+        return LazyWeight(
+            self.weight_shape,
+            self.weight_dtype,
+            self.parts[0].weight_device,
+            lambda: self.dequantized_weight(self.weight_dtype),
+        )
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast, as all modules do; the dtype of `weight` follows."""
+        self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return,no-untyped-call]
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Store what the layer's structures have calibrated; comes before `load_weight`.

@@ -53,7 +53,7 @@ class QuantizedPart(StoredWeight, ABC):
     @property
     def selection(self) -> Selection:
         """The kernel that serves this layer on its present device."""
-        return self.selection_on(self.weight_device)
+        return self.selection_on(self.weight_device.type)
 
     def request_on(self, device: str) -> Request:
         """The kernel that the layer needs on a device."""
@@ -68,9 +68,10 @@ class QuantizedPart(StoredWeight, ABC):
             self._selections[key] = select_kernel(request, differentiable=differentiable)
         return self._selections[key]
 
-    def forward(self, x: Tensor) -> Tensor:
+    # The name is that of nn.Linear and nn.Conv2d: some models pass their input by keyword.
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """The output for an input, in its dtype, bias included."""
-        device = x.device.type
+        x, device = input, input.device.type
         # What is exported must outlive this layer, and gradients must pass: both need plain torch.
         plain = _exporting() or (x.requires_grad and torch.is_grad_enabled())
         traced = torch.compiler.is_compiling() or type(x) is not Tensor

@@ -50,13 +50,13 @@ class _Entry:
         kernel: that prepared it.
         prepared: the weight.
         stamp: of the stored tensors that are still held, but for one that is replaced.
-        device: type of the device that the weight is on.
+        device: of the weight.
     """
 
     kernel: Kernel
     prepared: Prepared
     stamp: _Stamp
-    device: str
+    device: torch.device
 
 
 def _by_tensor() -> MutableMapping[Tensor, _Entry]:
@@ -105,10 +105,10 @@ class StoredWeight(nn.Module):
         return None if entry is None else entry.prepared
 
     @property
-    def weight_device(self) -> str:
-        """Type of the device that the weight is on."""
+    def weight_device(self) -> torch.device:
+        """The device that the weight is on, in whatever form it is held."""
         entry = self._entry()
-        return self._first().device.type if entry is None else entry.device
+        return self._first().device if entry is None else entry.device
 
     def prepared_by(self, kernel: Kernel, operation: Operation) -> Prepared:
         """The weight as `kernel` wants it, held for later calls where it may be."""
@@ -145,7 +145,7 @@ class StoredWeight(nn.Module):
 
     def _hold(self, kernel: Kernel, prepared: Prepared) -> None:
         key, name = self._first(), prepared.replaces
-        device = key.device.type
+        device = key.device
         if name is not None:
             replaced = self.get_buffer(_PREFIX + name)
             assert replaced is key, "a kernel replaces the first stored tensor, or none"

@@ -11,7 +11,7 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
-from mezzotint.runtime.layers import quant_like
+from mezzotint.runtime.layers import attributes_of, quant_like, set_attributes
 from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
 from mezzotint.runtime.part import QuantizedPart
 
@@ -102,8 +102,29 @@ class StructuredLayer(PackedLayer):
         return self.structure.join_weights(weights, self.shape, self.own_tensors)
 
     @override
-    def forward(self, x: Tensor) -> Tensor:
-        return self.structure.forward(x, self.named_parts, self.shape, self.own_tensors, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return self.structure.forward(
+            input, self.named_parts, self.shape, self.own_tensors, self.bias
+        )
+
+
+class StructuredLinear(StructuredLayer, nn.Linear):  # type: ignore[misc]  # weight is lazy
+    """A Linear of any structure."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, PackedLayer],
+        shape: LayerShape,
+        choice: Choice,
+        bias: Tensor | None,
+    ) -> None:
+        """Empty; fill with `load_tensors` and `load_weight`."""
+        super().__init__(parts, shape, choice, bias)
+        self.out_features, self.in_features = shape.weight
+
+
+class StructuredConv2d(StructuredLayer, nn.Conv2d):  # type: ignore[misc]  # weight is lazy
+    """A Conv2d of any structure; `set_attributes` gives it its geometry."""
 
 
 def packed_like(
@@ -122,8 +143,13 @@ def packed_like(
         name: packed_like(layer, choice.of_parts, each.weight)
         for name, each in choice.structures[0].part_shapes(shape).items()
     }
+    bias = layer.bias if part is None else None
     with layer.weight.device:
-        return StructuredLayer(parts, shape, choice, layer.bias if part is None else None)
+        if isinstance(layer, nn.Linear):
+            return StructuredLinear(parts, shape, choice, bias)
+        packed = StructuredConv2d(parts, shape, choice, bias)
+    set_attributes(packed, shape.weight, attributes_of(layer))
+    return packed
 
 
 def shape_of(layer: nn.Module) -> LayerShape:

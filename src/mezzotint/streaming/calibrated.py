@@ -14,7 +14,7 @@ from mezzotint.formats import FLOAT, TensorSpec
 from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import TRAINED, Choice, Plan
 from mezzotint.runtime import calibrated_tensors, shape_of, stored_tensors
-from mezzotint.streaming.stored import StoredTensor, stored_tensors_of, weight_files
+from mezzotint.streaming.stored_tensors import StoredTensor, stored_tensors_of, weight_files
 
 Calibrated = Mapping[str, StoredTensor]
 """Name in the packed checkpoint → where the calibrated tensor stands."""

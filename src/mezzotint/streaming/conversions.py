@@ -15,7 +15,7 @@ from mezzotint.formats import Shape, TensorSpec
 from mezzotint.hub.contents import check_names
 from mezzotint.plan import Plan
 from mezzotint.runtime import shape_of, stored_tensors
-from mezzotint.streaming.stored import StoredTensor
+from mezzotint.streaming.stored_tensors import StoredTensor
 
 
 @dataclass(frozen=True)

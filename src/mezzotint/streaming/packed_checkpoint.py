@@ -23,7 +23,7 @@ from mezzotint.streaming.conversions import Shard, conversions_of, shards_of, un
 from mezzotint.streaming.convert_tensor import convert_tensor
 from mezzotint.streaming.resuming import digest, resumable_folder
 from mezzotint.streaming.source_folder import Source, empty_denoiser, find_source
-from mezzotint.streaming.stored import fingerprint, stored_tensors_of, weight_files
+from mezzotint.streaming.stored_tensors import fingerprint, stored_tensors_of, weight_files
 from mezzotint.streaming.writing import check_room, copy_rest, pending, write_index, write_shard
 
 

@@ -20,7 +20,7 @@ from mezzotint.hub.checkpoint import copy_companions
 from mezzotint.models.source import INDEX_FILE
 from mezzotint.streaming.conversions import Shard
 from mezzotint.streaming.source_folder import Source
-from mezzotint.streaming.stored import stored_tensors_of
+from mezzotint.streaming.stored_tensors import stored_tensors_of
 
 
 def pending(folder: Path, shards: Iterable[Shard]) -> tuple[Shard, ...]:

@@ -70,7 +70,7 @@ def test_python_s_threads_may_share_at_the_same_time(whose: str):
 
 
 def work_of(name: str) -> list[Tensor]:
-    """What one of the functions makes of many rows; five threads must make the same."""
+    """Result of one of the functions for many rows; five threads must make the same."""
     torch.manual_seed(0)
     rows, columns = 203, 37
     x, scale, shift = torch.randn(rows, columns), torch.rand(rows), torch.rand(columns)

@@ -1,4 +1,4 @@
-"""What packed layers compute, in float64: whole numbers are summed exactly."""
+"""Outputs of packed layers in float64: whole numbers are summed exactly."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def assert_exact(
 
 
 def assert_close(kernel: Kernel, layer: QuantLayer, x: Tensor) -> None:
-    """As `assert_exact`, for sums of floating products in float32 and operands of x's dtype."""
+    """Assert sums of floating products in float32, of operands in x's dtype."""
     eps = torch.finfo(x.dtype).eps + weight_of(layer)[0].numel() * EPS / 4
     assert_exact(kernel, layer, x, rounded=layer.round_input(x), eps=eps)

@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mezzotint.runtime import QuantLayer
+from mezzotint.runtime import Linear, QuantLayer, Request
 from mezzotint.runtime.gpu import FloatKernel, Int8Kernel, tuning
 from mezzotint.runtime.gpu.kernel import LONGEST
-from mezzotint.runtime.kernels import Request
 from mezzotint.runtime.reference import ReferenceKernel
 from tests.runtime.gpu.exact import assert_close, assert_exact
 from tests.runtime.layers import WEIGHTS, linear, noise, packed, run
@@ -128,7 +127,8 @@ def test_the_longest_sums_of_the_largest_products_fit(
 def test_longer_sums_are_left_to_floating_point(columns: int, served: bool):
     layer = packed(linear(), "int4/channel", "int8/token")
     formats = layer.weight_format, layer.activation_format
-    why = Int8Kernel().unserved(Request("linear", "cuda", *formats, columns=columns))
+    request = Request(Linear(), "cuda", formats[0], (7, columns), formats[1])
+    why = Int8Kernel().unserved(request)
     assert (why is None) == served
 
 

@@ -46,7 +46,7 @@ def input_ranges(
         UsageError: `momentum` is not from 0 to below 1.
     """
     check_momentum(momentum)
-    seen: dict[str, _Seen] = {}
+    observers: dict[str, _RangeObserver] = {}
     with ExitStack() as hooks:
         for name, choice in choices.items():
             layer = denoiser.get_submodule(name)
@@ -55,17 +55,17 @@ def input_ranges(
                 raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
             known = (tensors or {}).get(name, {})
             own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
-            seen[name] = _Seen(name, choice.structures, own, momentum)
-            hooks.enter_context(layer.register_forward_pre_hook(seen[name].observe))
+            observers[name] = _RangeObserver(name, choice.structures, own, momentum)
+            hooks.enter_context(layer.register_forward_pre_hook(observers[name].observe))
         for call in calls:
             call.run(denoiser)
-            for layer_seen in seen.values():
-                layer_seen.end_call()
-    return {name: layer_seen.ranges() for name, layer_seen in seen.items()}
+            for observer in observers.values():
+                observer.end_call()
+    return {name: observer.ranges() for name, observer in observers.items()}
 
 
 @dataclass
-class _Seen:
+class _RangeObserver:
     """Input range of one layer: per part, over all calls and in the call under way."""
 
     name: str

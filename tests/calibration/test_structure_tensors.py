@@ -170,7 +170,7 @@ def test_a_causal_text_encoder_gives_every_prompt_the_same_first_token():
 
 
 class TestComposition:
-    """What an inner structure needs is found after what the outer one does."""
+    """Tensors of an inner structure are found after those of the outer one."""
 
     def test_an_inner_one_sees_what_its_part_does(self):
         denoiser, calls = _Denoiser(), [call(1, 2)]
