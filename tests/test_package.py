@@ -80,7 +80,7 @@ def test_importing_diffusers_imports_nothing_of_ours():
         from diffusers.quantizers import auto
         print("mezzotint" in auto.AUTO_QUANTIZER_MAPPING)
         print(auto.AUTO_QUANTIZER_MAPPING["quanto"].__name__)
-        print("mezzotint.hub" in sys.modules)
+        print("mezzotint.checkpoint" in sys.modules)
         print(type(auto.__loader__) is type(auto.__spec__.loader) is type(inspect.__loader__))
     """)
     assert printed == ["True", "QuantoQuantizer", "False", "True"]

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mezzotint as mz
 from mezzotint._journal import Record
+from mezzotint.checkpoint import read_plan
 from mezzotint.errors import FormatError, ModelError, PlanError, UsageError
-from mezzotint.hub import read_plan
 from mezzotint.pipeline import model_name
 from mezzotint.runtime import packed_layers
 from tests.models import tiny

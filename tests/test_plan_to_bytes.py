@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import mezzotint as mz
 from mezzotint.calibration import needs_calibration
+from mezzotint.checkpoint import read_plan
 from mezzotint.cli import app
 from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
-from mezzotint.hub import read_plan
 from mezzotint.plan import CalibrationSettings
 from mezzotint.runtime import Calibration, GridValues
 from tests.models import tiny

@@ -12,8 +12,8 @@ from torch import nn
 
 import mezzotint as mz
 from mezzotint.calibration import input_ranges
+from mezzotint.checkpoint import mark_quantized
 from mezzotint.engines import engine_executions, engine_named
-from mezzotint.hub import mark_quantized
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, module_bytes, quantize_module

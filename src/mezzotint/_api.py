@@ -2,9 +2,10 @@
 
 from mezzotint import errors
 from mezzotint.allocation import allocate
+from mezzotint.checkpoint import MezzotintConfig
+from mezzotint.checkpoint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
-from mezzotint.hub import MezzotintConfig
 from mezzotint.models import (
     Call,
     Sampling,
@@ -19,7 +20,6 @@ from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import Auto, MixDQ
 from mezzotint.runtime import ConstantTokens, SplitInput
-from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
 
 __all__ = [
     "Auto",

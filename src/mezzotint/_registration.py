@@ -26,7 +26,7 @@ PEFT_MODULE = "peft.tuners.lora.model"
 
 METHOD = "mezzotint"
 
-#: Dictionary of that module → our class, in `mezzotint.hub`.
+#: Dictionary of that module → our class, in `mezzotint.checkpoint`.
 _CLASSES = {
     "AUTO_QUANTIZER_MAPPING": "MezzotintQuantizer",
     "AUTO_QUANTIZATION_CONFIG_MAPPING": "MezzotintConfig",
@@ -36,7 +36,7 @@ _CLASSES = {
 def register_once_imported() -> None:
     """Register now where a module is imported already, else as soon as it is."""
     if MODULE in sys.modules:
-        import_module("mezzotint.hub").register_with_diffusers()
+        import_module("mezzotint.checkpoint").register_with_diffusers()
     if PEFT_MODULE in sys.modules:
         _adapt_packed_layers(sys.modules[PEFT_MODULE])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -54,7 +54,7 @@ class _Methods(dict[str, Any]):
     @override
     def __getitem__(self, method: str) -> Any:
         if method == METHOD and super().__getitem__(method) is None:
-            self[method] = getattr(import_module("mezzotint.hub"), self._class_name)
+            self[method] = getattr(import_module("mezzotint.checkpoint"), self._class_name)
         return super().__getitem__(method)
 
 
@@ -75,7 +75,7 @@ def _adapt_packed_layers(module: ModuleType) -> None:
         # Where our layers have not been imported, none is packed.
         if "mezzotint.runtime" not in sys.modules:
             return default(target, adapter_name, **kwargs)
-        adapt = import_module("mezzotint.hub.lora").adapter_layer
+        adapt = import_module("mezzotint.checkpoint.diffusers.lora").adapter_layer
         return adapt(target, adapter_name, **kwargs) or default(target, adapter_name, **kwargs)
 
     module.__dict__["dispatch_default"] = dispatch

@@ -14,9 +14,9 @@ from torch import nn
 from mezzotint._journal import Record
 from mezzotint._progress import track
 from mezzotint.calibration import needs_calibration
+from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import PlanError, UsageError
-from mezzotint.hub import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.measuring import Measurements, with_denoiser
 from mezzotint.models import (
     Example,

@@ -3,7 +3,7 @@ import json
 import pytest
 
 import mezzotint as mz
-from mezzotint.hub import read_plan
+from mezzotint.checkpoint import read_plan
 from mezzotint.plan import Choice
 from mezzotint.profiling import Profile, Timer, predict, profile_pipeline
 from tests.profiling.ticking import ticking

@@ -6,7 +6,7 @@ import torch
 
 import mezzotint as mz
 from mezzotint._journal import Record
-from mezzotint.hub import read_plan
+from mezzotint.checkpoint import read_plan
 from mezzotint.runtime import module_bytes
 from tests.recipes.watching import watched
 

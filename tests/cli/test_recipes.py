@@ -3,9 +3,9 @@ import json
 import pytest
 
 import mezzotint as mz
+from mezzotint.checkpoint import read_plan
 from mezzotint.cli.quantize import recipe_options
 from mezzotint.errors import UsageError
-from mezzotint.hub import read_plan
 
 
 def test_recipes_are_listed(run):

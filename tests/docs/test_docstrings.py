@@ -12,9 +12,6 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FRAGMENT = re.compile(r"(What|Of|That|How|Whether|Who|As|Where|Why)\b")
 """First words of clauses without a main one, such as "What a layer reads."."""
 
-TO_DO = frozenset({"hub", "runtime"})
-"""Packages whose docstrings are still to be rewritten."""
-
 
 def docstrings(path):
     """First line of every string that stands for itself: of modules, classes, functions, fields."""
@@ -30,8 +27,7 @@ def fragments(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_docstrings_begin_with_a_sentence_or_a_noun(path):
-    if path.relative_to(SOURCE).parts[0].removesuffix(".py") not in TO_DO:
-        assert fragments(path) == []
+    assert fragments(path) == []
 
 
 def test_the_readme_takes_five_minutes():

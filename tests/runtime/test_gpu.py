@@ -7,7 +7,7 @@ import torch
 
 from mezzotint.formats import parse_activation_format, parse_weight_format
 from mezzotint.runtime import Conv2d, ConvGeometry, Request, select_kernel
-from mezzotint.runtime.gpu import kernel
+from mezzotint.runtime.cuda import kernel
 from tests.docs.pages import ROOT
 from tests.runtime.layers import WEIGHTS
 
@@ -107,8 +107,8 @@ def test_layers_of_the_cpu_run_without_what_imports_triton():
 import sys
 from tests.runtime.layers import linear, noise, packed
 packed(linear(), "int4/channel", "int8/token")(noise(2, 19))
-assert "mezzotint.runtime.gpu.kernel" in sys.modules
-assert "mezzotint.runtime.gpu.gemm" not in sys.modules
+assert "mezzotint.runtime.cuda.kernel" in sys.modules
+assert "mezzotint.runtime.cuda.gemm" not in sys.modules
 """
     done = run("-c", script)
     assert done.returncode == 0, done.stderr
@@ -116,6 +116,6 @@ assert "mezzotint.runtime.gpu.gemm" not in sys.modules
 
 def test_what_the_kernels_compute_in_the_interpreter():
     pytest.importorskip("triton", reason="there is no Triton for this platform")
-    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/runtime/gpu")
+    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/runtime/cuda")
     done = run(*tests, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stdout + done.stderr

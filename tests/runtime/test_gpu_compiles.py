@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.runtime import QuantLayer
-from mezzotint.runtime.gpu import FloatKernel, Int8Kernel
+from mezzotint.runtime.cuda import FloatKernel, Int8Kernel
 from tests.runtime.layers import conv, linear, noise, packed, run
 
 triton = pytest.importorskip("triton", reason="there is no Triton for this platform")
@@ -66,8 +66,8 @@ def launches(
     layer: QuantLayer, x: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[Any, dict[str, Any]]]:
     """Launches on a GPU: the kernels and their arguments."""
-    from mezzotint.runtime.gpu import inputs, product, quantize, tuning
-    from mezzotint.runtime.gpu.gemm import product_kernel
+    from mezzotint.runtime.cuda import inputs, product, quantize, tuning
+    from mezzotint.runtime.cuda.gemm import product_kernel
 
     found: list[tuple[Any, dict[str, Any]]] = []
 

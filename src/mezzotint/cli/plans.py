@@ -34,8 +34,8 @@ def show_plan(path: PlanPath, as_json: AsJson = False) -> None:
 
     The JSON is the plan itself: edit it and hand it to `mezzotint quantize --plan`.
     """
+    from mezzotint.checkpoint import read_plan
     from mezzotint.cli.tables import latency_table
-    from mezzotint.hub import read_plan
 
     found = read_plan(path)
     tables = [found.table(), found.summary(), *latency_table(found)]
@@ -49,8 +49,8 @@ def diff_plans(
     as_json: AsJson = False,
 ) -> None:
     """List the layers on which two plans differ, and how they were calibrated otherwise."""
+    from mezzotint.checkpoint import read_plan
     from mezzotint.cli.tables import calibration_table, differences_table
-    from mezzotint.hub import read_plan
     from mezzotint.plan import calibration_diff, diff
 
     plans = read_plan(left), read_plan(right)

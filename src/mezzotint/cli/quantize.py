@@ -132,7 +132,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all, and keeps the
     measurements, for --measurements and another budget.
     """
-    from mezzotint.hub import check_replaceable, read_plan
+    from mezzotint.checkpoint import check_replaceable, read_plan
     from mezzotint.pipeline import apply, load
     from mezzotint.pipeline import quantize as run_recipe
     from mezzotint.plan import Budget

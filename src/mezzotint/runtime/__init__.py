@@ -1,6 +1,6 @@
 """Packed layers and the kernels that compute them. Knows formats and plans."""
 
-from mezzotint.runtime import cpu, gpu, reference
+from mezzotint.runtime import cpu, cuda, reference
 from mezzotint.runtime.composition import (
     calibrated_tensors,
     join_inputs,
@@ -59,7 +59,7 @@ from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import ConstantTokens, SplitInput
 
 #: Modules that register a kernel when imported.
-BUILT_IN_KERNELS = (cpu, gpu, reference)
+BUILT_IN_KERNELS = (cpu, cuda, reference)
 
 __all__ = [
     "BUILT_IN_KERNELS",

@@ -1,4 +1,4 @@
-"""What all packed layers have in common."""
+"""Common base of all packed layers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
 
 
 class PackedLayer(nn.Module, ABC):
-    """What stands for a Linear or Conv2d whose weight is packed.
+    """Layer that stands for a Linear or Conv2d whose weight is packed.
 
     Either a `QuantLayer`, or a `StructuredLayer` made of such parts. Everything stored is an
     integer tensor, so casting the model leaves it alone, but for the bias: a floating parameter

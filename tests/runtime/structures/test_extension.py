@@ -13,14 +13,14 @@ import mezzotint as mz
 from mezzotint._journal import Journal
 from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.calibration import calibrated
+from mezzotint.checkpoint import read_plan
 from mezzotint.errors import CheckpointError, FormatError, PlanError, UsageError
-from mezzotint.hub import read_plan
 from mezzotint.measuring import InProcess, LayerChange, Noise, Original, measure_layers
 from mezzotint.models import Call, generate, record_calls
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.runtime import Calibration, module_bytes, packed_layers, stored_tensors
-from tests.hub import packed
+from tests.checkpoint import packed
 from tests.models import tiny
 from tests.runtime.structures.scaled import InputScale, Smoothing
 
