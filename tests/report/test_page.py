@@ -12,8 +12,8 @@ import pytest
 from mezzotint.models import inventory
 from mezzotint.plan import Choice, Plan, uniform_plan
 from mezzotint.report import (
-    Contestant,
     Report,
+    ReportedModel,
     layer_rows,
     picture_grid,
     render,
@@ -41,7 +41,10 @@ def report() -> Report:
     return Report(
         title="tiny <model>",
         layers=rows,
-        contestants=[Contestant("original", {"bytes": "1,000"}), Contestant("ours", {"SSIM": "1"})],
+        contestants=[
+            ReportedModel("original", {"bytes": "1,000"}),
+            ReportedModel("ours", {"SSIM": "1"}),
+        ],
         pictures=pictures,
         prompts=["owl", "<script>alert(1)</script>"],
         context={"seed": 0},

@@ -17,7 +17,7 @@ from mezzotint.errors import BudgetError, UsageError
 Selection: TypeAlias = NDArray[np.intp]
 """The index of the chosen option of each layer, shape (layers,)."""
 
-Integers: TypeAlias = NDArray[Any]
+IntegerArray: TypeAlias = NDArray[Any]
 """Python integers in an object array: their sums never round, be they bytes or floats' units."""
 
 
@@ -67,7 +67,7 @@ class OneSidedLimit:
     resource: str
     sign: int
     unit: Fraction
-    weights: Integers
+    weights: IntegerArray
     limit: Fraction
 
     @property
@@ -118,7 +118,7 @@ def sides_of(problem: Problem, limits: Sequence[Limit]) -> list[OneSidedLimit]:
     return sides
 
 
-def units_of(problem: Problem, resource: str) -> tuple[Integers, Fraction]:
+def units_of(problem: Problem, resource: str) -> tuple[IntegerArray, Fraction]:
     """Costs of one resource as whole multiples, shape (L, K), of the largest common unit."""
     costs = []
     for name, options in problem.layers.items():

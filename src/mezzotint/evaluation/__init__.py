@@ -7,7 +7,7 @@ from mezzotint.evaluation.alignment import (
     mean_alignment,
     r_precision,
 )
-from mezzotint.evaluation.bench import Bench, Contestant, bench
+from mezzotint.evaluation.bench import Bench, BenchedDenoiser, bench
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
 from mezzotint.evaluation.contrastive import (
     contrastive_for,
@@ -25,7 +25,7 @@ from mezzotint.runtime import module_bytes
 __all__ = [
     "Baseline",
     "Bench",
-    "Contestant",
+    "BenchedDenoiser",
     "Contrastive",
     "Evaluation",
     "FDLite0",

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 
 from mezzotint._progress import track
 from mezzotint.errors import UsageError
-from mezzotint.evaluation._images import Images, check_images
+from mezzotint.evaluation._images import ImageArray, check_images
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval
 
 _BATCH = 256
@@ -38,7 +38,7 @@ class Contrastive:
     tokenizer: CLIPTokenizer
 
     @torch.inference_mode()
-    def embed_images(self, images: Images) -> Tensor:
+    def embed_images(self, images: ImageArray) -> Tensor:
         """Embeddings of unit length, float32 [n, d] on the CPU.
 
         Args:

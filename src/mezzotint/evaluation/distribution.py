@@ -10,7 +10,7 @@ from scipy import linalg
 from torch import nn
 
 from mezzotint.errors import UsageError
-from mezzotint.evaluation._images import Images
+from mezzotint.evaluation._images import ImageArray
 from mezzotint.evaluation.features import FEATURES, IMAGE_SIZE, lite0_features, load_lite0
 
 MIN_IMAGES = 2000
@@ -80,8 +80,8 @@ def frechet_distance(
 
 
 def fd_lite0(
-    reference: Images,
-    images: Images,
+    reference: ImageArray,
+    images: ImageArray,
     *,
     network: nn.Module | None = None,
     size: int = IMAGE_SIZE,

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.evaluation._images import Images, check_images
+from mezzotint.evaluation._images import ImageArray, check_images
 
 FEATURES = 1280
 """Length of a feature vector."""
@@ -67,7 +67,7 @@ def load_lite0(device: torch.device | str = "cpu") -> nn.Module:
 
 @torch.inference_mode()
 def lite0_features(
-    images: Images,
+    images: ImageArray,
     network: nn.Module | None = None,
     *,
     size: int = IMAGE_SIZE,

@@ -17,7 +17,7 @@ from mezzotint.measuring.metrics import (
     relative_noise,
     similarity_map,
 )
-from mezzotint.measuring.original import Images, Original, with_denoiser
+from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -35,7 +35,6 @@ __all__ = [
     "ExecutorFactory",
     "Figures",
     "ImageError",
-    "Images",
     "InProcess",
     "InputChange",
     "LayerChange",
@@ -43,6 +42,7 @@ __all__ = [
     "Metric",
     "Noise",
     "Original",
+    "OriginalImages",
     "Pair",
     "PlanChange",
     "Replay",

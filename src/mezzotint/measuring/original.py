@@ -23,7 +23,7 @@ from mezzotint.runtime import Calibration
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class OriginalImages:
     """The floating pipeline's images, and what its denoiser was given first.
 
     Attributes:
@@ -59,7 +59,7 @@ class Original:
     sampling: Sampling | None = None
 
     @functools.cached_property
-    def images(self) -> Images:
+    def images(self) -> OriginalImages:
         """The images of all prompts; made once.
 
         Raises:
@@ -105,7 +105,9 @@ def with_denoiser(pipe: DiffusionPipeline, denoiser: nn.Module) -> DiffusionPipe
 
 
 @torch.no_grad()
-def reference_images(pipe: DiffusionPipeline, denoiser: nn.Module, sampling: Sampling) -> Images:
+def reference_images(
+    pipe: DiffusionPipeline, denoiser: nn.Module, sampling: Sampling
+) -> OriginalImages:
     """Run the floating pipeline once.
 
     Raises:
@@ -128,7 +130,7 @@ def reference_images(pipe: DiffusionPipeline, denoiser: nn.Module, sampling: Sam
     found = torch.cat(images)
     if not bool(torch.isfinite(found).all()):
         raise CalibrationError(f"{type(pipe).__name__}: its images hold NaN or infinite values")
-    return Images(found, tuple(calls))
+    return OriginalImages(found, tuple(calls))
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ from mezzotint.errors import BudgetError, UsageError
 from mezzotint.recipes.mixdq.split import (
     ACTIVATION_GRID,
     WEIGHT_GRID,
-    Grid,
     Span,
     Split,
+    SplitGrid,
     splits,
 )
 
@@ -19,7 +19,7 @@ TARGET_ONLY = Span(0.0, 0.0, 1)
 
 
 def test_the_groups_share_the_average_by_size_and_ratio():
-    grid = Grid(TARGET_ONLY, Span(0.5, 2.0, 2), first=(0, 16), second=(0, 16))
+    grid = SplitGrid(TARGET_ONLY, Span(0.5, 2.0, 2), first=(0, 16), second=(0, 16))
     assert splits(4.0, 3, grid) == (
         Split(average=4.0, ratio=0.5, first=3.2, second=6.4),
         Split(average=4.0, ratio=2.0, first=float(Fraction(32, 7)), second=float(Fraction(16, 7))),
@@ -54,14 +54,14 @@ def test_averages_and_ratios_reach_both_ends_of_their_spans():
 
 @given(st.floats(0.001, 1000))
 def test_a_split_that_just_meets_a_bound_survives(ratio):
-    grid = Grid(TARGET_ONLY, ONE_RATIO, first=(4, 8), second=(4, 8))
+    grid = SplitGrid(TARGET_ONLY, ONE_RATIO, first=(4, 8), second=(4, 8))
     assert splits(8, ratio, grid) == (Split(8.0, 1.0, 8.0, 8.0),)
     assert splits(4, ratio, grid) == (Split(4.0, 1.0, 4.0, 4.0),)
     assert splits(8.000001, ratio, grid) == ()
 
 
 def test_a_bound_at_the_end_of_a_span_survives():
-    grid = Grid(Span(-0.3, 0.0, 10), ONE_RATIO, first=(3.9, 9), second=(3.9, 9))
+    grid = SplitGrid(Span(-0.3, 0.0, 10), ONE_RATIO, first=(3.9, 9), second=(3.9, 9))
     assert splits(4.2, 2.2418, grid)[0].average == 3.9
 
 
@@ -101,10 +101,10 @@ class TestErrors:
 
     def test_ratios_of_zero(self):
         with pytest.raises(UsageError, match="ratios: begin at 0"):
-            Grid(TARGET_ONLY, Span(0, 1, 2), first=(2, 8), second=(4, 8))
+            SplitGrid(TARGET_ONLY, Span(0, 1, 2), first=(2, 8), second=(4, 8))
 
     @pytest.mark.parametrize("name", ["first", "second"])
     def test_swapped_bounds(self, name):
         bounds = {"first": (2, 8), "second": (4, 8)} | {name: (8, 2)}
         with pytest.raises(UsageError, match=f"{name}: the bounds 8 and 2 are swapped"):
-            Grid(TARGET_ONLY, ONE_RATIO, **bounds)
+            SplitGrid(TARGET_ONLY, ONE_RATIO, **bounds)

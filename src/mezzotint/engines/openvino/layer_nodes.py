@@ -53,7 +53,9 @@ def layer_names(node: Any) -> set[str]:
     return set(_NAMED.findall(",".join(names)))
 
 
-def weight_form(layer: QuantizedPart, weight: weights.Integers | None) -> tuple[Form, str | None]:
+def weight_form(
+    layer: QuantizedPart, weight: weights.IntegerWeight | None
+) -> tuple[Form, str | None]:
     """Form of a layer's weight, and the reason where it is not that of 8-bit products."""
     if weight is None:
         return "float", "the weight format has no integers that OpenVINO computes with"

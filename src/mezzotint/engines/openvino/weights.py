@@ -19,7 +19,7 @@ _SEVEN_BITS = 64
 
 
 @dataclass(frozen=True)
-class Integers:
+class IntegerWeight:
     """w = scale · (codes - zero_point), over groups of consecutive columns.
 
     Attributes:
@@ -55,7 +55,7 @@ class Integers:
         return int(np.abs(self.signed().astype(np.int16)).max()) <= _SEVEN_BITS
 
 
-def integers(weight: PackedWeight) -> Integers | None:
+def integers(weight: PackedWeight) -> IntegerWeight | None:
     """The weight as integers; None where its format has no such form (a codebook).
 
     None also where groups do not divide the rows evenly.
@@ -64,7 +64,7 @@ def integers(weight: PackedWeight) -> Integers | None:
     if len(affine) < len(weight.segments):
         return None
     parts = [_segment(segment) for segment in affine]
-    merged = Integers(
+    merged = IntegerWeight(
         codes=np.concatenate([part.codes for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),
         zero_point=np.concatenate([part.zero_point for part in parts]),
@@ -73,7 +73,9 @@ def integers(weight: PackedWeight) -> Integers | None:
     if weight.order is None:
         return merged
     rows = weight.order.numpy()
-    return Integers(merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits)
+    return IntegerWeight(
+        merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits
+    )
 
 
 def _even(segment: Segment) -> TypeGuard[AffineSegment]:
@@ -82,7 +84,7 @@ def _even(segment: Segment) -> TypeGuard[AffineSegment]:
     return segment.group_size is None or segment.columns % segment.group_size == 0
 
 
-def _segment(segment: AffineSegment) -> Integers:
+def _segment(segment: AffineSegment) -> IntegerWeight:
     rows, groups = segment.shape[0], segment.scale.shape[1]
     codes = segment.unpacked().numpy().reshape(rows, groups, -1)
 
@@ -93,19 +95,19 @@ def _segment(segment: AffineSegment) -> Integers:
 
     scale, zero_point = spread(segment.scale), segment.zero_point
     if zero_point is not None:
-        return Integers(codes, scale, spread(zero_point), _stored(segment.bits))
+        return IntegerWeight(codes, scale, spread(zero_point), _stored(segment.bits))
     zero = np.full_like(scale, segment.offset)
     if segment.bits == 1:
         # Its zero point of one half is not whole: twice the codes, half the scale.
-        return Integers(codes * 2, scale * np.float32(0.5), zero * 2, _stored(2))
-    return Integers(codes, scale, zero, _stored(segment.bits))
+        return IntegerWeight(codes * 2, scale * np.float32(0.5), zero * 2, _stored(2))
+    return IntegerWeight(codes, scale, zero, _stored(segment.bits))
 
 
 def _stored(width: int) -> int:
     return 2 if width <= 2 else 4 if width <= 4 else 8
 
 
-def compressed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
+def compressed(weight: IntegerWeight, shape: tuple[int, ...], lead: int = 1) -> Any:
     """A float32 node of `shape`: unsigned constants of 2, 4 or 8 bits, less zero points, scaled.
 
     The `lead` first dimensions of `shape` are the rows. OpenVINO keeps such a weight packed in
@@ -121,7 +123,7 @@ def compressed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
     return _reshaped(scaled, held, shape)
 
 
-def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
+def signed(weight: IntegerWeight, shape: tuple[int, ...], lead: int = 1) -> Any:
     """A node like that of `compressed`, in int8, for one scale per row and zero points that agree.
 
     The form that 8-bit products want.
@@ -130,19 +132,21 @@ def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
     return ops.multiply(codes, _constant(weight.scale, weight, shape, lead))
 
 
-def _held_shape(weight: Integers, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _held_shape(weight: IntegerWeight, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of the constant: with several groups in a row, these have a dimension of their own."""
     return shape if weight.scale.shape[1] == 1 else weight.codes.shape
 
 
-def _constant(values: npt.NDArray[Any], weight: Integers, shape: tuple[int, ...], lead: int) -> Any:
+def _constant(
+    values: npt.NDArray[Any], weight: IntegerWeight, shape: tuple[int, ...], lead: int
+) -> Any:
     """One value per row and group, ready to be combined with the codes."""
     if weight.scale.shape[1] == 1:
         values = values.reshape(*shape[:lead], *(1,) * (len(shape) - lead))
     return ops.constant(np.ascontiguousarray(values))
 
 
-def _unsigned(weight: Integers, held: tuple[int, ...]) -> Any:
+def _unsigned(weight: IntegerWeight, held: tuple[int, ...]) -> Any:
     flat = weight.codes.reshape(-1)
     slots = 8 // weight.bits
     if slots == 1 or flat.size % slots:

@@ -12,7 +12,7 @@ from mezzotint.allocation import BitProgram, Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.models import LayerGroup
 from mezzotint.recipes.costs import rounded_up
-from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, Grid
+from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, SplitGrid
 from mezzotint.recipes.mixdq.sweep import sweep
 
 Widths = Mapping[str, int]
@@ -21,7 +21,7 @@ Widths = Mapping[str, int]
 ALIKE: Mapping[LayerGroup, float] = dict.fromkeys(LayerGroup, 1.0)
 """Weights of the joint program before anything is known of them."""
 
-GRIDS: Mapping[str, Grid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
+GRIDS: Mapping[str, SplitGrid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
 
 
 @dataclass(frozen=True)

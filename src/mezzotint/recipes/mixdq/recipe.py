@@ -42,13 +42,15 @@ def mixdq(job: Job, options: MixDQ) -> Outcome:
     with prepared(job, options) as method:
         check_budget(method)
         weights, measurements = decide_weights(method)
-        inputs = decide_inputs(method, weights.widths) if method.quantizes_inputs else Inputs()
+        inputs = (
+            decide_inputs(method, weights.widths) if method.quantizes_inputs else InputDecision()
+        )
         plan = plan_of(method, weights, inputs)
     return Outcome(plan, method.calibration, measurements, method.measuring.journal.record)
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputDecision:
     """Widths and exceptions of the layers' inputs.
 
     Attributes:
@@ -84,24 +86,24 @@ def decide_weights(method: Method) -> tuple[Decision, Measurements]:
     return decide(method, programs, lambda widths: choices_of(method, widths, {})), found
 
 
-def decide_inputs(method: Method, weights: Widths) -> Inputs:
+def decide_inputs(method: Method, weights: Widths) -> InputDecision:
     """Widths of the inputs, given those of the weights; protected layers leave the program."""
     widths = method.options.activation_bits
     bare = input_programs(method, unmeasured(method, input_changes(method, widths)))
     if bare.unlimited() and not method.options.protect:
-        return Inputs(everything(bare))
+        return InputDecision(everything(bare))
     changes = input_changes(method, [max(widths)] if bare.unlimited() else widths)
     seen = sensitivities(method, changes, measured(method, changes))
     kept = protected_inputs(method, seen)
     free = {name: layer for name, layer in seen.items() if name not in kept}
     if not free:
-        return Inputs(protected=kept)
+        return InputDecision(protected=kept)
     # Errors of the weights are there already; the joint unit is about what inputs add to them.
     joint = method.options.split == "joint"
     base = image_errors(method, [choices_of(method, weights, {})])[0] if joint else 0.0
     programs = input_programs(method, free)
     decision = decide(method, programs, lambda inputs: choices_of(method, weights, inputs), base)
-    return Inputs(decision, kept)
+    return InputDecision(decision, kept)
 
 
 def protected_inputs(method: Method, layers: Mapping[str, Sensitivity]) -> dict[str, str]:
@@ -123,7 +125,7 @@ def choices_of(method: Method, weights: Widths, inputs: Widths) -> Choices:
     return {name: method.choice(name, width, inputs.get(name)) for name, width in weights.items()}
 
 
-def plan_of(method: Method, weights: Decision, inputs: Inputs) -> Plan:
+def plan_of(method: Method, weights: Decision, inputs: InputDecision) -> Plan:
     """The plan, with a reason wherever a layer is not quantized like the others."""
     choices = dict(choices_of(method, weights.widths, inputs.decision.widths))
     reasons = method.study.structures.reasons()

@@ -57,7 +57,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Grid:
+class SplitGrid:
     """The splits to try.
 
     Args:
@@ -87,14 +87,14 @@ class Grid:
         )
 
 
-WEIGHT_GRID = Grid(Span(-0.3, 0.0, 10), Span(0.46, 1.36, 10), first=(2, 8), second=(4, 8))
+WEIGHT_GRID = SplitGrid(Span(-0.3, 0.0, 10), Span(0.46, 1.36, 10), first=(2, 8), second=(4, 8))
 """MixDQ's for weights, whose candidates are 2, 4 and 8 bits in the first group, else 4 and 8."""
 
-ACTIVATION_GRID = Grid(Span(-0.3, 0.0, 10), Span(0.94, 1.09, 20), first=(4, 8), second=(4, 8))
+ACTIVATION_GRID = SplitGrid(Span(-0.3, 0.0, 10), Span(0.94, 1.09, 20), first=(4, 8), second=(4, 8))
 """MixDQ's for activations, whose candidates are 4 and 8 bits in both groups."""
 
 
-def splits(target: float, size_ratio: float | Fraction, grid: Grid) -> tuple[Split, ...]:
+def splits(target: float, size_ratio: float | Fraction, grid: SplitGrid) -> tuple[Split, ...]:
     """Split an average between two groups in every way of the grid that keeps to its bounds.
 
     With `r = size(first) / size(second)` and `k` the ratio of the groups' averages,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mezzotint.allocation import Allocation, BitProgram
 from mezzotint.errors import InfeasibleBudgetError, UsageError
-from mezzotint.recipes.mixdq.split import Grid, Split, splits
+from mezzotint.recipes.mixdq.split import Split, SplitGrid, splits
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Candidate:
 def sweep(
     groups: tuple[BitProgram, BitProgram],
     target: float,
-    grid: Grid,
+    grid: SplitGrid,
     tolerance: float | None = None,
 ) -> tuple[Candidate, ...]:
     """Solve both groups' programs for every split of an average that the grid admits.

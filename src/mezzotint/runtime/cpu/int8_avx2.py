@@ -74,7 +74,7 @@ class Panels:
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class CodedImages:
     """The codes of an input, and where windows lie over them.
 
     Attributes:
@@ -139,7 +139,7 @@ class AVX2Kernel(Int8Kernel):
         found = encode_rows(quantizer, x)
         codes = found.codes.view(len(x), 1, 1, -1)
         scale = found.scale.contiguous()
-        images = Images(codes, found.zero_point, scale, found.sums, ONE_PIXEL, (1, 1))
+        images = CodedImages(codes, found.zero_point, scale, found.sums, ONE_PIXEL, (1, 1))
         return _output(weight, images, bias, x.dtype)
 
     @override
@@ -153,7 +153,7 @@ class AVX2Kernel(Int8Kernel):
     ) -> Tensor:
         found, geometry = encode_images(quantizer, x), operation.geometry
         height, width = geometry.output_size(x.shape[2], x.shape[3])
-        images = Images(
+        images = CodedImages(
             found.codes.permute(0, 2, 3, 1).contiguous(),
             found.zero_point,
             found.scale.contiguous(),
@@ -214,7 +214,9 @@ def _panels(tile: Tile) -> Panels:
     return Panels(data, totals, scale.contiguous(), shift, segment.bits, (channels, height, width))
 
 
-def _output(weight: Int8Weight, images: Images, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _output(
+    weight: Int8Weight, images: CodedImages, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
     """[rows, outputs], in the layer's own order of outputs."""
     outputs = weight.shape[0]
     rows = images.codes.shape[0] * images.out_size[0] * images.out_size[1]
@@ -230,7 +232,7 @@ def _output(weight: Int8Weight, images: Images, bias: Tensor | None, dtype: torc
     return (out if weight.order is None else out.index_select(1, weight.order)).to(dtype)
 
 
-def multiply(images: Images, weight: Panels, bias: Tensor | None, out: Tensor) -> None:
+def multiply(images: CodedImages, weight: Panels, bias: Tensor | None, out: Tensor) -> None:
     """`out` [rows, outputs] = scale · (Σ x · w - shift · Σ x) + bias, all sums exact.
 
     `out` is float32 or bfloat16; its rows may lie further apart than their length.

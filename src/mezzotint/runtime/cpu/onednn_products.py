@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mezzotint.runtime.convolution import Convolution, is_right, unchecked
 from mezzotint.runtime.cpu.input_codes import Codes
-from mezzotint.runtime.cpu.tiles import Integers
+from mezzotint.runtime.cpu.tiles import IntegerTile
 from mezzotint.runtime.geometry import ConvGeometry, Pair
 from mezzotint.runtime.kernels import KernelRefusedError
 
@@ -38,7 +38,7 @@ class OneDNNRows:
         return dense.t().contiguous() if self.geometry is None else dense.flatten(1)
 
 
-def in_layout(weight: Integers, geometry: ConvGeometry | None = None) -> OneDNNRows:
+def in_layout(weight: IntegerTile, geometry: ConvGeometry | None = None) -> OneDNNRows:
     """Rows in oneDNN's layout, to be multiplied by rows of codes or by images."""
     scale = weight.scale.contiguous()
     shift = None if weight.shift is None else scale * weight.shift

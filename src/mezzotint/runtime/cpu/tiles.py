@@ -88,7 +88,7 @@ def stored_bias(bias: Tensor | None, order: Tensor | None, dtype: torch.dtype) -
 
 
 @dataclass(frozen=True)
-class Integers:
+class IntegerTile:
     """w = scale · (codes - shift).
 
     Attributes:
@@ -102,7 +102,7 @@ class Integers:
     shift: Tensor | None
 
 
-def integers(tile: Tile) -> Integers:
+def integers(tile: Tile) -> IntegerTile:
     """A tile of affine rows with one scale each, or one for all."""
     segment = tile.affine
     codes = torch.empty(tile.rows, tile.columns, dtype=torch.int8, device="cpu")
@@ -113,11 +113,11 @@ def integers(tile: Tile) -> Integers:
     else:
         # In two's complement the wrap is exact.
         codes.copy_((segment.unpacked() - 2 ** (segment.bits - 1)).view(torch.int8))
-    return Integers(codes, *steps(segment))
+    return IntegerTile(codes, *steps(segment))
 
 
 def steps(segment: AffineSegment) -> tuple[Tensor, Tensor | None]:
-    """Scale and shift of a segment's `Integers`."""
+    """Scale and shift of a segment's `IntegerTile`."""
     rows = segment.shape[0]
     scale = segment.scale.float().view(-1).expand(rows)
     # At one bit the codes ±1 count in halves of the scale.

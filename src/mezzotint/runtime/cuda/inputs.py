@@ -18,7 +18,7 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ProductInput:
     """The operand of a product.
 
     Attributes:
@@ -34,7 +34,7 @@ class Inputs:
     units: int = 1
 
 
-def quantized(x: Tensor, activation: ActivationFormat, units: int) -> Inputs:
+def quantized(x: Tensor, activation: ActivationFormat, units: int) -> ProductInput:
     """Codes with scales from `x` itself.
 
     Args:
@@ -63,12 +63,12 @@ def quantized(x: Tensor, activation: ActivationFormat, units: int) -> Inputs:
         else:
             _find_scales(x, scale, zero_point, activation)
             _encode(x, codes, scale, zero_point, activation)
-    return Inputs(codes, scale, None if activation.symmetric else zero_point, units)
+    return ProductInput(codes, scale, None if activation.symmetric else zero_point, units)
 
 
 def quantized_statically(
     x: Tensor, activation: ActivationFormat, scale: Tensor, zero_point: Tensor
-) -> Inputs:
+) -> ProductInput:
     """Codes with a calibrated scale.
 
     Args:
@@ -83,7 +83,7 @@ def quantized_statically(
     codes = torch.empty_like(x, dtype=torch.int8)
     if x.numel():
         _encode(x, codes, scale, shifted, activation)
-    return Inputs(codes, scale, None if activation.symmetric else shifted)
+    return ProductInput(codes, scale, None if activation.symmetric else shifted)
 
 
 def _find_scales(

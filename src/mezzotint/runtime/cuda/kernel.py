@@ -17,7 +17,7 @@ from mezzotint.runtime.operands import Conv2d, InputQuantizer
 from mezzotint.runtime.reference_kernel import ReferenceKernel
 
 if TYPE_CHECKING:
-    from mezzotint.runtime.cuda.inputs import Inputs
+    from mezzotint.runtime.cuda.inputs import ProductInput
 
 #: Ampere: the oldest that Triton compiles for.
 OLDEST = (8, 0)
@@ -100,7 +100,7 @@ class GpuKernel(Kernel):
         """The input, rounded in floating point where `inputs` does not do it."""
 
     @abstractmethod
-    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
+    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> ProductInput:
         """The operand of a product, of inputs with channels last."""
 
 
@@ -120,10 +120,10 @@ class FloatKernel(GpuKernel):
         return x if quantizer is None else quantizer.rounded(x, token_dims)
 
     @override
-    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
-        from mezzotint.runtime.cuda.inputs import Inputs  # noqa: PLC0415 - imports Triton
+    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> ProductInput:
+        from mezzotint.runtime.cuda.inputs import ProductInput  # noqa: PLC0415 - imports Triton
 
-        return Inputs(values)
+        return ProductInput(values)
 
 
 class Int8Kernel(GpuKernel):
@@ -153,7 +153,7 @@ class Int8Kernel(GpuKernel):
         return x
 
     @override
-    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> Inputs:
+    def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> ProductInput:
         from mezzotint.runtime.cuda import inputs  # noqa: PLC0415 - imports Triton
 
         assert quantizer is not None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mezzotint.formats import AffineSegment, LookupSegment, Segment
 from mezzotint.runtime.cuda.conv import Windows
-from mezzotint.runtime.cuda.inputs import Inputs
+from mezzotint.runtime.cuda.inputs import ProductInput
 from mezzotint.runtime.cuda.tuning import INTERPRETED, bucket, launch
 from mezzotint.runtime.operands import PackedWeight
 
@@ -19,7 +19,7 @@ _LARGEST_UNIT = 64
 
 
 def multiply(
-    inputs: Inputs,
+    inputs: ProductInput,
     weight: PackedWeight,
     bias: Tensor | None,
     windows: Windows,
