@@ -81,7 +81,7 @@ def random_values(choice: Choice, weight: Tensor, **parameters: Tensor) -> GridV
     """Any values of the grid that the plan's search gives `weight`, not the nearest ones."""
     weight_format = choice.weight_format
     assert weight_format is not None
-    grid = layer_grid(weight_format, weight, MINMAX).with_parameters(parameters)
+    grid = layer_grid(weight_format, weight, TRAINED).with_parameters(parameters)
     codes = grid.nearest(noise(*weight.shape, seed=9) * weight.std())
     return GridValues(grid.values(codes).reshape(weight.shape), parameters)
 

@@ -19,6 +19,7 @@ from mezzotint.formats.ranges import MINMAX, RangeSearch
 from mezzotint.formats.registry import NUMBER, register_weight_format
 from mezzotint.formats.uniform import UniformFormat
 from mezzotint.formats.weight_format import (
+    ChannelOrder,
     Codes,
     Shape,
     TensorSpec,
@@ -116,6 +117,11 @@ class MixedFormat(WeightFormat):
             for (fmt, _), rows in zip(parts, channels, strict=True)
         ]
         return MixedGrid(tuple(segments), order)
+
+    @override
+    def ordered_grid(self, weight: Tensor, search: RangeSearch, order: ChannelOrder) -> MixedGrid:
+        self._parts(tuple(weight.shape))  # before anybody counts the channels of another weight
+        return self.grid(weight, search, order(weight, self.counts))
 
     @override
     def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:

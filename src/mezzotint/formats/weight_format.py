@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,10 @@ Shape = tuple[int, ...]
 
 #: Codes of a weight: uint8 [out_channels, k], or consecutive rows of it in pieces.
 Codes = Tensor | Iterable[Tensor]
+
+#: Chooses where each output channel of a weight stands among rows stored in segments of so many
+#: rows each: a permutation, integer [out_channels].
+ChannelOrder = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,16 @@ class WeightFormat(ABC):
         Raises:
             FormatError: the weight holds NaN or infinity, or has fewer than two dimensions.
         """
+
+    def ordered_grid(self, weight: Tensor, search: RangeSearch, order: ChannelOrder) -> Grid:
+        """The grid of a weight whose output channels are assigned to segments of several widths.
+
+        Formats whose channels are all alike store them as they come, and ask for no order.
+
+        Raises:
+            FormatError: as `grid`, or the order is no permutation.
+        """
+        return self.grid(weight, search)
 
     @abstractmethod
     def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
