@@ -46,13 +46,15 @@ def quantize_module(
     input ranges and calibrated tensors are checked before the first is touched.
 
     Raises:
-        PlanError: a layer is unknown, of an unsupported type, or cannot take its choice.
+        PlanError: a layer of the plan or of the calibration is unknown, or a layer is of an
+            unsupported type, or cannot take its choice.
         FormatError: a weight holds NaN, or a static range or a calibrated tensor is missing;
             the layer is named.
     """
     calibration = calibration or Calibration()
     _check(module, plan, calibration)
-    # Formats refuse such weights by themselves, but then some layers would be packed already.
+    # Formats refuse such weights by themselves, but then some layers would be packed already: what
+    # is changed in place is looked through twice, and nothing else is.
     for name in plan.quantized:
         with naming(name):
             check_finite(module.get_submodule(name).get_parameter("weight"))
@@ -79,8 +81,20 @@ def packed_copy(
 
 def _check(module: nn.Module, plan: Plan, calibration: Calibration) -> None:
     check_plan(module, plan)
+    _check_names(module, calibration)
     for name in plan.quantized:
         check_calibration(name, module.get_submodule(name), plan, calibration)
+
+
+def _check_names(module: nn.Module, calibration: Calibration) -> None:
+    """Raise PlanError where `calibration` is for layers that `module` does not have."""
+    known = {name for name, _ in module.named_modules()}
+    for name in {**calibration.input_ranges, **calibration.tensors, **calibration.weights}:
+        if name not in known:
+            raise PlanError(
+                f"the calibration names layer {name}, which {type(module).__name__} does not have; "
+                "was it found for another model?"
+            )
 
 
 def _packed(

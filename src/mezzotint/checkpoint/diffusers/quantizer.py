@@ -21,9 +21,9 @@ from mezzotint.runtime import (
     PackedLayer,
     check_calibration,
     check_plan,
-    empty_layer,
     pack_weight,
     packed_layers,
+    unfilled_layer,
 )
 
 
@@ -99,7 +99,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         if self.pre_quantized:
             for name, choice in self.plan.quantized.items():
                 with torch.device("meta"):
-                    packed = empty_layer(name, model.get_submodule(name), choice)
+                    packed = unfilled_layer(model.get_submodule(name), choice)
                 model.set_submodule(name, packed)
         # A new one: the caller's may serve for another model.
         self.quantization_config = MezzotintConfig(self.plan)
@@ -205,7 +205,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             # Options such as offload_state_dict go around create_quantized_param.
             if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
-            check_layer(f"{name} of {self._source}", layer)
+            check_layer(self._source, name, layer)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]
         return model
