@@ -14,7 +14,7 @@ from mezzotint.errors import FormatError
 from mezzotint.formats.forms import Segment, decoded
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.packing import pack
-from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.ranges import RangeSearch
 
 Shape = tuple[int, ...]
 
@@ -92,7 +92,7 @@ class WeightFormat(ABC):
         """Every tensor that a weight of `shape` is stored as."""
 
     @abstractmethod
-    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> Grid:
+    def grid(self, weight: Tensor, search: RangeSearch) -> Grid:
         """The values that each weight can take: chooses scales or levels, and rounds nothing.
 
         Scales and levels are as they will be stored.
@@ -135,7 +135,7 @@ class WeightFormat(ABC):
             FormatError: naming the tensor.
         """
 
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, search: RangeSearch) -> dict[str, Tensor]:
         """Round each weight to the nearest value of its grid, and pack.
 
         Raises:
@@ -158,11 +158,6 @@ class WeightFormat(ABC):
         order = self.order(tensors)
         return (stored if order is None else stored.index_select(0, order)).reshape(shape)
 
-    def stored_grid(self, tensors: Mapping[str, Tensor], shape: Shape) -> Grid:
-        """The grid that a stored weight lies on."""
-        (segment,) = self.segments(tensors, shape)
-        return segment.grid
-
     def forms(self, shape: Shape) -> tuple[Segment, ...]:
         """The segments of any weight of `shape`, without values: tensors on the meta device."""
         specs = self.layout(shape).items()
@@ -182,7 +177,7 @@ class WeightFormat(ABC):
         """Bytes of all stored tensors, scales and zero points included."""
         return sum(spec.nbytes for spec in self.layout(shape).values())
 
-    def roundtrip(self, weight: Tensor, search: RangeSearch = MINMAX) -> Tensor:
+    def roundtrip(self, weight: Tensor, search: RangeSearch) -> Tensor:
         """Encode the weight and decode it again, float32."""
         return self.decode(self.encode(weight, search), tuple(weight.shape))
 
