@@ -109,16 +109,22 @@ def _packed(
     return module
 
 
-def dequantize_module(module: nn.Module) -> nn.Module:
+def dequantize_module(
+    module: nn.Module, dtype_of: Callable[[str], torch.dtype] | None = None
+) -> nn.Module:
     """Replace, in place, every packed layer by a stock one with the dequantized weight.
 
-    A layer of constant tokens becomes a plain Linear that computes them like all others. A layer
-    without bias takes the dtype of the module's first floating parameter.
+    A layer of constant tokens becomes a plain Linear that computes them like all others.
+
+    Args:
+        module: with packed layers.
+        dtype_of: dtype of a layer without bias, by its name; by default that of the module's first
+            floating parameter. A layer with bias takes the dtype of that.
     """
     floating = (p.dtype for p in module.parameters() if p.is_floating_point())
-    dtype = next(floating, torch.float32)
+    first = next(floating, torch.float32)
     for name, layer in packed_layers(module).items():
-        module.set_submodule(name, layer.to_float(dtype))
+        module.set_submodule(name, layer.to_float(first if dtype_of is None else dtype_of(name)))
     return module
 
 
