@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from mezzotint._plugins import load_plugins
-from mezzotint.errors import FormatError
+from mezzotint.errors import CalibrationError, FormatError, UsageError
 from mezzotint.formats import Shape, TensorSpec
 
 Tensors = Mapping[str, Tensor]
@@ -158,8 +158,11 @@ class Structure(ABC):
         Args:
             weight: the floating weight of the layer.
             layer: its shape.
+
+        Raises:
+            CalibrationError: the structure has none.
         """
-        raise NotImplementedError(f"{self.kind}: has calibrated tensors, but no observer")
+        raise CalibrationError(f"{self.kind} has nothing that calibration finds")
 
     @abstractmethod
     def part_weights(
@@ -214,7 +217,16 @@ _StructureT = TypeVar("_StructureT", bound=Structure)
 
 
 def register_structure(kind: type[_StructureT]) -> type[_StructureT]:
-    """Add a structure, or replace the one of that kind."""
+    """Add a structure, or replace the one of that kind.
+
+    Raises:
+        UsageError: it has calibrated tensors, but no observer that finds them.
+    """
+    if kind.calibrated and kind.observer is Structure.observer:
+        raise UsageError(
+            f"the structure {kind.kind} has calibrated tensors, but no observer that finds them; "
+            "give it the method `observer`"
+        )
     _STRUCTURES[kind.kind] = kind
     return kind
 
