@@ -31,7 +31,7 @@ from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_pl
 from mezzotint.recipes import Job, Keeping, check_latency, chosen_recipe
 from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.recipes.plan_calibration import calibrate_plan
-from mezzotint.runtime import Calibration, check_plan, packed_copy, packed_layers, quantize_module
+from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy, packed_layers
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def quantize_denoiser(
         UsageError: a width is out of its domain, or a pattern names no layer.
     """
     plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
-    quantize_module(module, plan)
+    pack_module(module, plan)
     if hasattr(module, "register_to_config"):
         mark_quantized(module, plan)
     return module

@@ -20,8 +20,8 @@ from mezzotint.runtime import (
     check_input_ranges,
     empty_layer,
     pack_layer,
+    pack_module,
     packed_copy,
-    quantize_module,
 )
 from mezzotint.runtime.layer_grid import layer_grid
 from tests.runtime.layers import linear, noise
@@ -73,7 +73,7 @@ class TestOnce:
         ids=lambda function: function.__name__,
     )
     def test_in_place(self, calls: list[Any]):
-        quantize_module(self.model(), self.PLAN, self.CALIBRATION)
+        pack_module(self.model(), self.PLAN, self.CALIBRATION)
         assert len(calls) == 5
 
 
