@@ -100,7 +100,8 @@ class LayerChange(Change):
     def name(self) -> str:
         choice = self.choice
         rounded = _encoding_name(self.encoding) if choice.quantized else ""
-        parts = (self.target, choice.weight, choice.activation, choice.label, rounded)
+        structures = _structures_name(choice)
+        parts = (self.target, choice.weight, choice.activation, structures, rounded)
         return " | ".join(part for part in parts if part)
 
     @property
@@ -150,7 +151,7 @@ class InputChange(Change):
     @property
     @override
     def name(self) -> str:
-        parts = (self.target, "float", self.choice.activation, self.choice.label)
+        parts = (self.target, "float", self.choice.activation, _structures_name(self.choice))
         return " | ".join(part for part in parts if part)
 
     @property
@@ -224,6 +225,12 @@ class PlanChange(Change):
             PlanError, FormatError: as `packed_copy`.
         """
         return nullcontext(packed_copy(denoiser, self.plan, calibration))
+
+
+def _structures_name(choice: Choice) -> str:
+    """Equal for equal structures only: labels, which are for people, may leave fields out."""
+    fields = [structure.to_dict() for structure in choice.structures]
+    return json.dumps(fields) if fields else ""
 
 
 def _encoding_name(encoding: Encoding) -> str:
