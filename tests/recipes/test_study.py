@@ -13,7 +13,7 @@ import mezzotint as mz
 from mezzotint.errors import CalibrationError, JournalError, ModelError, UsageError
 from mezzotint.measuring import Figures, InProcess, LayerChange, Noise, Original, Task
 from mezzotint.models import find_denoiser
-from mezzotint.recipes import Job, Keeping, Study, chosen_recipe
+from mezzotint.recipes import Job, MeasuringSettings, Study
 from mezzotint.runtime import ConstantTokens, SplitInput
 
 BUDGET = mz.Budget(weight_bits=5)
@@ -90,14 +90,14 @@ class TestPipeline:
 class TestMeasuring:
     def test_figures_are_journaled_under_the_model_and_its_calls(self, job, tmp_path):
         path = tmp_path / "journal.jsonl"
-        found = study(replace(job, keeping=Keeping(path)))
+        found = study(replace(job, measuring=MeasuringSettings(path)))
         change = LayerChange("conv_in", mz.Choice("int4/channel"))
         with found.measuring(found.calibrated({})) as measuring:
             (loss,) = measuring.losses([change], Noise())
         assert measuring.journal.record.entries == {Task(change, Noise()).key: {"noise": loss}}
         assert {"model", "sampling", "calls", "momentum", "torch"} == set(measuring.journal.header)
         job.denoiser.conv_in.bias.data[0] += 1
-        changed = study(replace(job, keeping=Keeping(path)))
+        changed = study(replace(job, measuring=MeasuringSettings(path)))
         with (
             pytest.raises(JournalError, match="was begun with model"),
             changed.measuring(changed.calibrated({})),
@@ -121,10 +121,10 @@ class TestMeasuring:
                 for task in reversed(tasks):
                     yield from InProcess(self.original).figures([task])
 
-        recipe, options = chosen_recipe(mz.Auto(formats=("int4/channel", "int8/channel")))
-        expected = recipe.run(replace(job, budget=mz.Budget(6)), options)
-        found = recipe.run(
-            replace(job, budget=mz.Budget(6), keeping=Keeping(executor=Reversed)), options
+        recipe = mz.Auto(formats=("int4/channel", "int8/channel"))
+        expected = mz.quantize(job.pipe, recipe, mz.Budget(6), sampling=job.sampling)
+        found = mz.quantize(
+            job.pipe, recipe, mz.Budget(6), sampling=job.sampling, executor=Reversed
         )
         assert found.plan == expected.plan
         assert found.measurements == expected.measurements

@@ -162,10 +162,10 @@ class Study:
         if images:
             header["images"] = original.images.digest
         header["torch"] = torch.__version__
-        make = job.keeping.executor or partial(InProcess, cache_bytes=cache_bytes)
-        with Journal(job.keeping.journal, header) as journal:
-            if job.keeping.known is not None:
-                _take_over(journal, *job.keeping.known)
+        make = job.measuring.executor or partial(InProcess, cache_bytes=cache_bytes)
+        with Journal(job.measuring.journal, header) as journal:
+            if job.measuring.known is not None:
+                _take_over(journal, *job.measuring.known)
             yield Measuring(original, make(original), journal)
 
     def context(self) -> dict[str, object]:
