@@ -32,7 +32,9 @@ def prepare(request: Request, calibration: list[Inputs]) -> None:
     calibration = Calibration()
     if choice.static:
         calls = [Call((), inputs) for inputs in calibration]
-        calibration = Calibration(input_ranges=input_ranges(module, plan.quantized, calls))
+        calibration = Calibration(
+            input_ranges=input_ranges(module, plan.quantized, calls, momentum=None)
+        )
     with torch.no_grad():
         pack_module(module, plan, calibration)
     saved: Any = module.to(request.torch_dtype)

@@ -225,7 +225,7 @@ class TestConstantTokens:
 
 
 def test_rounding_weight_and_input_costs_more_than_either(unet: nn.Module, calls: Sequence[Call]):
-    calibration = Calibration(input_ranges(unet, {KEY: STATIC}, calls))
+    calibration = Calibration(input_ranges(unet, {KEY: STATIC}, calls, momentum=None))
     weight, both = Choice("int4/channel"), Choice("int4/channel", "uint4/tensor")
     changes = (LayerChange(KEY, weight), InputChange(KEY, both), LayerChange(KEY, both))
     alone, inputs, together = (noise(unet, change, calls, calibration) for change in changes)

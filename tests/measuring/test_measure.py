@@ -39,7 +39,7 @@ class TestNoise:
     def test_it_agrees_with_the_packed_layer(
         self, unet: nn.Module, calls: Sequence[Call], name: str, choice: Choice
     ):
-        calibration = Calibration(input_ranges(unet, {name: choice}, calls))
+        calibration = Calibration(input_ranges(unet, {name: choice}, calls, momentum=None))
         found = noise(unet, LayerChange(name, choice), calls, calibration)
         packed = pack_module(copy.deepcopy(unet), Plan({name: choice}), calibration)
         with torch.no_grad():

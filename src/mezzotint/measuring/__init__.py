@@ -24,6 +24,7 @@ from mezzotint.measuring.run import (
     ExecutorFactory,
     Measurements,
     Task,
+    conditional_key,
     measure,
     measure_layers,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Unchanged",
     "calls_digest",
     "check_weights",
+    "conditional_key",
     "decibels",
     "global_ssim",
     "measure",

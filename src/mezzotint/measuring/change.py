@@ -51,6 +51,11 @@ class Change(ABC):
         """The one layer that is changed: what runs before it runs as in the floating model."""
         return None
 
+    @property
+    def static(self) -> bool:
+        """True where some input has a static range: figures then depend on how that was found."""
+        return False
+
     @abstractmethod
     def applied(
         self, denoiser: nn.Module, calibration: Calibration
@@ -109,6 +114,11 @@ class LayerChange(Change):
     def layer(self) -> str:
         return self.target
 
+    @property
+    @override
+    def static(self) -> bool:
+        return self.choice.static
+
     def __str__(self) -> str:
         return f"layer {self.target} at {self.choice}"
 
@@ -158,6 +168,11 @@ class InputChange(Change):
     @override
     def layer(self) -> str:
         return self.target
+
+    @property
+    @override
+    def static(self) -> bool:
+        return self.choice.static
 
     def __str__(self) -> str:
         return f"layer {self.target} with its input at {self.choice.activation}"
@@ -211,6 +226,11 @@ class PlanChange(Change):
             for name, choice in self.plan.choices.items()
         }
         return f"plan {hashlib.sha256(json.dumps(layers).encode()).hexdigest()[:16]}"
+
+    @property
+    @override
+    def static(self) -> bool:
+        return any(choice.static for choice in self.plan.choices.values())
 
     def __str__(self) -> str:
         return self.name

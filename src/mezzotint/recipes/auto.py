@@ -88,7 +88,7 @@ def auto(job: Job, options: Auto) -> Outcome:
     Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
     formats under the budget: each layer's noise is measured with all other layers floating.
     """
-    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts)
+    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts, momentum=None)
     formats = candidate_formats(job.budget, options)
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
@@ -100,8 +100,7 @@ def auto(job: Job, options: Auto) -> Outcome:
     changes = [
         LayerChange(name, choice, encoding) for name, each in candidates.items() for choice in each
     ]
-    images, memory = metric.sees == "images", options.cache_bytes
-    with study.measuring(calibration, images=images, cache_bytes=memory) as measuring:
+    with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         measurements = measuring.layers(changes, metric)
 
     solution = least_loss(program, measurements, metric)
