@@ -70,6 +70,17 @@ def register_metric(metric: M) -> M:
     return metric
 
 
+def chosen_metric(metric: str | Metric) -> Metric:
+    """A metric itself, or the registered one of that kind at its defaults.
+
+    Raises:
+        UsageError: there is none; the message lists them.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    return metric_named(metric)
+
+
 def metric_named(kind: str) -> Metric:
     """The registered metric of that kind, at its defaults.
 
