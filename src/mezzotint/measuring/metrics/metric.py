@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 from torch import Tensor
 
@@ -58,9 +58,27 @@ M = TypeVar("M", bound=type[Metric])
 
 
 def register_metric(metric: M) -> M:
-    """Class decorator: make a metric known under its kind. It can be made without arguments."""
+    """Class decorator: make a metric known under its kind. It can be made without arguments.
+
+    Raises:
+        UsageError: it sees neither outputs nor images.
+    """
+    sees = getattr(metric, "sees", None)
+    if sees not in get_args(Sight):
+        raise UsageError(f"metric {metric.kind!r}: sees {sees!r}; it is one of: outputs, images")
     _METRICS[metric.kind] = metric
     return metric
+
+
+def chosen_metric(metric: str | Metric) -> Metric:
+    """A metric itself, or the registered one of that kind at its defaults.
+
+    Raises:
+        UsageError: there is none; the message lists them.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    return metric_named(metric)
 
 
 def metric_named(kind: str) -> Metric:
