@@ -110,7 +110,7 @@ class TestForeignCalibration:
         ],
         ids=["ranges", "tensors", "weights"],
     )
-    @pytest.mark.parametrize("pack", [packed_copy, quantize_module])
+    @pytest.mark.parametrize("pack", [packed_copy, pack_module])
     def test_of_an_unknown_layer(self, calibration: Calibration, pack: Any):
         module = nn.Sequential()
         module.fc = linear()
