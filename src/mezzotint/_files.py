@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -104,6 +105,34 @@ def read_json(path: Path, error: type[MezzotintError]) -> Any:
         raise error(f"{path}: not valid JSON (line {cause.lineno}: {cause.msg})") from cause
     except (ValueError, RecursionError) as cause:  # a number too long, or nesting too deep
         raise error(f"{path}: not usable JSON ({cause})") from cause
+
+
+def check_storable(value: Any, source: object, error: type[MezzotintError]) -> None:
+    """Refuse what JSON can be read as, but not be written with: raises `error` with the field.
+
+    That is half of a surrogate pair in a text, and numbers that are infinite or NaN.
+    """
+    pending: list[tuple[str, Any]] = [("", value)]
+    while pending:
+        where, each = pending.pop()
+        place = f"{source}: field {where or 'top level'}"
+        if isinstance(each, str) and _has_lone_surrogate(each):
+            raise error(f"{place}: {each!a} holds half of a surrogate pair; write the character")
+        if isinstance(each, float) and not math.isfinite(each):
+            raise error(f"{place}: is {each}; expected a finite number")
+        if isinstance(each, dict):
+            pending += [(where, key) for key in each if isinstance(key, str)]
+            pending += [(f"{where}.{key}".lstrip("."), item) for key, item in each.items()]
+        elif isinstance(each, list | tuple):
+            pending += [(f"{where}.{index}".lstrip("."), item) for index, item in enumerate(each)]
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def validated(

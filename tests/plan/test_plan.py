@@ -562,3 +562,21 @@ def test_huge_integers_are_out_of_range(tmp_path, fields, word):
     (tmp_path / "plan.json").write_text(json.dumps({"version": 2, "layers": {}} | fields))
     with pytest.raises(PlanError, match=f"plan.json: field {word}"):
         Plan.load(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ('"model": "a\\ud800"', "field model: 'a\\ud800' holds half of a surrogate pair"),
+        ('"context": {"notes": ["\\udc00"]}', "field context.notes.0: "),
+        ('"context": {"\\ud800": 1}', "field context: "),
+        ('"context": {"a": [1e999]}', "field context.a.0: is inf; expected a finite number"),
+        ('"context": {"a": NaN}', "field context.a: is nan; expected a finite number"),
+    ],
+    ids=["text", "text inside", "key", "infinite", "NaN"],
+)
+def test_what_json_cannot_be_written_with_is_refused(tmp_path: Path, fields: str, word: str):
+    (tmp_path / "plan.json").write_text(f'{{"version": 2, "layers": {{}}, {fields}}}')
+    with pytest.raises(PlanError) as caught:
+        Plan.load(tmp_path / "plan.json")
+    assert str(caught.value).startswith(f"{tmp_path / 'plan.json'}: {word}")

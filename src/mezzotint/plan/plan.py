@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mezzotint._files import read_json, validated, write_json
+from mezzotint._files import check_storable, read_json, validated, write_json
 from mezzotint.errors import FormatError, PlanError, UsageError
 from mezzotint.plan.calibration_settings import CalibrationModel, CalibrationSettings
 from mezzotint.plan.choice import Choice
@@ -125,6 +125,7 @@ class Plan:
         Raises:
             PlanError: naming `source`, the field at fault and what was expected.
         """
+        check_storable(value, source, PlanError)
         model = validated(_PlanModel, value, source, PlanError)
         _check_version(model, source)
         try:
