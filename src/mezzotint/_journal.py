@@ -110,6 +110,7 @@ class Journal:
         # As it reads back: JSON knows no tuples.
         self.header: dict[str, Any] = json.loads(json.dumps(dict(header)))
         self.entries: dict[str, dict[str, Any]] = {}
+        self._sources: dict[str, Path] = {}
         self._file = None
         if path is None:
             return
@@ -131,6 +132,7 @@ class Journal:
                 f"{self.header.get(key)!r}; use the same settings, or another file"
             )
         self.entries.update({unit: dict(result) for unit, result in found.entries.items()})
+        self._sources.update(dict.fromkeys(found.entries, path))
         return intact
 
     @property
@@ -150,9 +152,21 @@ class Journal:
     def __getitem__(self, unit: str) -> dict[str, Any]:
         return self.entries[unit]
 
-    def add(self, unit: str, result: Mapping[str, Any]) -> None:
-        """Record a finished unit, on disk before this returns."""
+    def source(self, unit: str) -> Path | None:
+        """The file that the result of a unit was read from; None where it was read from none."""
+        return self._sources.get(unit)
+
+    def add(self, unit: str, result: Mapping[str, Any], source: Path | None = None) -> None:
+        """Record a finished unit, on disk before this returns.
+
+        Args:
+            unit: its key.
+            result: JSON values.
+            source: the file that it was read from, if it was.
+        """
         self.entries[unit] = dict(result)
+        if source is not None:
+            self._sources[unit] = source
         self._write({"unit": unit, "result": self.entries[unit]})
 
     def close(self) -> None:

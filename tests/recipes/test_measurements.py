@@ -149,3 +149,26 @@ def test_mixdq_measures_no_layer_twice(pipe, sampling, tmp_path, monkeypatch):
     again = mz.quantize(pipe, recipe, mz.Budget(weight_bits=7), sampling=few, measurements=folder)
     assert asked == []
     assert again.plan.choices != first.plan.choices
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ("{}", "noise is missing"),
+        ('{"noise": "x"}', "noise is 'x'; expected a number"),
+        ('{"noise": true}', "noise is True; expected a number"),
+        ('{"noise": null}', "noise is None; expected a number"),
+        ('{"noise": NaN}', "noise is nan; expected 0 to inf"),
+        ('{"noise": -0.5}', "noise is -0.5; expected 0 to inf"),
+    ],
+)
+@pytest.mark.parametrize("role", ["journal", "measurements"])
+def test_damaged_figures_are_named(pipe, sampling, journal, tmp_path, role, result, why):
+    path = Path(shutil.copy(journal, tmp_path / "damaged.jsonl"))
+    lines = path.read_text().splitlines()
+    unit = json.loads(lines[1])["unit"]
+    lines[1] = f'{{"unit": {json.dumps(unit)}, "result": {result}}}'
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(JournalError) as caught:
+        mz.quantize(pipe, sampling=sampling, **{role: path})
+    assert str(caught.value).startswith(f"{path}: unit {unit!r}: {why}")

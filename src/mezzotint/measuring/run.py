@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 from mezzotint._journal import Journal
 from mezzotint._progress import track
-from mezzotint.errors import CalibrationError, UsageError
+from mezzotint.errors import CalibrationError, JournalError, UsageError
 from mezzotint.measuring.change import Change, InputChange, LayerChange
 from mezzotint.measuring.metrics import Figures, Metric
 from mezzotint.measuring.original import Original
@@ -89,6 +89,8 @@ def measure(
     Raises:
         CalibrationError: one layer's change makes outputs or images NaN or infinite; the layer is
             named. Of changes that can ruin a model, figures are infinite instead.
+        JournalError: figures in the journal are none that the metric can have found; file and unit
+            are named.
         UsageError: the executor ends without the figures of a task; the task is named.
     """
     keyed = [(key(task), task) for task in tasks]
@@ -103,7 +105,7 @@ def measure(
                 f"executor {type(executor).__name__}: ended without the figures of {name!r}; it "
                 "has to yield those of every task that it is given"
             )
-    return [_read(journal[name]) for name, _ in keyed]
+    return [_read(journal, name, task) for name, task in keyed]
 
 
 def measure_layers(
@@ -137,5 +139,14 @@ def _stored(task: Task, figures: Figures) -> dict[str, float | None]:
     return finite
 
 
-def _read(entry: Mapping[str, float | None]) -> Figures:
-    return {name: math.inf if value is None else value for name, value in entry.items()}
+def _read(journal: Journal, name: str, task: Task) -> Figures:
+    """The figures of a task in the journal, which may come from a file that was damaged."""
+    ruined = math.inf if task.change.can_ruin else None
+    figures = {key: ruined if value is None else value for key, value in journal[name].items()}
+    fault = task.metric.fault(figures)
+    if fault is not None:
+        raise JournalError(
+            f"{journal.source(name) or 'the executor'}: unit {name!r}: {fault}; delete its line to "
+            "measure it again"
+        )
+    return {key: value for key, value in figures.items() if value is not None}

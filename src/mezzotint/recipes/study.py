@@ -248,4 +248,4 @@ def _take_over(journal: Journal, source: Path, record: Record) -> None:
         )
     for unit, result in record.entries.items():
         if unit not in journal:
-            journal.add(unit, result)
+            journal.add(unit, result, source)

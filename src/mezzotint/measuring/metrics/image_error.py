@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ class ImageError(Metric):
 
     kind: ClassVar[str] = "image-error"
     sees: ClassVar[Sight] = "images"
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"mse": (0.0, math.inf)}
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:

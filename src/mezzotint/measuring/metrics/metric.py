@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
@@ -26,12 +27,14 @@ class Metric(ABC):
 
     Attributes:
         kind: its name in the registry.
+        bounds: lowest and highest value of each figure that it has.
         sees: `outputs` of the denoiser, floating [n, ...], one pair per recorded call; or
             `images`, float32 [n, 3, h, w] in [0, 1], one pair per batch of prompts.
     """
 
     kind: ClassVar[str]
     sees: ClassVar[Sight]
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     @property
     def name(self) -> str:
@@ -46,6 +49,19 @@ class Metric(ABC):
     @abstractmethod
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
         """Compare all pairs, which are computed one by one as this asks for them."""
+
+    def fault(self, figures: Mapping[str, object]) -> str | None:
+        """Reason why stored figures are none of this metric's; None where they are."""
+        for name in self.bounds:
+            if name not in figures:
+                return f"{name} is missing"
+        for name, value in figures.items():
+            low, high = self.bounds.get(name, (-math.inf, math.inf))
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return f"{name} is {value!r}; expected a number"
+            if value != math.inf and not low <= value <= high:
+                return f"{name} is {value}; expected {low:g} to {high:g}"
+        return None
 
     @abstractmethod
     def loss(self, figures: Figures) -> float:

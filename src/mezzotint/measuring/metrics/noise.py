@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +36,7 @@ class Noise(Metric):
 
     kind: ClassVar[str] = "noise"
     sees: ClassVar[Sight] = "outputs"
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"noise": (0.0, math.inf)}
 
     @override
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:

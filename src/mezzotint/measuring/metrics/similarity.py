@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -93,6 +93,7 @@ class Similarity(Metric):
 
     kind: ClassVar[str] = "ssim"
     sees: ClassVar[Sight] = "images"
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"ssim": (-1 - 1e-6, 1 + 1e-6)}  # rounded
 
     @override
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
