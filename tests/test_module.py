@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,14 @@ from diffusers import DDIMScheduler, DiTPipeline
 from torch import Tensor, nn
 
 import mezzotint as mz
-from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
+from mezzotint._journal import Record
+from mezzotint.errors import (
+    CalibrationError,
+    InfeasibleBudgetError,
+    JournalError,
+    ModelError,
+    UsageError,
+)
 from mezzotint.measuring import Noise
 from mezzotint.models import Call
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
@@ -291,3 +300,90 @@ def test_recording_a_run_by_prompts_equals_recording_by_sampling():
         assert isinstance(other, Call)
         assert (one.step, one.timestep) == (other.step, other.timestep)
         assert torch.equal(one.output, other.output)
+
+
+class Returning(nn.Module):
+    """Gives what a function makes of a Linear's output."""
+
+    def __init__(self, make: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.make = nn.Linear(8, 8), make
+
+    def forward(self, x: Tensor) -> object:
+        return self.make(self.layer(x))
+
+
+X = [((torch.ones(2, 8),), {})]
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("make", "why"),
+        [
+            (lambda y: {"sample": y}, "dict without a first tensor"),
+            (lambda y: None, "NoneType without a first tensor"),
+            (lambda y: (), "tuple without a first tensor"),
+            (lambda y: ((y,),), "tuple where a tensor is expected"),
+            (lambda y: y.argmax(-1), "int64 where a floating one is expected"),
+        ],
+        ids=["dictionary", "nothing", "empty tuple", "nested", "integers"],
+    )
+    def test_outputs_without_a_floating_tensor(self, make: Callable[[Tensor], object], why: str):
+        with pytest.raises(ModelError, match=why):
+            mz.quantize_module(Returning(make), X)
+
+    @pytest.mark.parametrize(
+        ("given", "why"),
+        [
+            (nn.Linear(8, 8), "module: is itself a Linear.*nn.Sequential"),
+            (nn.Sequential(nn.Linear(8, 8)).to("meta"), "module: 0.weight stands on the meta"),
+            ("unet", "module: is a str"),
+        ],
+        ids=["layer", "meta", "text"],
+    )
+    def test_modules_that_cannot_be_packed(self, given: nn.Module, why: str):
+        with pytest.raises(UsageError, match=why):
+            mz.quantize_module(given, X)
+
+    def test_a_module_without_parameters_has_nothing_to_quantize(self):
+        with pytest.raises(ModelError, match="no Linear or Conv2d layer to quantize"):
+            mz.quantize_module(nn.ReLU(), X)
+
+    @pytest.mark.parametrize(
+        ("calls", "why"),
+        [
+            (None, "calls: is None"),
+            (5, "calls: is a int"),
+            ([((), {"y": torch.ones(2, 8)})], r"calls: Sequential fails on number 0 \(.*'y'"),
+            ([((torch.ones(2, 7),), {})], r"calls: Sequential fails on number 0 \(mat1"),
+        ],
+        ids=["none", "number", "name", "shape"],
+    )
+    def test_calls_that_the_module_does_not_take(self, calls: Any, why: str):
+        with pytest.raises(UsageError, match=why):
+            mz.quantize_module(nn.Sequential(nn.Linear(8, 8)), calls)
+
+    def test_a_budget_is_no_number(self, module: Denoiser):
+        with pytest.raises(UsageError, match="budget: is a int"):
+            mz.quantize_module(module, examples(), budget=4)
+
+    def test_a_journal_is_no_folder(self, module: Denoiser, tmp_path: Path):
+        with pytest.raises(JournalError, match="is a folder; name a file"):
+            mz.quantize_module(module, examples(), journal=tmp_path)
+
+    def test_a_record_is_written_to_a_path_given_as_text(self, module: Denoiser, tmp_path: Path):
+        result = mz.quantize_module(module, examples(1), budget=BUDGET)
+        result.record.write(str(tmp_path / "record.jsonl"))
+        assert Record.read(tmp_path / "record.jsonl") == result.record
+
+    def test_only_modules_and_pipelines_can_be_recorded(self):
+        with pytest.raises(UsageError, match="source: is a str"), mz.recording("x"):
+            pass
+
+    @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+    @pytest.mark.parametrize(
+        "norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm], ids=["new", "old"]
+    )
+    def test_a_layer_that_computes_its_weight_stays_floating(self, norm: Any):
+        model = nn.Sequential(norm(nn.Linear(8, 8)), nn.Linear(8, 8))
+        assert set(mz.quantize_module(model, X, budget=mz.Budget(weight_bits=12)).plan) == {"1"}

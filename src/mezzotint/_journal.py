@@ -59,11 +59,11 @@ class Record:
             raise JournalError(f"{path}: holds no measurements ({cause.strerror})") from cause
         return _parsed(path, content)[0]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write it as a journal, complete or not at all."""
         lines: list[dict[str, Any]] = [{"header": dict(self.header)}]
         lines += [{"unit": unit, "result": dict(found)} for unit, found in self.entries.items()]
-        with replacing(path) as temporary:
+        with replacing(Path(path)) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
 
 
@@ -114,6 +114,8 @@ class Journal:
         self._file = None
         if path is None:
             return
+        if path.is_dir():
+            raise JournalError(f"{path}: is a folder; name a file for the journal")
         path.parent.mkdir(parents=True, exist_ok=True)
         keep = self._read(path) if path.exists() else 0
         self._file = path.open("r+b" if keep else "wb")

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from mezzotint._journal import Record
+from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
 from mezzotint.models import Example
 from mezzotint.pipeline import measuring_settings
@@ -63,12 +65,19 @@ def quantize_module(
             process does, one after another.
 
     Raises:
-        UsageError: there are no calls; an unknown recipe, or one that needs a pipeline; the module
+        UsageError: an argument is of another type; there are no calls, or the module fails on one;
+            the module is itself a Linear or Conv2d, or stands on the meta device; an unknown recipe, or one that needs a pipeline; the module
             is quantized already, or has an adapter loaded.
+        ModelError: the module has no layer to quantize, or returns no floating tensor.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another module or other calls.
     """
+    _check_module(module)
+    if budget is not None and not isinstance(budget, Budget):
+        raise UsageError(f"budget: is a {type(budget).__name__}; give Budget(weight_bits=...)")
+    if calls is None:
+        raise UsageError("calls: is None; give calls of the module, as recording(module) does")
     job = Job(
         denoiser=module,
         model=type(module).__name__,
@@ -78,3 +87,16 @@ def quantize_module(
     outcome = run_recipe(recipe, job, calls)
     packed = packed_copy(module, outcome.plan, outcome.calibration)
     return ModuleResult(packed, outcome.plan, outcome.measurements, outcome.record)
+
+
+def _check_module(module: nn.Module) -> None:
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"module: is a {type(module).__name__}; give a torch.nn.Module")
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        raise UsageError(
+            f"module: is itself a {type(module).__name__}, which cannot be replaced in place; put "
+            "it into a module, such as nn.Sequential"
+        )
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            raise UsageError(f"module: {name} stands on the meta device; load the weights first")

@@ -72,8 +72,14 @@ class Call:
 
 def on_device(calls: tuple[Call, ...], denoiser: nn.Module) -> tuple[Call, ...]:
     """Recorded calls where the denoiser is."""
-    device = next(denoiser.parameters()).device
+    device = device_of(denoiser)
     return tuple(call.to(device) for call in calls)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's first parameter; the CPU where it has none."""
+    first = next(module.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 @torch.no_grad()
@@ -118,7 +124,10 @@ def recording(source: DiffusionPipeline | nn.Module) -> Iterator[list[Call]]:
 
     Raises:
         ModelError: the pipeline has no single denoiser.
+        UsageError: the source is neither.
     """
+    if not isinstance(source, nn.Module | DiffusionPipeline):
+        raise UsageError(f"source: is a {type(source).__name__}; give a pipeline or its denoiser")
     denoiser = source if isinstance(source, nn.Module) else find_denoiser(source)[1]
     recorder = _Recorder(None)
     with recorder.watching(denoiser):
@@ -134,19 +143,38 @@ def completed_calls(denoiser: nn.Module, examples: Iterable[Example]) -> tuple[C
     """Calls with their outputs: those that lack one are run on the denoiser.
 
     Raises:
-        UsageError: there is none, or one is neither a call nor a pair of arguments.
-        ModelError: the denoiser returns no tensor.
+        UsageError: there is none, or one is neither a call nor a pair of arguments, or gives
+            arguments on which the denoiser fails.
+        ModelError: the denoiser returns no floating tensor.
     """
     calls = []
+    if not isinstance(examples, Iterable):
+        raise UsageError(
+            f"calls: is a {type(examples).__name__}; give a list of recorded calls, or of pairs of "
+            "a tuple of arguments and a dictionary of keyword arguments"
+        )
     for index, example in enumerate(examples):
         call = example if isinstance(example, Call) else _call_of(index, example)
         if call.output is None:
-            here = call.to(next(denoiser.parameters()).device)
-            call = replace(here, output=here.run(denoiser).detach().clone())
+            call = _completed(index, call.to(device_of(denoiser)), denoiser)
         calls.append(call)
     if not calls:
         raise UsageError("calls: none given; record one at least")
     return tuple(calls)
+
+
+def _completed(index: int, call: Call, denoiser: nn.Module) -> Call:
+    """The call with its output; whatever the denoiser's own code raises names the call."""
+    try:
+        output = call.run(denoiser)
+    except ModelError:
+        raise
+    except Exception as cause:
+        raise UsageError(
+            f"calls: {type(denoiser).__name__} fails on number {index} "
+            f"({first_line(cause)}); give the arguments that its forward takes"
+        ) from cause
+    return replace(call, output=output.detach().clone())
 
 
 def _call_of(index: int, example: Any) -> Call:
@@ -160,14 +188,36 @@ def _call_of(index: int, example: Any) -> Call:
 
 
 def output_tensor(output: Any) -> Tensor:
-    """The tensor in what a denoiser's `forward` returns: a tensor, a tuple or a model output."""
-    first = output if isinstance(output, Tensor) else output[0]
+    """The tensor in what a denoiser's `forward` returns: a tensor, a tuple or a model output.
+
+    Raises:
+        ModelError: there is none, or it holds integers.
+    """
+    first = output
+    if not isinstance(output, Tensor):
+        try:
+            first = output[0]
+        except (LookupError, TypeError) as cause:
+            raise ModelError(
+                f"the denoiser returns {type(output).__name__} without a first tensor; it has to "
+                "return a tensor, a tuple that begins with one, or a model output of diffusers"
+            ) from cause
     if not isinstance(first, Tensor):
         raise ModelError(
             f"the denoiser returns {type(first).__name__} where a tensor is expected; "
             "models that return lists are not supported"
         )
+    if not first.is_floating_point():
+        raise ModelError(
+            f"the denoiser returns a tensor of {first.dtype} where a floating one is expected; "
+            "quantize what computes it, without the rounding after it"
+        )
     return first
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message, or the error's type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 class _EnoughError(Exception):

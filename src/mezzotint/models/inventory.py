@@ -10,7 +10,7 @@ from torch import nn
 from mezzotint.errors import ModelError
 from mezzotint.models.calls import Call
 from mezzotint.models.graph import Graph
-from mezzotint.models.kinds import Kind, kind_of, weight_layers
+from mezzotint.models.kinds import Kind, is_plain, kind_of, weight_layers
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.tracing import trace_graph
 
@@ -22,6 +22,7 @@ class Layer:
     `weight_shape` is PyTorch's: [out, in] or [out, in / groups, *kernel] (transposed convolutions:
     [in, out / groups, *kernel]). `macs` counts multiply-accumulates of one call of the denoiser,
     all its samples together: 0 if that call never runs the layer, None if no call could be made.
+    `plain` is false for subclasses, and for layers that compute their weight from another tensor.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Layer:
     has_bias: bool
     groups: int
     macs: int | None
+    plain: bool = True
 
     @property
     def parameters(self) -> int:
@@ -55,10 +57,10 @@ class Layer:
     def supported(self) -> bool:
         """True if the layer can be replaced by a quantized one.
 
-        Linear and Conv2d can, unless the denoiser never runs them: then they are idle, or their
+        Plain Linear and Conv2d can, unless the denoiser never runs them: then they are idle, or their
         weight is read directly, as multi-head attention in PyTorch does, and must stay a tensor.
         """
-        return self.kind in ("linear", "conv2d") and self.macs != 0
+        return self.plain and self.kind in ("linear", "conv2d") and self.macs != 0
 
     @property
     def _transposed(self) -> bool:
@@ -101,6 +103,7 @@ def layers_in(denoiser: nn.Module, graph: Graph | None) -> tuple[Layer, ...]:
             has_bias=found[name].bias is not None,
             groups=getattr(found[name], "groups", 1),
             macs=None if graph is None else macs.get(name, 0),
+            plain=is_plain(found[name]),
         )
         for name in dict.fromkeys([*macs, *found])
     )

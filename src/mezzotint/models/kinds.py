@@ -46,6 +46,14 @@ def weight_parameter(layer: WeightLayer) -> nn.Parameter | None:
     return dict(layer.named_parameters(recurse=False)).get("weight")
 
 
+def is_plain(layer: WeightLayer) -> bool:
+    """Return whether a layer is one of torch's own, with its weight stored as it is.
+
+    Subclasses and parametrizations, such as weight norm, compute something else with it.
+    """
+    return type(layer) in _KINDS and weight_parameter(layer) is not None
+
+
 def channel_dim(layer: WeightLayer) -> int:
     """The dimension of a layer's input that holds its features or channels, from the end."""
     return -1 if isinstance(layer, nn.Linear) else -(layer.weight.ndim - 1)

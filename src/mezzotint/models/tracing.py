@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import ModelError
-from mezzotint.models.calls import Call, output_tensor
+from mezzotint.models.calls import Call, device_of, output_tensor
 from mezzotint.models.examples import example_call
 from mezzotint.models.flow import Flow
 from mezzotint.models.graph import Graph
@@ -39,8 +39,7 @@ def trace_graph(denoiser: nn.Module, call: Call | None = None) -> Graph:
         try:
             return _trace(skeleton(denoiser), call.to("meta"))
         except ModelError:
-            device = next(denoiser.parameters()).device
-            return _trace(denoiser, call.to(device))
+            return _trace(denoiser, call.to(device_of(denoiser)))
 
 
 def _trace(denoiser: nn.Module, call: Call) -> Graph:
