@@ -113,3 +113,9 @@ def test_an_output_that_is_no_tensor_is_an_error():
 
     with pytest.raises(ModelError, match="returns list where a tensor is expected"):
         Call((), {}).run(Lists())
+
+
+def test_an_error_of_the_pipeline_itself_names_the_pipeline(unet_pipe: DiffusionPipeline):
+    unet_pipe.unet.conv_in = nn.Conv2d(3, 8, 3, padding=1)
+    with pytest.raises(ModelError, match="StableDiffusionPipeline fails on its own call"):
+        record_calls(unet_pipe, Sampling(PROMPTS))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models.denoiser import TIME_ARGUMENTS, find_denoiser
-from mezzotint.models.sampling import run_batches
+from mezzotint.models.sampling import first_line, run_batches
 from mezzotint.plan import Sampling
 
 
@@ -215,12 +215,7 @@ def output_tensor(output: Any) -> Tensor:
     return first
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a message, or the error's type where it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-class _EnoughError(Exception):
+class _EnoughError(BaseException):  # no error of the pipeline's, which would be reported
     """Ends a pipeline run once the limit is reached; pipelines offer no other way out."""
 
 

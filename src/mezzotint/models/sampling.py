@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 
 from mezzotint._files import read_json, validated
 from mezzotint._progress import track
-from mezzotint.errors import ModelError, UsageError
+from mezzotint.errors import MezzotintError, ModelError, UsageError
 from mezzotint.plan import Sampling
 
 GENERATION_FILE = "generation.json"
@@ -74,7 +74,12 @@ def generate(
 
 
 def run_batches(pipe: DiffusionPipeline, sampling: Sampling, *, output_type: str) -> Iterator[Any]:
-    """The pipeline's outputs, batch after batch, its own progress bars switched off."""
+    """The pipeline's outputs, batch after batch, its own progress bars switched off.
+
+    Raises:
+        ModelError: the pipeline's own code fails, or it does not make images from text.
+        UsageError: `sampling` sets what the pipeline's call has no argument for.
+    """
     arguments = _arguments(pipe, sampling)
     prompts = sampling.prompts
     for start in range(0, len(prompts), sampling.batch):
@@ -83,10 +88,23 @@ def run_batches(pipe: DiffusionPipeline, sampling: Sampling, *, output_type: str
         seeds = range(sampling.seed + start, sampling.seed + start + len(chunk))
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         with _quiet(pipe):
-            output = pipe(
-                prompt=list(chunk), generator=generators, output_type=output_type, **arguments
-            )
+            try:
+                output = pipe(
+                    prompt=list(chunk), generator=generators, output_type=output_type, **arguments
+                )
+            except MezzotintError:
+                raise
+            except Exception as cause:  # whatever a pipeline's own code may raise
+                raise ModelError(
+                    f"{type(pipe).__name__} fails on its own call ({first_line(cause)}); check "
+                    "its components, or record calls that it takes"
+                ) from cause
         yield output
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message, or the error's type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _arguments(pipe: DiffusionPipeline, sampling: Sampling) -> dict[str, Any]:
