@@ -387,3 +387,27 @@ class TestArguments:
     def test_a_layer_that_computes_its_weight_stays_floating(self, norm: Any):
         model = nn.Sequential(norm(nn.Linear(8, 8)), nn.Linear(8, 8))
         assert set(mz.quantize_module(model, X, budget=mz.Budget(weight_bits=12)).plan) == {"1"}
+
+
+class Tied(nn.Module):
+    """One layer under two names, the second inside a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(16, 16)
+        self.second = self.first
+        self.block = nn.Sequential(self.first, nn.Linear(16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.second(self.first(x).relu()))
+
+
+def test_a_layer_of_several_names_is_packed_under_all():
+    calls = [((torch.randn(4, 16, generator=torch.Generator().manual_seed(2)),), {})]
+    module = Tied().eval()
+    result = mz.quantize_module(module, calls, budget=mz.Budget(weight_bits=8))
+    assert isinstance(result.module.first, PackedLayer)
+    assert result.module.block[0] is result.module.second is result.module.first
+    assert module.block[0] is module.second is module.first
+    assert type(module.first) is nn.Linear

@@ -26,6 +26,7 @@ from mezzotint.runtime import (
     pack_layer,
     packed_copy,
     part_inputs,
+    replace_layer,
     shape_of,
 )
 from mezzotint.runtime.operands import Operation
@@ -137,11 +138,12 @@ class LayerChange(Change):
             yield denoiser
             return
         plan = Plan({self.target: self.choice}, encoding=self.encoding)
-        denoiser.set_submodule(self.target, pack_layer(self.target, layer, plan, calibration))
+        packed = pack_layer(self.target, layer, plan, calibration)
+        replace_layer(denoiser, self.target, packed)
         try:
             yield denoiser
         finally:
-            denoiser.set_submodule(self.target, layer)
+            replace_layer(denoiser, self.target, layer)
 
 
 @dataclass(frozen=True)

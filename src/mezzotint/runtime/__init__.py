@@ -18,6 +18,7 @@ from mezzotint.runtime.convert import (
     pack_module,
     packed_copy,
     packed_layers,
+    replace_layer,
 )
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
@@ -106,6 +107,7 @@ __all__ = [
     "pack_weight",
     "packed_copy",
     "packed_layers",
+    "replace_layer",
     "part_inputs",
     "placeholders",
     "register_kernel",

@@ -104,9 +104,19 @@ def _packed(
     for name in plan.quantized:
         layer = module.get_submodule(name)
         weight = layer.get_parameter("weight")
-        module.set_submodule(name, pack_weight(name, layer, weight, plan, calibration))
+        replace_layer(module, name, pack_weight(name, layer, weight, plan, calibration))
         progress(name)
     return module
+
+
+def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` in the place of the layer called `name`, under all names that the layer has."""
+    old = module.get_submodule(name)
+    for parent in tuple(module.modules()):
+        # Children as they are stored: the methods that list them leave out repeated ones.
+        for child, layer in parent._modules.items():
+            if layer is old:
+                parent._modules[child] = new
 
 
 def dequantize_module(
@@ -124,7 +134,7 @@ def dequantize_module(
     floating = (p.dtype for p in module.parameters() if p.is_floating_point())
     first = next(floating, torch.float32)
     for name, layer in packed_layers(module).items():
-        module.set_submodule(name, layer.to_float(first if dtype_of is None else dtype_of(name)))
+        replace_layer(module, name, layer.to_float(first if dtype_of is None else dtype_of(name)))
     return module
 
 

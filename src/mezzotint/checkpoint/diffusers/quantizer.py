@@ -23,6 +23,7 @@ from mezzotint.runtime import (
     check_plan,
     dequantize_module,
     pack_weight,
+    replace_layer,
     unfilled_layer,
 )
 
@@ -100,7 +101,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             for name, choice in self.plan.quantized.items():
                 with torch.device("meta"):
                     packed = unfilled_layer(model.get_submodule(name), choice)
-                model.set_submodule(name, packed)
+                replace_layer(model, name, packed)
         # A new one: the caller's may serve for another model.
         self.quantization_config = MezzotintConfig(self.plan)
         register_config(model, self.quantization_config)
@@ -190,7 +191,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             # It may have arrived before the weight, or be still to come.
             layer.bias.requires_grad_(False)
             packed.bias = layer.bias
-        model.set_submodule(name, packed)
+        replace_layer(model, name, packed)
 
     def check_quantized_param_shape(
         self, param_name: str, current_param: Tensor, loaded_param: Tensor
