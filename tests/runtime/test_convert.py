@@ -257,3 +257,15 @@ class TestExecutions:
 
     def test_a_float_module_has_none(self):
         assert executions(model()) == ()
+
+
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_layer_with_hooks_is_refused(kind: str):
+    module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    handle = getattr(module[1], kind)(lambda *arguments: None)
+    plan = Plan({"0": Choice("int8/channel"), "1": Choice("int8/channel")})
+    with pytest.raises(PlanError, match="layer 1 has forward hooks.*remove them"):
+        pack_module(module, plan)
+    assert type(module[0]) is nn.Linear
+    handle.remove()
+    pack_module(module, plan)

@@ -39,14 +39,19 @@ def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
     """Refuse a choice that `layer` cannot take. Nothing is built for it.
 
     Raises:
-        PlanError: the layer is neither a Linear nor a Conv2d, has a padding mode of its own, or
-            cannot have a format or structure of `choice`; the layer is named.
+        PlanError: the layer is neither a Linear nor a Conv2d, has a padding mode of its own or
+            forward hooks, or cannot have a format or structure of `choice`; the layer is named.
     """
     # Subclasses may compute something else with their weight, so only the exact types count.
     if type(layer) is not nn.Linear and type(layer) is not nn.Conv2d:
         raise PlanError(
             f"layer {name} is a {type(layer).__name__}; only Linear and Conv2d can be quantized, "
             "so choose 'float' for it"
+        )
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        raise PlanError(
+            f"layer {name} has forward hooks, which its packed layer would not run; remove them "
+            "before, or choose 'float' for it"
         )
     shape = shape_of(layer)
     try:
