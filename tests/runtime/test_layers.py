@@ -334,3 +334,14 @@ class TestModuleBehaviour:
         compiled = torch.compile(quantized, backend="aot_eager", fullgraph=True)
         image = noise(4, 5, 5)
         assert torch.equal(compiled(image), quantized(image))
+
+
+@pytest.mark.parametrize("activation", ["float", "int8/token"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_inputs_of_integers_are_refused(activation: str, dtype: torch.dtype):
+    for layer, shape in ((linear(), (3, 19)), (conv(), (1, 4, 5, 5))):
+        x = torch.zeros(shape, dtype=dtype)
+        with pytest.raises(RuntimeError):
+            layer(x)
+        with pytest.raises(RuntimeError, match=f"takes floating inputs, but got {dtype}"):
+            packed(layer, "int8/channel", activation)(x)

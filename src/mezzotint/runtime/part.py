@@ -70,8 +70,14 @@ class QuantizedPart(StoredWeight, ABC):
 
     # The name is that of nn.Linear and nn.Conv2d: some models pass their input by keyword.
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """The output for an input, in its dtype, bias included."""
+        """The output for an input, in its dtype, bias included.
+
+        Raises:
+            RuntimeError: the input is not floating, as of a floating layer.
+        """
         x, device = input, input.device.type
+        if not x.is_floating_point():
+            raise RuntimeError(f"a packed layer takes floating inputs, but got {x.dtype}")
         # What is exported must outlive this layer, and gradients must pass: both need plain torch.
         plain = _exporting() or (x.requires_grad and torch.is_grad_enabled())
         traced = torch.compiler.is_compiling() or type(x) is not Tensor
