@@ -1,4 +1,4 @@
-"""Which component of a pipeline denoises."""
+"""Search for the component of a pipeline that denoises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a pipeline to its profile; what was measured before on this machine is kept."""
+"""Profiles of pipelines; what was measured before on this machine is kept."""
 
 from __future__ import annotations
 
