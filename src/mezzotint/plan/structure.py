@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from mezzotint._plugins import Registry
-from mezzotint.errors import FormatError
+from mezzotint.errors import CalibrationError, FormatError, UsageError
 from mezzotint.formats import Shape, TensorSpec
 
 Tensors = Mapping[str, Tensor]
@@ -157,8 +157,11 @@ class Structure(ABC):
         Args:
             weight: the floating weight of the layer.
             layer: its shape.
+
+        Raises:
+            CalibrationError: the structure has none.
         """
-        raise NotImplementedError(f"{self.kind}: has calibrated tensors, but no observer")
+        raise CalibrationError(f"{self.kind} has nothing that calibration finds")
 
     @abstractmethod
     def part_weights(
@@ -215,8 +218,14 @@ def register_structure(kind: type[_StructureT]) -> type[_StructureT]:
     """Class decorator: make a structure known under its kind.
 
     Raises:
-        UsageError: there is one of that kind.
+        UsageError: it has calibrated tensors, but no observer that finds them, or there is one of
+            that kind.
     """
+    if kind.calibrated and kind.observer is Structure.observer:
+        raise UsageError(
+            f"the structure {kind.kind} has calibrated tensors, but no observer that finds them; "
+            "give it the method `observer`"
+        )
     _STRUCTURES.add(kind.kind, kind, kind)
     return kind
 

@@ -15,15 +15,16 @@ from mezzotint.runtime.convert import (
     check_plan,
     dequantize_module,
     executions,
+    pack_module,
     packed_copy,
     packed_layers,
-    quantize_module,
 )
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
     AsStored,
     Kernel,
     Prepared,
+    Replacement,
     Request,
     Selection,
     register_kernel,
@@ -46,6 +47,7 @@ from mezzotint.runtime.pack import (
     empty_layer,
     pack_layer,
     pack_weight,
+    unfilled_layer,
 )
 from mezzotint.runtime.packed import (
     GridValues,
@@ -82,6 +84,7 @@ __all__ = [
     "QuantLayer",
     "QuantLinear",
     "QuantizedPart",
+    "Replacement",
     "Request",
     "Selection",
     "SplitInput",
@@ -99,16 +102,17 @@ __all__ = [
     "operation_of",
     "own_tensors",
     "pack_layer",
+    "pack_module",
     "pack_weight",
     "packed_copy",
     "packed_layers",
     "part_inputs",
     "placeholders",
-    "quantize_module",
     "register_kernel",
     "registered_kernels",
     "select_kernel",
     "shape_of",
     "stored_tensors",
     "structure_tensors",
+    "unfilled_layer",
 ]

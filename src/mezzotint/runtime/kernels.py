@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -65,7 +64,8 @@ class Prepared(ABC):
     def replaces(self) -> str | None:
         """The stored tensor that this one stands for, by its name in the format's layout.
 
-        The layer holds it no longer. None where the weight is held as it is stored, too.
+        The layer holds it no longer. None where the weight is held as it is stored, too; only a
+        `Replacement` may replace one.
         """
         return None
 
@@ -74,9 +74,13 @@ class Prepared(ABC):
     def extra_bytes(self) -> int:
         """Bytes that are held beside what is stored of the weight."""
 
+
+class Replacement(Prepared):
+    """A prepared weight from which a stored tensor can be had again, and which may replace it."""
+
+    @abstractmethod
     def stored(self) -> Tensor:
-        """The tensor that this one `replaces`, bit for bit."""
-        raise NotImplementedError(f"{type(self).__name__} replaces no stored tensor")
+        """The tensor that this one `replaces`, bit for bit; asked only where it replaces one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +185,13 @@ def registered_kernels() -> tuple[Kernel, ...]:
     return tuple(_KERNELS.items.values())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _load_plugins() -> None:
     """Import kernels of other packages; a compiler that traces the selection does it right away."""
     load_plugins("kernels")
+
+
+# What torch.compiler.assume_constant_result does, but for importing the whole compiler.
+_load_plugins._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:

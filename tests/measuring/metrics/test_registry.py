@@ -57,6 +57,18 @@ def test_an_unknown_name_is_refused_with_those_there_are():
         metric_named("best")
 
 
+@pytest.mark.parametrize("given", ["image", "Outputs", None])
+def test_what_it_sees_is_one_of_two_words(given: str | None):
+    class Blind(LargestError):
+        kind = "blind"
+        sees = given
+
+    with pytest.raises(UsageError, match=f"metric 'blind': sees {given!r}; it is one of: outputs"):
+        register_metric(Blind)
+    with pytest.raises(UsageError, match="unknown metric 'blind'"):
+        metric_named("blind")
+
+
 def test_it_measures(unet: nn.Module, calls: Sequence[Call]):
     executor, journal = InProcess(Original(unet, tuple(calls))), Journal(None, {})
     found = [one["largest"] for one in measure(TASKS, executor, journal)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 from torch import Tensor
 
@@ -60,10 +60,24 @@ def register_metric(metric: M) -> M:
     """Class decorator: make a metric known under its kind. It can be made without arguments.
 
     Raises:
-        UsageError: there is one of that kind.
+        UsageError: it sees neither outputs nor images, or there is one of that kind.
     """
+    sees = getattr(metric, "sees", None)
+    if sees not in get_args(Sight):
+        raise UsageError(f"metric {metric.kind!r}: sees {sees!r}; it is one of: outputs, images")
     _METRICS.add(metric.kind, metric, metric)
     return metric
+
+
+def chosen_metric(metric: str | Metric) -> Metric:
+    """A metric itself, or the registered one of that kind at its defaults.
+
+    Raises:
+        UsageError: there is none; the message lists them.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    return metric_named(metric)
 
 
 def metric_named(kind: str) -> Metric:
