@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
 from torch import Tensor
 
 from mezzotint._plugins import Registry
+from mezzotint.errors import UsageError
 
 Figures: TypeAlias = Mapping[str, float]
 """Name → value of one measurement, JSON numbers; infinite where the model is ruined."""
