@@ -12,10 +12,8 @@ from rich.table import Table
 
 from mezzotint.engines import engine_executions
 from mezzotint.models import Sampling, find_denoiser, record_calls
-from mezzotint.profiling import Latency, interleaved_medians
+from mezzotint.profiling import PROMPTS, Latency, interleaved_medians
 from mezzotint.runtime import Execution, module_bytes
-
-_PROMPT = "a photo of a cat"
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def bench(
     Raises:
         UsageError: fewer than one repeat.
     """
-    sampling = Sampling(prompts=(_PROMPT,) * batch, batch=batch)
+    sampling = Sampling(prompts=PROMPTS * batch, batch=batch)
     denoisers = {"reference": find_denoiser(reference)[1], "contestant": find_denoiser(pipe)[1]}
     device = next(denoisers["reference"].parameters()).device
     (call,) = record_calls(reference, sampling, limit=1)
