@@ -67,7 +67,7 @@ class TestDequantize:
 
 
 class TestTraining:
-    def test_adapters_over_it_are_trainable(self, unet_folder: Path):
+    def test_adapters_over_it_can_be_trained(self, unet_folder: Path):
         assert load(unet_folder).hf_quantizer.is_trainable
 
     def test_no_packed_layer_has_anything_to_train(self, unet_folder: Path):
