@@ -31,6 +31,7 @@ SAMPLING = mz.Sampling(("red heart", "owl", "apple"), seed=5, steps=2, batch=2)
 SAME_WORD = mz.Sampling(("red heart", "red apple"), seed=5)
 
 SEARCH = RangeSearch(steps=5, lowest=0.6, power=2.4)
+MIXED = mz.Choice("mixed/int2:2,int4:2")
 
 
 def smallest_unet() -> UNet2DConditionModel:
@@ -78,8 +79,9 @@ def uniform(pipe: DiffusionPipeline) -> mz.Result:
 
 def mixed_encodings(pipe: DiffusionPipeline) -> mz.Result:
     plan = mz.uniform_plan(pipe.unet, weight_bits=3)
-    others = {"conv_in": mz.Encoding(SEARCH), "conv_out": mz.Encoding(MINMAX)}
-    return mz.apply(pipe, mz.Plan(plan.choices, encodings=others))
+    choices = {**plan.choices, "conv_out": MIXED}
+    others = {"conv_in": mz.Encoding(SEARCH), "conv_out": mz.Encoding(MINMAX, order="stored")}
+    return mz.apply(pipe, mz.Plan(choices, encodings=others))
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,17 @@ class TestTerms:
         left, right = tensors(plain), tensors(special)
         different = {name for name in left if not torch.equal(left[name], right[name])}
         assert {name.rpartition(".")[0] for name in different} == {"conv_in"}
+
+    def test_the_order_of_channels_changes_a_mixed_layer(
+        self, makers: dict[str, Made], floating: Path
+    ):
+        plan = mz.Plan.load(makers["encodings"].plan)
+        encodings = {**plan.encodings, "conv_out": mz.Encoding(MINMAX)}
+        usual = mz.apply(mz.load(floating), mz.Plan(plan.choices, encodings=encodings)).denoiser
+        other = mz.apply(mz.load(floating), plan).denoiser
+        left, right = usual.state_dict(), other.state_dict()
+        different = {name for name in left if not torch.equal(left[name], right[name])}
+        assert {name.rpartition(".")[0] for name in different} == {"conv_out"}
 
     @pytest.mark.parametrize(
         "changes",

@@ -1,9 +1,12 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mezzotint.calibration import (
     StructureTensors,
@@ -14,10 +17,10 @@ from mezzotint.calibration import (
 from mezzotint.errors import FormatError
 from mezzotint.formats import from_bits
 from mezzotint.models import Call, Sampling, record_calls, trace_graph
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, LayerShape, Observer, Tensors
 from mezzotint.runtime import ConstantTokens, InputRange, SplitInput
 from tests.models import tiny
-from tests.runtime.structures.scaled import Smoothing
+from tests.runtime.structures.scaled import InputScale, Smoothing
 
 
 class _Denoiser(nn.Module):
@@ -169,6 +172,30 @@ def test_a_causal_text_encoder_gives_every_prompt_the_same_first_token():
     assert len(found.refused) == 1
 
 
+@dataclass(frozen=True)
+class _Kept(Smoothing):
+    """Keeps the outputs that it observes."""
+
+    kind = "kept"
+    seen: ClassVar[list[Tensor]] = []
+
+    def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
+        return _Keeping(super().observer(weight, layer), self.seen)
+
+
+@dataclass
+class _Keeping:
+    usual: Observer
+    seen: list[Tensor]
+
+    def observe(self, x: Tensor, output: Callable[[], Tensor]) -> None:
+        self.usual.observe(x, output)
+        self.seen.append(output())
+
+    def tensors(self) -> Tensors:
+        return self.usual.tensors()
+
+
 class TestComposition:
     """Tensors of an inner structure are found after those of the outer one."""
 
@@ -206,6 +233,25 @@ class TestComposition:
             _Denoiser(), {"mixed": (ConstantTokens(1), Smoothing())}, [call(1, 2)]
         )
         assert found.refused["mixed"].kind == "constant_tokens"
+
+    def test_outputs_of_a_part_do_not_come_from_geometries_that_onednn_computes_wrongly(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        conv = nn.Conv2d(4, 3, 1, stride=(1, 2), padding=(2, 1), dilation=(1, 3))
+        x, seen = torch.rand(2, 4, 5, 5), list[Tensor]()
+        monkeypatch.setattr(_Kept, "seen", seen)
+        convolved, convolve = list[Tensor](), functional.conv2d
+
+        def counted(x: Tensor, *arguments: Any) -> Tensor:
+            convolved.append(x)
+            return convolve(x, *arguments)
+
+        monkeypatch.setattr(functional, "conv2d", counted)
+        observe_structures(nn.Sequential(conv), {"0": (InputScale(), _Kept())}, [Call((x,), {})])
+        (output,) = seen
+        torch.testing.assert_close(output, conv(x) - conv.bias.view(-1, 1, 1))
+        # The model's own layer, here and in the observed call, and nobody else.
+        assert len(convolved) == 2
 
     def test_ranges_are_of_what_the_quantizers_see(self):
         denoiser, calls = _Denoiser(), [call(1, 2)]

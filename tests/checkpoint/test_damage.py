@@ -77,7 +77,7 @@ class TestValues:
         scales[0] = as_bits(torch.tensor([scale]))
         packed.rewrite(weights, **{"conv_out.weight_scale": scales})
         message = refusal(opening, saved_copy)
-        assert message.startswith(f"layer conv_out of {weights}: scale holds values that are not")
+        assert message.startswith(f"{weights}: layer conv_out: scale holds values that are not")
 
     @pytest.mark.parametrize(
         ("name", "value", "complaint"),
@@ -95,7 +95,7 @@ class TestValues:
         packed.rewrite(
             tmp_path / packed.WEIGHTS, **{f"conv_in.{name}": torch.full_like(stored, value)}
         )
-        with pytest.raises(CheckpointError, match=f"layer conv_in of .*: {complaint}"):
+        with pytest.raises(CheckpointError, match=f": layer conv_in: {complaint}"):
             UNet2DConditionModel.from_pretrained(tmp_path)
 
     def test_a_symmetric_input_has_no_zero_point(self, tmp_path: Path):

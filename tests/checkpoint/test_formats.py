@@ -156,7 +156,7 @@ class TestDamage:
         codebook = load_file(file)["conv_out.weight_codebook"]
         codebook[0, 3] = as_bits(torch.tensor(value, dtype=torch.bfloat16))
         packed.rewrite(file, **{"conv_out.weight_codebook": codebook})
-        with pytest.raises(CheckpointError, match=r"layer conv_out of .*: codebook holds values"):
+        with pytest.raises(CheckpointError, match=r": layer conv_out: codebook holds values"):
             UNet2DConditionModel.from_pretrained(folder)
 
     @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ class TestDamage:
         file = folder / packed.WEIGHTS
         tensor = load_file(file)[f"conv_out.{name}"]
         packed.rewrite(file, **{f"conv_out.{name}": torch.zeros_like(tensor)})
-        with pytest.raises(CheckpointError, match=f"layer conv_out of .*: {complaint}"):
+        with pytest.raises(CheckpointError, match=f": layer conv_out: {complaint}"):
             UNet2DConditionModel.from_pretrained(folder)
 
     @pytest.mark.parametrize(

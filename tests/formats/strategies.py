@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -11,7 +13,9 @@ from torch import Tensor
 from mezzotint.formats import (
     LookupSegment,
     Segment,
+    Shape,
     UniformFormat,
+    WeightFormat,
     from_bits,
     parse_weight_format,
 )
@@ -81,3 +85,9 @@ def value_of(segment: Segment) -> Tensor:
     zero_point = segment.zero_point
     shift = segment.offset if zero_point is None else spread(zero_point)
     return (codes - shift) * spread(segment.scale)
+
+
+def unpacked(fmt: WeightFormat, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+    """Codes of a weight that is stored in one segment, uint8 [out_channels, k]."""
+    (segment,) = fmt.segments(tensors, shape)
+    return segment.unpacked()

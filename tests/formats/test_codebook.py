@@ -16,7 +16,7 @@ from mezzotint.formats import (
     grid,
     parse_weight_format,
 )
-from tests.formats.strategies import SHAPES, WIDTHS, normal, weights
+from tests.formats.strategies import SHAPES, WIDTHS, normal, unpacked, weights
 
 FORMATS = [CodebookFormat(width, g) for width in WIDTHS for g in ("tensor", "channel")]
 EVERY_FORMAT = pytest.mark.parametrize("fmt", FORMATS, ids=str)
@@ -40,14 +40,14 @@ EXTREMES = [
 
 
 def error(fmt, weight: Tensor) -> float:
-    return float((fmt.roundtrip(weight).double() - weight.double()).square().sum())
+    return float((fmt.roundtrip(weight, MINMAX).double() - weight.double()).square().sum())
 
 
 class TestStorage:
     @EVERY_FORMAT
     @EVERY_SHAPE
     def test_encoding_matches_the_layout(self, fmt: CodebookFormat, shape: tuple[int, ...]):
-        tensors = fmt.encode(normal(*shape))
+        tensors = fmt.encode(normal(*shape), MINMAX)
         layout = fmt.layout(shape)
         assert {name: (t.shape, t.dtype) for name, t in tensors.items()} == {
             name: (spec.shape, spec.dtype) for name, spec in layout.items()
@@ -64,21 +64,21 @@ class TestStorage:
     @EVERY_FORMAT
     @EVERY_SHAPE
     def test_decoding_gives_float32_of_the_shape(self, fmt: CodebookFormat, shape: tuple[int, ...]):
-        restored = fmt.roundtrip(normal(*shape))
+        restored = fmt.roundtrip(normal(*shape), MINMAX)
         assert (restored.shape, restored.dtype) == (shape, torch.float32)
 
     @EVERY_FORMAT
     def test_a_weight_is_the_level_of_its_code(self, fmt: CodebookFormat):
         shape = (9, 5, 3, 3)
-        tensors = fmt.encode(normal(*shape))
-        codes, levels = fmt.codes(tensors, shape), fmt.levels(tensors)
+        tensors = fmt.encode(normal(*shape), MINMAX)
+        codes, levels = unpacked(fmt, tensors, shape), fmt.levels(tensors)
         assert (codes.dtype, levels.dtype) == (torch.uint8, torch.float32)
         expected = levels.expand(9, -1).gather(1, codes.long()).view(shape)
         assert torch.equal(fmt.decode(tensors, shape), expected)
 
     @EVERY_FORMAT
     def test_levels_ascend(self, fmt: CodebookFormat):
-        levels = fmt.levels(fmt.encode(normal(9, 700)))
+        levels = fmt.levels(fmt.encode(normal(9, 700), MINMAX))
         assert levels.shape == (9 if fmt.granularity == "channel" else 1, 2**fmt.width)
         assert bool((levels.diff(dim=1) >= 0).all())
 
@@ -87,11 +87,11 @@ class TestStorage:
         self, fmt: CodebookFormat, monkeypatch: pytest.MonkeyPatch
     ):
         weight = normal(7, 20)
-        whole = fmt.encode(weight)
+        whole = fmt.encode(weight, MINMAX)
         restored = fmt.decode(whole, (7, 20))
         monkeypatch.setattr(chunks, "CHUNK", 50)
         monkeypatch.setattr(grid, "PIECE", 50)
-        pieces = fmt.encode(weight)
+        pieces = fmt.encode(weight, MINMAX)
         assert all(torch.equal(pieces[name], whole[name]) for name in whole)
         assert torch.equal(fmt.decode(whole, (7, 20)), restored)
 
@@ -100,7 +100,7 @@ class TestStorage:
     def test_vectors_and_empty_weights_are_refused(
         self, fmt: CodebookFormat, shape: tuple[int, ...]
     ):
-        for call in (lambda: fmt.encode(torch.ones(shape)), lambda: fmt.layout(shape)):
+        for call in (lambda: fmt.encode(torch.ones(shape), MINMAX), lambda: fmt.layout(shape)):
             with pytest.raises(FormatError, match="cannot be quantized"):
                 call()
 
@@ -113,7 +113,7 @@ class TestStorage:
 class TestAccuracy:
     @given(fmt=ANY_FORMAT, weight=weights())
     def test_every_weight_takes_its_nearest_level(self, fmt: CodebookFormat, weight: Tensor):
-        tensors = fmt.encode(weight)
+        tensors = fmt.encode(weight, MINMAX)
         levels = fmt.levels(tensors).double().expand(len(weight), -1)
         distance = (fmt.decode(tensors, tuple(weight.shape)).double() - weight.double()).abs()
         least = (weight.double().unsqueeze(2) - levels.unsqueeze(1)).abs().amin(2)
@@ -125,13 +125,13 @@ class TestAccuracy:
     def test_few_distinct_weights_are_kept_to_the_rounding_of_levels(
         self, fmt: CodebookFormat, weight: Tensor
     ):
-        distance = (fmt.roundtrip(weight).double() - weight.double()).abs()
+        distance = (fmt.roundtrip(weight, MINMAX).double() - weight.double()).abs()
         assert bool((distance <= ROUNDING * weight.double().abs() + SMALLEST).all())
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("weight", EXTREMES, ids=range(len(EXTREMES)))
     def test_extreme_weights_stay_finite_and_in_range(self, fmt: CodebookFormat, weight: Tensor):
-        restored = fmt.roundtrip(weight).double()
+        restored = fmt.roundtrip(weight, MINMAX).double()
         slack = ROUNDING * weight.double().abs().max() + SMALLEST
         assert bool(torch.isfinite(restored).all())
         assert bool((restored >= weight.min() - slack).all())
@@ -141,7 +141,7 @@ class TestAccuracy:
     @pytest.mark.parametrize("value", [0.0, 0.3, -1e-38, 1e30, HUGE, -65504.0])
     def test_constants_survive(self, fmt: CodebookFormat, value: float):
         weight = torch.full((3, 5), value)
-        assert torch.allclose(fmt.roundtrip(weight), weight, rtol=ROUNDING, atol=SMALLEST)
+        assert torch.allclose(fmt.roundtrip(weight, MINMAX), weight, rtol=ROUNDING, atol=SMALLEST)
 
     @pytest.mark.parametrize("granularity", ["tensor", "channel"])
     @pytest.mark.parametrize("width", WIDTHS)
@@ -178,8 +178,8 @@ class TestAccuracy:
     def test_quantizing_what_was_quantized_changes_nothing(
         self, fmt: CodebookFormat, weight: Tensor
     ):
-        once = fmt.roundtrip(weight)
-        assert torch.equal(fmt.roundtrip(once), once)
+        once = fmt.roundtrip(weight, MINMAX)
+        assert torch.equal(fmt.roundtrip(once, MINMAX), once)
 
 
 class TestIndependence:
@@ -189,15 +189,15 @@ class TestIndependence:
         self, width: int, factor: float
     ):
         fmt, weight = CodebookFormat(width), normal(2, 300)
-        alone = fmt.roundtrip(weight[:1])
+        alone = fmt.roundtrip(weight[:1], MINMAX)
         weight[1] *= factor
-        assert torch.equal(fmt.roundtrip(weight)[:1], alone)
+        assert torch.equal(fmt.roundtrip(weight, MINMAX)[:1], alone)
 
     @EVERY_FORMAT
     def test_weight_and_stored_tensors_are_left_alone(self, fmt: CodebookFormat):
         weight = normal(4, 40)
         kept = weight.clone()
-        tensors = fmt.encode(weight)
+        tensors = fmt.encode(weight, MINMAX)
         before = {name: tensor.clone() for name, tensor in tensors.items()}
         fmt.decode(tensors, (4, 40)).zero_()
         assert torch.equal(weight, kept)
@@ -206,14 +206,18 @@ class TestIndependence:
     @EVERY_FORMAT
     def test_memory_order_does_not_matter(self, fmt: CodebookFormat):
         weight = normal(4, 6, 3, 3)
-        plain = fmt.roundtrip(weight)
-        assert torch.equal(fmt.roundtrip(weight.to(memory_format=torch.channels_last)), plain)
+        plain = fmt.roundtrip(weight, MINMAX)
+        assert torch.equal(
+            fmt.roundtrip(weight.to(memory_format=torch.channels_last), MINMAX), plain
+        )
 
     @EVERY_FORMAT
     def test_views_are_encoded_like_copies(self, fmt: CodebookFormat):
         wide = normal(40, 60)
         for view in (wide[:, :7], wide[:, ::2], wide[::3], wide.t()):
-            assert torch.equal(fmt.roundtrip(view), fmt.roundtrip(view.contiguous()))
+            assert torch.equal(
+                fmt.roundtrip(view, MINMAX), fmt.roundtrip(view.contiguous(), MINMAX)
+            )
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -221,11 +225,11 @@ class TestIndependence:
         self, fmt: CodebookFormat, dtype: torch.dtype
     ):
         weight = normal(4, 40).bfloat16().to(dtype)
-        assert torch.equal(fmt.roundtrip(weight), fmt.roundtrip(weight.float()))
+        assert torch.equal(fmt.roundtrip(weight, MINMAX), fmt.roundtrip(weight.float(), MINMAX))
 
     @EVERY_FORMAT
     def test_a_weight_that_requires_gradients_is_taken(self, fmt: CodebookFormat):
-        tensors = fmt.encode(torch.nn.Parameter(normal(4, 40)))
+        tensors = fmt.encode(torch.nn.Parameter(normal(4, 40)), MINMAX)
         assert not fmt.decode(tensors, (4, 40)).requires_grad
 
 
@@ -236,24 +240,24 @@ class TestDamage:
         weight = normal(3, 5)
         weight[1, 2] = value
         with pytest.raises(FormatError, match="NaN or infinite"):
-            fmt.encode(weight)
+            fmt.encode(weight, MINMAX)
 
     @EVERY_FORMAT
     def test_what_was_encoded_passes_the_check(self, fmt: CodebookFormat):
         for weight in (normal(3, 40), torch.zeros(3, 40), torch.full((3, 40), HUGE)):
-            fmt.check(fmt.encode(weight))
+            fmt.check(fmt.encode(weight, MINMAX))
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_a_level_that_is_not_finite_fails_it(self, fmt: CodebookFormat, value: float):
-        tensors = fmt.encode(normal(3, 40))
+        tensors = fmt.encode(normal(3, 40), MINMAX)
         tensors["codebook"][-1, -1] = as_bits(torch.tensor(value, dtype=torch.bfloat16))
         with pytest.raises(FormatError, match="codebook holds values that are not finite"):
             fmt.check(tensors)
 
     @EVERY_FORMAT
     def test_levels_out_of_order_fail_it(self, fmt: CodebookFormat):
-        tensors = fmt.encode(normal(3, 40))
+        tensors = fmt.encode(normal(3, 40), MINMAX)
         tensors["codebook"] = tensors["codebook"].flip(1)
         with pytest.raises(FormatError, match="codebook holds levels that are not in ascending"):
             fmt.check(tensors)

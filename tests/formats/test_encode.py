@@ -16,8 +16,9 @@ from mezzotint.formats import (
     from_bits,
     parse_weight_format,
 )
+from mezzotint.formats.affine_grid import middle
 from tests.formats import reference
-from tests.formats.strategies import SHAPES, WIDTHS, formats, normal, parsed, weights
+from tests.formats.strategies import SHAPES, WIDTHS, formats, normal, parsed, unpacked, weights
 
 SEARCHES = st.sampled_from([MINMAX, RangeSearch(5, 0.3), RangeSearch(4, 0.5, 2.4)])
 CODEBOOKS = [CodebookFormat(width, g) for width in WIDTHS for g in ("tensor", "channel")]
@@ -26,7 +27,7 @@ CODEBOOKS = [CodebookFormat(width, g) for width in WIDTHS for g in ("tensor", "c
 def stored_parameters(fmt: UniformFormat, tensors: dict[str, Tensor]):
     """Scale and zero point of each block."""
     scales = from_bits(tensors["scale"], fmt.scale_dtype).flatten()
-    zero_points = torch.full_like(scales, fmt.offset)
+    zero_points = torch.full_like(scales, middle(fmt.width))
     if not fmt.symmetric:
         zero_points = tensors["zero_point"].flatten().float()
     return list(zip(scales, zero_points, strict=True))
@@ -38,12 +39,12 @@ def assert_nearest(fmt: UniformFormat, weight: Tensor, tensors: dict[str, Tensor
     parts = zip(reference.blocks(fmt, weight), stored, strict=True)
     codes = torch.cat([reference.codes(fmt, block, each) for block, each in parts])
     shape = tuple(weight.shape)
-    assert torch.equal(codes.view(len(weight), -1), fmt.codes(tensors, shape))
+    assert torch.equal(codes.view(len(weight), -1), unpacked(fmt, tensors, shape))
 
 
 @given(fmt=formats(), weight=weights())
 def test_the_full_range_gives_scales_zero_points_and_codes(fmt: UniformFormat, weight: Tensor):
-    tensors = fmt.encode(weight)
+    tensors = fmt.encode(weight, MINMAX)
     blocks = reference.blocks(fmt, weight)
     stored = stored_parameters(fmt, tensors)
     assert stored == [reference.candidate(fmt, block, 1.0) for block in blocks]
@@ -56,7 +57,7 @@ def test_any_shape_and_dtype_is_encoded_so(shape: tuple[int, ...], dtype: torch.
     weight = normal(*shape).to(dtype)
     for name in ("int4/channel", "uint3/group8", "uint8/tensor", "int1/group8"):
         fmt = parsed(name)
-        tensors = fmt.encode(weight)
+        tensors = fmt.encode(weight, MINMAX)
         blocks = reference.blocks(fmt, weight)
         stored = stored_parameters(fmt, tensors)
         assert stored == [reference.candidate(fmt, block, 1.0) for block in blocks]
@@ -81,9 +82,9 @@ def test_a_search_stores_the_best_of_its_ranges(
 
 @given(fmt=st.sampled_from(CODEBOOKS), weight=weights(columns=20))
 def test_codes_of_a_codebook_count_the_midpoints_below(fmt: CodebookFormat, weight: Tensor):
-    tensors = fmt.encode(weight)
+    tensors = fmt.encode(weight, MINMAX)
     expected = reference.indices(fmt.levels(tensors), weight)
-    assert torch.equal(fmt.codes(tensors, tuple(weight.shape)), expected)
+    assert torch.equal(unpacked(fmt, tensors, tuple(weight.shape)), expected)
 
 
 @pytest.mark.parametrize("name", ["mixed/int1:2,int4:3", "mixed/uint2:1,uint3:1,uint8:3"])

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, linear
 
 from mezzotint.formats import (
+    MINMAX,
     AffineSegment,
     LookupSegment,
     Segment,
@@ -40,7 +41,7 @@ def tensors_of(segment: Segment) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_uniform_format_is_one_affine_segment(name: str):
     fmt = parsed(name)
-    tensors = fmt.encode(normal(4, 19))
+    tensors = fmt.encode(normal(4, 19), MINMAX)
     (segment,) = fmt.segments(tensors, (4, 19))
     assert isinstance(segment, AffineSegment)
     assert (segment.shape, segment.bits) == ((4, 19), fmt.bits)
@@ -52,7 +53,7 @@ def test_a_uniform_format_is_one_affine_segment(name: str):
 @pytest.mark.parametrize("name", CODEBOOKS)
 def test_a_codebook_is_one_lookup_segment(name: str):
     fmt = parsed(name)
-    tensors = fmt.encode(normal(4, 9))
+    tensors = fmt.encode(normal(4, 9), MINMAX)
     (segment,) = fmt.segments(tensors, (4, 9))
     assert isinstance(segment, LookupSegment)
     assert (segment.shape, segment.bits, segment.scale) == ((4, 9), fmt.bits, None)
@@ -63,7 +64,7 @@ def test_a_codebook_is_one_lookup_segment(name: str):
 @pytest.mark.parametrize("name", MIXED)
 def test_a_mixture_has_an_affine_segment_for_each_width(name: str):
     fmt = parsed(name)
-    segments = fmt.segments(fmt.encode(normal(4, 3, 3, 3)), (4, 3, 3, 3))
+    segments = fmt.segments(fmt.encode(normal(4, 3, 3, 3), MINMAX), (4, 3, 3, 3))
     kind = "uint" if "uint" in name else "int"
     parts = [f"{kind}{segment.bits}:{segment.shape[0]}" for segment in segments]
     assert "mixed/" + ",".join(parts) == name
@@ -73,7 +74,7 @@ def test_a_mixture_has_an_affine_segment_for_each_width(name: str):
 @pytest.mark.parametrize("name", ALL)
 def test_segments_are_views_of_what_is_stored(name: str):
     fmt = parsed(name)
-    tensors = fmt.encode(normal(4, 9))
+    tensors = fmt.encode(normal(4, 9), MINMAX)
     stored = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
     for segment in fmt.segments(tensors, (4, 9)):
         for part in (segment, segment.rows(slice(0, 1))):
@@ -85,7 +86,7 @@ def test_segments_are_views_of_what_is_stored(name: str):
 @pytest.mark.parametrize("shape", [(4, 9), (4, 3, 3, 3)], ids=str)
 def test_forms_are_known_without_a_weight(name: str, shape: tuple[int, ...]):
     fmt = parsed(name)
-    segments = fmt.segments(fmt.encode(normal(*shape)), shape)
+    segments = fmt.segments(fmt.encode(normal(*shape), MINMAX), shape)
     for form, segment in zip(fmt.forms(shape), segments, strict=True):
         assert type(form) is type(segment)
         assert (form.shape, form.bits) == (segment.shape, segment.bits)
@@ -99,7 +100,7 @@ def test_forms_are_known_without_a_weight(name: str, shape: tuple[int, ...]):
 @pytest.mark.parametrize("name", MIXED)
 def test_the_order_is_int64_for_index_select(name: str):
     fmt = parsed(name)
-    order = fmt.order(fmt.encode(normal(4, 9)))
+    order = fmt.order(fmt.encode(normal(4, 9), MINMAX))
     assert order is not None
     assert (order.dtype, order.sort().values.tolist()) == (torch.int64, [0, 1, 2, 3])
 
@@ -107,7 +108,7 @@ def test_the_order_is_int64_for_index_select(name: str):
 @given(name=st.sampled_from(ALL), weight=weights(rows=4, least_rows=4))
 def test_segments_in_order_are_the_weight(name: str, weight: Tensor):
     fmt, shape = parsed(name), tuple(weight.shape)
-    tensors = fmt.encode(weight)
+    tensors = fmt.encode(weight, MINMAX)
     stored = torch.cat([value_of(segment) for segment in fmt.segments(tensors, shape)])
     expected = ordered(fmt, tensors, stored, 0).float()
     assert torch.equal(expected, fmt.decode(tensors, shape))
@@ -117,7 +118,7 @@ def test_segments_in_order_are_the_weight(name: str, weight: Tensor):
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 3), slice(0, 99)], ids=str)
 def test_some_rows_of_a_segment_are_a_segment(name: str, rows: slice):
     fmt = parsed(name)
-    for segment in fmt.segments(fmt.encode(normal(4, 3, 3, 3)), (4, 3, 3, 3)):
+    for segment in fmt.segments(fmt.encode(normal(4, 3, 3, 3), MINMAX), (4, 3, 3, 3)):
         part = segment.rows(rows)
         assert part.shape == (len(range(*rows.indices(segment.shape[0]))), 3, 3, 3)
         assert torch.equal(value_of(part), value_of(segment)[rows])
@@ -135,7 +136,7 @@ def test_a_table_may_have_a_scale_for_each_row(rows: int):
 @pytest.mark.parametrize("name", ALL)
 def test_a_linear_layer_may_be_computed_segment_by_segment(name: str):
     fmt, x = parsed(name), normal(5, 9, seed=1)
-    tensors = fmt.encode(normal(4, 9))
+    tensors = fmt.encode(normal(4, 9), MINMAX)
     parts = [linear(x, value_of(s).float()) for s in fmt.segments(tensors, (4, 9))]
     whole = linear(x, fmt.decode(tensors, (4, 9)))
     assert torch.allclose(ordered(fmt, tensors, torch.cat(parts, -1), -1), whole, atol=1e-6)
@@ -144,7 +145,7 @@ def test_a_linear_layer_may_be_computed_segment_by_segment(name: str):
 @pytest.mark.parametrize("name", ALL)
 def test_a_convolution_may_be_computed_segment_by_segment(name: str):
     fmt, x, shape = parsed(name), normal(2, 3, 6, 6, seed=1), (4, 3, 3, 3)
-    tensors = fmt.encode(normal(*shape))
+    tensors = fmt.encode(normal(*shape), MINMAX)
     parts = [conv2d(x, value_of(s).float().view(s.shape)) for s in fmt.segments(tensors, shape)]
     whole = conv2d(x, fmt.decode(tensors, shape))
     assert torch.allclose(ordered(fmt, tensors, torch.cat(parts, 1), 1), whole, atol=1e-5)

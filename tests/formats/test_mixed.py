@@ -1,5 +1,6 @@
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ class TestStorage:
     @EVERY_FORMAT
     @EVERY_SHAPE
     def test_encoding_matches_the_layout(self, fmt: MixedFormat, shape: tuple[int, ...]):
-        tensors = fmt.encode(normal(*shape))
+        tensors = fmt.encode(normal(*shape), MINMAX)
         layout = fmt.layout(shape)
         assert {name: (t.shape, t.dtype) for name, t in tensors.items()} == {
             name: (spec.shape, spec.dtype) for name, spec in layout.items()
@@ -137,12 +138,12 @@ class TestStorage:
     @EVERY_FORMAT
     @EVERY_SHAPE
     def test_decoding_gives_float32_of_the_shape(self, fmt: MixedFormat, shape: tuple[int, ...]):
-        restored = fmt.roundtrip(normal(*shape))
+        restored = fmt.roundtrip(normal(*shape), MINMAX)
         assert (restored.shape, restored.dtype) == (shape, torch.float32)
 
     @EVERY_FORMAT
     def test_counts_that_do_not_fit_the_weight_are_refused(self, fmt: MixedFormat):
-        for call in (lambda: fmt.layout((5, 8)), lambda: fmt.encode(normal(5, 8))):
+        for call in (lambda: fmt.layout((5, 8)), lambda: fmt.encode(normal(5, 8), MINMAX)):
             with pytest.raises(FormatError) as caught:
                 call()
             assert f"{fmt} holds 4 output channels" in str(caught.value)
@@ -151,7 +152,7 @@ class TestStorage:
     @EVERY_FORMAT
     @pytest.mark.parametrize("shape", [(), (4,), (0, 4), (4, 0)], ids=str)
     def test_vectors_and_empty_weights_are_refused(self, fmt: MixedFormat, shape: tuple[int, ...]):
-        for call in (lambda: fmt.encode(torch.ones(shape)), lambda: fmt.layout(shape)):
+        for call in (lambda: fmt.encode(torch.ones(shape), MINMAX), lambda: fmt.layout(shape)):
             with pytest.raises(FormatError, match="cannot be quantized"):
                 call()
 
@@ -162,10 +163,12 @@ class TestChannels:
         self, case: tuple[MixedFormat, Tensor]
     ):
         fmt, weight = case
-        tensors = fmt.encode(weight)
+        tensors = fmt.encode(weight, MINMAX)
         restored = fmt.decode(tensors, tuple(weight.shape))
         for channel, width in enumerate(widths_of(fmt, tensors["order"])):
-            alone = UniformFormat(width, fmt.symmetric).roundtrip(weight[channel : channel + 1])
+            alone = UniformFormat(width, fmt.symmetric).roundtrip(
+                weight[channel : channel + 1], MINMAX
+            )
             assert torch.equal(restored[channel], alone[0])
 
     @EVERY_FORMAT
@@ -176,12 +179,14 @@ class TestChannels:
         assert tensors["order"].tolist() == order.tolist()
         restored = fmt.decode(tensors, shape)
         for channel, width in enumerate(widths_of(fmt, order)):
-            alone = UniformFormat(width, fmt.symmetric).roundtrip(weight[channel : channel + 1])
+            alone = UniformFormat(width, fmt.symmetric).roundtrip(
+                weight[channel : channel + 1], MINMAX
+            )
             assert torch.equal(restored[channel], alone[0])
 
     @EVERY_FORMAT
     def test_by_default_channels_are_stored_as_they_come(self, fmt: MixedFormat):
-        assert fmt.encode(normal(4, 33))["order"].tolist() == [0, 1, 2, 3]
+        assert fmt.encode(normal(4, 33), MINMAX)["order"].tolist() == [0, 1, 2, 3]
 
     @given(case=cases(), data=st.data())
     def test_an_order_permutes_rows_and_changes_nothing_else(
@@ -191,7 +196,7 @@ class TestChannels:
         order = torch.tensor(data.draw(st.permutations(range(len(weight)))))
         given_order, as_they_come = (
             encode_ordered(fmt, weight, order),
-            fmt.encode(weight[order.argsort()]),
+            fmt.encode(weight[order.argsort()], MINMAX),
         )
         for name in set(as_they_come) - {"order"}:
             assert torch.equal(given_order[name], as_they_come[name])
@@ -217,7 +222,7 @@ class TestChannels:
             fmt.decode(encode_ordered(fmt, weight, each), (64, 256)) for each in (order, 63 - order)
         )
         assert error(by_kurtosis) < error(reverse)
-        assert error(by_kurtosis) < error(uniform.roundtrip(weight))
+        assert error(by_kurtosis) < error(uniform.roundtrip(weight, MINMAX))
 
     @EVERY_FORMAT
     def test_a_range_search_helps(self, fmt: MixedFormat):
@@ -231,12 +236,12 @@ class TestExtremes:
     @pytest.mark.parametrize("value", [0.0, 1e-45, 1e-38, -1e30, HUGE])
     def test_constants_survive(self, fmt: MixedFormat, value: float):
         weight = torch.full((4, 5), value)
-        assert torch.allclose(fmt.roundtrip(weight), weight, rtol=1e-5, atol=1e-37)
+        assert torch.allclose(fmt.roundtrip(weight, MINMAX), weight, rtol=1e-5, atol=1e-37)
 
     @given(case=cases())
     def test_decoded_weights_are_finite_whatever_comes_in(self, case: tuple[MixedFormat, Tensor]):
         fmt, weight = case
-        assert bool(torch.isfinite(fmt.roundtrip(weight)).all())
+        assert bool(torch.isfinite(fmt.roundtrip(weight, MINMAX)).all())
 
     @given(case=cases())
     def test_quantizing_what_was_quantized_changes_nothing_in_the_same_order(
@@ -244,7 +249,7 @@ class TestExtremes:
     ):
         fmt, weight = case
         fmt = MixedFormat(fmt.widths, fmt.counts, symmetric=True)
-        tensors = fmt.encode(weight)
+        tensors = fmt.encode(weight, MINMAX)
         once = fmt.decode(tensors, tuple(weight.shape))
         twice = fmt.decode(encode_ordered(fmt, once, tensors["order"]), tuple(weight.shape))
         assert torch.allclose(twice, once, rtol=1e-5, atol=1e-37)
@@ -265,14 +270,18 @@ class TestIndependence:
     @EVERY_FORMAT
     def test_memory_order_does_not_matter(self, fmt: MixedFormat):
         weight = normal(4, 6, 3, 3)
-        plain = fmt.roundtrip(weight)
-        assert torch.equal(fmt.roundtrip(weight.to(memory_format=torch.channels_last)), plain)
+        plain = fmt.roundtrip(weight, MINMAX)
+        assert torch.equal(
+            fmt.roundtrip(weight.to(memory_format=torch.channels_last), MINMAX), plain
+        )
 
     @EVERY_FORMAT
     def test_views_are_encoded_like_copies(self, fmt: MixedFormat):
         wide = normal(4, 60)
         for view in (wide[:, :7], wide[:, ::2], wide.view(60, 4).t()):
-            assert torch.equal(fmt.roundtrip(view), fmt.roundtrip(view.contiguous()))
+            assert torch.equal(
+                fmt.roundtrip(view, MINMAX), fmt.roundtrip(view.contiguous(), MINMAX)
+            )
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -280,7 +289,7 @@ class TestIndependence:
         self, fmt: MixedFormat, dtype: torch.dtype
     ):
         weight = torch.nn.Parameter(normal(4, 40).bfloat16().to(dtype))
-        assert torch.equal(fmt.roundtrip(weight), fmt.roundtrip(weight.float()))
+        assert torch.equal(fmt.roundtrip(weight, MINMAX), fmt.roundtrip(weight.float(), MINMAX))
 
 
 class TestDamage:
@@ -289,25 +298,28 @@ class TestDamage:
     def test_a_weight_with_nan_or_infinity_is_refused(self, fmt: MixedFormat, value: float):
         weight = normal(4, 5)
         weight[1, 2] = value
-        for encode in (fmt.encode, lambda weight: encode_ordered(fmt, weight, torch.arange(4))):
+        for encode in (
+            partial(fmt.encode, search=MINMAX),
+            lambda weight: encode_ordered(fmt, weight, torch.arange(4)),
+        ):
             with pytest.raises(FormatError, match="NaN or infinite"):
                 encode(weight)
 
     @EVERY_FORMAT
     def test_what_was_encoded_passes_the_check(self, fmt: MixedFormat):
         for weight in (normal(4, 40), torch.zeros(4, 40), torch.full((4, 40), HUGE)):
-            fmt.check(fmt.encode(weight))
+            fmt.check(fmt.encode(weight, MINMAX))
 
     @EVERY_FORMAT
     def test_a_bad_scale_fails_it_and_its_segment_is_named(self, fmt: MixedFormat):
-        tensors = fmt.encode(normal(4, 40))
+        tensors = fmt.encode(normal(4, 40), MINMAX)
         last = len(fmt.widths) - 1
         tensors[f"scale{last}"][0] = 0
         with pytest.raises(FormatError, match=f"segment {last}, {fmt.formats[-1]}: scale"):
             fmt.check(tensors)
 
     def test_a_bad_zero_point_fails_it_and_its_segment_is_named(self):
-        tensors = FORMATS[1].encode(normal(4, 40))
+        tensors = FORMATS[1].encode(normal(4, 40), MINMAX)
         tensors["zero_point0"][0] = 2
         with pytest.raises(FormatError, match="segment 0, uint1/channel: zero_point"):
             FORMATS[1].check(tensors)
@@ -315,14 +327,14 @@ class TestDamage:
     @EVERY_FORMAT
     @pytest.mark.parametrize("value", [-1, 4, 2**31 - 1, -(2**31)])
     def test_an_order_beyond_the_rows_fails_it(self, fmt: MixedFormat, value: int):
-        tensors = fmt.encode(normal(4, 40))
+        tensors = fmt.encode(normal(4, 40), MINMAX)
         tensors["order"][2] = value
         with pytest.raises(FormatError, match="order is not a permutation"):
             fmt.check(tensors)
 
     @EVERY_FORMAT
     def test_a_row_named_twice_fails_it(self, fmt: MixedFormat):
-        tensors = fmt.encode(normal(4, 40))
+        tensors = fmt.encode(normal(4, 40), MINMAX)
         tensors["order"][0] = tensors["order"][1]
         with pytest.raises(FormatError, match="order is not a permutation"):
             fmt.check(tensors)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MSE, UniformFormat
+from mezzotint.formats import MINMAX, MSE, UniformFormat
 
 ROWS, COLUMNS = 6, 150_000
 """More than is encoded together, so that rows are cut between pieces."""
@@ -26,22 +26,22 @@ def weight() -> torch.Tensor:
 
 @pytest.mark.parametrize("each", FORMATS, ids=str)
 def test_each_row_is_encoded_as_if_alone(each: UniformFormat, weight: torch.Tensor):
-    together = each.encode(weight)
+    together = each.encode(weight, MINMAX)
     for row in range(ROWS):
-        for name, tensor in each.encode(weight[row : row + 1]).items():
+        for name, tensor in each.encode(weight[row : row + 1], MINMAX).items():
             assert torch.equal(together[name][row : row + 1], tensor)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_scale_of_the_tensor_knows_every_row(weight: torch.Tensor, symmetric: bool):
     each = UniformFormat(8, symmetric, "tensor")
-    error = (each.roundtrip(weight) - weight).abs().max()
+    error = (each.roundtrip(weight, MINMAX) - weight).abs().max()
     assert error <= weight.abs().max() / 127
 
 
 def test_the_mean_magnitude_knows_every_row(weight: torch.Tensor):
     each = UniformFormat(1, granularity="tensor")
-    assert torch.allclose(each.roundtrip(weight).abs(), weight.abs().mean())
+    assert torch.allclose(each.roundtrip(weight, MINMAX).abs(), weight.abs().mean())
 
 
 def test_the_search_knows_every_row(weight: torch.Tensor):
@@ -61,4 +61,4 @@ def test_one_bad_value_is_found_wherever_it_is(weight: torch.Tensor, value: floa
     bad = weight.clone()
     bad[-1, -1] = value
     with pytest.raises(FormatError, match="NaN or infinite"):
-        UniformFormat(4).encode(bad)
+        UniformFormat(4).encode(bad, MINMAX)

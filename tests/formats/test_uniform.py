@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MSE, UniformFormat, as_bits
+from mezzotint.formats import MINMAX, MSE, UniformFormat, as_bits
 from tests.formats.strategies import (
     NAMES,
     SHAPES,
@@ -17,6 +17,7 @@ from tests.formats.strategies import (
     normal,
     parsed,
     step,
+    unpacked,
     weights,
 )
 
@@ -31,7 +32,7 @@ EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def assert_within_half_a_step(fmt: UniformFormat, weight: Tensor) -> None:
-    tensors = fmt.encode(weight)
+    tensors = fmt.encode(weight, MINMAX)
     restored = fmt.decode(tensors, tuple(weight.shape))
     distance = (restored.double() - weight.double()).abs()
     bound = step(fmt, tensors, tuple(weight.shape)).double() * (0.5 + SLACK)
@@ -42,7 +43,7 @@ class TestStorage:
     @EVERY_FORMAT
     @EVERY_SHAPE
     def test_encoding_matches_the_layout(self, fmt: UniformFormat, shape: tuple[int, ...]):
-        tensors = fmt.encode(normal(*shape))
+        tensors = fmt.encode(normal(*shape), MINMAX)
         layout = fmt.layout(shape)
         assert {name: (t.shape, t.dtype) for name, t in tensors.items()} == {
             name: (spec.shape, spec.dtype) for name, spec in layout.items()
@@ -53,22 +54,22 @@ class TestStorage:
     def test_stored_bytes_are_the_bytes_of_the_tensors(
         self, fmt: UniformFormat, shape: tuple[int, ...]
     ):
-        tensors = fmt.encode(normal(*shape)).values()
+        tensors = fmt.encode(normal(*shape), MINMAX).values()
         assert fmt.stored_bytes(shape) == sum(t.numel() * t.element_size() for t in tensors)
 
     @EVERY_FORMAT
     def test_everything_stored_is_an_integer(self, fmt: UniformFormat):
-        assert not any(t.is_floating_point() for t in fmt.encode(normal(3, 40)).values())
+        assert not any(t.is_floating_point() for t in fmt.encode(normal(3, 40), MINMAX).values())
 
     @EVERY_FORMAT
     @EVERY_SHAPE
     def test_decoding_gives_float32_of_the_shape(self, fmt: UniformFormat, shape: tuple[int, ...]):
-        restored = fmt.roundtrip(normal(*shape))
+        restored = fmt.roundtrip(normal(*shape), MINMAX)
         assert (restored.shape, restored.dtype) == (shape, torch.float32)
 
     @EVERY_FORMAT
     def test_codes_are_unsigned_and_fit_the_width(self, fmt: UniformFormat):
-        codes = fmt.codes(fmt.encode(normal(9, 50)), (9, 50))
+        codes = unpacked(fmt, fmt.encode(normal(9, 50), MINMAX), (9, 50))
         assert (codes.shape, codes.dtype) == ((9, 50), torch.uint8)
         assert int(codes.max()) < 2**fmt.width
 
@@ -91,14 +92,14 @@ class TestStorage:
         wide, exact = parsed("int4/group999999999"), parsed("int4/group16")
         weight = normal(3, 16)
         assert wide.stored_bytes((3, 16)) == exact.stored_bytes((3, 16))
-        assert torch.equal(wide.roundtrip(weight), exact.roundtrip(weight))
+        assert torch.equal(wide.roundtrip(weight, MINMAX), exact.roundtrip(weight, MINMAX))
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("shape", [(), (4,), (0, 4), (4, 0)], ids=str)
     def test_vectors_and_empty_weights_are_refused(
         self, fmt: UniformFormat, shape: tuple[int, ...]
     ):
-        for call in (lambda: fmt.encode(torch.ones(shape)), lambda: fmt.layout(shape)):
+        for call in (lambda: fmt.encode(torch.ones(shape), MINMAX), lambda: fmt.layout(shape)):
             with pytest.raises(FormatError, match="cannot be quantized"):
                 call()
 
@@ -159,12 +160,12 @@ class TestAccuracy:
     def test_zero_stays_exactly_zero(self, fmt: UniformFormat, weight: Tensor):
         assume(fmt.width > 1 or not fmt.symmetric)
         weight[:, ::3] = 0.0
-        assert bool((fmt.roundtrip(weight)[:, ::3] == 0).all())
+        assert bool((fmt.roundtrip(weight, MINMAX)[:, ::3] == 0).all())
 
     @EVERY_FORMAT
     def test_decoded_weights_are_finite_whatever_comes_in(self, fmt: UniformFormat):
         for weight in (torch.tensor([[HUGE, -HUGE], [1e-45, 0.0]]), torch.zeros(2, 3)):
-            assert bool(torch.isfinite(fmt.roundtrip(weight)).all())
+            assert bool(torch.isfinite(fmt.roundtrip(weight, MINMAX)).all())
             assert bool(torch.isfinite(fmt.roundtrip(weight, MSE)).all())
 
     @pytest.mark.parametrize("width", WIDTHS)
@@ -174,7 +175,7 @@ class TestAccuracy:
         zero_point = round(Fraction(levels, 4))
         scale = 4 / levels
         fmt = UniformFormat(width, symmetric=False)
-        tensors = fmt.encode(weight)
+        tensors = fmt.encode(weight, MINMAX)
         assert tensors["zero_point"].item() == zero_point
         assert tensors["scale"].item() == as_bits(torch.tensor(scale)).item()
         expected = [
@@ -187,7 +188,7 @@ class TestAccuracy:
     def test_symmetric_formats_keep_the_largest_weight(self, width: int):
         top = 2 ** (width - 1) - 1
         weight = torch.arange(-top, top + 1).float().view(1, -1)
-        assert torch.equal(UniformFormat(width).roundtrip(weight), weight)
+        assert torch.equal(UniformFormat(width).roundtrip(weight, MINMAX), weight)
 
     @given(weight=weights(), granularity=st.sampled_from(["tensor", "channel"]))
     def test_one_symmetric_bit_is_the_sign_times_the_mean_magnitude(
@@ -195,7 +196,7 @@ class TestAccuracy:
     ):
         dims = (0, 1) if granularity == "tensor" else (1,)
         mean = weight.double().abs().mean(dims, keepdim=True)
-        restored = UniformFormat(1, True, granularity).roundtrip(weight).double()
+        restored = UniformFormat(1, True, granularity).roundtrip(weight, MINMAX).double()
         assert torch.allclose(restored.abs(), mean, rtol=1e-5, atol=1e-38)
         clear = weight.double().abs() > 1e-30 * mean
         assert bool(((restored > 0) == (weight > 0))[clear].all())
@@ -205,12 +206,14 @@ class TestAccuracy:
         fmt = UniformFormat(1, True, "group", 32)
         weight = torch.ones(2, columns)
         weight[:, ::2] = -1.0
-        assert torch.equal(fmt.roundtrip(weight), weight)
+        assert torch.equal(fmt.roundtrip(weight, MINMAX), weight)
 
     @pytest.mark.parametrize("name", [n for n in NAMES if n.endswith("group8")])
     def test_a_ragged_last_group_is_encoded_as_if_alone(self, name: str):
         fmt, weight = parsed(name), normal(3, 19)
-        assert torch.equal(fmt.roundtrip(weight)[:, 16:], fmt.roundtrip(weight[:, 16:]))
+        assert torch.equal(
+            fmt.roundtrip(weight, MINMAX)[:, 16:], fmt.roundtrip(weight[:, 16:], MINMAX)
+        )
 
 
 class TestIndependence:
@@ -218,9 +221,9 @@ class TestIndependence:
     def test_a_dead_channel_disturbs_no_other(self, name: str):
         fmt = parsed(name)
         weight = normal(4, 40)
-        alive = fmt.roundtrip(weight)
+        alive = fmt.roundtrip(weight, MINMAX)
         weight[2] = 0.0
-        restored = fmt.roundtrip(weight)
+        restored = fmt.roundtrip(weight, MINMAX)
         others = [0, 1, 3]
         assert torch.equal(restored[others], alive[others])
         assert float(restored[2].abs().max()) < 1e-37
@@ -232,20 +235,20 @@ class TestIndependence:
     ):
         fmt = parsed(name)
         weight = normal(2, 24)
-        alone = fmt.roundtrip(weight[:1])
+        alone = fmt.roundtrip(weight[:1], MINMAX)
         weight[1] *= factor
-        assert torch.equal(fmt.roundtrip(weight)[:1], alone)
+        assert torch.equal(fmt.roundtrip(weight, MINMAX)[:1], alone)
 
     @EVERY_FORMAT
     def test_the_weight_itself_is_left_alone(self, fmt: UniformFormat):
         weight = normal(4, 40)
         before = weight.clone()
-        fmt.decode(fmt.encode(weight), (4, 40))
+        fmt.decode(fmt.encode(weight, MINMAX), (4, 40))
         assert torch.equal(weight, before)
 
     @EVERY_FORMAT
     def test_decoding_leaves_the_stored_tensors_alone(self, fmt: UniformFormat):
-        tensors = fmt.encode(normal(4, 40))
+        tensors = fmt.encode(normal(4, 40), MINMAX)
         before = {name: tensor.clone() for name, tensor in tensors.items()}
         first, second = fmt.decode(tensors, (4, 40)), fmt.decode(tensors, (4, 40))
         assert torch.equal(first, second)
@@ -254,8 +257,10 @@ class TestIndependence:
     @EVERY_FORMAT
     def test_memory_order_does_not_matter(self, fmt: UniformFormat):
         weight = normal(4, 6, 3, 3)
-        plain = fmt.roundtrip(weight)
-        assert torch.equal(fmt.roundtrip(weight.to(memory_format=torch.channels_last)), plain)
+        plain = fmt.roundtrip(weight, MINMAX)
+        assert torch.equal(
+            fmt.roundtrip(weight.to(memory_format=torch.channels_last), MINMAX), plain
+        )
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -263,11 +268,11 @@ class TestIndependence:
         self, fmt: UniformFormat, dtype: torch.dtype
     ):
         weight = normal(4, 40).bfloat16().to(dtype)
-        assert torch.equal(fmt.roundtrip(weight), fmt.roundtrip(weight.float()))
+        assert torch.equal(fmt.roundtrip(weight, MINMAX), fmt.roundtrip(weight.float(), MINMAX))
 
     @EVERY_FORMAT
     def test_a_weight_that_requires_gradients_is_taken(self, fmt: UniformFormat):
-        tensors = fmt.encode(torch.nn.Parameter(normal(4, 40)))
+        tensors = fmt.encode(torch.nn.Parameter(normal(4, 40)), MINMAX)
         assert not fmt.decode(tensors, (4, 40)).requires_grad
 
 
@@ -280,16 +285,16 @@ class TestRepetition:
 
     @given(fmt=formats(symmetric=(True,)), weight=weights())
     def test_symmetric(self, fmt: UniformFormat, weight: Tensor):
-        once = fmt.roundtrip(weight)
-        assert torch.allclose(fmt.roundtrip(once), once, rtol=1e-5, atol=1e-37)
+        once = fmt.roundtrip(weight, MINMAX)
+        assert torch.allclose(fmt.roundtrip(once, MINMAX), once, rtol=1e-5, atol=1e-37)
 
     @given(fmt=formats(symmetric=(False,)), weight=weights(columns=4))
     def test_asymmetric_where_both_ends_are_used(self, fmt: UniformFormat, weight: Tensor):
-        codes = fmt.codes(fmt.encode(weight), tuple(weight.shape))
+        codes = unpacked(fmt, fmt.encode(weight, MINMAX), tuple(weight.shape))
         used = codes if fmt.granularity != "tensor" else codes.reshape(1, -1)
         assume(bool((used.amin(1) == 0).all() and (used.amax(1) == 2**fmt.width - 1).all()))
-        once = fmt.roundtrip(weight)
-        assert torch.allclose(fmt.roundtrip(once), once, rtol=1e-4, atol=1e-37)
+        once = fmt.roundtrip(weight, MINMAX)
+        assert torch.allclose(fmt.roundtrip(once, MINMAX), once, rtol=1e-4, atol=1e-37)
 
 
 class TestDamage:
@@ -302,19 +307,19 @@ class TestDamage:
         weight = normal(3, 5).to(dtype)
         weight[1, 2] = value
         with pytest.raises(FormatError, match="NaN or infinite"):
-            fmt.encode(weight)
+            fmt.encode(weight, MINMAX)
 
     @EVERY_FORMAT
     def test_what_was_encoded_passes_the_check(self, fmt: UniformFormat):
         for weight in (normal(3, 40), torch.zeros(3, 40), torch.full((3, 40), HUGE)):
-            fmt.check(fmt.encode(weight))
+            fmt.check(fmt.encode(weight, MINMAX))
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
     def test_a_scale_that_is_not_positive_and_finite_fails_it(
         self, fmt: UniformFormat, value: float
     ):
-        tensors = fmt.encode(normal(3, 40))
+        tensors = fmt.encode(normal(3, 40), MINMAX)
         bad = as_bits(torch.tensor(value, dtype=fmt.scale_dtype))
         tensors["scale"][-1, -1] = bad
         with pytest.raises(FormatError, match="scale"):
@@ -323,7 +328,7 @@ class TestDamage:
     @pytest.mark.parametrize("width", range(1, 8))
     def test_a_zero_point_that_is_no_code_fails_it(self, width: int):
         fmt = UniformFormat(width, symmetric=False)
-        tensors = fmt.encode(normal(3, 40))
+        tensors = fmt.encode(normal(3, 40), MINMAX)
         tensors["zero_point"][1] = 2**width
         with pytest.raises(FormatError, match="zero_point"):
             fmt.check(tensors)

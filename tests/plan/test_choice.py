@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from mezzotint.errors import FormatError
+from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import parse_activation_format, parse_weight_format
-from mezzotint.plan import Choice, structure_named
+from mezzotint.plan import Choice, Structure, register_structure, structure_named
 from mezzotint.runtime import ConstantTokens, SplitInput
 
 W4A8 = Choice("int4/channel", "int8/token")
@@ -83,8 +83,16 @@ class TestStructure:
         assert str(BOTH) == "int4/channel × int8/token, constant tokens: 1, split at 320"
 
     def test_an_unknown_kind_names_those_there_are(self):
-        with pytest.raises(FormatError, match="unknown structure 'x'; there are constant_tokens"):
+        with pytest.raises(FormatError, match="unknown structure 'x'; there are: constant_tokens"):
             structure_named("x")
+
+    def test_one_that_cannot_be_calibrated_is_not_registered(self):
+        class Unseen(ConstantTokens):
+            kind = "unseen"
+            observer = Structure.observer
+
+        with pytest.raises(UsageError, match="structure unseen has calibrated tensors, but no obs"):
+            register_structure(Unseen)
 
     @STRUCTURE
     @pytest.mark.parametrize("value", [-1, 0, 2**16, 1.0, "1", True, None], ids=repr)

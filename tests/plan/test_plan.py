@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -182,6 +183,19 @@ class TestEncodings:
         assert plan.encoding == Encoding(RangeSearch(80, 0.5, 2.4))
         assert plan.to_dict()["encoding"]["search"] == search
 
+    def test_an_order_of_channels_is_written_where_it_is_not_the_usual_one(self):
+        assert "order" not in Plan({"a": W4}).to_dict()["encoding"]
+        stored = Plan({"a": W4, "b": W4}, encodings={"b": Encoding(order="stored")})
+        assert stored.to_dict()["layers"]["b"]["encoding"] == {"order": "stored"}
+        assert Plan.from_dict(stored.to_dict()) == stored
+
+    def test_the_usual_order_may_be_the_exception(self):
+        plan = Plan({"a": W4, "b": W4}, encoding=Encoding(order="stored"))
+        usual = replace(plan, encodings={"b": Encoding()})
+        assert usual.to_dict()["encoding"]["order"] == "stored"
+        assert usual.to_dict()["layers"]["b"]["encoding"] == {"order": "kurtosis"}
+        assert Plan.from_dict(usual.to_dict()) == usual
+
     @pytest.mark.parametrize("name", ["a", "nowhere"])
     def test_only_a_quantized_layer_has_one(self, name: str):
         with pytest.raises(PlanError, match=f"layer {name}: encoding: goes with a quantized"):
@@ -193,8 +207,12 @@ class TestEncodings:
             Plan.from_dict({"version": 2, "layers": layers}, "my.json")
 
     def test_an_unknown_rounding_is_refused(self):
-        with pytest.raises(FormatError, match="unknown rounding 'up'; expected 'nearest'"):
+        with pytest.raises(FormatError, match="unknown rounding 'up'; there are: nearest"):
             Encoding(rounding="up")
+
+    def test_an_unknown_order_is_refused(self):
+        with pytest.raises(FormatError, match="order of channels 'up'; expected 'kurtosis' or"):
+            Encoding(order="up")
 
 
 class TestVersion1:
@@ -215,7 +233,7 @@ class TestVersion1:
             "emoji-turbo",
             {"conv_in": "sees the noise"},
             {"recipe": "auto"},
-            encoding=Encoding(MSE, "nearest"),
+            encoding=Encoding(MSE, "nearest", "kurtosis"),
             calibration=None,
         )
 
@@ -327,6 +345,8 @@ class TestMistakes:
             (edited(encoding={"search": {}}), r"encoding\.search\.\w+", "required|valid string"),
             (edited(encoding={"search": {"steps": 0}}), "encoding", "steps is 0"),
             (edited(encoding={"rounding": "up"}), "encoding", "'up'; expected 'nearest'"),
+            (edited(encoding={"order": "up"}), "encoding", "'up'; expected 'kurtosis'"),
+            (edited(encoding={"order": 1}), r"encoding\.order", "valid string"),
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),
@@ -377,7 +397,7 @@ class TestMistakes:
             ({"weight": "float", "split": 8}, "split goes with a quantized weight"),
             ({"structures": [ONE, ONE]}, "constant_tokens cannot hold constant_tokens"),
             ({"structures": [ONE], "split": 8}, "older form of structures; keep only structures"),
-            ({"structures": [{"kind": "x"}]}, "unknown structure 'x'; there are constant_tokens"),
+            ({"structures": [{"kind": "x"}]}, "unknown structure 'x'; there are: constant_tokens"),
         ],
         ids=["negative", "too-many", "huge", "floating", "twice", "both-forms", "unknown"],
     )
@@ -441,6 +461,12 @@ class TestDiff:
             "encoding": {"search": "minmax", "rounding": "nearest"},
         }
 
+    def test_orders_of_channels_are_a_difference(self):
+        left = Plan({"a": W4})
+        (found,) = diff(left, replace(left, encoding=Encoding(order="stored")))
+        assert found.left is not None
+        assert found.to_dict()["right"]["encoding"]["order"] == "stored"
+
     def test_calibrations_differ_by_setting(self):
         def plan(**changes: Any) -> Plan:
             fields = {"sampling": Sampling(("owl",)), "calls": 4, "momentum": 0.95} | changes
@@ -488,6 +514,11 @@ class TestPrinting:
         printed = str(Plan({"a": W4}, encoding=Encoding(MINMAX), calibration=settings))
         assert "encoding: minmax, nearest" in printed
         assert "calibration: momentum 0.95, calls 4" in printed
+
+    def test_an_order_of_channels_is_shown_where_it_is_not_the_usual_one(self):
+        assert "order" not in str(Plan({"a": W4}))
+        printed = str(Plan({"a": W4}, encoding=Encoding(order="stored")))
+        assert "encoding: mse, nearest, stored order" in printed
 
     def test_encodings_are_shown_by_layer_where_they_differ(self):
         special = Encoding(RangeSearch(80, 0.5, 2.4))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mezzotint.formats import (
+    MINMAX,
     AffineGrid,
     Grid,
     LookupGrid,
@@ -36,8 +37,8 @@ def parsed(name: str) -> WeightFormat:
 def grid_of(fmt: WeightFormat, weight: Tensor) -> Grid:
     """With an order of channels where there is one to choose."""
     if isinstance(fmt, MixedFormat):
-        return fmt.grid(weight, order=torch.tensor([2, 0, 3, 1]))
-    return fmt.grid(weight)
+        return fmt.grid(weight, MINMAX, order=torch.tensor([2, 0, 3, 1]))
+    return fmt.grid(weight, MINMAX)
 
 
 def learned(grid: Grid, factor: float = 1.0) -> dict[str, Tensor]:
@@ -68,8 +69,8 @@ class TestValues:
     def test_weights_of_half_precision_give_float32(self, dtype: torch.dtype):
         weight = normal(ROWS, 19).to(dtype).requires_grad_()
         fmt = parsed("int3/channel")
-        worth = fake_quantize(weight, fmt.grid(weight))
-        assert torch.equal(worth, fmt.roundtrip(weight))
+        worth = fake_quantize(weight, fmt.grid(weight, MINMAX))
+        assert torch.equal(worth, fmt.roundtrip(weight, MINMAX))
         worth.sum().backward()
         assert weight.grad is not None
         assert weight.grad.dtype == dtype
@@ -83,7 +84,7 @@ class TestValues:
         self, zero_point: list[float], bits: int, weight: Tensor
     ):
         fmt = UniformFormat(bits, symmetric=False)
-        grid = fmt.grid(weight)
+        grid = fmt.grid(weight, MINMAX)
         moved = grid.with_parameters({"zero_point": torch.tensor(zero_point).view(2, 1)})
         worth = fake_quantize(weight, moved)
         assert all(row.unique().numel() <= 2**bits for row in worth)
@@ -105,7 +106,7 @@ class TestGradientOfTheWeight:
 
     @pytest.mark.parametrize("name", TABLES)
     def test_it_is_one_within_half_a_gap_of_a_table(self, name: str):
-        grid = parsed(name).grid(normal(ROWS, 50))
+        grid = parsed(name).grid(normal(ROWS, 50), MINMAX)
         weight = 2 * normal(ROWS, 50, seed=1)
         moving = weight.clone().requires_grad_()
         fake_quantize(moving, grid).sum().backward()
@@ -116,7 +117,7 @@ class TestGradientOfTheWeight:
 
     def test_it_carries_what_follows(self):
         weight, slope = normal(ROWS, 19).requires_grad_(), normal(ROWS, 19, seed=1)
-        grid = parsed("uint8/channel").grid(weight)
+        grid = parsed("uint8/channel").grid(weight, MINMAX)
         (fake_quantize(weight, grid) * slope).sum().backward()
         assert weight.grad is not None
         assert torch.equal(weight.grad, slope)
@@ -127,7 +128,7 @@ class TestGradientOfParameters:
     @pytest.mark.parametrize("symmetric", [True, False])
     def test_a_scale_receives_that_of_a_learned_step_size(self, symmetric: bool, factor: float):
         weight, slope = normal(ROWS, 50), normal(ROWS, 50, seed=1)
-        grid = UniformFormat(3, symmetric).grid(weight)
+        grid = UniformFormat(3, symmetric).grid(weight, MINMAX)
         parameters = learned(grid, factor)
         grid = grid.with_parameters(parameters)
         (fake_quantize(weight, grid) * slope).sum().backward()
@@ -169,7 +170,7 @@ class TestGradientOfParameters:
         fake_quantize(weight, grid.with_parameters(parameters)).pow(3).sum().backward()
         for channel, bits in enumerate([3, 2, 4, 3]):
             row = weight[channel : channel + 1]
-            alone = UniformFormat(bits, symmetric=False).grid(row)
+            alone = UniformFormat(bits, symmetric=False).grid(row, MINMAX)
             own = learned(alone)
             fake_quantize(row, alone.with_parameters(own)).pow(3).sum().backward()
             for name, parameter in own.items():

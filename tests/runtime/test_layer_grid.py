@@ -6,11 +6,13 @@ from torch import Tensor, nn
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, MSE, MixedFormat, parse_weight_format
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.rounding import channel_order
 from mezzotint.runtime import QuantLayer, pack_layer
 from mezzotint.runtime.layer_grid import layer_grid
 from tests.runtime.layers import noise
+
+ORDERS = ("kurtosis", "stored")
 
 
 def weight_with_outliers() -> Tensor:
@@ -30,16 +32,36 @@ def test_packed_channels_with_outliers_take_the_most_bits():
 def test_a_mixture_is_ordered_by_kurtosis():
     fmt, weight = MixedFormat((2, 3, 4), (1, 2, 1)), noise(4, 33)
     expected = fmt.grid(weight, MSE, channel_order(weight, fmt.counts))
-    found = layer_grid(fmt, weight, MSE)
+    found = layer_grid(fmt, weight, Encoding(MSE))
     stored, other = (fmt.store(grid, grid.nearest(weight)) for grid in (found, expected))
     assert all(torch.equal(stored[part], other[part]) for part in stored)
+
+
+def test_the_plan_may_leave_channels_as_they_are_stored():
+    layer = nn.Linear(256, 4)
+    layer.weight.data = weight_with_outliers()
+    choices = {"layer": Choice("mixed/int2:3,int8:1")}
+    plan = Plan(choices, encodings={"layer": Encoding(order="stored")})
+    packed = pack_layer("layer", layer, plan)
+    assert isinstance(packed, QuantLayer)
+    stored, usual = packed.weight_tensors(), pack_layer("layer", layer, Plan(choices))
+    assert stored["order"].tolist() == [0, 1, 2, 3]
+    assert not torch.equal(packed.dequantized_weight(), usual.dequantized_weight())
+
+
+@pytest.mark.parametrize("name", ["int3/channel", "kmeans3/channel"])
+def test_an_order_changes_no_other_format(name: str):
+    layer = nn.Linear(33, 4)
+    plans = (Plan({"": Choice(name)}, encoding=Encoding(order=each)) for each in ORDERS)
+    one, other = (pack_layer("", layer, plan).state_dict() for plan in plans)
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize("name", ["int3/channel", "kmeans3/channel"])
 def test_other_formats_store_channels_as_they_come(name: str):
     fmt, weight = parse_weight_format(name), noise(4, 33)
     assert fmt is not None
-    grid = layer_grid(fmt, weight, MINMAX)
+    grid = layer_grid(fmt, weight, Encoding(MINMAX))
     stored, encoded = fmt.store(grid, grid.nearest(weight)), fmt.encode(weight, MINMAX)
     assert all(torch.equal(stored[part], encoded[part]) for part in stored)
 
@@ -47,4 +69,4 @@ def test_other_formats_store_channels_as_they_come(name: str):
 def test_counts_that_do_not_fit_are_refused_by_the_name_of_the_format():
     fmt = MixedFormat((2, 3), (1, 2))
     with pytest.raises(FormatError, match="mixed/int2:1,int3:2 holds 3 output channels"):
-        layer_grid(fmt, noise(4, 33), MINMAX)
+        layer_grid(fmt, noise(4, 33), Encoding(MINMAX))

@@ -9,21 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import FormatError
+from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import MINMAX, check_finite
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.runtime import (
     Calibration,
+    ConstantTokens,
     GridValues,
     InputRange,
     SplitInput,
     check_input_ranges,
-    empty_layer,
     pack_layer,
     pack_module,
     packed_copy,
+    unfilled_layer,
 )
 from mezzotint.runtime.layer_grid import layer_grid
+from mezzotint.runtime.pack import check_layer
 from tests.runtime.layers import linear, noise
 
 TRAINED = Encoding(MINMAX, "trained")
@@ -58,7 +60,7 @@ class TestOnce:
 
     @pytest.mark.parametrize(
         "calls",
-        [empty_layer, check_finite, check_input_ranges, layer_grid],
+        [check_layer, unfilled_layer, check_finite, check_input_ranges, layer_grid],
         indirect=True,
         ids=lambda function: function.__name__,
     )
@@ -68,7 +70,7 @@ class TestOnce:
 
     @pytest.mark.parametrize(
         "calls",
-        [empty_layer, check_input_ranges, layer_grid],
+        [check_layer, unfilled_layer, check_input_ranges, layer_grid],
         indirect=True,
         ids=lambda function: function.__name__,
     )
@@ -76,14 +78,56 @@ class TestOnce:
         pack_module(self.model(), self.PLAN, self.CALIBRATION)
         assert len(calls) == 5
 
+    @pytest.mark.parametrize("calls", [check_finite], indirect=True, ids=["check_finite"])
+    def test_a_weight_that_is_replaced_in_place_is_looked_through_before_any_is(
+        self, calls: list[Any]
+    ):
+        model = self.model()
+        weights = [layer.weight for layer in model]
+        pack_module(model, self.PLAN, self.CALIBRATION)
+        assert all(seen is weight for (seen,), weight in zip(calls[:5], weights, strict=True))
+        assert len(calls) == 10  # and once by its format
+
 
 def random_values(choice: Choice, weight: Tensor, **parameters: Tensor) -> GridValues:
     """Any values of the grid that the plan's search gives `weight`, not the nearest ones."""
     weight_format = choice.weight_format
     assert weight_format is not None
-    grid = layer_grid(weight_format, weight, MINMAX).with_parameters(parameters)
+    grid = layer_grid(weight_format, weight, TRAINED).with_parameters(parameters)
     codes = grid.nearest(noise(*weight.shape, seed=9) * weight.std())
     return GridValues(grid.values(codes).reshape(weight.shape), parameters)
+
+
+class TestForeignCalibration:
+    """Calibrated values that are nobody's are refused; they were meant for something else."""
+
+    @pytest.mark.parametrize(
+        "calibration",
+        [
+            Calibration({"fd": (InputRange(-1.0, 1.0),)}),
+            Calibration(tensors={"fd": {}}),
+            Calibration(weights={"fd": ()}),
+        ],
+        ids=["ranges", "tensors", "weights"],
+    )
+    @pytest.mark.parametrize("pack", [packed_copy, pack_module])
+    def test_of_an_unknown_layer(self, calibration: Calibration, pack: Any):
+        module = nn.Sequential()
+        module.fc = linear()
+        with pytest.raises(
+            PlanError, match="calibration names layer fd, which Sequential does not"
+        ):
+            pack(module, Plan({"fc": Choice("int4/channel")}), calibration)
+        assert type(module.fc) is nn.Linear
+
+    @pytest.mark.parametrize("name", ["constent", "others.exponent"])
+    def test_of_an_unknown_structure(self, name: str):
+        tensors = {"constant": torch.zeros(1, 7, dtype=torch.int32), name: torch.zeros(1)}
+        plan = Plan({"fc": Choice("int4/channel", structures=(ConstantTokens(1),))})
+        with pytest.raises(
+            FormatError, match=f"layer fc: .* none of its structures has: {name[-8:]}"
+        ):
+            pack_layer("fc", linear(), plan, Calibration(tensors={"fc": tensors}))
 
 
 class TestTrainedWeights:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.models import Call
 from mezzotint.plan import Observer, Structure, Tensors
-from mezzotint.runtime import own_tensors, shape_of
+from mezzotint.runtime import operation_of, own_tensors, shape_of
 from mezzotint.runtime.composition import Place, dotted, input_of, places, weight_of
 
 _Layer = nn.Linear | nn.Conv2d
@@ -151,7 +151,7 @@ class _Watched:
             except PlanError as cause:
                 self.refusal = Refusal(self.structures[0].kind, str(cause))
                 return
-            observer.observe(x, _output(module, x, weight))
+            observer.observe(x, partial(operation_of(module).apply, x, weight, None))
 
     def next_round(self) -> bool:
         """Take what the observers found; whether there are others to come."""
@@ -168,12 +168,3 @@ class _Watched:
             return False
         self._begin()
         return True
-
-
-def _output(module: _Layer, x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
-    """The output of a part, which has no bias."""
-    if isinstance(module, nn.Linear):
-        return lambda: functional.linear(x, weight)
-    return lambda: functional.conv2d(
-        x, weight, None, module.stride, module.padding, module.dilation, module.groups
-    )

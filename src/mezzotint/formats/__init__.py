@@ -20,6 +20,7 @@ from mezzotint.formats.registry import (
 from mezzotint.formats.straight_through import straight_through
 from mezzotint.formats.uniform import UniformFormat
 from mezzotint.formats.weight_format import (
+    ChannelOrder,
     Codes,
     Shape,
     TensorSpec,
@@ -35,6 +36,7 @@ __all__ = [
     "ActivationFormat",
     "AffineGrid",
     "AffineSegment",
+    "ChannelOrder",
     "CodebookFormat",
     "Codes",
     "Columns",

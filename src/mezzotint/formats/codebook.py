@@ -18,8 +18,8 @@ from mezzotint.formats.forms import LookupSegment
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.kmeans import kmeans
 from mezzotint.formats.lookup_grid import LookupGrid
-from mezzotint.formats.packing import packed_width, unpack
-from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.packing import packed_width
+from mezzotint.formats.ranges import RangeSearch
 from mezzotint.formats.registry import NUMBER, register_weight_format
 from mezzotint.formats.weight_format import (
     Codes,
@@ -71,7 +71,7 @@ class CodebookFormat(WeightFormat):
         }
 
     @override
-    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> LookupGrid:
+    def grid(self, weight: Tensor, search: RangeSearch) -> LookupGrid:
         """Levels and scales of every row; there is no range to clip, so `search` changes nothing.
 
         Takes about 24 bytes per weight of the largest codebook while it runs.
@@ -91,10 +91,6 @@ class CodebookFormat(WeightFormat):
     def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[LookupSegment, ...]:
         levels = tensors["codebook"].view(torch.bfloat16)
         return (LookupSegment(shape, self.width, tensors["codes"], levels),)
-
-    def codes(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """Indices of levels, uint8 [out_channels, k]."""
-        return unpack(tensors["codes"], self.width, matrix_shape(shape)[1])
 
     def levels(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Float32 [out_channels or 1, 2^width], ascending."""

@@ -15,10 +15,11 @@ from mezzotint.formats.forms import AffineSegment
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.mixed_grid import MixedGrid
 from mezzotint.formats.packing import packed_width
-from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.ranges import RangeSearch
 from mezzotint.formats.registry import NUMBER, register_weight_format
 from mezzotint.formats.uniform import UniformFormat
 from mezzotint.formats.weight_format import (
+    ChannelOrder,
     Codes,
     Shape,
     TensorSpec,
@@ -92,9 +93,7 @@ class MixedFormat(WeightFormat):
         return specs | {"order": TensorSpec((sum(self.counts),), torch.int32)}
 
     @override
-    def grid(
-        self, weight: Tensor, search: RangeSearch = MINMAX, order: Tensor | None = None
-    ) -> MixedGrid:
+    def grid(self, weight: Tensor, search: RangeSearch, order: Tensor | None = None) -> MixedGrid:
         """Grids of the segments, with channels assigned to widths by the caller.
 
         Args:
@@ -116,6 +115,11 @@ class MixedFormat(WeightFormat):
             for (fmt, _), rows in zip(parts, channels, strict=True)
         ]
         return MixedGrid(tuple(segments), order)
+
+    @override
+    def ordered_grid(self, weight: Tensor, search: RangeSearch, order: ChannelOrder) -> MixedGrid:
+        self._parts(tuple(weight.shape))  # before anybody counts the channels of another weight
+        return self.grid(weight, search, order(weight, self.counts))
 
     @override
     def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
@@ -157,11 +161,6 @@ class MixedFormat(WeightFormat):
             for index, (fmt, part) in enumerate(self._parts(shape))
             for segment in fmt.segments(self._stored(tensors, index), part)
         )
-
-    @override
-    def stored_grid(self, tensors: Mapping[str, Tensor], shape: Shape) -> MixedGrid:
-        segments = tuple(segment.grid for segment in self.segments(tensors, shape))
-        return MixedGrid(segments, self.order(tensors))
 
     @override
     def order(self, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -11,13 +11,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.affine_grid import AffineGrid, middle
+from mezzotint.formats.affine_grid import AffineGrid
 from mezzotint.formats.bitcast import as_bits, from_bits, integer_dtype
 from mezzotint.formats.chunks import PIECE, row_chunks
 from mezzotint.formats.forms import AffineSegment
 from mezzotint.formats.grid import Grid
-from mezzotint.formats.packing import packed_width, unpack
-from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.packing import packed_width
+from mezzotint.formats.ranges import RangeSearch
 from mezzotint.formats.scales import ScaleChoice
 from mezzotint.formats.weight_format import (
     Codes,
@@ -73,11 +73,6 @@ class UniformFormat(WeightFormat):
         return float(self.width)
 
     @property
-    def offset(self) -> float:
-        """The symmetric formats' constant zero point."""
-        return middle(self.width)
-
-    @property
     def scale_dtype(self) -> torch.dtype:
         """Dtype that scales are rounded to."""
         return torch.bfloat16 if self.granularity == "group" else torch.float32
@@ -103,7 +98,7 @@ class UniformFormat(WeightFormat):
         return specs
 
     @override
-    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> AffineGrid:
+    def grid(self, weight: Tensor, search: RangeSearch) -> AffineGrid:
         rows, columns = size = matrix_shape(tuple(weight.shape))
         matrix = weight.detach().reshape(size)
         check_finite(matrix)
@@ -136,10 +131,6 @@ class UniformFormat(WeightFormat):
         return (
             tensors if zero_point is None else tensors | {"zero_point": zero_point.to(torch.uint8)}
         )
-
-    def codes(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """Unsigned codes, uint8 [out_channels, k]."""
-        return unpack(tensors["codes"], self.width, matrix_shape(shape)[1])
 
     @override
     def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[AffineSegment, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,16 @@ from mezzotint.errors import FormatError
 from mezzotint.formats.forms import Segment, decoded
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.packing import pack
-from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.ranges import RangeSearch
 
 Shape = tuple[int, ...]
 
 #: Codes of a weight: uint8 [out_channels, k], or consecutive rows of it in pieces.
 Codes = Tensor | Iterable[Tensor]
+
+#: Chooses where each output channel of a weight stands among rows stored in segments of so many
+#: rows each: a permutation, integer [out_channels].
+ChannelOrder = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class WeightFormat(ABC):
         """Every tensor that a weight of `shape` is stored as."""
 
     @abstractmethod
-    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> Grid:
+    def grid(self, weight: Tensor, search: RangeSearch) -> Grid:
         """The values that each weight can take: chooses scales or levels, and rounds nothing.
 
         Scales and levels are as they will be stored.
@@ -96,6 +100,16 @@ class WeightFormat(ABC):
         Raises:
             FormatError: the weight holds NaN or infinity, or has fewer than two dimensions.
         """
+
+    def ordered_grid(self, weight: Tensor, search: RangeSearch, order: ChannelOrder) -> Grid:
+        """The grid of a weight whose output channels are assigned to segments of several widths.
+
+        Formats whose channels are all alike store them as they come, and ask for no order.
+
+        Raises:
+            FormatError: as `grid`, or the order is no permutation.
+        """
+        return self.grid(weight, search)
 
     @abstractmethod
     def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
@@ -121,7 +135,7 @@ class WeightFormat(ABC):
             FormatError: naming the tensor.
         """
 
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
+    def encode(self, weight: Tensor, search: RangeSearch) -> dict[str, Tensor]:
         """Round each weight to the nearest value of its grid, and pack.
 
         Raises:
@@ -144,11 +158,6 @@ class WeightFormat(ABC):
         order = self.order(tensors)
         return (stored if order is None else stored.index_select(0, order)).reshape(shape)
 
-    def stored_grid(self, tensors: Mapping[str, Tensor], shape: Shape) -> Grid:
-        """The grid that a stored weight lies on."""
-        (segment,) = self.segments(tensors, shape)
-        return segment.grid
-
     def forms(self, shape: Shape) -> tuple[Segment, ...]:
         """The segments of any weight of `shape`, without values: tensors on the meta device."""
         specs = self.layout(shape).items()
@@ -168,7 +177,7 @@ class WeightFormat(ABC):
         """Bytes of all stored tensors, scales and zero points included."""
         return sum(spec.nbytes for spec in self.layout(shape).values())
 
-    def roundtrip(self, weight: Tensor, search: RangeSearch = MINMAX) -> Tensor:
+    def roundtrip(self, weight: Tensor, search: RangeSearch) -> Tensor:
         """Encode the weight and decode it again, float32."""
         return self.decode(self.encode(weight, search), tuple(weight.shape))
 

@@ -57,6 +57,8 @@ class Choice:
                 f"{self.structures[0].kind} goes with a quantized weight, not with 'float'"
             )
         for outer, inner in combinations(self.structures, 2):
+            if outer.kind == inner.kind:
+                raise FormatError(f"{outer.kind} stands twice; keep one of them")
             why = outer.refuse(inner)
             if why is not None:
                 raise FormatError(f"{outer.kind} cannot hold {inner.kind}: {why}")

@@ -23,7 +23,7 @@ class Planned:
     encoding: Encoding | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; every field of the encoding is written out."""
+        """JSON values; the encoding stands as at the top of a plan."""
         encoding = {} if self.encoding is None else {"encoding": self.encoding.to_dict()}
         return {**self.choice.to_dict(), **encoding}
 

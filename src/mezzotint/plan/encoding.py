@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
-from mezzotint.rounding import rounding_named
+from mezzotint.rounding import order_named, rounding_named
 
 SEARCHES = {"minmax": MINMAX, "mse": MSE}
 """Range searches that have a name, in plans and on the command line."""
@@ -35,17 +35,22 @@ class Encoding:
         search: choice of the clipping ranges; without effect on codebooks.
         rounding: `nearest`, to the nearest value of the grid; another that is registered
             (`mezzotint.rounding`); or `trained`, where training chose the values.
+        order: which output channels of a mixed format take the most bits: those of highest
+            `kurtosis`, as in MPQ-DM, or the last ones, as they are `stored`. Without effect on
+            other formats.
 
     Raises:
-        FormatError: the rounding is unknown.
+        FormatError: the rounding or the order is unknown.
     """
 
     search: RangeSearch = MSE
     rounding: str = "nearest"
+    order: str = "kurtosis"
 
     def __post_init__(self) -> None:
         if not self.trained:
             rounding_named(self.rounding)
+        order_named(self.order)
 
     @property
     def trained(self) -> bool:
@@ -53,13 +58,21 @@ class Encoding:
         return self.rounding == TRAINED
 
     def to_dict(self, default: Encoding | None = None) -> dict[str, Any]:
-        """JSON values; with a `default`, only of the fields that differ from it."""
-        fields = {"search": _search_json(self.search), "rounding": self.rounding}
-        usual = {} if default is None else default.to_dict()
+        """JSON values; with a `default`, only of the fields that differ from it.
+
+        Without one, the order is left out where it is the usual one: few formats have any.
+        """
+        fields = self._fields()
+        usual = {"order": Encoding.order} if default is None else default._fields()
         return {name: value for name, value in fields.items() if usual.get(name) != value}
 
+    def _fields(self) -> dict[str, Any]:
+        search = _search_json(self.search)
+        return {"search": search, "rounding": self.rounding, "order": self.order}
+
     def __str__(self) -> str:
-        return f"{search_text(self.search)}, {self.rounding}"
+        order = "" if self.order == Encoding.order else f", {self.order} order"
+        return f"{search_text(self.search)}, {self.rounding}{order}"
 
 
 class _SearchModel(BaseModel):
@@ -75,12 +88,13 @@ class EncodingModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
     search: StrictStr | _SearchModel | None = None
     rounding: StrictStr | None = None
+    order: StrictStr | None = None
 
     def value(self, default: Encoding) -> Encoding:
         """The encoding, where `default` fills in.
 
         Raises:
-            FormatError: a search has no such name, or a number is out of its domain.
+            FormatError: a search or order has no such name, or a number is out of its domain.
         """
         fields: dict[str, Any] = {}
         if isinstance(self.search, str):
@@ -89,6 +103,8 @@ class EncodingModel(BaseModel):
             fields["search"] = RangeSearch(**self.search.model_dump())
         if self.rounding is not None:
             fields["rounding"] = self.rounding
+        if self.order is not None:
+            fields["order"] = self.order
         return dataclasses.replace(default, **fields)
 
 

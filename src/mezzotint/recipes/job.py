@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint._journal import Record
-from mezzotint._plugins import load_plugins
+from mezzotint._plugins import Registry
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
 from mezzotint.models import Call, Example, Sampling, check_no_adapters, completed_calls
@@ -104,16 +104,20 @@ class Recipe:
         return int(getattr(options, "calibration_prompts", CALIBRATION_COUNT))
 
 
-_RECIPES: dict[str, Recipe] = {}
+_RECIPES: Registry[Recipe] = Registry("recipes", "recipe")
 
 
 def register_recipe(
     name: str, summary: str, options: type[RecipeOptions], *, takes_latency: bool = False
 ) -> Callable[[Callable[[Job, Any], Outcome]], Callable[[Job, Any], Outcome]]:
-    """Decorator: make `run(job, options)` known under `name`, and by its type of options."""
+    """Decorator: make `run(job, options)` known under `name`, and by its type of options.
+
+    Raises:
+        UsageError: there is a recipe of that name.
+    """
 
     def register(run: Callable[[Job, Any], Outcome]) -> Callable[[Job, Any], Outcome]:
-        _RECIPES[name] = Recipe(name, summary, options, run, takes_latency)
+        _RECIPES.add(name, Recipe(name, summary, options, run, takes_latency), run)
         return run
 
     return register
@@ -125,10 +129,7 @@ def recipe_named(name: str) -> Recipe:
     Raises:
         UsageError: there is none; the message lists them.
     """
-    load_plugins("recipes")
-    if name not in _RECIPES:
-        raise UsageError(f"unknown recipe {name!r}; there are: {', '.join(sorted(_RECIPES))}")
-    return _RECIPES[name]
+    return _RECIPES.named(name)
 
 
 def chosen_recipe(recipe: str | RecipeOptions) -> tuple[Recipe, RecipeOptions]:
@@ -140,7 +141,7 @@ def chosen_recipe(recipe: str | RecipeOptions) -> tuple[Recipe, RecipeOptions]:
     if isinstance(recipe, str):
         found = recipe_named(recipe)
         return found, found.options()
-    for found in _RECIPES.values():
+    for found in _RECIPES.items.values():
         if type(recipe) is found.options:
             return found, recipe
     known = ", ".join(f"{each.options.__name__} or {each.name!r}" for each in recipes())
@@ -149,8 +150,7 @@ def chosen_recipe(recipe: str | RecipeOptions) -> tuple[Recipe, RecipeOptions]:
 
 def recipes() -> tuple[Recipe, ...]:
     """Every registered recipe, by name."""
-    load_plugins("recipes")
-    return tuple(_RECIPES[name] for name in sorted(_RECIPES))
+    return tuple(sorted(_RECIPES.all(), key=lambda recipe: recipe.name))
 
 
 def run_recipe(

@@ -1,5 +1,6 @@
 """Roundings: how a weight gets onto its grid. Knows formats only."""
 
+from mezzotint.rounding.channel_orders import order_named
 from mezzotint.rounding.fake_quantize import fake_quantize
 from mezzotint.rounding.kurtosis import channel_order, kurtosis
 from mezzotint.rounding.nearest import nearest
@@ -11,6 +12,7 @@ __all__ = [
     "fake_quantize",
     "kurtosis",
     "nearest",
+    "order_named",
     "register_rounding",
     "rounding_named",
 ]

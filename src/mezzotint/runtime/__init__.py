@@ -24,6 +24,7 @@ from mezzotint.runtime.kernels import (
     AsStored,
     Kernel,
     Prepared,
+    Replacement,
     Request,
     Selection,
     register_kernel,
@@ -46,6 +47,7 @@ from mezzotint.runtime.pack import (
     empty_layer,
     pack_layer,
     pack_weight,
+    unfilled_layer,
 )
 from mezzotint.runtime.packed import (
     GridValues,
@@ -82,6 +84,7 @@ __all__ = [
     "QuantLayer",
     "QuantLinear",
     "QuantizedPart",
+    "Replacement",
     "Request",
     "Selection",
     "SplitInput",
@@ -111,4 +114,5 @@ __all__ = [
     "shape_of",
     "stored_tensors",
     "structure_tensors",
+    "unfilled_layer",
 ]

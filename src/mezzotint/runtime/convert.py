@@ -46,13 +46,15 @@ def pack_module(
     input ranges and calibrated tensors are checked before the first is touched.
 
     Raises:
-        PlanError: a layer is unknown, of an unsupported type, or cannot take its choice.
+        PlanError: a layer of the plan or of the calibration is unknown, or a layer is of an
+            unsupported type, or cannot take its choice.
         FormatError: a weight holds NaN, or a static range or a calibrated tensor is missing;
             the layer is named.
     """
     calibration = calibration or Calibration()
     _check(module, plan, calibration)
-    # Formats refuse such weights by themselves, but then some layers would be packed already.
+    # Formats refuse such weights by themselves, but then some layers would be packed already: what
+    # is changed in place is looked through twice, and nothing else is.
     for name in plan.quantized:
         with naming(name):
             check_finite(module.get_submodule(name).get_parameter("weight"))
@@ -79,8 +81,20 @@ def packed_copy(
 
 def _check(module: nn.Module, plan: Plan, calibration: Calibration) -> None:
     check_plan(module, plan)
+    _check_names(module, calibration)
     for name in plan.quantized:
         check_calibration(name, module.get_submodule(name), plan, calibration)
+
+
+def _check_names(module: nn.Module, calibration: Calibration) -> None:
+    """Raise PlanError where `calibration` is for layers that `module` does not have."""
+    known = {name for name, _ in module.named_modules()}
+    for name in {**calibration.input_ranges, **calibration.tensors, **calibration.weights}:
+        if name not in known:
+            raise PlanError(
+                f"the calibration names layer {name}, which {type(module).__name__} does not have; "
+                "was it found for another model?"
+            )
 
 
 def _packed(
@@ -95,16 +109,22 @@ def _packed(
     return module
 
 
-def dequantize_module(module: nn.Module) -> nn.Module:
+def dequantize_module(
+    module: nn.Module, dtype_of: Callable[[str], torch.dtype] | None = None
+) -> nn.Module:
     """Replace, in place, every packed layer by a stock one with the dequantized weight.
 
-    A layer of constant tokens becomes a plain Linear that computes them like all others. A layer
-    without bias takes the dtype of the module's first floating parameter.
+    A layer of constant tokens becomes a plain Linear that computes them like all others.
+
+    Args:
+        module: with packed layers.
+        dtype_of: dtype of a layer without bias, by its name; by default that of the module's first
+            floating parameter. A layer with bias takes the dtype of that.
     """
     floating = (p.dtype for p in module.parameters() if p.is_floating_point())
-    dtype = next(floating, torch.float32)
+    first = next(floating, torch.float32)
     for name, layer in packed_layers(module).items():
-        module.set_submodule(name, layer.to_float(dtype))
+        module.set_submodule(name, layer.to_float(first if dtype_of is None else dtype_of(name)))
     return module
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint._plugins import load_plugins
-from mezzotint.errors import UsageError
+from mezzotint._plugins import Registry, load_plugins
 from mezzotint.formats import ActivationFormat, Segment, Shape, WeightFormat
 from mezzotint.runtime.operands import InputQuantizer, Operation, PackedWeight
 
@@ -66,7 +64,8 @@ class Prepared(ABC):
     def replaces(self) -> str | None:
         """The stored tensor that this one stands for, by its name in the format's layout.
 
-        The layer holds it no longer. None where the weight is held as it is stored, too.
+        The layer holds it no longer. None where the weight is held as it is stored, too; only a
+        `Replacement` may replace one.
         """
         return None
 
@@ -75,9 +74,13 @@ class Prepared(ABC):
     def extra_bytes(self) -> int:
         """Bytes that are held beside what is stored of the weight."""
 
+
+class Replacement(Prepared):
+    """A prepared weight from which a stored tensor can be had again, and which may replace it."""
+
+    @abstractmethod
     def stored(self) -> Tensor:
-        """The tensor that this one `replaces`, bit for bit."""
-        raise NotImplementedError(f"{type(self).__name__} replaces no stored tensor")
+        """The tensor that this one `replaces`, bit for bit; asked only where it replaces one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +166,7 @@ class Selection:
         return "; ".join(f"{', '.join(each)}: {why}" for why, each in names.items()) or None
 
 
-_KERNELS: list[Kernel] = []
+_KERNELS: Registry[Kernel] = Registry("kernels", "kernel")
 
 
 def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
@@ -172,25 +175,23 @@ def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
     Raises:
         UsageError: there is one of its name.
     """
-    if any(kernel.name == other.name for other in _KERNELS):
-        raise UsageError(f"a kernel named {kernel.name} is registered; give yours another name")
-    if preferred:
-        _KERNELS.insert(0, kernel)
-    else:
-        _KERNELS.append(kernel)
+    _KERNELS.add(kernel.name, kernel, type(kernel), first=preferred)
     return kernel
 
 
 def registered_kernels() -> tuple[Kernel, ...]:
     """All kernels, most preferred first."""
     _load_plugins()
-    return tuple(_KERNELS)
+    return tuple(_KERNELS.items.values())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _load_plugins() -> None:
     """Import kernels of other packages; a compiler that traces the selection does it right away."""
     load_plugins("kernels")
+
+
+# What torch.compiler.assume_constant_result does, but for importing the whole compiler.
+_load_plugins._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:

@@ -50,7 +50,7 @@ class QuantLayer(QuantizedPart, PackedLayer):
         ranges: Sequence[InputRange] = (),
         values: Sequence[GridValues] = (),
     ) -> None:
-        grid = layer_grid(self.weight_format, weight, encoding.search)
+        grid = layer_grid(self.weight_format, weight, encoding)
         if values:
             chosen = values[0].values.to(weight.device)
             grid = grid.with_parameters(values[0].parameters)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mezzotint.formats import Grid, MixedFormat, RangeSearch, WeightFormat
-from mezzotint.rounding import channel_order
+from mezzotint.formats import Grid, WeightFormat
+from mezzotint.plan import Encoding
+from mezzotint.rounding import order_named
 
 
-def layer_grid(weight_format: WeightFormat, weight: Tensor, search: RangeSearch) -> Grid:
+def layer_grid(weight_format: WeightFormat, weight: Tensor, encoding: Encoding) -> Grid:
     """The values that the weight of a layer can take, for packing it and for training it.
-
-    In mixed formats the output channels of highest kurtosis take the most bits, as in MPQ-DM. This
-    is the only place that orders them.
 
     Raises:
         FormatError: the weight holds NaN or infinity, or has a shape that the format cannot store.
     """
-    if isinstance(weight_format, MixedFormat):
-        weight_format.layout(tuple(weight.shape))
-        order = channel_order(weight, weight_format.counts)
-        return weight_format.grid(weight, search, order)
-    return weight_format.grid(weight, search)
+    return weight_format.ordered_grid(weight, encoding.search, order_named(encoding.order))

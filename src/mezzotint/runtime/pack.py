@@ -68,6 +68,11 @@ def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
         PlanError: as `check_layer`.
     """
     check_layer(name, layer, choice)
+    return unfilled_layer(layer, choice)
+
+
+def unfilled_layer(layer: nn.Module, choice: Choice) -> PackedLayer:
+    """The same, of a layer that is checked already."""
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     packed = packed_like(layer, choice)
     packed.weight_dtype = layer.weight.dtype
@@ -114,22 +119,22 @@ def pack_layer(
 def pack_weight(
     name: str, layer: nn.Module, weight: Tensor, plan: Plan, calibration: Calibration
 ) -> PackedLayer:
-    """Pack a weight that stands apart from its layer; the calibration is checked already.
+    """Pack a weight that stands apart from its layer; layer and calibration are checked already.
 
     The one place where a plan becomes stored tensors, for layers in memory and on their way there.
 
     Args:
         name: of the layer.
-        layer: gives geometry and bias; its own weight may stand on the meta device.
+        layer: checked, see `check_layer`; gives geometry and bias, and its own weight may stand on
+            the meta device.
         weight: floating, of the layer's shape.
         plan: names the layer.
         calibration: checked, see `check_calibration`.
 
     Raises:
-        PlanError: the layer cannot take what the plan says of it.
         FormatError: the weight holds NaN or infinity; the layer is named.
     """
-    packed = empty_layer(name, layer, plan[name])
+    packed = unfilled_layer(layer, plan[name])
     with torch.no_grad(), naming(name):
         if plan[name].structures:
             packed.load_tensors(calibration.tensors.get(name, {}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -49,6 +49,15 @@ def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
         f"{choice.activation} needs a calibrated input range{each}: apply the plan to a pipeline, "
         "which calibrates, or take a dynamic format such as 'int8/token'"
     )
+
+
+def refuse_tensors(names: Collection[str]) -> None:
+    """Raise FormatError where there are calibrated tensors that no structure has."""
+    if names:
+        raise FormatError(
+            f"there are calibrated tensors for it that none of its structures has: "
+            f"{', '.join(sorted(names))}; take those of a calibration after this plan"
+        )
 
 
 class PackedLayer(nn.Module, ABC):
@@ -129,8 +138,11 @@ class PackedLayer(nn.Module, ABC):
         Args:
             tensors: name within the layer → tensor as it is stored; a layer without structures
                 has none.
+
+        Raises:
+            FormatError: there is a tensor that no structure of the layer has.
         """
-        assert not tensors
+        refuse_tensors(tensors)
 
     @abstractmethod
     def dequantized_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mezzotint.formats import Shape, WeightFormat
-from mezzotint.runtime.kernels import Kernel, Prepared
+from mezzotint.runtime.kernels import Kernel, Prepared, Replacement
 from mezzotint.runtime.operands import Operation, PackedWeight
 from mezzotint.runtime.pages import give_back
 
@@ -147,6 +147,7 @@ class StoredWeight(nn.Module):
         key, name = self._first(), prepared.replaces
         device = key.device
         if name is not None:
+            assert isinstance(prepared, Replacement), "only a Replacement gives a tensor back"
             replaced = self.get_buffer(_PREFIX + name)
             assert replaced is key, "a kernel replaces the first stored tensor, or none"
             key = torch.empty_like(replaced, device="meta")
@@ -186,6 +187,7 @@ class StoredWeight(nn.Module):
                 return buffer
             entry = self._prepared.get(buffer)
             if entry is not None:
+                assert isinstance(entry.prepared, Replacement)
                 with torch.inference_mode(False):
                     return entry.prepared.stored()
             if self._buffers[key] is buffer:

@@ -12,7 +12,7 @@ from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layers import attributes_of, quant_like, set_attributes
-from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
+from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer, refuse_tensors
 from mezzotint.runtime.part import QuantizedPart
 
 
@@ -60,6 +60,9 @@ class StructuredLayer(PackedLayer):
     def load_tensors(self, tensors: Tensors) -> None:
         for name in self.structure.calibrated:
             self.register_buffer(name, tensors[name].detach().clone())
+        starts = tuple(f"{name}." for name in self.named_parts)
+        own = {name for name in tensors if not name.startswith(starts)}
+        refuse_tensors(own - self.structure.calibrated)
         for name, part in self.named_parts.items():
             start = f"{name}."
             part.load_tensors(

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
-from mezzotint.errors import CheckpointError, PlanError, UsageError
+from mezzotint.errors import CheckpointError, ModelError, PlanError, UsageError
 from mezzotint.runtime import module_bytes, packed_layers
 from tests.checkpoint import packed
 from tests.checkpoint.streaming.float_models import WEIGHTS, stored
@@ -185,6 +185,15 @@ class TestCalibration:
         )
         with pytest.raises(PlanError, match=r"constant tokens: 1.* leave out constant_tokens$"):
             mz.quantize_checkpoint(pipeline, target, plan=plan)
+
+    def test_must_lie_in_the_folder_itself(
+        self, pipeline: Path, target: Path, calibrated: Path, tmp_path: Path
+    ):
+        elsewhere = (calibrated / WEIGHTS).rename(tmp_path / "secret")
+        (calibrated / WEIGHTS).symlink_to(elsewhere)
+        with pytest.raises(ModelError, match=r"is a link to .*/secret, outside"):
+            mz.quantize_checkpoint(pipeline, target, plan=calibrated)
+        assert list(target.parent.iterdir()) == []
 
     def test_must_be_of_the_plan(self, pipeline: Path, target: Path, calibrated: Path):
         packed.rewrite(calibrated / WEIGHTS, **{"conv_in.input_scale": None})

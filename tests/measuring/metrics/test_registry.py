@@ -34,7 +34,7 @@ from mezzotint.plan import Choice
 class LargestError(Metric):
     """Greatest difference of any element of the output."""
 
-    kind: ClassVar[str] = "largest-error"
+    kind: ClassVar[str] = "worst-error"
     sees: ClassVar = "outputs"
 
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
@@ -49,7 +49,7 @@ TASKS = [Task(change, LargestError()) for change in CHANGES]
 
 
 def test_it_is_found_by_its_name():
-    assert metric_named("largest-error") == LargestError()
+    assert metric_named("worst-error") == LargestError()
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():

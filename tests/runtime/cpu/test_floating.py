@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mezzotint.formats import (
-    MINMAX,
     Codes,
     LookupGrid,
     LookupSegment,
@@ -129,7 +128,7 @@ class _Ternary(WeightFormat):
         codes = TensorSpec((rows, packed_width(columns, 2)), torch.uint8)
         return {"codes": codes, "scale": TensorSpec((rows, 1), torch.int32)}
 
-    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> LookupGrid:
+    def grid(self, weight: Tensor, search: RangeSearch) -> LookupGrid:
         matrix = weight.flatten(1)
         scale = matrix.abs().amax(1, keepdim=True)
         return LookupGrid(torch.tensor([[-1.0, 0.0, 1.0]]), tuple(matrix.shape), scale)

@@ -34,10 +34,11 @@ def assert_exact(layer: QuantLayer, x: Tensor) -> None:
     scale, zero = quantizer.parameters(x, layer.operation.token_dims)
     inputs = (activation.quantize(x, scale, zero) - zero).double()
     tensors = layer.weight_tensors()
+    (segment,) = fmt.segments(tensors, layer.weight_shape)
     # In halves, so that the zero point of one-bit weights is a whole number too.
     middle = 2.0**fmt.width if fmt.width > 1 else 1.0
-    twice = fmt.offset * 2 if fmt.symmetric else 2 * tensors["zero_point"].double().view(-1, 1)
-    stored = 2 * fmt.codes(tensors, layer.weight_shape).double() - middle
+    twice = 2 * segment.offset if fmt.symmetric else 2 * tensors["zero_point"].double().view(-1, 1)
+    stored = 2 * segment.unpacked().double() - middle
     shift = torch.as_tensor(twice - middle)
     # Whole numbers below 2^53: float64 adds them exactly.
     sums = product(layer, inputs, (stored - shift).view(layer.weight_shape))

@@ -41,7 +41,7 @@ def test_weights_in_panels_are_the_weights(
     layer = packed(conv(channels, outputs, kernel), f"int{bits}/channel", "int8/token")
     ((start, panels),) = panels_of(layer.packed_weight)
     assert start == 0
-    stored = layer.weight_format.codes(layer.weight_tensors(), layer.weight_shape)
+    stored = layer.packed_weight.segments[0].unpacked()
     integers = stored.view(layer.weight_shape).int()
     integers = 2 * integers - 1 if bits == 1 else integers - 2 ** (bits - 1)
     assert torch.equal(panels.totals, integers.flatten(1).sum(1, dtype=torch.int32))

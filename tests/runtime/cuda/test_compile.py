@@ -15,7 +15,8 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Kernel] = [Int8Kernel(), FloatKernel()]
     for each in served:
         monkeypatch.setattr(type(each), "device", "cpu")
-    monkeypatch.setattr(kernels, "_KERNELS", [*served, *kernels._KERNELS])
+    items = {f"{each.name}, on the CPU": each for each in served}
+    monkeypatch.setattr(kernels._KERNELS, "items", items | kernels._KERNELS.items)
 
 
 @pytest.mark.usefixtures("on_cpu")

@@ -33,9 +33,10 @@ STATIC = Choice("int8/channel", "uint8/tensor", DEEP)
 
 def packed(layer: nn.Module, choice: Choice) -> PackedLayer:
     ranges = tuple(InputRange(-64.0 - n, 64.0 + n) for n in range(choice.parts))
-    tensors = {"0": {"constant": as_bits(noise(1, 7, seed=3))}}
+    first = choice.structures[0]
+    constant = {"constant": as_bits(noise(1, 7, seed=3))} if first.calibrated else {}
     plan = Plan({"0": choice}, encoding=Encoding(MINMAX))
-    return pack_layer("0", layer, plan, Calibration({"0": ranges}, tensors))
+    return pack_layer("0", layer, plan, Calibration({"0": ranges}, {"0": constant}))
 
 
 def uneven() -> nn.Linear:
@@ -125,12 +126,19 @@ def test_what_an_inner_one_needs_calibrated_is_named():
 @pytest.mark.parametrize(
     ("structures", "complaint"),
     [
-        ((ConstantTokens(1), ConstantTokens(2)), "constant_tokens cannot hold constant_tokens"),
-        ((SplitInput(2), SplitInput(3)), "split cannot hold split: an input is split once"),
+        ((ConstantTokens(1), ConstantTokens(2)), "constant_tokens stands twice; keep one"),
+        ((SplitInput(2), SplitInput(3)), "split stands twice; keep one of them"),
         ((SplitInput(2), ConstantTokens(1)), "split cannot hold .*; put constant_tokens first"),
+        ((InputScale(), SplitInput(2), InputScale(1)), "input_scale stands twice; keep one"),
         ((SplitInput(2), InputScale(), ConstantTokens(1)), "split cannot hold constant_tokens"),
     ],
-    ids=["constant twice", "split twice", "constant in split", "constant in split, deeper"],
+    ids=[
+        "constant twice",
+        "split twice",
+        "somebody's twice",
+        "constant in split",
+        "constant in split, deeper",
+    ],
 )
 def test_a_pair_that_cannot_compose_is_refused_by_name(
     structures: tuple[Structure, ...], complaint: str

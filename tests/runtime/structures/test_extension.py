@@ -125,7 +125,7 @@ def test_what_it_says_is_impossible_is_refused_while_loading(saved: Path, tmp_pa
         tmp_path / "damaged" / "unet" / packed.WEIGHTS,
         **{f"{KEY}.others.exponent": torch.full((width,), 99, dtype=torch.int8)},
     )
-    with pytest.raises(CheckpointError, match=rf"layer {KEY} of .*others: exponent holds"):
+    with pytest.raises(CheckpointError, match=rf": layer {KEY}\.others: exponent holds"):
         mz.load(tmp_path / "damaged")
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mezzotint.errors import FormatError, PlanError
+from mezzotint.formats import MINMAX
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import (
     Calibration,
@@ -132,7 +133,7 @@ def test_it_dequantizes_to_one_stock_layer(layer: nn.Module):
     assert repr(restored) == repr(layer)
     assert torch.equal(restored.bias, layer.bias)
     halves = [
-        SPLIT.plain.weight_format.roundtrip(half)
+        SPLIT.plain.weight_format.roundtrip(half, MINMAX)
         for half in layer.weight.detach().split((2, layer.weight.shape[1] - 2), 1)
     ]
     assert torch.equal(restored.weight, torch.cat(halves, 1))

@@ -33,17 +33,24 @@ def check_type(name: str, found: Tensor, expected: Tensor) -> None:
         )
 
 
-def check_layer(name: str, layer: PackedLayer) -> None:
+def check_layer(source: str, name: str, layer: PackedLayer) -> None:
     """Refuse a packed layer that holds values which no quantization can have written.
 
+    Args:
+        source: file or folder that it comes from.
+        name: of the layer.
+        layer: with its tensors.
+
     Raises:
-        CheckpointError: naming the layer, or the part of it, and the tensor.
+        CheckpointError: naming the source, the layer, or the part of it, and the tensor.
     """
     for part, module in layer.named_modules(prefix=name):
         try:
             _check_module(module)
         except FormatError as cause:
-            raise CheckpointError(f"layer {part}: {cause}; the checkpoint is damaged") from cause
+            raise CheckpointError(
+                f"{source}: layer {part}: {cause}; the checkpoint is damaged"
+            ) from cause
 
 
 def _check_module(module: nn.Module) -> None:

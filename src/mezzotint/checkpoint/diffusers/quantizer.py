@@ -21,9 +21,9 @@ from mezzotint.runtime import (
     PackedLayer,
     check_calibration,
     check_plan,
-    empty_layer,
+    dequantize_module,
     pack_weight,
-    packed_layers,
+    unfilled_layer,
 )
 
 
@@ -78,7 +78,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def maybe_update_loaded_keys(
         self, loaded_keys: list[str], checkpoint_files: list[str]
     ) -> list[str]:
-        """Remember the files, to name them in errors; older versions of diffusers do not tell."""
+        """Remember the files, to name them in errors; of a single file diffusers does not tell."""
         self._files = [Path(file) for file in checkpoint_files]
         return loaded_keys
 
@@ -99,7 +99,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         if self.pre_quantized:
             for name, choice in self.plan.quantized.items():
                 with torch.device("meta"):
-                    packed = empty_layer(name, model.get_submodule(name), choice)
+                    packed = unfilled_layer(model.get_submodule(name), choice)
                 model.set_submodule(name, packed)
         # A new one: the caller's may serve for another model.
         self.quantization_config = MezzotintConfig(self.plan)
@@ -205,7 +205,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             # Options such as offload_state_dict go around create_quantized_param.
             if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
-            check_layer(f"{name} of {self._source}", layer)
+            check_layer(self._source, name, layer)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]
         return model
@@ -216,11 +216,12 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         kept = {key: value for key, value in config.items() if key not in ours}
         model._internal_dict = type(config)(kept)
         dtype, in_fp32 = model.dtype, set(model._keep_in_fp32_modules or ())
-        for name, layer in packed_layers(model).items():
-            floating = torch.float32 if in_fp32.intersection(name.split(".")) else dtype
-            model.set_submodule(name, layer.to_float(floating))
+
+        def dtype_of(layer: str) -> torch.dtype:
+            return torch.float32 if in_fp32.intersection(layer.split(".")) else dtype
+
+        dequantize_module(model, dtype_of)
         restore_methods(model)
-        model.is_quantized = False  # older versions of diffusers leave that to us
         return cast("nn.Module", model)
 
 

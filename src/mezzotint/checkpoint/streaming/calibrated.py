@@ -16,6 +16,7 @@ from mezzotint.checkpoint.streaming.stored_tensors import (
 )
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import FLOAT, TensorSpec
+from mezzotint.models import check_model_folder
 from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import TRAINED, Choice, Plan
 from mezzotint.runtime import calibrated_tensors, shape_of, stored_tensors
@@ -47,7 +48,8 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
     Raises:
         PlanError: layers need calibration or were trained, and there is no checkpoint to take that
             from.
-        CheckpointError: the checkpoint lacks a calibrated tensor, or has it in another form.
+        ModelError, CheckpointError: the checkpoint is unsafe or damaged, see `check_model_folder`.
+        CheckpointError: it lacks a calibrated tensor, or has it in another form.
     """
     wanted = {
         f"{layer}.{name}": spec
@@ -63,6 +65,7 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
         )
     if checkpoint is None:
         raise PlanError(_refusal(plan, model))
+    check_model_folder(checkpoint)
     stored = stored_tensors_of(weight_files(_packed_folder(checkpoint)))
     for name, spec in wanted.items():
         if name not in stored or stored[name].spec != spec:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 from torch import Tensor
 
-from mezzotint._plugins import load_plugins
+from mezzotint._plugins import Registry
 from mezzotint.errors import UsageError
 
 Figures: TypeAlias = Mapping[str, float]
@@ -52,7 +52,7 @@ class Metric(ABC):
         """Quality lost, at least 0: near enough additive over layers, for an allocation."""
 
 
-_METRICS: dict[str, type[Metric]] = {}
+_METRICS: Registry[type[Metric]] = Registry("metrics", "metric")
 
 M = TypeVar("M", bound=type[Metric])
 
@@ -61,12 +61,12 @@ def register_metric(metric: M) -> M:
     """Class decorator: make a metric known under its kind. It can be made without arguments.
 
     Raises:
-        UsageError: it sees neither outputs nor images.
+        UsageError: it sees neither outputs nor images, or there is one of that kind.
     """
     sees = getattr(metric, "sees", None)
     if sees not in get_args(Sight):
         raise UsageError(f"metric {metric.kind!r}: sees {sees!r}; it is one of: outputs, images")
-    _METRICS[metric.kind] = metric
+    _METRICS.add(metric.kind, metric, metric)
     return metric
 
 
@@ -87,8 +87,4 @@ def metric_named(kind: str) -> Metric:
     Raises:
         UsageError: there is none; the message lists them.
     """
-    load_plugins("metrics")
-    if kind not in _METRICS:
-        known = ", ".join(sorted(_METRICS))
-        raise UsageError(f"unknown metric {kind!r}; there are: {known}")
-    return _METRICS[kind]()
+    return _METRICS.named(kind)()

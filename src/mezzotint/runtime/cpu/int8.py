@@ -14,7 +14,7 @@ from typing_extensions import override
 from mezzotint.formats import AffineSegment, Segment, Shape, pack
 from mezzotint.runtime.cpu.input_codes import has_codes
 from mezzotint.runtime.cpu.tiles import check_on_cpu
-from mezzotint.runtime.kernels import Kernel, Prepared, Request
+from mezzotint.runtime.kernels import Kernel, Prepared, Replacement, Request
 from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, PackedWeight
 
 #: Beyond, a sum of products of two 8-bit codes might not fit into 32 bits.
@@ -41,7 +41,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Weight(Prepared):
+class Int8Weight(Replacement):
     """A weight for products of 8-bit codes: in a product's layout, or unpacked at every call.
 
     Attributes:

@@ -60,12 +60,6 @@ class ConstantTokens(Structure):
         return f"constant tokens: {self.count}"
 
     @override
-    def refuse(self, inner: Structure) -> str | None:
-        if isinstance(inner, ConstantTokens):
-            return "a layer has constant tokens once; keep one of them"
-        return None
-
-    @override
     def part_shapes(self, layer: LayerShape) -> Mapping[str, LayerShape]:
         if not layer.is_linear:
             raise PlanError("a convolution has no constant tokens; leave constant_tokens out")

@@ -52,8 +52,6 @@ class SplitInput(Structure):
 
     @override
     def refuse(self, inner: Structure) -> str | None:
-        if isinstance(inner, SplitInput):
-            return "an input is split once; keep one of them"
         if isinstance(inner, ConstantTokens):
             return f"a token has the channels of both parts; put {inner.kind} first"
         return None
