@@ -12,12 +12,9 @@ from mezzotint.allocation import Limit
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import Layer
 from mezzotint.plan import Budget, Choice
-from mezzotint.runtime import ConstantTokens, SplitInput, module_bytes, stored_tensors
+from mezzotint.runtime import module_bytes, stored_tensors
 
 BYTES = "bytes"
-
-_SWITCHES = {ConstantTokens: "bos=false", SplitInput: "shortcuts=none"}
-"""Options of recipes that leave a structure out."""
 
 
 def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
@@ -90,9 +87,7 @@ def _remedy(
         # Nominal costs know no structure: leaving it out spares nothing.
         if choice.structures and cost == choice_bytes(layer, choice, weight):
             spared += cost - choice_bytes(layer, choice.plain, weight)
-            switches.update(
-                _SWITCHES.get(type(each), f"no {each.kind}") for each in choice.structures
-            )
+            switches.update(each.left_out_by or f"no {each.kind}" for each in choice.structures)
     return f"; with {' and '.join(sorted(switches))} it can be met" if excess <= spared else ""
 
 
