@@ -26,7 +26,7 @@ from mezzotint._files import write_json
 from mezzotint.formats import MINMAX
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.profiling import interleaved_medians
-from mezzotint.runtime import Calibration, InputRange, QuantLayer, executions, quantize_module
+from mezzotint.runtime import Calibration, InputRange, QuantLayer, executions, pack_module
 from mezzotint.runtime.reference_kernel import ReferenceKernel
 
 RESULTS = Path(__file__).parent / "results"
@@ -151,7 +151,7 @@ def pack(layer: nn.Linear | nn.Conv2d, choice: Choice) -> QuantLayer:
     module = nn.Sequential(layer)
     ranges = (InputRange(-4.0, 4.0),)
     plan = Plan({"0": choice}, encoding=Encoding(MINMAX))
-    quantize_module(module, plan, Calibration({"0": ranges}))
+    pack_module(module, plan, Calibration({"0": ranges}))
     packed = module[0]
     assert isinstance(packed, QuantLayer)
     return packed

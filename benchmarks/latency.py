@@ -104,7 +104,7 @@ def structure_of(pipe: Any, setting: Setting) -> dict[str, tuple[Structure, ...]
     """The layers' structures, as the recipe will find them."""
     denoiser, sampling = find_denoiser(pipe)[1], default_sampling(pipe, setting.prompts)
     job = Job(denoiser, setting.model, mz.Budget(), pipe, sampling)
-    return Study.of(job, bos=True, shortcuts="shortcuts").structures.by_layer
+    return Study.of(job, bos=True, shortcuts="shortcuts", momentum=None).structures.by_layer
 
 
 def rows_of(

@@ -138,7 +138,7 @@ class TestQuantizeModule:
                 for plan in (result.plan for result in results)
             ]
             assert losses[results.index(own)] == min(losses)
-        assert results[1].plan.context["predicted_largest-error_loss"] > 0
+        assert results[1].plan.context["predicted_worst-error_loss"] > 0
 
     def test_metrics_of_images_need_a_pipeline(self, module: Denoiser):
         with pytest.raises(UsageError, match="a bare denoiser does not make"):

@@ -1,4 +1,4 @@
-"""Other packages add formats, kernels, structures, recipes and engines by their entry points."""
+"""Extension points: registries, and what other packages add to them by their entry points."""
 
 import os
 import subprocess
@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 import mezzotint as mz
 from mezzotint import _plugins
-from mezzotint._plugins import load_plugins
+from mezzotint._plugins import Registry, load_plugins
 from mezzotint.cli import app
-from mezzotint.errors import PluginError
+from mezzotint.errors import FormatError, PluginError, UsageError
+from mezzotint.recipes import recipe_named
 from tests.docs.pages import ROOT, blocks
 
 KERNEL = """
@@ -35,6 +36,22 @@ from mezzotint.runtime import SplitInput
 @dataclass(frozen=True)
 class Added(SplitInput):
     kind = "added-structure"
+"""
+
+ROUNDING = """
+from mezzotint.rounding import nearest, register_rounding
+@register_rounding("added-rounding")
+def rounded(weight, grid):
+    return nearest(weight, grid)
+"""
+
+METRIC = """
+from dataclasses import dataclass
+from mezzotint.measuring import Noise, register_metric
+@register_metric
+@dataclass(frozen=True)
+class Added(Noise):
+    kind = "added-metric"
 """
 
 RECIPE = """
@@ -62,12 +79,14 @@ register_engine(Added(), preferred=False)
 LOOK_UP = """
 import sys
 import mezzotint as mz
-from mezzotint import engines, recipes, runtime
+from mezzotint import engines, measuring, recipes, rounding, runtime
 print(mz.Choice("int4/channel").weight_format.name, "added_format" in sys.modules)
 print(mz.Choice("ternary").weight_format.name, "added_format" in sys.modules)
 print([kernel.name for kernel in runtime.registered_kernels()][0])
 layer = {"weight": "int4/channel", "structures": [{"kind": "added-structure", "first": 8}]}
 print(mz.Plan.from_dict({"version": 1, "layers": {"a": layer}})["a"].structures[0].kind)
+print(rounding.rounding_named("added-rounding").__name__)
+print(measuring.metric_named("added-metric").kind)
 print(recipes.recipe_named("added-recipe").name)
 print([recipe.name for recipe in recipes.recipes()][0])
 engines.check_engine("added-engine")
@@ -99,6 +118,8 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         "formats": "ternary = added_format",
         "kernels": "never = added_kernel",
         "structures": "split = added_structure",
+        "roundings": "nearest = added_rounding",
+        "metrics": "noise = added_metric",
         "recipes": "nothing = added_recipe",
         "engines": "never = added_engine",
     }
@@ -109,6 +130,8 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         added_format=ternary,
         added_kernel=KERNEL,
         added_structure=STRUCTURE,
+        added_rounding=ROUNDING,
+        added_metric=METRIC,
         added_recipe=RECIPE,
         added_engine=ENGINE,
     )
@@ -125,6 +148,8 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         "ternary True",
         "added-kernel",
         "added-structure",
+        "rounded",
+        "added-metric",
         "added-recipe",
         "added-recipe",
         "added-engine",
@@ -145,14 +170,14 @@ def test_modules_are_imported_once_and_for_their_group_only(site: Path):
     install(
         site,
         "counting",
-        {"structures": "one = counted_structure", "exporters": "two = counted_exporter"},
+        {"structures": "one = counted_structure", "metrics": "two = counted_metric"},
         counted_structure=count.format(str(imports)),
-        counted_exporter=count.format(str(imports)),
+        counted_metric=count.format(str(imports)),
     )
     for expected in ("x", "x"):
         load_plugins("structures")
         assert imports.read_text() == expected
-    load_plugins("exporters")
+    load_plugins("metrics")
     assert imports.read_text() == "xx"
 
 
@@ -184,17 +209,17 @@ def test_kernels_are_found_while_a_compiler_traces_the_first_call(site: Path):
     ids=["import", "exception", "syntax"],
 )
 def test_a_module_that_cannot_be_imported_is_named_each_time(site: Path, text: str, why: str):
-    install(site, "broken", {"exporters": "it = broken_exporter"}, broken_exporter=text)
-    where = r"broken 1\.0, entry point mezzotint\.exporters: it = broken_exporter"
+    install(site, "broken", {"metrics": "it = broken_metric"}, broken_metric=text)
+    where = r"broken 1\.0, entry point mezzotint\.metrics: it = broken_metric"
     for _ in range(2):
         with pytest.raises(PluginError, match=f"{where}: cannot be imported .{why}.*uninstall"):
-            load_plugins("exporters")
+            load_plugins("metrics")
 
 
 def test_a_missing_module_is_named(site: Path):
-    install(site, "empty", {"exporters": "it = no_such_exporter"})
-    with pytest.raises(PluginError, match=r"empty 1\.0.*No module named 'no_such_exporter'"):
-        load_plugins("exporters")
+    install(site, "empty", {"metrics": "it = no_such_metric"})
+    with pytest.raises(PluginError, match=r"empty 1\.0.*No module named 'no_such_metric'"):
+        load_plugins("metrics")
 
 
 def test_the_command_line_reports_a_broken_package(site: Path):
@@ -202,3 +227,64 @@ def test_the_command_line_reports_a_broken_package(site: Path):
     result = CliRunner().invoke(app, ["recipes"])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: broken 1.0, entry point mezzotint.recipes: it")
+
+
+def test_a_recipe_cannot_take_the_name_of_a_built_in_one(site: Path):
+    install(
+        site,
+        "greedy",
+        {"recipes": "it = greedy_recipe"},
+        greedy_recipe=RECIPE.replace("added-recipe", "auto"),
+    )
+    assert recipe_named("auto").options is mz.Auto
+    with pytest.raises(PluginError, match=r"greedy 1\.0.*greedy_recipe\.run: 'auto' is the recipe"):
+        recipe_named("unknown")
+    assert recipe_named("auto").options is mz.Auto
+
+
+class Red:
+    """Something to register."""
+
+
+class Blue:
+    """Something else."""
+
+
+class TestRegistry:
+    @pytest.fixture
+    def colours(self, site: Path) -> Registry[str]:
+        registry: Registry[str] = Registry("metrics", "colour", FormatError, reserved=("any",))
+        registry.add("red", "#f00", Red)
+        return registry
+
+    def test_a_second_definition_of_a_name_is_refused_and_both_are_named(self, colours):
+        why = r"test_plugins\.Blue: 'red' is the colour tests\.test_plugins\.Red; rename yours"
+        with pytest.raises(UsageError, match=why):
+            colours.add("red", "#00f", Blue)
+        assert colours.named("red") == "#f00"
+
+    def test_the_same_definition_may_come_again(self, colours):
+        colours.add("blue", "#00f", Blue)
+        colours.add("red", "#e00", Red)
+        assert colours.all() == ("#e00", "#00f")
+
+    def test_a_reserved_name_is_refused(self, colours):
+        with pytest.raises(UsageError, match=r"Blue: no colour can be named 'any'"):
+            colours.add("any", "#00f", Blue)
+
+    def test_an_unknown_name_is_answered_with_all_there_are(self, colours):
+        colours.add("blue", "#00f", Blue)
+        with pytest.raises(FormatError, match=r"unknown colour 'x'; there are: any, blue, red$"):
+            colours.named("x")
+
+    def test_things_are_asked_in_order(self, colours):
+        colours.add("blue", "#00f", Blue)
+        colours.add("green", "#0f0", Blue, first=True)
+        assert colours.all() == ("#0f0", "#f00", "#00f")
+
+    def test_a_known_name_imports_no_foreign_module(self, site: Path, colours):
+        install(site, "broken", {"metrics": "it = broken_metric"}, broken_metric="1 / 0")
+        assert colours.named("red") == "#f00"
+        for look_up in (lambda: colours.named("blue"), colours.all):
+            with pytest.raises(PluginError, match="broken"):
+                look_up()

@@ -16,7 +16,7 @@ from mezzotint.checkpoint import mark_quantized
 from mezzotint.engines import engine_executions, engine_named
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Calibration, module_bytes, quantize_module
+from mezzotint.runtime import Calibration, module_bytes, pack_module
 
 from .messages import CannotRunError, Inputs, Loaded, Request
 from .torch_floating import load_module, loaded
@@ -32,9 +32,11 @@ def prepare(request: Request, calibration: list[Inputs]) -> None:
     calibration = Calibration()
     if choice.static:
         calls = [Call((), inputs) for inputs in calibration]
-        calibration = Calibration(input_ranges=input_ranges(module, plan.quantized, calls))
+        calibration = Calibration(
+            input_ranges=input_ranges(module, plan.quantized, calls, momentum=None)
+        )
     with torch.no_grad():
-        quantize_module(module, plan, calibration)
+        pack_module(module, plan, calibration)
     saved: Any = module.to(request.torch_dtype)
     mark_quantized(saved, plan)
     saved.save_pretrained(request.prepared_folder)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from mezzotint._journal import Record
-from mezzotint.errors import UsageError
-from mezzotint.measuring import Measurements
-from mezzotint.models import Example, completed_calls
-from mezzotint.pipeline import keeping
+from mezzotint.measuring import ExecutorFactory, Measurements
+from mezzotint.models import Example
+from mezzotint.pipeline import measuring_settings
 from mezzotint.plan import Budget, Plan
-from mezzotint.recipes import Job, check_latency, chosen_recipe
-from mezzotint.runtime import packed_copy, packed_layers
+from mezzotint.recipes import Job, RecipeOptions, run_recipe
+from mezzotint.runtime import packed_copy
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,12 @@ class ModuleResult:
 def quantize_module(
     module: nn.Module,
     calls: Iterable[Example],
-    recipe: str | Any = "auto",
+    recipe: str | RecipeOptions = "auto",
     budget: Budget | None = None,
     *,
     journal: str | Path | None = None,
     measurements: str | Path | None = None,
+    executor: ExecutorFactory | None = None,
 ) -> ModuleResult:
     """Find a plan for a denoiser that diffusers does not know, and pack a copy of it.
 
@@ -60,26 +59,22 @@ def quantize_module(
         budget: what the plan may cost; by default 4-bit weights and 8-bit activations.
         journal: file for finished measurements, so that an interrupted run can resume.
         measurements: file of an earlier run's measurements of the same module and calls.
+        executor: makes what runs the measurements, given the floating module; by default this
+            process does, one after another.
 
     Raises:
         UsageError: there are no calls; an unknown recipe, or one that needs a pipeline; the module
-            is quantized already.
+            is quantized already, or has an adapter loaded.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another module or other calls.
     """
-    chosen, options = chosen_recipe(recipe)
-    budget = budget or Budget()
-    check_latency(chosen, budget)
-    if packed_layers(module):
-        raise UsageError("the module is quantized already; start from the original")
     job = Job(
         denoiser=module,
         model=type(module).__name__,
-        budget=budget,
-        calls=completed_calls(module, calls),
-        keeping=keeping(journal, measurements),
+        budget=budget or Budget(),
+        measuring=measuring_settings(journal, measurements, executor),
     )
-    outcome = chosen.run(job, options)
+    outcome = run_recipe(recipe, job, calls)
     packed = packed_copy(module, outcome.plan, outcome.calibration)
     return ModuleResult(packed, outcome.plan, outcome.measurements, outcome.record)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -17,21 +16,18 @@ from mezzotint.calibration import needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import PlanError, UsageError
-from mezzotint.measuring import Measurements, with_denoiser
+from mezzotint.measuring import ExecutorFactory, Measurements, with_denoiser
 from mezzotint.models import (
     Example,
     Sampling,
-    check_no_adapters,
-    completed_calls,
     find_denoiser,
     load_pipeline,
     with_generation_defaults,
 )
 from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
-from mezzotint.recipes import Job, Keeping, check_latency, chosen_recipe
-from mezzotint.recipes.default_prompts import default_sampling
+from mezzotint.recipes import Job, MeasuringSettings, RecipeOptions, check_floating, run_recipe
 from mezzotint.recipes.plan_calibration import calibrate_plan
-from mezzotint.runtime import Calibration, check_plan, packed_copy, packed_layers, quantize_module
+from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
 
 
 @dataclass(frozen=True)
@@ -90,15 +86,16 @@ def load(
     return pipe if engine == "torch" else with_engine(pipe, engine)
 
 
-def quantize(
+def quantize(  # noqa: PLR0913  (all but three are keywords)
     pipe: DiffusionPipeline,
-    recipe: str | Any = "auto",
+    recipe: str | RecipeOptions = "auto",
     budget: Budget | None = None,
     *,
     sampling: Sampling | None = None,
     calls: Iterable[Example] | None = None,
     journal: str | Path | None = None,
     measurements: str | Path | None = None,
+    executor: ExecutorFactory | None = None,
 ) -> Result:
     """Find a plan for the pipeline's denoiser with a recipe, and pack it.
 
@@ -116,33 +113,35 @@ def quantize(
         journal: file for finished measurements, so that an interrupted run can resume.
         measurements: folder of an earlier result of the same model and calls, or a journal: what
             is found there is not measured again.
+        executor: makes what runs the measurements, given the floating model; by default this
+            process does, one after another.
 
     Raises:
-        UsageError: unknown recipe, or a latency for a recipe that does not keep to one.
+        UsageError: unknown recipe, or a latency for a recipe that does not keep to one; the
+            pipeline is quantized already, or has an adapter loaded.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another model or other calls.
     """
-    chosen, options = chosen_recipe(recipe)
-    budget = budget or Budget()
-    check_latency(chosen, budget)
-    denoiser = _float_denoiser(pipe)
     job = Job(
-        denoiser=denoiser,
+        denoiser=_float_denoiser(pipe),
         model=model_name(pipe),
-        budget=budget,
+        budget=budget or Budget(),
         pipe=pipe,
-        sampling=sampling or default_sampling(pipe, chosen.prompts(options)),
-        calls=None if calls is None else completed_calls(denoiser, calls),
-        keeping=keeping(journal, measurements),
+        sampling=sampling,
+        measuring=measuring_settings(journal, measurements, executor),
     )
-    outcome = chosen.run(job, options)
+    outcome = run_recipe(recipe, job, calls)
     result = apply(pipe, outcome.plan, outcome.calibration)
     return replace(result, measurements=outcome.measurements, record=outcome.record)
 
 
-def keeping(journal: str | Path | None, measurements: str | Path | None) -> Keeping:
-    """The files of measurements that a user names.
+def measuring_settings(
+    journal: str | Path | None,
+    measurements: str | Path | None,
+    executor: ExecutorFactory | None,
+) -> MeasuringSettings:
+    """The files of measurements that a user names, and what runs those that are missing.
 
     Raises:
         JournalError: the earlier measurements are missing or damaged.
@@ -152,7 +151,7 @@ def keeping(journal: str | Path | None, measurements: str | Path | None) -> Keep
         path = Path(measurements)
         path = path / MEASUREMENTS_FILE if path.is_dir() else path
         known = (path, Record.read(path))
-    return Keeping(None if journal is None else Path(journal), known)
+    return MeasuringSettings(None if journal is None else Path(journal), known, executor)
 
 
 def apply(
@@ -201,10 +200,12 @@ def quantize_denoiser(
         exclude: layers to keep floating: dotted names, globs, or `re:` expressions.
 
     Raises:
-        UsageError: a width is out of its domain, or a pattern names no layer.
+        UsageError: a width is out of its domain, or a pattern names no layer; the module is
+            quantized already, or has an adapter loaded.
     """
+    check_floating(type(module).__name__, module)
     plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
-    quantize_module(module, plan)
+    pack_module(module, plan)
     if hasattr(module, "register_to_config"):
         mark_quantized(module, plan)
     return module
@@ -223,9 +224,5 @@ def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
             f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
             'quantize with_engine(pipe, "torch"), and choose the engine afterwards'
         )
-    if packed_layers(denoiser):
-        raise UsageError(
-            f"the pipeline's {component} is quantized already; start from the original"
-        )
-    check_no_adapters(component, denoiser)
+    check_floating(component, denoiser)
     return denoiser

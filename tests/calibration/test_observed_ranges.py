@@ -36,31 +36,35 @@ def hooks(module: nn.Module) -> int:
 
 def test_ranges_span_all_calls():
     calls = (call(-1.0, 0.5, 2.0), call(0.0, 3.5, -0.25))
-    assert input_ranges(_Denoiser(), FIRST, calls) == {"first": (InputRange(-1.0, 3.5),)}
+    assert input_ranges(_Denoiser(), FIRST, calls, momentum=None) == {
+        "first": (InputRange(-1.0, 3.5),)
+    }
 
 
 def test_each_layer_has_its_own():
     denoiser = _Denoiser()
-    found = input_ranges(denoiser, BOTH, [call(-5.0, 0.0, 5.0)])
+    found = input_ranges(denoiser, BOTH, [call(-5.0, 0.0, 5.0)], momentum=None)
     assert list(found) == ["first", "second"]
     assert found["second"][0].low >= 1.0
 
 
 def test_a_range_may_lie_on_one_side_of_zero():
-    assert input_ranges(_Denoiser(), FIRST, [call(2.0, 3.0, 4.0)]) == {
+    assert input_ranges(_Denoiser(), FIRST, [call(2.0, 3.0, 4.0)], momentum=None) == {
         "first": (InputRange(2.0, 4.0),)
     }
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_inputs_give_plain_floats(dtype: torch.dtype):
-    found = input_ranges(_Denoiser().to(dtype), FIRST, [call(-1.0, 0.0, 2.0).to(dtype=dtype)])
+    found = input_ranges(
+        _Denoiser().to(dtype), FIRST, [call(-1.0, 0.0, 2.0).to(dtype=dtype)], momentum=None
+    )
     assert found == {"first": (InputRange(-1.0, 2.0),)}
 
 
 def test_no_gradients_are_recorded_and_nothing_is_left_behind():
     denoiser = _Denoiser()
-    input_ranges(denoiser, BOTH, [call(0.0, 1.0, 2.0)])
+    input_ranges(denoiser, BOTH, [call(0.0, 1.0, 2.0)], momentum=None)
     assert hooks(denoiser) == 0
 
 
@@ -68,7 +72,7 @@ def test_no_gradients_are_recorded_and_nothing_is_left_behind():
 def test_nan_and_infinity_name_the_layer(value: float):
     denoiser = _Denoiser()
     with pytest.raises(CalibrationError, match="layer first: its input holds NaN"):
-        input_ranges(denoiser, {"second": W4, "first": W4}, [call(0.0, value, 1.0)])
+        input_ranges(denoiser, {"second": W4, "first": W4}, [call(0.0, value, 1.0)], momentum=None)
     assert hooks(denoiser) == 0
 
 
@@ -76,29 +80,29 @@ def test_the_first_layer_that_goes_wrong_is_named():
     denoiser = _Denoiser()
     denoiser.first.weight.data[0, 0] = math.nan
     with pytest.raises(CalibrationError, match="layer second"):
-        input_ranges(denoiser, BOTH, [call(0.0, 1.0, 2.0)])
+        input_ranges(denoiser, BOTH, [call(0.0, 1.0, 2.0)], momentum=None)
 
 
 def test_a_layer_that_no_call_reaches_is_named():
     with pytest.raises(CalibrationError, match="layer unused: no recorded call reaches it"):
-        input_ranges(_Denoiser(), {"first": W4, "unused": W4}, [call(0.0, 1.0, 2.0)])
+        input_ranges(_Denoiser(), {"first": W4, "unused": W4}, [call(0.0, 1.0, 2.0)], momentum=None)
 
 
 def test_without_calls_no_layer_is_reached():
     with pytest.raises(CalibrationError, match="layer first"):
-        input_ranges(_Denoiser(), FIRST, [])
+        input_ranges(_Denoiser(), FIRST, [], momentum=None)
 
 
 def test_a_name_that_does_not_exist_leaves_no_hooks_behind():
     denoiser = _Denoiser()
     with pytest.raises(AttributeError):
-        input_ranges(denoiser, {"first": W4, "missing": W4}, [call(0.0, 1.0, 2.0)])
+        input_ranges(denoiser, {"first": W4, "missing": W4}, [call(0.0, 1.0, 2.0)], momentum=None)
     assert hooks(denoiser) == 0
 
 
 def test_only_linears_and_convolutions_have_ranges():
     with pytest.raises(PlanError, match="layer 0 is a ReLU, not a Linear or Conv2d"):
-        input_ranges(nn.Sequential(nn.ReLU()), {"0": W4}, [])
+        input_ranges(nn.Sequential(nn.ReLU()), {"0": W4}, [], momentum=None)
 
 
 class _Twice(nn.Module):
@@ -133,7 +137,7 @@ class TestMomentum:
         assert found == {"first": (InputRange(-1.0, 9.0),)}
 
     def test_without_it_the_range_spans_all_calls(self):
-        found = input_ranges(_Denoiser(), FIRST, self.CALLS)
+        found = input_ranges(_Denoiser(), FIRST, self.CALLS, momentum=None)
         assert found == {"first": (InputRange(-3.0, 9.0),)}
 
     @pytest.mark.parametrize("momentum", [-0.1, 1.0, math.nan])
@@ -147,18 +151,24 @@ class TestStructure:
     TOKENS = Call((torch.tensor([[[800.0, -900.0], [1.0, -2.0], [3.0, 0.5]]]),), {})
 
     def test_constant_tokens_do_not_count(self):
-        found = input_ranges(nn.Sequential(nn.Linear(2, 2)), {"0": self.TEXT}, [self.TOKENS])
+        found = input_ranges(
+            nn.Sequential(nn.Linear(2, 2)), {"0": self.TEXT}, [self.TOKENS], momentum=None
+        )
         assert found == {"0": (InputRange(-2.0, 3.0),)}
 
     def test_a_linear_split_has_a_range_for_each_half_of_its_features(self):
         choice = Choice("int4/channel", structures=(SplitInput(1),))
-        found = input_ranges(nn.Sequential(nn.Linear(2, 2)), {"0": choice}, [self.TOKENS])
+        found = input_ranges(
+            nn.Sequential(nn.Linear(2, 2)), {"0": choice}, [self.TOKENS], momentum=None
+        )
         assert found == {"0": (InputRange(1.0, 800.0), InputRange(-900.0, 0.5))}
 
     def test_a_convolution_split_has_a_range_for_each_half_of_its_channels(self):
         x = torch.cat([torch.full((2, 3, 4, 4), 5.0), torch.full((2, 1, 4, 4), -7.0)], 1)
         choice = Choice("int4/channel", structures=(SplitInput(3),))
-        found = input_ranges(nn.Sequential(nn.Conv2d(4, 2, 1)), {"0": choice}, [Call((x,), {})])
+        found = input_ranges(
+            nn.Sequential(nn.Conv2d(4, 2, 1)), {"0": choice}, [Call((x,), {})], momentum=None
+        )
         assert found == {"0": (InputRange(5.0, 5.0), InputRange(-7.0, -7.0))}
 
     def test_each_half_has_an_average_of_its_own(self):
@@ -169,9 +179,9 @@ class TestStructure:
 
     def test_an_input_without_tokens_names_the_layer(self):
         with pytest.raises(CalibrationError, match=r"layer first: .*\(1, 3\).*constant tokens"):
-            input_ranges(_Denoiser(), {"first": self.TEXT}, [call(0.0, 1.0, 2.0)])
+            input_ranges(_Denoiser(), {"first": self.TEXT}, [call(0.0, 1.0, 2.0)], momentum=None)
 
     def test_nothing_but_constant_tokens_leaves_no_range(self):
         calls = [Call((torch.ones(1, 1, 2),), {})]
         with pytest.raises(CalibrationError, match="layer 0: no recorded call reaches it"):
-            input_ranges(nn.Sequential(nn.Linear(2, 2)), {"0": self.TEXT}, calls)
+            input_ranges(nn.Sequential(nn.Linear(2, 2)), {"0": self.TEXT}, calls, momentum=None)

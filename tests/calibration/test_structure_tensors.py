@@ -258,7 +258,7 @@ class TestComposition:
         structures = (ConstantTokens(1), Smoothing())
         tensors = observe_structures(denoiser, {"to_k": structures}, calls).tensors
         choices = {"to_k": Choice("int8/channel", "uint8/tensor", structures)}
-        (seen,) = input_ranges(denoiser, choices, calls, tensors=tensors)["to_k"]
+        (seen,) = input_ranges(denoiser, choices, calls, tensors=tensors, momentum=None)["to_k"]
         scale = tensors["to_k"]["others.exponent"].float().exp2()
         smooth = calls[0].args[0][:, 1:] / scale
         assert seen == InputRange(float(smooth.min()), float(smooth.max()))
@@ -266,7 +266,7 @@ class TestComposition:
     def test_ranges_that_depend_on_what_is_not_calibrated_are_refused(self):
         choices = {"to_k": Choice("int8/channel", "uint8/tensor", (Smoothing(),))}
         with pytest.raises(FormatError, match="exponent has to be calibrated first"):
-            input_ranges(_Denoiser(), choices, [call(1, 2)])
+            input_ranges(_Denoiser(), choices, [call(1, 2)], momentum=None)
 
     def test_sizes_need_nothing_calibrated(self):
         choices = {"to_k": Choice("int8/channel", structures=(ConstantTokens(1), Smoothing()))}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import mezzotint as mz
 from mezzotint.checkpoint import mark_quantized
 from mezzotint.formats import as_bits
-from mezzotint.runtime import Calibration, InputRange, quantize_module
+from mezzotint.runtime import Calibration, InputRange, pack_module
 from tests.models import tiny
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -81,7 +81,7 @@ def structured_unet(*choices: mz.Choice) -> UNet2DConditionModel:
 
 
 def packed_after(plan: mz.Plan, model: UNet2DConditionModel) -> UNet2DConditionModel:
-    quantize_module(model, plan, calibration_for(plan, model))
+    pack_module(model, plan, calibration_for(plan, model))
     mark_quantized(model, plan)
     return model
 

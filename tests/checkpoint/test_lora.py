@@ -166,6 +166,25 @@ def test_a_loaded_adapter_is_refused_before_anything_is_measured(
         mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=4))
 
 
+def test_an_adapter_of_a_bare_module_is_refused_before_anything_runs(
+    float_folder: Path, tmp_path: Path
+):
+    unet = mz.load(float_folder).unet
+    unet.add_adapter(config())
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    unet.register_forward_pre_hook(lambda module, args: pytest.fail("was run"))
+    calls = [((torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 4, 8)), {})]
+    with pytest.raises(UsageError, match=r"UNet2DConditionModel: layer .* has an adapter loaded"):
+        mz.quantize_module(unet, calls, journal=tmp_path / "journal")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=r"UNet2DConditionModel: layer .* has an adapter loaded"):
+        mz.quantize_denoiser(unet)
+    assert not packed_layers(unet)
+    after = unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
 def test_an_adapter_that_is_fused_and_unloaded_is_quantized(float_folder: Path, adapter_file: Path):
     pipe = mz.load(float_folder)
     before = packed.run(pipe.unet)

@@ -67,8 +67,8 @@ class TestDequantize:
 
 
 class TestTraining:
-    def test_it_is_refused(self, unet_folder: Path):
-        assert not load(unet_folder).hf_quantizer.is_trainable
+    def test_adapters_over_it_can_be_trained(self, unet_folder: Path):
+        assert load(unet_folder).hf_quantizer.is_trainable
 
     def test_no_packed_layer_has_anything_to_train(self, unet_folder: Path):
         layers = packed_layers(load(unet_folder)).values()

@@ -215,7 +215,7 @@ class TestDamage:
             (SHORTCUT, {"kind": "split", "first": 64}, "first is 64, but there are 64 input"),
             (SHORTCUT, {"kind": "constant_tokens", "count": 1}, "has no constant tokens"),
             (KEY, {"kind": "constant_tokens", "count": -1}, "count is -1; expected a whole"),
-            (KEY, {"kind": "constant"}, "unknown structure 'constant'; there are constant_tokens"),
+            (KEY, {"kind": "constant"}, "unknown structure 'constant'; there are: constant_tokens"),
         ],
     )
     def test_an_impossible_plan(

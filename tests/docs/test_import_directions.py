@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from mezzotint._plugins import BUILT_IN
 from tests.docs.pages import ROOT
 
 SOURCE = ROOT / "src" / "mezzotint"
@@ -56,6 +57,33 @@ def test_a_package_imports_only_what_it_may_know(package):
             parts = name.split(".")
             if parts[0] == "mezzotint":
                 assert parts[1] in ALLOWED[package], f"{path} imports {name}"
+
+
+def named_in_strings(path):
+    """Modules of this package that its code names in strings, as for `import_module`."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Constant(str(text)) if re.fullmatch(r"mezzotint(\.\w+)+", text):
+                yield text
+
+
+def test_strings_name_packages_below_in_two_modules_only():
+    hidden = {
+        owner(path)
+        for path in SOURCE.rglob("*.py")
+        if owner(path) in ALLOWED
+        for name in named_in_strings(path)
+        if name.split(".")[1] not in ALLOWED[owner(path)]
+    }
+    assert hidden == {"_plugins", "_registration"}
+
+
+@pytest.mark.parametrize(("kind", "package"), BUILT_IN.items())
+def test_a_package_of_built_in_things_registers_some_when_it_is_imported(kind, package):
+    folder = SOURCE.joinpath(*package.split(".")[1:])
+    texts = [path.read_text("utf-8") for path in folder.rglob("*.py")]
+    call = rf"^@?register_\w*{kind.removesuffix('s')}\b"
+    assert any(re.search(call, text, re.MULTILINE) for text in texts)
 
 
 @pytest.mark.parametrize("library", ["torch", "diffusers", "transformers"])

@@ -63,10 +63,9 @@ def test_commands_parse(words):
 def registries(monkeypatch):
     """Whatever a test registers is forgotten afterwards."""
     monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
-    monkeypatch.setattr(structure, "_STRUCTURES", dict(structure._STRUCTURES))
-    monkeypatch.setattr(metric, "_METRICS", dict(metric._METRICS))
-    monkeypatch.setattr(kernels, "_KERNELS", list(kernels._KERNELS))
-    monkeypatch.setattr(recipes.job, "_RECIPES", dict(recipes.job._RECIPES))
+    named = structure._STRUCTURES, metric._METRICS, kernels._KERNELS, recipes.job._RECIPES
+    for each in named:
+        monkeypatch.setattr(each, "items", dict(each.items))
 
 
 def test_the_examples_of_extending_run(registries):

@@ -19,6 +19,6 @@ def test_bench_says_what_the_engine_computes_in(run, model, quantized):  # noqa:
 
 
 def test_an_unknown_engine_is_bad_input(fails, quantized, tmp_path):  # noqa: F811
-    assert "engine: 'warp'" in fails(
+    assert "unknown engine 'warp'" in fails(
         "generate", quantized, "owl", "-o", tmp_path, "--engine", "warp"
     )

@@ -91,7 +91,7 @@ def test_an_engine_of_ones_own_is_found_by_name(packed, monkeypatch):
         def executions(self, denoiser):
             return ()
 
-    monkeypatch.setattr("mezzotint.engines.engine._ENGINES", dict(_ENGINES))
+    monkeypatch.setattr(_ENGINES, "items", dict(_ENGINES.items))
     register_engine(Echo())
     assert "echo" in {engine.name for engine in engines()}
     with pytest.raises(mz.MezzotintError, match="echo has no voice"):

@@ -61,6 +61,13 @@ def test_bytes_are_those_in_memory(pipe, baseline):
     assert found.of_fp16 == pytest.approx(found.denoiser_bytes / (2 * parameters))
 
 
+def test_a_packed_reference_has_the_weights_of_its_original(pipe):
+    eight, four = (quantized(pipe, bits).pipeline for bits in (8, 4))
+    found = evaluate(eight, four, mz.Sampling(prompts=PROMPTS[:1]))
+    assert found.reference_weights == sum(p.numel() for p in pipe.unet.parameters())
+    assert found.reference_bytes == module_bytes(eight.unet)
+
+
 def test_context_says_how_the_figures_came_about(pipe, baseline):
     context = evaluate(baseline, pipe).context
     assert {"images", "seed", "device", "torch", "mezzotint"} <= context.keys()

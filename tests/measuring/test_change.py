@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -39,6 +40,14 @@ DYNAMIC = Choice("int8/channel", "int4/token")
 STATIC = Choice("int8/channel", "uint4/tensor")
 
 
+@dataclass(frozen=True)
+class _Labelled(SplitInput):
+    """A structure with a field that its label leaves out."""
+
+    kind = "labelled"
+    strength: float = 1.0
+
+
 class TestNames:
     def test_every_change_has_a_name_of_its_own(self):
         structured = [
@@ -56,6 +65,13 @@ class TestNames:
         ]
         changes += [Unchanged()]
         assert len({change.name for change in changes}) == len(changes)
+
+    def test_structures_of_one_label_have_two_names(self):
+        left, right = (W3.with_structures(_Labelled(4, value)) for value in (0.5, 0.25))
+        assert left.label == right.label
+        for kind in (LayerChange, InputChange):
+            assert kind("conv_in", left).name != kind("conv_in", right).name
+            assert kind("conv_in", left).name == kind("conv_in", replace(left)).name
 
     def test_names_say_what_is_changed(self):
         assert (
@@ -209,7 +225,7 @@ class TestConstantTokens:
 
 
 def test_rounding_weight_and_input_costs_more_than_either(unet: nn.Module, calls: Sequence[Call]):
-    calibration = Calibration(input_ranges(unet, {KEY: STATIC}, calls))
+    calibration = Calibration(input_ranges(unet, {KEY: STATIC}, calls, momentum=None))
     weight, both = Choice("int4/channel"), Choice("int4/channel", "uint4/tensor")
     changes = (LayerChange(KEY, weight), InputChange(KEY, both), LayerChange(KEY, both))
     alone, inputs, together = (noise(unet, change, calls, calibration) for change in changes)

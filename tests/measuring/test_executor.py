@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from mezzotint._journal import Journal
+from mezzotint.errors import UsageError
 from mezzotint.measuring import (
     Figures,
     ImageError,
@@ -120,3 +122,17 @@ def test_nothing_missing_asks_nobody():
     journal = Journal(None, {})
     journal.add(TASKS[0].key, {"noise": 0.5})
     assert measure(TASKS[:1], None, journal) == [{"noise": 0.5}]
+
+
+def test_an_executor_that_leaves_a_task_out_is_refused_by_the_task_s_name(
+    unet: nn.Module, calls: Sequence[Call]
+):
+    class Forgetful:
+        def figures(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Figures]]:
+            yield from InProcess(Original(unet, tuple(calls))).figures(tasks[:1])
+
+    journal = Journal(None, {})
+    missing = re.escape("'conv_in | float | int8/token | noise'")
+    with pytest.raises(UsageError, match=f"executor Forgetful: .* the figures of {missing}"):
+        measure(TASKS[:2], Forgetful(), journal)
+    assert list(journal.entries) == [TASKS[0].key]

@@ -13,7 +13,7 @@ from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.measuring import LayerChange, Noise, Task, relative_noise
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Calibration, quantize_module
+from mezzotint.runtime import Calibration, pack_module
 from tests.measuring.figures import noise, noises
 from tests.measuring.restoring import assert_restored, state
 
@@ -39,9 +39,9 @@ class TestNoise:
     def test_it_agrees_with_the_packed_layer(
         self, unet: nn.Module, calls: Sequence[Call], name: str, choice: Choice
     ):
-        calibration = Calibration(input_ranges(unet, {name: choice}, calls))
+        calibration = Calibration(input_ranges(unet, {name: choice}, calls, momentum=None))
         found = noise(unet, LayerChange(name, choice), calls, calibration)
-        packed = quantize_module(copy.deepcopy(unet), Plan({name: choice}), calibration)
+        packed = pack_module(copy.deepcopy(unet), Plan({name: choice}), calibration)
         with torch.no_grad():
             expected = [relative_noise(call.output, call.run(packed)) for call in calls]
         # Below this, float32 rounding in the rest of the network is all there is.

@@ -83,7 +83,7 @@ class TestStructure:
         assert str(BOTH) == "int4/channel × int8/token, constant tokens: 1, split at 320"
 
     def test_an_unknown_kind_names_those_there_are(self):
-        with pytest.raises(FormatError, match="unknown structure 'x'; there are constant_tokens"):
+        with pytest.raises(FormatError, match="unknown structure 'x'; there are: constant_tokens"):
             structure_named("x")
 
     def test_one_that_cannot_be_calibrated_is_not_registered(self):

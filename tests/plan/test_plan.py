@@ -207,7 +207,7 @@ class TestEncodings:
             Plan.from_dict({"version": 2, "layers": layers}, "my.json")
 
     def test_an_unknown_rounding_is_refused(self):
-        with pytest.raises(FormatError, match="unknown rounding 'up'; expected 'nearest'"):
+        with pytest.raises(FormatError, match="unknown rounding 'up'; there are: nearest"):
             Encoding(rounding="up")
 
     def test_an_unknown_order_is_refused(self):
@@ -397,7 +397,7 @@ class TestMistakes:
             ({"weight": "float", "split": 8}, "split goes with a quantized weight"),
             ({"structures": [ONE, ONE]}, "constant_tokens cannot hold constant_tokens"),
             ({"structures": [ONE], "split": 8}, "older form of structures; keep only structures"),
-            ({"structures": [{"kind": "x"}]}, "unknown structure 'x'; there are constant_tokens"),
+            ({"structures": [{"kind": "x"}]}, "unknown structure 'x'; there are: constant_tokens"),
         ],
         ids=["negative", "too-many", "huge", "floating", "twice", "both-forms", "unknown"],
     )

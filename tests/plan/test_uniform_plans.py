@@ -6,7 +6,7 @@ from torch import nn
 from mezzotint._patterns import matches
 from mezzotint.errors import UsageError
 from mezzotint.plan import Choice, activation_name, uniform_choice, uniform_plan
-from mezzotint.runtime import packed_layers, quantize_module
+from mezzotint.runtime import pack_module, packed_layers
 
 FLOAT = Choice()
 W4 = Choice("int4/channel")
@@ -45,7 +45,7 @@ class TestPlan:
 
     def test_it_can_be_applied(self):
         module = model()
-        quantize_module(module, uniform_plan(module, weight_bits=3))
+        pack_module(module, uniform_plan(module, weight_bits=3))
         assert list(packed_layers(module)) == LAYERS
 
     def test_it_says_how_it_came_to_be(self):

@@ -20,6 +20,7 @@ from mezzotint.errors import (
     UsageError,
 )
 from mezzotint.formats import MINMAX
+from mezzotint.measuring import ImageError
 from mezzotint.models import text_readers
 from mezzotint.recipes.costs import choice_bytes
 from mezzotint.runtime import module_bytes, packed_layers
@@ -252,8 +253,20 @@ def test_unknown_recipes_and_foreign_options_are_refused(pipe):
         mz.Auto(shortcuts="all")
     with pytest.raises(UsageError, match="unknown metric 'best'"):
         mz.Auto(metric="best")
+    with pytest.raises(UsageError, match="unknown metric 3"):
+        mz.Auto(metric=3)
     with pytest.raises(UsageError, match="bos: is 'no'"):
         mz.Auto(bos="no")
+
+
+def test_a_metric_may_have_options_of_its_own(pipe, sampling, monkeypatch):
+    few, formats = dataclasses.replace(sampling, steps=1), ("int4/channel", "int8/channel")
+    metric = ImageError(count=1)
+    asked = watched(monkeypatch)
+    result = mz.quantize(pipe, mz.Auto(formats=formats, metric=metric), mz.Budget(6), sampling=few)
+    assert {task.metric for task in asked} == {metric}
+    losses = [found[result.plan[name]]["mse"] for name, found in result.measurements.items()]
+    assert result.plan.context["predicted_image-error_loss"] == pytest.approx(sum(losses))
 
 
 def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):

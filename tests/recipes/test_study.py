@@ -11,9 +11,19 @@ from torch import Tensor, nn
 
 import mezzotint as mz
 from mezzotint.errors import CalibrationError, JournalError, ModelError, UsageError
-from mezzotint.measuring import Figures, InProcess, LayerChange, Noise, Original, Task
+from mezzotint.measuring import (
+    Figures,
+    InProcess,
+    InputChange,
+    LayerChange,
+    Noise,
+    Original,
+    PlanChange,
+    Similarity,
+    Task,
+)
 from mezzotint.models import find_denoiser
-from mezzotint.recipes import Job, Keeping, Study, chosen_recipe
+from mezzotint.recipes import Job, MeasuringSettings, Study
 from mezzotint.runtime import ConstantTokens, SplitInput
 
 BUDGET = mz.Budget(weight_bits=5)
@@ -25,7 +35,7 @@ def job(pipe, sampling) -> Job:
 
 
 def study(job: Job, **switches: object) -> Study:
-    return Study.of(job, **{"bos": True, "shortcuts": "shortcuts", **switches})
+    return Study.of(job, **{"bos": True, "shortcuts": "shortcuts", "momentum": None, **switches})
 
 
 class TestPipeline:
@@ -74,9 +84,9 @@ class TestPipeline:
             assert len(ranges[name]) == 1 + (SplitInput in map(type, structures))
 
     def test_plans_name_what_they_were_calibrated_on(self, job):
-        found = study(job)
+        found = study(job, momentum=0.5)
         plan = mz.Plan({"conv_in": mz.Choice("int8/channel", "uint8/tensor")})
-        settings = found.settled(plan, 0.5).calibration
+        settings = found.settled(plan).calibration
         assert (settings.sampling, settings.calls, settings.momentum) == (job.sampling, 1, 0.5)
         given = study(replace(job, calls=found.calls)).settled(plan).calibration
         assert (given.sampling, given.calls) == (None, 1)
@@ -90,24 +100,47 @@ class TestPipeline:
 class TestMeasuring:
     def test_figures_are_journaled_under_the_model_and_its_calls(self, job, tmp_path):
         path = tmp_path / "journal.jsonl"
-        found = study(replace(job, keeping=Keeping(path)))
+        found = study(replace(job, measuring=MeasuringSettings(path)))
         change = LayerChange("conv_in", mz.Choice("int4/channel"))
         with found.measuring(found.calibrated({})) as measuring:
             (loss,) = measuring.losses([change], Noise())
         assert measuring.journal.record.entries == {Task(change, Noise()).key: {"noise": loss}}
-        assert {"model", "sampling", "calls", "momentum", "torch"} == set(measuring.journal.header)
+        assert {"model", "sampling", "calls", "torch"} == set(measuring.journal.header)
         job.denoiser.conv_in.bias.data[0] += 1
-        changed = study(replace(job, keeping=Keeping(path)))
+        changed = study(replace(job, measuring=MeasuringSettings(path)))
         with (
             pytest.raises(JournalError, match="was begun with model"),
             changed.measuring(changed.calibrated({})),
         ):
             pass
 
-    def test_images_are_part_of_what_figures_depend_on_where_they_are_compared(self, job):
-        found = study(job)
-        with found.measuring(found.calibrated({}), images=True) as measuring:
-            assert measuring.journal.header["images"] == measuring.original.images.digest
+    def test_images_are_part_of_the_key_where_they_are_compared(self, job):
+        found, change = study(job), LayerChange("conv_in", mz.Choice("int4/channel"))
+        with found.measuring(found.calibrated({})) as measuring:
+            measuring.losses([change], Similarity())
+            measuring.losses([change], Noise())
+        by_images, by_outputs = measuring.journal.entries
+        digest = measuring.original.images.digest
+        assert by_images == f"{Task(change, Similarity()).key} | images {digest}"
+        assert by_outputs == Task(change, Noise()).key
+
+    @pytest.mark.parametrize("momentum", [None, 0.5])
+    def test_the_momentum_is_part_of_the_key_where_a_range_is_static(self, job, momentum):
+        found = study(job, momentum=momentum)
+        static, dynamic = (
+            mz.Choice("int8/channel", f"int8/{each}") for each in ("tensor", "token")
+        )
+        changes = [
+            kind("conv_in", choice)
+            for kind in (LayerChange, InputChange)
+            for choice in (static, dynamic)
+        ]
+        changes += [PlanChange(mz.Plan({"conv_in": choice})) for choice in (static, dynamic)]
+        with found.measuring(found.calibrated({"conv_in": [static]})) as measuring:
+            measuring.losses(changes, Noise())
+        told = "momentum none" if momentum is None else "momentum 0.5"
+        named = {key for key in measuring.journal.entries if key.endswith(told)}
+        assert named == {f"{Task(change, Noise()).key} | {told}" for change in changes[::2]}
 
     def test_another_executor_runs_the_tasks_of_a_recipe(self, job):
         made = []
@@ -121,10 +154,10 @@ class TestMeasuring:
                 for task in reversed(tasks):
                     yield from InProcess(self.original).figures([task])
 
-        recipe, options = chosen_recipe(mz.Auto(formats=("int4/channel", "int8/channel")))
-        expected = recipe.run(replace(job, budget=mz.Budget(6)), options)
-        found = recipe.run(
-            replace(job, budget=mz.Budget(6), keeping=Keeping(executor=Reversed)), options
+        recipe = mz.Auto(formats=("int4/channel", "int8/channel"))
+        expected = mz.quantize(job.pipe, recipe, mz.Budget(6), sampling=job.sampling)
+        found = mz.quantize(
+            job.pipe, recipe, mz.Budget(6), sampling=job.sampling, executor=Reversed
         )
         assert found.plan == expected.plan
         assert found.measurements == expected.measurements

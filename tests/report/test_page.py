@@ -21,7 +21,7 @@ from mezzotint.report import (
     save_report,
 )
 from mezzotint.report.page import COLOURS
-from mezzotint.runtime import executions, quantize_module
+from mezzotint.runtime import executions, pack_module
 from tests.models import tiny
 
 
@@ -35,7 +35,7 @@ def report() -> Report:
         Choice("int4/channel", "int8/token"): {"noise": 0.001},
         Choice("int8/channel"): {"noise": 0.0},
     }
-    quantize_module(unet, plan)
+    pack_module(unet, plan)
     rows = layer_rows(layers, plan, {"conv_in": noise}, executions(unet))
     pictures = picture_grid({"original": np.zeros((2, 64, 64, 3), np.uint8)})
     return Report(

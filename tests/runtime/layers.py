@@ -14,7 +14,7 @@ from mezzotint.runtime import (
     QuantConv2d,
     QuantLayer,
     QuantLinear,
-    quantize_module,
+    pack_module,
 )
 
 WEIGHTS = tuple(
@@ -53,7 +53,7 @@ def packed(
     """`layer` packed on its own; the float one is left alone."""
     module = nn.Sequential(layer)
     plan = Plan({"0": Choice(weight, activation)}, encoding=Encoding(search))
-    quantize_module(module, plan, Calibration({"0": (ranges,)}))
+    pack_module(module, plan, Calibration({"0": (ranges,)}))
     found = module[0]
     assert isinstance(found, QuantLinear | QuantConv2d)
     return found

@@ -20,8 +20,8 @@ from mezzotint.runtime import (
     dequantize_module,
     empty_layer,
     executions,
+    pack_module,
     packed_layers,
-    quantize_module,
     registered_kernels,
 )
 from tests.runtime.layers import RANGE, conv, linear, noise
@@ -60,7 +60,7 @@ def state(module: nn.Module) -> dict[str, torch.Tensor]:
 class TestQuantize:
     def test_layers_of_the_plan_are_replaced_in_place(self):
         module = model()
-        assert quantize_module(module, ALL) is module
+        assert pack_module(module, ALL) is module
         assert {name: type(layer) for name, layer in packed_layers(module).items()} == {
             "conv": QuantConv2d,
             "head.up": QuantLinear,
@@ -71,17 +71,17 @@ class TestQuantize:
     def test_what_the_plan_leaves_floating_is_the_same_object(self):
         module = model()
         kept = (module.conv, module.norm, module.head.down)
-        quantize_module(module, Plan({"conv": Choice(), "head.up": W4}))
+        pack_module(module, Plan({"conv": Choice(), "head.up": W4}))
         assert (module.conv, module.norm, module.head.down) == kept
 
     def test_only_the_planned_layers_change_the_output(self):
         module = model()
         exact = module(X)
-        assert torch.equal(quantize_module(module, Plan({"conv": Choice()}))(X), exact)
-        assert not torch.equal(quantize_module(module, Plan({"conv": W4}))(X), exact)
+        assert torch.equal(pack_module(module, Plan({"conv": Choice()}))(X), exact)
+        assert not torch.equal(pack_module(module, Plan({"conv": W4}))(X), exact)
 
     def test_the_float_weights_are_gone(self):
-        module = quantize_module(model(), ALL)
+        module = pack_module(model(), ALL)
         assert {name for name, _ in module.named_parameters()} == {
             *("conv.bias", "norm.weight", "norm.bias", "head.up.bias")
         }
@@ -89,13 +89,13 @@ class TestQuantize:
     def test_progress_hears_each_layer_in_the_plan_s_order(self):
         heard: list[str] = []
         plan = Plan({"head.down": W4, "conv": W4, "head.up": Choice()})
-        quantize_module(model(), plan, progress=heard.append)
+        pack_module(model(), plan, progress=heard.append)
         assert heard == ["head.down", "conv"]
 
     def test_ranges_are_searched_unless_told_otherwise(self):
         searched, plain = model(), model()
-        quantize_module(searched, ALL)
-        quantize_module(plain, replace(ALL, encoding=Encoding(MINMAX)))
+        pack_module(searched, ALL)
+        pack_module(plain, replace(ALL, encoding=Encoding(MINMAX)))
         weight = model().head.up.weight.detach()
         errors = [
             float((m.head.up.dequantized_weight() - weight).square().sum())
@@ -107,7 +107,7 @@ class TestQuantize:
         module = model()
         ranges = {"conv": (InputRange(-1.0, 1.0),), "head.up": (InputRange(0.0, 2.55),)}
         plan = Plan({"conv": STATIC, "head.up": STATIC})
-        quantize_module(module, plan, Calibration(input_ranges=ranges))
+        pack_module(module, plan, Calibration(input_ranges=ranges))
         x = torch.tensor([[-1.0, 0.0, 0.012, 1.0, 2.55, 9.0]])
         rounded = module.head.up.round_input(x)[0]
         assert rounded.tolist() == pytest.approx([0.0, 0.0, 0.01, 1.0, 2.55, 2.55], abs=1e-5)
@@ -121,7 +121,7 @@ class TestRefusals:
         module = model()
         before = state(module)
         with pytest.raises(PlanError, match=f"layer {re.escape(name)}.*Sequential does not have"):
-            quantize_module(module, Plan({"conv": W4, name: W4}))
+            pack_module(module, Plan({"conv": W4, name: W4}))
         assert untouched(module, before)
 
     def test_an_unknown_layer_counts_even_when_it_stays_floating(self):
@@ -147,7 +147,7 @@ class TestRefusals:
         module = model(odd=layer)
         before = state(module)
         with pytest.raises(PlanError, match=f"layer odd is a {kind};.*choose 'float'"):
-            quantize_module(module, Plan({"conv": W4, "odd": W4}))
+            pack_module(module, Plan({"conv": W4, "odd": W4}))
         assert untouched(module, before)
 
     def test_an_unsupported_type_may_stay_floating(self):
@@ -158,7 +158,7 @@ class TestRefusals:
         module = model(odd=conv(padding=1, padding_mode=mode))
         before = state(module)
         with pytest.raises(PlanError, match=f"layer odd: padding_mode '{mode}'.*choose 'float'"):
-            quantize_module(module, Plan({"conv": W4, "odd": W4}))
+            pack_module(module, Plan({"conv": W4, "odd": W4}))
         assert untouched(module, before)
 
     @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
@@ -166,7 +166,7 @@ class TestRefusals:
         module = model(odd=nn.Linear(0, 4))
         before = state(module)
         with pytest.raises(PlanError, match=r"layer odd: .*cannot be quantized: .*choose 'float'"):
-            quantize_module(module, Plan({"conv": W4, "odd": W4}))
+            pack_module(module, Plan({"conv": W4, "odd": W4}))
         assert untouched(module, before)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -175,7 +175,7 @@ class TestRefusals:
         module.head.down.weight.data[1, 2] = value
         before = state(module)
         with pytest.raises(FormatError, match=r"layer head\.down: .*NaN or infinite"):
-            quantize_module(module, ALL)
+            pack_module(module, ALL)
         assert untouched(module, before)
 
     def test_a_static_format_without_its_range(self):
@@ -183,17 +183,17 @@ class TestRefusals:
         before = state(module)
         plan = Plan({"conv": STATIC, "head.up": STATIC})
         with pytest.raises(FormatError, match=r"layer head\.up: uint8/tensor needs a calibrated"):
-            quantize_module(module, plan, Calibration(input_ranges={"conv": (RANGE,)}))
+            pack_module(module, plan, Calibration(input_ranges={"conv": (RANGE,)}))
         assert untouched(module, before)
 
     def test_a_layer_that_is_packed_already(self):
-        module = quantize_module(model(), ALL)
+        module = pack_module(model(), ALL)
         with pytest.raises(PlanError, match="layer conv is a QuantConv2d"):
-            quantize_module(module, Plan({"conv": W4}))
+            pack_module(module, Plan({"conv": W4}))
 
     def test_a_bare_layer_that_has_no_parent(self):
         with pytest.raises(PlanError, match="bare Linear cannot be replaced in place"):
-            quantize_module(linear(), Plan({"": W4}))
+            pack_module(linear(), Plan({"": W4}))
 
 
 class TestEmptyLayers:
@@ -210,7 +210,7 @@ class TestEmptyLayers:
 
 class TestDequantize:
     def test_stock_layers_with_the_same_weights_come_back(self):
-        module = quantize_module(model(), Plan({"conv": W4, "head.up": W4, "head.down": W4}))
+        module = pack_module(model(), Plan({"conv": W4, "head.up": W4, "head.down": W4}))
         expected = module(X)
         restored = dequantize_module(module)
         assert restored is module
@@ -221,27 +221,27 @@ class TestDequantize:
 
     def test_a_half_precision_model_still_runs(self):
         # Its bias-free layer stores no floating tensor that could tell the dtype.
-        module = quantize_module(model().to(torch.bfloat16), ALL)
+        module = pack_module(model().to(torch.bfloat16), ALL)
         dequantize_module(module)
         assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
         assert module(X.bfloat16()).dtype == torch.bfloat16
 
     def test_a_module_without_floating_parameters_gets_float32(self):
         module = nn.Sequential(linear(bias=False))
-        quantize_module(module, Plan({"0": W4}))
+        pack_module(module, Plan({"0": W4}))
         assert dequantize_module(module)[0].weight.dtype == torch.float32
 
     def test_what_was_dequantized_can_be_quantized_again(self):
         plan = Plan({"conv": W4, "head.up": W4}, encoding=Encoding(MINMAX))
-        module = quantize_module(model(), plan)
+        module = pack_module(model(), plan)
         once = copy.deepcopy(module)
-        quantize_module(dequantize_module(module), plan)
+        pack_module(dequantize_module(module), plan)
         assert torch.allclose(module(X), once(X), atol=1e-5)
 
 
 class TestExecutions:
     def test_each_packed_layer_tells_how_it_runs(self):
-        module = quantize_module(model(), Plan({"conv": W4A8, "head.up": W4A8, "head.down": W4}))
+        module = pack_module(model(), Plan({"conv": W4A8, "head.up": W4A8, "head.down": W4}))
         told = {e.layer: (e.choice, e.kernel, e.arithmetic, e.reason) for e in executions(module)}
         preferred, other = [k.name for k in registered_kernels() if k.name.startswith("cpu-int8")]
         assert told == {

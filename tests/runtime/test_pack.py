@@ -20,8 +20,8 @@ from mezzotint.runtime import (
     SplitInput,
     check_input_ranges,
     pack_layer,
+    pack_module,
     packed_copy,
-    quantize_module,
     unfilled_layer,
 )
 from mezzotint.runtime.layer_grid import layer_grid
@@ -75,7 +75,7 @@ class TestOnce:
         ids=lambda function: function.__name__,
     )
     def test_in_place(self, calls: list[Any]):
-        quantize_module(self.model(), self.PLAN, self.CALIBRATION)
+        pack_module(self.model(), self.PLAN, self.CALIBRATION)
         assert len(calls) == 5
 
     @pytest.mark.parametrize("calls", [check_finite], indirect=True, ids=["check_finite"])
@@ -84,7 +84,7 @@ class TestOnce:
     ):
         model = self.model()
         weights = [layer.weight for layer in model]
-        quantize_module(model, self.PLAN, self.CALIBRATION)
+        pack_module(model, self.PLAN, self.CALIBRATION)
         assert all(seen is weight for (seen,), weight in zip(calls[:5], weights, strict=True))
         assert len(calls) == 10  # and once by its format
 
@@ -110,7 +110,7 @@ class TestForeignCalibration:
         ],
         ids=["ranges", "tensors", "weights"],
     )
-    @pytest.mark.parametrize("pack", [packed_copy, quantize_module])
+    @pytest.mark.parametrize("pack", [packed_copy, pack_module])
     def test_of_an_unknown_layer(self, calibration: Calibration, pack: Any):
         module = nn.Sequential()
         module.fc = linear()

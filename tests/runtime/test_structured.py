@@ -17,8 +17,8 @@ from mezzotint.runtime import (
     executions,
     module_bytes,
     pack_layer,
+    pack_module,
     packed_layers,
-    quantize_module,
     stored_tensors,
 )
 from tests.runtime.layers import linear, noise
@@ -142,7 +142,7 @@ class TestPackLayer:
     def test_it_is_what_quantizing_a_model_puts_in(self, choice: Choice):
         plan = Plan({"0": choice})
         calibration = Calibration(tensors={"0": constants(choice, linear())})
-        module = quantize_module(nn.Sequential(linear()), plan, calibration)
+        module = pack_module(nn.Sequential(linear()), plan, calibration)
         alone = pack_layer("0", linear(), plan, calibration)
         assert type(alone) is type(module[0])
         x = noise(2, 5, 19)

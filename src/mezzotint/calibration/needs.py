@@ -50,7 +50,9 @@ def calibrated(
         tensors |= found.tensors
     static = {name: choice for name, choice in layers.items() if choice.static}
     momentum = None if plan.calibration is None else plan.calibration.momentum
-    ranges = input_ranges(denoiser, static, calls, momentum, tensors) if static else {}
+    if not static:
+        return Calibration(tensors=tensors)
+    ranges = input_ranges(denoiser, static, calls, momentum=momentum, tensors=tensors)
     return Calibration(ranges, tensors)
 
 

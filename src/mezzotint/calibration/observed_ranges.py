@@ -21,7 +21,8 @@ def input_ranges(
     denoiser: nn.Module,
     choices: Mapping[str, Choice],
     calls: Sequence[Call],
-    momentum: float | None = None,
+    *,
+    momentum: float | None,
     tensors: Mapping[str, Tensors] | None = None,
 ) -> dict[str, tuple[InputRange, ...]]:
     """The calibrated ranges of every layer's input: one for each quantizer.

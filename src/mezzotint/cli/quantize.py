@@ -156,8 +156,14 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     else:
         found = recipe_named(recipe or "auto")
         options = parse_options(found, extra)
-        activations = 8 if act_bits is None else act_bits
-        budget = Budget(weight_bits, size, activations, latency)
+        limits = {
+            "weight_bits": weight_bits,
+            "size": size,
+            "act_bits": act_bits,
+            "latency": latency,
+        }
+        given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+        budget = Budget(**given)
         pipe = load(model, device=device)
         count = None if prompts else found.prompts(options)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)

@@ -9,7 +9,7 @@ from typing import Literal
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from mezzotint._plugins import load_plugins
+from mezzotint._plugins import Registry
 from mezzotint.engines.variant import original, variant_engine
 from mezzotint.errors import UsageError
 from mezzotint.models import find_denoiser
@@ -46,22 +46,22 @@ class Engine(ABC):
         """
 
 
-_ENGINES: dict[str, Engine] = {}
+_ENGINES: Registry[Engine] = Registry("engines", "engine", reserved=(AUTO,))
 
 
 def register_engine(engine: Engine, *, preferred: bool = True) -> Engine:
-    """Add an engine, or replace the one of that name: `auto` asks it first, or else last."""
-    others = {name: other for name, other in _ENGINES.items() if name != engine.name}
-    _ENGINES.clear()
-    added = {engine.name: engine}
-    _ENGINES.update(added | others if preferred else others | added)
+    """Add an engine: `auto` asks it first when preferred, else last.
+
+    Raises:
+        UsageError: there is one of its name, or it is named `auto`.
+    """
+    _ENGINES.add(engine.name, engine, type(engine), first=preferred)
     return engine
 
 
 def engines() -> tuple[Engine, ...]:
     """All engines, as `auto` asks them."""
-    load_plugins("engines")
-    return tuple(_ENGINES.values())
+    return _ENGINES.all()
 
 
 def engine_named(name: str) -> Engine:
@@ -70,18 +70,15 @@ def engine_named(name: str) -> Engine:
     Raises:
         UsageError: there is none.
     """
-    check_engine(name)
-    if name not in _ENGINES:
+    if name == AUTO:
         raise UsageError(f"engine: {AUTO!r} is a choice among engines, not one of them")
-    return _ENGINES[name]
+    return _ENGINES.named(name)
 
 
 def check_engine(name: str) -> None:
     """Raise UsageError unless there is an engine of that name, or it is `auto`."""
-    load_plugins("engines")
-    if name != AUTO and name not in _ENGINES:
-        known = ", ".join(sorted([AUTO, *_ENGINES]))
-        raise UsageError(f"engine: {name!r} is unknown; choose one of {known}")
+    if name != AUTO:
+        _ENGINES.named(name)
 
 
 def with_engine(pipe: DiffusionPipeline, engine: str) -> DiffusionPipeline:
@@ -118,7 +115,7 @@ def _automatic(denoiser: nn.Module) -> Engine:
 
 def engine_of(denoiser: nn.Module) -> Engine:
     """The engine that computes a denoiser; torch unless `with_engine` gave it another."""
-    return _ENGINES[variant_engine(denoiser) or "torch"]
+    return _ENGINES.named(variant_engine(denoiser) or "torch")
 
 
 def engine_executions(denoiser: nn.Module) -> tuple[Execution, ...]:

@@ -34,7 +34,7 @@ from mezzotint.evaluation.error import StepError, error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.models import Call, Sampling, find_denoiser, generate, record_calls
-from mezzotint.runtime import module_bytes
+from mezzotint.runtime import module_bytes, packed_layers
 
 #: Prompts whose denoiser calls are replayed for the noise-prediction error.
 ERROR_PROMPTS = 32
@@ -94,7 +94,7 @@ class Evaluation:
         r_precision_change: ours less the reference's, image by image, with its 95% bootstrap
             interval; an interval that contains 0 shows no loss.
         denoiser_bytes, reference_bytes: of the tensors in memory.
-        reference_weights: number of the reference denoiser's parameters.
+        reference_weights: number of the reference denoiser's parameters, packed ones included.
         context: seeds, counts, versions, device.
     """
 
@@ -215,9 +215,16 @@ def evaluate(
         r_precision_change=_change(first, expected),
         denoiser_bytes=module_bytes(denoiser),
         reference_bytes=module_bytes(reference_denoiser),
-        reference_weights=sum(p.numel() for p in reference_denoiser.parameters()),
+        reference_weights=_weights(reference_denoiser),
         context=_context(reference, pipe),
     )
+
+
+def _weights(denoiser: torch.nn.Module) -> int:
+    """Parameters of the denoiser as it was before any layer was packed: codes are buffers."""
+    floating = sum(parameter.numel() for parameter in denoiser.parameters())
+    packed = packed_layers(denoiser).values()
+    return floating + sum(math.prod(layer.weight_shape) for layer in packed)
 
 
 @torch.no_grad()

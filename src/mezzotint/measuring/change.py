@@ -51,6 +51,11 @@ class Change(ABC):
         """The one layer that is changed: what runs before it runs as in the floating model."""
         return None
 
+    @property
+    def static(self) -> bool:
+        """True where some input has a static range: figures then depend on how that was found."""
+        return False
+
     @abstractmethod
     def applied(
         self, denoiser: nn.Module, calibration: Calibration
@@ -100,13 +105,19 @@ class LayerChange(Change):
     def name(self) -> str:
         choice = self.choice
         rounded = _encoding_name(self.encoding) if choice.quantized else ""
-        parts = (self.target, choice.weight, choice.activation, choice.label, rounded)
+        structures = _structures_name(choice)
+        parts = (self.target, choice.weight, choice.activation, structures, rounded)
         return " | ".join(part for part in parts if part)
 
     @property
     @override
     def layer(self) -> str:
         return self.target
+
+    @property
+    @override
+    def static(self) -> bool:
+        return self.choice.static
 
     def __str__(self) -> str:
         return f"layer {self.target} at {self.choice}"
@@ -150,13 +161,18 @@ class InputChange(Change):
     @property
     @override
     def name(self) -> str:
-        parts = (self.target, "float", self.choice.activation, self.choice.label)
+        parts = (self.target, "float", self.choice.activation, _structures_name(self.choice))
         return " | ".join(part for part in parts if part)
 
     @property
     @override
     def layer(self) -> str:
         return self.target
+
+    @property
+    @override
+    def static(self) -> bool:
+        return self.choice.static
 
     def __str__(self) -> str:
         return f"layer {self.target} with its input at {self.choice.activation}"
@@ -211,6 +227,11 @@ class PlanChange(Change):
         }
         return f"plan {hashlib.sha256(json.dumps(layers).encode()).hexdigest()[:16]}"
 
+    @property
+    @override
+    def static(self) -> bool:
+        return any(choice.static for choice in self.plan.choices.values())
+
     def __str__(self) -> str:
         return self.name
 
@@ -224,6 +245,12 @@ class PlanChange(Change):
             PlanError, FormatError: as `packed_copy`.
         """
         return nullcontext(packed_copy(denoiser, self.plan, calibration))
+
+
+def _structures_name(choice: Choice) -> str:
+    """Equal for equal structures only: labels, which are for people, may leave fields out."""
+    fields = [structure.to_dict() for structure in choice.structures]
+    return json.dumps(fields) if fields else ""
 
 
 def _encoding_name(encoding: Encoding) -> str:

@@ -34,7 +34,7 @@ class OriginalImages:
     images: Tensor
     calls: tuple[Call, ...]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """A hash of the images."""
         return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
@@ -50,6 +50,7 @@ class Original:
         calibration: static ranges and structures' tensors, for layers that need some.
         pipe: the pipeline around the denoiser; for metrics that see images.
         sampling: prompts, seeds and steps of those images.
+        momentum: with which the static ranges were calibrated, see `input_ranges`.
     """
 
     denoiser: nn.Module
@@ -57,6 +58,7 @@ class Original:
     calibration: Calibration = field(default_factory=Calibration)
     pipe: DiffusionPipeline | None = None
     sampling: Sampling | None = None
+    momentum: float | None = None
 
     @functools.cached_property
     def images(self) -> OriginalImages:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeAlias
 
 from mezzotint._journal import Journal
 from mezzotint._progress import track
-from mezzotint.errors import CalibrationError
+from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.measuring.change import Change, InputChange, LayerChange
 from mezzotint.measuring.metrics import Figures, Metric
 from mezzotint.measuring.original import Original
@@ -33,8 +34,27 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Its key in the journal of its model."""
+        """Its key in the journal of one model, one calibration and one pipeline."""
         return f"{self.change.name} | {self.metric.name}"
+
+
+def conditional_key(task: Task, original: Original) -> str:
+    """The task's key, with all that its figures depend on beside the model and its calls.
+
+    That is the momentum of static ranges where the change has any, and the floating images where
+    the metric compares them. So one journal serves all metrics and calibrations of a model.
+
+    Raises:
+        UsageError: images are to be compared, and there is no pipeline.
+        ModelError, CalibrationError: the pipeline makes no images that can be compared.
+    """
+    conditions = [task.key]
+    if task.change.static:
+        momentum = "none" if original.momentum is None else repr(original.momentum)
+        conditions.append(f"momentum {momentum}")
+    if task.metric.sees == "images":
+        conditions.append(f"images {original.images.digest}")
+    return " | ".join(conditions)
 
 
 class Executor(Protocol):
@@ -49,27 +69,41 @@ ExecutorFactory: TypeAlias = Callable[[Original], Executor]
 
 
 def measure(
-    tasks: Iterable[Task], executor: Executor, journal: Journal, *, label: str = "Measuring"
+    tasks: Iterable[Task],
+    executor: Executor,
+    journal: Journal,
+    *,
+    key: Callable[[Task], str] = attrgetter("key"),
+    label: str = "Measuring",
 ) -> list[Figures]:
     """The figures of every task, in their order; those in the journal are not measured again.
 
     Args:
         tasks: in any order; equal ones are measured once.
         executor: runs those that are missing, and is not asked where none is.
-        journal: where figures are kept as they arrive, under their task's key.
+        journal: where figures are kept as they arrive.
+        key: of a task in the journal: `conditional_key` where that serves more than one
+            calibration or pipeline.
         label: for the progress bar.
 
     Raises:
         CalibrationError: one layer's change makes outputs or images NaN or infinite; the layer is
             named. Of changes that can ruin a model, figures are infinite instead.
+        UsageError: the executor ends without the figures of a task; the task is named.
     """
-    tasks = tuple(tasks)
-    missing = {task.key: task for task in tasks if task.key not in journal}
+    keyed = [(key(task), task) for task in tasks]
+    missing = {name: task for name, task in keyed if name not in journal}
     if missing:
         arriving = executor.figures(list(missing.values()))
         for task, figures in track(arriving, label, len(missing)):
-            journal.add(task.key, _stored(task, figures))
-    return [_read(journal[task.key]) for task in tasks]
+            journal.add(key(task), _stored(task, figures))
+    for name in missing:
+        if name not in journal:
+            raise UsageError(
+                f"executor {type(executor).__name__}: ended without the figures of {name!r}; it "
+                "has to yield those of every task that it is given"
+            )
+    return [_read(journal[name]) for name, _ in keyed]
 
 
 def measure_layers(
@@ -77,6 +111,8 @@ def measure_layers(
     metric: Metric,
     executor: Executor,
     journal: Journal,
+    *,
+    key: Callable[[Task], str] = attrgetter("key"),
 ) -> dict[str, dict[Choice, Figures]]:
     """The figures of `measure`, by layer and choice in the order of the changes.
 
@@ -84,7 +120,7 @@ def measure_layers(
     choice.
     """
     changes = tuple(changes)
-    found = measure([Task(change, metric) for change in changes], executor, journal)
+    found = measure([Task(change, metric) for change in changes], executor, journal, key=key)
     result: dict[str, dict[Choice, Figures]] = {}
     for change, figures in zip(changes, found, strict=True):
         result.setdefault(change.target, {})[change.choice] = figures

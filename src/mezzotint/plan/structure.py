@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from pydantic import ConfigDict
 from torch import Tensor
 
-from mezzotint._plugins import load_plugins
+from mezzotint._plugins import Registry
 from mezzotint.errors import CalibrationError, FormatError, UsageError
 from mezzotint.formats import Shape, TensorSpec
 
@@ -210,24 +209,24 @@ class Structure(ABC):
         return self.label
 
 
-_BUILT_IN = "mezzotint.runtime.structures"
-_STRUCTURES: dict[str, type[Structure]] = {}
+_STRUCTURES: Registry[type[Structure]] = Registry("structures", "structure", FormatError)
 
 _StructureT = TypeVar("_StructureT", bound=Structure)
 
 
 def register_structure(kind: type[_StructureT]) -> type[_StructureT]:
-    """Add a structure, or replace the one of that kind.
+    """Class decorator: make a structure known under its kind.
 
     Raises:
-        UsageError: it has calibrated tensors, but no observer that finds them.
+        UsageError: it has calibrated tensors, but no observer that finds them, or there is one of
+            that kind.
     """
     if kind.calibrated and kind.observer is Structure.observer:
         raise UsageError(
             f"the structure {kind.kind} has calibrated tensors, but no observer that finds them; "
             "give it the method `observer`"
         )
-    _STRUCTURES[kind.kind] = kind
+    _STRUCTURES.add(kind.kind, kind, kind)
     return kind
 
 
@@ -235,17 +234,9 @@ def structure_named(kind: str) -> type[Structure]:
     """The structure whose key in plans is `kind`.
 
     Raises:
-        FormatError: there is none.
+        FormatError: there is none; the message lists them.
     """
-    if kind not in _STRUCTURES:
-        # The built-in ones stand above this package; importing theirs registers them.
-        importlib.import_module(_BUILT_IN)
-    if kind not in _STRUCTURES:
-        load_plugins("structures")
-    if kind not in _STRUCTURES:
-        known = ", ".join(sorted(_STRUCTURES))
-        raise FormatError(f"unknown structure {kind!r}; there are {known}")
-    return _STRUCTURES[kind]
+    return _STRUCTURES.named(kind)
 
 
 def check_count(structure: Structure, field: str, value: object) -> None:

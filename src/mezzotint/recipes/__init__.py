@@ -4,14 +4,16 @@ from mezzotint.recipes import auto, mixdq
 from mezzotint.recipes.auto import Auto
 from mezzotint.recipes.job import (
     Job,
-    Keeping,
+    MeasuringSettings,
     Outcome,
     Recipe,
-    check_latency,
+    RecipeOptions,
+    check_floating,
     chosen_recipe,
     recipe_named,
     recipes,
     register_recipe,
+    run_recipe,
 )
 from mezzotint.recipes.mixdq import MixDQ
 from mezzotint.recipes.option_values import OptionHelp, options_help, parse_options
@@ -24,17 +26,19 @@ __all__ = [
     "BUILT_IN_RECIPES",
     "Auto",
     "Job",
-    "Keeping",
+    "MeasuringSettings",
     "MixDQ",
     "OptionHelp",
     "Outcome",
     "Recipe",
+    "RecipeOptions",
     "Study",
-    "check_latency",
+    "check_floating",
     "chosen_recipe",
     "options_help",
     "parse_options",
     "recipe_named",
     "recipes",
     "register_recipe",
+    "run_recipe",
 ]

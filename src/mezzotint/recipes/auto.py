@@ -15,8 +15,8 @@ from mezzotint.measuring import (
     LayerChange,
     Metric,
     Noise,
+    chosen_metric,
     decibels,
-    metric_named,
 )
 from mezzotint.plan import Budget, Choice, Encoding, Plan, activation_name
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
@@ -41,8 +41,8 @@ class Auto:
             `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
             `none`.
         search: choice of the clipping ranges.
-        metric: what the plan makes least, a registered metric: `noise` of the denoiser's output,
-            or by images `ssim` and `image-error`.
+        metric: what the plan makes least, a metric such as `ImageError(4)`, or the name of a
+            registered one: `noise` of the denoiser's output, or by images `ssim` and `image-error`.
         cache_bytes: memory for what runs before a layer while that is measured, which saves about
             two fifths of the time; None for no bound, 0 to run every call in full. Plans do not
             depend on it.
@@ -58,14 +58,14 @@ class Auto:
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
     search: RangeSearch = Encoding.search
-    metric: str = "noise"
+    metric: str | Metric = "noise"
     cache_bytes: int | None = CACHE_BYTES
     profile: str | None = None
     profile_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_words(self)
-        metric_named(self.metric)
+        chosen_metric(self.metric)
         if self.calibration_prompts < 1:
             raise UsageError(f"calibration_prompts: is {self.calibration_prompts}; give 1 or more")
         if not self.formats:
@@ -88,7 +88,7 @@ def auto(job: Job, options: Auto) -> Outcome:
     Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
     formats under the budget: each layer's noise is measured with all other layers floating.
     """
-    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts)
+    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts, momentum=None)
     formats = candidate_formats(job.budget, options)
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
@@ -96,12 +96,11 @@ def auto(job: Job, options: Auto) -> Outcome:
     program = integer_program(study, candidates, timed)
 
     calibration, encoding = study.calibrated(candidates), Encoding(options.search)
-    metric = metric_named(options.metric)
+    metric = chosen_metric(options.metric)
     changes = [
         LayerChange(name, choice, encoding) for name, each in candidates.items() for choice in each
     ]
-    images, memory = metric.sees == "images", options.cache_bytes
-    with study.measuring(calibration, images=images, cache_bytes=memory) as measuring:
+    with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         measurements = measuring.layers(changes, metric)
 
     solution = least_loss(program, measurements, metric)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint._journal import Record
-from mezzotint._plugins import load_plugins
+from mezzotint._plugins import Registry
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
-from mezzotint.models import Call, Sampling
+from mezzotint.models import Call, Example, Sampling, check_no_adapters, completed_calls
 from mezzotint.plan import Budget, Plan
-from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
-from mezzotint.runtime import Calibration
+from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling
+from mezzotint.runtime import Calibration, packed_layers
 
 
 @dataclass(frozen=True)
-class Keeping:
+class MeasuringSettings:
     """Sources and sinks of measurements: a journal, an earlier record, an executor.
 
     Attributes:
@@ -44,9 +44,9 @@ class Job:
         model: what the user calls it.
         budget: what the plan may cost.
         pipe: the pipeline around it; None for a bare module.
-        sampling: calibration prompts and seeds of the pipeline.
+        sampling: calibration prompts and seeds of the pipeline; `run_recipe` has a default.
         calls: recorded calls of the denoiser; by default the pipeline is run for them.
-        keeping: journal, earlier measurements and executor.
+        measuring: journal, earlier measurements and executor.
     """
 
     denoiser: nn.Module
@@ -55,7 +55,7 @@ class Job:
     pipe: DiffusionPipeline | None = None
     sampling: Sampling | None = None
     calls: tuple[Call, ...] | None = None
-    keeping: Keeping = Keeping()
+    measuring: MeasuringSettings = MeasuringSettings()
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ class Outcome:
     record: Record | None = None
 
 
+class RecipeOptions(Protocol):
+    """Options of a recipe: a frozen dataclass, whose type stands for the recipe."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A named way from pipeline to plan.
@@ -89,25 +95,29 @@ class Recipe:
 
     name: str
     summary: str
-    options: type[Any]
+    options: type[RecipeOptions]
     run: Callable[[Job, Any], Outcome]
     takes_latency: bool = False
 
-    def prompts(self, options: Any) -> int:
+    def prompts(self, options: RecipeOptions) -> int:
         """Calibration prompts wanted under these options."""
         return int(getattr(options, "calibration_prompts", CALIBRATION_COUNT))
 
 
-_RECIPES: dict[str, Recipe] = {}
+_RECIPES: Registry[Recipe] = Registry("recipes", "recipe")
 
 
 def register_recipe(
-    name: str, summary: str, options: type[Any], *, takes_latency: bool = False
+    name: str, summary: str, options: type[RecipeOptions], *, takes_latency: bool = False
 ) -> Callable[[Callable[[Job, Any], Outcome]], Callable[[Job, Any], Outcome]]:
-    """Decorator: make `run(job, options)` known under `name`, and by its type of options."""
+    """Decorator: make `run(job, options)` known under `name`, and by its type of options.
+
+    Raises:
+        UsageError: there is a recipe of that name.
+    """
 
     def register(run: Callable[[Job, Any], Outcome]) -> Callable[[Job, Any], Outcome]:
-        _RECIPES[name] = Recipe(name, summary, options, run, takes_latency)
+        _RECIPES.add(name, Recipe(name, summary, options, run, takes_latency), run)
         return run
 
     return register
@@ -119,13 +129,10 @@ def recipe_named(name: str) -> Recipe:
     Raises:
         UsageError: there is none; the message lists them.
     """
-    load_plugins("recipes")
-    if name not in _RECIPES:
-        raise UsageError(f"unknown recipe {name!r}; there are: {', '.join(sorted(_RECIPES))}")
-    return _RECIPES[name]
+    return _RECIPES.named(name)
 
 
-def chosen_recipe(recipe: Any) -> tuple[Recipe, Any]:
+def chosen_recipe(recipe: str | RecipeOptions) -> tuple[Recipe, RecipeOptions]:
     """The recipe and its options, of a name or of options.
 
     Raises:
@@ -134,7 +141,7 @@ def chosen_recipe(recipe: Any) -> tuple[Recipe, Any]:
     if isinstance(recipe, str):
         found = recipe_named(recipe)
         return found, found.options()
-    for found in _RECIPES.values():
+    for found in _RECIPES.items.values():
         if type(recipe) is found.options:
             return found, recipe
     known = ", ".join(f"{each.options.__name__} or {each.name!r}" for each in recipes())
@@ -143,8 +150,46 @@ def chosen_recipe(recipe: Any) -> tuple[Recipe, Any]:
 
 def recipes() -> tuple[Recipe, ...]:
     """Every registered recipe, by name."""
-    load_plugins("recipes")
-    return tuple(_RECIPES[name] for name in sorted(_RECIPES))
+    return tuple(sorted(_RECIPES.all(), key=lambda recipe: recipe.name))
+
+
+def run_recipe(
+    recipe: str | RecipeOptions, job: Job, calls: Iterable[Example] | None = None
+) -> Outcome:
+    """Check what is asked for, then run the recipe.
+
+    Args:
+        recipe: its options, or its name, for its defaults.
+        job: without calls. Where a pipeline has no sampling, the recipe's default is taken.
+        calls: calls of the denoiser, or pairs of arguments, in the place of the pipeline's own.
+
+    Raises:
+        UsageError: unknown recipe; a latency for a recipe that does not keep to one; the denoiser
+            is quantized already, or has an adapter loaded; the calls are none.
+    """
+    chosen, options = chosen_recipe(recipe)
+    check_latency(chosen, job.budget)
+    check_floating(job.model, job.denoiser)
+    if job.pipe is not None and job.sampling is None:
+        job = replace(job, sampling=default_sampling(job.pipe, chosen.prompts(options)))
+    if calls is not None:
+        job = replace(job, calls=completed_calls(job.denoiser, calls))
+    return chosen.run(job, options)
+
+
+def check_floating(name: str, denoiser: nn.Module) -> None:
+    """Refuse a module whose layers are not the plain floating ones that plans are about.
+
+    Args:
+        name: of the module, for the message.
+        denoiser: the module.
+
+    Raises:
+        UsageError: a layer is packed, or has an adapter.
+    """
+    if packed_layers(denoiser):
+        raise UsageError(f"{name} is quantized already; start from the original")
+    check_no_adapters(name, denoiser)
 
 
 def check_latency(recipe: Recipe, budget: Budget) -> None:

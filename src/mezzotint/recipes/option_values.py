@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import RangeSearch
 from mezzotint.plan import search_named, search_text
 from mezzotint.recipes.job import Recipe
+
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
+"""Options may also take objects that have no text, beside what has."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def _value(name: str, text: str, hint: Any) -> Any:
     listed = any(typing.get_origin(kind) is tuple for kind in kinds)
     try:
         raw = [part.strip() for part in text.split(",") if part.strip()] if listed else text
-        return TypeAdapter(hint).validate_python(raw)
+        return TypeAdapter(hint, config=_ANY_TYPE).validate_python(raw)
     except ValidationError as cause:
         raise UsageError(f"{name}: {text!r}: {cause.errors()[0]['msg']}") from cause
 

@@ -28,6 +28,7 @@ from mezzotint.measuring import (
     Task,
     calls_digest,
     check_weights,
+    conditional_key,
     measure,
     measure_layers,
     model_digest,
@@ -63,6 +64,7 @@ class Study:
         graph: the denoiser's data flow, followed in the first call.
         layers: those that can be packed, in the order of execution.
         structures: constant first tokens and split inputs.
+        momentum: of the moving average that static ranges are, see `input_ranges`.
     """
 
     job: Job
@@ -70,15 +72,17 @@ class Study:
     graph: Graph
     layers: tuple[Layer, ...]
     structures: FoundStructures
+    momentum: float | None
 
     @classmethod
-    def of(cls, job: Job, *, bos: bool, shortcuts: Shortcuts) -> Study:
+    def of(cls, job: Job, *, bos: bool, shortcuts: Shortcuts, momentum: float | None) -> Study:
         """Record the calls, unless they are given; follow the data flow, and look for structures.
 
         Args:
             job: its denoiser is studied.
             bos: look for constant first tokens.
             shortcuts: which joined inputs to split.
+            momentum: with which static ranges will be calibrated, as of `input_ranges`.
 
         Raises:
             ModelError: there is nothing to quantize, or the denoiser cannot be run on its call.
@@ -93,7 +97,7 @@ class Study:
         check_weights(job.denoiser, [layer.name for layer in layers])
         splits = split_inputs(graph, layers, shortcuts)
         structures = find_structures(job, calls, text_readers(layers) if bos else None, splits)
-        return cls(job, calls, graph, layers, structures)
+        return cls(job, calls, graph, layers, structures, momentum)
 
     def weight(self, layer: Layer) -> Tensor:
         """The floating weight of a layer."""
@@ -106,14 +110,11 @@ class Study:
             for layer in self.layers
         }
 
-    def calibrated(
-        self, choices: Mapping[str, Sequence[Choice]], momentum: float | None = None
-    ) -> Calibration:
+    def calibrated(self, choices: Mapping[str, Sequence[Choice]]) -> Calibration:
         """The first tokens' constants, and the ranges of inputs that some choice has static.
 
         Args:
             choices: layer → its candidates, all of the same structures.
-            momentum: as of `input_ranges`.
         """
         calibration = Calibration(tensors=self.structures.constants)
         static = {
@@ -121,51 +122,49 @@ class Study:
         }
         if not static:
             return calibration
-        ranges = input_ranges(self.job.denoiser, static, self.calls, momentum, calibration.tensors)
+        ranges = input_ranges(
+            self.job.denoiser,
+            static,
+            self.calls,
+            momentum=self.momentum,
+            tensors=calibration.tensors,
+        )
         return dataclasses.replace(calibration, input_ranges=ranges)
 
-    def settled(self, plan: Plan, momentum: float | None = None) -> Plan:
+    def settled(self, plan: Plan) -> Plan:
         """The plan, which says how its calibrated values were found."""
         sampling = self.job.sampling if self.job.calls is None else None
-        return with_settings(plan, CalibrationSettings(sampling, len(self.calls), momentum))
+        return with_settings(plan, CalibrationSettings(sampling, len(self.calls), self.momentum))
 
     @contextmanager
     def measuring(
-        self,
-        calibration: Calibration,
-        *,
-        momentum: float | None = None,
-        images: bool = False,
-        cache_bytes: int | None = CACHE_BYTES,
+        self, calibration: Calibration, *, cache_bytes: int | None = CACHE_BYTES
     ) -> Iterator[Measuring]:
         """Open the journal, with what an earlier run has measured.
 
+        One journal serves all budgets, metrics and momenta.
+
         Args:
             calibration: as `calibrated` gives it.
-            momentum: with which it was found. Of a budget figures are independent: one journal
-                serves any number of them.
-            images: images will be compared; what follows the denoiser, a VAE or later steps, is
-                then part of what figures depend on.
             cache_bytes: memory for what runs before a layer, of the executor in this process.
 
         Raises:
             JournalError: the journal, or the earlier measurements, are of something else.
         """
         job = self.job
-        original = Original(job.denoiser, self.calls, calibration, job.pipe, job.sampling)
+        original = Original(
+            job.denoiser, self.calls, calibration, job.pipe, job.sampling, self.momentum
+        )
         header: dict[str, object] = {
             "model": model_digest(job.denoiser),
             "sampling": self._sampling(),
             "calls": calls_digest(self.calls),
-            "momentum": momentum,
+            "torch": torch.__version__,
         }
-        if images:
-            header["images"] = original.images.digest
-        header["torch"] = torch.__version__
-        make = job.keeping.executor or partial(InProcess, cache_bytes=cache_bytes)
-        with Journal(job.keeping.journal, header) as journal:
-            if job.keeping.known is not None:
-                _take_over(journal, *job.keeping.known)
+        make = job.measuring.executor or partial(InProcess, cache_bytes=cache_bytes)
+        with Journal(job.measuring.journal, header) as journal:
+            if job.measuring.known is not None:
+                _take_over(journal, *job.measuring.known)
             yield Measuring(original, make(original), journal)
 
     def context(self) -> dict[str, object]:
@@ -197,19 +196,25 @@ class Measuring:
     executor: Executor
     journal: Journal
 
+    def figures(self, tasks: Sequence[Task], label: str = "Measuring") -> list[Figures]:
+        """The figures of every task, in their order; see `measure`."""
+        return measure(tasks, self.executor, self.journal, key=self._key, label=label)
+
     def layers(
         self, changes: Sequence[LayerChange | InputChange], metric: Metric
     ) -> dict[str, dict[Choice, Figures]]:
         """Figures by layer and choice, all other layers floating; see `measure_layers`."""
-        return measure_layers(changes, metric, self.executor, self.journal)
+        return measure_layers(changes, metric, self.executor, self.journal, key=self._key)
 
     def losses(
         self, changes: Sequence[Change], metric: Metric, label: str = "Measuring"
     ) -> list[float]:
         """The metric's loss of each change, infinite where it ruins the model."""
-        tasks = [Task(change, metric) for change in changes]
-        found = measure(tasks, self.executor, self.journal, label=label)
+        found = self.figures([Task(change, metric) for change in changes], label)
         return [metric.loss(figures) for figures in found]
+
+    def _key(self, task: Task) -> str:
+        return conditional_key(task, self.original)
 
 
 def _calls(job: Job) -> tuple[Call, ...]:
@@ -224,7 +229,6 @@ _MEANINGS = {
     "model": "another model",
     "calls": "other calls of the denoiser",
     "sampling": "other prompts, seeds or steps",
-    "images": "other images, so another pipeline around the denoiser",
     "torch": "another version of torch",
 }
 

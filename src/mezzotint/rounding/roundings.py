@@ -6,20 +6,25 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from mezzotint._plugins import Registry
 from mezzotint.errors import FormatError
 from mezzotint.formats import Codes, Grid
 
 #: Chooses codes of a grid for a weight [out_channels, …].
 Rounding = Callable[[Tensor, Grid], Codes]
 
-_ROUNDINGS: dict[str, Rounding] = {}
+_ROUNDINGS: Registry[Rounding] = Registry("roundings", "rounding", FormatError)
 
 
 def register_rounding(name: str) -> Callable[[Rounding], Rounding]:
-    """Add a rounding under the name by which plans know it."""
+    """Add a rounding under the name by which plans know it.
+
+    Raises:
+        UsageError: there is one of that name.
+    """
 
     def register(rounding: Rounding) -> Rounding:
-        _ROUNDINGS[name] = rounding
+        _ROUNDINGS.add(name, rounding, rounding)
         return rounding
 
     return register
@@ -29,10 +34,6 @@ def rounding_named(name: str) -> Rounding:
     """The rounding called `name`.
 
     Raises:
-        FormatError: there is none.
+        FormatError: there is none; the message lists them.
     """
-    if name not in _ROUNDINGS:
-        raise FormatError(
-            f"unknown rounding {name!r}; expected {' or '.join(map(repr, _ROUNDINGS))}"
-        )
-    return _ROUNDINGS[name]
+    return _ROUNDINGS.named(name)

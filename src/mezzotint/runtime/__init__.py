@@ -15,9 +15,9 @@ from mezzotint.runtime.convert import (
     check_plan,
     dequantize_module,
     executions,
+    pack_module,
     packed_copy,
     packed_layers,
-    quantize_module,
 )
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
@@ -102,12 +102,12 @@ __all__ = [
     "operation_of",
     "own_tensors",
     "pack_layer",
+    "pack_module",
     "pack_weight",
     "packed_copy",
     "packed_layers",
     "part_inputs",
     "placeholders",
-    "quantize_module",
     "register_kernel",
     "registered_kernels",
     "select_kernel",

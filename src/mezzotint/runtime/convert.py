@@ -34,7 +34,7 @@ def check_plan(module: nn.Module, plan: Plan) -> None:
             check_layer(name, modules[name], choice)
 
 
-def quantize_module(
+def pack_module(
     module: nn.Module,
     plan: Plan,
     calibration: Calibration | None = None,
@@ -70,7 +70,7 @@ def packed_copy(
     """Quantize a copy of the module; the weights that are packed are never duplicated.
 
     Raises:
-        PlanError, FormatError: as `quantize_module`.
+        PlanError, FormatError: as `pack_module`.
     """
     calibration = calibration or Calibration()
     _check(module, plan, calibration)

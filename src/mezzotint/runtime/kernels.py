@@ -11,8 +11,7 @@ from typing import Literal
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint._plugins import load_plugins
-from mezzotint.errors import UsageError
+from mezzotint._plugins import Registry, load_plugins
 from mezzotint.formats import ActivationFormat, Segment, Shape, WeightFormat
 from mezzotint.runtime.operands import InputQuantizer, Operation, PackedWeight
 
@@ -167,7 +166,7 @@ class Selection:
         return "; ".join(f"{', '.join(each)}: {why}" for why, each in names.items()) or None
 
 
-_KERNELS: list[Kernel] = []
+_KERNELS: Registry[Kernel] = Registry("kernels", "kernel")
 
 
 def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
@@ -176,19 +175,14 @@ def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
     Raises:
         UsageError: there is one of its name.
     """
-    if any(kernel.name == other.name for other in _KERNELS):
-        raise UsageError(f"a kernel named {kernel.name} is registered; give yours another name")
-    if preferred:
-        _KERNELS.insert(0, kernel)
-    else:
-        _KERNELS.append(kernel)
+    _KERNELS.add(kernel.name, kernel, type(kernel), first=preferred)
     return kernel
 
 
 def registered_kernels() -> tuple[Kernel, ...]:
     """All kernels, most preferred first."""
     _load_plugins()
-    return tuple(_KERNELS)
+    return tuple(_KERNELS.items.values())
 
 
 def _load_plugins() -> None:

@@ -34,7 +34,7 @@ from mezzotint.plan import Choice
 class LargestError(Metric):
     """Greatest difference of any element of the output."""
 
-    kind: ClassVar[str] = "largest-error"
+    kind: ClassVar[str] = "worst-error"
     sees: ClassVar = "outputs"
 
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
@@ -49,12 +49,24 @@ TASKS = [Task(change, LargestError()) for change in CHANGES]
 
 
 def test_it_is_found_by_its_name():
-    assert metric_named("largest-error") == LargestError()
+    assert metric_named("worst-error") == LargestError()
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(UsageError, match="unknown metric 'best'; there are: image-error, "):
         metric_named("best")
+
+
+@pytest.mark.parametrize("given", ["image", "Outputs", None])
+def test_what_it_sees_is_one_of_two_words(given: str | None):
+    class Blind(LargestError):
+        kind = "blind"
+        sees = given
+
+    with pytest.raises(UsageError, match=f"metric 'blind': sees {given!r}; it is one of: outputs"):
+        register_metric(Blind)
+    with pytest.raises(UsageError, match="unknown metric 'blind'"):
+        metric_named("blind")
 
 
 def test_it_measures(unet: nn.Module, calls: Sequence[Call]):

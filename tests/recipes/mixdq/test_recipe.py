@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
 import mezzotint as mz
-from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
+from mezzotint.errors import CalibrationError, InfeasibleBudgetError, UsageError
+from mezzotint.measuring import InputChange
 from mezzotint.models import LayerGroup
 from mezzotint.recipes import MixDQ
 from mezzotint.recipes.found_structures import zeroes_prompts
 from mezzotint.recipes.mixdq import deciding, selection
 from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
 from mezzotint.runtime import module_bytes, packed_layers
+from tests.recipes.watching import watched
 
 
 def ruined(method, candidates, *label):
@@ -152,16 +155,28 @@ def test_symmetric_weights_are_measured_and_packed(pipe, sampling):
     assert all(choice.weight.startswith("int") for choice in plan.choices.values())
 
 
-def test_a_journal_of_other_options_is_refused(pipe, sampling, journal):
-    with pytest.raises(JournalError, match="momentum"):
-        mz.quantize(pipe, MixDQ(momentum=0.5), sampling=sampling, journal=journal)
+def test_another_momentum_measures_inputs_of_static_ranges_anew(
+    pipe, sampling, journal, tmp_path, monkeypatch
+):
+    mine = Path(shutil.copy(journal, tmp_path / "journal"))
+    asked = watched(monkeypatch)
+    options = MixDQ(momentum=0.5, split="none", selection_prompts=1)
+    mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling, journal=mine)
+    assert asked
+    assert all(isinstance(task.change, InputChange) for task in asked)
 
 
-def test_a_journal_of_another_image_decoder_is_refused(pipe, sampling, journal):
+def test_another_image_decoder_measures_what_compares_images_anew(
+    pipe, sampling, journal, tmp_path, monkeypatch
+):
+    mine = Path(shutil.copy(journal, tmp_path / "journal"))
     for weight in pipe.vae.parameters():
         weight.data.mul_(1.3)
-    with pytest.raises(JournalError, match="images"):
-        mz.quantize(pipe, "mixdq", sampling=sampling, journal=journal)
+    asked = watched(monkeypatch)
+    options = MixDQ(split="none", selection_prompts=1)
+    mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling, journal=mine)
+    assert asked
+    assert {task.metric.sees for task in asked} == {"images"}
 
 
 def test_a_finished_journal_measures_nothing_again(quantize, journal):

@@ -4,22 +4,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from mezzotint.runtime import kernels
+from mezzotint.runtime import Kernel, kernels
 from mezzotint.runtime.cpu import AVX2, ONEDNN, native, processor
 
 
 def prefer_own_products(patch: pytest.MonkeyPatch) -> None:
     """Arrange kernels as on a processor without VNNI."""
     patch.setattr(processor, "VNNI", False)
-    others = [kernel for kernel in kernels._KERNELS if kernel not in (AVX2, ONEDNN)]
-    patch.setattr(kernels, "_KERNELS", [AVX2, ONEDNN, *others])
+    ask_first(patch, AVX2, ONEDNN)
 
 
 def prefer_onednn(patch: pytest.MonkeyPatch) -> None:
     """Arrange kernels as on a processor with VNNI."""
     patch.setattr(processor, "VNNI", True)
-    others = [kernel for kernel in kernels._KERNELS if kernel not in (AVX2, ONEDNN)]
-    patch.setattr(kernels, "_KERNELS", [ONEDNN, AVX2, *others])
+    ask_first(patch, ONEDNN, AVX2)
+
+
+def ask_first(patch: pytest.MonkeyPatch, *preferred: Kernel) -> None:
+    """Put registered kernels before all others, in this order."""
+    first = {kernel.name: kernel for kernel in preferred}
+    patch.setattr(kernels._KERNELS, "items", first | kernels._KERNELS.items)
 
 
 @pytest.fixture(scope="module", params=["avx2", "onednn"])

@@ -9,7 +9,7 @@ from torch import nn
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX
 from mezzotint.plan import Choice, Encoding, Plan
-from mezzotint.runtime import QuantLayer, keep_unpacked, module_bytes, quantize_module
+from mezzotint.runtime import QuantLayer, keep_unpacked, module_bytes, pack_module
 from tests.runtime.layers import linear, noise
 
 pytestmark = pytest.mark.usefixtures("either_product")
@@ -21,7 +21,7 @@ CHOICES = {"0": "int4/channel", "2": "mixed/int2:16,int3:16"}
 def model() -> nn.Module:
     layers = nn.Sequential(linear(16, 16), nn.ReLU(), linear(16, 32))
     choices = {name: Choice(weight, "int8/token") for name, weight in CHOICES.items()}
-    return quantize_module(layers, Plan(choices, encoding=Encoding(MINMAX)))
+    return pack_module(layers, Plan(choices, encoding=Encoding(MINMAX)))
 
 
 def unpacked_bytes(layer: QuantLayer) -> int:
@@ -58,7 +58,7 @@ def test_one_byte_less_than_a_layer_takes_holds_nothing_of_it(model: nn.Module):
 def test_what_stands_in_for_the_stored_codes_takes_nothing_of_it():
     layers = nn.Sequential(linear(16, 16), linear(16, 32))
     choices = {"0": Choice("int8/channel", "int7/token"), "1": Choice("int4/channel", "int8/token")}
-    model = quantize_module(layers, Plan(choices, encoding=Encoding(MINMAX)))
+    model = pack_module(layers, Plan(choices, encoding=Encoding(MINMAX)))
     size = unpacked_bytes(model[1])
     assert keep_unpacked(model, size) == size
     assert held(model) == [False, True]
@@ -102,7 +102,7 @@ def test_copies_hold_their_own(model: nn.Module):
 
 
 def test_layers_that_are_not_unpacked_hold_nothing():
-    floating = quantize_module(nn.Sequential(linear()), Plan({"0": Choice("int4/channel")}))
+    floating = pack_module(nn.Sequential(linear()), Plan({"0": Choice("int4/channel")}))
     assert keep_unpacked(floating, 10_000) == 0
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Calibration, Kernel, kernels, quantize_module
+from mezzotint.runtime import Calibration, Kernel, kernels, pack_module
 from mezzotint.runtime.cuda import FloatKernel, Int8Kernel, kernel
 from tests.runtime.layers import RANGE, noise
 
@@ -15,7 +15,8 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Kernel] = [Int8Kernel(), FloatKernel()]
     for each in served:
         monkeypatch.setattr(type(each), "device", "cpu")
-    monkeypatch.setattr(kernels, "_KERNELS", [*served, *kernels._KERNELS])
+    items = {f"{each.name}, on the CPU": each for each in served}
+    monkeypatch.setattr(kernels._KERNELS, "items", items | kernels._KERNELS.items)
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -25,7 +26,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compilers_take_a_model_in_one_piece(activation: str, name: str):
     model = nn.Sequential(nn.Conv2d(8, 5, 1), nn.SiLU(), nn.Flatten(), nn.Linear(30, 7))
     plan = Plan({each: Choice("int4/channel", activation) for each in ("0", "3")})
-    quantize_module(model, plan, Calibration({"0": (RANGE,), "3": (RANGE,)}))
+    pack_module(model, plan, Calibration({"0": (RANGE,), "3": (RANGE,)}))
     assert model[0].selection.kernel.name == name
     x = noise(2, 8, 2, 3)
     expected = model(x)

@@ -16,8 +16,8 @@ from mezzotint.runtime import (
     ConstantTokens,
     check_plan,
     pack_layer,
+    pack_module,
     packed_layers,
-    quantize_module,
 )
 from tests.runtime.layers import conv, linear, noise
 from tests.runtime.structured import (
@@ -113,7 +113,7 @@ def test_without_its_constant_the_layer_is_named_and_nothing_is_touched(
     module = nn.Sequential(linear(19, 19), linear())
     plan = Plan({"0": TEXT.plain, "1": TEXT})
     with pytest.raises(FormatError, match=f"layer 1: .*{complaint}"):
-        quantize_module(module, plan, calibration)
+        pack_module(module, plan, calibration)
     assert not packed_layers(module)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import openvino as ov
@@ -18,6 +17,7 @@ from typing_extensions import override
 
 from mezzotint.engines.openvino.arguments import Arguments
 from mezzotint.engines.openvino.layer_nodes import packed_subgraph
+from mezzotint.engines.openvino.stand_in import StandIn, stand_in
 from mezzotint.engines.variant import base_class
 from mezzotint.errors import ModelError
 from mezzotint.runtime import PackedLayer, packed_layers
@@ -50,32 +50,6 @@ class Traced(nn.Module):
         return output[0]
 
 
-class _StandIn(nn.Module):
-    """Takes the place of a packed layer, so that the graph has one operation for it."""
-
-    def __init__(self, layer: PackedLayer) -> None:
-        super().__init__()
-        # In a tuple: no submodule, hence out of reach of casts and copies.
-        self.stood_for = (layer,)
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        with _untraced():
-            return torch.zeros_like(self.stood_for[0].parts[0].empty_output(x))
-
-
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """Keep what happens out of the graph being traced."""
-    tracer: Any = torch._C  # whose stubs lack half of this pair
-    state = tracer._get_tracing_state()
-    tracer._set_tracing_state(None)
-    try:
-        yield
-    finally:
-        tracer._set_tracing_state(state)
-
-
 @torch.no_grad()
 def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type]:
     """An OpenVINO model of the denoiser for calls like this one, and the type of its output.
@@ -92,8 +66,8 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
     frontend = FrontEndManager().load_by_framework("pytorch")
     modules: dict[nn.Module, ModuleExtension] = {}
     for module in traced.modules():
-        if isinstance(module, _StandIn):
-            (layer,) = module.stood_for
+        if isinstance(module, StandIn):
+            layer = module.stood_for
             operation = f"mezzotint::layer{len(modules)}"
             modules[module] = ModuleExtension(module, operation, convert=_alone)
             convert = _converter(layer, names[id(layer)])
@@ -116,8 +90,9 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
     return model, traced.output
 
 
-def _alone(module: nn.Module, operation: Callable[..., Any], x: Tensor) -> Any:
-    return operation(x)
+# OpenVINO passes arguments on as the model gave them: by position, or by the layer's own keyword.
+def _alone(module: nn.Module, operation: Callable[..., Any], input: Tensor) -> Any:  # noqa: A002
+    return operation(input)
 
 
 def _converter(layer: PackedLayer, name: str) -> Callable[[Any], Any]:
@@ -127,7 +102,7 @@ def _converter(layer: PackedLayer, name: str) -> Callable[[Any], Any]:
 def _floating_twin(denoiser: nn.Module) -> nn.Module:
     """The denoiser in float32 with stand-ins, of its own class; float32 weights are shared."""
     replaced: dict[int, Any] = {
-        id(layer): _StandIn(layer) for layer in packed_layers(denoiser).values()
+        id(layer): stand_in(layer) for layer in packed_layers(denoiser).values()
     }
     for tensor in (*denoiser.parameters(), *denoiser.buffers()):
         if tensor.dtype == torch.float32:

@@ -6,6 +6,7 @@ from mezzotint.measuring.metrics.metric import (
     Metric,
     Pair,
     Sight,
+    chosen_metric,
     metric_named,
     register_metric,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Pair",
     "Sight",
     "Similarity",
+    "chosen_metric",
     "decibels",
     "global_ssim",
     "metric_named",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 from torch import Tensor
 
-from mezzotint._plugins import load_plugins
+from mezzotint._plugins import Registry
 from mezzotint.errors import UsageError
 
 Figures: TypeAlias = Mapping[str, float]
@@ -52,15 +52,33 @@ class Metric(ABC):
         """Quality lost, at least 0: near enough additive over layers, for an allocation."""
 
 
-_METRICS: dict[str, type[Metric]] = {}
+_METRICS: Registry[type[Metric]] = Registry("metrics", "metric")
 
 M = TypeVar("M", bound=type[Metric])
 
 
 def register_metric(metric: M) -> M:
-    """Class decorator: make a metric known under its kind. It can be made without arguments."""
-    _METRICS[metric.kind] = metric
+    """Class decorator: make a metric known under its kind. It can be made without arguments.
+
+    Raises:
+        UsageError: it sees neither outputs nor images, or there is one of that kind.
+    """
+    sees = getattr(metric, "sees", None)
+    if sees not in get_args(Sight):
+        raise UsageError(f"metric {metric.kind!r}: sees {sees!r}; it is one of: outputs, images")
+    _METRICS.add(metric.kind, metric, metric)
     return metric
+
+
+def chosen_metric(metric: str | Metric) -> Metric:
+    """A metric itself, or the registered one of that kind at its defaults.
+
+    Raises:
+        UsageError: there is none; the message lists them.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    return metric_named(metric)
 
 
 def metric_named(kind: str) -> Metric:
@@ -69,8 +87,4 @@ def metric_named(kind: str) -> Metric:
     Raises:
         UsageError: there is none; the message lists them.
     """
-    load_plugins("metrics")
-    if kind not in _METRICS:
-        known = ", ".join(sorted(_METRICS))
-        raise UsageError(f"unknown metric {kind!r}; there are: {known}")
-    return _METRICS[kind]()
+    return _METRICS.named(kind)()

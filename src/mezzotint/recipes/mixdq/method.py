@@ -81,19 +81,12 @@ def prepared(job: Job, options: MixDQ) -> Iterator[Method]:
         raise UsageError(
             "metric: decoupled compares images, which a bare module does not make; use sqnr"
         )
-    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts)
+    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts, momentum=options.momentum)
     groups = layer_groups(study.layers, options.content)
     widest = options.activation_format(max(options.activation_bits))
     choices = study.structured([Choice(options.weight_format(8), widest)])
-    calibration = study.calibrated(choices if quantizes_inputs(job) else {}, options.momentum)
-    # Where there are images, one journal serves both metrics.
-    images = options.compares_images or (job.pipe is not None and job.calls is None)
-    with study.measuring(
-        calibration,
-        momentum=options.momentum,
-        images=images,
-        cache_bytes=options.cache_bytes,
-    ) as measuring:
+    calibration = study.calibrated(choices if quantizes_inputs(job) else {})
+    with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         yield Method(study, options, groups, calibration, measuring)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
+from mezzotint.measuring import CACHE_BYTES
 from mezzotint.plan import check_momentum
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.option_values import check_words
@@ -75,7 +76,7 @@ class MixDQ:
     protect: float = 0.01
     selection_prompts: int = 8
     search: RangeSearch = MINMAX
-    cache_bytes: int = 2**31
+    cache_bytes: int = CACHE_BYTES
 
     def __post_init__(self) -> None:
         self._check_widths()

@@ -148,4 +148,4 @@ def plan_of(method: Method, weights: Decision, inputs: InputDecision) -> Plan:
         method.context() | summary,
         encoding=method.encoding,
     )
-    return method.study.settled(plan, method.options.momentum)
+    return method.study.settled(plan)

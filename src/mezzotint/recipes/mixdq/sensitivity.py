@@ -15,7 +15,6 @@ from mezzotint.measuring import (
     Task,
     Unchanged,
     decibels,
-    measure,
 )
 from mezzotint.models import LayerGroup
 from mezzotint.plan import Choice
@@ -75,8 +74,7 @@ def measured(method: Method, changes: Changes) -> Measurements:
     found: dict[str, Mapping[Choice, Figures]] = {}
     for metric in sorted(by_metric, key=lambda metric: metric.sees == "images"):
         if metric.sees == "images":
-            floor = Task(Unchanged(), metric)
-            measure([floor], method.measuring.executor, method.measuring.journal)
+            method.measuring.figures([Task(Unchanged(), metric)])
         found |= method.measuring.layers(by_metric[metric], metric)
     return found
 
