@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -91,6 +91,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def header_length(file: BinaryIO) -> int:
+    """Bytes of the header of a safetensors file that stands at its beginning; goes up to it."""
+    # The file begins with that number, in eight bytes, little-endian.
+    return int.from_bytes(file.read(8), "little")
 
 
 def read_json(path: Path, error: type[MezzotintError]) -> Any:

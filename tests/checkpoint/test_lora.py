@@ -229,3 +229,23 @@ def test_an_adapter_is_computed_under_a_compiler(model: UNet2DConditionModel):
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_an_adapter_is_trained_under_a_compiler(model: UNet2DConditionModel, kind: str):
+    model.add_adapter(config())
+    if kind == "linear":
+        layer = model.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
+        shape = (1, 4, layer.in_features)
+    else:
+        layer = model.down_blocks[1].resnets[0].conv1
+        shape = (1, layer.base_layer.in_channels, 8, 8)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    trained = [x, layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    found, expected = (
+        torch.autograd.grad(each(x).square().mean(), trained) for each in (compiled, layer)
+    )
+    assert all(float(gradient.abs().max()) > 0 for gradient in expected)
+    torch.testing.assert_close(found, expected)

@@ -13,12 +13,10 @@ from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mezzotint._files import header_length
 from mezzotint.errors import CheckpointError, first_line
 from mezzotint.formats import TensorSpec
 from mezzotint.models import shard_files
-
-_LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header, little-endian."""
 
 #: What a diffusers model may be stored in; others, such as F8_E4M3, need scales of their own.
 _DTYPES = {
@@ -127,8 +125,7 @@ def fingerprint(file: Path) -> list[object]:
     """
     status = file.stat()
     with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
-        header = hashlib.sha256(opened.read(length)).hexdigest()
+        header = hashlib.sha256(opened.read(header_length(opened))).hexdigest()
     return [str(file.resolve()), status.st_size, status.st_mtime_ns, header]
 
 
