@@ -57,6 +57,39 @@ def module() -> Denoiser:
     return Denoiser().eval()
 
 
+class InPlace(Denoiser):
+    """Scales its input in place before it reads it."""
+
+    def forward(self, x: Tensor, *, label: Tensor) -> Tensor:
+        return super().forward(x.mul_(0.5), label=label)
+
+
+class TestInputsChangedInPlace:
+    def test_the_callers_tensors_stay_as_they_are(self):
+        given = examples()
+        mz.quantize_module(InPlace().eval(), given, budget=BUDGET)
+        for (args, kwargs), (others, words) in zip(given, examples(), strict=True):
+            assert torch.equal(args[0], others[0])
+            assert torch.equal(kwargs["label"], words["label"])
+
+    def test_figures_are_those_of_the_same_model_without(self, module: Denoiser):
+        halves = [((args[0] * 0.5,), kwargs) for args, kwargs in examples()]
+        expected = mz.quantize_module(module, halves, budget=BUDGET)
+        found = mz.quantize_module(InPlace().eval(), examples(), budget=BUDGET)
+        assert found.measurements == expected.measurements
+        assert found.plan.choices == expected.plan.choices
+
+    @torch.no_grad()
+    def test_calls_are_recorded_as_they_were_given(self):
+        module = InPlace().eval()
+        with mz.recording(module) as calls:
+            for args, kwargs in examples():
+                module(*args, **kwargs)
+        for call, (args, _) in zip(calls, examples(), strict=True):
+            assert torch.equal(call.args[0], args[0])
+            assert torch.equal(call.run(module), call.output)
+
+
 class TestQuantizeModule:
     def test_it_packs_a_copy_within_the_budget(self, module: Denoiser):
         before = {name: tensor.clone() for name, tensor in module.state_dict().items()}

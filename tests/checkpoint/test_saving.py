@@ -114,13 +114,17 @@ class TestCompleteOrAbsent:
         assert not (folder / "left-over.txt").exists()
         assert list(tmp_path.iterdir()) == [folder]
 
-    def test_a_pipeline_may_replace_its_own_source(self, float_folder: Path, tmp_path: Path):
+    @pytest.mark.parametrize("place", ["tiny", "tiny/unet/packed", "link"])
+    def test_the_source_of_the_pipeline_is_left_alone(
+        self, float_folder: Path, tmp_path: Path, place: str
+    ):
         folder = shutil.copytree(float_folder, tmp_path / "tiny")
+        (tmp_path / "link").symlink_to(folder)
         pipe = mz.load(folder)
         result = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=8))
-        result.save(folder)
-        assert read_plan(folder) == result.plan
-        assert (folder / "prompts.txt").read_text() == "owl\nred fox\n"
+        with pytest.raises(UsageError, match="holds the source, or lies within it"):
+            result.save(tmp_path / place)
+        assert content(folder) == content(float_folder)
 
     def test_a_folder_of_other_things_is_left_alone(self, result: mz.Result, tmp_path: Path):
         (tmp_path / "diary.txt").write_text("dear")

@@ -151,6 +151,24 @@ def test_a_folder_that_cannot_be_made_is_named(fails, model, tmp_path):
     assert "file" in fails("generate", model, "owl", "-o", tmp_path / "file" / "deeper")
 
 
+@pytest.mark.parametrize("verb", ["quantize", "pack"])
+@pytest.mark.parametrize("place", ["tiny", "tiny/packed", "."], ids=["same", "inside", "around"])
+def test_force_does_not_replace_the_model_itself(fails, model, tmp_path, verb, place):
+    folder = shutil.copytree(model, tmp_path / "tiny")
+    shutil.copyfile(model / "model_index.json", tmp_path / "model_index.json")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    message = fails(verb, folder, "-o", tmp_path / place, "--force")
+    assert "holds the source, or lies within it; name a folder elsewhere" in message
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_profile_does_not_replace_a_file_of_the_model(fails, model):
+    output = model / "model_index.json"
+    before = output.read_bytes()
+    assert "holds the source, or lies within it" in fails("profile", model, "-o", output)
+    assert output.read_bytes() == before
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "bench"])
 def test_comparing_needs_both_pipelines(fails, quantized, verb):
     assert "nowhere" in fails(verb, quantized, "--reference", "nowhere")

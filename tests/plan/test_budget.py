@@ -130,3 +130,25 @@ class TestLatencies:
         assert Budget(latency="35ms").weight_bits is None
         assert not Budget(latency="35ms").limits_bytes
         assert Budget(latency="35ms", size="6MB").limits_bytes
+
+
+class TestValues:
+    @pytest.mark.parametrize("field", ["weight_bits", "size"])
+    def test_a_huge_integer_is_out_of_range(self, field: str):
+        with pytest.raises(BudgetError, match=f"{field} is 10000"):
+            Budget(**{field: 10**400})
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("weight_bits", "4"),
+            ("weight_bits", True),
+            ("size", 1.5),
+            ("act_bits", "8"),
+            ("act_bits", None),
+            ("latency", 35),
+        ],
+    )
+    def test_a_value_of_another_type_is_named(self, field: str, value: object):
+        with pytest.raises(BudgetError, match=f"{field} is {value!r}; expected"):
+            Budget(**{field: value})

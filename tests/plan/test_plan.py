@@ -542,3 +542,23 @@ class TestPrinting:
 
     def test_an_empty_plan_prints(self):
         assert "a model: 0 layers" in str(Plan({}))
+
+
+SAMPLING = {"prompts": ["owl"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"encoding": {"search": {"steps": 4, "power": 10**400}}}, "encoding: power is 1000"),
+        ({"encoding": {"search": {"steps": 10**400}}}, "encoding: steps is 1000"),
+        ({"calibration": {"sampling": SAMPLING | {"guidance": 10**400}}}, "calibration: guidance"),
+        ({"calibration": {"sampling": SAMPLING | {"steps": 10**400}}}, "calibration: steps"),
+        ({"calibration": {"sampling": SAMPLING | {"batch": 10**400}}}, "calibration: batch"),
+    ],
+    ids=["power", "search steps", "guidance", "steps", "batch"],
+)
+def test_huge_integers_are_out_of_range(tmp_path, fields, word):
+    (tmp_path / "plan.json").write_text(json.dumps({"version": 2, "layers": {}} | fields))
+    with pytest.raises(PlanError, match=f"plan.json: field {word}"):
+        Plan.load(tmp_path / "plan.json")

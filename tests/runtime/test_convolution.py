@@ -228,3 +228,12 @@ class TestTheFirstCall:
         layer(torch.full_like(x, torch.nan))
         assert not convolution._mistrusted
         assert not convolution._checked
+
+
+@pytest.mark.parametrize("case", WRONG_BY_ONEDNN.values(), ids=WRONG_BY_ONEDNN)
+@pytest.mark.parametrize("choice", ["int8/token", "float"])
+def test_no_image_gives_no_image(case: Case, choice: str):
+    layer, x = case.layer(), case.input(torch.float32)[:0]
+    y = packed(layer, weight="int8/channel", activation=choice)(x)
+    assert y.shape == layer(x).shape
+    assert y.dtype == x.dtype

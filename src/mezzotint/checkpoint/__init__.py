@@ -9,6 +9,7 @@ from mezzotint.checkpoint.diffusers import (
 )
 from mezzotint.checkpoint.save import (
     MEASUREMENTS_FILE,
+    check_apart,
     check_replaceable,
     read_plan,
     save_pipeline,
@@ -19,6 +20,7 @@ __all__ = [
     "MezzotintConfig",
     "MezzotintMethod",
     "MezzotintQuantizer",
+    "check_apart",
     "check_replaceable",
     "mark_quantized",
     "read_plan",

@@ -57,10 +57,13 @@ def save_pipeline(
 
     Raises:
         CheckpointError: the denoiser is not packed.
-        UsageError: the folder holds something else than a pipeline.
+        UsageError: the folder holds something else than a pipeline, or the pipeline's own source,
+            or lies within that.
     """
     folder = Path(path).expanduser().resolve()
     check_replaceable(folder)
+    if pipe.name_or_path:
+        check_apart(folder, Path(pipe.name_or_path))
     component, denoiser = find_denoiser(pipe)
     quantizer = getattr(denoiser, "hf_quantizer", None)
     if quantizer is None or quantizer.plan is None:
@@ -95,6 +98,16 @@ def check_replaceable(folder: Path) -> None:
     check_no_file(folder)
     if is_taken(folder) and not (folder / INDEX_FILE).is_file():
         raise UsageError(f"{folder}: holds something else than a pipeline; name a new folder")
+
+
+def check_apart(target: Path, source: Path) -> None:
+    """Refuse, with UsageError, a target that would take the place of its source, or of a part.
+
+    A source that is no local path, such as a repository of the Hub, is apart from all targets.
+    """
+    folder, origin = target.expanduser().resolve(), source.expanduser().resolve()
+    if origin.exists() and (origin.is_relative_to(folder) or folder.is_relative_to(origin)):
+        raise UsageError(f"{folder}: holds the source, or lies within it; name a folder elsewhere")
 
 
 def check_replaceable_model(folder: Path) -> None:

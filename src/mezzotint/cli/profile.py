@@ -74,6 +74,8 @@ def profile(  # noqa: PLR0913  (one parameter per option)
     Finished measurements are kept: after a kill, repeat the command. `mezzotint quantize
     --latency` uses them.
     """
+    from mezzotint.checkpoint import check_apart
+    from mezzotint.models import resolve
     from mezzotint.pipeline import load
     from mezzotint.profiling import (
         Timer,
@@ -84,6 +86,9 @@ def profile(  # noqa: PLR0913  (one parameter per option)
         totals_table,
     )
 
+    source = resolve(model).folder
+    if output is not None and source is not None:
+        check_apart(output, source)
     found = profile_pipeline(
         load(model, device=device),
         Work(batch=batch),

@@ -132,7 +132,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all, and keeps the
     measurements, for --measurements and another budget.
     """
-    from mezzotint.checkpoint import check_replaceable, read_plan
+    from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
+    from mezzotint.models import resolve
     from mezzotint.pipeline import apply, load
     from mezzotint.pipeline import quantize as run_recipe
     from mezzotint.plan import Budget
@@ -142,6 +143,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         raise UsageError(f"{model}: stands where MODEL should; options of the recipe come after it")
     check_free(output, force=force)
     check_replaceable(output)
+    source = resolve(model).folder
+    if source is not None:
+        check_apart(output, source)
     extra = recipe_options(context.args)
     if plan is not None:
         _refuse_with_plan(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 
 from mezzotint.errors import FormatError
+
+
+MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,13 @@ class RangeSearch:
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise FormatError(f"steps is {self.steps}; a range search takes 1 (min-max) or more")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise FormatError(
+                f"steps is {self.steps}; a range search takes 1 (min-max) or more, up to {MOST_STEPS}"
+            )
         if not 0 < self.lowest <= 1:
             raise FormatError(f"lowest is {self.lowest}; expected a ratio above 0 and at most 1")
-        if not 0 < self.power < math.inf:
+        if not 0 < self.power <= sys.float_info.max:
             raise FormatError(f"power is {self.power}; expected a positive number")
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -49,9 +49,17 @@ class Call:
 
         return self._mapped(moved)
 
+    def copied(self) -> Call:
+        """The same call with tensors of its own, detached."""
+        return self._mapped(lambda tensor: tensor.detach().clone())
+
     def run(self, denoiser: nn.Module) -> Tensor:
-        """The output tensor of `denoiser` on these arguments."""
-        return output_tensor(denoiser(*self.args, **self.kwargs))
+        """The output tensor of `denoiser` on these arguments.
+
+        It is given copies: models may change their inputs in place, and a call is run many times.
+        """
+        own = Call(self.args, self.kwargs).copied()
+        return output_tensor(denoiser(*own.args, **own.kwargs))
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> Call:
         return replace(
@@ -85,15 +93,10 @@ def record_calls(
         raise UsageError(f"limit: {limit} is too few; record 1 call or more")
     _, denoiser = find_denoiser(pipe)
     recorder = _Recorder(limit)
-    handle = denoiser.register_forward_hook(recorder, with_kwargs=True)
     batches = math.ceil(len(sampling.prompts) / sampling.batch)
-    try:
+    with recorder.watching(denoiser), suppress(_EnoughError):
         for _ in track(run_batches(pipe, sampling, output_type="latent"), "Recording", batches):
             recorder.step = -1
-    except _EnoughError:
-        pass
-    finally:
-        handle.remove()
     return tuple(recorder.calls)
 
 
@@ -118,11 +121,8 @@ def recording(source: DiffusionPipeline | nn.Module) -> Iterator[list[Call]]:
     """
     denoiser = source if isinstance(source, nn.Module) else find_denoiser(source)[1]
     recorder = _Recorder(None)
-    handle = denoiser.register_forward_hook(recorder, with_kwargs=True)
-    try:
+    with recorder.watching(denoiser):
         yield recorder.calls
-    finally:
-        handle.remove()
 
 
 Example: TypeAlias = Call | tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -176,23 +176,43 @@ class _EnoughError(Exception):
 
 @dataclass
 class _Recorder:
-    """A forward hook that copies each call to the CPU."""
+    """Hooks that copy each call to the CPU: what goes in before it is run, as it may be changed."""
 
     limit: int | None
     calls: list[Call] = field(default_factory=list)
     step: int = -1
     """Index of the current timestep in the current pipeline run; -1 before the first."""
+    begun: Call | None = None
+    """The call that is being run, without its output."""
 
-    def __call__(
+    @contextmanager
+    def watching(self, denoiser: nn.Module) -> Iterator[None]:
+        """Record the calls of a denoiser for a while."""
+        with ExitStack() as hooks:
+            before = denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)
+            hooks.callback(before.remove)
+            after = denoiser.register_forward_hook(self._finish, with_kwargs=True)
+            hooks.callback(after.remove)
+            yield
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.begun = replace(_on_cpu(Call(args, kwargs)), timestep=_timestep(module, args, kwargs))
+
+    def _finish(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        timestep = _timestep(module, args, kwargs)
-        if self.step < 0 or self.calls[-1].timestep != timestep:
+        assert self.begun is not None  # what begins a call stands before what finishes it
+        call = self.begun
+        if self.step < 0 or self.calls[-1].timestep != call.timestep:
             self.step += 1
-        call = Call(args, kwargs, output_tensor(output), self.step, timestep)
-        self.calls.append(call._mapped(lambda tensor: tensor.detach().to("cpu", copy=True)))
+        result = output_tensor(output).detach().to("cpu", copy=True)
+        self.calls.append(replace(call, output=result, step=self.step))
         if len(self.calls) == self.limit:
             raise _EnoughError
+
+
+def _on_cpu(call: Call) -> Call:
+    return call._mapped(lambda tensor: tensor.detach().to("cpu", copy=True))
 
 
 def _timestep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import ModelError
-from mezzotint.models.calls import Call
+from mezzotint.models.calls import Call, output_tensor
 from mezzotint.models.examples import example_call
 from mezzotint.models.flow import Flow
 from mezzotint.models.graph import Graph
@@ -45,11 +45,12 @@ def trace_graph(denoiser: nn.Module, call: Call | None = None) -> Graph:
 
 def _trace(denoiser: nn.Module, call: Call) -> Graph:
     flow = Flow(denoiser)
+    call = call.copied()  # followed from these very tensors, which the model may change
     try:
         for name, tensors in _arguments(denoiser, call).items():
             flow.argument(name, tensors)
         with flow.watching():
-            output = call.run(denoiser)
+            output = output_tensor(denoiser(*call.args, **call.kwargs))
     except Exception as cause:  # whatever a model's own code may raise
         raise ModelError(
             f"{type(denoiser).__name__} cannot be run on the given call ({cause}); "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from mezzotint.errors import BudgetError, UsageError
 from mezzotint.plan.uniform_plans import NO_ACTIVATION_BITS
@@ -68,6 +69,7 @@ class Budget:
     latency: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.act_bits != NO_ACTIVATION_BITS and not 2 <= self.act_bits <= 8:
             raise UsageError(f"act_bits is {self.act_bits}; expected 2 to 8, or 16 for none")
         if self.latency is not None:
@@ -75,10 +77,23 @@ class Budget:
         if self.weight_bits is None and self.size is None and self.latency is None:
             object.__setattr__(self, "weight_bits", 4.0)
         bits = self.weight_bits
-        if bits is not None and not (math.isfinite(bits) and 0 < bits <= 16):
+        if bits is not None and not 0 < bits <= 16:
             raise BudgetError(f"weight_bits is {bits}; expected a number above 0 and at most 16")
-        if self.size is not None and self.bytes is not None and self.bytes <= 0:
+        if self.bytes is not None and not 0 < self.bytes < 2**63:
             raise BudgetError(f"size is {self.size}; expected a positive number of bytes")
+
+    def _check_types(self) -> None:
+        for name, kinds, expected in (
+            ("weight_bits", (Real,), "a number"),
+            ("size", (Integral, str), "an integer, or text such as '6MB'"),
+            ("act_bits", (Real,), "a number"),
+            ("latency", (str,), "text such as '35ms' or '0.6x'"),
+        ):
+            value = getattr(self, name)
+            if value is None and name != "act_bits":
+                continue
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise BudgetError(f"{name} is {value!r}; expected {expected}")
 
     @property
     def bytes(self) -> int | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
 
 from mezzotint.errors import UsageError
+
+
+_HIGHEST = 2**31 - 1
+"""Of steps and of images in a batch: more would fit no loop and no memory."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class Sampling:
             raise UsageError(f"seed: {self.seed} is out of range; use 0 or more")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"steps: {self.steps} is too few; use 1 or more")
-        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
+        for name, count in (("steps", self.steps), ("batch", self.batch)):
+            if count is not None and count > _HIGHEST:
+                raise UsageError(f"{name}: {count} is too many; use {_HIGHEST} at most")
+        if self.guidance is not None and not 0 <= self.guidance <= sys.float_info.max:
             raise UsageError(f"guidance: {self.guidance} is out of range; use 0 or more")
         if self.batch < 1:
             raise UsageError(f"batch: {self.batch} is too small; use 1 or more")

@@ -147,8 +147,9 @@ def _windows(x: Tensor, geometry: ConvGeometry, rows: Tensor, columns: Tensor) -
 
 def _grouped_product(windows: Tensor, matrix: Tensor, groups: int) -> Tensor:
     """[n, o, pixels] of windows [n, c · kernel, pixels] and a matrix [o, c / groups · kernel]."""
-    apart = windows.reshape(len(windows), groups, -1, windows.shape[2])
-    return torch.matmul(matrix.reshape(groups, -1, matrix.shape[1]), apart).flatten(1, 2)
+    outputs, columns = matrix.shape
+    apart = windows.reshape(len(windows), groups, columns, windows.shape[2])  # of no image, perhaps
+    return torch.matmul(matrix.reshape(groups, outputs // groups, columns), apart).flatten(1, 2)
 
 
 def _by_products(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from mezzotint._progress import track
 from mezzotint.checkpoint import mark_quantized, read_plan
-from mezzotint.checkpoint.save import check_replaceable, check_replaceable_model, write_card
+from mezzotint.checkpoint.save import (
+    check_apart,
+    check_replaceable,
+    check_replaceable_model,
+    write_card,
+)
 from mezzotint.checkpoint.streaming.calibrated import Calibrated, find_calibrated
 from mezzotint.checkpoint.streaming.conversions import (
     Shard,
@@ -154,9 +159,8 @@ def quantize_checkpoint(
 
 
 def _target(target: Path, source: Source) -> Path:
-    folder, origin = target.expanduser().resolve(), source.folder.resolve()
-    if origin.is_relative_to(folder) or folder.is_relative_to(origin):
-        raise UsageError(f"{folder}: holds the source, or lies within it; name a folder elsewhere")
+    folder = target.expanduser().resolve()
+    check_apart(folder, source.folder)
     (check_replaceable if source.component else check_replaceable_model)(folder)
     return folder
 
