@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -104,6 +105,38 @@ def read_json(path: Path, error: type[MezzotintError]) -> Any:
         raise error(f"{path}: not valid JSON (line {cause.lineno}: {cause.msg})") from cause
     except (ValueError, RecursionError) as cause:  # a number too long, or nesting too deep
         raise error(f"{path}: not usable JSON ({cause})") from cause
+
+
+class JsonFile(ABC):
+    """A value that can be kept as a JSON file.
+
+    Attributes:
+        error: raised where a file is none of this kind.
+    """
+
+    error: ClassVar[type[MezzotintError]]
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` reads them back."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, value: Any, source: str) -> Self:
+        """Validate and build; raises `error`, naming `source` and the field at fault."""
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON that a person can read and edit; complete or not at all."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MezzotintError: `error`: the file is missing, not JSON, or not of this kind.
+        """
+        return cls.from_dict(read_json(Path(path), cls.error), str(path))
 
 
 def validated(

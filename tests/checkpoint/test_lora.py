@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
@@ -90,6 +90,31 @@ class TestAddAdapter:
         model.add_adapter(config())
         model.disable_adapters()
         assert torch.equal(packed.run(model), plain)
+
+    @pytest.mark.parametrize("targets", ["all-linear", ["others"], ["first", "second"]], ids=str)
+    def test_the_parts_of_a_structured_layer_are_no_layers(
+        self, model: UNet2DConditionModel, targets: list[str] | str, plain: Tensor
+    ):
+        settings = LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+        if targets == "all-linear":
+            inject_adapter_in_model(settings, model)
+            assert packed.run(model).isfinite().all()
+            assert not torch.allclose(packed.run(model), plain)
+        else:
+            with pytest.raises((UserWarning, ValueError), match=r"[Uu]nsupported|not supported"):
+                model.add_adapter(settings)
+
+    def test_a_model_with_an_adapter_is_not_saved(self, pipe, adapter_file: Path, tmp_path: Path):
+        pipe.load_lora_weights(adapter_file)
+        with pytest.raises(
+            UsageError, match=r"has an adapter loaded; call unload_lora_weights\(\)"
+        ):
+            pipe.unet.save_pretrained(tmp_path / "unet")
+        with pytest.raises(UsageError, match="has an adapter loaded"):
+            mz.Result(pipe, pipe.unet.hf_quantizer.plan).save(tmp_path / "pipe")
+        assert not (tmp_path / "pipe").exists()
+        pipe.unload_lora_weights()
+        pipe.unet.save_pretrained(tmp_path / "unet")
 
 
 class TestPipeline:

@@ -60,7 +60,7 @@ def calibrated(
 def _watched(
     layers: Mapping[str, Choice], calls: Sequence[Call], probes: Sequence[Call]
 ) -> Iterator[tuple[Sequence[Call], dict[str, tuple[Structure, ...]]]]:
-    """Which calls are shown to which layers' structures: probes only where they must be alike."""
+    """Calls to be shown to layers' structures: probes only where all calls must be alike."""
     constant: dict[str, tuple[Structure, ...]] = {}
     others: dict[str, tuple[Structure, ...]] = {}
     for name, choice in layers.items():

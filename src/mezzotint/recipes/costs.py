@@ -1,4 +1,4 @@
-"""From a budget in the user's terms to limits on the sum over layers."""
+"""Limits on sums over layers, for a budget in the user's terms."""
 
 from __future__ import annotations
 
@@ -92,5 +92,5 @@ def _remedy(
 
 
 def rounded_up(bits: float) -> str:
-    """To three decimals, so that asking for what is named will do."""
+    """The value to three decimals, so that asking for what is named will do."""
     return f"{math.ceil(bits * 1e3) / 1e3:.3f}"

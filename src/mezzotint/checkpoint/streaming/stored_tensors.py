@@ -13,7 +13,7 @@ from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mezzotint.errors import CheckpointError
+from mezzotint.errors import CheckpointError, first_line
 from mezzotint.formats import TensorSpec
 from mezzotint.models import shard_files
 
@@ -133,7 +133,6 @@ def fingerprint(file: Path) -> list[object]:
 
 
 def _damaged(file: Path, cause: Exception) -> CheckpointError:
-    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     return CheckpointError(
-        f"{file}: is missing, truncated or damaged ({first}); copy or download it again"
+        f"{file}: is missing, truncated or damaged ({first_line(cause)}); copy or download it again"
     )

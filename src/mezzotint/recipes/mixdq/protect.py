@@ -1,4 +1,4 @@
-"""Which layers to leave alone: those that suffer most even at many bits."""
+"""Layers to leave alone: those that suffer most even at many bits."""
 
 from __future__ import annotations
 
