@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mezzotint.errors import FormatError
 
-
 MOST_STEPS = 1_000_000
 
 
