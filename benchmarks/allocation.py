@@ -1,10 +1,13 @@
 """Our plan against uniform allocation of the same stored bytes, on the embedded models.
 
-For each model and average width: a uniform plan, and the plan of the `auto` recipe under exactly
-the uniform plan's bytes. Prints a Markdown table and writes it with all figures, intervals and
-context to benchmarks/results/.
+For each model and average width: a uniform plan, the same plan with the constant first token of
+the text kept out of the quantizers, and the plan of the `auto` recipe under exactly the uniform
+plan's bytes. The second tells what the constant token is worth from what the allocation is worth.
+Prints a Markdown table and writes it with all figures, intervals and context to
+benchmarks/results/. Finished rows are kept: run it again to go on.
 
     python benchmarks/allocation.py [--models emoji-turbo emoji-dit] [--images 2048]
+                                    [--bits 4 3] [--plans uniform]
 """
 
 from __future__ import annotations
@@ -16,23 +19,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from contestants.weights import weights_of
+import torch
+from contestants.hardware import describe
+from contestants.weights_digest import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
+from mezzotint.calibration import observe_structures
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
-from mezzotint.models import find_denoiser
+from mezzotint.models import find_denoiser, inventory, record_calls, text_readers
 from mezzotint.plan import Choice, Plan
-from mezzotint.recipes.prompts import default_sampling
-from mezzotint.runtime import module_bytes
+from mezzotint.recipes.default_prompts import default_sampling
+from mezzotint.runtime import ConstantTokens, module_bytes
 
 #: Uniform weight format per nominal width. Half a bit comes as one scale per 32 weights.
 UNIFORM = {4.0: "int4/channel", 3.5: "int3/group32", 3.0: "int3/channel"}
 ACTIVATION = "int8/token"
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("emoji-turbo", "emoji-dit")
+CONSTANT = "uniform, constant first token"
 OURS = "mezzotint auto"
-PLANS = ("uniform", OURS)
+PLANS = ("uniform", CONSTANT, OURS)
+NOT_RECORDED = "another processor, whose name was not recorded"
 
 Row = dict[str, Any]
 Place = tuple[str, float, str]
@@ -41,6 +49,8 @@ Place = tuple[str, float, str]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--bits", nargs="+", type=float, choices=UNIFORM, default=list(UNIFORM))
+    parser.add_argument("--plans", nargs="+", choices=PLANS, default=PLANS)
     parser.add_argument("-n", "--images", type=int, default=2048)
     parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
@@ -54,9 +64,10 @@ def main() -> None:
         # Rows of other weights or another number of images do not belong into one table.
         rows = [one for one in rows if one["model"] != model or of_run(one, run, arguments.images)]
         done = set() if arguments.fresh else {place(one) for one in rows}
-        wanted = [each for each in itertools.product([model], UNIFORM, PLANS) if each not in done]
+        places = itertools.product([model], arguments.bits, arguments.plans)
+        wanted = [each for each in places if each not in done]
         for found in compare(pipe, wanted, arguments) if wanted else ():
-            row = found | run
+            row = found | run | {"measured_on": describe("cpu", torch.get_num_threads())["name"]}
             rows = ordered([one for one in rows if place(one) != place(row)] + [row])
             write_json(path, rows)
             path.with_suffix(".md").write_text(markdown(rows), "utf-8")
@@ -83,8 +94,10 @@ def compare(pipe: Any, wanted: list[Place], arguments: argparse.Namespace) -> It
     sampling = mz.Sampling(prompts=sampling.prompts, seed=sampling.seed, batch=32)
     baseline = Baseline.of(pipe, sampling, contrastive_for(pipe))
     for model, bits, plan in wanted:
-        result = uniform(pipe, UNIFORM[bits])
-        if plan == OURS:
+        result = mz.apply(pipe, uniform(pipe, UNIFORM[bits]))
+        if plan == CONSTANT:
+            result = mz.apply(pipe, with_constant_tokens(pipe, result.plan))
+        elif plan == OURS:
             budget = mz.Budget(size=module_bytes(result.denoiser), act_bits=8)
             journal = arguments.cache / f"{model}.journal.jsonl"
             result = mz.quantize(pipe, budget=budget, journal=journal)
@@ -92,14 +105,29 @@ def compare(pipe: Any, wanted: list[Place], arguments: argparse.Namespace) -> It
         yield {"model": model, "bits": bits, "plan": plan} | evaluation.to_dict()
 
 
-def uniform(pipe: Any, weight: str) -> mz.Result:
+def uniform(pipe: Any, weight: str) -> Plan:
     """Every layer in one format."""
     names = mz.uniform_plan(find_denoiser(pipe)[1], weight_bits=4).choices
-    return mz.apply(pipe, Plan({name: Choice(weight, ACTIVATION) for name in names}))
+    return Plan({name: Choice(weight, ACTIVATION) for name in names})
+
+
+def with_constant_tokens(pipe: Any, plan: Plan) -> Plan:
+    """The same formats, with the structure of the layers in which `auto` finds constant tokens."""
+    denoiser = find_denoiser(pipe)[1]
+    structure = (ConstantTokens(1),)
+    readers = dict.fromkeys(text_readers(inventory(denoiser)), structure)
+    calls = record_calls(pipe, default_sampling(pipe))
+    constant = observe_structures(denoiser, readers, calls).tensors
+    return Plan(
+        {
+            name: choice.with_structures(*structure) if name in constant else choice
+            for name, choice in plan.choices.items()
+        }
+    )
 
 
 def shown(row: Row) -> str:
-    return row["plan"] if row["plan"] == OURS else f"uniform {UNIFORM[row['bits']]}"
+    return str(row["plan"]).replace("uniform", f"uniform {UNIFORM[row['bits']]}")
 
 
 def markdown(rows: list[Row]) -> str:
@@ -123,10 +151,20 @@ def markdown(rows: list[Row]) -> str:
         f"{context['images']} images per row, seeds {context['seed']} and following, each model at "
         f"its default steps; activations {ACTIVATION}; torch {context['torch']}, "
         f"{context['device']}, {context['dtype']} between layers. Our plan's budget is the uniform "
-        "plan's stored bytes. FD-Lite0 is measured against the original's images of the same "
+        "plan's stored bytes; the constant first tokens are stored beside them. FD-Lite0 is "
+        "measured against the original's images of the same "
         "prompts and seeds; intervals are 95% bootstrap.",
+        *processors(rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def processors(rows: list[Row]) -> list[str]:
+    """A sentence for each machine of the rows; figures of two machines differ by rounding."""
+    plans: dict[str, dict[str, None]] = {}
+    for row in rows:
+        plans.setdefault(row.get("measured_on", NOT_RECORDED), {})[row["plan"]] = None
+    return ["", *(f"Measured on {on}: {'; '.join(names)}." for on, names in plans.items())]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long MixDQ's allocation takes on a model of the size of SDXL's UNet.
+"""Time of MixDQ's allocation on a model of the size of SDXL's UNet.
 
 Generated scores and sizes of 794 layers: 420 at 2, 4 and 8 bits, 374 at 4 and 8. Times single
 programs of both groups, and the sweep over the weight grid at an average of 4 bits. Prints a
@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from mezzotint._files import write_json
-from mezzotint.allocation import WEIGHT_GRID, Group, sweep
+from mezzotint.allocation import BitProgram
+from mezzotint.recipes.mixdq.split import WEIGHT_GRID
+from mezzotint.recipes.mixdq.sweep import sweep
 
 CONTENT, QUALITY = 420, 374
 TARGET = 4.0
@@ -40,16 +42,16 @@ def main() -> None:
     print(markdown(result))
 
 
-def generated(seed: int) -> tuple[Group, Group]:
+def generated(seed: int) -> tuple[BitProgram, BitProgram]:
     rng = np.random.default_rng(seed)
     content = group(rng, "content", CONTENT, (2, 4, 8))
     quality = group(rng, "quality", QUALITY, (4, 8))
     scale = SIZE_RATIO * float(quality.size / content.size)
     sizes = {name: size * scale for name, size in content.sizes.items()}
-    return Group(content.scores, sizes), quality
+    return BitProgram(content.scores, sizes), quality
 
 
-def group(rng: np.random.Generator, label: str, layers: int, widths: tuple[int, ...]) -> Group:
+def group(rng: np.random.Generator, label: str, layers: int, widths: tuple[int, ...]) -> BitProgram:
     sides = rng.choice([320, 640, 1280, 2560, 5120], (layers, 2))
     decibels = rng.normal(20, 6, layers)
     names = [f"{label}{i}" for i in range(layers)]
@@ -57,10 +59,10 @@ def group(rng: np.random.Generator, label: str, layers: int, widths: tuple[int, 
         name: {bits: float(base + 6.02 * bits + rng.normal()) for bits in widths}
         for name, base in zip(names, decibels, strict=True)
     }
-    return Group(scores, {n: float(a * b) for n, (a, b) in zip(names, sides, strict=True)})
+    return BitProgram(scores, {n: float(a * b) for n, (a, b) in zip(names, sides, strict=True)})
 
 
-def measure(groups: tuple[Group, Group], repeats: int) -> dict[str, Any]:
+def measure(groups: tuple[BitProgram, BitProgram], repeats: int) -> dict[str, Any]:
     rows = []
     for window, tolerance in TOLERANCES.items():
         for label, one, average in (("content", groups[0], 3.4), ("quality", groups[1], 5.4)):

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint._files import write_json
-from mezzotint.evaluation import interleaved_medians
 from mezzotint.formats import MINMAX
-from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import InputRange, Packing, QuantLayer, executions, quantize_module
-from mezzotint.runtime.reference import ReferenceKernel
+from mezzotint.plan import Choice, Encoding, Plan
+from mezzotint.profiling import interleaved_medians
+from mezzotint.runtime import Calibration, InputRange, QuantLayer, executions, quantize_module
+from mezzotint.runtime.reference_kernel import ReferenceKernel
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -150,7 +150,8 @@ def row(
 def pack(layer: nn.Linear | nn.Conv2d, choice: Choice) -> QuantLayer:
     module = nn.Sequential(layer)
     ranges = (InputRange(-4.0, 4.0),)
-    quantize_module(module, Plan({"0": choice}), Packing(MINMAX, {"0": ranges}))
+    plan = Plan({"0": choice}, encoding=Encoding(MINMAX))
+    quantize_module(module, plan, Calibration({"0": ranges}))
     packed = module[0]
     assert isinstance(packed, QuantLayer)
     return packed

@@ -1,4 +1,4 @@
-"""How well a plan's predicted latency agrees with what its packed denoiser takes.
+"""Agreement of a plan's predicted latency with the time of its packed denoiser.
 
 For each embedded model: a profile, then plans at several latencies between the fastest plan and
 what quality alone would choose, once with free bits and once at an average. All packed denoisers
@@ -23,12 +23,19 @@ import torch
 
 import mezzotint as mz
 from mezzotint._files import write_json
-from mezzotint.evaluation import interleaved_medians
 from mezzotint.models import find_denoiser, record_calls
-from mezzotint.profiling import Machine, Profile, Work, candidates, plan_latency, profile_pipeline
-from mezzotint.recipes import Job
-from mezzotint.recipes.prompts import default_sampling
-from mezzotint.recipes.structure import find_structure
+from mezzotint.plan import Structure
+from mezzotint.profiling import (
+    Machine,
+    Profile,
+    Work,
+    candidates,
+    interleaved_medians,
+    plan_latency,
+    profile_pipeline,
+)
+from mezzotint.recipes import Job, Study
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,7 +46,7 @@ NO_NOISE = 300.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What all plans of a model share."""
+    """Settings that all plans of a model share."""
 
     model: str
     formats: tuple[str, ...]
@@ -55,9 +62,9 @@ class Setting:
         pipe = mz.load(self.model)
         return mz.quantize(
             pipe,
-            budget=mz.Budget(weight_bits=bits, latency=latency),
+            mz.Auto(formats=self.formats, profile=str(self.profile)),
+            mz.Budget(weight_bits=bits, latency=latency),
             sampling=default_sampling(pipe, self.prompts),
-            options=mz.AutoOptions(formats=self.formats, profile=str(self.profile)),
             journal=self.cache / f"{self.model}.{self.prompts}.journal.jsonl",
         )
 
@@ -66,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["emoji-turbo", "emoji-dit"])
     parser.add_argument("--bits", nargs="+", default=["none", "4"], help="averages, or none")
-    parser.add_argument("--formats", nargs="+", default=list(mz.AutoOptions().formats))
+    parser.add_argument("--formats", nargs="+", default=list(mz.Auto().formats))
     parser.add_argument("--targets", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--batch", type=int, default=1)
@@ -93,13 +100,11 @@ def main() -> None:
     print(markdown(result))
 
 
-def structure_of(pipe: Any, setting: Setting) -> dict[str, dict[str, int]]:
-    """The layers' structure, as the recipe will find it."""
+def structure_of(pipe: Any, setting: Setting) -> dict[str, tuple[Structure, ...]]:
+    """The layers' structures, as the recipe will find them."""
     denoiser, sampling = find_denoiser(pipe)[1], default_sampling(pipe, setting.prompts)
-    job = Job(pipe, denoiser, setting.model, mz.Budget(), sampling)
-    layers = tuple(layer for layer in mz.inventory(denoiser) if layer.supported)
-    calls = record_calls(pipe, sampling)
-    return find_structure(job, layers, calls, bos=True, shortcuts="shortcuts").fields
+    job = Job(denoiser, setting.model, mz.Budget(), pipe, sampling)
+    return Study.of(job, bos=True, shortcuts="shortcuts").structures.by_layer
 
 
 def rows_of(
@@ -107,7 +112,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     pipe = mz.load(setting.model)
     choices = candidates(setting.formats, ("float", "int8/token"))
-    work = Work(setting.batch, structure=structure_of(pipe, setting))
+    work = Work(setting.batch, structures=structure_of(pipe, setting))
     cache = setting.profile.with_suffix(".jsonl")
     profile = profile_pipeline(pipe, work, choices=choices, cache=cache)
     profile.save(setting.profile)

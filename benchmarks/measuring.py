@@ -1,4 +1,4 @@
-"""How long measuring takes with and without replaying what runs before the changed layer.
+"""Time of measuring, with and without replaying the layers that run before the changed one.
 
 For each embedded model, layers from the first to the last at an even distance: the noise of the
 denoiser's output over recorded calls at six choices each, and the similarity of images at 1 and 4
@@ -26,19 +26,20 @@ import torch
 
 import mezzotint as mz
 from mezzotint._files import write_json
-from mezzotint.evaluation import Latency, interleaved_medians
+from mezzotint._journal import Journal
+from mezzotint.measuring import (
+    CACHE_BYTES,
+    InProcess,
+    LayerChange,
+    Noise,
+    Original,
+    Similarity,
+    measure_layers,
+)
 from mezzotint.models import find_denoiser, inventory, record_calls
 from mezzotint.plan import Choice
-from mezzotint.recipes.prompts import default_sampling
-from mezzotint.runtime import Packing
-from mezzotint.sensitivity import (
-    CACHE_BYTES,
-    ImageReference,
-    Journal,
-    Unit,
-    measure,
-    measure_images,
-)
+from mezzotint.profiling import Latency, interleaved_medians
+from mezzotint.recipes.default_prompts import default_sampling
 
 CHOICES = (
     *(Choice(f"int{bits}/channel") for bits in (2, 4, 8)),
@@ -85,25 +86,33 @@ def rows_of(
     names = [layer.name for layer in inventory(denoiser) if layer.supported]
     # In the middle of equal stretches, so that their mean position is that of all layers.
     chosen = [names[int((i + 0.5) * len(names) / layers)] for i in range(layers)]
-    units = [Unit(name, choice) for name in chosen for choice in CHOICES]
-    weights = [unit for unit in units if unit.choice.activation_format is None]
+    changes = [LayerChange(name, choice) for name in chosen for choice in CHOICES]
+    weights = [change for change in changes if change.choice.activation_format is None]
     sampling = default_sampling(pipe)
     calls = record_calls(pipe, sampling)
 
     def outputs(cache_bytes: int) -> object:
-        with Journal(None, {}) as journal:
-            return measure(denoiser, units, calls, Packing(), journal, cache_bytes=cache_bytes)
+        executor = InProcess(Original(denoiser, calls), cache_bytes)
+        return measure_layers(changes, Noise(), executor, Journal(None, {}))
 
-    def images(reference: ImageReference, cache_bytes: int) -> object:
-        with Journal(None, {}) as journal:
-            journal.add("noise floor | ssim", {"ssim": 1.0})  # the same for both
-            return measure_images(reference, weights, Packing(), journal, cache_bytes=cache_bytes)
+    def images(original: Original, cache_bytes: int) -> object:
+        executor = InProcess(original, cache_bytes)
+        return measure_layers(weights, Similarity(), executor, Journal(None, {}))
 
-    rows = [row(model, f"noise, {len(calls)} calls", len(units), outputs, timer)]
+    rows = [row(model, f"noise, {len(calls)} calls", len(changes), outputs, timer)]
     for steps in (1, 4):
         stepped = dataclasses.replace(sampling, steps=steps)
-        way = functools.partial(images, ImageReference.of(pipe, stepped))
-        rows.append(row(model, f"images, steps: {steps}", len(weights), way, timer))
+        original = Original(denoiser, pipe=pipe, sampling=stepped)
+        assert len(original.images.images) == len(sampling.prompts)  # made once, before the clock
+        rows.append(
+            row(
+                model,
+                f"images, steps: {steps}",
+                len(weights),
+                functools.partial(images, original),
+                timer,
+            )
+        )
     return rows
 
 

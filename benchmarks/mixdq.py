@@ -1,4 +1,4 @@
-"""What each part of MixDQ is worth on the embedded models, row by row.
+"""Worth of each part of MixDQ on the embedded models, row by row.
 
 At 8-bit weights: naive per-tensor inputs, then the constant first token, then split shortcuts, then
 protected inputs found by one metric, then by two. Below: uniform weights, one metric, two metrics,
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contestants.weights import weights_of
+from contestants.weights_digest import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
-from mezzotint.recipes import MixdqOptions
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes import MixDQ
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,9 +39,9 @@ class Row:
     budget: mz.Budget
     options: dict[str, Any] = field(default_factory=dict)
 
-    def recipe_options(self) -> MixdqOptions:
+    def recipe_options(self) -> MixDQ:
         """Nominal bits, as the paper counts them."""
-        return MixdqOptions(**({"counting": "nominal"} | self.options))
+        return MixDQ(**({"counting": "nominal"} | self.options))
 
 
 def one_width(bits: int) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def quantize(pipe: Any, row: Row, cache: Path) -> mz.Result:
     options = row.recipe_options()
     # One journal per structure; budgets and divisions share it.
     name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}"
-    return mz.quantize(pipe, "mixdq", row.budget, options=options, journal=cache / f"{name}.jsonl")
+    return mz.quantize(pipe, options, row.budget, journal=cache / f"{name}.jsonl")
 
 
 def compare(model: str, row: Row, baseline: Baseline, cache: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What MixDQ's plans cost in distance to real pictures: those that the models were trained on.
+"""Distance of MixDQ's plans to real pictures: those that the models were trained on.
 
 `benchmarks/mixdq.py` compares with the original's images; published tables compare with real ones,
 as here: FD-Lite0 of the original, and of the plan, to the corpus, for the same captions and seeds.
 
-    python benchmarks/mixdq_corpus.py --corpus FOLDER [--models emoji-turbo] [--images 2000]
+    PYTHONPATH=. python benchmarks/mixdq_corpus.py --corpus FOLDER
+                                                   [--models emoji-turbo] [--images 2000]
 """
 
 from __future__ import annotations

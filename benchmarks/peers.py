@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import machine
-from contestants.match import Match, Row
+from contestants import hardware
 from contestants.peers_table import markdown
-from contestants.quality_field import PEERS, SETTINGS
-from contestants.weights import weights_of
+from contestants.quality_comparison import QualityComparison, Row
+from contestants.quality_contestants import PEERS, SETTINGS
+from contestants.weights_digest import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("emoji-turbo", "emoji-dit")
@@ -50,10 +50,10 @@ def main() -> None:
         ]  # fmt: skip
         if not todo:
             continue
-        match = matched(model, pipe, arguments)
-        context = run | {"machine": machine.describe("cpu", arguments.threads)["name"]}
+        comparison = compared(model, pipe, arguments)
+        context = run | {"machine": hardware.describe("cpu", arguments.threads)["name"]}
         for peer, setting in todo:
-            row = match.row(peer, setting) | {"context": context}
+            row = comparison.row(peer, setting) | {"context": context}
             rows = ordered([one for one in rows if place(one) != place(row)] + [row])
             write_json(path, rows)
             path.with_suffix(".md").write_text(markdown(rows), "utf-8")
@@ -76,7 +76,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def matched(model: str, pipe: Any, arguments: argparse.Namespace) -> Match:
+def compared(model: str, pipe: Any, arguments: argparse.Namespace) -> QualityComparison:
     """The original's images and calls; the latter also in a file for the peers' processes."""
     sampling = default_sampling(pipe, arguments.images, seed=1000)
     sampling = mz.Sampling(prompts=sampling.prompts, seed=sampling.seed, batch=64)
@@ -85,7 +85,9 @@ def matched(model: str, pipe: Any, arguments: argparse.Namespace) -> Match:
     calls.parent.mkdir(parents=True, exist_ok=True)
     saved = [{"args": call.args, "kwargs": dict(call.kwargs)} for call in baseline.calls]
     torch.save(saved, calls)
-    return Match(model, baseline, calls, arguments.cache, arguments.threads, arguments.timeout)
+    return QualityComparison(
+        model, baseline, calls, arguments.cache, arguments.threads, arguments.timeout
+    )
 
 
 def of_run(row: Row, run: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""How fast a whole denoiser is: ours, plain torch, and everybody else's quantizers.
+"""Speed of a whole denoiser: ours, plain torch, and everybody else's quantizers.
 
 Contestants live in processes and environments of their own (made on first use), are called in
 turns A, B, A, B, and checked against the output in float32. Finished rows are kept: run it again
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import machine
+from contestants import hardware
 from contestants.denoisers import DENOISERS
-from contestants.field import Entry, selected, speed_entries
-from contestants.heats import Meeting, Row
-from contestants.setting import Setting
+from contestants.speed_comparison import Row, SpeedComparison
+from contestants.speed_contestants import Contestant, selected, speed_contestants
 from contestants.speed_table import markdown
+from contestants.timed_denoiser import TimedDenoiser
 
 from mezzotint._files import write_json
 
@@ -33,27 +33,28 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     arguments = parsed()
     device = arguments.device
-    dtype = machine.fast_dtype(device) if arguments.dtype == "auto" else arguments.dtype
-    here = machine.describe(device, arguments.threads)
+    dtype = hardware.fast_dtype(device) if arguments.dtype == "auto" else arguments.dtype
+    here = hardware.describe(device, arguments.threads)
     results = Results(arguments.results, here)
     short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[dtype]
     baselines = selected(arguments.baselines or ["torch-fp32", f"torch-{short}"])
     for denoiser in arguments.models:
-        setting = Setting(
+        target = TimedDenoiser(
             denoiser, device, dtype, arguments.threads, arguments.cache, arguments.timeout
         )
-        missing: dict[tuple[int, ...], list[Entry]] = {}
-        for entry in selected(arguments.contestants):
+        missing: dict[tuple[int, ...], list[Contestant]] = {}
+        for contestant in selected(arguments.contestants):
             batches = tuple(
                 batch for batch in arguments.batches
-                if arguments.fresh or not results.has(denoiser, batch, entry, arguments.repeats)
+                if arguments.fresh
+                or not results.has(denoiser, batch, contestant, arguments.repeats)
             )  # fmt: skip
-            missing.setdefault(batches, []).append(entry)
-        for batches, entries in missing.items():
+            missing.setdefault(batches, []).append(contestant)
+        for batches, contestants in missing.items():
             if not batches:
                 continue
-            meeting = Meeting(setting, batches, arguments.repeats, arguments.slowest)
-            for row in meeting.rows(entries, baselines):
+            comparison = SpeedComparison(target, batches, arguments.repeats, arguments.slowest)
+            for row in comparison.rows(contestants, baselines):
                 results.keep(row)
                 print(shown(row), flush=True)
     print(markdown(results.rows, results.machines))
@@ -80,7 +81,7 @@ def parsed() -> argparse.Namespace:
     add("--list", action="store_true", help="name the contestants and end")
     arguments = parser.parse_args()
     if arguments.list:
-        print("\n".join(entry.name for entry in speed_entries()))
+        print("\n".join(contestant.name for contestant in speed_contestants()))
         parser.exit()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
@@ -97,9 +98,9 @@ class Results:
         self.rows: list[Row] = saved.get("rows", [])
         self.machines: dict[str, Any] = saved.get("machines", {})
 
-    def has(self, denoiser: str, batch: int, entry: Entry, repeats: int) -> bool:
-        """Whether this was measured here, with enough repeats."""
-        place = (self.here["name"], denoiser, batch, entry.name)
+    def has(self, denoiser: str, batch: int, contestant: Contestant, repeats: int) -> bool:
+        """True if this was measured here, with enough repeats."""
+        place = (self.here["name"], denoiser, batch, contestant.name)
         return any(_place(row) == place and row["repeats"] >= repeats for row in self.rows)
 
     def keep(self, row: Row) -> None:
@@ -107,7 +108,7 @@ class Results:
         row = row | {"machine": self.here["name"]}
         self.machines[self.here["name"]] = self.here
         self.rows = [one for one in self.rows if _place(one) != _place(row)] + [row]
-        order = {entry.name: index for index, entry in enumerate(speed_entries())}
+        order = {contestant.name: index for index, contestant in enumerate(speed_contestants())}
         shapes = list(DENOISERS)
         self.rows.sort(
             key=lambda one: (

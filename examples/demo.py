@@ -21,10 +21,10 @@ import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, Evaluation, contrastive_for, evaluate
 from mezzotint.models import Sampling, inventory
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.report import (
-    Contestant,
     Report,
+    ReportedModel,
     layer_rows,
     picture_grid,
     save_picture,
@@ -132,8 +132,8 @@ def report(
             title=f"{model} at 4 bits",
             layers=layer_rows(layers, ours.plan, ours.measurements, executions(ours.denoiser)),
             contestants=[
-                Contestant("original", figures),
-                *(Contestant(name, one.figures()) for name, one in evaluations.items()),
+                ReportedModel("original", figures),
+                *(ReportedModel(name, one.figures()) for name, one in evaluations.items()),
             ],
             pictures=grid,
             prompts=SHOWN,

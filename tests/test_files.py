@@ -12,7 +12,7 @@ from mezzotint.errors import CheckpointError, PlanError, UsageError
 
 
 class _Interruption(BaseException):
-    """As unexpected as a keyboard interrupt."""
+    """An error as unexpected as a keyboard interrupt."""
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mezzotint as mz
+from mezzotint._journal import Record
+from mezzotint.checkpoint import read_plan
 from mezzotint.errors import FormatError, ModelError, PlanError, UsageError
-from mezzotint.hub import read_plan
 from mezzotint.pipeline import model_name
 from mezzotint.runtime import packed_layers
-from mezzotint.sensitivity import Score
 from tests.models import tiny
 
 SAMPLING = mz.Sampling(("owl", "red fox"), steps=2, guidance=1.0)
@@ -213,10 +214,9 @@ class TestResult:
     def test_it_saves_the_measurements(
         self, pipe: DiffusionPipeline, plan: mz.Plan, tmp_path: Path
     ):
-        choice = mz.Choice("int4/channel")
-        measurements = {"conv_in": {choice: Score(noise=0.25)}}
-        folder = mz.apply(pipe, plan, measurements=measurements).save(tmp_path / "out")
-        assert '"int4/channel × float"' in (folder / "measurements.json").read_text("utf-8")
+        record = Record({"model": "abc"}, {"conv_in | int4/channel | float": {"noise": 0.25}})
+        folder = replace(mz.apply(pipe, plan), record=record).save(tmp_path / "out")
+        assert Record.read(folder / "measurements.jsonl") == record
 
     def test_the_pipeline_keeps_its_defaults_when_saved_and_loaded(
         self, pipe: DiffusionPipeline, plan: mz.Plan, tmp_path: Path

@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 
 
 def shown(items: Iterable[object], *, seconds: int, total: int | None = None) -> str:
-    """What a terminal receives while each item takes so many seconds."""
+    """Text that a terminal receives while each item takes so many seconds."""
     terminal = Terminal()
     with redirect_stderr(terminal):
         list(track(items, "Spelling", total, clock=count(0, seconds).__next__))

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import nn
 
-from .values import Inputs
+from .messages import Inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "src" / "mezzotint" / "zoo"
@@ -171,7 +171,7 @@ def _random(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torc
 
 
 def parameters_of(folder: Path) -> int:
-    """How many weights the folder's safetensors hold."""
+    """Count of the weights in the folder's safetensors."""
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:

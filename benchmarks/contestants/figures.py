@@ -27,12 +27,12 @@ from mezzotint.evaluation import (
 )
 
 GROUPS = 10
-"""Of the jackknife: a Fréchet distance takes seconds, so thousands of resamples are too many."""
+"""Groups of the jackknife: a Fréchet distance takes seconds, too long for 1,000s of resamples."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What one contestant made of the baseline's prompts and calls.
+    """Images and outputs of one contestant, for the baseline's prompts and calls.
 
     Attributes:
         images: uint8 [n, H, W, 3].

@@ -10,9 +10,9 @@ import openvino as ov
 import torch
 from torch import Tensor
 
-from .flat import Flat, flat_tensors
+from .flat_arguments import FlatDenoiser, flat_tensors
+from .messages import CannotRunError, Inputs, Loaded, Request
 from .torch_floating import load_module
-from .values import CannotRunError, Inputs, Loaded, Request
 
 GRAPH = "graph.xml"
 
@@ -35,7 +35,8 @@ def converted(module: torch.nn.Module, example: Inputs) -> ov.Model:
     """A graph that takes any batch, and the other sizes as in the example."""
     tensors = flat_tensors(example)
     with torch.no_grad():
-        graph = ov.convert_model(Flat(module, example), example_input=tuple(tensors.values()))
+        flat = FlatDenoiser(module, example)
+        graph = ov.convert_model(flat, example_input=tuple(tensors.values()))
     shapes = {}
     for port, (name, tensor) in zip(graph.inputs, tensors.items(), strict=True):
         port.get_tensor().set_names({name})

@@ -12,14 +12,14 @@ from torch import nn
 
 import mezzotint as mz
 from mezzotint.calibration import input_ranges
+from mezzotint.checkpoint import mark_quantized
 from mezzotint.engines import engine_executions, engine_named
-from mezzotint.hub import mark_quantized
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Packing, module_bytes, quantize_module
+from mezzotint.runtime import Calibration, module_bytes, quantize_module
 
+from .messages import CannotRunError, Inputs, Loaded, Request
 from .torch_floating import load_module, loaded
-from .values import CannotRunError, Inputs, Loaded, Request
 
 
 def prepare(request: Request, calibration: list[Inputs]) -> None:
@@ -29,12 +29,12 @@ def prepare(request: Request, calibration: list[Inputs]) -> None:
     names = mz.uniform_plan(module, weight_bits=8).choices
     choice = Choice(options["weight"], options.get("activation", "float"))
     plan = Plan(dict.fromkeys(names, choice))
-    packing = Packing()
+    calibration = Calibration()
     if choice.static:
         calls = [Call((), inputs) for inputs in calibration]
-        packing = Packing(input_ranges=input_ranges(module, plan.quantized, calls))
+        calibration = Calibration(input_ranges=input_ranges(module, plan.quantized, calls))
     with torch.no_grad():
-        quantize_module(module, plan, packing)
+        quantize_module(module, plan, calibration)
     saved: Any = module.to(request.torch_dtype)
     mark_quantized(saved, plan)
     saved.save_pretrained(request.prepared_folder)
@@ -56,6 +56,6 @@ def load(request: Request, calibration: list[Inputs]) -> Loaded:
 
 
 def kernels(module: nn.Module) -> str:
-    """How many layers are computed by what."""
+    """Count of layers per kernel."""
     counts = Counter(f"{one.kernel} ({one.arithmetic})" for one in engine_executions(module))
     return ", ".join(f"{count} × {kernel}" for kernel, count in counts.items())

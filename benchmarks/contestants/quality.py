@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .flat import named
-from .values import Inputs, Loaded, Request
+from .flat_arguments import named
+from .messages import Inputs, Loaded, Request
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Session:
         return cls(pipe, original, loaded)
 
     def figures(self) -> dict[str, Any]:
-        """What it costs: float32 parameters count in 16 bits, as they would be stored."""
+        """Stored bytes and versions: float32 parameters count in the 16 bits of stored ones."""
         return {
             "stored_bytes": self.loaded.stored_bytes - self.loaded.float32_bytes // 2,
             "held_bytes": self.loaded.held_bytes,
@@ -79,7 +79,7 @@ class Session:
 
 
 class Denoiser(nn.Module):
-    """What a pipeline asks of its denoiser, answered by the original; computed by the contestant.
+    """Denoiser for a pipeline: looks like the original, and computes with the contestant.
 
     The original's weights are not used: only its signature, configuration and the like.
     """

@@ -7,8 +7,8 @@ import importlib.metadata
 import torch
 from optimum import quanto
 
+from .messages import CannotRunError, Inputs, Loaded, Request
 from .torch_floating import load_module, loaded
-from .values import CannotRunError, Inputs, Loaded, Request
 
 TYPES = {8: quanto.qint8, 4: quanto.qint4, 2: quanto.qint2}
 

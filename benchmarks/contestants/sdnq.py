@@ -6,8 +6,8 @@ import importlib.metadata
 
 from sdnq import sdnq_post_load_quant
 
+from .messages import Inputs, Loaded, Request
 from .torch_floating import load_module, loaded
-from .values import Inputs, Loaded, Request
 
 
 def load(request: Request, calibration: list[Inputs]) -> Loaded:

@@ -77,7 +77,7 @@ def peak_of(row: Row) -> int:
 
 
 def sixteen_bits_peak(group: Iterable[Row]) -> int | None:
-    """That of eager torch in 16 bits: float16, or bfloat16 where that is not run."""
+    """Peak of eager torch in 16 bits: float16, or bfloat16 where that is not run."""
     found = {row["contestant"]: row for row in group if "reason" not in row}
     row = found.get("torch-fp16") or found.get("torch-bf16")
     return peak_of(row) if row else None

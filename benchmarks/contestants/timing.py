@@ -11,7 +11,7 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 
 def speedup(baseline: list[float], seconds: list[float]) -> dict[str, float]:
-    """How many times faster than the baseline: the ratio of medians, and the span over rounds.
+    """Speed as a multiple of the baseline's: the ratio of medians, and the span over rounds.
 
     Entry i of both is of the same round. The span is that of the rounds' own ratios, which a
     machine that slows down for a while does not widen.

@@ -8,8 +8,8 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from .memory import tensor_bytes
-from .values import CannotRunError, Inputs, Loaded, Request
+from .messages import CannotRunError, Inputs, Loaded, Request
+from .process_memory import tensor_bytes
 
 
 def load(request: Request, calibration: list[Inputs]) -> Loaded:
@@ -43,6 +43,6 @@ def loaded(module: nn.Module, request: Request, **further: Any) -> Loaded:
 
 
 def float32_bytes(module: nn.Module) -> int:
-    """Of what no quantizer has wrapped: weights left alone, biases, norms, some tools' scales."""
+    """Bytes of tensors that no quantizer has wrapped: weights left alone, biases, norms, scales."""
     plain = (p for p in module.parameters() if type(p) is nn.Parameter)
     return sum(4 * p.numel() for p in plain if p.dtype == torch.float32)

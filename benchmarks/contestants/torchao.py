@@ -11,9 +11,9 @@ from torchao import quantization as ao
 from torchao.quantization.granularity import PerAxis, PerGroup
 from torchao.quantization.quantize_.workflows import Int4PackingFormat
 
-from .memory import tensor_bytes
+from .messages import Inputs, Loaded, Request
+from .process_memory import tensor_bytes
 from .torch_floating import load_module, loaded
-from .values import Inputs, Loaded, Request
 
 
 def load(request: Request, calibration: list[Inputs]) -> Loaded:

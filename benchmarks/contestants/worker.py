@@ -22,9 +22,9 @@ import diffusers
 import numpy as np
 import torch
 
-from . import memory, quality
+from . import process_memory, quality
 from .denoisers import inputs
-from .values import CannotRunError, Loaded, Request
+from .messages import CannotRunError, Loaded, Request
 
 CALIBRATION = 4
 """Seeded calls that static ranges are taken from; the timed one is none of them."""
@@ -54,8 +54,8 @@ class Worker:
         tool = tool_of(self.request)
         samples = [] if hasattr(tool, "prepare") else calibration(self.request, denoiser)
         getattr(diffusers, self.request.class_name)  # imported now: code is not what is weighed
-        memory.reset_peak()
-        bare = memory.resident_bytes()
+        process_memory.reset_peak()
+        bare = process_memory.resident_bytes()
         start = time.perf_counter()
         with torch.no_grad():
             self.loaded = tool.load(self.request, samples)
@@ -64,24 +64,24 @@ class Worker:
         found = {
             "load_s": seconds,
             "bare_bytes": bare,
-            "load_peak_bytes": memory.peak_bytes(),
+            "load_peak_bytes": process_memory.peak_bytes(),
             "stored_bytes": self.loaded.stored_bytes,
             "held_bytes": self.loaded.held_bytes,
             "note": self.loaded.note,
             "versions": {"torch": torch.__version__} | self.loaded.versions,
         }
-        memory.reset_peak()
-        return found | {"resident_bytes": memory.resident_bytes()}
+        process_memory.reset_peak()
+        return found | {"resident_bytes": process_memory.resident_bytes()}
 
     def output(self, batch: int, path: str) -> dict[str, Any]:
         """The first call of a batch size: its output goes to a file, and the peak starts anew."""
-        memory.reset_peak()
+        process_memory.reset_peak()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         with torch.no_grad():
             output = self._call(batch)
-        memory.synchronize()
+        process_memory.synchronize()
         seconds = time.perf_counter() - start
         np.save(path, output.float().cpu().numpy())
         return {"first_call_s": seconds}
@@ -90,17 +90,17 @@ class Worker:
         """Seconds of one call."""
         with torch.no_grad():
             arguments = self._inputs(batch)
-            memory.synchronize()
+            process_memory.synchronize()
             start = time.perf_counter()
             assert self.loaded is not None
             self.loaded.call(arguments)
-            memory.synchronize()
+            process_memory.synchronize()
             return {"seconds": time.perf_counter() - start}
 
     def peak(self) -> dict[str, Any]:
         """Highest memory since `output`, and what can be said of the contestant by now."""
         assert self.loaded is not None
-        found: dict[str, Any] = {"peak_bytes": memory.peak_bytes()}
+        found: dict[str, Any] = {"peak_bytes": process_memory.peak_bytes()}
         if self.loaded.describe is not None:
             found["note"] = self.loaded.describe()
         if torch.cuda.is_available():

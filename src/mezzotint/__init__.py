@@ -4,46 +4,31 @@
 >>> pipe = mz.load("emoji-turbo")
 >>> result = mz.quantize(pipe, budget=mz.Budget(weight_bits=4, act_bits=8))
 >>> result.save("owl-w4a8")
+
+The names stand in `mezzotint._api`. They are imported when the first of them is used, since torch
+and diffusers take seconds, and the command line's help needs neither.
 """
 
-from mezzotint import errors
-from mezzotint.allocation import allocate
-from mezzotint.budget import Budget
-from mezzotint.engines import with_engine
-from mezzotint.errors import MezzotintError
-from mezzotint.hub import MezzotintConfig, register_with_diffusers
-from mezzotint.models import Sampling, generate, inventory, list_embedded
-from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
-from mezzotint.plan import Choice, Plan
-from mezzotint.recipes import AutoOptions
-from mezzotint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
-from mezzotint.uniform import uniform_plan
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from mezzotint._registration import register_once_imported
 
 __version__ = "0.1.0"
 
-register_with_diffusers()
+register_once_imported()
 
-__all__ = [
-    "AutoOptions",
-    "Budget",
-    "Choice",
-    "MezzotintConfig",
-    "MezzotintError",
-    "PackedCheckpoint",
-    "Plan",
-    "Result",
-    "Sampling",
-    "Storage",
-    "allocate",
-    "apply",
-    "errors",
-    "generate",
-    "inventory",
-    "list_embedded",
-    "load",
-    "quantize",
-    "quantize_checkpoint",
-    "quantize_denoiser",
-    "uniform_plan",
-    "with_engine",
-]
+if TYPE_CHECKING:
+    from mezzotint._api import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> object:
+        api = import_module("mezzotint._api")
+        if name == "__all__" or name in api.__all__:
+            return getattr(api, name)
+        if name in globals():  # a subpackage, by now
+            return globals()[name]
+        raise AttributeError(f"module 'mezzotint' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("mezzotint._api").__all__})

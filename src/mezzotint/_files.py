@@ -63,7 +63,7 @@ def check_no_file(path: Path) -> None:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether something stands at `path` but for an empty folder."""
+    """True if something stands at `path` but for an empty folder."""
     return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 

@@ -9,7 +9,7 @@ from mezzotint.errors import UsageError
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether layer `name` is meant by `pattern`.
+    """True if layer `name` is meant by `pattern`.
 
     A pattern is a dotted name of the layer or of a module around it, a glob, or a regular
     expression after `re:` for the whole name.

@@ -47,5 +47,9 @@ class JournalError(MezzotintError):
     """A resumable journal belongs to another run or is damaged beyond its last line."""
 
 
+class PluginError(MezzotintError):
+    """A module by which another package extends this one cannot be imported."""
+
+
 class UsageError(MezzotintError):
     """An argument of a public function is out of its domain."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,27 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from mezzotint._journal import Record
 from mezzotint._progress import track
-from mezzotint.budget import Budget
-from mezzotint.calibration import calibrated, needs_calibration
+from mezzotint.calibration import needs_calibration
+from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.engines import check_engine, engine_of, with_engine
-from mezzotint.errors import UsageError
-from mezzotint.hub import mark_quantized, save_pipeline
+from mezzotint.errors import PlanError, UsageError
+from mezzotint.measuring import Measurements, with_denoiser
 from mezzotint.models import (
+    Example,
     Sampling,
+    check_no_adapters,
+    completed_calls,
     find_denoiser,
     load_pipeline,
-    on_device,
-    record_calls,
     with_generation_defaults,
 )
-from mezzotint.plan import Plan
-from mezzotint.recipes import Job, recipe_named, recipes
-from mezzotint.recipes.prompts import default_sampling
-from mezzotint.runtime import Packing, check_plan, packed_copy, packed_layers, quantize_module
-from mezzotint.sensitivity import Measurements
-from mezzotint.uniform import uniform_plan
+from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
+from mezzotint.recipes import Job, Keeping, check_latency, chosen_recipe
+from mezzotint.recipes.default_prompts import default_sampling
+from mezzotint.recipes.plan_calibration import calibrate_plan
+from mezzotint.runtime import Calibration, check_plan, packed_copy, packed_layers, quantize_module
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class Result:
     Attributes:
         pipeline: ready to use; shares everything but the denoiser with the original.
         plan: the choice of every layer.
-        measurements: what the recipe measured, layer by layer.
+        measurements: what the recipe measured, by layer and choice.
+        record: all that was measured, for other budgets.
     """
 
     pipeline: DiffusionPipeline
     plan: Plan
     measurements: Measurements = field(default_factory=dict)
+    record: Record | None = None
 
     @property
     def denoiser(self) -> nn.Module:
@@ -53,15 +56,11 @@ class Result:
         return find_denoiser(self.pipeline)[1]
 
     def save(self, path: str | Path) -> Path:
-        """Write the pipeline to a folder that `load` and diffusers read.
+        """Write the pipeline to a folder that `load` and diffusers read, and what was measured.
 
         Complete or absent: a kill in the middle leaves what was there before.
         """
-        rows: dict[str, Any] = {
-            layer: {str(choice): score.figures() for choice, score in scores.items()}
-            for layer, scores in self.measurements.items()
-        }
-        return save_pipeline(self.pipeline, path, rows)
+        return save_pipeline(self.pipeline, path, self.record)
 
 
 def load(
@@ -93,63 +92,73 @@ def load(
 
 def quantize(
     pipe: DiffusionPipeline,
-    recipe: str = "auto",
+    recipe: str | Any = "auto",
     budget: Budget | None = None,
     *,
     sampling: Sampling | None = None,
-    options: Any = None,
+    calls: Iterable[Example] | None = None,
     journal: str | Path | None = None,
+    measurements: str | Path | None = None,
 ) -> Result:
     """Find a plan for the pipeline's denoiser with a recipe, and pack it.
 
     The pipeline itself is left as it is.
 
     Args:
-        pipe: a floating-point text-to-image pipeline.
-        recipe: name of a registered recipe.
+        pipe: a floating-point pipeline; text-to-image, unless `calls` are given.
+        recipe: a recipe's options, such as `MixDQ(bos=False)`, or its name, for its defaults.
         budget: what the plan may cost; by default 4-bit weights and 8-bit activations.
         sampling: calibration prompts, seed and steps; by default prompts that come with the
             model, or general ones.
-        options: the recipe's configuration dataclass; by default its defaults.
+        calls: calls of the denoiser, as `recording` gives them, for pipelines that need more than
+            a prompt; by default the pipeline is run on `sampling` for them. Images, where a recipe
+            compares some, are those of `sampling` in any case.
         journal: file for finished measurements, so that an interrupted run can resume.
+        measurements: folder of an earlier result of the same model and calls, or a journal: what
+            is found there is not measured again.
 
     Raises:
-        UsageError: unknown recipe, options of another recipe, or a latency for a recipe that
-            does not keep to one.
+        UsageError: unknown recipe, or a latency for a recipe that does not keep to one.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
+        JournalError: the journal or the measurements are of another model or other calls.
     """
-    chosen = recipe_named(recipe)
-    options = chosen.options() if options is None else options
-    if not isinstance(options, chosen.options):
-        raise UsageError(
-            f"options: recipe {recipe!r} takes {chosen.options.__name__}, "
-            f"not {type(options).__name__}"
-        )
+    chosen, options = chosen_recipe(recipe)
     budget = budget or Budget()
-    if budget.latency is not None and not chosen.takes_latency:
-        able = ", ".join(each.name for each in recipes() if each.takes_latency)
-        raise UsageError(
-            f"latency: recipe {recipe!r} cannot keep to one, since it does not decide all layers' "
-            f"weights and inputs in one program; leave it out, or use recipe {able}"
-        )
+    check_latency(chosen, budget)
+    denoiser = _float_denoiser(pipe)
     job = Job(
-        pipe=pipe,
-        denoiser=_float_denoiser(pipe),
+        denoiser=denoiser,
         model=model_name(pipe),
         budget=budget,
+        pipe=pipe,
         sampling=sampling or default_sampling(pipe, chosen.prompts(options)),
-        journal=None if journal is None else Path(journal),
+        calls=None if calls is None else completed_calls(denoiser, calls),
+        keeping=keeping(journal, measurements),
     )
     outcome = chosen.run(job, options)
-    return apply(pipe, outcome.plan, outcome.packing, outcome.measurements)
+    result = apply(pipe, outcome.plan, outcome.calibration)
+    return replace(result, measurements=outcome.measurements, record=outcome.record)
+
+
+def keeping(journal: str | Path | None, measurements: str | Path | None) -> Keeping:
+    """The files of measurements that a user names.
+
+    Raises:
+        JournalError: the earlier measurements are missing or damaged.
+    """
+    known = None
+    if measurements is not None:
+        path = Path(measurements)
+        path = path / MEASUREMENTS_FILE if path.is_dir() else path
+        known = (path, Record.read(path))
+    return Keeping(None if journal is None else Path(journal), known)
 
 
 def apply(
     pipe: DiffusionPipeline,
     plan: Plan,
-    packing: Packing | None = None,
-    measurements: Measurements | None = None,
+    calibration: Calibration | None = None,
     *,
     sampling: Sampling | None = None,
 ) -> Result:
@@ -157,28 +166,27 @@ def apply(
 
     Args:
         pipe: a floating-point text-to-image pipeline.
-        plan: the choice of every layer.
-        packing: what was calibrated for it. By default constant tokens and static ranges, where
-            the plan has any, are calibrated here.
-        measurements: what is known of its layers.
-        sampling: prompts, seed and steps for that; by default those of `quantize`.
+        plan: what every layer takes.
+        calibration: what was calibrated for it. By default constant tokens and static ranges,
+            where the plan has any, are calibrated here.
+        sampling: prompts, seed and steps for that; by default those that the plan was calibrated
+            with, or else those of `quantize`. The result's plan names them.
 
     Raises:
-        PlanError: the plan names an unknown or unsupported layer, or has a first token for
-            constant that is not.
+        PlanError: the plan names an unknown or unsupported layer, has a first token for constant
+            that is not, or weights that stand in their checkpoint only.
+        CalibrationError: the calls that the plan was calibrated on cannot be made again.
     """
-    component, _ = find_denoiser(pipe)
     denoiser = _float_denoiser(pipe)
-    check_plan(denoiser, plan)
-    if packing is None and needs_calibration(plan):
-        calls = on_device(record_calls(pipe, sampling or default_sampling(pipe)), denoiser)
-        packing = calibrated(denoiser, plan, calls)
+    if calibration is None and plan.trained:
+        raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    if calibration is None and needs_calibration(plan):
+        check_plan(denoiser, plan)
+        plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
     names = iter(track(plan.quantized, "Packing"))
-    packed = packed_copy(denoiser, plan, packing, progress=lambda name: next(names, None))
+    packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)
-    quantized = copy.copy(pipe)
-    setattr(quantized, component, packed)
-    return Result(quantized, plan, measurements or {})
+    return Result(with_denoiser(pipe, packed), plan)
 
 
 def quantize_denoiser(
@@ -203,7 +211,7 @@ def quantize_denoiser(
 
 
 def model_name(pipe: DiffusionPipeline) -> str:
-    """What to call a pipeline in plans and reports: the last part of where it came from."""
+    """Name of a pipeline in plans and reports: the last part of its source."""
     return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
 
 
@@ -219,4 +227,5 @@ def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
         raise UsageError(
             f"the pipeline's {component} is quantized already; start from the original"
         )
+    check_no_adapters(component, denoiser)
     return denoiser

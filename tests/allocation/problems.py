@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
-from mezzotint.allocation import Group, Limit, Option, Problem, Solution
+from mezzotint.allocation import BitProgram, Limit, Option, Problem, Solution
 
 RESOURCES = ("bytes", "milliseconds")
 
@@ -51,7 +51,7 @@ def score(options: tuple[Option, ...]) -> float:
 
 
 def within(options: tuple[Option, ...], limits) -> bool:
-    """Whether these options keep to the limits, in exact arithmetic."""
+    """True if these options keep to the limits, in exact arithmetic."""
     return all(
         use(options, limit.resource) <= limit.maximum
         and (limit.minimum is None or use(options, limit.resource) >= limit.minimum)
@@ -74,7 +74,7 @@ def chosen_options(problem: Problem, solution: Solution) -> tuple[Option, ...]:
 
 
 def close(problem: Problem, one: float, other: float) -> bool:
-    """Whether two total scores of a problem agree up to rounding."""
+    """True if two total scores of a problem agree up to rounding."""
     size = sum(max(abs(o.score) for o in options) for options in problem.layers.values())
     return abs(one - other) <= 1e-13 * size
 
@@ -102,13 +102,13 @@ def bytes_limit(problem: Problem, share: float) -> Limit:
     return Limit("bytes", ends[0] + share * (ends[1] - ends[0]))
 
 
-def sdxl_groups(seed: int = 0) -> tuple[Group, Group]:
+def sdxl_groups(seed: int = 0) -> tuple[BitProgram, BitProgram]:
     """MixDQ's two groups for weights: 420 layers at 2, 4 and 8 bits, and 374 at 4 and 8."""
     scores, sizes = sdxl_shaped(seed)
     names = list(scores)
 
     def group(names, candidates):
-        return Group(
+        return BitProgram(
             {name: {bits: scores[name][bits] for bits in candidates} for name in names},
             {name: sizes[name] for name in names},
         )

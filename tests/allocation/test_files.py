@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.allocation.files import read_group, read_scores, read_sizes, write_bits
+from mezzotint.allocation.files import read_program, read_scores, read_sizes, write_bits
 from mezzotint.errors import UsageError
 
 SUFFIXES = pytest.mark.parametrize("suffix", ["yaml", "yml", "json"])
@@ -78,12 +78,12 @@ class TestGroups:
         return file(scores), file(sizes, "sizes.json")
 
     def test_hold_every_layer(self, files):
-        group = read_group(*files, (2, 4, 8))
+        group = read_program(*files, (2, 4, 8))
         assert group.scores["ff.a"] == {2: 1.0, 4: 2.0, 8: 3.0}
         assert group.sizes == {"ff.a": 10, "ff.b": 20.5, "conv": 3}
 
     def test_are_restricted_to_candidates(self, files):
-        assert read_group(*files, (2, 4, 8), candidates=(4, 8)).scores["conv"] == {4: 1.0, 8: 2.0}
+        assert read_program(*files, (2, 4, 8), candidates=(4, 8)).scores["conv"] == {4: 1.0, 8: 2.0}
 
     @pytest.mark.parametrize(
         ("only", "exclude", "expected"),
@@ -95,24 +95,24 @@ class TestGroups:
         ids=["only", "exclude", "both"],
     )
     def test_are_restricted_by_patterns(self, files, only, exclude, expected):
-        group = read_group(*files, (2, 4, 8), only=only, exclude=exclude)
+        group = read_program(*files, (2, 4, 8), only=only, exclude=exclude)
         assert set(group.scores) == set(group.sizes) == expected
 
     def test_sizes_of_layers_that_the_patterns_leave_out_are_welcome(self, file):
         scores, sizes = file({"ff": [1.0]}), file({"ff": 1, "conv": 1}, "sizes.yaml")
-        assert set(read_group(scores, sizes, (4,), only=("ff",)).scores) == {"ff"}
+        assert set(read_program(scores, sizes, (4,), only=("ff",)).scores) == {"ff"}
 
     def test_candidates_are_among_the_bits(self, files):
         with pytest.raises(UsageError, match="candidates: 4,6 are not all among the bits 2,4,8"):
-            read_group(*files, (2, 4, 8), candidates=(4, 6))
+            read_program(*files, (2, 4, 8), candidates=(4, 6))
 
     def test_a_pattern_without_layers_is_named(self, files):
         with pytest.raises(UsageError, match=r"'up_blocks' names no layer of .*scores\.yaml"):
-            read_group(*files, (2, 4, 8), exclude=("up_blocks",))
+            read_program(*files, (2, 4, 8), exclude=("up_blocks",))
 
     def test_some_layer_must_be_left(self, files):
         with pytest.raises(UsageError, match="leave no layer"):
-            read_group(*files, (2, 4, 8), exclude=("*",))
+            read_program(*files, (2, 4, 8), exclude=("*",))
 
     @pytest.mark.parametrize(
         ("scores", "sizes", "lacks"),
@@ -122,7 +122,7 @@ class TestGroups:
     def test_a_layer_of_one_file_only_is_named(self, file, scores, sizes, lacks):
         paths = file(scores), file(sizes, "sizes.yaml")
         with pytest.raises(UsageError, match=rf"{lacks}\.yaml: lacks layer 'b', which is in"):
-            read_group(*paths, (4,))
+            read_program(*paths, (4,))
 
 
 class TestErrors:

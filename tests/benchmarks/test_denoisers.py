@@ -14,7 +14,7 @@ from benchmarks.contestants.denoisers import (
     parameters_of,
     write_random,
 )
-from benchmarks.contestants.flat import Flat, flat_tensors, named
+from benchmarks.contestants.flat_arguments import FlatDenoiser, flat_tensors, named
 
 SMALL = Denoiser(
     "a small U-Net",
@@ -93,7 +93,7 @@ def test_a_flat_denoiser_computes_the_same():
         "encoder_hidden_states": torch.randn(2, 3, 8),
         "return_dict": False,
     }
-    flat = Flat(module, arguments)
+    flat = FlatDenoiser(module, arguments)
     with torch.no_grad():
         found = flat(*flat_tensors(arguments).values())
         assert torch.equal(found, module(**arguments)[0])

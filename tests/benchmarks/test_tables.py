@@ -1,8 +1,8 @@
-"""What the benchmarks' tables say."""
+"""Tables of the benchmarks."""
 
-from benchmarks.contestants.field import selected, speed_entries
 from benchmarks.contestants.peers_table import markdown as peers_markdown
-from benchmarks.contestants.quality_field import PEERS, SETTINGS, candidates
+from benchmarks.contestants.quality_contestants import PEERS, SETTINGS, candidates
+from benchmarks.contestants.speed_contestants import selected, speed_contestants
 from benchmarks.contestants.speed_table import markdown
 
 HEAD = {"machine": "m", "denoiser": "sd15", "batch": 1, "bits": "bf16", "dtype": "bfloat16"}
@@ -66,12 +66,12 @@ def test_a_peer_without_a_width_keeps_its_row():
 
 
 def test_contestants_have_names_of_their_own():
-    names = [entry.name for entry in speed_entries()]
+    names = [contestant.name for contestant in speed_contestants()]
     assert len(names) == len(set(names))
 
 
 def test_patterns_choose_contestants():
-    assert {entry.tool for entry in selected(["quanto-*"])} == {"quanto"}
+    assert {contestant.tool for contestant in selected(["quanto-*"])} == {"quanto"}
 
 
 def test_every_peer_is_asked_for_every_width():
@@ -80,6 +80,6 @@ def test_every_peer_is_asked_for_every_width():
 
 
 def test_engines_of_ours_share_the_packed_files():
-    entries = {entry.name: entry for entry in speed_entries()}
-    assert entries["mezzotint-w8a8"].files == entries["mezzotint-w8a8-compiled"].files
-    assert entries["mezzotint-w8a8"].files != entries["mezzotint-w8a8-static"].files
+    contestants = {contestant.name: contestant for contestant in speed_contestants()}
+    assert contestants["mezzotint-w8a8"].files == contestants["mezzotint-w8a8-compiled"].files
+    assert contestants["mezzotint-w8a8"].files != contestants["mezzotint-w8a8-static"].files

@@ -11,11 +11,12 @@ from diffusers import DiffusionPipeline
 import mezzotint as mz
 from mezzotint.calibration import calibrated, needs_calibration
 from mezzotint.errors import PlanError
+from mezzotint.formats import from_bits
 from mezzotint.models import Call, record_calls
 from tests.models import tiny
 
 KEYS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
-CONSTANT = mz.Choice("int8/channel", "int8/token", constant_tokens=1)
+CONSTANT = mz.Choice("int8/channel", "int8/token", structures=(mz.ConstantTokens(1),))
 STATIC = mz.Choice("int8/channel", "uint8/tensor")
 
 
@@ -46,7 +47,8 @@ def test_constants_are_the_floating_outputs(pipe: DiffusionPipeline, calls: tupl
         calls[0].run(pipe.unet)
     hook.remove()
     packing = calibrated(pipe.unet, mz.Plan({KEYS: CONSTANT}), calls)
-    torch.testing.assert_close(packing.constants[KEYS], seen[0][0])
+    constant = from_bits(packing.tensors[KEYS]["constant"], torch.float32)
+    torch.testing.assert_close(constant, seen[0][0])
     assert not packing.input_ranges
 
 
@@ -66,9 +68,9 @@ def test_a_token_that_is_not_constant_names_its_layer(
 
 
 def test_a_saved_plan_makes_the_same_pipeline(pipe: DiffusionPipeline, tmp_path: Path):
-    options = mz.AutoOptions(formats=("int4/channel",))
+    options = mz.Auto(formats=("int4/channel",))
     sampling = mz.Sampling(("owl", "red heart"))
-    first = mz.quantize(pipe, budget=mz.Budget(8), options=options, sampling=sampling)
+    first = mz.quantize(pipe, options, mz.Budget(8), sampling=sampling)
     assert needs_calibration(first.plan)
     first.plan.save(tmp_path / "plan.json")
     again = mz.apply(pipe, mz.Plan.load(tmp_path / "plan.json"), sampling=sampling)

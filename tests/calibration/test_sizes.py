@@ -1,9 +1,12 @@
+import pytest
 import torch
 from torch import nn
 
 from mezzotint.calibration import input_sizes
-from mezzotint.models import Call
+from mezzotint.errors import PlanError
+from mezzotint.models import Call, Graph, trace_graph
 from mezzotint.plan import Choice
+from mezzotint.runtime import ConstantTokens
 
 CHOICES = dict.fromkeys(("twice", "conv", "idle"), Choice())
 
@@ -21,13 +24,20 @@ class _Denoiser(nn.Module):
         return self.twice(self.twice(x)).sum() + self.conv(x.view(5, 2, 3, 4)).sum()
 
 
+def graph() -> Graph:
+    return trace_graph(_Denoiser(), Call((torch.ones(5, 6, 4),), {}))
+
+
 def test_elements_of_all_runs_are_counted():
-    call = Call((torch.ones(5, 6, 4),), {})
-    found = input_sizes(_Denoiser(), CHOICES, call)
-    assert found == {"twice": 240, "conv": 120, "idle": 0}
+    assert input_sizes(_Denoiser(), graph(), CHOICES) == {"twice": 240, "conv": 120, "idle": 0}
 
 
 def test_constant_tokens_are_not_counted():
-    call = Call((torch.ones(5, 6, 4),), {})
-    choices = {"twice": Choice("int8/channel", constant_tokens=1)}
-    assert input_sizes(_Denoiser(), choices, call) == {"twice": 200}
+    choices = {"twice": Choice("int8/channel", structures=(ConstantTokens(1),))}
+    assert input_sizes(_Denoiser(), graph(), choices) == {"twice": 200}
+
+
+def test_a_structure_that_the_layer_cannot_have_is_refused():
+    choices = {"conv": Choice("int8/channel", structures=(ConstantTokens(1),))}
+    with pytest.raises(PlanError, match="a convolution has no constant tokens"):
+        input_sizes(_Denoiser(), graph(), choices)

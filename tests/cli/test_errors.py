@@ -18,7 +18,7 @@ def broken(model, tmp_path):
 
 @pytest.fixture
 def output(tmp_path):
-    """Where a result would go; the folder around it must stay empty."""
+    """Target of a result; the folder around it must stay empty."""
     (tmp_path / "work").mkdir()
     output = tmp_path / "work" / "out"
     yield output

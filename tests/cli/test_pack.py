@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mezzotint as mz
-from mezzotint.hub import read_plan
+from mezzotint.checkpoint import read_plan
 from mezzotint.runtime import module_bytes
 
 

@@ -4,12 +4,52 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
+import typer
 
+import mezzotint
+from mezzotint.cli import app
 from mezzotint.cli._app import interrupt_again
 
 COMMAND = [sys.executable, "-m", "mezzotint"]
+
+
+#: Prints which of the libraries that take seconds to import a command imports.
+IMPORTED = """
+import sys
+from mezzotint.cli import main
+sys.argv = ["mezzotint", *sys.argv[1:]]
+try:
+    main()
+finally:
+    heavy = {"torch", "diffusers", "transformers", "numpy", "scipy", "PIL"}
+    print("imported:", *sorted(heavy & sys.modules.keys()))
+"""
+
+
+def texts(command, path=()):
+    """Command line → help of a command and of all beneath it."""
+    yield [*path, "--help"]
+    for name, child in getattr(command, "commands", {}).items():
+        yield from texts(child, (*path, name))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], *texts(typer.main.get_command(app))], ids=" ".join
+)
+def test_help_and_version_import_no_heavy_library(arguments):
+    command = [sys.executable, "-c", IMPORTED, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "imported:"
+    assert len(result.stdout.splitlines()) > 1
+
+
+def test_the_version_is_all_that_is_printed():
+    result = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"{mezzotint.__version__}\n"
+    assert mezzotint.__version__ == metadata.version("mezzotint")
 
 
 def test_help_lists_the_verbs():

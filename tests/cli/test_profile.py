@@ -3,7 +3,7 @@ import json
 import pytest
 
 import mezzotint as mz
-from mezzotint.hub import read_plan
+from mezzotint.checkpoint import read_plan
 from mezzotint.plan import Choice
 from mezzotint.profiling import Profile, Timer, predict, profile_pipeline
 from tests.profiling.ticking import ticking
@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 def profile(model, tmp_path_factory):
     """A profile by made-up figures: narrow weights are fast."""
     path = tmp_path_factory.mktemp("profile") / "profile.json"
-    options = mz.AutoOptions()
+    options = mz.Auto()
     choices = [Choice(w, a) for w in options.formats for a in ("float", "int8/token")]
     with ticking() as clock:
         timer = Timer(repeats=1, most=1, clock=clock)

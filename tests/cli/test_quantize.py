@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import mezzotint as mz
-from mezzotint.hub import read_plan
+from mezzotint._journal import Record
+from mezzotint.checkpoint import read_plan
 from mezzotint.runtime import module_bytes
+from tests.recipes.watching import watched
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +86,8 @@ def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_pat
     journal = tmp_path / "out.journal.jsonl"
     journal.write_text(header + json.dumps(marked) + "\n" + "".join(rest))
     run("quantize", model, "-o", tmp_path / "out", "--resume")
-    measured = json.loads((tmp_path / "out" / "measurements.json").read_text())
-    layer = unit["unit"].split(" | ")[0]
-    assert 123.0 in [score["noise"] for score in measured[layer].values()]
+    kept = Record.read(tmp_path / "out" / "measurements.jsonl")
+    assert kept.entries[unit["unit"]] == {"noise": 123.0}
     assert not journal.exists()
 
 
@@ -104,3 +105,33 @@ def test_force_replaces_a_pipeline(run, model, quantized, tmp_path, uniform):
     before = (tmp_path / "out" / "model_index.json").stat().st_ino
     assert run(*command, "--force").exit_code == 0
     assert (tmp_path / "out" / "model_index.json").stat().st_ino != before
+
+
+def test_another_budget_takes_over_what_an_earlier_run_measured(run, model, tmp_path, monkeypatch):
+    run("quantize", model, "-o", tmp_path / "w4")
+    asked = watched(monkeypatch)
+    command = ["quantize", model, "-o", tmp_path / "w5", "--weight-bits", 5]
+    assert run(*command, "--measurements", tmp_path / "w4").exit_code == 0
+    assert asked == []
+    kept = [Record.read(tmp_path / name / "measurements.jsonl") for name in ("w4", "w5")]
+    assert kept[0] == kept[1]
+    assert read_plan(tmp_path / "w5").choices != read_plan(tmp_path / "w4").choices
+
+
+def test_measurements_of_other_prompts_are_refused(run, fails, model, tmp_path):
+    run("quantize", model, "-o", tmp_path / "w4")
+    message = fails(
+        *("quantize", model, "-o", tmp_path / "w5", "--seed", 7),
+        *("--measurements", tmp_path / "w4"),
+    )
+    assert "holds measurements of other prompts, seeds or steps" in message
+    assert not (tmp_path / "w5").exists()
+
+
+def test_a_plan_leaves_nothing_to_measure(fails, model, tmp_path, uniform):
+    uniform.save(tmp_path / "plan.json")
+    message = fails(
+        *("quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json"),
+        *("--measurements", tmp_path),
+    )
+    assert "--measurements" in message

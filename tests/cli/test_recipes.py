@@ -3,9 +3,9 @@ import json
 import pytest
 
 import mezzotint as mz
+from mezzotint.checkpoint import read_plan
 from mezzotint.cli.quantize import recipe_options
 from mezzotint.errors import UsageError
-from mezzotint.hub import read_plan
 
 
 def test_recipes_are_listed(run):
@@ -68,7 +68,7 @@ def test_what_stays_floating_and_what_was_left_out_is_said(run, model, tmp_path)
 
 def test_the_structure_of_packed_layers_is_shown(run, model, tmp_path):
     plan = mz.uniform_plan(mz.load(model).unet, weight_bits=4, act_bits=8).to_dict()
-    plan["layers"]["conv_in"]["split"] = 2
+    plan["layers"]["conv_in"]["structures"] = [{"kind": "split", "first": 2}]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     run("quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json")
     assert "split at 2" in " ".join(run("inspect", tmp_path / "out").stdout.split())

@@ -1,4 +1,4 @@
-"""Who imports whom is what docs/architecture.md says."""
+"""Imports go in the directions that docs/architecture.md allows."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What the documentation says is so."""
+"""The documentation holds true."""
 
 import ast
 import importlib
@@ -11,6 +11,8 @@ import mezzotint as mz
 from mezzotint import recipes
 from mezzotint.cli import app
 from mezzotint.formats import registry
+from mezzotint.measuring.metrics import metric
+from mezzotint.plan import structure
 from mezzotint.runtime import kernels
 from tests.docs.pages import PAGES, ROOT, blocks, links, name_of
 
@@ -61,8 +63,10 @@ def test_commands_parse(words):
 def registries(monkeypatch):
     """Whatever a test registers is forgotten afterwards."""
     monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
+    monkeypatch.setattr(structure, "_STRUCTURES", dict(structure._STRUCTURES))
+    monkeypatch.setattr(metric, "_METRICS", dict(metric._METRICS))
     monkeypatch.setattr(kernels, "_KERNELS", list(kernels._KERNELS))
-    monkeypatch.setattr(recipes.base, "_RECIPES", dict(recipes.base._RECIPES))
+    monkeypatch.setattr(recipes.job, "_RECIPES", dict(recipes.job._RECIPES))
 
 
 def test_the_examples_of_extending_run(registries):

@@ -1,4 +1,4 @@
-"""What the package exports is explained."""
+"""Everything that the package exports is explained."""
 
 import importlib
 import inspect

@@ -11,8 +11,9 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 import mezzotint as mz
+from mezzotint.formats import as_bits
 from mezzotint.models import Call, find_denoiser, record_calls
-from mezzotint.runtime import InputRange, Packing
+from mezzotint.runtime import Calibration, InputRange, part_inputs, shape_of
 from tests.models import tiny
 
 PROMPTS = mz.Sampling(("owl", "red apple"))
@@ -49,20 +50,18 @@ def packed_case(original: Case, *choices: mz.Choice, **named: mz.Choice) -> Case
         return Case(pipe, original.call, original.call.run(find_denoiser(pipe)[1]))
 
 
-def calibrated(case: Case, plan: mz.Plan) -> Packing:
+def calibrated(case: Case, plan: mz.Plan) -> Calibration:
     """Ranges and constant outputs from the case's own call."""
     ranges: dict[str, tuple[InputRange, ...]] = {}
-    constants: dict[str, Tensor] = {}
+    constants: dict[str, dict[str, Tensor]] = {}
 
     def look(name: str, choice: mz.Choice):
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            (x,) = inputs
-            dim = -1 if isinstance(layer, nn.Linear) else 1
-            sizes = [choice.split, x.shape[dim] - choice.split] if choice.split else [x.shape[dim]]
-            parts = x.split(sizes, dim)
+            parts = part_inputs(inputs[0], choice.structures, shape_of(layer), {})
             ranges[name] = tuple(InputRange(float(p.min()), float(p.max())) for p in parts)
-            if choice.constant_tokens:
-                constants[name] = output[0, : choice.constant_tokens].clone()
+            for each in choice.structures:
+                if isinstance(each, mz.ConstantTokens):
+                    constants[name] = {"constant": as_bits(output[0, : each.count].clone())}
 
         return hook
 
@@ -74,7 +73,7 @@ def calibrated(case: Case, plan: mz.Plan) -> Packing:
         case.call.run(case.denoiser)
     for handle in handles:
         handle.remove()
-    return Packing(input_ranges=ranges, constants=constants)
+    return Calibration(input_ranges=ranges, tensors=constants)
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,13 @@ from mezzotint.engines import (
     engines,
     register_engine,
 )
-from mezzotint.engines.base import _ENGINES
+from mezzotint.engines.engine import _ENGINES
 from mezzotint.runtime import executions
 
 
 @pytest.fixture
 def not_installed(monkeypatch):
-    """As if openvino had never been installed."""
+    """Environment without openvino, as if it had never been installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 
@@ -91,7 +91,7 @@ def test_an_engine_of_ones_own_is_found_by_name(packed, monkeypatch):
         def executions(self, denoiser):
             return ()
 
-    monkeypatch.setattr("mezzotint.engines.base._ENGINES", dict(_ENGINES))
+    monkeypatch.setattr("mezzotint.engines.engine._ENGINES", dict(_ENGINES))
     register_engine(Echo())
     assert "echo" in {engine.name for engine in engines()}
     with pytest.raises(mz.MezzotintError, match="echo has no voice"):

@@ -65,9 +65,11 @@ def test_constant_tokens_splits_and_mixed_widths_agree(unet):
         unet,
         mz.Choice("int4/channel"),
         conv_in=mz.Choice(mixed),
-        up_blocks__1__resnets__0__conv_shortcut=mz.Choice("int4/channel", split=32),
+        up_blocks__1__resnets__0__conv_shortcut=mz.Choice(
+            "int4/channel", structures=(mz.SplitInput(32),)
+        ),
         down_blocks__1__attentions__0__transformer_blocks__0__attn2__to_k=mz.Choice(
-            "int4/channel", constant_tokens=1
+            "int4/channel", structures=(mz.ConstantTokens(1),)
         ),
     )
     assert agreement(case) > FLOAT_DB

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from mezzotint.formats import UniformFormat, from_bits, parse_weight_format
+from mezzotint.formats import (
+    LookupSegment,
+    Segment,
+    UniformFormat,
+    from_bits,
+    parse_weight_format,
+)
 
 WIDTHS = range(1, 9)
 GRANULARITIES = ("tensor", "channel", "group8")
@@ -36,9 +42,11 @@ def formats(least: int = 1, symmetric: tuple[bool, ...] = (True, False)):
 
 
 @st.composite
-def weights(draw, limit: float = 1.5e38, rows: int = 4, columns: int = 40) -> Tensor:
+def weights(
+    draw, limit: float = 1.5e38, rows: int = 4, columns: int = 40, least_rows: int = 1
+) -> Tensor:
     """Matrices of float32, from subnormal to huge, often with zeros and repeated values."""
-    shape = draw(st.tuples(st.integers(1, rows), st.integers(1, columns)))
+    shape = draw(st.tuples(st.integers(least_rows, rows), st.integers(1, columns)))
     magnitude = draw(st.sampled_from([1e-38, 1e-20, 1.0, 1e6, limit]))
     magnitude = float(np.float32(min(magnitude, limit)))
     elements = st.floats(-magnitude, magnitude, width=32)
@@ -56,3 +64,20 @@ def step(fmt: UniformFormat, tensors: dict[str, Tensor], shape: tuple[int, ...])
     scale = from_bits(tensors["scale"], fmt.scale_dtype)
     scale = scale.repeat_interleave(fmt.group_size or columns, dim=1)[:, :columns]
     return scale.expand(rows, columns).reshape(shape)
+
+
+def value_of(segment: Segment) -> Tensor:
+    """A segment's rows by the definition of its form: float64 [rows, columns]."""
+    codes = segment.unpacked().long()
+    if isinstance(segment, LookupSegment):
+        worth = segment.levels.double().expand(len(codes), -1).gather(1, codes)
+        return worth if segment.scale is None else worth * segment.scale.double()
+    size = segment.group_size or segment.columns
+    group = torch.arange(segment.columns) // size
+
+    def spread(parameter: Tensor) -> Tensor:
+        return parameter.double().expand(len(codes), -1)[:, group]
+
+    zero_point = segment.zero_point
+    shift = segment.offset if zero_point is None else spread(zero_point)
+    return (codes - shift) * spread(segment.scale)

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, MSE, CodebookFormat, as_bits, chunks, parse_weight_format
+from mezzotint.formats import (
+    MINMAX,
+    MSE,
+    CodebookFormat,
+    as_bits,
+    chunks,
+    grid,
+    parse_weight_format,
+)
 from tests.formats.strategies import SHAPES, WIDTHS, normal, weights
 
 FORMATS = [CodebookFormat(width, g) for width in WIDTHS for g in ("tensor", "channel")]
@@ -75,14 +83,6 @@ class TestStorage:
         assert bool((levels.diff(dim=1) >= 0).all())
 
     @EVERY_FORMAT
-    def test_rows_are_views_that_decode_alone(self, fmt: CodebookFormat):
-        tensors = fmt.encode(normal(7, 20))
-        part = fmt.rows(tensors, slice(2, 5))
-        assert torch.equal(fmt.decode(part, (3, 20)), fmt.decode(tensors, (7, 20))[2:5])
-        for name, view in part.items():
-            assert view.untyped_storage().data_ptr() == tensors[name].untyped_storage().data_ptr()
-
-    @EVERY_FORMAT
     def test_large_weights_are_taken_piece_by_piece(
         self, fmt: CodebookFormat, monkeypatch: pytest.MonkeyPatch
     ):
@@ -90,6 +90,7 @@ class TestStorage:
         whole = fmt.encode(weight)
         restored = fmt.decode(whole, (7, 20))
         monkeypatch.setattr(chunks, "CHUNK", 50)
+        monkeypatch.setattr(grid, "PIECE", 50)
         pieces = fmt.encode(weight)
         assert all(torch.equal(pieces[name], whole[name]) for name in whole)
         assert torch.equal(fmt.decode(whole, (7, 20)), restored)

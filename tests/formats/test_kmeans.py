@@ -19,7 +19,7 @@ def squared_error(rows: Tensor, levels: Tensor) -> Tensor:
 
 
 def least_error(row: list[float], count: int) -> float:
-    """Of all ways to cut the sorted row into clusters."""
+    """Least error over all ways to cut the sorted row into clusters."""
     values = torch.tensor(sorted(row), dtype=torch.float64)
     totals = []
     for cuts in itertools.combinations(range(1, len(values)), count - 1):

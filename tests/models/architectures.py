@@ -14,7 +14,7 @@ import diffusers
 import torch
 from torch import nn
 
-from mezzotint.models import Layer, inventory
+from mezzotint.models import Graph, Layer, layers_in, trace_graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,15 +159,35 @@ HUNYUAN_DIT_STYLED = Architecture(
     {**HUNYUAN_DIT.config, "use_style_cond_and_image_meta_size": True},
 )
 
+DIT = Architecture(
+    "DiT-XL-2-256",
+    "DiTTransformer2DModel",
+    {
+        "sample_size": 32,
+        "num_layers": 28,
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_embeds_ada_norm": 1000,
+    },
+)
+
 ALL = (SD15, SDXL, PIXART_SIGMA, PIXART_ALPHA, SD3, FLUX, SANA, HUNYUAN_DIT, HUNYUAN_DIT_STYLED)
+
+
+@functools.cache
+def graph_of(architecture: Architecture) -> Graph:
+    """The graph of its example call, traced once."""
+    return trace_graph(architecture.build())
 
 
 @functools.cache
 def layers_of(architecture: Architecture) -> tuple[Layer, ...]:
     """Its inventory, taken once."""
-    return inventory(architecture.build())
+    return layers_in(architecture.build(), graph_of(architecture))
 
 
 def by_name(mapping: dict[Architecture, object]) -> dict[str, object]:
-    """What an architecture should give, as arguments of `parametrize`."""
+    """Expected values by architecture, as arguments of `parametrize`."""
     return {"argvalues": list(mapping.items()), "ids": [a.name for a in mapping]}

@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from mezzotint.errors import ModelError
-from mezzotint.models import example_call, inventory
+from mezzotint.models import example_call, inventory, trace_graph
 from tests.models import tiny
 
 BLOCKS = {
@@ -141,6 +141,12 @@ def test_every_conditioning_can_be_made_up(name: str, batch: int):
 @pytest.mark.parametrize("name", CONDITIONINGS)
 def test_an_example_reaches_every_layer(name: str):
     assert all(layer.macs for layer in inventory(build(name)))
+
+
+@pytest.mark.parametrize("name", CONDITIONINGS)
+def test_every_layer_reads_something_that_comes_from_an_argument(name: str):
+    nodes = trace_graph(build(name)).nodes
+    assert all(node.sources for node in nodes if node.kind != "input")
 
 
 def test_examples_hold_no_values():

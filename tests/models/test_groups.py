@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from mezzotint.errors import UsageError
-from mezzotint.models import Group, Role, joined_inputs, layer_groups, text_readers
+from mezzotint.models import LayerGroup, Role, joined_inputs, layer_groups, text_readers
 from tests.models import architectures as published
-from tests.models.architectures import Architecture, by_name, layers_of
+from tests.models.architectures import Architecture, by_name, graph_of, layers_of
 
 CONTENT_AND_QUALITY = {
     published.SD15: (96, 186),
@@ -34,17 +34,17 @@ TEXT_READERS = {
 @pytest.mark.parametrize(("architecture", "counts"), **by_name(CONTENT_AND_QUALITY))
 def test_layers_per_group(architecture: Architecture, counts: tuple[int, int]):
     found = Counter(layer_groups(layers_of(architecture)).values())
-    assert (found[Group.CONTENT], found[Group.QUALITY]) == counts
+    assert (found[LayerGroup.CONTENT], found[LayerGroup.QUALITY]) == counts
 
 
 def test_on_sdxl_the_roles_say_what_the_published_names_say():
     for name, group in layer_groups(layers_of(published.SDXL)).items():
-        assert (group is Group.CONTENT) == ("ff" in name or "attn2" in name)
+        assert (group is LayerGroup.CONTENT) == ("ff" in name or "attn2" in name)
 
 
 def test_patterns_override_the_roles():
     groups = layer_groups(layers_of(published.SDXL), ["mid_block", "re:.*conv_in"])
-    content = {name for name, group in groups.items() if group is Group.CONTENT}
+    content = {name for name, group in groups.items() if group is LayerGroup.CONTENT}
     assert content == {n for n in groups if n.startswith("mid_block.") or n == "conv_in"}
 
 
@@ -69,7 +69,7 @@ def test_the_projection_of_the_text_reads_it_too(name: str):
 class TestJoinedInputs:
     def joined(self, architecture: Architecture, role: Role) -> list[int]:
         roles = {layer.name: layer.role for layer in layers_of(architecture)}
-        found = joined_inputs(architecture.build())
+        found = joined_inputs(graph_of(architecture))
         return [first for name, first in found.items() if roles[name] is role]
 
     def test_sdxl_splits_nine_shortcuts_where_the_paper_does(self):
@@ -81,7 +81,9 @@ class TestJoinedInputs:
         assert sizes == [1280] * 7 + [640] * 3 + [320] * 2
 
     def test_shortcuts_on_the_way_down_read_one_tensor(self):
-        assert not [n for n in joined_inputs(published.SDXL.build()) if n.startswith("down_blocks")]
+        assert not [
+            n for n in joined_inputs(graph_of(published.SDXL)) if n.startswith("down_blocks")
+        ]
 
     def test_parallel_blocks_of_flux_join_attention_and_feed_forward(self):
         assert self.joined(published.FLUX, Role.FEED_FORWARD_OUT) == [3072] * 38

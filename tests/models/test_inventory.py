@@ -85,6 +85,10 @@ def test_self_attention_uses_each_weight_once_a_token(architecture: Architecture
     assert {layer.macs for layer in queries} == {tokens * queries[0].parameters}
 
 
+def test_an_inventory_is_read_off_the_graph_of_the_example_call():
+    assert inventory(published.SD15.build()) == layers_of(published.SD15)
+
+
 def test_layers_come_in_order_of_execution():
     names = [layer.name for layer in layers_of(published.SD15)]
     first = [next(i for i, n in enumerate(names) if n.startswith(p)) for p in ("down", "mid", "up")]

@@ -4,13 +4,19 @@ import pytest
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import parse_activation_format, parse_weight_format
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, structure_named
+from mezzotint.runtime import ConstantTokens, SplitInput
 
 W4A8 = Choice("int4/channel", "int8/token")
-TEXT = Choice("int4/channel", "int8/token", constant_tokens=1)
-SHORTCUT = Choice("int4/channel", "int8/token", split=320)
+TEXT = Choice("int4/channel", "int8/token", structures=(ConstantTokens(1),))
+SHORTCUT = Choice("int4/channel", "int8/token", structures=(SplitInput(320),))
+BOTH = TEXT.with_structures(ConstantTokens(1), SplitInput(320))
 
-STRUCTURE = pytest.mark.parametrize("field", ["constant_tokens", "split"])
+STRUCTURE = pytest.mark.parametrize(
+    ("structure", "field"),
+    [(ConstantTokens, "constant_tokens: count"), (SplitInput, "split: first")],
+    ids=["constant_tokens", "split"],
+)
 
 
 class TestFormats:
@@ -46,32 +52,54 @@ class TestFormats:
 
 class TestStructure:
     def test_there_is_none_unless_asked_for(self):
-        assert (W4A8.constant_tokens, W4A8.split, W4A8.structure) == (0, 0, "")
+        assert (W4A8.structures, W4A8.label) == ((), "")
 
     def test_a_split_layer_has_two_quantizers(self):
-        assert [choice.parts for choice in (W4A8, TEXT, SHORTCUT)] == [1, 1, 2]
+        assert [choice.parts for choice in (W4A8, TEXT, SHORTCUT, BOTH)] == [1, 1, 2, 2]
 
     def test_the_formats_can_be_had_alone(self):
-        assert TEXT.plain == SHORTCUT.plain == W4A8.plain == W4A8
+        assert TEXT.plain == SHORTCUT.plain == BOTH.plain == W4A8.plain == W4A8
+
+    def test_parts_have_the_structures_that_follow(self):
+        assert BOTH.of_parts == SHORTCUT
+        assert SHORTCUT.of_parts == W4A8
 
     def test_it_makes_another_choice(self):
-        assert len({W4A8, TEXT, SHORTCUT, Choice("int4/channel", "int8/token", split=640)}) == 4
+        assert (
+            len(
+                {
+                    W4A8,
+                    TEXT,
+                    SHORTCUT,
+                    Choice("int4/channel", "int8/token", structures=(SplitInput(640),)),
+                }
+            )
+            == 4
+        )
 
     def test_it_prints_after_the_formats(self):
         assert str(TEXT) == "int4/channel × int8/token, constant tokens: 1"
         assert str(SHORTCUT) == "int4/channel × int8/token, split at 320"
+        assert str(BOTH) == "int4/channel × int8/token, constant tokens: 1, split at 320"
+
+    def test_an_unknown_kind_names_those_there_are(self):
+        with pytest.raises(FormatError, match="unknown structure 'x'; there are constant_tokens"):
+            structure_named("x")
 
     @STRUCTURE
-    @pytest.mark.parametrize("value", [-1, 2**16, 1.0, "1", True, None], ids=repr)
-    def test_what_is_no_count_is_refused(self, field: str, value: Any):
+    @pytest.mark.parametrize("value", [-1, 0, 2**16, 1.0, "1", True, None], ids=repr)
+    def test_what_is_no_count_is_refused(self, structure: Any, field: str, value: Any):
         with pytest.raises(FormatError, match=f"{field} is {value!r}; expected a whole number"):
-            Choice("int4/channel", **{field: value})
+            structure(value)
 
     @STRUCTURE
-    def test_it_needs_a_quantized_weight(self, field: str):
-        with pytest.raises(FormatError, match=f"{field} 3 goes with a quantized weight"):
-            Choice(**{field: 3})
+    def test_it_needs_a_quantized_weight(self, structure: Any, field: str):
+        with pytest.raises(FormatError, match=f"{structure.kind} goes with a quantized weight"):
+            Choice(structures=(structure(3),))
 
-    def test_one_layer_has_one_kind(self):
-        with pytest.raises(FormatError, match="do not go together"):
-            Choice("int4/channel", constant_tokens=1, split=320)
+    @pytest.mark.parametrize(
+        "value", [ConstantTokens(1), [ConstantTokens(1)], ("split",)], ids=repr
+    )
+    def test_what_is_no_tuple_of_structures_is_refused(self, value: Any):
+        with pytest.raises(FormatError, match="expected a tuple such as"):
+            Choice("int4/channel", structures=value)

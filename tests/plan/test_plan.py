@@ -1,19 +1,33 @@
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.errors import PlanError
-from mezzotint.plan import VERSION, Choice, Difference, Plan, diff, dumps
+from mezzotint.errors import FormatError, PlanError, UsageError
+from mezzotint.formats import MINMAX, MSE, RangeSearch
+from mezzotint.plan import (
+    VERSION,
+    CalibrationSettings,
+    Choice,
+    Difference,
+    Encoding,
+    Plan,
+    Planned,
+    Sampling,
+    calibration_diff,
+    diff,
+    dumps,
+)
+from mezzotint.runtime import ConstantTokens, SplitInput
 
 FLOAT = Choice()
 W4 = Choice("int4/channel")
 W4A8 = Choice("int4/channel", "int8/token")
-TEXT = Choice("int4/channel", "int8/token", constant_tokens=1)
-SHORTCUT = Choice("int4/channel", split=320)
+TEXT = Choice("int4/channel", "int8/token", structures=(ConstantTokens(1),))
+SHORTCUT = Choice("int4/channel", structures=(SplitInput(320),))
 
 PLAN = Plan(
     choices={"conv_in": FLOAT, "mid.attn.to_q": W4A8, "mid.ff": Choice("uint3/group64")},
@@ -23,28 +37,51 @@ PLAN = Plan(
 )
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-structures = st.sampled_from(["constant_tokens", "split"]).flatmap(
-    lambda field: st.fixed_dictionaries({field: st.integers(1, 2000)})
-)
+numbers = st.integers(1, 2000)
+constant_tokens, splits = st.builds(ConstantTokens, numbers), st.builds(SplitInput, numbers)
+structures = st.tuples(constant_tokens) | st.tuples(splits) | st.tuples(constant_tokens, splits)
 choices = st.sampled_from([FLOAT, W4, W4A8, Choice("uint3/group64", "uint8/tensor")]) | st.builds(
-    lambda structure: Choice("uint3/group64", "uint8/tensor", **structure), structures
+    lambda structure: Choice("uint3/group64", "uint8/tensor", structure), structures
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9) | names,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=5,
 )
+searches = st.sampled_from([MINMAX, MSE]) | st.builds(
+    RangeSearch, st.integers(1, 100), st.floats(0.01, 1), st.floats(0.1, 9)
+)
+encodings = st.builds(Encoding, searches)
+samplings = st.builds(
+    Sampling,
+    prompts=st.lists(names, min_size=1, max_size=3).map(tuple),
+    seed=st.integers(0, 2**60),
+    steps=st.none() | st.integers(1, 100),
+    guidance=st.none() | st.floats(0, 20),
+    batch=st.integers(1, 64),
+)
+settings = st.builds(
+    CalibrationSettings,
+    sampling=st.none() | samplings,
+    calls=st.none() | st.integers(1, 10**6),
+    momentum=st.none() | st.floats(0, 1, exclude_max=True),
+)
 
 
 @st.composite
 def plans(draw) -> Plan:
     chosen = draw(st.dictionaries(names, choices, max_size=6))
+    packed = sorted(name for name, choice in chosen.items() if choice.quantized)
+    special = draw(st.sets(st.sampled_from(packed))) if packed else set()
     reasoned = draw(st.sets(st.sampled_from(sorted(chosen)))) if chosen else set()
     return Plan(
         choices=chosen,
         model=draw(st.none() | names),
         reasons={name: draw(names) for name in sorted(reasoned)},
         context=draw(st.dictionaries(names, json_values, max_size=3)),
+        encoding=draw(encodings),
+        encodings={name: draw(encodings) for name in sorted(special)},
+        calibration=draw(st.none() | settings),
     )
 
 
@@ -84,15 +121,138 @@ class TestStorage:
 
     def test_structure_is_written_only_where_there_is_any(self):
         plan = Plan({"a": W4, "b": TEXT, "c": SHORTCUT})
+        one = {"kind": "constant_tokens", "count": 1}
+        two = {"kind": "split", "first": 320}
         assert plan.to_dict()["layers"] == {
             "a": {"weight": "int4/channel", "activation": "float"},
-            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
-            "c": {"weight": "int4/channel", "activation": "float", "split": 320},
+            "b": {"weight": "int4/channel", "activation": "int8/token", "structures": [one]},
+            "c": {"weight": "int4/channel", "activation": "float", "structures": [two]},
         }
+
+    def test_fields_of_a_structure_may_be_left_out_where_they_have_a_default(self):
+        layer = {"weight": "int4/channel", "structures": [{"kind": "constant_tokens"}]}
+        assert Plan.from_dict(edited(layers={"a": layer}))["a"].structures == (ConstantTokens(1),)
+
+    def test_the_form_of_version_1_is_read(self):
+        layers = {
+            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
+            "c": {"weight": "int4/channel", "split": 320, "constant_tokens": 0},
+        }
+        plan = Plan.from_dict({"version": 1, "layers": layers})
+        assert plan == Plan({"b": TEXT, "c": SHORTCUT})
+
+
+ONE = {"kind": "constant_tokens", "count": 1}
 
 
 def edited(**changes: Any) -> dict[str, Any]:
     return PLAN.to_dict() | changes
+
+
+class TestEncodings:
+    """Encodings in JSON: for all layers at the top, exceptions beside their layers."""
+
+    LAYERS: ClassVar = {"a": {"weight": "int4/channel"}, "b": {"weight": "int4/channel"}}
+
+    def test_a_plan_that_says_nothing_has_the_defaults(self):
+        plan = Plan.from_dict({"version": 2, "layers": self.LAYERS})
+        assert plan.encoding == Encoding() == Encoding(MSE, "nearest")
+        assert plan.encoding_of("a") == Encoding()
+
+    def test_a_default_for_all_stands_at_the_top(self):
+        plan = Plan.from_dict(
+            {"version": 2, "encoding": {"search": "minmax"}, "layers": self.LAYERS}
+        )
+        assert plan.encoding_of("a") == plan.encoding_of("b") == Encoding(MINMAX)
+
+    def test_a_layer_may_be_an_exception(self):
+        layers = self.LAYERS | {"b": {"weight": "int4/channel", "encoding": {"search": "minmax"}}}
+        plan = Plan.from_dict({"version": 2, "layers": layers})
+        assert (plan.encoding_of("a"), plan.encoding_of("b")) == (Encoding(), Encoding(MINMAX))
+        assert plan.to_dict()["layers"]["b"]["encoding"] == {"search": "minmax"}
+        assert "encoding" not in plan.to_dict()["layers"]["a"]
+
+    def test_an_exception_that_is_none_is_not_kept(self):
+        plan = Plan({"a": W4, "b": W4}, encodings={"b": Encoding()})
+        assert plan == Plan({"a": W4, "b": W4})
+
+    def test_a_search_may_be_given_in_numbers(self):
+        search = {"steps": 80, "lowest": 0.5, "power": 2.4}
+        plan = Plan.from_dict({"version": 2, "encoding": {"search": search}, "layers": {}})
+        assert plan.encoding == Encoding(RangeSearch(80, 0.5, 2.4))
+        assert plan.to_dict()["encoding"]["search"] == search
+
+    @pytest.mark.parametrize("name", ["a", "nowhere"])
+    def test_only_a_quantized_layer_has_one(self, name: str):
+        with pytest.raises(PlanError, match=f"layer {name}: encoding: goes with a quantized"):
+            Plan({"a": FLOAT, "b": W4}, encodings={name: Encoding(MINMAX)})
+
+    def test_a_floating_layer_with_one_is_refused_in_a_file(self):
+        layers = {"a": {"weight": "float", "encoding": {"search": "minmax"}}}
+        with pytest.raises(PlanError, match=r"my\.json: layer a: encoding: goes with a quantized"):
+            Plan.from_dict({"version": 2, "layers": layers}, "my.json")
+
+    def test_an_unknown_rounding_is_refused(self):
+        with pytest.raises(FormatError, match="unknown rounding 'up'; expected 'nearest'"):
+            Encoding(rounding="up")
+
+
+class TestVersion1:
+    OLD: ClassVar = {
+        "version": 1,
+        "model": "emoji-turbo",
+        "layers": {
+            "conv_in": {"weight": "float", "activation": "float", "reason": "sees the noise"},
+            "conv_out": {"weight": "uint4/channel", "activation": "uint8/tensor"},
+        },
+        "context": {"recipe": "auto"},
+    }
+
+    def test_it_means_what_it_meant(self):
+        plan = Plan.from_dict(self.OLD)
+        assert plan == Plan(
+            {"conv_in": FLOAT, "conv_out": Choice("uint4/channel", "uint8/tensor")},
+            "emoji-turbo",
+            {"conv_in": "sees the noise"},
+            {"recipe": "auto"},
+            encoding=Encoding(MSE, "nearest"),
+            calibration=None,
+        )
+
+    def test_it_is_written_as_version_2(self):
+        assert Plan.from_dict(self.OLD).to_dict()["version"] == 2
+
+    @pytest.mark.parametrize(
+        ("field", "changes"),
+        [
+            ("encoding", {"encoding": {}}),
+            ("calibration", {"calibration": {"momentum": 0.9}}),
+            (r"layers\.a\.encoding", {"layers": {"a": {"weight": "int4/channel", "encoding": {}}}}),
+        ],
+        ids=["encoding", "calibration", "layer"],
+    )
+    def test_it_has_no_field_of_version_2(self, field: str, changes: dict[str, Any]):
+        with pytest.raises(PlanError, match=f"plan: field {field}: goes with version 2"):
+            Plan.from_dict(self.OLD | changes)
+
+
+class TestCalibrationSettings:
+    @pytest.mark.parametrize("momentum", [-0.1, 1.0, float("nan")])
+    def test_a_momentum_is_a_share(self, momentum: float):
+        with pytest.raises(UsageError, match="momentum: is"):
+            CalibrationSettings(momentum=momentum)
+
+    def test_it_prints_its_terms(self):
+        settings = CalibrationSettings(Sampling(("owl", "apple"), seed=3, steps=4), 8, 0.95)
+        assert str(settings) == (
+            "momentum 0.95, calls 8, prompts 2, seed 3, steps 4, guidance the pipeline's, batch 8"
+        )
+        assert str(CalibrationSettings()) == "momentum none, calls unknown, sampling not stated"
+
+
+def structured(*structures: dict[str, Any]) -> dict[str, Any]:
+    layer = {"weight": "int4/channel", "structures": list(structures)}
+    return edited(layers={"a": layer})
 
 
 class TestMistakes:
@@ -106,7 +266,8 @@ class TestMistakes:
             ({}, "version", "required"),
             ({"version": 1}, "layers", "required"),
             (edited(version="one"), "version", "valid integer"),
-            (edited(version=2), "version", "is 2, this program reads 1"),
+            (edited(version=3), "version", "is 3, this program reads 1 and 2"),
+            (edited(version=1), "encoding", "goes with version 2, not with 1"),
             (edited(layer={}), "layer", "not permitted"),
             (edited(layers=[]), "layers", "valid dictionary"),
             (edited(layers={"a.b": "int4/channel"}), r"layers\.a\.b", "valid dictionary"),
@@ -137,7 +298,50 @@ class TestMistakes:
                 r"layers\.a\.constant_tokens",
                 "valid integer",
             ),
+            (
+                edited(layers={"a": {"weight": "int4/channel", "structures": [{}]}}),
+                r"layers\.a\.structures\.0\.kind",
+                "required",
+            ),
+            (
+                structured({"kind": "split", "first": 1.5}),
+                r"layers\.a\.structures\.0\.first",
+                "valid integer",
+            ),
+            (structured({"kind": "split"}), r"layers\.a\.structures\.0\.first", "required"),
+            (
+                structured({"kind": "constant_tokens", "count": True}),
+                r"layers\.a\.structures\.0\.count",
+                "valid integer",
+            ),
+            (
+                structured({"kind": "constant_tokens", "tokens": 1}),
+                r"layers\.a\.structures\.0\.tokens",
+                "[Uu]nexpected",
+            ),
             (edited(model=3), "model", "valid string"),
+            (edited(encoding="mse"), "encoding", "valid dictionary"),
+            (edited(encoding={"seek": "mse"}), r"encoding\.seek", "not permitted"),
+            (edited(encoding={"search": 3}), r"encoding\.search\.str", "valid string"),
+            (edited(encoding={"search": "best"}), "encoding", "'best' is not a range search"),
+            (edited(encoding={"search": {}}), r"encoding\.search\.\w+", "required|valid string"),
+            (edited(encoding={"search": {"steps": 0}}), "encoding", "steps is 0"),
+            (edited(encoding={"rounding": "up"}), "encoding", "'up'; expected 'nearest'"),
+            (edited(calibration=3), "calibration", "valid dictionary"),
+            (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
+            (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),
+            (edited(calibration={"sampling": {}}), r"calibration\.sampling\.prompts", "required"),
+            (edited(calibration={"sampling": {"prompts": []}}), "calibration", "none given"),
+            (
+                edited(calibration={"sampling": {"prompts": ["owl"], "batch": None}}),
+                r"calibration\.sampling\.batch",
+                "valid integer",
+            ),
+            (
+                edited(layers={"a": {"weight": "int4/channel", "encoding": {"search": 1}}}),
+                r"layers\.a\.encoding\.search\.str",
+                "valid string",
+            ),
             (edited(context=[]), "context", "valid dictionary"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
@@ -167,13 +371,15 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("fields", "why"),
         [
-            ({"split": -1}, "split is -1; expected a whole number"),
-            ({"constant_tokens": 2**16}, "constant_tokens is 65536; expected a whole number"),
-            ({"constant_tokens": 10**30}, "constant_tokens is 10+; expected a whole number"),
-            ({"weight": "float", "split": 8}, "split 8 goes with a quantized weight"),
-            ({"constant_tokens": 1, "split": 8}, "do not go together in one layer"),
+            ({"split": -1}, "split: first is -1; expected a whole number"),
+            ({"constant_tokens": 2**16}, "constant_tokens: count is 65536; expected a whole"),
+            ({"constant_tokens": 10**30}, "constant_tokens: count is 10+; expected a whole"),
+            ({"weight": "float", "split": 8}, "split goes with a quantized weight"),
+            ({"structures": [ONE, ONE]}, "constant_tokens cannot hold constant_tokens"),
+            ({"structures": [ONE], "split": 8}, "older form of structures; keep only structures"),
+            ({"structures": [{"kind": "x"}]}, "unknown structure 'x'; there are constant_tokens"),
         ],
-        ids=["negative", "too-many", "huge", "floating", "both"],
+        ids=["negative", "too-many", "huge", "floating", "twice", "both-forms", "unknown"],
     )
     def test_a_wrong_structure_names_its_layer(
         self, fields: dict[str, Any], why: str, tmp_path: Path
@@ -214,14 +420,37 @@ class TestDiff:
     def test_changed_missing_and_new_layers_are_told(self):
         right = Plan({"mid.attn.to_q": W4, "mid.ff": PLAN["mid.ff"], "conv_out": W4A8})
         assert diff(PLAN, right) == (
-            Difference("conv_in", FLOAT, None),
-            Difference("mid.attn.to_q", W4A8, W4),
-            Difference("conv_out", None, W4A8),
+            Difference("conv_in", Planned(FLOAT), None),
+            Difference("mid.attn.to_q", Planned(W4A8, Encoding()), Planned(W4, Encoding())),
+            Difference("conv_out", None, Planned(W4A8, Encoding())),
         )
 
     def test_structure_is_a_difference(self):
         left, right = Plan({"a": W4A8, "b": W4}), Plan({"a": TEXT, "b": W4})
-        assert diff(left, right) == (Difference("a", W4A8, TEXT),)
+        (found,) = diff(left, right)
+        assert found == Difference("a", Planned(W4A8, Encoding()), Planned(TEXT, Encoding()))
+
+    def test_encodings_are_a_difference_of_quantized_layers(self):
+        left = Plan({"a": W4, "b": W4, "c": FLOAT}, encodings={"b": Encoding(MINMAX)})
+        right = Plan(left.choices, encoding=Encoding(MINMAX))
+        (found,) = diff(left, right)
+        assert found == Difference("a", Planned(W4, Encoding()), Planned(W4, Encoding(MINMAX)))
+        assert found.to_dict()["right"] == {
+            "weight": "int4/channel",
+            "activation": "float",
+            "encoding": {"search": "minmax", "rounding": "nearest"},
+        }
+
+    def test_calibrations_differ_by_setting(self):
+        def plan(**changes: Any) -> Plan:
+            fields = {"sampling": Sampling(("owl",)), "calls": 4, "momentum": 0.95} | changes
+            return Plan({"a": W4}, calibration=CalibrationSettings(**fields))
+
+        assert calibration_diff(plan(), plan()) == {}
+        assert calibration_diff(plan(), plan(momentum=None)) == {"momentum": (0.95, None)}
+        other = plan(sampling=Sampling(("owl",), seed=3))
+        assert calibration_diff(plan(), other) == {"seed": (0, 3)}
+        assert calibration_diff(Plan({}), plan())["prompts"] == (None, ["owl"])
 
     @given(left=plans(), right=plans())
     def test_the_other_way_round_it_is_mirrored(self, left: Plan, right: Plan):
@@ -253,6 +482,22 @@ class TestPrinting:
         assert ["int4/channel", "float", "split at 320", "2"] in rows
         assert "structure" in printed
         assert "structure" not in str(PLAN)
+
+    def test_how_weights_are_rounded_and_ranges_found_stands_below(self):
+        settings = CalibrationSettings(Sampling(("owl",)), 4, 0.95)
+        printed = str(Plan({"a": W4}, encoding=Encoding(MINMAX), calibration=settings))
+        assert "encoding: minmax, nearest" in printed
+        assert "calibration: momentum 0.95, calls 4" in printed
+
+    def test_encodings_are_shown_by_layer_where_they_differ(self):
+        special = Encoding(RangeSearch(80, 0.5, 2.4))
+        plan = Plan({"a": W4, "b": W4, "c": FLOAT}, encodings={"b": special})
+        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in str(plan).splitlines()]
+        text = "80 steps down to 0.5 by power 2.4, nearest"
+        assert ["a", "int4/channel", "float", "mse, nearest", ""] in rows
+        assert ["b", "int4/channel", "float", text, ""] in rows
+        assert ["c", "float", "float", "", ""] in rows
+        assert ["int4/channel", "float", text, "1"] in rows
 
     def test_brackets_are_printed_not_interpreted(self):
         plan = Plan({"blocks[red]0": W4}, "a[bold]b", {"blocks[red]0": "kept [/why]"})

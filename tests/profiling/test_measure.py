@@ -1,10 +1,9 @@
 import pytest
 
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, uniform_plan
 from mezzotint.profiling import Timer, Work, profile_pipeline
 from mezzotint.profiling.within import representatives
-from mezzotint.runtime import Packing, executions, packed_copy
-from mezzotint.uniform import uniform_plan
+from mezzotint.runtime import executions, packed_copy
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, NORM, ticking
 
@@ -49,7 +48,7 @@ def test_equal_layers_are_timed_once(profile, clock):
 
 def test_kernels_are_those_of_the_registry(profile, pipe):
     plan = uniform_plan(pipe.unet, weight_bits=8, act_bits=8)
-    for each in executions(packed_copy(pipe.unet, plan, Packing())):
+    for each in executions(packed_copy(pipe.unet, plan)):
         assert profile.layers[each.layer].figures[each.choice].kernel == each.kernel
 
 

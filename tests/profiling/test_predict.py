@@ -12,6 +12,7 @@ from mezzotint.profiling import (
     plan_latency,
     predict,
 )
+from mezzotint.runtime import ConstantTokens, SplitInput
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT
 
@@ -36,8 +37,8 @@ def test_what_was_not_measured_is_refused(profile):
 
 def test_structure_does_not_count(profile):
     plain = predict(profile, Plan({"conv_in": CHOICES[0]}))
-    for structure in ({"split": 2}, {"constant_tokens": 1}):
-        choice = dataclasses.replace(CHOICES[0], **structure)
+    for structure in (SplitInput(2), ConstantTokens(1)):
+        choice = CHOICES[0].with_structures(structure)
         assert predict(profile, Plan({"conv_in": choice})) == plain
 
 

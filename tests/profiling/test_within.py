@@ -1,4 +1,4 @@
-"""What packed layers take within the denoiser, beside what they take one by one."""
+"""Times of packed layers within the denoiser, beside their times one by one."""
 
 import pytest
 from diffusers import UNet2DConditionModel
@@ -16,8 +16,7 @@ from mezzotint.profiling import (
     profile_pipeline,
 )
 from mezzotint.profiling.within import representatives, with_delays
-from mezzotint.runtime import QuantLayer
-from mezzotint.runtime.structure import SplitLayer
+from mezzotint.runtime import QuantLayer, SplitInput, StructuredLayer
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, seconds, ticking
 
@@ -120,10 +119,10 @@ def test_structure_counts_in_what_packed_denoisers_take(pipe, tmp_path):
     extra = 5 * FLOAT
 
     def slow_when_split(module: nn.Module) -> float:
-        return extra if isinstance(module, SplitLayer) else seconds(module)
+        return extra if isinstance(module, StructuredLayer) else seconds(module)
 
     predictions = []
-    for work in (Work(), Work(structure={shortcut: {"split": 8}})):
+    for work in (Work(), Work(structures={shortcut: (SplitInput(8),)})):
         with ticking(slow_when_split) as clock:
             timer = Timer(repeats=1, most=1, clock=clock)
             profile = profile_pipeline(

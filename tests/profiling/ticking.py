@@ -34,7 +34,7 @@ def seconds(module: nn.Module) -> float:
 
 
 class ClockStoppedError(Exception):
-    """What a clock raises that is read once too often."""
+    """Error of a clock that is read once too often."""
 
 
 class Clock:

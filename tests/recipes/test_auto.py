@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,19 @@ from mezzotint.formats import MINMAX
 from mezzotint.models import text_readers
 from mezzotint.recipes.costs import choice_bytes
 from mezzotint.runtime import module_bytes, packed_layers
+from tests.recipes.watching import watched
 
 
 def weights_of(module: nn.Module) -> int:
     return sum(m.weight.numel() for m in module.modules() if type(m) in (nn.Linear, nn.Conv2d))
+
+
+def with_structure(plan: mz.Plan, kind: type) -> list[str]:
+    return [
+        name
+        for name, choice in plan.choices.items()
+        if any(isinstance(each, kind) for each in choice.structures)
+    ]
 
 
 def packed_bits(result: mz.Result, weights: int) -> float:
@@ -70,7 +78,7 @@ def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampl
     ours = mz.quantize(pipe, budget=mz.Budget(size=size), sampling=sampling, journal=journal)
 
     def noise(plan: mz.Plan) -> float:
-        return sum(ours.measurements[name][plan[name]].noise for name in plan)
+        return sum(ours.measurements[name][plan[name]]["noise"] for name in plan)
 
     assert noise(ours.plan) < noise(uniform)
 
@@ -94,16 +102,16 @@ def test_the_original_pipeline_is_left_as_it_was(pipe, sampling, journal):
 
 
 def test_activations_of_16_bits_are_left_alone(pipe, sampling):
-    options = mz.AutoOptions(formats=("int4/channel", "int8/channel"))
+    options = mz.Auto(formats=("int4/channel", "int8/channel"))
     budget = mz.Budget(weight_bits=6, act_bits=16)
-    result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+    result = mz.quantize(pipe, options, budget, sampling=sampling)
     assert {choice.activation for choice in result.plan.choices.values()} == {"float"}
 
 
 def test_static_activations_are_calibrated(pipe, sampling):
-    options = mz.AutoOptions(formats=("int8/channel",), activation="uint8/tensor")
+    options = mz.Auto(formats=("int8/channel",), activation="uint8/tensor")
     budget = mz.Budget(weight_bits=16)
-    result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+    result = mz.quantize(pipe, options, budget, sampling=sampling)
     layer = next(iter(packed_layers(result.denoiser).values()))
     assert int(layer.get_buffer("input_scale").item()) != 0
 
@@ -111,18 +119,20 @@ def test_static_activations_are_calibrated(pipe, sampling):
 def test_first_tokens_are_constants_and_shortcuts_are_split(pipe, sampling, journal):
     plan = mz.quantize(pipe, sampling=sampling, journal=journal).plan
     readers = set(text_readers(mz.inventory(pipe.unet)))
-    assert {name for name, choice in plan.choices.items() if choice.constant_tokens} == readers
-    split = {name for name, choice in plan.choices.items() if choice.split}
+    assert {
+        n for n, choice in plan.choices.items() if mz.ConstantTokens(1) in choice.structures
+    } == readers
+    split = set(with_structure(plan, mz.SplitInput))
     assert split
     assert all(name.endswith("conv_shortcut") for name in split)
     assert set(plan.reasons) == readers | split
 
 
 def test_structure_can_be_left_out(pipe, sampling):
-    options = mz.AutoOptions(formats=("int8/channel",), bos=False, shortcuts="none")
+    options = mz.Auto(formats=("int8/channel",), bos=False, shortcuts="none")
     budget = mz.Budget(weight_bits=16)
-    plan = mz.quantize(pipe, budget=budget, sampling=sampling, options=options).plan
-    assert {choice.structure for choice in plan.choices.values()} == {""}
+    plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
+    assert {choice.structures for choice in plan.choices.values()} == {()}
 
 
 def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
@@ -134,43 +144,36 @@ def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
     for bos in (True, False):
         measurements = mz.quantize(
             pipe,
-            budget=mz.Budget(weight_bits=16),
+            mz.Auto(formats=("int8/channel",), activation="uint8/tensor", bos=bos),
+            mz.Budget(weight_bits=16),
             sampling=sampling,
-            options=mz.AutoOptions(formats=("int8/channel",), activation="uint8/tensor", bos=bos),
         ).measurements
-        noise.append(sum(one.noise for name in readers for one in measurements[name].values()))
+        noise.append(sum(one["noise"] for name in readers for one in measurements[name].values()))
     assert noise[0] < 0.8 * noise[1]
 
 
 def test_text_that_is_padded_on_the_left_proves_no_constant(pipe, sampling):
     """Short prompts begin with the same filler; one that fills the length does not."""
     pipe.tokenizer.padding_side = "left"
-    options = mz.AutoOptions(formats=("int8/channel",))
+    options = mz.Auto(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)
-    plan = mz.quantize(pipe, budget=budget, sampling=sampling, options=options).plan
-    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
+    assert not with_structure(plan, mz.ConstantTokens)
     assert "pads on the left" in " ".join(plan.context["notes"])
 
 
 def test_a_single_prompt_is_noted_to_prove_no_constant(pipe):
-    options = mz.AutoOptions(formats=("int8/channel",))
+    options = mz.Auto(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)
-    plan = mz.quantize(
-        pipe, budget=budget, sampling=mz.Sampling(prompts=("owl",)), options=options
-    ).plan
-    assert not any(choice.constant_tokens for choice in plan.choices.values())
+    plan = mz.quantize(pipe, options, budget, sampling=mz.Sampling(prompts=("owl",))).plan
+    assert not with_structure(plan, mz.ConstantTokens)
     assert "two different prompts" in " ".join(plan.context["notes"])
 
 
 def test_the_range_search_changes_what_is_packed(pipe, sampling):
     budget = mz.Budget(weight_bits=16)
     results = [
-        mz.quantize(
-            pipe,
-            budget=budget,
-            sampling=sampling,
-            options=mz.AutoOptions(formats=("int3/channel",), **search),
-        )
+        mz.quantize(pipe, mz.Auto(formats=("int3/channel",), **search), budget, sampling=sampling)
         for search in ({}, {"search": MINMAX})
     ]
     first, second = (packed_layers(r.denoiser)["conv_in"].weight_scale for r in results)
@@ -200,9 +203,9 @@ def test_a_budget_that_structure_alone_exceeds_names_the_switches(pipe, sampling
     plain = {"bos": False, "shortcuts": "none"}
 
     def refusal(budget: mz.Budget, **structure: object) -> str:
-        options = mz.AutoOptions(formats=("int2/channel",), **structure)
+        options = mz.Auto(formats=("int2/channel",), **structure)
         with pytest.raises(InfeasibleBudgetError) as refused:
-            mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+            mz.quantize(pipe, options, budget, sampling=sampling)
         return str(refused.value)
 
     tiny = mz.Budget(size=1000)
@@ -210,8 +213,8 @@ def test_a_budget_that_structure_alone_exceeds_names_the_switches(pipe, sampling
     least = mz.Budget(size=int(re.search(r"takes (\d+)", refusal(tiny, **plain))[1]))
     assert refusal(least).endswith("; with bos=false and shortcuts=none it can be met")
     assert refusal(least, bos=False).endswith("; with shortcuts=none it can be met")
-    options = mz.AutoOptions(formats=("int2/channel",), **plain)
-    mz.quantize(pipe, budget=least, sampling=sampling, options=options)
+    options = mz.Auto(formats=("int2/channel",), **plain)
+    mz.quantize(pipe, options, least, sampling=sampling)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path, monkeypatch):
@@ -219,12 +222,9 @@ def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path
     lines = Path(cut).read_bytes().splitlines(keepends=True)
     Path(cut).write_bytes(b"".join(lines[:-3]) + lines[-3][:10])
 
-    module = import_module("mezzotint.sensitivity.measure")
-    run = []
-    original = module.measure_unit
-    monkeypatch.setattr(module, "measure_unit", lambda *a: run.append(a) or original(*a))
+    asked = watched(monkeypatch)
     mz.quantize(pipe, sampling=sampling, journal=cut)
-    assert len(run) == 3
+    assert len(asked) == 3
     resumed = {json.loads(line)["unit"] for line in Path(cut).read_text().splitlines()[1:]}
     assert resumed == {json.loads(line)["unit"] for line in lines[1:]}
 
@@ -244,14 +244,16 @@ def test_nan_weights_name_the_layer(pipe, sampling):
 def test_unknown_recipes_and_foreign_options_are_refused(pipe):
     with pytest.raises(UsageError, match="there are: auto"):
         mz.quantize(pipe, "best")
-    with pytest.raises(UsageError, match="AutoOptions"):
-        mz.quantize(pipe, options=object())
+    with pytest.raises(UsageError, match="recipe: is a object; give one of: Auto or 'auto', MixDQ"):
+        mz.quantize(pipe, object())
     with pytest.raises(UsageError, match="formats"):
-        mz.AutoOptions(formats=())
+        mz.Auto(formats=())
     with pytest.raises(UsageError, match="shortcuts: is 'all'; it is one of: none, shortcuts"):
-        mz.AutoOptions(shortcuts="all")
+        mz.Auto(shortcuts="all")
+    with pytest.raises(UsageError, match="unknown metric 'best'"):
+        mz.Auto(metric="best")
     with pytest.raises(UsageError, match="bos: is 'no'"):
-        mz.AutoOptions(bos="no")
+        mz.Auto(bos="no")
 
 
 def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):
@@ -261,7 +263,7 @@ def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):
 
 
 def test_a_layer_may_stay_floating_and_counts_in_its_own_dtype(pipe, sampling):
-    options = mz.AutoOptions(formats=("int2/channel", "float"))
+    options = mz.Auto(formats=("int2/channel", "float"))
     pipe.unet.conv_out.to(torch.float16)
     layers = mz.inventory(pipe.unet)
     weight = pipe.unet.conv_out.weight
@@ -269,6 +271,6 @@ def test_a_layer_may_stay_floating_and_counts_in_its_own_dtype(pipe, sampling):
     assert choice_bytes(layer, mz.Choice(), weight) == 2 * layer.parameters
     pipe.unet.conv_out.to(torch.float32)
     budget = mz.Budget(size=module_bytes(pipe.unet) // 2, act_bits=8)
-    result = mz.quantize(pipe, budget=budget, sampling=sampling, options=options)
+    result = mz.quantize(pipe, options, budget, sampling=sampling)
     assert {choice.weight for choice in result.plan.choices.values()} == set(options.formats)
     assert module_bytes(result.denoiser) <= budget.bytes

@@ -1,13 +1,12 @@
-"""What a choice costs, in bytes."""
+"""Bytes that a choice costs."""
 
 import pytest
 
-from mezzotint.budget import Budget
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import inventory, text_readers
-from mezzotint.plan import Choice
+from mezzotint.plan import Budget, Choice, Plan
 from mezzotint.recipes.costs import byte_limit, choice_bytes
-from mezzotint.runtime import pack_layer
+from mezzotint.runtime import ConstantTokens, pack_layer
 from tests.models import tiny
 
 
@@ -20,7 +19,8 @@ def test_a_choice_costs_the_bytes_that_are_stored(weight: str):
     plain, choice = unet.conv_in.weight, Choice(weight)
     stored = [plain]
     if choice.quantized:
-        stored = list(pack_layer("conv_in", unet.conv_in, choice).weight_tensors().values())
+        packed = pack_layer("conv_in", unet.conv_in, Plan({"conv_in": choice}))
+        stored = list(packed.weight_tensors().values())
     assert choice_bytes(layer, choice, plain) == sum(tensor.nbytes for tensor in stored)
 
 
@@ -37,7 +37,7 @@ def test_leaving_constants_out_is_named_only_where_their_bytes_are_counted():
     layer = next(layer for layer in layers if layer.name in text_readers(layers))
     weight, choice = (
         unet.get_submodule(layer.name).weight,
-        Choice("int2/channel", constant_tokens=1),
+        Choice("int2/channel", structures=(ConstantTokens(1),)),
     )
     stored, plain = (choice_bytes(layer, one, weight) for one in (choice, choice.plain))
     budget = Budget(weight_bits=(plain + 1) * 8 / layer.parameters)

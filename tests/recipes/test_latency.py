@@ -28,7 +28,7 @@ from tests.profiling.ticking import ticking
 
 FORMATS = ("int2/channel", "int4/channel", "int8/channel")
 CHOICES = tuple(Choice(w, a) for w in FORMATS for a in ("float", "int8/token"))
-OPTIONS = mz.AutoOptions(formats=FORMATS)
+OPTIONS = mz.Auto(formats=FORMATS)
 NANOSECOND = 1e-6  # in milliseconds; programs count picoseconds
 SAMPLING = mz.Sampling(prompts=("owl", "heart"))
 
@@ -48,9 +48,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile.save(folder / "profile.json")
     mz.quantize(
         pipe,
-        budget=mz.Budget(latency="9x"),
+        dataclasses.replace(OPTIONS, profile=str(folder / "profile.json")),
+        mz.Budget(latency="9x"),
         sampling=SAMPLING,
-        options=dataclasses.replace(OPTIONS, profile=str(folder / "profile.json")),
         journal=folder / "journal.jsonl",
     )
     return folder
@@ -75,7 +75,7 @@ def quantize(source: Path, pipe: DiffusionPipeline, tmp_path: Path):
     def run(profile: Profile, budget: mz.Budget, **options) -> mz.Result:
         profile.save(tmp_path / "profile.json")
         changed = dataclasses.replace(OPTIONS, profile=str(tmp_path / "profile.json"), **options)
-        return mz.quantize(pipe, budget=budget, sampling=SAMPLING, options=changed, journal=journal)
+        return mz.quantize(pipe, changed, budget, sampling=SAMPLING, journal=journal)
 
     return run
 
@@ -97,7 +97,7 @@ def with_figures(profile: Profile, cost) -> Profile:
 
 
 def noise(result: mz.Result) -> float:
-    return sum(result.measurements[name][result.plan[name]].noise for name in result.plan)
+    return sum(result.measurements[name][result.plan[name]]["noise"] for name in result.plan)
 
 
 @pytest.mark.parametrize("ratio", [0.9, 0.6, 0.4, 0.25])
@@ -204,9 +204,9 @@ def test_an_unreachable_latency_is_refused_before_measuring(pipe, source, tmp_pa
     with pytest.raises(InfeasibleBudgetError):
         mz.quantize(
             pipe,
-            budget=mz.Budget(latency="0.01x"),
+            options,
+            mz.Budget(latency="0.01x"),
             sampling=SAMPLING,
-            options=options,
             journal=tmp_path / "none.jsonl",
         )
     assert not (tmp_path / "none.jsonl").exists()
@@ -224,7 +224,7 @@ def test_the_plan_says_what_was_predicted(quantize, profile):
 
 def test_without_a_latency_the_plan_says_nothing_of_it(pipe, source, tmp_path):
     journal = shutil.copy(source / "journal.jsonl", tmp_path / "journal.jsonl")
-    result = mz.quantize(pipe, sampling=SAMPLING, options=OPTIONS, journal=journal)
+    result = mz.quantize(pipe, OPTIONS, sampling=SAMPLING, journal=journal)
     assert plan_latency(result.plan) is None
     assert {choice.activation for choice in result.plan.choices.values()} == {"int8/token"}
 
@@ -261,7 +261,7 @@ def test_without_a_profile_the_model_is_profiled_once(pipe, source, tmp_path, mo
     journal = shutil.copy(source / "journal.jsonl", tmp_path / "journal.jsonl")
     budget = mz.Budget(latency="100x")
     for _ in range(2):
-        mz.quantize(pipe, budget=budget, sampling=SAMPLING, options=OPTIONS, journal=journal)
+        mz.quantize(pipe, OPTIONS, budget, sampling=SAMPLING, journal=journal)
         (path,) = (tmp_path / "profiles").glob("*.jsonl")
         lines = path.read_text()
     assert path.read_text() == lines

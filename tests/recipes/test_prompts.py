@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mezzotint as mz
-from mezzotint.recipes.prompts import default_sampling
+from mezzotint.recipes.default_prompts import default_sampling
 
 
 def test_a_general_list_serves_models_without_their_own(pipe):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mezzotint.models import inventory
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Plan, uniform_plan
 from mezzotint.report import (
-    Contestant,
     Report,
+    ReportedModel,
     layer_rows,
     picture_grid,
     render,
@@ -22,8 +22,6 @@ from mezzotint.report import (
 )
 from mezzotint.report.page import COLOURS
 from mezzotint.runtime import executions, quantize_module
-from mezzotint.sensitivity import Score
-from mezzotint.uniform import uniform_plan
 from tests.models import tiny
 
 
@@ -33,14 +31,20 @@ def report() -> Report:
     plan = uniform_plan(unet, weight_bits=4, act_bits=8, exclude=["conv_out"])
     plan = replace(plan, choices=plan.choices | {"conv_in": Choice("int4/group32", "int8/token")})
     layers = inventory(unet)
-    noise = {Choice("int4/channel", "int8/token"): Score(0.001), Choice("int8/channel"): Score(0.0)}
+    noise = {
+        Choice("int4/channel", "int8/token"): {"noise": 0.001},
+        Choice("int8/channel"): {"noise": 0.0},
+    }
     quantize_module(unet, plan)
     rows = layer_rows(layers, plan, {"conv_in": noise}, executions(unet))
     pictures = picture_grid({"original": np.zeros((2, 64, 64, 3), np.uint8)})
     return Report(
         title="tiny <model>",
         layers=rows,
-        contestants=[Contestant("original", {"bytes": "1,000"}), Contestant("ours", {"SSIM": "1"})],
+        contestants=[
+            ReportedModel("original", {"bytes": "1,000"}),
+            ReportedModel("ours", {"SSIM": "1"}),
+        ],
         pictures=pictures,
         prompts=["owl", "<script>alert(1)</script>"],
         context={"seed": 0},
@@ -78,7 +82,7 @@ def test_a_layer_left_in_floating_point_says_why(report):
 
 def test_kernels_and_the_reasons_of_fallbacks_are_shown(report):
     text = Text(render(report)).text
-    assert "cpu-int8 (int8)" in text
+    assert "cpu-int8-avx2 (int8)" in text or "cpu-int8-onednn (int8)" in text
     assert "cpu-float (float)" in text
     assert "needs one scale per output channel, not per group" in text
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.formats import MINMAX, RangeSearch
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.runtime import (
+    Calibration,
     InputRange,
-    Packing,
+    Kernel,
     QuantConv2d,
     QuantLayer,
     QuantLinear,
@@ -51,8 +52,14 @@ def packed(
 ) -> QuantLayer:
     """`layer` packed on its own; the float one is left alone."""
     module = nn.Sequential(layer)
-    packing = Packing(search, {"0": (ranges,)})
-    quantize_module(module, Plan({"0": Choice(weight, activation)}), packing)
+    plan = Plan({"0": Choice(weight, activation)}, encoding=Encoding(search))
+    quantize_module(module, plan, Calibration({"0": (ranges,)}))
     found = module[0]
     assert isinstance(found, QuantLinear | QuantConv2d)
     return found
+
+
+def run(kernel: Kernel, layer: QuantLayer, x: Tensor) -> Tensor:
+    """The output by a kernel that need not be the one that was selected."""
+    prepared = kernel.prepare(layer.packed_weight, layer.operation)
+    return kernel.run(prepared, x, layer.input_quantizer, layer.bias)

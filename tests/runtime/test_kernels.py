@@ -1,14 +1,24 @@
-from dataclasses import replace
+import gc
+import weakref
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from mezzotint.errors import UsageError
 from mezzotint.formats import parse_activation_format, parse_weight_format
 from mezzotint.runtime import (
+    Conv2d,
+    ConvGeometry,
+    InputQuantizer,
     Kernel,
-    QuantLayer,
+    Linear,
+    Operation,
+    PackedWeight,
+    Prepared,
     Request,
     kernels,
     register_kernel,
@@ -16,22 +26,31 @@ from mezzotint.runtime import (
     select_kernel,
 )
 from mezzotint.runtime.cpu import native, processor
+from tests.runtime.cpu.conftest import prefer_own_products
 from tests.runtime.layers import linear, noise, packed
+
+LINEAR = Linear()
+CONV = Conv2d(ConvGeometry((1, 1)))
+GROUPED = Conv2d(ConvGeometry((1, 1), groups=2))
 
 
 def request(
     weight: str = "int4/channel",
     activation: str = "int8/token",
-    operation: Literal["linear", "conv2d"] = "linear",
+    operation: Operation = LINEAR,
     device: str = "cpu",
 ) -> Request:
     found = parse_weight_format(weight)
     assert found is not None
-    return Request(operation, device, found, parse_activation_format(activation))
+    shape = (7, 64) if isinstance(operation, Linear) else (7, 64, 1, 1)
+    return Request(operation, device, found, shape, parse_activation_format(activation))
+
+
+INT8 = ("cpu-int8-avx2", "cpu-int8-onednn")
 
 
 class TestSelection:
-    @pytest.mark.parametrize("operation", ["linear", "conv2d"])
+    @pytest.mark.parametrize("operation", [LINEAR, CONV], ids=["linear", "conv2d"])
     @pytest.mark.parametrize(
         "weight", ["int1/channel", "uint3/tensor", "int8/channel", "mixed/int2:3,int8:4"]
     )
@@ -40,12 +59,10 @@ class TestSelection:
         self,
         weight: str,
         activation: str,
-        operation: Literal["linear", "conv2d"],
-        monkeypatch: pytest.MonkeyPatch,
+        operation: Operation,
     ):
-        monkeypatch.setattr(processor, "VNNI", True)
         selection = select_kernel(request(weight, activation, operation))
-        assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-int8", "int8")
+        assert (selection.kernel.name in INT8, selection.kernel.arithmetic) == (True, "int8")
         assert selection.reason is None
 
     @pytest.mark.parametrize(
@@ -55,17 +72,25 @@ class TestSelection:
             (request(activation="uint8/token"), "needs activations in int8/token or uint8/tensor"),
             (request("kmeans4/channel"), "needs uniform weights"),
             (request("int4/group32"), "needs one scale per output channel, not per group"),
-            (
-                replace(request("uint4/channel", operation="conv2d"), groups=2),
-                "needs symmetric weights of one width where channels are in groups",
-            ),
         ],
         ids=str,
     )
     def test_a_fallback_says_why(self, asked: Request, why: str):
         selection = select_kernel(asked)
         assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-float", "float")
-        assert selection.reason == f"cpu-int8: {why}"
+        assert set(str(selection.reason).split(f": {why}")[0].split(", ")) == set(INT8)
+
+    def test_reasons_that_are_the_same_are_told_once(self):
+        reason = str(select_kernel(request("kmeans4/channel")).reason)
+        assert reason.count("needs uniform weights") == 1
+
+    def test_each_kernel_says_what_it_lacks(self):
+        selection = select_kernel(request("uint4/channel", operation=GROUPED))
+        assert selection.kernel.name == "cpu-float"
+        assert dict(selection.refusals) == {
+            "cpu-int8-avx2": "knows no channels in groups",
+            "cpu-int8-onednn": "needs symmetric weights of one width where channels are in groups",
+        }
 
     def test_a_processor_without_onednn_falls_back(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(processor, "ONEDNN", False)
@@ -77,8 +102,8 @@ class TestSelection:
         [
             ("int8/channel", "int8/token", "cpu-float"),
             ("mixed/int2:3,int8:4", "uint8/tensor", "cpu-float"),
-            ("int7/channel", "uint8/tensor", "cpu-int8"),
-            ("int8/channel", "int7/token", "cpu-int8"),
+            ("int7/channel", "uint8/tensor", "cpu-int8-onednn"),
+            ("int8/channel", "int7/token", "cpu-int8-onednn"),
         ],
     )
     def test_eight_by_eight_bits_need_vnni_by_onednn(
@@ -94,20 +119,20 @@ class TestSelection:
     def test_the_package_s_own_products_need_neither_vnni_nor_onednn(
         self, weight: str, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(processor, "VNNI", False)
+        prefer_own_products(monkeypatch)
         monkeypatch.setattr(processor, "ONEDNN", False)
         monkeypatch.setattr(native, "multiplies", lambda: True)
         selection = select_kernel(request(weight, "int8/token"))
-        assert (selection.kernel.name, selection.reason) == ("cpu-int8", None)
+        assert (selection.kernel.name, selection.reason) == ("cpu-int8-avx2", None)
 
     def test_channels_in_groups_are_told_what_they_lack(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(processor, "VNNI", False)
         monkeypatch.setattr(native, "multiplies", lambda: True)
-        asked = replace(request("int8/channel", "int8/token", operation="conv2d"), groups=2)
+        asked = request("int8/channel", "int8/token", GROUPED)
         assert "needs VNNI for weights" in str(select_kernel(asked).reason)
 
     def test_sums_that_might_not_fit_are_not_made(self):
-        selection = select_kernel(replace(request(), columns=65_794))
+        selection = select_kernel(replace(request(), shape=(7, 65_794)))
         assert (selection.kernel.name, selection.kernel.arithmetic) == ("cpu-float", "float")
         assert "sums fit into 32 bits" in str(selection.reason)
 
@@ -119,19 +144,49 @@ class TestSelection:
         assert not select_kernel(request(), differentiable=True).kernel.opaque
 
 
+@dataclass(frozen=True, eq=False)
+class _Rows(Prepared):
+    """Somebody's own layout: floating rows, doubled, beside what is stored."""
+
+    operation: Operation
+    rows: Tensor
+
+    @property
+    @override
+    def extra_bytes(self) -> int:
+        return self.rows.nbytes
+
+
 class _Doubling(Kernel):
+    """Somebody's own kernel: Linear layers by twice their weight."""
+
     name = "doubling"
     arithmetic: Literal["float"] = "float"
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
+        self.prepared = 0
 
+    @override
     def refuse(self, request: Request) -> str | None:
         self.asked.append(request)
-        return None if request.operation == "linear" else "doubles Linear layers only"
+        is_linear = isinstance(request.operation, Linear)
+        return None if is_linear else "doubles Linear layers only"
 
-    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        return 2 * x
+    @override
+    def prepare(
+        self, weight: PackedWeight, operation: Operation, *, unpack: bool = False
+    ) -> Prepared:
+        self.prepared += 1
+        return _Rows(operation, 2 * weight.dequantized(torch.float32))
+
+    @override
+    def run(
+        self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
+    ) -> Tensor:
+        assert isinstance(prepared, _Rows)
+        rounded = x if quantizer is None else quantizer.rounded(x, prepared.operation.token_dims)
+        return prepared.operation.apply(rounded, prepared.rows, bias)
 
 
 @pytest.fixture
@@ -148,24 +203,50 @@ class TestRegistry:
         kernel = register_kernel(_Doubling())
         assert registered_kernels()[0] is kernel
         assert select_kernel(request()).kernel is kernel
-        asked = request(operation="conv2d", activation="float")
-        assert str(select_kernel(asked).reason).startswith(
-            "doubling: doubles Linear layers only; cpu-int8: "
-        )
+        asked = request(operation=CONV, activation="float")
+        reason = str(select_kernel(asked).reason)
+        assert reason.startswith("doubling: doubles Linear layers only; cpu-int8")
+
+    def test_two_kernels_of_one_name_are_refused(self):
+        register_kernel(_Doubling())
+        with pytest.raises(UsageError, match="named doubling is registered"):
+            register_kernel(_Doubling())
 
     def test_any_other_is_asked_last(self):
         kernel = register_kernel(_Doubling(), preferred=False)
         assert registered_kernels()[-1] is kernel
         assert select_kernel(request()).kernel is not kernel
 
-    def test_a_layer_asks_once_and_runs_what_it_got(self):
+    def test_a_layer_asks_and_prepares_once(self):
         kernel = _Doubling()
         register_kernel(kernel)
-        layer = packed(linear(), "int4/channel", "int8/token")
+        layer = packed(linear(bias=False), "int4/channel", "int8/token")
         x = noise(3, 19)
-        assert torch.equal(layer(x), 2 * x)
-        layer(x)
-        assert kernel.asked == [replace(request(), columns=19)]
+        for _ in range(3):
+            assert torch.allclose(layer(x), 2 * layer.to_float()(layer.round_input(x)), atol=1e-5)
+        assert kernel.prepared == 1
+        assert kernel.asked == [replace(request(), shape=(7, 19))]
+        assert layer.prepared is not None
+        assert layer.prepared.extra_bytes == 4 * 7 * 19
+
+    def test_another_weight_is_prepared_anew(self):
+        kernel = _Doubling()
+        register_kernel(kernel)
+        layer, other = (packed(linear(bias=False), "int4/channel") for _ in range(2))
+        other.get_buffer("weight_codes").bitwise_not_()
+        layer(noise(3, 19))
+        layer.load_state_dict(other.state_dict())
+        assert torch.equal(layer(noise(3, 19)), other(noise(3, 19)))
+
+    def test_what_is_prepared_goes_with_the_stored_codes(self):
+        register_kernel(_Doubling())
+        layer = packed(linear(bias=False), "int4/channel")
+        layer(noise(3, 19))
+        gone = weakref.ref(layer.prepared)
+        # As hooks do that take weights off a device after a call.
+        layer._buffers["weight_codes"] = layer.get_buffer("weight_codes").to("meta")
+        gc.collect()
+        assert gone() is None
 
     def test_a_request_that_nobody_serves_is_a_lookup_error(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(kernels, "_KERNELS", [])

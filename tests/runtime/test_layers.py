@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import MSE, from_bits
-from mezzotint.plan import Choice
-from mezzotint.runtime import QuantConv2d, QuantLayer, QuantLinear, stored_tensors
+from mezzotint.plan import Choice, Plan
+from mezzotint.runtime import QuantConv2d, QuantLayer, QuantLinear, pack_layer, stored_tensors
 from tests.runtime.layers import ACTIVATIONS, WEIGHTS, conv, linear, noise, packed
 
 EVERY_WEIGHT = pytest.mark.parametrize("weight", WEIGHTS)
@@ -25,7 +25,7 @@ SOME_CHOICES = pytest.mark.parametrize(
 
 
 def reference(layer: QuantLayer, x: Tensor) -> Tensor:
-    """What `layer` stands for: a float layer with the decoded weight, on the rounded input."""
+    """Output of a float layer with the decoded weight, on the rounded input."""
     return layer.to_float()(layer.round_input(x))
 
 
@@ -80,11 +80,10 @@ class TestStorage:
     def test_a_float_choice_stores_nothing(self):
         assert stored_tensors(Choice(), (7, 19)) == {}
 
-    def test_a_static_format_without_a_range_is_refused_before_anything_is_stored(self):
-        quantized = QuantLinear.like(linear(), Choice("int4/channel", "uint8/tensor"))
-        with pytest.raises(FormatError, match="uint8/tensor needs a calibrated input range"):
-            quantized.load_weight(noise(7, 19))
-        assert int(quantized.get_buffer("weight_codes").max()) == 0
+    def test_a_static_format_without_a_range_is_refused(self):
+        plan = Plan({"fc": Choice("int4/channel", "uint8/tensor")})
+        with pytest.raises(FormatError, match="layer fc: uint8/tensor needs a calibrated input"):
+            pack_layer("fc", linear(), plan)
 
 
 class TestComputation:

@@ -78,7 +78,7 @@ for size in (2**20, 2**26):
     make_room(size)
     print(before - resident())
 """
-"""How many MiB of a hundred that are free go back before a small block, and before a large one."""
+"""MiB of a hundred free ones that go back before a small block, and before a large one."""
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""What becomes of the npm packages, without fetching or rendering any."""
+"""Reading of the npm packages, without fetching or rendering any."""
 
 import hashlib
 import io

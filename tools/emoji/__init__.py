@@ -1,1 +1,1 @@
-"""How the embedded emoji models are made, from corpus to shipped diffusers folders."""
+"""Making of the embedded emoji models, from corpus to shipped diffusers folders."""

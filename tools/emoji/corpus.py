@@ -259,7 +259,7 @@ def on_white(image: Image.Image) -> np.ndarray:
 
 
 def resume(part: Path, make: Callable[[], Drawings]) -> Drawings:
-    """What `part` holds; made and written there first where it does not exist."""
+    """Content of `part`; made and written there first where it does not exist."""
     if not part.exists():
         made = make()
         save_arrays(part, names=np.array(made.names), images=made.images)

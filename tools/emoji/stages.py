@@ -24,7 +24,7 @@ START = "start.safetensors"
 
 @dataclass(frozen=True)
 class Context:
-    """What every stage needs: data, configuration and the folder of checkpoints."""
+    """Data, configuration and the folder of checkpoints, which every stage needs."""
 
     corpus: Corpus
     preset: Preset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mezzotint.allocation.group import Group
+from mezzotint.allocation.bit_program import BitProgram
 
 
 def allocate(
@@ -35,4 +35,4 @@ def allocate(
         BudgetError: The average or the tolerance is not finite, or the tolerance is negative.
         UsageError: A layer lacks scores or a size, or has bad ones.
     """
-    return Group(scores, sizes).allocate(average_bits, tolerance).bits
+    return BitProgram(scores, sizes).allocate(average_bits, tolerance).bits

@@ -16,7 +16,7 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def is_json(path: Path) -> bool:
-    """Whether a file is JSON by its name."""
+    """True where a file is JSON by its name."""
     return path.suffix.lower() == ".json"
 
 

@@ -11,15 +11,15 @@ import yaml
 
 from mezzotint._files import replacing, write_json
 from mezzotint._patterns import matches
+from mezzotint.allocation.bit_program import BitProgram
 from mezzotint.allocation.documents import YAML_SUFFIXES, is_json, parse
-from mezzotint.allocation.group import Group
 from mezzotint.allocation.values import exact
 from mezzotint.errors import UsageError
 
 _Value = TypeVar("_Value")
 
 
-def read_group(
+def read_program(
     scores: Path,
     sizes: Path,
     bits: Sequence[int],
@@ -27,7 +27,7 @@ def read_group(
     candidates: Sequence[int] | None = None,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
-) -> Group:
+) -> BitProgram:
     """Read the scores and sizes of the same layers.
 
     Args:
@@ -52,7 +52,7 @@ def read_group(
     by_size = _selected(read_sizes(sizes), only, exclude, sizes)
     _check_contains(sizes, by_size, scores, by_layer)
     _check_contains(scores, by_layer, sizes, by_size)
-    return Group(
+    return BitProgram(
         {name: {width: by_bits[width] for width in allowed} for name, by_bits in by_layer.items()},
         by_size,
     )

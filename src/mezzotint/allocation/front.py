@@ -9,8 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from mezzotint.allocation.solver import Effort, Found, minimise, solution
-from mezzotint.allocation.table import Side, Table, sides_of, tabulate, units_of
+from mezzotint.allocation.solver import Effort, minimise, solution
+from mezzotint.allocation.table import Found, OneSidedLimit, Table, sides_of, tabulate, units_of
 from mezzotint.allocation.values import Limit, Problem, Solution
 from mezzotint.errors import InfeasibleBudgetError, UsageError
 
@@ -52,7 +52,7 @@ def pareto_front(
     if points is not None and points < 2:
         raise UsageError(f"points: is {points}; give at least 2, or None for the whole front")
     units, unit = units_of(problem, resource)
-    budget = Side(resource, 1, unit, units, Fraction(units.max(axis=1).sum()))
+    budget = OneSidedLimit(resource, 1, unit, units, Fraction(units.max(axis=1).sum()))
     sides = sides_of(problem, limits)
     tracer = _Tracer(
         tabulate(problem), budget, tuple(sides), tuple(limits), Effort(gap, time_limit)
@@ -77,8 +77,8 @@ class _Tracer:
     """Finds points of the front, all within the same `sides`."""
 
     table: Table
-    budget: Side
-    sides: tuple[Side, ...]
+    budget: OneSidedLimit
+    sides: tuple[OneSidedLimit, ...]
     limits: tuple[Limit, ...]
     effort: Effort
 
@@ -116,16 +116,16 @@ class _Tracer:
 
     def spaced(self, top: Found, points: int) -> Iterator[Found]:
         """The points of the front at evenly spaced budgets, in the order of falling use."""
-        point = self.thrifty(top)
+        point = self.on_front(top)
         yield point
         highest, lowest = self.use(point), self._least_use()
         for index in range(points - 2, -1, -1):
             bound = lowest + (highest - lowest) * index // (points - 1)
             if bound < self.use(point):
-                point = self.thrifty(self.within(bound))
+                point = self.on_front(self.within(bound))
                 yield point
 
-    def thrifty(self, found: Found) -> Found:
+    def on_front(self, found: Found) -> Found:
         """The point of the front that has the score of this optimum."""
         return next(self.downwards(found))
 

@@ -1,4 +1,4 @@
-"""What to say when no choice keeps to the limits: what was asked, and what could be had."""
+"""Errors when no choice keeps to the limits: what was asked, and what could be had."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from mezzotint.allocation.table import Choice, Side
+from mezzotint.allocation.table import OneSidedLimit, Selection
 from mezzotint.allocation.values import Limit
 from mezzotint.errors import InfeasibleBudgetError
 
 
-def beyond(side: Side, sides: Sequence[Side], limits: Sequence[Limit]) -> InfeasibleBudgetError:
+def beyond(
+    side: OneSidedLimit, sides: Sequence[OneSidedLimit], limits: Sequence[Limit]
+) -> InfeasibleBudgetError:
     """The error for a side that even the layers' least weights exceed."""
     return InfeasibleBudgetError(
         f"{side.resource}: {_asked(side.resource, limits)}, but the layers can use only "
@@ -20,7 +22,7 @@ def beyond(side: Side, sides: Sequence[Side], limits: Sequence[Limit]) -> Infeas
 
 
 def unattainable(
-    nearest: Choice | None, sides: Sequence[Side], limits: Sequence[Limit]
+    nearest: Selection | None, sides: Sequence[OneSidedLimit], limits: Sequence[Limit]
 ) -> InfeasibleBudgetError:
     """The error for limits that can each be met on one side, but not all at once."""
     lines = []
@@ -40,13 +42,13 @@ def _asked(resource: str, limits: Sequence[Limit]) -> str:
     return " and ".join(f"{limit} asked" for limit in limits if limit.resource == resource)
 
 
-def _range(resource: str, sides: Sequence[Side]) -> str:
+def _range(resource: str, sides: Sequence[OneSidedLimit]) -> str:
     side = next(side for side in sides if side.resource == resource)
     ends = sorted(side.sign * side.unit * total for total in (side.least(), side.most()))
     return f"{float(ends[0])!r} to {float(ends[1])!r}"
 
 
-def _nearest(side: Side, total: int) -> str:
+def _nearest(side: OneSidedLimit, total: int) -> str:
     """The cost of a total as a float that allows it: rounded away from what it limits."""
     cost = side.sign * side.unit * total
     value = float(cost)

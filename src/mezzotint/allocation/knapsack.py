@@ -9,25 +9,16 @@ branch and cut takes tenths of seconds and meets the limit with a tolerance only
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from mezzotint.allocation.doubt import Doubt, Floats, Limited, fractions
-from mezzotint.allocation.table import Choice, Side, Table
+from mezzotint.allocation.refinement import Floats, Limited, Refinement, fractions
+from mezzotint.allocation.table import Found, OneSidedLimit, Selection, Table
 
 _EXACT = 1 << 53
 """Sums of whole numbers below this are exact in float64."""
 
 
-class Packing(NamedTuple):
-    """A choice within the limit, and a proven lower bound on the loss of all such choices."""
-
-    choice: Choice
-    lower: float
-
-
-def pack(table: Table, side: Side, gap: float) -> Packing:
+def within_one_limit(table: Table, side: OneSidedLimit, gap: float) -> Found:
     """Minimise the total loss within one limit, which `side.least()` is known to meet.
 
     If the search grows too large, it stops at a `gap` given as a fraction of the loss, or at what
@@ -38,27 +29,27 @@ def pack(table: Table, side: Side, gap: float) -> Packing:
     reach = int(weights.max(axis=1).sum())
     most = min(side.bound - int(lightest.sum()), reach)
     if reach < _EXACT:
-        return _pack(table, Limited(weights.astype(np.float64), most), gap)
+        return _minimise(table, Limited(weights.astype(np.float64), most), gap)
     # Rounded down, all that was within the limit still is: an optimum of that which keeps to the
     # limit is the optimum. If it does not, exact integers decide, at the pace of Python.
     step = -(-reach // _EXACT)
-    packing = _pack(table, Limited((weights // step).astype(np.float64), most // step), gap)
-    if side.allows(packing.choice):
-        return packing
-    return _pack(table, Limited(weights, most), gap)
+    found = _minimise(table, Limited((weights // step).astype(np.float64), most // step), gap)
+    if side.allows(found.choice):
+        return found
+    return _minimise(table, Limited(weights, most), gap)
 
 
-def _pack(table: Table, limited: Limited, gap: float) -> Packing:
+def _minimise(table: Table, limited: Limited, gap: float) -> Found:
     split, price = _split(table.loss, limited)
     total = table.total_loss(split)
     if price == 0:
-        return Packing(split, total)
-    settled = Doubt.about(split, price, table.loss, limited).settle(gap, total)
+        return Found(split, total)
+    settled = Refinement.of(split, price, table.loss, limited).settle(gap, total)
     best = table.total_loss(settled.choice)
-    return Packing(settled.choice, best if settled.proven else min(total + settled.lower, best))
+    return Found(settled.choice, best if settled.proven else min(total + settled.lower, best))
 
 
-def _split(loss: Floats, limited: Limited) -> tuple[Choice, float]:
+def _split(loss: Floats, limited: Limited) -> tuple[Selection, float]:
     """Solve the relaxation: a choice of at most the weight, and the critical price of the reach.
 
     The price is the slope, at the limit, of the lower convex hull of the attainable (weight,
@@ -89,7 +80,7 @@ def _split(loss: Floats, limited: Limited) -> tuple[Choice, float]:
             heavy = between
 
 
-def _fill(light: Choice, heavy: Choice, limited: Limited) -> Choice:
+def _fill(light: Selection, heavy: Selection, limited: Limited) -> Selection:
     """Move layers from their light to their heavy option, in order, while they fit."""
     split = light.copy()
     rows = np.arange(len(split))

@@ -19,7 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array, hstack
 
 from mezzotint.allocation._quiet import quiet
-from mezzotint.allocation.table import Choice, Side, Table
+from mezzotint.allocation.table import OneSidedLimit, Selection, Table
 
 _TOLERANCE = 1e-6
 """HiGHS' absolute tolerance of rows and of the optimality gap."""
@@ -31,7 +31,7 @@ _OBJECTIVE = 1e5
 """The largest value of the scaled objective."""
 
 _CUTS = 8
-"""How many answers beyond a limit are cut off singly, before the limits are tightened instead."""
+"""Answers beyond a limit that are cut off singly, before the limits are tightened instead."""
 
 _INFEASIBLE = 2  # SciPy's status codes
 
@@ -40,22 +40,24 @@ _Mask: TypeAlias = NDArray[np.bool_]
 
 
 class Branched(NamedTuple):
-    """What branch and cut found.
+    """Result of branch and cut.
 
     Attributes:
         choice: The best choice within all limits, or `None` if none was found.
         lower: Proven lower bound on the loss of any such choice; infinite if there is none.
     """
 
-    choice: Choice | None
+    choice: Selection | None
     lower: float
 
 
-def branch(table: Table, sides: Sequence[Side], gap: float, seconds: float | None) -> Branched:
+def branch(
+    table: Table, sides: Sequence[OneSidedLimit], gap: float, seconds: float | None
+) -> Branched:
     """Minimise the total loss within all sides, to a `gap` as a fraction of it."""
     deadline = None if seconds is None else time.perf_counter() + seconds
     kept = undominated(table.loss, sides)
-    best: Choice | None = None
+    best: Selection | None = None
     lower = 0.0
     while True:
         program = _Program.of(table, sides, kept)
@@ -71,7 +73,9 @@ def branch(table: Table, sides: Sequence[Side], gap: float, seconds: float | Non
             return Branched(best, min(lower, loss))
 
 
-def closest(table: Table, sides: Sequence[Side], seconds: float | None) -> Choice | None:
+def closest(
+    table: Table, sides: Sequence[OneSidedLimit], seconds: float | None
+) -> Selection | None:
     """A choice that violates the sides least, in sum, each relative to its attainable range."""
     program = _Program.of(table, sides, np.ones(table.loss.shape, dtype=np.bool_))
     columns, extra = len(program.layer), len(sides)
@@ -96,7 +100,7 @@ def closest(table: Table, sides: Sequence[Side], seconds: float | None) -> Choic
     return None if result.x is None else program.choice(result.x[:columns])
 
 
-def undominated(loss: _Floats, sides: Sequence[Side]) -> _Mask:
+def undominated(loss: _Floats, sides: Sequence[OneSidedLimit]) -> _Mask:
     """Which options, shape (L, K), no other of their layer beats in every respect.
 
     Of equals the first is kept.
@@ -129,14 +133,14 @@ class _Program:
     """One binary column per kept option: `layer` and `option` say which."""
 
     table: Table
-    sides: Sequence[Side]
+    sides: Sequence[OneSidedLimit]
     layer: NDArray[np.intp]
     option: NDArray[np.intp]
     rows: tuple[_Row, ...]
     scale: float
 
     @classmethod
-    def of(cls, table: Table, sides: Sequence[Side], kept: _Mask) -> _Program:
+    def of(cls, table: Table, sides: Sequence[OneSidedLimit], kept: _Mask) -> _Program:
         layer, option = np.nonzero(kept)
         rows = tuple(_row(side, layer, option) for side in sides)
         return cls(table, sides, layer, option, rows, _scale(table.loss, kept))
@@ -193,15 +197,15 @@ class _Program:
         """One row per side."""
         return csr_array(np.stack([row.weights for row in self.rows]))
 
-    def choice(self, values: _Floats) -> Choice:
+    def choice(self, values: _Floats) -> Selection:
         """The choice that a vector of column values stands for."""
         chosen = np.zeros(self.table.loss.shape)
         chosen[self.layer, self.option] = values
-        choice: Choice = chosen.argmax(axis=1)
+        choice: Selection = chosen.argmax(axis=1)
         return choice
 
 
-def _row(side: Side, layer: NDArray[np.intp], option: NDArray[np.intp]) -> _Row:
+def _row(side: OneSidedLimit, layer: NDArray[np.intp], option: NDArray[np.intp]) -> _Row:
     least = side.weights.min(axis=1)
     weights = (side.weights - least[:, None])[layer, option]
     unit = max(int(weights.max()), 1)

@@ -6,19 +6,18 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from mezzotint.allocation.infeasible import beyond, unattainable
-from mezzotint.allocation.knapsack import pack
+from mezzotint.allocation.knapsack import within_one_limit
 from mezzotint.allocation.program import branch, closest
-from mezzotint.allocation.table import Choice, Side, Table, sides_of, tabulate
+from mezzotint.allocation.table import Found, OneSidedLimit, Selection, Table, sides_of, tabulate
 from mezzotint.allocation.values import Limit, Problem, Solution
 from mezzotint.errors import BudgetError, UsageError
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How far to go on problems where the optimum cannot be proven at once."""
+    """Bounds on the effort where the optimum cannot be proven at once."""
 
     gap: float
     time_limit: float | None
@@ -68,15 +67,8 @@ def solve(
     return solution(problem, table, found, time.perf_counter() - start)
 
 
-class Found(NamedTuple):
-    """A choice within the limits, and a proven lower bound on the loss of all such choices."""
-
-    choice: Choice
-    lower: float
-
-
 def minimise(
-    table: Table, sides: Sequence[Side], effort: Effort, limits: Sequence[Limit] = ()
+    table: Table, sides: Sequence[OneSidedLimit], effort: Effort, limits: Sequence[Limit] = ()
 ) -> Found:
     """Minimise the loss within all sides; `limits` are what an error says was asked for."""
     for side in sides:
@@ -84,15 +76,15 @@ def minimise(
             raise beyond(side, sides, limits)
     if not sides:
         return Found(table.loss.argmin(axis=1), 0.0)
-    best: Choice | None = None
+    best: Selection | None = None
     lower = 0.0
     for side in sides:
         # Under one side alone more is allowed, so its bound holds under all of them, and if its
         # optimum keeps to the others it is theirs too.
-        packing = pack(table, side, effort.gap)
-        lower = max(lower, packing.lower)
-        if all(other.allows(packing.choice) for other in sides):
-            best = _better(table, best, packing.choice)
+        found = within_one_limit(table, side, effort.gap)
+        lower = max(lower, found.lower)
+        if all(other.allows(found.choice) for other in sides):
+            best = _better(table, best, found.choice)
         if best is not None and excess(table, best, lower) <= effort.gap * table.total_loss(best):
             return Found(best, lower)
     branched = branch(table, sides, effort.gap, effort.time_limit)
@@ -110,12 +102,12 @@ def minimise(
     )
 
 
-def excess(table: Table, choice: Choice, lower: float) -> float:
-    """What a choice may lose more than the optimum does."""
+def excess(table: Table, choice: Selection, lower: float) -> float:
+    """Loss that a choice may have beyond the optimum's."""
     return max(table.total_loss(choice) - lower, 0.0)
 
 
-def _better(table: Table, one: Choice | None, other: Choice | None) -> Choice | None:
+def _better(table: Table, one: Selection | None, other: Selection | None) -> Selection | None:
     if one is None or other is None:
         return other if one is None else one
     return other if table.total_loss(other) < table.total_loss(one) else one

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from mezzotint.allocation.values import Limit, Option, Problem
 from mezzotint.errors import BudgetError, UsageError
 
-Choice: TypeAlias = NDArray[np.intp]
+Selection: TypeAlias = NDArray[np.intp]
 """The index of the chosen option of each layer, shape (layers,)."""
 
-Integers: TypeAlias = NDArray[Any]
+IntegerArray: TypeAlias = NDArray[Any]
 """Python integers in an object array: their sums never round, be they bytes or floats' units."""
 
 
@@ -34,19 +34,26 @@ class Table:
     options: tuple[tuple[Option, ...], ...]
     loss: NDArray[np.float64]
 
-    def total_loss(self, choice: Choice) -> float:
+    def total_loss(self, choice: Selection) -> float:
         """Loss of one choice, correctly rounded."""
         return math.fsum(self.loss[np.arange(len(choice)), choice])
 
-    def total_score(self, choice: Choice) -> float:
+    def total_score(self, choice: Selection) -> float:
         """Score of one choice, correctly rounded."""
         return math.fsum(
             layer[index].score for layer, index in zip(self.options, choice, strict=True)
         )
 
 
+class Found(NamedTuple):
+    """A selection within the limits, and a proven lower bound on the loss of all such."""
+
+    choice: Selection
+    lower: float
+
+
 @dataclass(frozen=True)
-class Side:
+class OneSidedLimit:
     """One side of a limit: the sum of the chosen `weights` is at most `limit`.
 
     Attributes:
@@ -60,7 +67,7 @@ class Side:
     resource: str
     sign: int
     unit: Fraction
-    weights: Integers
+    weights: IntegerArray
     limit: Fraction
 
     @property
@@ -68,12 +75,12 @@ class Side:
         """The largest allowed sum of weights."""
         return math.floor(self.limit)
 
-    def total(self, choice: Choice) -> int:
+    def total(self, choice: Selection) -> int:
         """Sum of the chosen weights, exactly."""
         return int(self.weights[np.arange(len(choice)), choice].sum())
 
-    def allows(self, choice: Choice) -> bool:
-        """Whether this choice keeps to the bound, exactly."""
+    def allows(self, choice: Selection) -> bool:
+        """True where this choice keeps to the bound, exactly."""
         return self.total(choice) <= self.bound
 
     def least(self) -> int:
@@ -97,19 +104,21 @@ def tabulate(problem: Problem) -> Table:
     return Table(options, loss)
 
 
-def sides_of(problem: Problem, limits: Sequence[Limit]) -> list[Side]:
+def sides_of(problem: Problem, limits: Sequence[Limit]) -> list[OneSidedLimit]:
     """Write limits as one-sided bounds; raises BudgetError for a resource some option lacks."""
     sides = []
     for limit in limits:
         weights, unit = units_of(problem, limit.resource)
-        sides.append(Side(limit.resource, 1, unit, weights, Fraction(limit.maximum) / unit))
+        sides.append(
+            OneSidedLimit(limit.resource, 1, unit, weights, Fraction(limit.maximum) / unit)
+        )
         if limit.minimum is not None:
             minimum = Fraction(limit.minimum) / unit
-            sides.append(Side(limit.resource, -1, unit, -weights, -minimum))
+            sides.append(OneSidedLimit(limit.resource, -1, unit, -weights, -minimum))
     return sides
 
 
-def units_of(problem: Problem, resource: str) -> tuple[Integers, Fraction]:
+def units_of(problem: Problem, resource: str) -> tuple[IntegerArray, Fraction]:
     """Costs of one resource as whole multiples, shape (L, K), of the largest common unit."""
     costs = []
     for name, options in problem.layers.items():

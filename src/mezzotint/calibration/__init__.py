@@ -1,15 +1,17 @@
-"""What has to be seen of a model's inputs before it is quantized."""
+"""Calibration: input ranges, sizes and structures' tensors, found in recorded calls."""
 
-from mezzotint.calibration.constants import ConstantOutputs, constant_outputs
-from mezzotint.calibration.needs import calibrated, needs_calibration
-from mezzotint.calibration.ranges import input_ranges
+from mezzotint.calibration.needs import calibrated, needs_calibration, with_settings
+from mezzotint.calibration.observed_ranges import input_ranges
 from mezzotint.calibration.sizes import input_sizes
+from mezzotint.calibration.structure_tensors import Refusal, StructureTensors, observe_structures
 
 __all__ = [
-    "ConstantOutputs",
+    "Refusal",
+    "StructureTensors",
     "calibrated",
-    "constant_outputs",
     "input_ranges",
     "input_sizes",
     "needs_calibration",
+    "observe_structures",
+    "with_settings",
 ]

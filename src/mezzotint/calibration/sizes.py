@@ -1,46 +1,44 @@
-"""How much every layer reads."""
+"""Sizes of the inputs of every layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mezzotint.models import Call
-from mezzotint.plan import Choice
-from mezzotint.runtime import operation_of, part_inputs
+from mezzotint.models import Graph
+from mezzotint.plan import Choice, LayerShape
+from mezzotint.runtime import part_inputs, shape_of, structure_tensors
 
 
-@torch.no_grad()
-def input_sizes(denoiser: nn.Module, choices: Mapping[str, Choice], call: Call) -> dict[str, int]:
+def input_sizes(denoiser: nn.Module, graph: Graph, choices: Mapping[str, Choice]) -> dict[str, int]:
     """Elements of every layer's input in one call, all of its runs and samples together.
 
-    Constant tokens are not counted: no quantizer sees them. Layers that the call does not reach
-    have 0.
+    Only what a quantizer sees is counted, as the layer's structures say. Layers that the call does
+    not reach have 0.
 
     Args:
         denoiser: the floating model.
-        choices: the layers, and whether they have constant tokens; formats do not matter.
-        call: a recorded call.
+        graph: of it, traced with the call.
+        choices: the layers (Linear, Conv2d), and which structures they have; formats do not
+            matter.
 
     Raises:
-        PlanError: a layer with constant tokens has an input without tokens.
+        PlanError: a structure does not go with a layer or its input.
     """
     sizes = dict.fromkeys(choices, 0)
-
-    def counting(name: str, choice: Choice) -> Any:
-        def count(layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> None:
-            parts = part_inputs(inputs[0], choice, operation_of(layer))
-            sizes[name] += sum(part.numel() for part in parts)
-
-        return count
-
-    with ExitStack() as hooks:
-        for name, choice in choices.items():
-            layer = denoiser.get_submodule(name)
-            hooks.enter_context(layer.register_forward_pre_hook(counting(name, choice)))
-        call.run(denoiser)
+    for node in graph.runs:
+        if node.name in choices:
+            shape = shape_of(denoiser.get_submodule(node.name))
+            x = torch.empty(node.inputs[0].shape, device="meta")
+            sizes[node.name] += _elements_read(x, choices[node.name], shape)
     return sizes
+
+
+def _elements_read(x: Tensor, choice: Choice, shape: LayerShape) -> int:
+    # Shapes do not depend on values, so nothing has to be calibrated for them.
+    with torch.device("meta"):
+        specs = structure_tensors(choice.structures, shape)
+        own = {name: spec.zeros() for name, spec in specs.items()}
+    return sum(part.numel() for part in part_inputs(x, choice.structures, shape, own))

@@ -1,4 +1,7 @@
-"""The command line: every verb is a thin shell over a library call."""
+"""The command line: every verb is a thin shell over a library call.
+
+Verbs import what they need when they run, so that help takes no longer than reading it.
+"""
 
 # In the order of `mezzotint --help`.
 # ruff: noqa: I001

@@ -5,7 +5,8 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -62,13 +63,27 @@ def examples(*commands: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  mezzotint {command}" for command in commands)])
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("mezzotint"))
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Give the application sub-commands even while it has a single one."""
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before a verb."""
 
 
 def interrupt_again(lost: sys.UnraisableHookArgs) -> None:
-    """What cannot be raised where it arises; an interruption is raised a moment later instead.
+    """Report errors that cannot be raised where they arise; raise an interruption a moment later.
 
     One that arrives while a finalizer or a callback runs would otherwise be printed and forgotten.
     """

@@ -24,7 +24,7 @@ Model: TypeAlias = Annotated[
     ),
 ]
 Quantized: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="DIR", help="What `mezzotint quantize` wrote.")
+    Path, typer.Argument(metavar="DIR", help="Folder that `mezzotint quantize` wrote.")
 ]
 Reference: TypeAlias = Annotated[
     str,
@@ -42,14 +42,14 @@ Steps: TypeAlias = Annotated[
     ),
 ]
 Device: TypeAlias = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu or cuda.")
+    str, typer.Option("--device", metavar="DEVICE", help="Device to compute on: cpu or cuda.")
 ]
 Engine: TypeAlias = Annotated[
     str,
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        help="What computes the denoiser: torch, openvino, or auto (openvino where it is installed "
+        help="Engine of the denoiser: torch, openvino, or auto (openvino where it is installed "
         "and the model is packed and on the CPU, else torch).",
     ),
 ]
@@ -85,7 +85,7 @@ def sampling_of(
         UsageError: the file is missing or empty, or a number is out of range.
     """
     from mezzotint.models import Sampling, read_prompts
-    from mezzotint.recipes.prompts import CALIBRATION_COUNT, default_sampling
+    from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling
 
     if prompts is None:
         found = default_sampling(pipe, count or CALIBRATION_COUNT).prompts

@@ -48,7 +48,10 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Where layer to bits goes: .yaml or .json."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File for each layer's bits: .yaml or .json.",
         ),
     ],
     candidates: Annotated[
@@ -92,16 +95,16 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     proof. Protected layers and those that the patterns leave out take no part in the average and
     are not in the result.
     """
-    from mezzotint.allocation import protected
-    from mezzotint.allocation.files import check_suffix, read_group, write_bits
+    from mezzotint.allocation.files import check_suffix, read_program, write_bits
     from mezzotint.cli.tables import allocation_table
+    from mezzotint.recipes.mixdq.protect import protected
 
     check_suffix(output)
     if output.resolve() in (scores.resolve(), sizes.resolve()):
         raise UsageError(f"{output}: is the file of the scores or sizes; name another")
     widths = _widths(bits, "bits")
     choices = None if candidates is None else _widths(candidates, "candidates")
-    group = read_group(
+    group = read_program(
         scores, sizes, widths, candidates=choices, only=only or (), exclude=exclude or ()
     )
     left_out = protected(group.widest(), protect)

@@ -35,7 +35,7 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     reference: Reference,
     count: Annotated[
         int,
-        typer.Option("-n", "--images", metavar="N", min=1, help="How many images to compare."),
+        typer.Option("-n", "--images", metavar="N", min=1, help="Number of images to compare."),
     ] = 256,
     prompts: PromptFile = None,
     seed: Seed = 0,

@@ -95,8 +95,8 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     """
     import torch
 
-    from mezzotint.budget import parse_size
-    from mezzotint.streaming import Storage, quantize_checkpoint
+    from mezzotint.checkpoint.streaming import Storage, quantize_checkpoint
+    from mezzotint.plan import parse_size
 
     check_free(output, force=force)
     if dtype is not None and dtype not in _DTYPES:

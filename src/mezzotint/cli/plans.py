@@ -30,12 +30,12 @@ PlanPath: TypeAlias = Annotated[
     "show", epilog=examples("plan show owl-w4a8", "plan show owl-w4a8 --json > edited.json")
 )
 def show_plan(path: PlanPath, as_json: AsJson = False) -> None:
-    """Print the format of every layer.
+    """Print what every layer takes, and how it was calibrated.
 
     The JSON is the plan itself: edit it and hand it to `mezzotint quantize --plan`.
     """
+    from mezzotint.checkpoint import read_plan
     from mezzotint.cli.tables import latency_table
-    from mezzotint.hub import read_plan
 
     found = read_plan(path)
     tables = [found.table(), found.summary(), *latency_table(found)]
@@ -48,11 +48,20 @@ def diff_plans(
     right: PlanPath,
     as_json: AsJson = False,
 ) -> None:
-    """List the layers on which two plans differ."""
-    from mezzotint.cli.tables import differences_table
-    from mezzotint.hub import read_plan
-    from mezzotint.plan import diff
+    """List the layers on which two plans differ, and how they were calibrated otherwise."""
+    from mezzotint.checkpoint import read_plan
+    from mezzotint.cli.tables import calibration_table, differences_table
+    from mezzotint.plan import calibration_diff, diff
 
-    differences = diff(read_plan(left), read_plan(right))
-    table = differences_table(differences, str(left), str(right))
-    show([each.to_dict() for each in differences], [table], as_json=as_json)
+    plans = read_plan(left), read_plan(right)
+    layers, settings = diff(*plans), calibration_diff(*plans)
+    value = {
+        "layers": [each.to_dict() for each in layers],
+        "calibration": {
+            name: dict(zip(("left", "right"), pair, strict=True)) for name, pair in settings.items()
+        },
+    }
+    tables = [differences_table(layers, str(left), str(right))]
+    if settings:
+        tables.append(calibration_table(settings, str(left), str(right)))
+    show(value, tables, as_json=as_json)

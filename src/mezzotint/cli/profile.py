@@ -59,7 +59,7 @@ def profile(  # noqa: PLR0913  (one parameter per option)
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where finished measurements are kept.",
+            help="File that keeps finished measurements.",
             show_default="a file per machine and model in the user's cache folder",
         ),
     ] = None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, Seed, sampling_of
+from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, sampling_of
 from mezzotint.cli._output import check_free, show
 from mezzotint.errors import UsageError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
+        "quantize emoji-turbo -o owl-w3 --weight-bits 3 --measurements owl-w4a8",
         "quantize emoji-turbo -o mine --plan edited.json",
     ),
 )
@@ -46,7 +47,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How to find the plan: see `mezzotint recipes`.",
+            help="Way to find the plan: see `mezzotint recipes`.",
             show_default="auto",
         ),
     ] = None,
@@ -83,17 +84,33 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = None,
     prompts: PromptFile = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Image i starts from the noise of seed N + i.",
+            show_default="0, or as --plan says",
+        ),
+    ] = None,
     device: Device = "cpu",
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the measurements of an interrupted run."),
     ] = False,
+    measurements: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Take over what an earlier run with the same model and prompts, whose result is "
+            "in DIR, has measured: another budget then costs little.",
+        ),
+    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Pack after this plan (JSON, or a quantized folder) instead of a recipe.",
+            help="Pack after this plan (JSON, or a quantized folder) instead of a recipe, "
+            "calibrated as it says unless --prompts or --seed is given.",
         ),
     ] = None,
     force: Annotated[
@@ -112,12 +129,13 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     takes.
 
     Finished measurements are kept in DIR.journal.jsonl until the result is saved: after a kill,
-    repeat the command with --resume. DIR appears complete or not at all.
+    repeat the command with --resume. DIR appears complete or not at all, and keeps the
+    measurements, for --measurements and another budget.
     """
-    from mezzotint.budget import Budget
-    from mezzotint.hub import check_replaceable, read_plan
+    from mezzotint.checkpoint import check_replaceable, read_plan
     from mezzotint.pipeline import apply, load
     from mezzotint.pipeline import quantize as run_recipe
+    from mezzotint.plan import Budget
     from mezzotint.recipes import parse_options, recipe_named
 
     if model.startswith("-"):
@@ -126,10 +144,14 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     check_replaceable(output)
     extra = recipe_options(context.args)
     if plan is not None:
-        _refuse_with_plan(recipe, weight_bits, size, latency, act_bits, resume, *extra)
+        _refuse_with_plan(
+            recipe, weight_bits, size, latency, act_bits, resume, measurements, *extra
+        )
         chosen = read_plan(plan)
         pipe = load(model, device=device)
-        result = apply(pipe, chosen, sampling=sampling_of(pipe, prompts, seed=seed))
+        asked = prompts is not None or seed is not None
+        sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
+        result = apply(pipe, chosen, sampling=sampling)
         result.save(output)
     else:
         found = recipe_named(recipe or "auto")
@@ -138,10 +160,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         budget = Budget(weight_bits, size, activations, latency)
         pipe = load(model, device=device)
         count = None if prompts else found.prompts(options)
-        sampling = sampling_of(pipe, prompts, seed=seed, count=count)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
         with _journal(output, resume) as journal:
             result = run_recipe(
-                pipe, found.name, budget, sampling=sampling, options=options, journal=journal
+                pipe,
+                options,
+                budget,
+                sampling=sampling,
+                journal=journal,
+                measurements=measurements,
             )
             result.save(output)
     _report(result, output, as_json)
@@ -176,14 +203,14 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits and --resume"
+            "--latency, --act-bits, --resume and --measurements"
         )
 
 
 @contextmanager
 def _journal(output: Path, resume: bool) -> Iterator[Path]:
     """The file beside `output` that holds finished measurements until all is done."""
-    from mezzotint.sensitivity import discard_journal
+    from mezzotint._journal import discard_journal
 
     journal = output.with_name(f"{output.name}.journal.jsonl")
     if not resume:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from mezzotint.allocation import Allocation
     from mezzotint.models import Layer
-    from mezzotint.plan import Choice, Difference, Plan
+    from mezzotint.plan import Difference, Plan, Planned
     from mezzotint.recipes import OptionHelp
     from mezzotint.runtime import Execution
 
@@ -36,16 +36,16 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
 
 def packed_table(executions: Sequence[Execution], title: str) -> Table:
     """A row per packed layer."""
-    table = _table(title, "layer", "weight", "activation", "structure", "kernel", "arithmetic")
+    table = _table(title, "layer", "weight", "activation", "structures", "kernel", "arithmetic")
     for each in executions:
         choice = each.choice
-        formats = (choice.weight, choice.activation, choice.structure)
+        formats = (choice.weight, choice.activation, choice.label)
         table.add_row(each.layer, *formats, each.kernel, each.arithmetic)
     return table
 
 
 def kernels_table(executions: Sequence[Execution]) -> Table:
-    """How many layers each kernel computes, and why not a faster one."""
+    """Count of layers per kernel, with the reasons against faster ones."""
     table = _table("Kernels", "kernel", "arithmetic", "layers:", "why not a faster one")
     counts = Counter((each.kernel, each.arithmetic, each.reason) for each in executions)
     for (kernel, arithmetic, reason), count in counts.most_common():
@@ -65,7 +65,7 @@ def floating_table(plan: Plan) -> Table:
 
 
 def latency_table(plan: Plan) -> list[Table]:
-    """What the plan was predicted to take, if that was asked; no table otherwise.
+    """Predicted latency of the plan, if it has one; no table otherwise.
 
     Raises:
         PlanError: the plan's context is malformed there.
@@ -91,7 +91,18 @@ def differences_table(differences: Sequence[Difference], left: str, right: str) 
     """A row per layer on which two plans disagree."""
     table = _table(f"{len(differences)} layers differ", "layer", left, right)
     for each in differences:
-        table.add_row(each.layer, _shown(each.left), _shown(each.right))
+        left_cell, right_cell = _shown(each)
+        table.add_row(each.layer, left_cell, right_cell)
+    return table
+
+
+def calibration_table(
+    settings: Mapping[str, tuple[object, object]], left: str, right: str
+) -> Table:
+    """A row per setting of the calibration in which two plans disagree."""
+    table = _table("Calibrated otherwise", "setting", left, right)
+    for name, pair in settings.items():
+        table.add_row(name, *("none" if each is None else str(each) for each in pair))
     return table
 
 
@@ -136,8 +147,18 @@ def models_table(models: Sequence[dict[str, str]]) -> Table:
     return table
 
 
-def _shown(choice: Choice | None) -> str:
-    return "(no such layer)" if choice is None else str(choice)
+def _shown(difference: Difference) -> tuple[str, str]:
+    """The two sides; with their encodings where these are the difference."""
+    left, right = difference.left, difference.right
+    encodings = {None if each is None else each.encoding for each in (left, right)} - {None}
+
+    def text(side: Planned | None) -> str:
+        if side is None:
+            return "(no such layer)"
+        told = len(encodings) > 1 and side.encoding is not None
+        return f"{side.choice}; {side.encoding}" if told else str(side.choice)
+
+    return text(left), text(right)
 
 
 def _table(title: str, *columns: str) -> Table:

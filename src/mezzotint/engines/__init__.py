@@ -1,7 +1,7 @@
-"""Who computes a denoiser: torch, layer by layer, or a compiler that takes it whole."""
+"""Engines that compute a denoiser: torch, layer by layer, or a compiler that takes it whole."""
 
 from mezzotint.engines import eager, openvino
-from mezzotint.engines.base import (
+from mezzotint.engines.engine import (
     AUTO,
     Engine,
     check_engine,

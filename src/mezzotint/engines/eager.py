@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from typing_extensions import override
 
-from mezzotint.engines.base import Engine, register_engine
+from mezzotint.engines.engine import Engine, register_engine
 from mezzotint.runtime import Execution, executions
 
 

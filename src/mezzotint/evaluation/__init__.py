@@ -1,4 +1,4 @@
-"""How close a quantized pipeline is to its original; what it weighs and how fast it is."""
+"""Closeness of a quantized pipeline to its original; its size and its speed."""
 
 from mezzotint.evaluation.alignment import (
     Contrastive,
@@ -7,7 +7,7 @@ from mezzotint.evaluation.alignment import (
     mean_alignment,
     r_precision,
 )
-from mezzotint.evaluation.bench import Bench, Contestant, bench
+from mezzotint.evaluation.bench import Bench, BenchedDenoiser, bench
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
 from mezzotint.evaluation.contrastive import (
     contrastive_for,
@@ -18,20 +18,18 @@ from mezzotint.evaluation.distribution import FDLite0, fd_lite0, frechet_distanc
 from mezzotint.evaluation.error import StepError, error_by_timestep, sqnr
 from mezzotint.evaluation.evaluate import Baseline, Evaluation, evaluate
 from mezzotint.evaluation.features import lite0_features, load_lite0
-from mezzotint.evaluation.latency import Latency, interleaved_medians
-from mezzotint.evaluation.memory import peak_rss_bytes, stored_bytes
+from mezzotint.evaluation.footprint import peak_rss_bytes, stored_bytes
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.runtime import module_bytes
 
 __all__ = [
     "Baseline",
     "Bench",
-    "Contestant",
+    "BenchedDenoiser",
     "Contrastive",
     "Evaluation",
     "FDLite0",
     "Interval",
-    "Latency",
     "RPrecision",
     "StepError",
     "bench",
@@ -43,7 +41,6 @@ __all__ = [
     "fd_lite0",
     "first_ranks",
     "frechet_distance",
-    "interleaved_medians",
     "lite0_features",
     "load_contrastive",
     "load_lite0",

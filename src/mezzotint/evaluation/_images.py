@@ -1,4 +1,4 @@
-"""What every image metric asks of its input."""
+"""Checks of what image metrics are given."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from mezzotint.errors import UsageError
 
-Images: TypeAlias = npt.NDArray[np.uint8]
+ImageArray: TypeAlias = npt.NDArray[np.uint8]
 """uint8 [n, H, W, 3], RGB."""
 
 
-def check_images(images: Images, name: str) -> None:
+def check_images(images: ImageArray, name: str) -> None:
     """Raises UsageError unless `images` is uint8 [n, H, W, 3] with at least one pixel."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise UsageError(
@@ -21,7 +21,7 @@ def check_images(images: Images, name: str) -> None:
         )
 
 
-def check_pair(reference: Images, images: Images) -> None:
+def check_pair(reference: ImageArray, images: ImageArray) -> None:
     """Raises UsageError unless both are image batches of the same shape."""
     check_images(reference, "reference")
     check_images(images, "images")

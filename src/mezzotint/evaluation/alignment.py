@@ -1,4 +1,4 @@
-"""How well images match their captions, by the embeddings of a contrastive model."""
+"""Match of images and captions, by the embeddings of a contrastive model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 
 from mezzotint._progress import track
 from mezzotint.errors import UsageError
-from mezzotint.evaluation._images import Images, check_images
+from mezzotint.evaluation._images import ImageArray, check_images
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval
 
 _BATCH = 256
@@ -38,7 +38,7 @@ class Contrastive:
     tokenizer: CLIPTokenizer
 
     @torch.inference_mode()
-    def embed_images(self, images: Images) -> Tensor:
+    def embed_images(self, images: ImageArray) -> Tensor:
         """Embeddings of unit length, float32 [n, d] on the CPU.
 
         Args:
@@ -145,7 +145,7 @@ def first_ranks(
 
 
 def ranked(captions: Sequence[str], wanted: int = 100) -> int:
-    """How many captions can be ranked: `wanted`, or all where fewer are distinct.
+    """Number of captions that can be ranked: `wanted`, or all where fewer are distinct.
 
     Raises:
         UsageError: fewer than 2.

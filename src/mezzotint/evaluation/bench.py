@@ -11,15 +11,15 @@ from diffusers import DiffusionPipeline
 from rich.table import Table
 
 from mezzotint.engines import engine_executions
-from mezzotint.evaluation.latency import Latency, interleaved_medians
 from mezzotint.models import Sampling, find_denoiser, record_calls
+from mezzotint.profiling import Latency, interleaved_medians
 from mezzotint.runtime import Execution, module_bytes
 
 _PROMPT = "a photo of a cat"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class BenchedDenoiser:
     """One denoiser: seconds per call (median and span), bytes, and what computed it."""
 
     latency: Latency
@@ -31,8 +31,8 @@ class Contestant:
 class Bench:
     """The reference and the contestant, interleaved in one run."""
 
-    reference: Contestant
-    contestant: Contestant
+    reference: BenchedDenoiser
+    contestant: BenchedDenoiser
     device: str
     threads: int
     batch: int
@@ -95,7 +95,7 @@ def bench(
         repeats=repeats,
     )
     contestants = {
-        name: Contestant(latencies[name], module_bytes(denoiser), engine_executions(denoiser))
+        name: BenchedDenoiser(latencies[name], module_bytes(denoiser), engine_executions(denoiser))
         for name, denoiser in denoisers.items()
     }
     return Bench(**contestants, device=str(device), threads=torch.get_num_threads(), batch=batch)

@@ -10,7 +10,7 @@ from scipy import linalg
 from torch import nn
 
 from mezzotint.errors import UsageError
-from mezzotint.evaluation._images import Images
+from mezzotint.evaluation._images import ImageArray
 from mezzotint.evaluation.features import FEATURES, IMAGE_SIZE, lite0_features, load_lite0
 
 MIN_IMAGES = 2000
@@ -35,7 +35,7 @@ class FDLite0:
 
     @property
     def note(self) -> str | None:
-        """What to beware of; None with enough images on both sides."""
+        """Caveat of the figure; None with enough images on both sides."""
         count = min(self.references, self.images)
         if count >= MIN_IMAGES:
             return None
@@ -80,8 +80,8 @@ def frechet_distance(
 
 
 def fd_lite0(
-    reference: Images,
-    images: Images,
+    reference: ImageArray,
+    images: ImageArray,
     *,
     network: nn.Module | None = None,
     size: int = IMAGE_SIZE,

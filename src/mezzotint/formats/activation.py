@@ -1,4 +1,4 @@
-"""How the input of a layer is quantized on its way in."""
+"""Formats of a layer's quantized input."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.errors import FormatError
+from mezzotint.formats.straight_through import straight_through
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class ActivationFormat:
 
     @property
     def name(self) -> str:
-        """As it stands in plans."""
+        """Name of the format in plans."""
         return f"{'int' if self.symmetric else 'uint'}{self.width}/{self.granularity}"
 
     @property
     def static(self) -> bool:
-        """Whether the range comes from calibration."""
+        """True if the range comes from calibration."""
         return self.granularity == "tensor"
 
     @property
@@ -79,13 +80,13 @@ class ActivationFormat:
         return (x.float() / scale).round_().add_(zero_point).clamp_(low, high)
 
     def roundtrip(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        """What the quantized input is worth, in the dtype of `x`.
+        """Quantize `x` and decode it again, in its own dtype.
 
         Gradients pass as if nothing were rounded (straight through; Bengio et al. 2013).
         """
         worth = self.quantize(x, scale, zero_point).sub_(zero_point).mul_(scale).to(x.dtype)
         if x.requires_grad and torch.is_grad_enabled():
-            return worth.detach() + (x - x.detach())
+            return straight_through(worth, x)
         return worth
 
     def __str__(self) -> str:

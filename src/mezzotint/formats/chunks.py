@@ -7,9 +7,12 @@ from collections.abc import Iterator
 #: Weights looked at together.
 CHUNK = 2**22
 
+#: Weights rounded together: more would leave the cache, fewer would be mostly overhead.
+PIECE = 2**18
 
-def row_chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices that cover `rows` rows, about `CHUNK` weights each, a row at least."""
-    step = max(1, CHUNK // columns)
+
+def row_chunks(rows: int, columns: int, size: int | None = None) -> Iterator[slice]:
+    """Slices that cover `rows` rows, about `size` (`CHUNK`) weights each, a row at least."""
+    step = max(1, (size or CHUNK) // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

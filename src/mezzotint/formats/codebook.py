@@ -12,20 +12,25 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.base import (
-    MINMAX,
-    RangeSearch,
+from mezzotint.formats.bitcast import as_bits, from_bits
+from mezzotint.formats.chunks import row_chunks
+from mezzotint.formats.forms import LookupSegment
+from mezzotint.formats.grid import Grid
+from mezzotint.formats.kmeans import kmeans
+from mezzotint.formats.lookup_grid import LookupGrid
+from mezzotint.formats.packing import packed_width, unpack
+from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.registry import NUMBER, register_weight_format
+from mezzotint.formats.weight_format import (
+    Codes,
     Shape,
     TensorSpec,
     WeightFormat,
     check_finite,
+    code_pieces,
     matrix_shape,
+    packed,
 )
-from mezzotint.formats.bitcast import as_bits, from_bits
-from mezzotint.formats.chunks import row_chunks
-from mezzotint.formats.kmeans import borders, kmeans
-from mezzotint.formats.packing import pack, packed_width, unpack
-from mezzotint.formats.registry import NUMBER, register_weight_format
 
 
 @dataclass(frozen=True)
@@ -66,21 +71,26 @@ class CodebookFormat(WeightFormat):
         }
 
     @override
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
-        """As `WeightFormat.encode`; there is no range to clip, so `search` changes nothing.
+    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> LookupGrid:
+        """Levels and scales of every row; there is no range to clip, so `search` changes nothing.
 
         Takes about 24 bytes per weight of the largest codebook while it runs.
         """
         matrix = weight.detach().reshape(matrix_shape(tuple(weight.shape))).float().contiguous()
         check_finite(matrix)
-        codebook = self._codebook(matrix)
-        between = borders(codebook)
-        codes = []
-        for rows in row_chunks(*matrix.shape):
-            edges = between[rows] if self.granularity == "channel" else between[0]
-            index = torch.searchsorted(edges, matrix[rows], out_int32=True)
-            codes.append(pack(index.to(torch.uint8), self.width))
-        return {"codes": torch.cat(codes), "codebook": as_bits(codebook)}
+        rows, columns = matrix.shape
+        return LookupGrid(self._codebook(matrix).float(), (rows, columns), dtype=torch.bfloat16)
+
+    @override
+    def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
+        levels = self._checked(grid).levels.detach()
+        rows = [packed(piece, self.width) for piece in code_pieces(codes, grid.shape)]
+        return {"codes": torch.cat(rows), "codebook": as_bits(levels.to(torch.bfloat16))}
+
+    @override
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[LookupSegment, ...]:
+        levels = tensors["codebook"].view(torch.bfloat16)
+        return (LookupSegment(shape, self.width, tensors["codes"], levels),)
 
     def codes(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Indices of levels, uint8 [out_channels, k]."""
@@ -90,31 +100,29 @@ class CodebookFormat(WeightFormat):
         """Float32 [out_channels or 1, 2^width], ascending."""
         return from_bits(tensors["codebook"], torch.bfloat16)
 
-    def rows(self, tensors: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
-        """What these output channels alone are stored as: views of the stored tensors."""
-        codebook = tensors["codebook"]
-        return {
-            "codes": tensors["codes"][rows],
-            "codebook": codebook[rows] if self.granularity == "channel" else codebook,
-        }
-
-    @override
-    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        height, columns = matrix_shape(shape)
-        parts = []
-        for rows in row_chunks(height, columns):
-            part = self.rows(tensors, rows)
-            index = unpack(part["codes"], self.width, columns).long()
-            parts.append(self.levels(part).expand(len(index), -1).gather(1, index))
-        return torch.cat(parts).reshape(shape)
-
     @override
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        levels = self.levels(tensors)
-        if not bool(torch.isfinite(levels).all()):
-            raise FormatError("codebook holds values that are not finite")
-        if not bool((levels[:, 1:] >= levels[:, :-1]).all()):
-            raise FormatError("codebook holds levels that are not in ascending order")
+        _check_levels(self.levels(tensors))
+
+    def _checked(self, grid: Grid) -> LookupGrid:
+        """The grid, if it is one of this format.
+
+        Raises:
+            FormatError: naming what is not of this format.
+        """
+        if not isinstance(grid, LookupGrid) or grid.scale is not None:
+            raise FormatError(f"{self} stores levels without scales, not a {type(grid).__name__}")
+        levels = grid.levels.detach()
+        expected = tuple(self.layout(grid.shape)["codebook"].shape)
+        if levels.shape != expected:
+            raise FormatError(
+                f"{self} stores levels of shape {expected}, not {tuple(levels.shape)}, for a "
+                f"weight of shape {grid.shape}"
+            )
+        _check_levels(levels)
+        if not torch.equal(levels.to(torch.bfloat16).float(), levels):
+            raise FormatError(f"{self} stores levels in torch.bfloat16; round them to it first")
+        return grid
 
     def _codebook(self, matrix: Tensor) -> Tensor:
         """Levels as stored, bfloat16 [rows or 1, 2^width]."""
@@ -127,6 +135,13 @@ class CodebookFormat(WeightFormat):
         # The largest float32 values would be rounded up to infinity.
         limit = torch.finfo(torch.bfloat16).max
         return levels.clamp_(-limit, limit).to(torch.bfloat16)
+
+
+def _check_levels(levels: Tensor) -> None:
+    if not bool(torch.isfinite(levels).all()):
+        raise FormatError("codebook holds values that are not finite")
+    if not bool((levels[:, 1:] >= levels[:, :-1]).all()):
+        raise FormatError("codebook holds levels that are not in ascending order")
 
 
 @register_weight_format

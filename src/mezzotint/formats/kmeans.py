@@ -38,7 +38,7 @@ def kmeans(rows: Tensor, count: int) -> Tensor:
 
 
 def borders(levels: Tensor) -> Tensor:
-    """Where one level's values end and the next one's begin, float32 [rows, count - 1].
+    """Borders between the values of neighbouring levels, float32 [rows, count - 1].
 
     A value belongs to the level whose index is the number of borders below it.
     """

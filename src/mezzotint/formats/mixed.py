@@ -11,18 +11,22 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.base import (
-    MINMAX,
-    RangeSearch,
-    Segment,
+from mezzotint.formats.forms import AffineSegment
+from mezzotint.formats.grid import Grid
+from mezzotint.formats.mixed_grid import MixedGrid
+from mezzotint.formats.packing import packed_width
+from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.registry import NUMBER, register_weight_format
+from mezzotint.formats.uniform import UniformFormat
+from mezzotint.formats.weight_format import (
+    Codes,
     Shape,
     TensorSpec,
     WeightFormat,
+    code_pieces,
     matrix_shape,
+    packed,
 )
-from mezzotint.formats.kurtosis import channel_order
-from mezzotint.formats.registry import NUMBER, register_weight_format
-from mezzotint.formats.uniform import UniformFormat
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class MixedFormat(WeightFormat):
 
     @property
     def formats(self) -> tuple[UniformFormat, ...]:
-        """Of each segment."""
+        """Format of each segment."""
         return tuple(UniformFormat(width, self.symmetric) for width in self.widths)
 
     @override
@@ -88,61 +92,94 @@ class MixedFormat(WeightFormat):
         return specs | {"order": TensorSpec((sum(self.counts),), torch.int32)}
 
     @override
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
-        """As `WeightFormat.encode`; the channels of highest kurtosis take the most bits."""
-        self._parts(tuple(weight.shape))
-        return self.encode_ordered(weight, channel_order(weight, self.counts), search)
-
-    def encode_ordered(
-        self, weight: Tensor, order: Tensor, search: RangeSearch = MINMAX
-    ) -> dict[str, Tensor]:
-        """As `encode`, with channels assigned to widths by the caller.
+    def grid(
+        self, weight: Tensor, search: RangeSearch = MINMAX, order: Tensor | None = None
+    ) -> MixedGrid:
+        """Grids of the segments, with channels assigned to widths by the caller.
 
         Args:
             weight: of as many output channels as `counts` sum to.
-            order: integer [out_channels], where each channel is to stand among the stored rows.
             search: choice of the clipping ranges.
+            order: integer [out_channels], where each channel is to stand among the stored rows;
+                by default they stand as they come.
 
         Raises:
             FormatError: `order` is not a permutation, or the weight cannot be encoded.
         """
         parts = self._parts(tuple(weight.shape))
+        order = torch.arange(len(weight)) if order is None else order
         self._check_order(order)
-        tensors: dict[str, Tensor] = {}
-        stored = order.argsort().to(weight.device)
-        segments = torch.split(stored, list(self.counts))
-        for index, (channels, (fmt, _)) in enumerate(zip(segments, parts, strict=True)):
-            encoded = fmt.encode(weight.detach().index_select(0, channels), search)
-            tensors |= {f"{name}{index}": tensor for name, tensor in encoded.items()}
-        return tensors | {"order": order.to(weight.device, torch.int32, copy=True)}
+        order = order.to(weight.device, torch.int64, copy=True)
+        channels = torch.split(order.argsort(), list(self.counts))
+        segments = [
+            fmt.grid(weight.detach().index_select(0, rows), search)
+            for (fmt, _), rows in zip(parts, channels, strict=True)
+        ]
+        return MixedGrid(tuple(segments), order)
 
     @override
-    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[Segment, ...]:
+    def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
+        if not isinstance(grid, MixedGrid):
+            raise FormatError(f"{self} stores mixed grids, not a {type(grid).__name__}")
+        counts = tuple(segment.shape[0] for segment in grid.segments)
+        if counts != self.counts:
+            raise FormatError(f"{self} cannot store a grid of segments of {counts} output channels")
+        self._check_order(grid.order)
+        tensors: dict[str, Tensor] = {}
+        packed_codes = self._packed(grid, codes)
+        for index, (fmt, segment) in enumerate(zip(self.formats, grid.segments, strict=True)):
+            tensors[f"codes{index}"] = packed_codes[index]
+            stored = fmt.store_parameters(segment)
+            tensors |= {f"{name}{index}": tensor for name, tensor in stored.items()}
+        return tensors | {"order": grid.order.to(torch.int32)}
+
+    def _packed(self, grid: MixedGrid, codes: Codes) -> list[Tensor]:
+        """The packed codes of each segment, of codes in the order of the output channels."""
+        columns, device = grid.shape[1], grid.order.device
+        found = [
+            torch.empty(count, packed_width(columns, width), dtype=torch.uint8, device=device)
+            for width, count in zip(self.widths, self.counts, strict=True)
+        ]
+        first = 0
+        for piece in code_pieces(codes, grid.shape):
+            places = grid.order[first : first + len(piece)]
+            for width, start, rows in zip(self.widths, grid.starts, found, strict=True):
+                held = ((places >= start) & (places < start + len(rows))).nonzero().flatten()
+                part = packed(piece.index_select(0, held), width)
+                rows.index_copy_(0, places.index_select(0, held) - start, part)
+            first += len(piece)
+        return found
+
+    @override
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[AffineSegment, ...]:
         return tuple(
-            Segment(fmt, {name: tensors[f"{name}{index}"] for name in fmt.layout(part)}, part)
+            segment
             for index, (fmt, part) in enumerate(self._parts(shape))
+            for segment in fmt.segments(self._stored(tensors, index), part)
         )
+
+    @override
+    def stored_grid(self, tensors: Mapping[str, Tensor], shape: Shape) -> MixedGrid:
+        segments = tuple(segment.grid for segment in self.segments(tensors, shape))
+        return MixedGrid(segments, self.order(tensors))
 
     @override
     def order(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors["order"].long()
 
     @override
-    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        segments = self.segments(tensors, shape)
-        stored = torch.cat([each.format.decode(each.tensors, each.shape) for each in segments])
-        return stored.index_select(0, self.order(tensors))
-
-    @override
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        # What a segment stores per row tells nothing of its length, and no check needs it.
-        shape = (sum(self.counts), 1)
-        for index, segment in enumerate(self.segments(tensors, shape)):
+        for index, fmt in enumerate(self.formats):
             try:
-                segment.format.check(segment.tensors)
+                fmt.check(self._stored(tensors, index))
             except FormatError as cause:
-                raise FormatError(f"segment {index}, {segment.format}: {cause}") from cause
+                raise FormatError(f"segment {index}, {fmt}: {cause}") from cause
         self._check_order(tensors["order"])
+
+    def _stored(self, tensors: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+        """The tensors of one segment, under the names of its own format."""
+        names = ("codes", "scale") if self.symmetric else ("codes", "scale", "zero_point")
+        return {name: tensors[f"{name}{index}"] for name in names}
 
     def _check_order(self, order: Tensor) -> None:
         rows = sum(self.counts)

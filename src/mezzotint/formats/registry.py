@@ -6,12 +6,13 @@ A new weight format registers one parser; plans, checkpoints and the command lin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from mezzotint._plugins import load_plugins
 from mezzotint.errors import FormatError
 from mezzotint.formats.activation import ActivationFormat
-from mezzotint.formats.base import WeightFormat
 from mezzotint.formats.uniform import UniformFormat
+from mezzotint.formats.weight_format import WeightFormat
 
 FLOAT = "float"
 
@@ -48,7 +49,7 @@ def parse_weight_format(name: str) -> WeightFormat | None:
     """
     if name == FLOAT:
         return None
-    for parser in _PARSERS:
+    for parser in _parsers():
         try:
             found = parser(name)
         except FormatError as cause:
@@ -60,6 +61,17 @@ def parse_weight_format(name: str) -> WeightFormat | None:
         "'uint3/group64', 'int8/tensor', 'kmeans4/channel', 'kmeans3/tensor' or "
         "'mixed/int2:64,int3:128,int4:64'"
     )
+
+
+def _parsers() -> Iterator[Parser]:
+    """Parsers of this package, then those of others: a name of ours needs no foreign module.
+
+    Nor would one find this package complete: names are parsed while it is being imported.
+    """
+    known = len(_PARSERS)
+    yield from _PARSERS[:known]
+    load_plugins("formats")
+    yield from _PARSERS[known:]
 
 
 def parse_activation_format(name: str) -> ActivationFormat | None:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.base import (
-    MINMAX,
-    RangeSearch,
+from mezzotint.formats.affine_grid import AffineGrid, middle
+from mezzotint.formats.bitcast import as_bits, from_bits, integer_dtype
+from mezzotint.formats.chunks import PIECE, row_chunks
+from mezzotint.formats.forms import AffineSegment
+from mezzotint.formats.grid import Grid
+from mezzotint.formats.packing import packed_width, unpack
+from mezzotint.formats.ranges import MINMAX, RangeSearch
+from mezzotint.formats.scales import ScaleChoice
+from mezzotint.formats.weight_format import (
+    Codes,
     Shape,
     TensorSpec,
     WeightFormat,
     check_finite,
+    code_pieces,
     matrix_shape,
+    packed,
 )
-from mezzotint.formats.bitcast import as_bits, from_bits, integer_dtype
-from mezzotint.formats.packing import pack, packed_width, unpack
 
 Granularity = Literal["tensor", "channel", "group"]
-
-#: Encoded together: more would leave the cache, fewer would be mostly overhead.
-_WEIGHTS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ class UniformFormat(WeightFormat):
     @property
     def offset(self) -> float:
         """The symmetric formats' constant zero point."""
-        return 0.5 if self.width == 1 else float(2 ** (self.width - 1))
+        return middle(self.width)
 
     @property
     def scale_dtype(self) -> torch.dtype:
-        """What scales are rounded to."""
+        """Dtype that scales are rounded to."""
         return torch.bfloat16 if self.granularity == "group" else torch.float32
 
     def scale_shape(self, shape: Shape) -> tuple[int, int]:
@@ -101,45 +103,50 @@ class UniformFormat(WeightFormat):
         return specs
 
     @override
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
-        rows, columns = matrix_shape(tuple(weight.shape))
-        matrix = weight.detach().reshape(rows, columns)
+    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> AffineGrid:
+        rows, columns = size = matrix_shape(tuple(weight.shape))
+        matrix = weight.detach().reshape(size)
         check_finite(matrix)
         # A few rows at a time: the temporaries are many, and stay small and in the cache.
-        pieces = torch.split(matrix, max(1, _WEIGHTS_AT_ONCE // columns))
-        families = [pieces] if self.granularity == "tensor" else ((p.float(),) for p in pieces)
-        codes, scales, zero_points = [], [], []
-        for family in families:
-            scale, zero_point = self._best(family, search)
-            for piece in family:
-                steps = self._blocks(piece.float()) / scale
-                levels = self._codes(steps, zero_point).to(torch.uint8)
-                codes.append(pack(self._matrix(levels, len(piece), columns), self.width))
-            scales.append(scale)
-            zero_points.append(zero_point)
-        stored = self.scale_shape(tuple(weight.shape))
-        tensors = {
-            "codes": torch.cat(codes),
-            "scale": as_bits(torch.cat(scales).view(stored).to(self.scale_dtype)),
-        }
-        if not self.symmetric:
-            tensors["zero_point"] = torch.cat(zero_points).view(stored).to(torch.uint8)
-        return tensors
+        pieces = [matrix[part] for part in row_chunks(rows, columns, PIECE)]
+        if self.granularity == "tensor":
+            scale, zero_point = self._scales.best(pieces, search)
+        else:
+            found = [self._scales.best((piece.float(),), search) for piece in pieces]
+            scale, zero_point = (torch.cat(parts) for parts in zip(*found, strict=True))
+        shift = None if self.symmetric else zero_point.flatten(1)
+        return AffineGrid(
+            self.width, scale.flatten(1), shift, size, self._group(columns), self.scale_dtype
+        )
+
+    @override
+    def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
+        parameters = self.store_parameters(grid)
+        rows = [packed(piece, self.width) for piece in code_pieces(codes, grid.shape)]
+        return {"codes": torch.cat(rows)} | parameters
+
+    def store_parameters(self, grid: Grid) -> dict[str, Tensor]:
+        """The stored scale, and zero point where there is one, of a grid of this format.
+
+        Raises:
+            FormatError: the grid is none of this format.
+        """
+        scale, zero_point = self._checked(grid)
+        tensors = {"scale": as_bits(scale.to(self.scale_dtype))}
+        return (
+            tensors if zero_point is None else tensors | {"zero_point": zero_point.to(torch.uint8)}
+        )
 
     def codes(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Unsigned codes, uint8 [out_channels, k]."""
         return unpack(tensors["codes"], self.width, matrix_shape(shape)[1])
 
     @override
-    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        rows, columns = matrix_shape(shape)
-        blocks = self._blocks(self.codes(tensors, shape)).float()
-        scale = from_bits(tensors["scale"], self.scale_dtype).view(*blocks.shape[:-1], 1)
-        if self.symmetric:
-            blocks = blocks.sub_(self.offset)
-        else:
-            blocks = blocks.sub_(tensors["zero_point"].view(*blocks.shape[:-1], 1))
-        return self._matrix(blocks.mul_(scale), rows, columns).reshape(shape)
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[AffineSegment, ...]:
+        scale = tensors["scale"].view(self.scale_dtype)
+        zero_point = None if self.symmetric else tensors["zero_point"]
+        group = self.group_size if scale.shape[1] > 1 else None
+        return (AffineSegment(shape, self.width, tensors["codes"], scale, zero_point, group),)
 
     @override
     def check(self, tensors: Mapping[str, Tensor]) -> None:
@@ -149,102 +156,41 @@ class UniformFormat(WeightFormat):
         if not self.symmetric and int(tensors["zero_point"].max()) >= 2**self.width:
             raise FormatError(f"zero_point holds values that do not fit {self.width} bits")
 
-    def _blocks(self, matrix: Tensor) -> Tensor:
-        """[…, n]: the weights that share a scale are the last dimension (zero-padded)."""
-        if self.granularity == "tensor":
-            return matrix.reshape(1, 1, -1)
-        if self.group_size is None:
-            return matrix.unsqueeze(1)
-        # A group wider than a row ends with it.
-        size = min(self.group_size, matrix.shape[1])
-        return pad(matrix, (0, -matrix.shape[1] % size)).view(matrix.shape[0], -1, size)
+    def _group(self, columns: int) -> int:
+        """Columns that share a scale; a group wider than a row ends with it."""
+        return min(self.group_size or columns, columns)
 
-    def _present(self, matrix: Tensor) -> Tensor:
-        """1 for a weight, 0 for the padding of a row's last group; broadcasts to the blocks."""
-        if self.group_size is None:
-            return matrix.new_ones(1, dtype=torch.float32)
-        return self._blocks(matrix.new_ones(1, matrix.shape[1], dtype=torch.float32))
+    @property
+    def _scales(self) -> ScaleChoice:
+        per_tensor = self.granularity == "tensor"
+        return ScaleChoice(
+            self.width, self.symmetric, per_tensor, self.group_size, self.scale_dtype
+        )
 
-    def _matrix(self, blocks: Tensor, rows: int, columns: int) -> Tensor:
-        return blocks.reshape(rows, -1)[:, :columns]
+    def _checked(self, grid: Grid) -> tuple[Tensor, Tensor | None]:
+        """Scale and zero point, float32, of a grid that is one of this format.
 
-    def _ranges(self, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of pieces that share their scales. Float64: the width of a range cannot overflow."""
-        if self.symmetric and self.width == 1:
-            peak = self._mean_magnitude(pieces)
-            return -peak, peak
-        low, high = self._extremes(pieces[0])
-        for lowest, highest in map(self._extremes, pieces[1:]):
-            low, high = torch.minimum(low, lowest), torch.maximum(high, highest)
-        if not self.symmetric:
-            return low.clamp(max=0), high.clamp(min=0)
-        peak = torch.maximum(-low, high)
-        return -peak, peak
-
-    def _extremes(self, piece: Tensor) -> tuple[Tensor, Tensor]:
-        blocks = self._blocks(piece.float())
-        return blocks.amin(-1, keepdim=True).double(), blocks.amax(-1, keepdim=True).double()
-
-    def _mean_magnitude(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Per block; the padding of a row's last group does not count."""
-        total = count = torch.zeros(1, dtype=torch.float64, device=pieces[0].device)
-        for piece in pieces:
-            blocks = self._blocks(piece.float())
-            total = total + blocks.abs().sum(-1, keepdim=True, dtype=torch.float64)
-            count = count + self._present(piece).expand_as(blocks).sum(-1, keepdim=True)
-        return total / count
-
-    def _parameters(self, low: Tensor, high: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-        """Scale (as stored) and zero point, float32, of the range shrunk to `ratio`."""
-        levels = 2**self.width - 1
-        if self.symmetric:
-            levels = 1 if self.width == 1 else levels - 1
-        info = torch.finfo(self.scale_dtype)
-        # A dead block keeps a harmless scale of its own; its neighbours are not touched.
-        exact = ((high - low) * ratio / levels).clamp(info.tiny, info.max)
-        scale = exact.to(self.scale_dtype)
-        if self.scale_dtype == torch.bfloat16 and not self.symmetric:
-            # 255 steps of a scale rounded down would miss the end of the range by half a step.
-            scale = torch.where(scale < exact, scale.nextafter(scale.new_tensor(math.inf)), scale)
-        scale = scale.float()
-        if self.symmetric:
-            return scale, torch.full_like(scale, self.offset)
-        zero_point = (-low * ratio / scale).round().clamp(0, 2**self.width - 1)
-        return scale, zero_point.float()
-
-    def _codes(self, steps: Tensor, zero_point: Tensor) -> Tensor:
-        """Codes, in float32, of weights counted in steps of their scale."""
-        if self.symmetric and self.width == 1:
-            return (steps >= 0).float()
-        return steps.round().add_(zero_point).clamp_(0, 2**self.width - 1)
-
-    def _best(self, pieces: Sequence[Tensor], search: RangeSearch) -> tuple[Tensor, Tensor]:
-        """Scale and zero point of pieces that share them: of least Σ|w - ŵ|^p, block by block."""
-        bounds = self._ranges(pieces)
-        best_scale, best_zero = self._parameters(*bounds, 1.0)
-        if search.steps == 1:
-            return best_scale, best_zero
-        best_error = torch.full_like(bounds[0], math.inf)
-        for ratio in search.ratios:
-            scale, zero_point = self._parameters(*bounds, ratio)
-            total = self._error(pieces, scale, zero_point, search.power)
-            better = total < best_error
-            best_error = torch.where(better, total, best_error)
-            best_scale = torch.where(better, scale, best_scale)
-            best_zero = torch.where(better, zero_point, best_zero)
-        return best_scale, best_zero
-
-    def _error(
-        self, pieces: Sequence[Tensor], scale: Tensor, zero_point: Tensor, power: float
-    ) -> Tensor:
-        """Σ|w - ŵ|^power per block, float64."""
-        total = torch.zeros_like(scale, dtype=torch.float64)
-        for piece in pieces:
-            # In steps of the scale, where no power can overflow or vanish.
-            steps = self._blocks(piece.float()) / scale
-            error = self._codes(steps, zero_point).sub_(zero_point).sub_(steps)
-            if self.group_size is not None:
-                error.mul_(self._present(piece))
-            error = error.square_() if power == 2 else error.abs_().pow_(power)
-            total += error.sum(-1, keepdim=True, dtype=torch.float64)
-        return total.mul_(scale.double().pow(power))
+        Raises:
+            FormatError: naming what is not of this format.
+        """
+        if not isinstance(grid, AffineGrid):
+            raise FormatError(f"{self} stores affine grids, not a {type(grid).__name__}")
+        shape, group = self.scale_shape(grid.shape), self._group(grid.shape[1])
+        if (grid.bits, grid.scale.shape, grid.group_size) != (self.width, shape, group):
+            raise FormatError(
+                f"{self} stores {self.width} bits and scales {shape}, not {grid.bits} bits and "
+                f"{tuple(grid.scale.shape)}, for a weight of shape {grid.shape}"
+            )
+        scale = grid.scale.detach()
+        if not torch.equal(scale.to(self.scale_dtype).float(), scale):
+            raise FormatError(f"{self} stores scales in {self.scale_dtype}; round them to it first")
+        if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+            raise FormatError("scale holds values that are not positive and finite")
+        if grid.zero_point is None and self.symmetric:
+            return scale, None
+        if grid.zero_point is not None and not self.symmetric:
+            zero_point = grid.zero_point.detach()
+            whole = zero_point.round().clamp(0, 2**self.width - 1)
+            if zero_point.shape == shape and torch.equal(whole, zero_point):
+                return scale, zero_point
+        raise FormatError(f"the zero points of the grid are none that {self} stores")

@@ -1,35 +1,53 @@
-"""Pipelines: load, find the denoiser, list its layers, sample, record its calls."""
+"""Pipelines: load, find the denoiser, follow its data flow, sample, record its calls."""
 
-from mezzotint.models.calls import Call, on_device, output_tensor, record_calls
+from mezzotint.models.adapters import check_no_adapters
+from mezzotint.models.calls import (
+    Call,
+    Example,
+    completed_calls,
+    on_device,
+    output_tensor,
+    record_calls,
+    recording,
+)
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser
 from mezzotint.models.examples import example_call
-from mezzotint.models.groups import Group, layer_groups, text_readers
-from mezzotint.models.inventory import Kind, Layer, inventory
+from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
+from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
+from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
+from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
-from mezzotint.models.loading import (
-    check_folder,
-    dtype_argument,
-    load_pipeline,
-    quiet_libraries,
-)
+from mezzotint.models.kinds import Kind
+from mezzotint.models.loading import download_pipeline, load_pipeline, quiet_libraries
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.roles import Role, role_of
-from mezzotint.models.sampling import GENERATION_FILE, Sampling, generate, generation_defaults
+from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+from mezzotint.models.tracing import trace_graph
+from mezzotint.plan import Sampling
 
 __all__ = [
     "GENERATION_FILE",
     "Call",
-    "Group",
+    "Example",
+    "Graph",
     "Kind",
     "Layer",
+    "LayerGroup",
+    "Node",
+    "NodeInput",
+    "NodeKind",
     "ResolvedSource",
     "Role",
     "Sampling",
     "check_folder",
+    "check_model_folder",
+    "check_no_adapters",
+    "completed_calls",
+    "components",
     "denoises",
-    "dtype_argument",
+    "download_pipeline",
     "example_call",
     "find_denoiser",
     "generate",
@@ -37,6 +55,7 @@ __all__ = [
     "inventory",
     "joined_inputs",
     "layer_groups",
+    "layers_in",
     "list_embedded",
     "load_pipeline",
     "on_device",
@@ -44,8 +63,11 @@ __all__ = [
     "quiet_libraries",
     "read_prompts",
     "record_calls",
+    "recording",
     "resolve",
     "role_of",
+    "shard_files",
     "text_readers",
+    "trace_graph",
     "with_generation_defaults",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models.denoiser import TIME_ARGUMENTS, find_denoiser
-from mezzotint.models.sampling import Sampling, run_batches
+from mezzotint.models.sampling import run_batches
+from mezzotint.plan import Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,68 @@ def record_calls(
     return tuple(recorder.calls)
 
 
+@contextmanager
+def recording(source: DiffusionPipeline | nn.Module) -> Iterator[list[Call]]:
+    """Record the denoiser's calls while the caller runs the pipeline in whatever way it wants.
+
+    For pipelines that need more than a prompt: control images, masks, class labels, video.
+
+    >>> with recording(pipe) as calls:
+    ...     pipe("an owl", image=edges)
+    >>> quantize(pipe, calls=calls)
+
+    Args:
+        source: a pipeline with one denoiser, or the denoiser itself.
+
+    Yields:
+        A list that grows by a detached copy on the CPU with every call.
+
+    Raises:
+        ModelError: the pipeline has no single denoiser.
+    """
+    denoiser = source if isinstance(source, nn.Module) else find_denoiser(source)[1]
+    recorder = _Recorder(None)
+    handle = denoiser.register_forward_hook(recorder, with_kwargs=True)
+    try:
+        yield recorder.calls
+    finally:
+        handle.remove()
+
+
+Example: TypeAlias = Call | tuple[tuple[Any, ...], Mapping[str, Any]]
+"""A recorded call, or the arguments of one: (args, kwargs)."""
+
+
+@torch.no_grad()
+def completed_calls(denoiser: nn.Module, examples: Iterable[Example]) -> tuple[Call, ...]:
+    """Calls with their outputs: those that lack one are run on the denoiser.
+
+    Raises:
+        UsageError: there is none, or one is neither a call nor a pair of arguments.
+        ModelError: the denoiser returns no tensor.
+    """
+    calls = []
+    for index, example in enumerate(examples):
+        call = example if isinstance(example, Call) else _call_of(index, example)
+        if call.output is None:
+            here = call.to(next(denoiser.parameters()).device)
+            call = replace(here, output=here.run(denoiser).detach().clone())
+        calls.append(call)
+    if not calls:
+        raise UsageError("calls: none given; record one at least")
+    return tuple(calls)
+
+
+def _call_of(index: int, example: Any) -> Call:
+    match example:
+        case (tuple(args), Mapping() as kwargs):
+            return Call(args, kwargs)
+    raise UsageError(
+        f"calls: number {index} is a {type(example).__name__}; give recorded calls, or pairs of "
+        "a tuple of arguments and a dictionary of keyword arguments"
+    )
+
+
 def output_tensor(output: Any) -> Tensor:
     """The tensor in what a denoiser's `forward` returns: a tensor, a tuple or a model output."""
     first = output if isinstance(output, Tensor) else output[0]
@@ -133,7 +197,7 @@ class _Recorder:
 
 def _timestep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    value = next(value for name, value in arguments.items() if name in TIME_ARGUMENTS)
+    value = next((value for name, value in arguments.items() if name in TIME_ARGUMENTS), math.nan)
     return float(value.flatten()[0]) if isinstance(value, Tensor) else float(value)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from mezzotint.errors import ModelError
 
 TIME_ARGUMENTS = frozenset({"timestep", "timesteps", "t", "timestep_ratio"})
-"""What the forward methods of diffusers' denoisers call the position in time."""
+"""Names of the timestep among the arguments of diffusers' denoisers."""
 
 
 def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
@@ -38,7 +38,7 @@ def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
 
 
 def denoises(kind: type[Any]) -> bool:
-    """Whether modules of that class predict noise."""
+    """True if modules of that class predict noise."""
     if not issubclass(kind, ModelMixin) or "ControlNet" in kind.__name__:
         return False
     return not TIME_ARGUMENTS.isdisjoint(inspect.signature(kind.forward).parameters)

@@ -14,7 +14,7 @@ from mezzotint.errors import ModelError
 from mezzotint.models.calls import Call
 
 _ABSENT = object()
-"""What a maker returns for an argument that this configuration does without."""
+"""Result of a maker for an argument that this configuration does without."""
 
 _CLIP_TOKENS = 77
 """Text length of models conditioned on CLIP, which the U-Nets are."""
@@ -69,7 +69,7 @@ def example_call(denoiser: nn.Module, batch: int = 1) -> Call:
 
 @dataclass(frozen=True)
 class _Shapes:
-    """What the argument makers below know of a denoiser."""
+    """Shapes of a denoiser, for the argument makers below."""
 
     config: Mapping[str, Any]
     parameters: Mapping[str, inspect.Parameter]
@@ -104,7 +104,7 @@ class _Shapes:
 
     @property
     def packed(self) -> bool:
-        """Whether latents come as a sequence of patches, with their positions beside them."""
+        """True if latents come as a sequence of patches, with their positions beside them."""
         return not {"img_ids", "img_shapes"}.isdisjoint(self.parameters)
 
     @property
@@ -220,7 +220,7 @@ _MAKERS: Mapping[str, Callable[[_Shapes], Any]] = {
     "target_size": lambda s: s.tensor(2),
     "crop_coords": lambda s: s.tensor(2),
 }
-"""How to make each argument that a denoiser of diffusers may need, whatever its default."""
+"""Makers of the arguments that a denoiser of diffusers may need, whatever their defaults."""
 
 _MASKS = frozenset({"encoder_attention_mask", "encoder_hidden_states_mask"})
 """Text masks; optional almost everywhere, and then left out."""

@@ -16,8 +16,8 @@ from mezzotint.models.inventory import Layer
 from mezzotint.models.roles import Role
 
 
-class Group(StrEnum):
-    """What a layer mainly shapes."""
+class LayerGroup(StrEnum):
+    """Side of an image that a layer mainly shapes."""
 
     CONTENT = "content"
     QUALITY = "quality"
@@ -28,7 +28,7 @@ CONTENT_ROLES = frozenset(
 )
 
 
-def layer_groups(layers: Sequence[Layer], content: Sequence[str] = ()) -> Mapping[str, Group]:
+def layer_groups(layers: Sequence[Layer], content: Sequence[str] = ()) -> Mapping[str, LayerGroup]:
     """The group of every layer, in their order.
 
     Args:
@@ -49,7 +49,8 @@ def layer_groups(layers: Sequence[Layer], content: Sequence[str] = ()) -> Mappin
         return layer.role in CONTENT_ROLES
 
     return {
-        layer.name: Group.CONTENT if shapes_content(layer) else Group.QUALITY for layer in layers
+        layer.name: LayerGroup.CONTENT if shapes_content(layer) else LayerGroup.QUALITY
+        for layer in layers
     }
 
 

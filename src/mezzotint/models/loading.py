@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import deprecation_utils
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from mezzotint._files import read_json
-from mezzotint.errors import CheckpointError, MezzotintError, ModelError
+from mezzotint.errors import MezzotintError, ModelError
+from mezzotint.models.folder import check_folder, components
 from mezzotint.models.source import INDEX_FILE, ResolvedSource, resolve
 
 
@@ -26,16 +27,18 @@ def load_pipeline(
 ) -> DiffusionPipeline:
     """Load a pipeline by embedded name, local folder or Hub id, in evaluation mode.
 
-    Only safetensors are read: nothing is unpickled. Progress bars are off.
+    Only safetensors are read: nothing is unpickled, and no code that comes with a model is run.
+    Progress bars are off.
 
     Raises:
-        ModelError: the source is missing or incomplete, or diffusers cannot load it.
+        ModelError: the source is missing, incomplete or unsafe, or diffusers cannot load it.
         CheckpointError: a safetensors file is truncated or damaged.
     """
     resolved = resolve(source)
-    if resolved.folder is not None:
-        check_folder(resolved.folder)
-    pipe = _from_pretrained(resolved, dtype)
+    folder = resolved.folder or download_pipeline(resolved.location)
+    check_folder(folder)
+    _check_pipeline_class(folder / INDEX_FILE)
+    pipe = _from_pretrained(folder, resolved, dtype)
     pipe.set_progress_bar_config(disable=True)
     try:
         return pipe.to(device)
@@ -43,82 +46,62 @@ def load_pipeline(
         raise ModelError(f"{device}: cannot be used ({_first_line(cause)})") from cause
 
 
-def check_folder(folder: Path) -> None:
-    """Check that a pipeline's folder is complete, reading no more than file headers.
+def download_pipeline(repository: str) -> Path:
+    """The local copy of a Hub pipeline, downloaded where it is not there yet; safetensors only.
+
+    Its index is checked before diffusers sees it, the rest is for `check_folder`.
 
     Raises:
-        ModelError: `model_index.json` is malformed, or a component it lists is missing.
-        CheckpointError: a safetensors file is truncated or damaged, or a shard is missing.
+        ModelError: it cannot be downloaded, or its index is unsafe.
     """
-    index_path = folder / INDEX_FILE
-    index = read_json(index_path, ModelError)
-    if not isinstance(index, dict) or "_class_name" not in index:
-        raise ModelError(f"{index_path}: _class_name: is missing; this is not a diffusers pipeline")
-    for name, entry in index.items():
-        is_component = isinstance(entry, list) and len(entry) == 2 and entry[0] is not None
-        if is_component and not (folder / name).is_dir():
-            raise ModelError(
-                f"{folder}: the component {name!r} that {INDEX_FILE} lists is missing; "
-                "copy or save the whole pipeline again"
-            )
-    for path in sorted(folder.glob("*/*.safetensors.index.json")):
-        _check_shards(path)
-    for path in sorted(folder.rglob("*.safetensors")):
-        _check_safetensors(path)
-
-
-def _check_shards(index_path: Path) -> None:
-    index = read_json(index_path, CheckpointError)
-    shards = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(shards, dict):
-        raise CheckpointError(f"{index_path}: weight_map: is missing; save the pipeline again")
-    for shard in sorted(set(map(str, shards.values()))):
-        if not (index_path.parent / shard).is_file():
-            raise CheckpointError(
-                f"{index_path.parent / shard}: is missing, but {index_path.name} lists it; "
-                "copy it again"
-            )
-
-
-def _check_safetensors(path: Path) -> None:
     try:
-        # Opening maps the file and compares its length with the header; no tensor is read.
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as cause:
-        raise CheckpointError(
-            f"{path}: is truncated or damaged ({_first_line(cause)}); copy or download it again"
+        with quiet_libraries():
+            index = Path(hf_hub_download(repository, INDEX_FILE))
+            components(index)
+            _check_pipeline_class(index)
+            commit = index.parent.name
+            return Path(
+                DiffusionPipeline.download(repository, revision=commit, use_safetensors=True)
+            )
+    except MezzotintError:
+        raise
+    except Exception as cause:  # the libraries below raise whatever they like
+        raise ModelError(
+            f"{repository}: cannot be downloaded ({_first_line(cause)}); it is no local folder "
+            "either; check the spelling, the network connection and, for gated models, "
+            "`hf auth login`"
         ) from cause
 
 
-def _from_pretrained(source: ResolvedSource, dtype: torch.dtype) -> DiffusionPipeline:
+def _check_pipeline_class(index_path: Path) -> None:
+    """Refuse what is no pipeline of diffusers, or loads others than its own components."""
+    name = read_json(index_path, ModelError)["_class_name"]
+    kind = getattr(diffusers, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
+        raise ModelError(
+            f"{index_path}: diffusers cannot load it (_class_name: {name!r} is no pipeline of "
+            f"diffusers {diffusers.__version__}); restore the file, or update diffusers"
+        )
+    if getattr(kind, "_load_connected_pipes", False):
+        raise ModelError(
+            f"{index_path}: _class_name: a {name} loads other pipelines, which its README.md "
+            "names; load each of them by itself"
+        )
+
+
+def _from_pretrained(folder: Path, source: ResolvedSource, dtype: torch.dtype) -> DiffusionPipeline:
     try:
         with quiet_libraries(warnings=source.kind != "embedded"):
-            return DiffusionPipeline.from_pretrained(
-                source.location, use_safetensors=True, **dtype_argument(dtype)
-            )
+            pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, dtype=dtype)
     except MezzotintError:  # from our own quantizer, and already clear
         raise
     except Exception as cause:  # diffusers and every component's own code may raise anything
-        if source.kind == "hub":
-            remedy = (
-                "it is no local folder either; check the spelling, the network connection and, "
-                "for gated models, `hf auth login`"
-            )
-        else:
-            remedy = "weights must be safetensors and of the classes that its configuration names"
         raise ModelError(
-            f"{source.location}: diffusers cannot load it ({_first_line(cause)}); {remedy}"
+            f"{source.location}: diffusers cannot load it ({_first_line(cause)}); weights must be "
+            "safetensors and of the classes that its configuration names"
         ) from cause
-
-
-def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """The keyword for from_pretrained: newer diffusers calls it `dtype` and warns of the old one.
-
-    Neither version complains of the other's keyword where it ignores it, hence this look inside.
-    """
-    renamed = hasattr(deprecation_utils, "_resolve_dtype")
-    return {"dtype" if renamed else "torch_dtype": dtype}
+    pipe.register_to_config(_name_or_path=source.location)
+    return pipe
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a layer does, told from where it stands.
+"""Role of a layer, told from its name and the modules around it.
 
 The rules read the dotted name and the modules around the layer. They know the vocabulary of
 diffusers (`attn2`, `to_out`, `ff`, `time_emb_proj`, …), not any single architecture.
@@ -57,7 +57,7 @@ class Role(StrEnum):
     FEED_FORWARD_OUT = "feed_forward_out"
     RESNET_CONV = "resnet_conv"
     SHORTCUT = "shortcut"
-    """Where a skip connection changes width: `conv_shortcut`, `skip_linear`."""
+    """Layers in which a skip connection changes width: `conv_shortcut`, `skip_linear`."""
     DOWNSAMPLE = "downsample"
     UPSAMPLE = "upsample"
     OTHER = "other"
@@ -104,7 +104,7 @@ class _Place:
         return next((i for i in inside if test(self.path[i], self.modules[i])), None)
 
     def within(self, pattern: re.Pattern[str]) -> bool:
-        """Whether the name of an enclosing module matches."""
+        """True if the name of an enclosing module matches."""
         return any(pattern.fullmatch(part) for part in self.path[:-1])
 
 

@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,13 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from mezzotint._files import read_json, validated
 from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
+from mezzotint.plan import Sampling
 
 GENERATION_FILE = "generation.json"
 """Optional file in a pipeline's folder: defaults for the arguments of the pipeline's call."""
 
 _OURS = frozenset({"prompt", "generator", "output_type", "return_dict", "num_images_per_prompt"})
 """Call arguments that sampling itself sets."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What to generate. Image i comes from `prompts[i]` and the noise of seed `seed + i`.
-
-    `steps` and `guidance` of None mean the pipeline's own defaults. `batch` bounds memory and
-    changes nothing else, but for floating-point rounding.
-    """
-
-    prompts: tuple[str, ...]
-    seed: int = 0
-    steps: int | None = None
-    guidance: float | None = None
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        if not self.prompts:
-            raise UsageError("prompts: none given; at least one is needed")
-        if not 0 <= self.seed < 2**63 - len(self.prompts):
-            raise UsageError(f"seed: {self.seed} is out of range; use 0 or more")
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"steps: {self.steps} is too few; use 1 or more")
-        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise UsageError(f"guidance: {self.guidance} is out of range; use 0 or more")
-        if self.batch < 1:
-            raise UsageError(f"batch: {self.batch} is too small; use 1 or more")
 
 
 class GenerationDefaults(BaseModel):

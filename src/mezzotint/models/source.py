@@ -1,4 +1,4 @@
-"""Where a pipeline comes from: shipped with this package, a local folder, or the Hub."""
+"""Sources of a pipeline: shipped with this package, a local folder, or the Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 from mezzotint.errors import ModelError
 
 INDEX_FILE = "model_index.json"
-"""What makes a folder a diffusers pipeline: the list of its components."""
+"""List of components, which makes a folder a diffusers pipeline."""
 
 CONFIG_FILE = "config.json"
 """The configuration of a single model."""

@@ -1,6 +1,66 @@
-"""The plan: which format every layer's weight and input take. The only place that says so."""
+"""The plan: which format every layer takes, and how. The only place that says so."""
 
+from mezzotint.plan.budget import Budget, parse_latency, parse_size
+from mezzotint.plan.calibration_settings import CalibrationSettings, Sampling, check_momentum
 from mezzotint.plan.choice import Choice
-from mezzotint.plan.plan import VERSION, Difference, Plan, diff, dumps
+from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
+from mezzotint.plan.encoding import (
+    ONLY_IN_CHECKPOINT,
+    SEARCHES,
+    TRAINED,
+    Encoding,
+    search_named,
+    search_text,
+)
+from mezzotint.plan.plan import VERSION, Plan, dumps
+from mezzotint.plan.structure import (
+    LayerShape,
+    Observer,
+    Parts,
+    Structure,
+    Tensors,
+    check_count,
+    register_structure,
+    structure_named,
+)
+from mezzotint.plan.uniform_plans import (
+    NO_ACTIVATION_BITS,
+    activation_name,
+    uniform_choice,
+    uniform_plan,
+)
 
-__all__ = ["VERSION", "Choice", "Difference", "Plan", "diff", "dumps"]
+__all__ = [
+    "NO_ACTIVATION_BITS",
+    "ONLY_IN_CHECKPOINT",
+    "SEARCHES",
+    "TRAINED",
+    "VERSION",
+    "Budget",
+    "CalibrationSettings",
+    "Choice",
+    "Difference",
+    "Encoding",
+    "LayerShape",
+    "Observer",
+    "Parts",
+    "Plan",
+    "Planned",
+    "Sampling",
+    "Structure",
+    "Tensors",
+    "activation_name",
+    "calibration_diff",
+    "check_count",
+    "check_momentum",
+    "diff",
+    "dumps",
+    "parse_latency",
+    "parse_size",
+    "register_structure",
+    "search_named",
+    "search_text",
+    "structure_named",
+    "uniform_choice",
+    "uniform_plan",
+]

@@ -1,8 +1,11 @@
-"""The choice: the formats of one layer's weight and input, and the structure they go with."""
+"""The choice: the formats of one layer's weight and input, and the structures they go with."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import (
@@ -12,33 +15,26 @@ from mezzotint.formats import (
     parse_activation_format,
     parse_weight_format,
 )
-
-#: No model has longer sequences, or layers of more inputs.
-_HIGHEST = 2**16 - 1
+from mezzotint.plan.structure import Structure
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How one layer is stored and computed.
+    """Formats and structures of one layer: its way of being stored and computed.
 
     Attributes:
         weight: weight format, by name; `float` leaves the weight as it is.
         activation: activation format, by name; `float` leaves the input as it is.
-        constant_tokens: the layer's output for that many first tokens of its input is a stored
-            constant; only the others pass through quantized weights. For text whose first token
-            is the same in every prompt (BOS-aware quantization of MixDQ).
-        split: input channels before and after this one have quantizers of their own, both in the
-            same formats; 0 for one quantizer. For concatenated inputs of different ranges
-            (shortcut splitting of MixDQ).
+        structures: what the layer does beside one quantizer, outermost first: the parts of the
+            first are layers under the others. All parts have both formats.
 
     Raises:
-        FormatError: a format is unknown, a number out of its domain, or the two do not go together.
+        FormatError: a format is unknown, or formats and structures do not go together.
     """
 
     weight: str = FLOAT
     activation: str = FLOAT
-    constant_tokens: int = 0
-    split: int = 0
+    structures: tuple[Structure, ...] = ()
 
     def __post_init__(self) -> None:
         parse_weight_format(self.weight)
@@ -47,17 +43,23 @@ class Choice:
             raise FormatError(
                 f"activation {self.activation!r} goes with a quantized weight, not with 'float'"
             )
-        for name, value in self._structure.items():
-            if type(value) is not int or not 0 <= value <= _HIGHEST:
-                raise FormatError(
-                    f"{name} is {value!r}; expected a whole number from 0 (for none) to {_HIGHEST}"
-                )
-            if value and self.weight == FLOAT:
-                raise FormatError(f"{name} {value} goes with a quantized weight, not with 'float'")
-        if self.constant_tokens and self.split:
+        self._check_structures()
+
+    def _check_structures(self) -> None:
+        if not isinstance(self.structures, tuple) or not all(
+            isinstance(each, Structure) for each in self.structures
+        ):
             raise FormatError(
-                "constant_tokens and split do not go together in one layer; keep one of them"
+                f"structures are {self.structures!r}; expected a tuple such as (ConstantTokens(1),)"
             )
+        if self.structures and self.weight == FLOAT:
+            raise FormatError(
+                f"{self.structures[0].kind} goes with a quantized weight, not with 'float'"
+            )
+        for outer, inner in combinations(self.structures, 2):
+            why = outer.refuse(inner)
+            if why is not None:
+                raise FormatError(f"{outer.kind} cannot hold {inner.kind}: {why}")
 
     @property
     def weight_format(self) -> WeightFormat | None:
@@ -71,49 +73,50 @@ class Choice:
 
     @property
     def quantized(self) -> bool:
-        """Whether the weight is packed."""
+        """True if the weight is packed."""
         return self.weight != FLOAT
 
     @property
     def static(self) -> bool:
-        """Whether inputs are rounded within ranges that calibration finds."""
+        """True if inputs are rounded within ranges that calibration finds."""
         activation = self.activation_format
         return activation is not None and activation.static
 
     @property
     def parts(self) -> int:
-        """Number of quantizers: two where the input is split."""
-        return 2 if self.split else 1
+        """Number of quantizers."""
+        return math.prod(len(each.part_names) for each in self.structures)
 
     @property
     def plain(self) -> Choice:
-        """The same formats, for a layer without constant tokens or split."""
-        return self.with_structure()
+        """The same formats, for a layer of one quantizer."""
+        return self.with_structures()
 
-    def with_structure(self, constant_tokens: int = 0, split: int = 0) -> Choice:
-        """The same formats, for a layer with this structure.
+    @property
+    def of_parts(self) -> Choice:
+        """The choice of the parts that the outermost structure has."""
+        return self.with_structures(*self.structures[1:])
+
+    def with_structures(self, *structures: Structure) -> Choice:
+        """The same formats, for a layer of these structures and no others.
 
         Raises:
-            FormatError: a number is out of its domain, both are given, or nothing is quantized.
+            FormatError: they do not go together, or nothing is quantized.
         """
-        return replace(self, constant_tokens=constant_tokens, split=split)
+        return replace(self, structures=structures)
 
     @property
-    def structure(self) -> str:
-        """`constant tokens: 1` or `split at 320`; empty where there is neither."""
-        if self.constant_tokens:
-            return f"constant tokens: {self.constant_tokens}"
-        return f"split at {self.split}" if self.split else ""
+    def label(self) -> str:
+        """The structures for people, such as `constant tokens: 1`; empty where there are none."""
+        return ", ".join(each.label for each in self.structures)
 
-    def to_dict(self) -> dict[str, str | int]:
-        """JSON values: the fields as they stand in a plan, without a structure there is not."""
-        structure = {name: value for name, value in self._structure.items() if value}
-        return {"weight": self.weight, "activation": self.activation, **structure}
-
-    @property
-    def _structure(self) -> dict[str, int]:
-        return {"constant_tokens": self.constant_tokens, "split": self.split}
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: the fields as they stand in a plan, `structures` where there are any."""
+        formats = {"weight": self.weight, "activation": self.activation}
+        if not self.structures:
+            return formats
+        return formats | {"structures": [each.to_dict() for each in self.structures]}
 
     def __str__(self) -> str:
         formats = f"{self.weight} × {self.activation}"
-        return f"{formats}, {self.structure}" if self.structure else formats
+        return f"{formats}, {self.label}" if self.structures else formats

@@ -1,46 +1,45 @@
-"""The plan: the choice of every layer, as a value and as JSON."""
+"""The plan: everything that decides the stored bytes, as a value and as JSON."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, StrictInt
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mezzotint._files import read_json, validated, write_json
-from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import FLOAT
+from mezzotint.errors import FormatError, PlanError, UsageError
+from mezzotint.plan.calibration_settings import CalibrationModel, CalibrationSettings
 from mezzotint.plan.choice import Choice
+from mezzotint.plan.choice_json import LayerModel, choice_of
+from mezzotint.plan.encoding import Encoding, EncodingModel
 
-VERSION = 1
+VERSION = 2
 
-
-class _LayerModel(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    weight: str
-    activation: str = FLOAT
-    constant_tokens: StrictInt = 0
-    split: StrictInt = 0
-    reason: str | None = None
+#: Version 1 said nothing of encodings and calibration: what it meant are their defaults.
+_READABLE = (1, VERSION)
 
 
 class _PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
     version: int
     model: str | None = None
-    layers: dict[str, _LayerModel]
+    encoding: EncodingModel | None = None
+    calibration: CalibrationModel | None = None
+    layers: dict[str, LayerModel]
     context: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The choice of every layer.
+    """Everything that decides the stored bytes, given the weights and the recorded calls.
 
     Attributes:
         choices: layer name → choice, in the model's order.
@@ -48,14 +47,33 @@ class Plan:
         reasons: why a layer has the choice it has, where that is worth saying (kept in floating
             point because …).
         context: recipe, budget, seeds, versions: how the plan came to be. JSON values only.
+        encoding: how weights are rounded.
+        encodings: quantized layer → how its weight is rounded, where that differs from `encoding`.
+        calibration: how constant outputs and static ranges were found, where layers have any.
+
+    Raises:
+        PlanError: a layer that is not quantized has an encoding of its own.
     """
 
     choices: Mapping[str, Choice]
     model: str | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
+    encoding: Encoding = field(default_factory=Encoding)
+    encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    calibration: CalibrationSettings | None = None
 
     FILE: ClassVar[str] = "plan.json"
+
+    def __post_init__(self) -> None:
+        for name in self.encodings:
+            if name not in self.choices or not self.choices[name].quantized:
+                raise PlanError(
+                    f"layer {name}: encoding: goes with a quantized weight; leave it out"
+                )
+        # A layer that is told what all are told is no exception: equal plans, equal files.
+        other = {name: each for name, each in self.encodings.items() if each != self.encoding}
+        object.__setattr__(self, "encodings", other)
 
     def __getitem__(self, name: str) -> Choice:
         return self.choices[name]
@@ -71,19 +89,34 @@ class Plan:
         """The layers whose weight is stored in a quantized format."""
         return {name: choice for name, choice in self.choices.items() if choice.quantized}
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Quantized layers whose weights stand in the plan's checkpoint only."""
+        return tuple(name for name in self.quantized if self.encoding_of(name).trained)
+
+    def encoding_of(self, name: str) -> Encoding:
+        """Rounding of a quantized layer's weight."""
+        return self.encodings.get(name, self.encoding)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
-        layers = {
-            name: choice.to_dict()
-            | ({"reason": self.reasons[name]} if name in self.reasons else {})
-            for name, choice in self.choices.items()
-        }
+        settings = self.calibration
         return {
             "version": VERSION,
             "model": self.model,
-            "layers": layers,
+            "encoding": self.encoding.to_dict(),
+            **({} if settings is None else {"calibration": settings.to_dict()}),
+            "layers": {name: self._layer(name) for name in self.choices},
             "context": dict(self.context),
         }
+
+    def _layer(self, name: str) -> dict[str, Any]:
+        value: dict[str, Any] = dict(self.choices[name].to_dict())
+        if name in self.encodings:
+            value["encoding"] = self.encodings[name].to_dict(self.encoding)
+        if name in self.reasons:
+            value["reason"] = self.reasons[name]
+        return value
 
     @classmethod
     def from_dict(cls, value: Any, source: str = "plan") -> Plan:
@@ -93,18 +126,37 @@ class Plan:
             PlanError: naming `source`, the field at fault and what was expected.
         """
         model = validated(_PlanModel, value, source, PlanError)
-        if model.version != VERSION:
-            raise PlanError(
-                f"{source}: field version: is {model.version}, this program reads {VERSION}"
-            )
+        _check_version(model, source)
+        try:
+            encoding = (model.encoding or EncodingModel()).value(Encoding())
+        except FormatError as cause:
+            raise PlanError(f"{source}: field encoding: {cause}") from cause
         choices: dict[str, Choice] = {}
+        encodings: dict[str, Encoding] = {}
         for name, layer in model.layers.items():
+            choices[name] = choice_of(layer, name, source)
             try:
-                choices[name] = Choice(**layer.model_dump(exclude={"reason"}))
+                if layer.encoding is not None:
+                    encodings[name] = layer.encoding.value(encoding)
             except FormatError as cause:
                 raise PlanError(f"{source}: layer {name}: {cause}") from cause
+        try:
+            calibration = None if model.calibration is None else model.calibration.value()
+        except UsageError as cause:
+            raise PlanError(f"{source}: field calibration: {cause}") from cause
         reasons = {name: layer.reason for name, layer in model.layers.items() if layer.reason}
-        return cls(choices=choices, model=model.model, reasons=reasons, context=model.context)
+        try:
+            return cls(
+                choices=choices,
+                model=model.model,
+                reasons=reasons,
+                context=model.context,
+                encoding=encoding,
+                encodings=encodings,
+                calibration=calibration,
+            )
+        except PlanError as cause:
+            raise PlanError(f"{source}: {cause}") from cause
 
     def save(self, path: str | Path) -> None:
         """Write as JSON that a person can read and edit."""
@@ -126,31 +178,52 @@ class Plan:
         for column in ("layer", *self._columns):
             table.add_column(column, no_wrap=True)
         table.add_column("reason", overflow="fold")
-        for name, choice in self.choices.items():
-            cells = (name, *self._cells(choice), self.reasons.get(name, ""))
+        for name in self.choices:
+            cells = (name, *self._cells(name), self.reasons.get(name, ""))
             table.add_row(*map(escape, cells))
         return table
 
     def summary(self) -> Table:
-        """How many layers take each choice."""
-        counts: dict[Choice, int] = {}
-        for choice in self.choices.values():
-            counts[choice] = counts.get(choice, 0) + 1
-        table = Table(title=self._title)
+        """Count of layers per choice, with their rounding and calibration."""
+        counts = Counter(map(self._cells, self.choices))
+        table = Table(title=self._title, caption=self._caption, caption_justify="left")
         for column in (*self._columns, "layers"):
             table.add_column(column, justify="right" if column == "layers" else "left")
-        for choice, count in sorted(counts.items(), key=lambda item: str(item[0])):
-            table.add_row(*self._cells(choice), str(count))
+        for cells, count in sorted(counts.items()):
+            table.add_row(*cells, str(count))
         return table
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        """The structure of layers is shown where one of them has any."""
-        structured = any(choice.structure for choice in self.choices.values())
-        return ("weight", "activation", "structure") if structured else ("weight", "activation")
+        """Structures and encodings of layers are shown where one of them has its own."""
+        structured = any(choice.structures for choice in self.choices.values())
+        return (
+            *("weight", "activation"),
+            *(["structures"] if structured else []),
+            *(["encoding"] if self.encodings else []),
+        )
 
-    def _cells(self, choice: Choice) -> tuple[str, ...]:
-        return (choice.weight, choice.activation, choice.structure)[: len(self._columns)]
+    def _cells(self, name: str) -> tuple[str, ...]:
+        choice = self.choices[name]
+        encoding = str(self.encoding_of(name)) if choice.quantized else ""
+        values = {
+            "weight": choice.weight,
+            "activation": choice.activation,
+            "structures": choice.label,
+            "encoding": encoding,
+        }
+        return tuple(values[column] for column in self._columns)
+
+    @property
+    def _caption(self) -> str | None:
+        """Rounding and calibration of all layers."""
+        if not self.quantized:
+            return None
+        otherwise = " where not stated otherwise" if self.encodings else ""
+        lines = [f"encoding{otherwise}: {self.encoding}"]
+        if self.calibration is not None:
+            lines.append(f"calibration: {self.calibration}")
+        return escape("\n".join(lines))
 
     @property
     def _title(self) -> str:
@@ -165,29 +238,23 @@ class Plan:
         return capture.get().rstrip()
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One layer on which two plans disagree; None where a plan lacks the layer."""
-
-    layer: str
-    left: Choice | None
-    right: Choice | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values: choices as they stand in plans."""
-        sides = {"left": self.left, "right": self.right}
-        found = {side: None if c is None else c.to_dict() for side, c in sides.items()}
-        return {"layer": self.layer, **found}
-
-
-def diff(left: Plan, right: Plan) -> tuple[Difference, ...]:
-    """Every layer on which the two plans differ, in the left plan's order."""
-    names = [*left.choices, *(name for name in right.choices if name not in left.choices)]
-    return tuple(
-        Difference(name, left.choices.get(name), right.choices.get(name))
-        for name in names
-        if left.choices.get(name) != right.choices.get(name)
-    )
+def _check_version(model: _PlanModel, source: str) -> None:
+    if model.version not in _READABLE:
+        known = " and ".join(map(str, _READABLE))
+        raise PlanError(f"{source}: field version: is {model.version}, this program reads {known}")
+    if model.version == VERSION:
+        return
+    later: list[str] = []
+    later += [name for name in ("encoding", "calibration") if name in model.model_fields_set]
+    later += [
+        f"layers.{name}.encoding"
+        for name, layer in model.layers.items()
+        if "encoding" in layer.model_fields_set
+    ]
+    if later:
+        raise PlanError(
+            f"{source}: field {later[0]}: goes with version {VERSION}, not with {model.version}"
+        )
 
 
 def dumps(plan: Plan) -> str:

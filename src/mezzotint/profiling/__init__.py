@@ -1,8 +1,9 @@
-"""How many milliseconds every layer takes under every choice, on this machine."""
+"""Milliseconds that every layer takes under every choice, on this machine."""
 
+from mezzotint.profiling.cached_profile import cache_file, candidates, profile_pipeline
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
-from mezzotint.profiling.pipeline import cache_file, candidates, profile_pipeline
+from mezzotint.profiling.medians import Latency, interleaved_medians
 from mezzotint.profiling.predict import (
     PlanLatency,
     check_profile,
@@ -13,12 +14,13 @@ from mezzotint.profiling.predict import (
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
 from mezzotint.profiling.runs import Runs, Sample, Subject, Work, watch_runs
-from mezzotint.profiling.tables import slowest_table, totals_table
+from mezzotint.profiling.summary import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
 
 __all__ = [
     "CANDIDATES",
     "Figure",
+    "Latency",
     "LayerProfile",
     "Machine",
     "PlanLatency",
@@ -31,6 +33,7 @@ __all__ = [
     "cache_file",
     "candidates",
     "check_profile",
+    "interleaved_medians",
     "latency_context",
     "measure_profile",
     "milliseconds",

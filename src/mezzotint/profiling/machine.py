@@ -1,4 +1,4 @@
-"""What a measured time depends on, but for the model."""
+"""Processor, threads and versions: everything but the model that a measured time depends on."""
 
 from __future__ import annotations
 

@@ -12,24 +12,24 @@ from functools import partial
 import torch
 from torch import nn
 
+from mezzotint._journal import Journal
 from mezzotint._progress import track
 from mezzotint.errors import JournalError, PlanError
 from mezzotint.formats import FLOAT, MINMAX
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
 from mezzotint.profiling.runs import Sample, Subject
 from mezzotint.profiling.timer import Timer
 from mezzotint.profiling.within import measure_within, representatives, with_delays
-from mezzotint.runtime import InputRange, Packing, empty_layer, executions, pack_layer
-from mezzotint.sensitivity import Journal
+from mezzotint.runtime import Calibration, InputRange, empty_layer, executions, pack_layer
 
 CANDIDATES: tuple[Choice, ...] = tuple(
     Choice(f"int{bits}/channel", activation)
     for activation in (FLOAT, "int8/token", "uint8/tensor")
     for bits in (2, 3, 4, 5, 6, 8)
 )
-"""What is measured beside the floating choice where nobody asks for anything else."""
+"""Choices measured beside the floating one by default."""
 
 FLOAT_KERNEL = "torch"
 
@@ -117,9 +117,12 @@ def _measure_packed(
 
 
 def _packed_key(subject: Subject, choice: Choice) -> str:
-    structure = {name: dict(each) for name, each in subject.work.structure.items()}
-    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{_WHOLE} | {choice}" + (f" | structure {digest}" if structure else "")
+    structures = {
+        name: [structure.to_dict() for structure in each]
+        for name, each in subject.work.structures.items()
+    }
+    digest = hashlib.sha256(json.dumps(structures, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{_WHOLE} | {choice}" + (f" | structures {digest}" if structures else "")
 
 
 def _figures_wanted(
@@ -145,7 +148,7 @@ def _key(words: str, choice: Choice, kernel: str) -> str:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Where the times of one piece of work come from and go to."""
+    """Source and destination of the times of one piece of work."""
 
     words: str
     journal: Journal
@@ -162,13 +165,13 @@ def _measure_piece(
     layer = subject.denoiser.get_submodule(sample.layer)
     low, high = sample.x.aminmax()
     # Times do not depend on where weights are clipped, so the quickest search will do.
-    packing = Packing(
-        search=MINMAX, input_ranges={sample.layer: (InputRange(float(low), float(high)),)}
-    )
+    encoding = Encoding(MINMAX)
+    calibration = Calibration({sample.layer: (InputRange(float(low), float(high)),)})
     functions: dict[str, Callable[[], object]] = {piece.floating: partial(layer, sample.x)}
     for choice, key in wanted.items():
         if choice.quantized:
-            packed = pack_layer(sample.layer, layer, choice, packing)
+            plan = Plan({sample.layer: choice}, encoding=encoding)
+            packed = pack_layer(sample.layer, layer, plan, calibration)
             functions[key] = partial(packed, sample.x)
     found = piece.timer(functions, subject.device)
     if piece.floating not in piece.journal:

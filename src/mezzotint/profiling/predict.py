@@ -1,4 +1,4 @@
-"""What a plan will take, from the profile of its model."""
+"""Predicted latency of a plan, from the profile of its model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def predict(profile: Profile, plan: Plan) -> float:
 def milliseconds(profile: Profile, layer: str, choice: Choice) -> float:
     """One layer's share of a denoiser call.
 
-    A layer with constant tokens or a split counts as one of its formats without them.
+    A layer of structures counts as one of its formats without them.
 
     Raises:
         ProfileError: it was not measured under this choice.
@@ -56,7 +56,7 @@ def milliseconds(profile: Profile, layer: str, choice: Choice) -> float:
 
 
 def check_profile(profile: Profile, denoiser: nn.Module, source: str = "profile") -> None:
-    """Whether the profile is of this denoiser, where it is now, on this machine.
+    """Check that the profile is of this denoiser, where it is now, on this machine.
 
     Another model of equal layers, such as a fine-tune, counts as the same: it takes as long.
 
@@ -87,7 +87,7 @@ def check_profile(profile: Profile, denoiser: nn.Module, source: str = "profile"
 
 
 class PlanLatency(BaseModel):
-    """What a plan's context says of its latency.
+    """Latency in a plan's context.
 
     Attributes:
         predicted_ms: one denoiser call under the plan.
@@ -111,7 +111,7 @@ class PlanLatency(BaseModel):
 
 
 def latency_context(profile: Profile, plan: Plan, limit_ms: float) -> dict[str, Any]:
-    """What goes into a plan's context; JSON values."""
+    """Latency for a plan's context, as JSON values."""
     return PlanLatency(
         predicted_ms=predict(profile, plan),
         float_ms=profile.milliseconds,
@@ -124,7 +124,7 @@ def latency_context(profile: Profile, plan: Plan, limit_ms: float) -> dict[str, 
 
 
 def plan_latency(plan: Plan) -> PlanLatency | None:
-    """What the plan's context says of latency, if anything.
+    """Latency in the plan's context, if it has one.
 
     Raises:
         PlanError: the field is malformed.

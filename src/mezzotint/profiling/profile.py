@@ -124,7 +124,7 @@ class Profile:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """What every layer has a figure for, the floating choice first."""
+        """Choices that every layer has a figure for, the floating one first."""
         layers = list(self.layers.values())
         common = [c for c in layers[0].figures if all(c in each.figures for each in layers)]
         return tuple(sorted(common, key=lambda choice: choice != Choice()))

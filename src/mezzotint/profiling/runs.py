@@ -1,4 +1,4 @@
-"""What every layer is given in one call of the denoiser."""
+"""Inputs of every layer in one call of the denoiser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.models import Call
+from mezzotint.plan import Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,23 +41,23 @@ PROMPTS = ("a photo of a cat",)
 
 @dataclass(frozen=True)
 class Work:
-    """What a pipeline is profiled at.
+    """Work that a pipeline is profiled at.
 
     Attributes:
         batch: images per call. Under classifier-free guidance the denoiser sees twice as many.
         prompts: repeated or cut to `batch`.
-        structure: layer → fields of `Choice` beside its formats (`constant_tokens`, `split`) that
-            it will have when packed. They count in what whole packed denoisers take.
+        structures: layer → those that it will have when packed. They count in what whole packed
+            denoisers take.
     """
 
     batch: int = 1
     prompts: Sequence[str] = PROMPTS
-    structure: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    structures: Mapping[str, tuple[Structure, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is profiled: a floating denoiser, one call of it, and the work seen in that call.
+    """Subject of a profile: a floating denoiser, one call of it, and the work seen in that call.
 
     Attributes:
         model: what the user calls it.
@@ -71,7 +72,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that it computes on."""
         return next(self.denoiser.parameters()).device
 
 

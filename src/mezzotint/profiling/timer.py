@@ -1,4 +1,4 @@
-"""How often things are timed, so that medians are steady and nobody waits for hours."""
+"""Repetitions of timings, such that medians are steady and nobody waits for hours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from mezzotint.errors import UsageError
-from mezzotint.evaluation import Latency, interleaved_medians
+from mezzotint.profiling.medians import Latency, interleaved_medians
 
 _CALLS_ON_ACCELERATOR = 10
 """Calls per reading of the clock: as in a denoiser, one is launched while another computes."""

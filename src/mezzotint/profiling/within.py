@@ -1,4 +1,4 @@
-"""How much longer packed layers take within the denoiser than one by one.
+"""Time that packed layers take within the denoiser, beyond that of their separate runs.
 
 A layer that is run again and again may find its code and its weights in the caches; within the
 call, others run between. What floating layers lose there is part of the call's rest. What packed
@@ -12,15 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from mezzotint.formats import MINMAX
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Encoding, Plan, Tensors
 from mezzotint.profiling.profile import Figure, LayerProfile
 from mezzotint.profiling.runs import Subject
 from mezzotint.profiling.timer import Timer
-from mezzotint.runtime import InputRange, Packing, packed_copy
+from mezzotint.runtime import Calibration, InputRange, packed_copy, placeholders, shape_of
 
 _BITS = 4
 """Narrow weights, which are unpacked at every call, stand for the others."""
@@ -44,19 +41,19 @@ def _distance(bits: float) -> float:
 
 def measure_within(subject: Subject, choice: Choice, takers: Sequence[str], timer: Timer) -> float:
     """Time of a call whose `takers` are packed as `choice`, over that of the floating denoiser."""
-    structure = subject.work.structure
-    choices = {name: choice.with_structure(**structure.get(name, {})) for name in takers}
+    structures = subject.work.structures
+    choices = {name: choice.with_structures(*structures.get(name, ())) for name in takers}
     ranges: dict[str, tuple[InputRange, ...]] = {}
-    constants: dict[str, Tensor] = {}
+    tensors: dict[str, Tensors] = {}
     for name, each in choices.items():
         low, high = subject.runs.samples[subject.runs.layers[name][0]].x.aminmax()
         ranges[name] = (InputRange(float(low), float(high)),) * each.parts
-        outputs = len(subject.denoiser.get_submodule(name).get_parameter("weight"))
-        constants[name] = torch.zeros(each.constant_tokens, outputs)
-    # Times do not depend on values, or on where weights are clipped: zeros and the quickest
-    # search will do.
-    packing = Packing(search=MINMAX, input_ranges=ranges, constants=constants)
-    packed = packed_copy(subject.denoiser, Plan(choices), packing)
+        layer = subject.denoiser.get_submodule(name)
+        tensors[name] = placeholders(each.structures, shape_of(layer))
+    # Times do not depend on values, or on where weights are clipped: placeholders and the
+    # quickest search will do.
+    plan = Plan(choices, encoding=Encoding(MINMAX))
+    packed = packed_copy(subject.denoiser, plan, Calibration(ranges, tensors))
     functions: dict[str, Callable[[], object]] = {
         "floating": partial(subject.call.run, subject.denoiser),
         "packed": partial(subject.call.run, packed),

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mezzotint.allocation import Limit, Option, Problem, Solution, solve
-from mezzotint.calibration import input_ranges
 from mezzotint.errors import UsageError
-from mezzotint.formats import FLOAT, MSE, RangeSearch
-from mezzotint.models import Call, Layer, on_device, record_calls
-from mezzotint.plan import Choice, Plan
-from mezzotint.recipes.base import Job, Outcome, register_recipe
+from mezzotint.formats import FLOAT, RangeSearch
+from mezzotint.measuring import (
+    CACHE_BYTES,
+    Figures,
+    LayerChange,
+    Metric,
+    Noise,
+    decibels,
+    metric_named,
+)
+from mezzotint.plan import Budget, Choice, Encoding, Plan, activation_name
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
+from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
+from mezzotint.recipes.found_structures import Shortcuts
+from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.latency import PICOSECONDS, Deadline, deadline
-from mezzotint.recipes.measuring import context, journal_header, quantizable
-from mezzotint.recipes.options import check_words
-from mezzotint.recipes.prompts import CALIBRATION_COUNT
-from mezzotint.recipes.structure import Shortcuts, Structure, find_structure
-from mezzotint.runtime import Packing
-from mezzotint.sensitivity import CACHE_BYTES, Journal, Score, Unit, check_weights, measure
-from mezzotint.uniform import activation_name
+from mezzotint.recipes.option_values import check_words
+from mezzotint.recipes.study import Study
 
 
 @dataclass(frozen=True)
-class AutoOptions:
-    """How the default recipe looks for a plan.
+class Auto:
+    """The default recipe: exact allocation over what was measured, and how it looks for a plan.
 
     Attributes:
         calibration_prompts: how many to take where none are given.
@@ -38,6 +41,8 @@ class AutoOptions:
             `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
             `none`.
         search: choice of the clipping ranges.
+        metric: what the plan makes least, a registered metric: `noise` of the denoiser's output,
+            or by images `ssim` and `image-error`.
         cache_bytes: memory for what runs before a layer while that is measured, which saves about
             two fifths of the time; None for no bound, 0 to run every call in full. Plans do not
             depend on it.
@@ -52,13 +57,15 @@ class AutoOptions:
     activation: str | None = None
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
-    search: RangeSearch = MSE
+    search: RangeSearch = Encoding.search
+    metric: str = "noise"
     cache_bytes: int | None = CACHE_BYTES
     profile: str | None = None
     profile_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_words(self)
+        metric_named(self.metric)
         if self.calibration_prompts < 1:
             raise UsageError(f"calibration_prompts: is {self.calibration_prompts}; give 1 or more")
         if not self.formats:
@@ -72,57 +79,46 @@ class AutoOptions:
 @register_recipe(
     "auto",
     "measure every layer, then spend the bytes where they matter",
-    AutoOptions,
+    Auto,
     takes_latency=True,
 )
-def auto(job: Job, options: AutoOptions) -> Outcome:
-    """Exact allocation over measured, single-layer output noise.
+def auto(job: Job, options: Auto) -> Outcome:
+    """Exact allocation over measured, single-layer losses.
 
     Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
     formats under the budget: each layer's noise is measured with all other layers floating.
     """
-    activation = options.activation or activation_name(job.budget.act_bits)
-    choices = candidate_choices(job, options, activation)
-    layers = quantizable(job)
-    check_weights(job.denoiser, [layer.name for layer in layers])
-    calls = on_device(record_calls(job.pipe, job.sampling), job.denoiser)
-    structure = find_structure(job, layers, calls, bos=options.bos, shortcuts=options.shortcuts)
-    timed = deadline(job, layers, choices, options.profile, options.profile_batch, structure.fields)
-    candidates = _Candidates.of(layers, choices, structure)
+    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts)
+    formats = candidate_formats(job.budget, options)
+    candidates = study.structured(formats)
+    timed = deadline(study, formats, options.profile, options.profile_batch)
     # Before hours of measuring: can the budget be met at all?
-    program = _program(job, candidates, timed)
-    packing = _calibrated(job, options, candidates, structure, calls)
-    with Journal(job.journal, journal_header(job, calls, packing)) as journal:
-        measurements = measure(
-            job.denoiser, candidates.units, calls, packing, journal, cache_bytes=options.cache_bytes
-        )
+    program = integer_program(study, candidates, timed)
 
-    solution = _solved(program, measurements)
-    chosen = {name: key for name, key in solution.chosen.items() if isinstance(key, Choice)}
-    plan = Plan(
-        choices=chosen,
-        model=job.model,
-        reasons={n: why for n, why in structure.reasons().items() if chosen[n].structure},
-        context=context(job)
-        | {
-            "recipe": "auto",
-            "notes": list(structure.notes),
-            "predicted_sqnr_db": round(-10 * math.log10(max(-solution.score, 1e-30)), 3),
-            "allocation_gap": solution.gap,
-        },
-    )
+    calibration, encoding = study.calibrated(candidates), Encoding(options.search)
+    metric = metric_named(options.metric)
+    changes = [
+        LayerChange(name, choice, encoding) for name, each in candidates.items() for choice in each
+    ]
+    images, memory = metric.sees == "images", options.cache_bytes
+    with study.measuring(calibration, images=images, cache_bytes=memory) as measuring:
+        measurements = measuring.layers(changes, metric)
+
+    solution = least_loss(program, measurements, metric)
+    plan = study.settled(plan_of(study, solution, metric, encoding))
     if timed is not None:
         plan = dataclasses.replace(plan, context={**plan.context, **timed.context(plan)})
-    return Outcome(plan, packing, measurements)
+    return Outcome(plan, calibration, measurements, measuring.journal.record)
 
 
-def candidate_choices(job: Job, options: AutoOptions, activation: str) -> tuple[Choice, ...]:
-    """What a layer may take.
+def candidate_formats(budget: Budget, options: Auto) -> tuple[Choice, ...]:
+    """The formats that a layer may take.
 
     Under a latency also what may be faster on this machine, or slower but better: any weight
     format with a floating input, and the layer as it is.
     """
-    if job.budget.latency is None:
+    activation = options.activation or activation_name(budget.act_bits)
+    if budget.latency is None:
         return tuple(
             Choice(weight, FLOAT if weight == FLOAT else activation) for weight in options.formats
         )
@@ -132,91 +128,81 @@ def candidate_choices(job: Job, options: AutoOptions, activation: str) -> tuple[
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """The layers, and what each of them may take."""
+class IntegerProgram:
+    """All of the integer program but the scores.
 
-    layers: Sequence[Layer]
-    choices: Mapping[str, tuple[Choice, ...]]
-
-    @classmethod
-    def of(
-        cls, layers: Sequence[Layer], choices: Sequence[Choice], structure: Structure
-    ) -> _Candidates:
-        """The same formats for every layer, with its own structure."""
-        found = {
-            layer.name: tuple(structure.applied(layer.name, choice) for choice in choices)
-            for layer in layers
-        }
-        return cls(layers, found)
-
-    @property
-    def units(self) -> list[Unit]:
-        """What is to be measured."""
-        return [Unit(name, choice) for name, each in self.choices.items() for choice in each]
-
-
-def _calibrated(
-    job: Job,
-    options: AutoOptions,
-    candidates: _Candidates,
-    structure: Structure,
-    calls: tuple[Call, ...],
-) -> Packing:
-    """The first tokens' constants, and ranges of all inputs where they are static."""
-    packing = Packing(search=options.search, constants=structure.constants)
-    static = {
-        name: choice
-        for name, choices in candidates.choices.items()
-        for choice in choices
-        if choice.static
-    }
-    if not static:
-        return packing
-    return dataclasses.replace(packing, input_ranges=input_ranges(job.denoiser, static, calls))
-
-
-@dataclass(frozen=True)
-class _Program:
-    """All of the integer program but the scores."""
+    Attributes:
+        costs: layer → choice → resource → what it takes of it.
+        limits: on the resources.
+    """
 
     costs: Mapping[str, Mapping[Choice, Mapping[str, int]]]
     limits: tuple[Limit, ...]
 
 
-def _program(job: Job, candidates: _Candidates, timed: Deadline | None) -> _Program:
+def integer_program(
+    study: Study, candidates: Mapping[str, tuple[Choice, ...]], timed: Deadline | None
+) -> IntegerProgram:
     """Costs and limits.
 
     Raises:
         InfeasibleBudgetError: nothing keeps to all of them; names the nearest feasible.
     """
+    budget = study.job.budget
     costs: dict[str, dict[Choice, dict[str, int]]] = {}
     stored: dict[str, dict[Choice, int]] = {}
-    for layer in candidates.layers:
-        weight = job.denoiser.get_submodule(layer.name).get_parameter("weight")
-        choices = candidates.choices[layer.name]
+    for layer in study.layers:
+        weight, choices = study.weight(layer), candidates[layer.name]
         stored[layer.name] = {choice: choice_bytes(layer, choice, weight) for choice in choices}
         costs[layer.name] = {choice: {BYTES: n} for choice, n in stored[layer.name].items()}
     limits: list[Limit] = []
-    if job.budget.limits_bytes:
-        limits.append(byte_limit(job.budget, job.denoiser, candidates.layers, stored))
+    if budget.limits_bytes:
+        limits.append(byte_limit(budget, study.job.denoiser, study.layers, stored))
     if timed is not None:
         for name, each in costs.items():
             for choice, cost in each.items():
                 cost[PICOSECONDS] = timed.cost(name, choice)
         timed.check(costs, limits)
         limits.append(timed.limit)
-    return _Program(costs, tuple(limits))
+    return IntegerProgram(costs, tuple(limits))
 
 
-def _solved(program: _Program, measurements: Mapping[str, Mapping[Choice, Score]]) -> Solution:
-    """The plan of least Σ noise within the limits."""
+def least_loss(
+    program: IntegerProgram,
+    measurements: Mapping[str, Mapping[Choice, Figures]],
+    metric: Metric,
+) -> Solution:
+    """The choices of least Σ loss within the limits."""
     problem = Problem(
         {
             name: tuple(
-                Option(choice, -score.noise, program.costs[name][choice])
-                for choice, score in scores.items()
+                Option(choice, -metric.loss(figures), program.costs[name][choice])
+                for choice, figures in found.items()
             )
-            for name, scores in measurements.items()
+            for name, found in measurements.items()
         }
     )
     return solve(problem, program.limits)
+
+
+def plan_of(study: Study, solution: Solution, metric: Metric, encoding: Encoding) -> Plan:
+    """The plan of a solution, with what it predicts."""
+    chosen = {name: key for name, key in solution.chosen.items() if isinstance(key, Choice)}
+    loss = max(-solution.score, 1e-30)
+    if isinstance(metric, Noise):
+        predicted = {"predicted_sqnr_db": round(decibels(loss), 3)}
+    else:
+        predicted = {f"predicted_{metric.kind}_loss": loss}
+    reasons = study.structures.reasons()
+    return Plan(
+        choices=chosen,
+        model=study.job.model,
+        reasons={name: why for name, why in reasons.items() if chosen[name].structures},
+        context={
+            **study.context(),
+            "recipe": "auto",
+            **predicted,
+            "allocation_gap": solution.gap,
+        },
+        encoding=encoding,
+    )

@@ -9,13 +9,15 @@ from operator import itemgetter
 from torch import Tensor, nn
 
 from mezzotint.allocation import Limit
-from mezzotint.budget import Budget
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import Layer
-from mezzotint.plan import Choice
-from mezzotint.runtime import module_bytes, stored_tensors
+from mezzotint.plan import Budget, Choice
+from mezzotint.runtime import ConstantTokens, SplitInput, module_bytes, stored_tensors
 
 BYTES = "bytes"
+
+_SWITCHES = {ConstantTokens: "bos=false", SplitInput: "shortcuts=none"}
+"""Options of recipes that leave a structure out."""
 
 
 def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
@@ -27,7 +29,7 @@ def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
     if not choice.quantized:
         return weight.numel() * weight.element_size()
     try:
-        specs = stored_tensors(choice, layer.weight_shape)
+        specs = stored_tensors(choice, layer.weight_shape, layer.groups)
     except FormatError as cause:
         raise FormatError(f"layer {layer.name}: {cause}") from cause
     return sum(spec.nbytes for spec in specs.values())
@@ -80,15 +82,17 @@ def _remedy(
     layers: Sequence[Layer],
     costs: Mapping[str, Mapping[Choice, int]],
 ) -> str:
-    """What to leave out, where constant tokens and splits are all that exceeds a budget."""
-    spared, switches = 0, set()
+    """Advice on what to leave out, where structures are all that exceeds a budget."""
+    spared, switches = 0, set[str]()
     for layer in layers:
         choice, cost = min(costs[layer.name].items(), key=itemgetter(1))
         weight = denoiser.get_submodule(layer.name).get_parameter("weight")
         # Nominal costs know no structure: leaving it out spares nothing.
-        if choice.structure and cost == choice_bytes(layer, choice, weight):
+        if choice.structures and cost == choice_bytes(layer, choice, weight):
             spared += cost - choice_bytes(layer, choice.plain, weight)
-            switches.add("bos=false" if choice.constant_tokens else "shortcuts=none")
+            switches.update(
+                _SWITCHES.get(type(each), f"no {each.kind}") for each in choice.structures
+            )
     return f"; with {' and '.join(sorted(switches))} it can be met" if excess <= spared else ""
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError, ProfileError, UsageError
-from mezzotint.models import Layer
 from mezzotint.plan import Choice, Plan
 from mezzotint.profiling import (
     Profile,
@@ -19,7 +18,7 @@ from mezzotint.profiling import (
     milliseconds,
     profile_pipeline,
 )
-from mezzotint.recipes.base import Job
+from mezzotint.recipes.study import Study
 
 PICOSECONDS = "picoseconds"
 """Whole ones: the program keeps limits exactly, which integers make cheap."""
@@ -29,7 +28,7 @@ _PER_MILLISECOND = 10**9
 
 @dataclass(frozen=True)
 class Deadline:
-    """What one denoiser call may take.
+    """Bound on the time of one denoiser call.
 
     Attributes:
         asked: in the user's words.
@@ -64,7 +63,7 @@ class Deadline:
         costs: Mapping[str, Mapping[Choice, Mapping[str, int]]],
         others: Sequence[Limit],
     ) -> None:
-        """Whether some plan within the other limits is fast enough; scores do not matter.
+        """Check that some plan within the other limits is fast enough; scores do not matter.
 
         Raises:
             InfeasibleBudgetError: none is; names the fastest.
@@ -91,7 +90,7 @@ class Deadline:
         )
 
     def context(self, plan: Plan) -> dict[str, object]:
-        """What the plan's context says of it, JSON values."""
+        """Part of the plan's context, JSON values."""
         return {"latency": latency_context(self.profile, plan, self.target)}
 
 
@@ -100,35 +99,38 @@ def _picoseconds(milliseconds: float) -> int:
 
 
 def deadline(
-    job: Job,
-    layers: Sequence[Layer],
+    study: Study,
     choices: Sequence[Choice],
     source: str | None = None,
     batch: int | None = None,
-    structure: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Deadline | None:
-    """What the job's budget says of latency, if anything.
+    """The limit that the job's budget sets to latency, if any.
 
     Args:
-        job: its denoiser is profiled where `source` is None; on this machine that is done once.
-        layers: that the program decides.
-        choices: that it decides between.
-        source: a profile's file.
+        study: its denoiser is profiled where `source` is None; on this machine that is done once.
+        choices: between which the program decides, for every layer.
+        source: a profile's file; its figures have the structures that it was made with.
         batch: images per call; by default the file's, or else 1.
-        structure: of the layers, as `Work` has it; a file's figures have the one it was made with.
 
     Raises:
         ProfileError: the file is of another model, machine or batch, or lacks a choice.
-        UsageError: a profile or batch is given, but no latency.
+        UsageError: a profile or batch is given, but no latency; or a module without a pipeline has
+            no profile.
     """
+    job = study.job
     if job.budget.latency is None:
         if source is not None or batch is not None:
             raise UsageError("profile, batch: are for budgets with a latency; give one as well")
         return None
     if source is None:
+        if job.pipe is None or job.sampling is None:
+            raise UsageError(
+                "latency: a bare module is not profiled; name a profile of its layers, or limit "
+                "its bytes"
+            )
         profile = profile_pipeline(
             job.pipe,
-            Work(1 if batch is None else batch, job.sampling.prompts, structure or {}),
+            Work(1 if batch is None else batch, job.sampling.prompts, study.structures.by_layer),
             choices=choices,
         )
     else:
@@ -142,7 +144,7 @@ def deadline(
     target = job.budget.milliseconds(profile.milliseconds)
     assert target is not None
     found = Deadline(job.budget.latency, target, profile)
-    for layer in layers:
+    for layer in study.layers:
         for choice in choices:
             found.cost(layer.name, choice)
     return found

@@ -1,13 +1,13 @@
 """The report: what was chosen, why, and what it did to the pictures."""
 
-from mezzotint.report.grid import picture_grid, save_picture
-from mezzotint.report.layers import LayerRow, RoleRow, layer_rows, role_rows
-from mezzotint.report.page import Contestant, Report, render, save_report
+from mezzotint.report.layer_table import LayerRow, RoleRow, layer_rows, role_rows
+from mezzotint.report.page import Report, ReportedModel, render, save_report
+from mezzotint.report.pictures import picture_grid, save_picture
 
 __all__ = [
-    "Contestant",
     "LayerRow",
     "Report",
+    "ReportedModel",
     "RoleRow",
     "layer_rows",
     "picture_grid",

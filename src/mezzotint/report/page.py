@@ -15,7 +15,7 @@ from PIL import Image
 
 from mezzotint._files import replacing
 from mezzotint.formats import FLOAT
-from mezzotint.report.layers import LayerRow, role_rows
+from mezzotint.report.layer_table import LayerRow, role_rows
 
 #: Colour of each width, from cold (few bits) to warm (many).
 COLOURS = {
@@ -25,7 +25,7 @@ COLOURS = {
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ReportedModel:
     """One model of the comparison: its name and its figures by column title."""
 
     name: str
@@ -47,7 +47,7 @@ class Report:
 
     title: str
     layers: Sequence[LayerRow]
-    contestants: Sequence[Contestant] = ()
+    contestants: Sequence[ReportedModel] = ()
     pictures: Image.Image | None = None
     prompts: Sequence[str] = ()
     context: Mapping[str, Any] = field(default_factory=dict)

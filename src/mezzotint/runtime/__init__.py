@@ -1,6 +1,15 @@
 """Packed layers and the kernels that compute them. Knows formats and plans."""
 
-from mezzotint.runtime import cpu, gpu, reference
+from mezzotint.runtime import cpu, cuda, reference_kernel
+from mezzotint.runtime.composition import (
+    calibrated_tensors,
+    join_inputs,
+    own_tensors,
+    part_inputs,
+    placeholders,
+    stored_tensors,
+    structure_tensors,
+)
 from mezzotint.runtime.convert import (
     Execution,
     check_plan,
@@ -10,58 +19,96 @@ from mezzotint.runtime.convert import (
     packed_layers,
     quantize_module,
 )
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
+    AsStored,
     Kernel,
-    Operation,
+    Prepared,
     Request,
     Selection,
     register_kernel,
     registered_kernels,
     select_kernel,
 )
-from mezzotint.runtime.layer import TOKEN_DIMS, QuantLayer
+from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d, QuantLinear, operation_of
 from mezzotint.runtime.memory import keep_unpacked
-from mezzotint.runtime.pack import Packing, check_packing, empty_layer, pack_layer
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.operands import (
+    Conv2d,
+    InputQuantizer,
+    Linear,
+    Operation,
+    PackedWeight,
+)
+from mezzotint.runtime.pack import (
+    Calibration,
+    check_calibration,
+    empty_layer,
+    pack_layer,
+    pack_weight,
+)
+from mezzotint.runtime.packed import (
+    GridValues,
+    InputRange,
+    PackedLayer,
+    check_input_ranges,
+)
+from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes
-from mezzotint.runtime.structure import ConstantTokens, SplitLayer, part_inputs, stored_tensors
+from mezzotint.runtime.structured import StructuredLayer, shape_of
+from mezzotint.runtime.structures import ConstantTokens, SplitInput
 
 #: Modules that register a kernel when imported.
-BUILT_IN_KERNELS = (cpu, gpu, reference)
+BUILT_IN_KERNELS = (cpu, cuda, reference_kernel)
 
 __all__ = [
     "BUILT_IN_KERNELS",
-    "TOKEN_DIMS",
+    "AsStored",
+    "Calibration",
     "ConstantTokens",
+    "Conv2d",
+    "ConvGeometry",
     "Execution",
+    "GridValues",
+    "InputQuantizer",
     "InputRange",
     "Kernel",
+    "Linear",
     "Operation",
     "PackedLayer",
-    "Packing",
+    "PackedWeight",
+    "Prepared",
     "QuantConv2d",
     "QuantLayer",
     "QuantLinear",
+    "QuantizedPart",
     "Request",
     "Selection",
-    "SplitLayer",
+    "SplitInput",
+    "StructuredLayer",
+    "calibrated_tensors",
+    "check_calibration",
     "check_input_ranges",
-    "check_packing",
     "check_plan",
     "dequantize_module",
     "empty_layer",
     "executions",
+    "join_inputs",
     "keep_unpacked",
     "module_bytes",
     "operation_of",
+    "own_tensors",
     "pack_layer",
+    "pack_weight",
     "packed_copy",
     "packed_layers",
     "part_inputs",
+    "placeholders",
     "quantize_module",
     "register_kernel",
     "registered_kernels",
     "select_kernel",
+    "shape_of",
     "stored_tensors",
+    "structure_tensors",
 ]

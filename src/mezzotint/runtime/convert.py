@@ -12,7 +12,7 @@ from torch import nn
 from mezzotint.errors import PlanError
 from mezzotint.formats import check_finite
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime.pack import Packing, check_packing, empty_layer, naming, pack_layer
+from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
 
 
@@ -31,56 +31,68 @@ def check_plan(module: nn.Module, plan: Plan) -> None:
                 "put it into a module, such as nn.Sequential"
             )
         if choice.quantized:
-            empty_layer(name, modules[name], choice)
+            check_layer(name, modules[name], choice)
 
 
 def quantize_module(
     module: nn.Module,
     plan: Plan,
-    packing: Packing | None = None,
+    calibration: Calibration | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> nn.Module:
     """Replace, in place and one at a time, the layers that `plan` quantizes.
 
     Each float weight is released as soon as its packed form exists. All layers, their weights,
-    input ranges and constant outputs are checked before the first is touched.
+    input ranges and calibrated tensors are checked before the first is touched.
 
     Raises:
         PlanError: a layer is unknown, of an unsupported type, or cannot take its choice.
-        FormatError: a weight holds NaN, or a static range or a constant output is missing; the
-            layer is named.
+        FormatError: a weight holds NaN, or a static range or a calibrated tensor is missing;
+            the layer is named.
     """
-    packing = packing or Packing()
-    check_plan(module, plan)
-    _check_contents(module, plan, packing)
-    for name, choice in plan.quantized.items():
-        module.set_submodule(name, pack_layer(name, module.get_submodule(name), choice, packing))
-        progress(name)
-    return module
+    calibration = calibration or Calibration()
+    _check(module, plan, calibration)
+    # Formats refuse such weights by themselves, but then some layers would be packed already.
+    for name in plan.quantized:
+        with naming(name):
+            check_finite(module.get_submodule(name).get_parameter("weight"))
+    return _packed(module, plan, calibration, progress)
 
 
 def packed_copy(
     module: nn.Module,
     plan: Plan,
-    packing: Packing | None = None,
+    calibration: Calibration | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> nn.Module:
-    """As `quantize_module`, but on a copy; the weights that are packed are never duplicated.
+    """Quantize a copy of the module; the weights that are packed are never duplicated.
 
     Raises:
         PlanError, FormatError: as `quantize_module`.
     """
+    calibration = calibration or Calibration()
+    _check(module, plan, calibration)
     weights = [module.get_submodule(name).get_parameter("weight") for name in plan.quantized]
     copied = copy.deepcopy(module, {id(weight): weight for weight in weights})
-    return quantize_module(copied, plan, packing, progress)
+    return _packed(copied, plan, calibration, progress)
 
 
-def _check_contents(module: nn.Module, plan: Plan, packing: Packing) -> None:
-    for name, choice in plan.quantized.items():
+def _check(module: nn.Module, plan: Plan, calibration: Calibration) -> None:
+    check_plan(module, plan)
+    for name in plan.quantized:
+        check_calibration(name, module.get_submodule(name), plan, calibration)
+
+
+def _packed(
+    module: nn.Module, plan: Plan, calibration: Calibration, progress: Callable[[str], object]
+) -> nn.Module:
+    """The module, its layers replaced one by one."""
+    for name in plan.quantized:
         layer = module.get_submodule(name)
-        check_packing(name, layer, choice, packing)
-        with naming(name):
-            check_finite(layer.get_parameter("weight"))
+        weight = layer.get_parameter("weight")
+        module.set_submodule(name, pack_weight(name, layer, weight, plan, calibration))
+        progress(name)
+    return module
 
 
 def dequantize_module(module: nn.Module) -> nn.Module:
@@ -99,15 +111,18 @@ def dequantize_module(module: nn.Module) -> nn.Module:
 def packed_layers(module: nn.Module) -> dict[str, PackedLayer]:
     """Every packed layer by its dotted name; the parts of a layer are not listed beside it."""
     found: dict[str, PackedLayer] = {}
+    packed: set[str] = set()
     for name, layer in module.named_modules():
-        if isinstance(layer, PackedLayer) and name.rpartition(".")[0] not in found:
-            found[name] = layer
+        if isinstance(layer, PackedLayer):
+            packed.add(name)
+            if not name or name.rpartition(".")[0] not in packed:
+                found[name] = layer
     return found
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How one packed layer computes on its present device."""
+    """Kernel and arithmetic of one packed layer on its present device."""
 
     layer: str
     choice: Choice

@@ -2,39 +2,108 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import Literal
 
+import torch
 from torch import Tensor
+from typing_extensions import override
 
-from mezzotint.formats import ActivationFormat, WeightFormat
-
-if TYPE_CHECKING:
-    from mezzotint.runtime.layer import QuantLayer
-
-Operation = Literal["linear", "conv2d"]
+from mezzotint._plugins import load_plugins
+from mezzotint.errors import UsageError
+from mezzotint.formats import ActivationFormat, Segment, Shape, WeightFormat
+from mezzotint.runtime.operands import InputQuantizer, Operation, PackedWeight
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a layer asks of a kernel."""
+    """A layer that needs a kernel.
+
+    Attributes:
+        operation: Linear, or Conv2d with its geometry.
+        device: type of the device that it runs on.
+        weight: format of its weight.
+        shape: of its weight.
+        activation: format of its input; None for floating.
+    """
 
     operation: Operation
     device: str
     weight: WeightFormat
+    shape: Shape
     activation: ActivationFormat | None
-    groups: int = 1
-    #: Weights of one output.
-    columns: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Weights of one output."""
+        return math.prod(self.shape[1:])
+
+    @cached_property
+    def forms(self) -> tuple[Segment, ...]:
+        """The canonical forms of the weight, without values."""
+        return self.weight.forms(self.shape)
+
+
+class KernelRefusedError(Exception):
+    """A kernel found while it ran that it cannot serve a layer; it refuses such layers since."""
+
+
+class Prepared(ABC):
+    """A weight as a kernel multiplies it; a layer holds what its kernel prepared."""
+
+    @property
+    def views_stored(self) -> bool:
+        """True where it views stored tensors; it is then made anew for each call.
+
+        Whoever moves weights to a device for a call would not get their memory back otherwise.
+        """
+        return False
+
+    @property
+    def replaces(self) -> str | None:
+        """The stored tensor that this one stands for, by its name in the format's layout.
+
+        The layer holds it no longer. None where the weight is held as it is stored, too.
+        """
+        return None
+
+    @property
+    @abstractmethod
+    def extra_bytes(self) -> int:
+        """Bytes that are held beside what is stored of the weight."""
+
+    def stored(self) -> Tensor:
+        """The tensor that this one `replaces`, bit for bit."""
+        raise NotImplementedError(f"{type(self).__name__} replaces no stored tensor")
+
+
+@dataclass(frozen=True, eq=False)
+class AsStored(Prepared):
+    """A weight that its kernel reads as it is stored, at every call."""
+
+    weight: PackedWeight
+    operation: Operation
+
+    @property
+    @override
+    def views_stored(self) -> bool:
+        return True
+
+    @property
+    @override
+    def extra_bytes(self) -> int:
+        return 0
 
 
 class Kernel(ABC):
-    """Computes a quantized layer on packed weights."""
+    """A way of computing quantized layers on packed weights."""
 
-    #: Short name, as shown in reports.
+    #: Short name, as shown in reports; no other kernel has it.
     name: str
-    #: What the products are computed in; `float` means operands are dequantized first.
+    #: The arithmetic of the products; `float` means that operands are dequantized first.
     arithmetic: Literal["float", "int8"]
     #: The only device it knows; None for all.
     device: str | None = None
@@ -43,20 +112,44 @@ class Kernel(ABC):
 
     @abstractmethod
     def refuse(self, request: Request) -> str | None:
-        """Why this kernel cannot serve the request; None when it can."""
+        """Reason why this kernel cannot serve the request; None when it can."""
 
-    def unpacked_bytes(self, layer: QuantLayer) -> int:
-        """What holding a layer's weight unpacked between calls takes, beside what is stored."""
+    def unpacked_bytes(self, request: Request) -> int:
+        """Bytes that `prepare` holds beside what is stored, if it may unpack the weight."""
         return 0
 
+    def prepare(
+        self, weight: PackedWeight, operation: Operation, *, unpack: bool = False
+    ) -> Prepared:
+        """The weight as `run` wants it: once for many calls.
+
+        Args:
+            weight: of a request that was not refused.
+            operation: that of the request.
+            unpack: whether the weight may be held unpacked beside what is stored.
+        """
+        return AsStored(weight, operation)
+
     @abstractmethod
-    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        """The layer's output for input `x`, in the dtype of `x`, bias included."""
+    def run(
+        self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
+    ) -> Tensor:
+        """The output for input `x`, in its dtype, bias included.
+
+        Args:
+            prepared: by this kernel.
+            x: on the kernel's device.
+            quantizer: of the input; None where it stays floating.
+            bias: floating [out].
+
+        Raises:
+            KernelRefusedError: it cannot compute this layer after all; another kernel is chosen.
+        """
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The kernel chosen for a layer, and why every preferred one of its device refused."""
+    """The kernel chosen for a layer, and why every preferred one of its device refused it."""
 
     kernel: Kernel
     refusals: tuple[tuple[str, str], ...] = ()
@@ -64,14 +157,23 @@ class Selection:
     @property
     def reason(self) -> str | None:
         """One line for reports; None where the preferred kernel runs."""
-        return "; ".join(f"{name}: {why}" for name, why in self.refusals) or None
+        names: dict[str, list[str]] = {}
+        for name, why in self.refusals:
+            names.setdefault(why, []).append(name)
+        return "; ".join(f"{', '.join(each)}: {why}" for why, each in names.items()) or None
 
 
 _KERNELS: list[Kernel] = []
 
 
 def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
-    """Add a kernel: before all others when preferred, else after them."""
+    """Add a kernel: before all others when preferred, else after them.
+
+    Raises:
+        UsageError: there is one of its name.
+    """
+    if any(kernel.name == other.name for other in _KERNELS):
+        raise UsageError(f"a kernel named {kernel.name} is registered; give yours another name")
     if preferred:
         _KERNELS.insert(0, kernel)
     else:
@@ -81,7 +183,14 @@ def register_kernel(kernel: Kernel, *, preferred: bool = True) -> Kernel:
 
 def registered_kernels() -> tuple[Kernel, ...]:
     """All kernels, most preferred first."""
+    _load_plugins()
     return tuple(_KERNELS)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _load_plugins() -> None:
+    """Import kernels of other packages; a compiler that traces the selection does it right away."""
+    load_plugins("kernels")
 
 
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:
@@ -90,7 +199,7 @@ def select_kernel(request: Request, *, differentiable: bool = False) -> Selectio
     The reference kernel accepts everything, so there always is one.
     """
     refusals: list[tuple[str, str]] = []
-    for kernel in _KERNELS:
+    for kernel in registered_kernels():
         if kernel.device not in (None, request.device):
             continue
         hidden = differentiable and kernel.opaque

@@ -7,35 +7,37 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from mezzotint.errors import PlanError
 from mezzotint.formats import Shape
 from mezzotint.plan import Choice
-from mezzotint.runtime.kernels import Operation
+from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.operands import Conv2d, Linear, Operation
 
 
 def operation_of(layer: nn.Linear | nn.Conv2d) -> Operation:
-    """What the kernels call the computation of a float layer."""
-    return "linear" if isinstance(layer, nn.Linear) else "conv2d"
+    """The operation of a float layer, as kernels know it."""
+    if isinstance(layer, nn.Linear):
+        return Linear()
+    return Conv2d(ConvGeometry.of(attributes_of(layer), layer.kernel_size))
 
 
-class QuantLinear(QuantLayer):
+def check_padding_mode(layer: nn.Conv2d) -> None:
+    """Raise PlanError where the layer pads with anything but zeros."""
+    if layer.padding_mode != "zeros":
+        raise PlanError(f"padding_mode {layer.padding_mode!r} is not supported, only 'zeros'")
+
+
+class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # weight is lazy, bias optional
     """y = x Wᵀ + b with W packed; x is [..., in_features]."""
 
-    operation: Operation = "linear"
+    operation = Linear()
 
-    @property
-    def in_features(self) -> int:
-        """Size of the last dimension of the input."""
-        return self.weight_shape[1]
-
-    @property
-    def out_features(self) -> int:
-        """Size of the last dimension of the output."""
-        return self.weight_shape[0]
+    def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
+        super().__init__(weight_shape, choice, bias)
+        self.out_features, self.in_features = weight_shape
 
     @classmethod
     def like(cls, layer: nn.Linear, choice: Choice, part: Shape | None = None) -> QuantLinear:
@@ -47,20 +49,6 @@ class QuantLinear(QuantLayer):
         with layer.weight.device:
             return cls(shape, choice, bias)
 
-    @property
-    @override
-    def memory_format(self) -> torch.memory_format:
-        return torch.contiguous_format
-
-    @override
-    def empty_output(self, x: Tensor) -> Tensor:
-        return x.new_empty(*x.shape[:-1], self.out_features)
-
-    @override
-    def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.linear(x, weight, bias)
-
     @override
     def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
         with torch.device("meta"):
@@ -68,16 +56,23 @@ class QuantLinear(QuantLayer):
         return _holding(layer, weight, bias)
 
 
-class QuantConv2d(QuantLayer):
+class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # as above
     """A 2-D convolution with packed weight; x is [n, c, h, w]."""
 
-    operation: Operation = "conv2d"
+    operation: Conv2d
 
     def __init__(
-        self, weight_shape: Shape, choice: Choice, bias: Tensor | None, geometry: Mapping[str, Any]
+        self,
+        weight_shape: Shape,
+        choice: Choice,
+        bias: Tensor | None,
+        attributes: Mapping[str, Any],
     ) -> None:
+        """Allocate; `attributes`: stride, padding, dilation and groups, as of a Conv2d."""
         super().__init__(weight_shape, choice, bias)
-        self.geometry = dict(geometry)
+        self.attributes = dict(attributes)
+        set_attributes(self, weight_shape, attributes)
+        self.operation = Conv2d(ConvGeometry.of(attributes, weight_shape[2:]))
 
     @classmethod
     def like(cls, layer: nn.Conv2d, choice: Choice, part: Shape | None = None) -> QuantConv2d:
@@ -85,76 +80,34 @@ class QuantConv2d(QuantLayer):
 
         With `part`, the shape of a part of the weight: without bias.
         """
-        if layer.padding_mode != "zeros":
-            raise PlanError(f"padding_mode {layer.padding_mode!r} is not supported, only 'zeros'")
-        geometry = {name: getattr(layer, name) for name in _GEOMETRY}
+        check_padding_mode(layer)
         shape, bias = (tuple(layer.weight.shape), layer.bias) if part is None else (part, None)
         with layer.weight.device:
-            return cls(shape, choice, bias, geometry)
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the input."""
-        return self.weight_shape[1] * int(self.geometry["groups"])
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the output."""
-        return self.weight_shape[0]
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output for an input of that size."""
-        if self.geometry["padding"] == "same":
-            return height, width
-        padding = (0, 0) if self.geometry["padding"] == "valid" else self.geometry["padding"]
-        parts = zip(
-            (height, width), padding, self.geometry["dilation"], self.weight_shape[2:],
-            self.geometry["stride"], strict=True,
-        )  # fmt: skip
-        high, wide = (
-            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for size, pad, dilation, kernel, stride in parts
-        )
-        return high, wide
-
-    @property
-    @override
-    def groups(self) -> int:
-        return int(self.geometry["groups"])
-
-    @property
-    @override
-    def memory_format(self) -> torch.memory_format:
-        return torch.channels_last
-
-    @override
-    def empty_output(self, x: Tensor) -> Tensor:
-        shape = *x.shape[:-3], self.out_channels, *self.output_size(x.shape[-2], x.shape[-1])
-        batch = torch.empty(
-            (1,) * (4 - x.ndim) + shape,
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.channels_last,
-        )
-        return batch if x.ndim == 4 else batch.squeeze(0)
-
-    @override
-    def apply_float(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.conv2d(x, weight, bias, **self.geometry)
+            return cls(shape, choice, bias, attributes_of(layer))
 
     @override
     def stock(self, weight: Tensor, bias: nn.Parameter | None) -> nn.Conv2d:
         outputs, inputs, *kernel = weight.shape
         with torch.device("meta"):
             layer = nn.Conv2d(
-                inputs * int(self.geometry["groups"]),
+                inputs * self.operation.groups,
                 outputs,
                 (kernel[0], kernel[1]),
                 bias=bias is not None,
-                **self.geometry,
+                **self.attributes,
             )
         return _holding(layer, weight, bias)
+
+
+def set_attributes(layer: nn.Conv2d, weight_shape: Shape, attributes: Mapping[str, Any]) -> None:
+    """Give a convolution that nn.Conv2d did not make all the attributes of one that it did."""
+    layer.groups = int(attributes["groups"])
+    layer.out_channels = weight_shape[0]
+    layer.in_channels = weight_shape[1] * layer.groups
+    layer.kernel_size = (weight_shape[2], weight_shape[3])
+    layer.stride, layer.padding = attributes["stride"], attributes["padding"]
+    layer.dilation, layer.padding_mode = attributes["dilation"], "zeros"
+    layer.transposed, layer.output_padding = False, (0, 0)
 
 
 def quant_like(
@@ -172,7 +125,11 @@ def quant_like(
 
 _LayerT = TypeVar("_LayerT", nn.Linear, nn.Conv2d)
 
-_GEOMETRY = ("stride", "padding", "dilation", "groups")
+
+def attributes_of(layer: nn.Conv2d) -> dict[str, Any]:
+    """Stride, padding, dilation and groups of a convolution, as nn.Conv2d takes them."""
+    names = ("stride", "padding", "dilation", "groups")
+    return {name: getattr(layer, name) for name in names}
 
 
 def _holding(layer: _LayerT, weight: Tensor, bias: nn.Parameter | None) -> _LayerT:

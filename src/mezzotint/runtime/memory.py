@@ -8,6 +8,7 @@ from torch import nn
 
 from mezzotint.errors import UsageError
 from mezzotint.runtime.convert import packed_layers
+from mezzotint.runtime.part import QuantizedPart
 
 
 def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
@@ -26,13 +27,16 @@ def keep_unpacked(module: nn.Module, spare_bytes: int) -> int:
     if spare_bytes < 0:
         raise UsageError(f"spare_bytes: {spare_bytes} is negative; 0 keeps nothing unpacked")
     parts = [part for layer in packed_layers(module).values() for part in layer.parts]
-    sizes = {part: part.selection.kernel.unpacked_bytes(part) for part in parts}
+    sizes = {part: _unpacked_bytes(part) for part in parts}
     total = 0
     for part, size in sorted(sizes.items(), key=itemgetter(1)):
         # Nothing is added by what stands in for the stored codes anyway.
-        part.may_hold_unpacked = size > 0 and total + size <= spare_bytes
-        if part.may_hold_unpacked:
-            total += size
-        else:
-            part.forget_unpacked()
+        allowed = size > 0 and total + size <= spare_bytes
+        part.allow_unpacked(allowed)
+        total += size if allowed else 0
     return total
+
+
+def _unpacked_bytes(part: QuantizedPart) -> int:
+    device = part.weight_device.type
+    return part.selection_on(device).kernel.unpacked_bytes(part.request_on(device))

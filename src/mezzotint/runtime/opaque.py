@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import weakref
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mezzotint.runtime.layer import QuantLayer
+
+class OpaqueLayer(Protocol):
+    """A layer that compilers may take as one operation."""
+
+    def runs_opaque(self, device: str) -> bool:
+        """Return whether its kernel on a device is one that compilers cannot trace."""
+
+    def opaque_output(self, x: Tensor) -> Tensor:
+        """The output for an input with values, laid out as `empty_output`."""
+
+    def empty_output(self, x: Tensor) -> Tensor:
+        """A tensor of the output's shape, dtype and layout, without values."""
+
 
 # Without callbacks: an interrupt that arrives within one would be swallowed.
-_LAYERS: dict[int, weakref.ref[QuantLayer]] = {}
+_LAYERS: dict[int, weakref.ref[OpaqueLayer]] = {}
 _HANDLES = count()
 _FEW = 1024
 
 
-def handle_of(layer: QuantLayer) -> int:
+def handle_of(layer: OpaqueLayer) -> int:
     """A number by which `packed_layer` finds a layer as long as it lives."""
     handle = next(_HANDLES)
     if handle % _FEW == _FEW - 1:
@@ -28,15 +39,15 @@ def handle_of(layer: QuantLayer) -> int:
     return handle
 
 
-def _layer(handle: int) -> QuantLayer:
+def _layer(handle: int) -> OpaqueLayer:
     found = _LAYERS[handle]()
     assert found is not None, "the layer is gone"
     return found
 
 
 def runs_opaque(handle: int, device: str) -> bool:
-    """Whether compilers should take the layer behind `handle` as one operation."""
-    return _layer(handle).selection_on(device).kernel.opaque
+    """Return whether compilers should take the layer behind `handle` as one operation."""
+    return _layer(handle).runs_opaque(device)
 
 
 # What torch.compiler.assume_constant_result does, but for importing the whole compiler.
@@ -45,12 +56,8 @@ runs_opaque._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @torch.library.custom_op("mezzotint::packed_layer", mutates_args=())
 def packed_layer(x: Tensor, handle: int) -> Tensor:
-    """The output of the layer behind `handle`, laid out as `QuantLayer.empty_output` says."""
-    layer = _layer(handle)
-    y = layer.selection_on(x.device.type).kernel.run(layer, x)
-    if y.ndim == 4:
-        y = y.contiguous(memory_format=layer.memory_format)
-    return y
+    """The output of the layer behind `handle`, laid out as its `empty_output`."""
+    return _layer(handle).opaque_output(x)
 
 
 @packed_layer.register_fake

@@ -1,8 +1,8 @@
-"""One float layer and its choice in; the packed layer out."""
+"""One float layer, a plan and what was calibrated in; the packed layer out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,35 +10,37 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import MSE, RangeSearch, check_finite
-from mezzotint.plan import Choice
-from mezzotint.runtime.layers import quant_like
-from mezzotint.runtime.packed import InputRange, PackedLayer, check_input_ranges
-from mezzotint.runtime.structure import ConstantTokens, SplitLayer, check_constant
+from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Choice, Encoding, Plan, Tensors
+from mezzotint.runtime.composition import check_calibrated, stored_tensors
+from mezzotint.runtime.layer import part_tensors
+from mezzotint.runtime.layers import check_padding_mode
+from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.structured import packed_like, shape_of
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How weights are turned into codes, and what calibration found out for it.
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Calibrated values, which decide stored bytes beside the plan and the weights.
 
     Attributes:
-        search: choice of the clipping ranges.
         input_ranges: calibrated ranges, one per part, for layers with a static activation format.
-        constants: calibrated outputs, floating [constant_tokens, out_features], for layers with
-            constant tokens.
+        tensors: what the structures of layers have calibrated: layer → name within it → tensor as
+            it is stored.
+        weights: layer → values on the grid of each of its parts, for layers whose rounding is
+            `trained`.
     """
 
-    search: RangeSearch = MSE
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    tensors: Mapping[str, Tensors] = field(default_factory=dict)
+    weights: Mapping[str, tuple[GridValues, ...]] = field(default_factory=dict)
 
 
-def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
-    """A packed layer like `layer`, on its device, without weights.
+def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
+    """Refuse a choice that `layer` cannot take. Nothing is built for it.
 
     Raises:
         PlanError: the layer is neither a Linear nor a Conv2d, has a padding mode of its own, or
-            cannot have the constant tokens or split of `choice`.
+            cannot have a format or structure of `choice`; the layer is named.
     """
     # Subclasses may compute something else with their weight, so only the exact types count.
     if type(layer) is not nn.Linear and type(layer) is not nn.Conv2d:
@@ -46,55 +48,97 @@ def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
             f"layer {name} is a {type(layer).__name__}; only Linear and Conv2d can be quantized, "
             "so choose 'float' for it"
         )
+    shape = shape_of(layer)
     try:
-        quantizable = quant_like(layer, choice.plain)
+        if isinstance(layer, nn.Conv2d):
+            check_padding_mode(layer)
+        part_tensors(choice.plain, shape.weight)
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}; choose 'float' for it") from cause
-    if not choice.structure:
-        return quantizable
-    return _structured(name, layer, choice)
+    try:
+        stored_tensors(choice, shape.weight, shape.groups)
+    except (PlanError, FormatError) as cause:
+        raise PlanError(f"layer {name}: {cause}") from cause
 
 
-def _structured(name: str, layer: nn.Linear | nn.Conv2d, choice: Choice) -> PackedLayer:
-    if choice.split:
-        try:
-            return SplitLayer.like(layer, choice)
-        except PlanError as cause:
-            raise PlanError(f"layer {name}: {cause}") from cause
-    if isinstance(layer, nn.Conv2d):
-        raise PlanError(
-            f"layer {name}: a convolution has no constant tokens; leave constant_tokens out"
-        )
-    return ConstantTokens.like(layer, choice)
+def empty_layer(name: str, layer: nn.Module, choice: Choice) -> PackedLayer:
+    """A packed layer like `layer`, on its device, without weights.
+
+    Raises:
+        PlanError: as `check_layer`.
+    """
+    check_layer(name, layer, choice)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    packed = packed_like(layer, choice)
+    packed.weight_dtype = layer.weight.dtype
+    return packed
 
 
-def check_packing(name: str, layer: nn.Module, choice: Choice, packing: Packing) -> None:
-    """Raise FormatError, naming the layer, where `packing` lacks what `choice` needs calibrated."""
-    out_features = len(layer.get_parameter("weight"))
+def check_calibration(name: str, layer: nn.Module, plan: Plan, calibration: Calibration) -> None:
+    """Raise FormatError, naming the layer, where `calibration` lacks what the plan needs of it."""
+    choice = plan[name]
     with naming(name):
-        check_input_ranges(choice, packing.input_ranges.get(name, ()))
-        check_constant(choice, out_features, packing.constants.get(name))
+        check_input_ranges(choice, calibration.input_ranges.get(name, ()))
+        check_calibrated(choice, shape_of(layer), calibration.tensors.get(name, {}))
+        _check_values(choice, plan.encoding_of(name), calibration.weights.get(name, ()))
+
+
+def _check_values(choice: Choice, encoding: Encoding, values: Sequence[GridValues]) -> None:
+    if encoding.trained and not values:
+        raise FormatError(f"rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    if values and not encoding.trained:
+        raise FormatError(
+            f"there are trained values for it, but its rounding is {encoding.rounding!r}; "
+            f"make that {TRAINED!r}"
+        )
+    if values and len(values) != choice.parts:
+        raise FormatError(f"{len(values)} trained weights met {choice.parts} parts")
 
 
 def pack_layer(
-    name: str, layer: nn.Module, choice: Choice, packing: Packing | None = None
+    name: str, layer: nn.Module, plan: Plan, calibration: Calibration | None = None
 ) -> PackedLayer:
     """The packed layer that stands for the float `layer` called `name`, which is left alone.
 
     Raises:
-        PlanError: the layer cannot take that choice.
-        FormatError: the weight holds NaN or infinity, or a static range or a constant output is
-            missing; the layer is named.
+        PlanError: the layer cannot take what the plan says of it.
+        FormatError: the weight holds NaN or infinity, or a static range or a calibrated tensor
+            is missing; the layer is named.
     """
-    packing = packing or Packing()
-    packed = empty_layer(name, layer, choice)
-    check_packing(name, layer, choice, packing)
+    calibration = calibration or Calibration()
+    check_layer(name, layer, plan[name])
+    check_calibration(name, layer, plan, calibration)
+    return pack_weight(name, layer, layer.get_parameter("weight"), plan, calibration)
+
+
+def pack_weight(
+    name: str, layer: nn.Module, weight: Tensor, plan: Plan, calibration: Calibration
+) -> PackedLayer:
+    """Pack a weight that stands apart from its layer; the calibration is checked already.
+
+    The one place where a plan becomes stored tensors, for layers in memory and on their way there.
+
+    Args:
+        name: of the layer.
+        layer: gives geometry and bias; its own weight may stand on the meta device.
+        weight: floating, of the layer's shape.
+        plan: names the layer.
+        calibration: checked, see `check_calibration`.
+
+    Raises:
+        PlanError: the layer cannot take what the plan says of it.
+        FormatError: the weight holds NaN or infinity; the layer is named.
+    """
+    packed = empty_layer(name, layer, plan[name])
     with torch.no_grad(), naming(name):
-        weight = layer.get_parameter("weight")
-        check_finite(weight)
-        packed.load_weight(weight, packing.search, packing.input_ranges.get(name, ()))
-        if isinstance(packed, ConstantTokens):
-            packed.load_constant(packing.constants[name])
+        if plan[name].structures:
+            packed.load_tensors(calibration.tensors.get(name, {}))
+        packed.load_weight(
+            weight,
+            plan.encoding_of(name),
+            calibration.input_ranges.get(name, ()),
+            calibration.weights.get(name, ()),
+        )
     return packed.train(layer.training)
 
 

@@ -1,22 +1,21 @@
-"""What all packed layers have in common."""
+"""Common base of all packed layers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, RangeSearch, Shape
-from mezzotint.plan import Choice
-
-if TYPE_CHECKING:
-    from mezzotint.runtime.layer import QuantLayer
+from mezzotint.formats import Shape
+from mezzotint.plan import Choice, Encoding, Tensors
+from mezzotint.runtime.lazy_weight import LazyWeight
+from mezzotint.runtime.part import QuantizedPart
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,20 @@ class InputRange:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, eq=False)
+class GridValues:
+    """A weight, or a part of one, that training has put on its grid; it is not rounded again.
+
+    Attributes:
+        values: floating, of the shape of the part's weight.
+        parameters: parameters of the grid that training has changed, such as scales, as
+            `Grid.with_parameters` takes them; the others are as the plan's search finds them.
+    """
+
+    values: Tensor
+    parameters: Tensors = field(default_factory=dict)
 
 
 def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
@@ -39,16 +52,28 @@ def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
 
 
 class PackedLayer(nn.Module, ABC):
-    """What stands for a Linear or Conv2d whose weight is packed.
+    """Layer that stands for a Linear or Conv2d whose weight is packed.
 
-    Either a `QuantLayer`, or a layer made of such parts. Everything stored is an integer tensor,
-    so casting the model leaves it alone, but for the bias: a floating parameter named as in the
-    layer replaced.
+    Either a `QuantLayer`, or a `StructuredLayer` made of such parts. Everything stored is an
+    integer tensor, so casting the model leaves it alone, but for the bias: a floating parameter
+    named as in the layer replaced.
+
+    Concrete classes are `nn.Linear` or `nn.Conv2d` as well, with their attributes, so that
+    libraries treat them as such.
+
+    Attributes:
+        weight_shape: shape of the weight replaced.
+        choice: formats and structures.
+        weight_dtype: dtype of `weight`: that of the layer replaced, and of what `to` casts it to.
     """
 
+    weight_dtype: torch.dtype
+
     def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
-        super().__init__()
+        # Past nn.Linear or nn.Conv2d, which would allocate a weight.
+        nn.Module.__init__(self)
         self.weight_shape = weight_shape
+        self.weight_dtype = torch.get_default_dtype() if bias is None else bias.dtype
         self.choice = choice
         self.bias = (
             None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -56,7 +81,7 @@ class PackedLayer(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[QuantLayer, ...]:
+    def parts(self) -> tuple[QuantizedPart, ...]:
         """The quantized layers that compute it, by order of input channels.
 
         They have the same formats, hence the same kernel.
@@ -64,22 +89,58 @@ class PackedLayer(nn.Module, ABC):
 
     @abstractmethod
     def load_weight(
-        self, weight: Tensor, search: RangeSearch = MINMAX, ranges: Sequence[InputRange] = ()
+        self,
+        weight: Tensor,
+        encoding: Encoding,
+        ranges: Sequence[InputRange] = (),
+        values: Sequence[GridValues] = (),
     ) -> None:
         """Quantize and pack `weight`, and store the input range of each part where it is static.
 
+        Args:
+            weight: floating, of `weight_shape`.
+            encoding: how it is rounded.
+            ranges: one for each part where inputs are static, see `check_input_ranges`.
+            values: one for each part where they lie on the grid already.
+
         Raises:
-            FormatError: the weight holds NaN or infinity, or a range is missing.
+            FormatError: the weight holds NaN or infinity, or `values` lie on no grid of the format.
         """
 
+    @property
+    def weight(self) -> LazyWeight:
+        """The dequantized weight for libraries that ask for one; computed where it is read."""
+        return LazyWeight(
+            self.weight_shape,
+            self.weight_dtype,
+            self.parts[0].weight_device,
+            lambda: self.dequantized_weight(self.weight_dtype),
+        )
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast, as all modules do; the dtype of `weight` follows."""
+        self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return,no-untyped-call]
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Store what the layer's structures have calibrated; comes before `load_weight`.
+
+        Args:
+            tensors: name within the layer → tensor as it is stored; a layer without structures
+                has none.
+        """
+        assert not tensors
+
+    @abstractmethod
     def dequantized_weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight as the kernels see it, of `weight_shape`."""
-        return torch.cat([part.dequantized_weight(dtype) for part in self.parts], 1)
 
     def to_float(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """A stock layer with the dequantized weight, in the dtype of the bias, or else `dtype`.
 
-        Constant tokens are forgotten: the stock layer computes them from the dequantized weight.
+        What structures store beside the weight is forgotten: constant tokens are computed from the
+        dequantized weight.
         """
         dtype = dtype if self.bias is None else self.bias.dtype
         layer = self.parts[0].stock(self.dequantized_weight(dtype), self.bias)

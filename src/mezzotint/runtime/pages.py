@@ -53,7 +53,7 @@ def make_room(size: int) -> None:
 
 @cache
 def _malloc_trim() -> Any:
-    """What glibc calls it; None with another C library."""
+    """The function of glibc; None with another C library."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim.argtypes = (ctypes.c_size_t,)
@@ -61,7 +61,7 @@ def _malloc_trim() -> Any:
 
 
 def _mapped(start: int, stop: int) -> bool:
-    """Whether all of a range is a single file's."""
+    """Return whether all of a range is a single file's."""
     for line in Path("/proc/self/maps").read_text("utf-8").splitlines():
         addresses, _, _, _, inode, *_ = line.split(maxsplit=5)
         low, high = (int(bound, 16) for bound in addresses.split("-"))

@@ -11,8 +11,8 @@ from diffusers import DiffusionPipeline
 
 import mezzotint as mz
 from mezzotint.models import find_denoiser
-from mezzotint.recipes import Job, MixdqOptions
-from mezzotint.recipes.mixdq.lab import Lab, open_lab
+from mezzotint.recipes import Job, MixDQ
+from mezzotint.recipes.mixdq.method import Method, prepared
 from tests.models import tiny
 
 PROMPTS = ("owl", "red heart")
@@ -40,23 +40,23 @@ def sampling() -> mz.Sampling:
 def journal(folder: Path, sampling: mz.Sampling) -> Path:
     """Every measurement under the default options; budgets can then be tried for nothing."""
     path = folder.parent / "journal.jsonl"
-    options = MixdqOptions(split="none", selection_prompts=1)
+    options = MixDQ(split="none", selection_prompts=1)
     budget = mz.Budget(weight_bits=5)
-    mz.quantize(mz.load(folder), "mixdq", budget, sampling=sampling, options=options, journal=path)
+    mz.quantize(mz.load(folder), options, budget, sampling=sampling, journal=path)
     return path
 
 
 @pytest.fixture
-def laboratory(pipe: DiffusionPipeline, sampling: mz.Sampling):
+def prepare(pipe: DiffusionPipeline, sampling: mz.Sampling):
     """Calibrate under some options, without measuring."""
 
     @contextmanager
     def opened(
-        options: MixdqOptions | None = None,
+        options: MixDQ | None = None,
         *,
         of: DiffusionPipeline | None = None,
         prompts: tuple[str, ...] = PROMPTS,
-    ) -> Iterator[Lab]:
+    ) -> Iterator[Method]:
         chosen = of or pipe
         job = Job(
             pipe=chosen,
@@ -65,8 +65,8 @@ def laboratory(pipe: DiffusionPipeline, sampling: mz.Sampling):
             budget=mz.Budget(weight_bits=5),
             sampling=mz.Sampling(prompts=prompts, steps=1),
         )
-        with open_lab(job, options or MixdqOptions()) as lab:
-            yield lab
+        with prepared(job, options or MixDQ()) as method:
+            yield method
 
     return opened
 
@@ -76,10 +76,8 @@ def quantize(pipe: DiffusionPipeline, sampling: mz.Sampling, journal: Path):
     """Run the recipe on what is measured already."""
 
     def run(budget: mz.Budget | None = None, **options: object) -> mz.Result:
-        chosen = MixdqOptions(**{"selection_prompts": 1, **options})
+        chosen = MixDQ(**{"selection_prompts": 1, **options})
         budget = budget or mz.Budget(weight_bits=5)
-        return mz.quantize(
-            pipe, "mixdq", budget, sampling=sampling, options=chosen, journal=journal
-        )
+        return mz.quantize(pipe, chosen, budget, sampling=sampling, journal=journal)
 
     return run

@@ -4,7 +4,7 @@ import pytest
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import MSE
-from mezzotint.recipes import MixdqOptions, options_help, parse_options, recipe_named
+from mezzotint.recipes import MixDQ, options_help, parse_options, recipe_named
 
 MIXDQ = recipe_named("mixdq")
 
@@ -13,7 +13,7 @@ MIXDQ = recipe_named("mixdq")
 @pytest.mark.parametrize("widths", [(), (9,), (0, 4)], ids=str)
 def test_widths_out_of_their_domain_are_refused(field: str, widths: tuple[int, ...]):
     with pytest.raises(UsageError, match=field):
-        MixdqOptions(**{field: widths})
+        MixDQ(**{field: widths})
 
 
 @pytest.mark.parametrize(
@@ -25,44 +25,44 @@ def test_widths_out_of_their_domain_are_refused(field: str, widths: tuple[int, .
 )  # fmt: skip
 def test_numbers_out_of_their_domain_are_refused(field: str, value: float):
     with pytest.raises(UsageError, match=field):
-        MixdqOptions(**{field: value})
+        MixDQ(**{field: value})
 
 
 @pytest.mark.parametrize("field", ["split", "metric", "activation", "shortcuts", "counting"])
 def test_words_that_are_no_choice_are_refused(field: str):
     with pytest.raises(UsageError, match=f"{field}: is 'other'; it is one of"):
-        MixdqOptions(**{field: "other"})
+        MixDQ(**{field: "other"})
 
 
 def test_one_metric_has_nothing_to_join():
     with pytest.raises(UsageError, match="split: joint"):
-        MixdqOptions(metric="sqnr", split="joint")
+        MixDQ(metric="sqnr", split="joint")
 
 
 def test_symmetric_weights_have_signed_formats():
-    assert MixdqOptions(symmetric=True).weight_format(4) == "int4/channel"
-    assert MixdqOptions(symmetric=False).weight_format(4) == "uint4/channel"
+    assert MixDQ(symmetric=True).weight_format(4) == "int4/channel"
+    assert MixDQ(symmetric=False).weight_format(4) == "uint4/channel"
 
 
 def test_static_inputs_have_one_range_per_tensor():
-    assert MixdqOptions(activation="tensor").activation_format(8) == "uint8/tensor"
-    assert MixdqOptions(activation="token").activation_format(8) == "int8/token"
+    assert MixDQ(activation="tensor").activation_format(8) == "uint8/tensor"
+    assert MixDQ(activation="token").activation_format(8) == "int8/token"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ({"bos": "false"}, MixdqOptions(bos=False)),
-        ({"split": "joint"}, MixdqOptions(split="joint")),
-        ({"content_weight_bits": "3, 5"}, MixdqOptions(content_weight_bits=(3, 5))),
-        ({"tolerance": "0.02"}, MixdqOptions(tolerance=0.02)),
-        ({"momentum": "none"}, MixdqOptions(momentum=None)),
-        ({"search": "mse"}, MixdqOptions(search=MSE)),
-        ({"content": "ff,attn2"}, MixdqOptions(content=("ff", "attn2"))),
+        ({"bos": "false"}, MixDQ(bos=False)),
+        ({"split": "joint"}, MixDQ(split="joint")),
+        ({"content_weight_bits": "3, 5"}, MixDQ(content_weight_bits=(3, 5))),
+        ({"tolerance": "0.02"}, MixDQ(tolerance=0.02)),
+        ({"momentum": "none"}, MixDQ(momentum=None)),
+        ({"search": "mse"}, MixDQ(search=MSE)),
+        ({"content": "ff,attn2"}, MixDQ(content=("ff", "attn2"))),
     ],
     ids=str,
 )
-def test_options_are_read_from_text(text: dict[str, str], expected: MixdqOptions):
+def test_options_are_read_from_text(text: dict[str, str], expected: MixDQ):
     assert parse_options(MIXDQ, text) == expected
 
 

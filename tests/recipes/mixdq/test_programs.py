@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from mezzotint.errors import InfeasibleBudgetError
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.recipes.mixdq.joint import fit_weights, predicted, random_widths
 from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
 
-WIDTHS = {Group.CONTENT: (2, 4, 8), Group.QUALITY: (4, 8)}
+WIDTHS = {LayerGroup.CONTENT: (2, 4, 8), LayerGroup.QUALITY: (4, 8)}
 
 
 def layers(count: int = 8, seed: int = 0) -> dict[str, Sensitivity]:
     generator = np.random.default_rng(seed)
     found = {}
     for index in range(count):
-        group = Group.CONTENT if index % 2 else Group.QUALITY
+        group = LayerGroup.CONTENT if index % 2 else LayerGroup.QUALITY
         losses = {width: generator.random() * 2.0**-width for width in WIDTHS[group]}
         scores = {width: 1 - loss for width, loss in losses.items()}
         found[f"layer{index}"] = Sensitivity(group, scores, losses)
@@ -83,7 +83,7 @@ def test_stored_bits_count_where_they_are_given():
 
 def test_the_joint_program_is_optimal():
     problem = programs(5)
-    weights = {Group.CONTENT: 2.0, Group.QUALITY: 0.5}
+    weights = {LayerGroup.CONTENT: 2.0, LayerGroup.QUALITY: 0.5}
 
     def loss(widths: dict[str, int]) -> float:
         sums = predicted(problem.layers, widths)
@@ -103,8 +103,8 @@ def test_the_unit_moves_bits_between_the_groups():
     problem = programs(5)
 
     def content_bits(weight: float) -> int:
-        (widths,) = problem.joint({Group.CONTENT: weight, Group.QUALITY: 1.0})
-        return sum(w for n, w in widths.items() if problem.layers[n].group is Group.CONTENT)
+        (widths,) = problem.joint({LayerGroup.CONTENT: weight, LayerGroup.QUALITY: 1.0})
+        return sum(w for n, w in widths.items() if problem.layers[n].group is LayerGroup.CONTENT)
 
     assert content_bits(100.0) > content_bits(0.01)
 
@@ -112,7 +112,7 @@ def test_the_unit_moves_bits_between_the_groups():
 def test_the_fit_finds_the_unit():
     found = layers(40)
     plans = random_widths(found, 12)
-    truth = {Group.CONTENT: 3.0, Group.QUALITY: 0.2}
+    truth = {LayerGroup.CONTENT: 3.0, LayerGroup.QUALITY: 0.2}
     errors = [
         sum(truth[group] * value for group, value in predicted(found, plan).items())
         for plan in plans
@@ -123,38 +123,38 @@ def test_the_fit_finds_the_unit():
 def test_a_group_that_seems_harmless_is_not_starved():
     found = layers(40)
     plans = random_widths(found, 12)
-    errors = [predicted(found, plan)[Group.CONTENT] for plan in plans]
+    errors = [predicted(found, plan)[LayerGroup.CONTENT] for plan in plans]
     weights = fit_weights(found, plans, errors)
-    assert weights[Group.CONTENT] == pytest.approx(1.0)
-    assert 0 < weights[Group.QUALITY] < 0.1
+    assert weights[LayerGroup.CONTENT] == pytest.approx(1.0)
+    assert 0 < weights[LayerGroup.QUALITY] < 0.1
 
 
 def test_errors_below_nothing_do_not_disturb_the_fit():
     found = layers(40)
     plans = random_widths(found, 12)
-    errors = [predicted(found, plan)[Group.CONTENT] for plan in plans]
+    errors = [predicted(found, plan)[LayerGroup.CONTENT] for plan in plans]
     assert all(w > 0 for w in fit_weights(found, plans, [-1e-9, *errors[1:]]).values())
 
 
 def test_without_any_error_the_groups_weigh_the_same():
     found = layers(40)
     plans = random_widths(found, 3)
-    assert fit_weights(found, plans, [0.0, -1.0, float("inf")]) == dict.fromkeys(Group, 1.0)
+    assert fit_weights(found, plans, [0.0, -1.0, float("inf")]) == dict.fromkeys(LayerGroup, 1.0)
 
 
 def test_ruined_images_are_left_out_of_the_fit():
     found = layers(40)
     plans = random_widths(found, 6)
-    errors = [predicted(found, plan)[Group.CONTENT] for plan in plans]
+    errors = [predicted(found, plan)[LayerGroup.CONTENT] for plan in plans]
     whole = fit_weights(found, plans[1:], errors[1:])
     assert fit_weights(found, plans, [float("inf"), *errors[1:]]) == whole
 
 
 def test_a_group_without_losses_weighs_one():
-    content = {name: x for name, x in layers().items() if x.group is Group.CONTENT}
+    content = {name: x for name, x in layers().items() if x.group is LayerGroup.CONTENT}
     plans = random_widths(content, 6)
-    errors = [5 * predicted(content, plan)[Group.CONTENT] for plan in plans]
-    assert fit_weights(content, plans, errors)[Group.QUALITY] == 1.0
+    errors = [5 * predicted(content, plan)[LayerGroup.CONTENT] for plan in plans]
+    assert fit_weights(content, plans, errors)[LayerGroup.QUALITY] == 1.0
 
 
 def test_the_narrowest_average_is_found_though_the_grid_lacks_it():

@@ -12,13 +12,16 @@ from torch import nn
 
 import mezzotint as mz
 from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
-from mezzotint.models import Group
-from mezzotint.recipes import MixdqOptions
+from mezzotint.models import LayerGroup
+from mezzotint.recipes import MixDQ
+from mezzotint.recipes.found_structures import zeroes_prompts
 from mezzotint.recipes.mixdq import deciding, selection
 from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
-from mezzotint.recipes.structure import zeroes_prompts
 from mezzotint.runtime import module_bytes, packed_layers
-from mezzotint.sensitivity import Score, Similarity
+
+
+def ruined(method, candidates, *label):
+    return [float("inf")] * len(candidates)
 
 
 def weight_bits(result: mz.Result) -> dict[str, int]:
@@ -39,12 +42,12 @@ def test_every_layer_is_packed_with_candidate_widths(quantize, pipe):
     assert len(result.plan) == sum(type(m) in kinds for m in pipe.unet.modules())
 
 
-def test_content_is_measured_by_images_and_quality_by_outputs(quantize, laboratory):
+def test_content_is_measured_by_images_and_quality_by_outputs(quantize, prepare):
     result = quantize()
-    with laboratory() as lab:
+    with prepare() as method:
         for name, scores in result.measurements.items():
-            kind = Similarity if lab.groups[name] is Group.CONTENT else Score
-            assert all(isinstance(score, kind) for score in scores.values())
+            kind = "ssim" if method.groups[name] is LayerGroup.CONTENT else "noise"
+            assert all(figures.keys() == {kind} for figures in scores.values())
 
 
 @pytest.mark.parametrize("bits", [4.8, 6.0])
@@ -133,30 +136,25 @@ def test_the_way_to_divide_changes_the_plan(quantize, one, other):
 def test_the_ablation_measures_everything_by_the_output(quantize):
     result = quantize(metric="sqnr")
     scores = [s for layer in result.measurements.values() for s in layer.values()]
-    assert all(isinstance(score, Score) for score in scores)
+    assert all(score.keys() == {"noise"} for score in scores)
     assert result.plan.choices != quantize().plan.choices
 
 
 def test_dynamic_inputs_need_no_ranges(pipe, sampling):
-    options = MixdqOptions(activation="token", split="none", metric="sqnr")
-    plan = mz.quantize(
-        pipe, "mixdq", mz.Budget(weight_bits=5), sampling=sampling, options=options
-    ).plan
+    options = MixDQ(activation="token", split="none", metric="sqnr")
+    plan = mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling).plan
     assert {"int8/token", "float"} == {choice.activation for choice in plan.choices.values()}
 
 
 def test_symmetric_weights_are_measured_and_packed(pipe, sampling):
-    options = MixdqOptions(symmetric=True, split="none", metric="sqnr")
-    plan = mz.quantize(
-        pipe, "mixdq", mz.Budget(weight_bits=5, act_bits=16), sampling=sampling, options=options
-    ).plan
+    options = MixDQ(symmetric=True, split="none", metric="sqnr")
+    plan = mz.quantize(pipe, options, mz.Budget(weight_bits=5, act_bits=16), sampling=sampling).plan
     assert all(choice.weight.startswith("int") for choice in plan.choices.values())
 
 
 def test_a_journal_of_other_options_is_refused(pipe, sampling, journal):
-    with pytest.raises(JournalError, match="options"):
-        mz.quantize(pipe, "mixdq", sampling=sampling, journal=journal,
-                    options=MixdqOptions(symmetric=True))  # fmt: skip
+    with pytest.raises(JournalError, match="momentum"):
+        mz.quantize(pipe, MixDQ(momentum=0.5), sampling=sampling, journal=journal)
 
 
 def test_a_journal_of_another_image_decoder_is_refused(pipe, sampling, journal):
@@ -179,17 +177,15 @@ def test_a_journal_cut_short_resumes_to_the_same_plan(pipe, sampling, journal, t
     shutil.copy(journal, cut)
     lines = cut.read_bytes().splitlines(keepends=True)
     cut.write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"unit": "half a li')
-    options = MixdqOptions(split="none", selection_prompts=1)
-    resumed = mz.quantize(pipe, "mixdq", mz.Budget(weight_bits=5), sampling=sampling,
-                          options=options, journal=cut)  # fmt: skip
+    options = MixDQ(split="none", selection_prompts=1)
+    resumed = mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling,
+                          journal=cut)  # fmt: skip
     assert resumed.plan.choices == whole.choices
 
 
 def test_a_budget_for_everything_needs_no_measurements(pipe, sampling):
-    options = MixdqOptions(protect=0.0, counting="nominal")
-    result = mz.quantize(
-        pipe, "mixdq", mz.Budget(weight_bits=8), sampling=sampling, options=options
-    )
+    options = MixDQ(protect=0.0, counting="nominal")
+    result = mz.quantize(pipe, options, mz.Budget(weight_bits=8), sampling=sampling)
     assert not result.measurements
     assert set(weight_bits(result).values()) == {8}
 
@@ -216,9 +212,9 @@ def test_what_a_refusal_names_as_feasible_is(quantize, pipe, options):
 
 def test_a_window_out_of_reach_is_refused_before_measuring(pipe, sampling, tmp_path):
     path = tmp_path / "journal.jsonl"
-    options = MixdqOptions(split="joint", tolerance=0.02)
+    options = MixDQ(split="joint", tolerance=0.02)
     with pytest.raises(InfeasibleBudgetError, match=r"weight_bits: from 11\.98 to 12\.02"):
-        mz.quantize(pipe, "mixdq", mz.Budget(weight_bits=12), sampling=sampling, options=options,
+        mz.quantize(pipe, options, mz.Budget(weight_bits=12), sampling=sampling,
                     journal=path)  # fmt: skip
     assert len(path.read_bytes().splitlines()) == 1  # the header
 
@@ -238,43 +234,42 @@ def test_a_size_does_not_go_with_a_window(quantize):
 @pytest.mark.parametrize(
     ("errors", "best"), [([float("inf"), 0.2, 0.1], 2), ([0.1, float("inf")], 0)], ids=str
 )
-def test_ruined_images_never_win(laboratory, monkeypatch, errors, best):
-    left = iter(errors)
-    monkeypatch.setattr(selection, "image_error", lambda lab, choices: next(left))
-    with laboratory() as lab:
-        assert selection.nearest(lab, [{} for _ in errors])[0] == best
+def test_ruined_images_never_win(prepare, monkeypatch, errors, best):
+    monkeypatch.setattr(selection, "image_errors", lambda method, candidates: errors)
+    with prepare() as method:
+        assert selection.nearest(method, [{} for _ in errors])[0] == best
 
 
-def test_images_that_are_ruined_under_every_plan_are_an_error(laboratory, monkeypatch):
-    monkeypatch.setattr(selection, "image_error", lambda lab, choices: float("inf"))
-    with laboratory() as lab, pytest.raises(CalibrationError, match="each of 2 plans"):
-        selection.nearest(lab, [{}, {}])
+def test_images_that_are_ruined_under_every_plan_are_an_error(prepare, monkeypatch):
+    monkeypatch.setattr(selection, "image_errors", ruined)
+    with prepare() as method, pytest.raises(CalibrationError, match="each of 2 plans"):
+        selection.nearest(method, [{}, {}])
 
 
-def test_the_joint_program_refuses_ruined_images_too(laboratory, monkeypatch):
-    monkeypatch.setattr(deciding, "image_error", lambda lab, choices: float("inf"))
-    layers = {"a": Sensitivity(Group.CONTENT, {2: 1.0, 8: 2.0}, {2: 0.5, 8: 0.1})}
+def test_the_joint_program_refuses_ruined_images_too(prepare, monkeypatch):
+    monkeypatch.setattr(deciding, "image_errors", ruined)
+    layers = {"a": Sensitivity(LayerGroup.CONTENT, {2: 1.0, 8: 2.0}, {2: 0.5, 8: 0.1})}
     programs = Programs("weight_bits", layers, {"a": 1.0}, 4.0)
-    options = MixdqOptions(split="joint", joint_plans=2)
-    with laboratory(options) as lab, pytest.raises(CalibrationError, match="NaN or infinity"):
-        deciding.decide(lab, programs, lambda widths: {})
-    with laboratory(options) as lab, pytest.raises(CalibrationError, match="NaN or infinity"):
-        deciding.decide(lab, programs, lambda widths: {}, base=float("inf"))
+    options = MixDQ(split="joint", joint_plans=2)
+    with prepare(options) as method, pytest.raises(CalibrationError, match="NaN or infinity"):
+        deciding.decide(method, programs, lambda widths: {})
+    with prepare(options) as method, pytest.raises(CalibrationError, match="NaN or infinity"):
+        deciding.decide(method, programs, lambda widths: {}, base=float("inf"))
 
 
-def test_a_pipeline_that_zeroes_negative_prompts_is_noted(laboratory, monkeypatch):
+def test_a_pipeline_that_zeroes_negative_prompts_is_noted(prepare, monkeypatch):
     parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet")
     sdxl = StableDiffusionXLPipeline(**dict.fromkeys((*parts, "scheduler")))
     assert zeroes_prompts(sdxl)
-    with laboratory() as lab:
-        assert not zeroes_prompts(lab.job.pipe)
-        assert not lab.structure.notes
-    monkeypatch.setattr("mezzotint.recipes.structure.zeroes_prompts", lambda pipe: True)
-    with laboratory() as lab:
-        assert "give a negative prompt" in " ".join(lab.structure.notes)
-    with laboratory(prompts=("owl",)) as lab:
-        assert not lab.structure.constants
-        assert "set negative_prompt" in " ".join(lab.structure.notes)
+    with prepare() as method:
+        assert not zeroes_prompts(method.study.job.pipe)
+        assert not method.study.structures.notes
+    monkeypatch.setattr("mezzotint.recipes.found_structures.zeroes_prompts", lambda pipe: True)
+    with prepare() as method:
+        assert "give a negative prompt" in " ".join(method.study.structures.notes)
+    with prepare(prompts=("owl",)) as method:
+        assert not method.study.structures.constants
+        assert "set negative_prompt" in " ".join(method.study.structures.notes)
 
 
 def test_a_size_goes_with_stored_bits_only(quantize):

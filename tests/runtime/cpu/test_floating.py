@@ -11,18 +11,21 @@ from torch.overrides import TorchFunctionMode
 
 from mezzotint.formats import (
     MINMAX,
+    Codes,
+    LookupGrid,
+    LookupSegment,
     RangeSearch,
     Shape,
     TensorSpec,
     WeightFormat,
     as_bits,
-    from_bits,
+    pack,
+    packed_width,
     registry,
 )
-from mezzotint.runtime.cpu import processor, weights
-from mezzotint.runtime.cpu.floating import FloatKernel
-from mezzotint.runtime.reference import ReferenceKernel
-from tests.runtime.layers import conv, linear, noise, packed
+from mezzotint.runtime.cpu import FLOAT, processor, tiles
+from mezzotint.runtime.reference_kernel import ReferenceKernel
+from tests.runtime.layers import conv, linear, noise, packed, run
 
 FORMATS = (
     *(f"{kind}{width}/channel" for kind in ("int", "uint") for width in range(1, 9)),
@@ -47,7 +50,7 @@ EITHER = pytest.mark.parametrize(
 def test_it_agrees_with_the_reference(layer: nn.Module, x: Tensor, weight: str, activation: str):
     found = packed(layer, weight, activation)
     assert torch.allclose(
-        FloatKernel().run(found, x), ReferenceKernel().run(found, x), rtol=1e-5, atol=1e-6
+        run(FLOAT, found, x), run(ReferenceKernel(), found, x), rtol=1e-5, atol=1e-6
     )
 
 
@@ -60,7 +63,7 @@ def test_any_shape_will_do(shape: tuple[int, int, int], weight: str):
     rows, inputs, outputs = shape
     found, x = packed(linear(inputs, outputs), weight), noise(rows, inputs)
     assert torch.allclose(
-        FloatKernel().run(found, x), ReferenceKernel().run(found, x), rtol=1e-5, atol=1e-5
+        run(FLOAT, found, x), run(ReferenceKernel(), found, x), rtol=1e-5, atol=1e-5
     )
 
 
@@ -72,9 +75,9 @@ def test_tiles_make_no_difference(
 ):
     layer = linear(19, 50) if isinstance(layer, nn.Linear) else conv(4, 50)
     found = packed(layer, weight)
-    whole = FloatKernel().run(found, x)
-    monkeypatch.setattr(weights, "TILE_BYTES", 1)
-    assert torch.allclose(FloatKernel().run(found, x), whole, atol=1e-6)
+    whole = run(FLOAT, found, x)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
+    assert torch.allclose(run(FLOAT, found, x), whole, atol=1e-6)
 
 
 @EITHER
@@ -94,7 +97,7 @@ def test_bfloat16_is_multiplied_only_where_the_processor_can(
             return func(*args, **kwargs or {})
 
     with Products():
-        y = FloatKernel().run(found, x.bfloat16())
+        y = run(FLOAT, found, x.bfloat16())
     assert (y.dtype, set(seen)) == (torch.bfloat16, {torch.bfloat16 if fast else torch.float32})
 
 
@@ -113,31 +116,47 @@ def test_gradients_reach_the_input(layer: nn.Module, x: Tensor, activation: str)
 @pytest.mark.parametrize("weight", ["int4/channel", "mixed/int2:3,int5:5"])
 def test_channels_in_groups_stay_apart(weight: str):
     found, x = packed(conv(6, 8, groups=2), weight), noise(2, 6, 5, 5)
-    assert torch.allclose(FloatKernel().run(found, x), ReferenceKernel().run(found, x), atol=1e-6)
+    assert torch.allclose(run(FLOAT, found, x), run(ReferenceKernel(), found, x), atol=1e-6)
 
 
-class _Negated(WeightFormat):
-    """Somebody's own format: its codes stand in columns."""
+class _Ternary(WeightFormat):
+    """Somebody's own format: a table for all rows, and a scale for each."""
 
-    name, bits = "negated", 32.0
+    name, bits = "ternary", 2.0
 
     def layout(self, shape: Shape) -> dict[str, TensorSpec]:
-        return {"codes": TensorSpec((shape[1], shape[0]), torch.int32)}
+        rows, columns = shape[0], torch.Size(shape[1:]).numel()
+        codes = TensorSpec((rows, packed_width(columns, 2)), torch.uint8)
+        return {"codes": codes, "scale": TensorSpec((rows, 1), torch.int32)}
 
-    def encode(self, weight: Tensor, search: RangeSearch = MINMAX) -> dict[str, Tensor]:
-        return {"codes": as_bits(-weight.t())}
+    def grid(self, weight: Tensor, search: RangeSearch = MINMAX) -> LookupGrid:
+        matrix = weight.flatten(1)
+        scale = matrix.abs().amax(1, keepdim=True)
+        return LookupGrid(torch.tensor([[-1.0, 0.0, 1.0]]), tuple(matrix.shape), scale)
 
-    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        return -from_bits(tensors["codes"], torch.float32).t()
+    def store(self, grid: LookupGrid, codes: Codes) -> dict[str, Tensor]:
+        packed_codes = torch.cat([pack(piece, 2) for piece in codes])
+        return {"codes": packed_codes, "scale": as_bits(grid.scale)}
+
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[LookupSegment, ...]:
+        levels, scale = torch.tensor([[-1.0, 0.0, 1.0, 1.0]]), tensors["scale"].view(torch.float32)
+        return (LookupSegment(shape, 2, tensors["codes"], levels, scale),)
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
         pass
 
 
-def test_a_format_that_is_not_built_in_is_decoded_whole(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(registry, "_PARSERS", [lambda name: _Negated()])
-    monkeypatch.setattr(weights, "TILE_BYTES", 1)
-    layer = linear(5, 40)
-    found, x = packed(layer, "negated"), noise(3, 5)
+@EITHER
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_a_format_that_is_not_built_in_is_computed_by_its_segments(
+    layer: nn.Module, x: Tensor, native: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "_PARSERS", [lambda name: _Ternary()])
+    monkeypatch.setattr(tiles, "TILE_ROWS", 2)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
+    if not native:
+        monkeypatch.setattr(tiles.native, "available", lambda *_: False)
+    found = packed(layer, "ternary")
     assert found.selection.kernel.name == "cpu-float"
-    assert torch.allclose(found(x), layer(x), atol=1e-6)
+    assert found.dequantized_weight().flatten(1)[0].unique().numel() == 3
+    assert torch.allclose(found(x), run(ReferenceKernel(), found, x), atol=1e-6)

@@ -6,14 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mezzotint.errors import UsageError
-from mezzotint.formats import ActivationFormat, UniformFormat, from_bits
-from mezzotint.runtime import TOKEN_DIMS, InputRange, QuantConv2d, QuantLayer
-from mezzotint.runtime.cpu import native, processor, weights
-from mezzotint.runtime.cpu.int8 import Int8Kernel
-from tests.runtime.layers import conv, linear, noise, packed
+from mezzotint.formats import UniformFormat, from_bits
+from mezzotint.runtime import InputRange, QuantLayer
+from mezzotint.runtime.cpu import AVX2, ONEDNN, native, processor, tiles
+from mezzotint.runtime.kernels import Kernel
+from tests.runtime.layers import conv, linear, noise, packed, run
 
 pytestmark = pytest.mark.usefixtures("either_product")
 
@@ -28,14 +27,11 @@ EVERY_WEIGHT = pytest.mark.parametrize("weight", WEIGHTS)
 
 def assert_exact(layer: QuantLayer, x: Tensor) -> None:
     """The layer's output against sums of exact integers, scaled in float64."""
-    fmt, activation = layer.weight_format, layer.activation_format
+    fmt, quantizer = layer.weight_format, layer.input_quantizer
     assert isinstance(fmt, UniformFormat)
-    assert isinstance(activation, ActivationFormat)
-    if activation.static:
-        scale = from_bits(layer.get_buffer("input_scale"), torch.float32)
-        zero = layer.get_buffer("input_zero_point").float()
-    else:
-        scale, zero = activation.dynamic_parameters(x, TOKEN_DIMS[layer.operation])
+    assert quantizer is not None
+    activation = quantizer.format
+    scale, zero = quantizer.parameters(x, layer.operation.token_dims)
     inputs = (activation.quantize(x, scale, zero) - zero).double()
     tensors = layer.weight_tensors()
     # In halves, so that the zero point of one-bit weights is a whole number too.
@@ -62,9 +58,12 @@ def assert_exact(layer: QuantLayer, x: Tensor) -> None:
 
 
 def product(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
-    if isinstance(layer, QuantConv2d):
-        return functional.conv2d(x, weight, None, **layer.geometry)
-    return functional.linear(x, weight)
+    return layer.operation.apply(x, weight, None)
+
+
+@pytest.fixture
+def kernel(either_product: str) -> Kernel:
+    return AVX2 if either_product == "avx2" else ONEDNN
 
 
 @EVERY_WEIGHT
@@ -125,20 +124,18 @@ def test_a_dead_channel_gives_the_bias_alone():
     assert torch.equal(output[:, 3], layer.bias[3].expand(5))
 
 
-def test_strided_inputs_are_read_in_order():
+def test_strided_inputs_are_read_in_order(kernel: Kernel):
     layer = packed(linear(), "int4/channel", "int8/token")
     x = noise(19, 6).t()
-    kernel = Int8Kernel()
-    assert torch.equal(kernel.run(layer, x), kernel.run(layer, x.contiguous()))
+    assert torch.equal(run(kernel, layer, x), run(kernel, layer, x.contiguous()))
     x = noise(6, 38)[:, ::2]
-    assert torch.equal(kernel.run(layer, x), kernel.run(layer, x.contiguous()))
+    assert torch.equal(run(kernel, layer, x), run(kernel, layer, x.contiguous()))
 
 
-def test_a_token_is_the_same_alone_and_in_a_batch():
+def test_a_token_is_the_same_alone_and_in_a_batch(kernel: Kernel):
     layer = packed(linear(), "int4/channel", "int8/token")
     x = noise(6, 19)
-    kernel = Int8Kernel()
-    assert torch.equal(kernel.run(layer, x)[2:3], kernel.run(layer, x[2:3]))
+    assert torch.equal(run(kernel, layer, x)[2:3], run(kernel, layer, x[2:3]))
 
 
 CONVOLUTIONS = {
@@ -257,7 +254,7 @@ def test_tiles_make_no_difference(weight: str, monkeypatch: pytest.MonkeyPatch):
     for layer, x in ((linear(19, 67), noise(4, 19)), (conv(4, 67), noise(2, 4, 5, 5))):
         found = packed(layer, weight, "int8/token")
         whole = found(x)
-        monkeypatch.setattr(weights, "TILE_BYTES", 1)
+        monkeypatch.setattr(tiles, "TILE_BYTES", 1)
         assert torch.equal(found(x), whole)
         monkeypatch.undo()
 
@@ -271,11 +268,11 @@ def test_tiles_make_no_difference(weight: str, monkeypatch: pytest.MonkeyPatch):
     ids=["linear", "conv2d"],
 )
 def test_several_widths_in_one_layer_come_out_in_the_layer_s_own_order(
-    layer: nn.Module, x: Tensor, weight: str, activation: str
+    layer: nn.Module, x: Tensor, weight: str, activation: str, kernel: Kernel
 ):
     found = packed(layer, weight, activation)
     expected = found.to_float()(found.round_input(x))
-    assert torch.allclose(Int8Kernel().run(found, x), expected, atol=1e-5)
+    assert torch.allclose(run(kernel, found, x), expected, atol=1e-5)
 
 
 def test_one_and_many_threads_agree():
@@ -307,10 +304,9 @@ def test_the_c_functions_were_built_and_are_used():
     ids=["expanded", "every-second-channel", "narrow", "permuted", "negative"],
 )
 @pytest.mark.usefixtures("either_way")
-def test_views_are_read_in_order(view: Tensor):
+def test_views_are_read_in_order(view: Tensor, kernel: Kernel):
     layer = packed(conv(4, 6, padding=1), "uint7/channel", "int8/token")
-    kernel = Int8Kernel()
-    assert torch.equal(kernel.run(layer, view), kernel.run(layer, view.clone().contiguous()))
+    assert torch.equal(run(kernel, layer, view), run(kernel, layer, view.clone().contiguous()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

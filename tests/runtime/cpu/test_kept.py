@@ -31,7 +31,8 @@ def fresh(layer: nn.Module, weight: str = "int8/channel") -> QuantLayer:
 def used(layer: nn.Module, x: Tensor, weight: str = "int8/channel") -> QuantLayer:
     found = fresh(layer, weight)
     found(x)
-    assert found.kept
+    assert found.prepared is not None
+    assert found.prepared.replaces == "codes"
     return found
 
 
@@ -65,7 +66,7 @@ def test_other_widths_stay_as_they_are_stored(layer: nn.Module, x: Tensor, weigh
     weight = weight.format(len(layer.weight) - 3)
     found = packed(layer, weight, "int7/token")
     found(x)
-    assert found.kept is None
+    assert found.prepared is None
 
 
 @EITHER

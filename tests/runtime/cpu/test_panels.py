@@ -8,8 +8,9 @@ from torch import nn
 
 from mezzotint.formats import pack
 from mezzotint.runtime import keep_unpacked
-from mezzotint.runtime.cpu import avx2, native, processor, team, weights
-from mezzotint.runtime.cpu.panels import padded_size, panels_of
+from mezzotint.runtime.cpu import AVX2, library, native, tiles
+from mezzotint.runtime.cpu.int8_avx2 import padded_size, panels_of
+from tests.runtime.cpu.conftest import prefer_own_products
 from tests.runtime.cpu.test_int8 import assert_exact
 from tests.runtime.layers import conv, linear, noise, packed
 
@@ -17,8 +18,8 @@ from tests.runtime.layers import conv, linear, noise, packed
 @pytest.fixture(autouse=True, scope="module")
 def own_products():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor, "VNNI", False)
-        if not avx2.available(groups=1):
+        prefer_own_products(patch)
+        if not native.multiplies():
             pytest.skip("this processor has no AVX2")
         yield
 
@@ -38,7 +39,7 @@ def test_weights_in_panels_are_the_weights(
     outputs: int, channels: int, kernel: tuple[int, int], bits: int
 ):
     layer = packed(conv(channels, outputs, kernel), f"int{bits}/channel", "int8/token")
-    ((start, panels),) = panels_of(layer)
+    ((start, panels),) = panels_of(layer.packed_weight)
     assert start == 0
     stored = layer.weight_format.codes(layer.weight_tensors(), layer.weight_shape)
     integers = stored.view(layer.weight_shape).int()
@@ -60,8 +61,8 @@ def test_stored_codes_come_back_from_panels(outputs: int, channels: int, seed: i
     layer = packed(conv(channels, outputs, 3), "int8/channel", "int8/token")
     stored = pack(torch.randint(0, 256, (outputs, channels * 9)).to(torch.uint8), 8)
     layer.get_buffer("weight_codes").copy_(stored)
-    ((_, panels),) = panels_of(layer)
-    assert torch.equal(panels.codes(), stored)
+    prepared = AVX2.prepare(layer.packed_weight, layer.operation, unpack=True)
+    assert torch.equal(prepared.stored(), stored)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 6, 8])
@@ -90,7 +91,7 @@ def test_one_and_many_threads_agree(rows: int, dtype: torch.dtype, monkeypatch: 
     layer, x = packed(linear(64, 600), "int4/channel", "int8/token"), noise(rows, 64).to(dtype)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = layer(x)
-    monkeypatch.setattr(team, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(library, "_WORTH_A_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert torch.equal(layer(x), alone)
 
@@ -114,14 +115,14 @@ def test_panels_are_filled_up_to_what_is_multiplied_together():
 def test_eight_bits_stay_in_panels_where_they_take_hardly_more(outputs: int, kept: bool):
     layer = packed(linear(32, outputs), "int8/channel", "int8/token")
     layer(noise(2, 32))
-    assert (layer.kept is not None) == kept
+    assert (layer.prepared is not None) == kept
 
 
 def test_what_does_not_stay_is_unpacked_in_tiles(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(weights, "TILE_BYTES", 1)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
     layer = packed(linear(33, 200), "int8/channel", "int8/token")
-    assert [start for start, _ in panels_of(layer)] == [0, 64, 128, 192]
-    assert layer.kept is None
+    assert [start for start, _ in panels_of(layer.packed_weight)] == [0, 64, 128, 192]
+    assert layer.prepared is None
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,8 @@ def test_what_is_held_unpacked_is_what_was_said(weight: str):
     layer = packed(linear(18, 40), weight, "int8/token")
     said = keep_unpacked(layer, 10_000)
     layer(noise(3, 18))
-    ((_, panels),) = layer.held.weights
+    ((_, panels),) = layer.prepared.held
+    assert layer.prepared.extra_bytes == said
     held = {t.untyped_storage() for t in vars(panels).values() if isinstance(t, torch.Tensor)}
     stored = {t.untyped_storage().data_ptr() for t in layer.buffers()}
     assert sum(one.nbytes() for one in held if one.data_ptr() not in stored) == said

@@ -6,23 +6,37 @@ import pytest
 import torch
 from torch import nn
 
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import pack_layer
-from mezzotint.runtime.cpu import avx2, floating, onednn, processor
+from mezzotint.runtime.cpu import (
+    AVX2,
+    FLOAT,
+    ONEDNN,
+    floating,
+    int8_avx2,
+    int8_onednn,
+    native,
+    processor,
+)
+from mezzotint.runtime.kernels import Kernel
+from tests.runtime.layers import run
 
-NEEDS = {avx2: avx2.available(groups=1), onednn: processor.ONEDNN, floating: True}
+KERNELS = {
+    "avx2": (int8_avx2, AVX2, native.multiplies()),
+    "onednn": (int8_onednn, ONEDNN, processor.ONEDNN),
+    "floating": (floating, FLOAT, True),
+}
 
 
-@pytest.mark.parametrize("module", NEEDS, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_room_is_made_for_the_whole_output(module: ModuleType, monkeypatch: pytest.MonkeyPatch):
-    if not NEEDS[module]:
+@pytest.mark.parametrize(("module", "kernel", "there"), KERNELS.values(), ids=KERNELS.keys())
+def test_room_is_made_for_the_whole_output(
+    module: ModuleType, kernel: Kernel, there: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not there:
         pytest.skip("not to be had on this processor")
-    activation = "float" if module is floating else "int8/token"
-    layer = pack_layer("fc", nn.Linear(32, 48), Choice("int4/channel", activation))
+    activation = "float" if kernel is FLOAT else "int8/token"
+    layer = pack_layer("fc", nn.Linear(32, 48), Plan({"fc": Choice("int4/channel", activation)}))
     sizes: list[int] = []
     monkeypatch.setattr(module, "make_room", sizes.append)
-    if module is onednn:
-        onednn.run(layer, torch.randn(5, 32))
-    else:
-        layer(torch.randn(5, 32))
+    run(kernel, layer, torch.randn(5, 32))
     assert sizes == [5 * 48 * 4]

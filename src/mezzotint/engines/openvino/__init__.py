@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from mezzotint.engines.base import Engine, register_engine
+from mezzotint.engines.engine import Engine, register_engine
 from mezzotint.engines.variant import variant
-from mezzotint.runtime import Execution
+from mezzotint.runtime import Execution, packed_layers
 
 
 class OpenVINOEngine(Engine):
@@ -31,7 +31,11 @@ class OpenVINOEngine(Engine):
         device = next((tensor.device for tensor in denoiser.parameters()), torch.device("cpu"))
         if device.type != "cpu":
             return f"computes on the CPU, but the denoiser is on {device}; move the pipeline first"
-        return None
+        if not any(layer.choice.structures for layer in packed_layers(denoiser).values()):
+            return None
+        from mezzotint.engines.openvino.structure_nodes import refused_structure
+
+        return refused_structure(denoiser)
 
     @override
     def attach(self, denoiser: nn.Module) -> nn.Module:

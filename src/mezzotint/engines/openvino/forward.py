@@ -1,4 +1,4 @@
-"""What takes the place of a denoiser's `forward`: compile once per shape, then compute."""
+"""Replacement of a denoiser's `forward`: compile once per shape, then compute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.engines.openvino.arguments import Arguments, bind
-from mezzotint.engines.openvino.convert import converted
+from mezzotint.engines.openvino.conversion import converted
 from mezzotint.errors import UsageError
 
 KEPT = 2
@@ -28,7 +28,7 @@ class Compiled:
     output: type
 
     def run(self, arguments: Arguments, dtype: torch.dtype) -> Any:
-        """What the denoiser returns, in `dtype`."""
+        """Compute the denoiser's output, in `dtype`."""
         inputs = [_array(tensor) for tensor in arguments.tensors]
         result = self.model(inputs, share_inputs=True)[0]
         tensor = torch.from_numpy(result).to(dtype)
@@ -106,7 +106,7 @@ def compiled(denoiser: nn.Module, arguments: Arguments) -> Compiled:
 
 
 def _precision(denoiser: nn.Module) -> str:
-    """What floating arithmetic is done in: bfloat16 where the model is, and the processor can."""
+    """Precision of floating arithmetic: bfloat16 where the model is, and the processor can."""
     dtype = next((p.dtype for p in denoiser.parameters() if p.is_floating_point()), torch.float32)
     return "bf16" if dtype == torch.bfloat16 and _has_bfloat16() else "f32"
 
@@ -117,7 +117,7 @@ def _has_bfloat16() -> bool:
 
 
 def _output_dtype(arguments: Arguments) -> torch.dtype:
-    """Of the latents, which come first."""
+    """Dtype of the latents, which come first."""
     return next(t.dtype for t in arguments.tensors if t.is_floating_point())
 
 

@@ -1,4 +1,4 @@
-"""What a compiled denoiser really computes each packed layer in."""
+"""Precision in which a compiled denoiser really computes each packed layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from mezzotint.engines.openvino import weights
 from mezzotint.engines.openvino.forward import Compilations
-from mezzotint.engines.openvino.graph import layer_names, weight_form
+from mezzotint.engines.openvino.layer_nodes import layer_names, weight_form
 from mezzotint.errors import UsageError
 from mezzotint.runtime import Execution, packed_layers
 
@@ -38,7 +38,9 @@ def observed_executions(denoiser: nn.Module) -> tuple[Execution, ...]:
     for name, layer in packed_layers(denoiser).items():
         kinds = primitives[name]
         exact = bool(kinds) and all(kind.lower().endswith(_INT8) for kind in kinds)
-        reasons = {weight_form(part, weights.integers(part))[1] for part in layer.parts}
+        reasons = {
+            weight_form(part, weights.integers(part.packed_weight))[1] for part in layer.parts
+        }
         reason = "; ".join(sorted(why for why in reasons if why)) or None
         if not exact and reason is None:
             reason = "OpenVINO chose a floating product"

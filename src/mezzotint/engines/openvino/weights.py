@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +11,15 @@ import openvino as ov
 from openvino import opset13 as ops
 from torch import Tensor
 
-from mezzotint.formats import Segment, UniformFormat, from_bits
-from mezzotint.runtime import QuantLayer
+from mezzotint.formats import AffineSegment, Segment
+from mezzotint.runtime import PackedWeight
 
 _SEVEN_BITS = 64
 """Signed codes up to here: two of their products with 8-bit inputs add up within 16 bits."""
 
 
 @dataclass(frozen=True)
-class Integers:
+class IntegerWeight:
     """w = scale · (codes - zero_point), over groups of consecutive columns.
 
     Attributes:
@@ -42,7 +42,7 @@ class Integers:
 
     @property
     def shifted(self) -> bool:
-        """Whether the zero points differ, as those of asymmetric formats do."""
+        """True where the zero points differ, as those of asymmetric formats do."""
         return bool((self.zero_point != self.middle).any())
 
     def signed(self) -> npt.NDArray[np.int8]:
@@ -51,68 +51,63 @@ class Integers:
 
     @property
     def pairs_fit(self) -> bool:
-        """Whether sums of two products with 8-bit inputs fit 16 bits."""
+        """True where sums of two products with 8-bit inputs fit 16 bits."""
         return int(np.abs(self.signed().astype(np.int16)).max()) <= _SEVEN_BITS
 
 
-def integers(layer: QuantLayer) -> Integers | None:
+def integers(weight: PackedWeight) -> IntegerWeight | None:
     """The weight as integers; None where its format has no such form (a codebook).
 
     None also where groups do not divide the rows evenly.
     """
-    weight_format, tensors = layer.weight_format, layer.weight_tensors()
-    segments = weight_format.segments(tensors, layer.weight_shape)
-    if not all(_even(segment) for segment in segments):
+    affine = [segment for segment in weight.segments if _even(segment)]
+    if len(affine) < len(weight.segments):
         return None
-    parts = [_segment(segment) for segment in segments]
-    merged = Integers(
+    parts = [_segment(segment) for segment in affine]
+    merged = IntegerWeight(
         codes=np.concatenate([part.codes for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),
         zero_point=np.concatenate([part.zero_point for part in parts]),
         bits=max(part.bits for part in parts),
     )
-    order = weight_format.order(tensors)
-    if order is None:
+    if weight.order is None:
         return merged
-    rows = order.numpy()
-    return Integers(merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits)
+    rows = weight.order.numpy()
+    return IntegerWeight(
+        merged.codes[rows], merged.scale[rows], merged.zero_point[rows], merged.bits
+    )
 
 
-def _even(segment: Segment) -> bool:
-    spec = segment.format
-    if not isinstance(spec, UniformFormat):
+def _even(segment: Segment) -> TypeGuard[AffineSegment]:
+    if not isinstance(segment, AffineSegment):
         return False
-    columns = int(np.prod(segment.shape[1:]))
-    return spec.group_size is None or columns % min(spec.group_size, columns) == 0
+    return segment.group_size is None or segment.columns % segment.group_size == 0
 
 
-def _segment(segment: Segment) -> Integers:
-    spec = segment.format
-    assert isinstance(spec, UniformFormat)
-    rows = segment.shape[0]
-    _, groups = spec.scale_shape(segment.shape)
-    codes = spec.codes(segment.tensors, segment.shape).numpy().reshape(rows, groups, -1)
+def _segment(segment: AffineSegment) -> IntegerWeight:
+    rows, groups = segment.shape[0], segment.scale.shape[1]
+    codes = segment.unpacked().numpy().reshape(rows, groups, -1)
 
     def spread(tensor: Tensor) -> npt.NDArray[np.float32]:
         """One value for each row and group."""
         values = tensor.float().numpy().reshape(-1, groups, 1)
         return np.ascontiguousarray(np.broadcast_to(values, (rows, groups, 1)))
 
-    scale = spread(from_bits(segment.tensors["scale"], spec.scale_dtype))
-    if not spec.symmetric:
-        return Integers(codes, scale, spread(segment.tensors["zero_point"]), _stored(spec.width))
-    zero_point = np.full_like(scale, spec.offset)
-    if spec.width == 1:
+    scale, zero_point = spread(segment.scale), segment.zero_point
+    if zero_point is not None:
+        return IntegerWeight(codes, scale, spread(zero_point), _stored(segment.bits))
+    zero = np.full_like(scale, segment.offset)
+    if segment.bits == 1:
         # Its zero point of one half is not whole: twice the codes, half the scale.
-        return Integers(codes * 2, scale * np.float32(0.5), zero_point * 2, _stored(2))
-    return Integers(codes, scale, zero_point, _stored(spec.width))
+        return IntegerWeight(codes * 2, scale * np.float32(0.5), zero * 2, _stored(2))
+    return IntegerWeight(codes, scale, zero, _stored(segment.bits))
 
 
 def _stored(width: int) -> int:
     return 2 if width <= 2 else 4 if width <= 4 else 8
 
 
-def compressed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
+def compressed(weight: IntegerWeight, shape: tuple[int, ...], lead: int = 1) -> Any:
     """A float32 node of `shape`: unsigned constants of 2, 4 or 8 bits, less zero points, scaled.
 
     The `lead` first dimensions of `shape` are the rows. OpenVINO keeps such a weight packed in
@@ -128,8 +123,8 @@ def compressed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
     return _reshaped(scaled, held, shape)
 
 
-def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
-    """As `compressed` for one scale per row and zero points that agree, in int8 around zero.
+def signed(weight: IntegerWeight, shape: tuple[int, ...], lead: int = 1) -> Any:
+    """A node like that of `compressed`, in int8, for one scale per row and zero points that agree.
 
     The form that 8-bit products want.
     """
@@ -137,19 +132,21 @@ def signed(weight: Integers, shape: tuple[int, ...], lead: int = 1) -> Any:
     return ops.multiply(codes, _constant(weight.scale, weight, shape, lead))
 
 
-def _held_shape(weight: Integers, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of the constant: with several groups in a row, these have a dimension of their own."""
+def _held_shape(weight: IntegerWeight, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the constant: with several groups in a row, these have a dimension of their own."""
     return shape if weight.scale.shape[1] == 1 else weight.codes.shape
 
 
-def _constant(values: npt.NDArray[Any], weight: Integers, shape: tuple[int, ...], lead: int) -> Any:
+def _constant(
+    values: npt.NDArray[Any], weight: IntegerWeight, shape: tuple[int, ...], lead: int
+) -> Any:
     """One value per row and group, ready to be combined with the codes."""
     if weight.scale.shape[1] == 1:
         values = values.reshape(*shape[:lead], *(1,) * (len(shape) - lead))
     return ops.constant(np.ascontiguousarray(values))
 
 
-def _unsigned(weight: Integers, held: tuple[int, ...]) -> Any:
+def _unsigned(weight: IntegerWeight, held: tuple[int, ...]) -> Any:
     flat = weight.codes.reshape(-1)
     slots = 8 // weight.bits
     if slots == 1 or flat.size % slots:

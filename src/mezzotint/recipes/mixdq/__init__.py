@@ -1,6 +1,6 @@
 """MixDQ, step by step."""
 
-from mezzotint.recipes.mixdq.options import MixdqOptions
+from mezzotint.recipes.mixdq.options import MixDQ
 from mezzotint.recipes.mixdq.recipe import mixdq
 
-__all__ = ["MixdqOptions", "mixdq"]
+__all__ = ["MixDQ", "mixdq"]

@@ -6,56 +6,56 @@ from collections.abc import Mapping
 
 from mezzotint.calibration import input_sizes
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.plan import Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
-from mezzotint.recipes.mixdq.lab import Lab
+from mezzotint.recipes.mixdq.method import Method
 from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
 
 
-def weight_costs(lab: Lab) -> dict[str, dict[Choice, int]]:
+def weight_costs(method: Method) -> dict[str, dict[Choice, int]]:
     """Bytes of every candidate: as stored, or by the width alone."""
     widths = {
-        Group.CONTENT: lab.options.content_weight_bits,
-        Group.QUALITY: lab.options.quality_weight_bits,
+        LayerGroup.CONTENT: method.options.content_weight_bits,
+        LayerGroup.QUALITY: method.options.quality_weight_bits,
     }
-    act_bits = max(lab.options.activation_bits) if lab.quantizes_inputs else None
+    act_bits = max(method.options.activation_bits) if method.quantizes_inputs else None
     costs: dict[str, dict[Choice, int]] = {}
-    for layer in lab.layers:
-        weight = lab.job.denoiser.get_submodule(layer.name).get_parameter("weight")
+    for layer in method.study.layers:
+        weight = method.study.weight(layer)
         costs[layer.name] = {}
-        for width in widths[lab.groups[layer.name]]:
-            choice = lab.choice(layer.name, width, act_bits)
+        for width in widths[method.groups[layer.name]]:
+            choice = method.choice(layer.name, width, act_bits)
             nominal = -(-width * layer.parameters // 8)
             stored = choice_bytes(layer, choice, weight)
-            costs[layer.name][choice] = stored if lab.options.counting == "stored" else nominal
+            costs[layer.name][choice] = stored if method.options.counting == "stored" else nominal
     return costs
 
 
-def weight_target(lab: Lab) -> float:
+def weight_target(method: Method) -> float:
     """Average bits per weight that satisfy every part of the budget.
 
     Raises:
         InfeasibleBudgetError: the narrowest candidates exceed it; names the nearest feasible.
         UsageError: a size is given, but nominal bits are counted, or a window is.
     """
-    budget = lab.job.budget
-    if budget.size is not None and lab.options.counting == "nominal":
+    budget = method.study.job.budget
+    if budget.size is not None and method.options.counting == "nominal":
         raise UsageError("size: is about stored bytes; leave counting=nominal out with it")
-    if budget.size is not None and lab.options.tolerance is not None:
+    if budget.size is not None and method.options.tolerance is not None:
         raise UsageError("size: is at most so many bytes; leave tolerance out with it")
-    limit = byte_limit(budget, lab.job.denoiser, lab.layers, weight_costs(lab))
+    limit = byte_limit(budget, method.study.job.denoiser, method.study.layers, weight_costs(method))
     if budget.size is None and budget.weight_bits is not None:
         return float(budget.weight_bits)
-    target = float(limit.maximum) * 8 / sum(layer.parameters for layer in lab.layers)
+    target = float(limit.maximum) * 8 / sum(layer.parameters for layer in method.study.layers)
     # Bytes are whole: so much more buys none, but the quotient may have been rounded down.
     return target * (1 + 1e-12)
 
 
-def weight_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
-    """What the widths of the weights have to keep to."""
-    parameters = {layer.name: layer.parameters for layer in lab.layers}
-    costs = weight_costs(lab)
+def weight_programs(method: Method, layers: Mapping[str, Sensitivity]) -> Programs:
+    """Programs over the widths of the weights."""
+    parameters = {layer.name: layer.parameters for layer in method.study.layers}
+    costs = weight_costs(method)
     bits = {
         name: {
             width: cost * 8 / parameters[name]
@@ -63,37 +63,38 @@ def weight_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
         }
         for name in layers
     }
-    nominal = lab.options.counting == "nominal"
+    nominal = method.options.counting == "nominal"
     return Programs(
         field="weight_bits",
         layers=layers,
         sizes={name: float(size) for name, size in parameters.items()},
-        target=weight_target(lab),
+        target=weight_target(method),
         bits=None if nominal else bits,
-        tolerance=lab.options.tolerance,
+        tolerance=method.options.tolerance,
     )
 
 
-def input_programs(lab: Lab, layers: Mapping[str, Sensitivity]) -> Programs:
-    """What the widths of the inputs have to keep to; protected layers are not among `layers`.
+def input_programs(method: Method, layers: Mapping[str, Sensitivity]) -> Programs:
+    """Programs over the widths of the inputs; protected layers are not among `layers`.
 
     Raises:
         ModelError: MACs are to be counted, and the model cannot be run to count them.
     """
-    if lab.options.activation_cost == "macs":
-        sizes = {layer.name: float(layer.macs or 0) for layer in lab.layers}
+    if method.options.activation_cost == "macs":
+        sizes = {layer.name: float(layer.macs or 0) for layer in method.study.layers}
         if not any(sizes.values()):
             raise ModelError(
-                f"{lab.job.model}: its multiplications cannot be counted; use activation_cost=bytes"
+                f"{method.study.job.model}: its multiplications cannot be counted; use "
+                "activation_cost=bytes"
             )
     else:
-        choices = {layer.name: lab.choice(layer.name, 8, None) for layer in lab.layers}
-        found = input_sizes(lab.job.denoiser, choices, lab.calls[0])
+        choices = {layer.name: method.choice(layer.name, 8, None) for layer in method.study.layers}
+        found = input_sizes(method.study.job.denoiser, method.study.graph, choices)
         sizes = {name: float(size) for name, size in found.items()}
     return Programs(
         field="act_bits",
         layers=layers,
         sizes={name: sizes[name] for name in layers},
-        target=float(lab.job.budget.act_bits),
-        tolerance=lab.options.tolerance,
+        target=float(method.study.job.budget.act_bits),
+        tolerance=method.options.tolerance,
     )

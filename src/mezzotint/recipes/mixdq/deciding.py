@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mezzotint._progress import track
 from mezzotint.recipes.mixdq.joint import fit_weights, random_widths
-from mezzotint.recipes.mixdq.lab import Lab
-from mezzotint.recipes.mixdq.options import MixdqOptions
+from mezzotint.recipes.mixdq.method import Method
+from mezzotint.recipes.mixdq.options import MixDQ
 from mezzotint.recipes.mixdq.programs import ALIKE, Programs, Widths
-from mezzotint.recipes.mixdq.selection import Choices, image_error, nearest, refuse_ruined
+from mezzotint.recipes.mixdq.selection import Choices, image_errors, nearest, refuse_ruined
 
 JOINT_ROUNDS = 3
 """The unit of the joint program is fitted again with the plans that it led to."""
@@ -25,12 +24,12 @@ class Decision:
 
 
 def decide(
-    lab: Lab, programs: Programs, choices_of: Callable[[Widths], Choices], base: float = 0.0
+    method: Method, programs: Programs, choices_of: Callable[[Widths], Choices], base: float = 0.0
 ) -> Decision:
     """Solve the programs as the options say.
 
     Args:
-        lab: where candidates are compared.
+        method: compares candidates.
         programs: of the weights, or of the inputs.
         choices_of: the choices of all layers under some widths.
         base: image error before any of these widths is taken.
@@ -42,17 +41,17 @@ def decide(
     programs.check()
     if programs.unlimited():
         return everything(programs)
-    if lab.options.split == "joint":
-        return _jointly(lab, programs, choices_of, base)
-    candidates = _candidates(lab.options, programs)
-    index, errors = nearest(lab, [choices_of(widths) for widths in candidates])
+    if method.options.split == "joint":
+        return _jointly(method, programs, choices_of, base)
+    candidates = _candidates(method.options, programs)
+    index, errors = nearest(method, [choices_of(widths) for widths in candidates])
     summary: dict[str, object] = {"candidates": len(candidates)}
     if errors:
         summary |= {"image_mse": min(errors), "worst_image_mse": max(errors)}
     return Decision(candidates[index], summary | {"average": _average(programs, candidates[index])})
 
 
-def check_feasible(options: MixdqOptions, programs: Programs) -> None:
+def check_feasible(options: MixDQ, programs: Programs) -> None:
     """Raise InfeasibleBudgetError where no widths keep to the budget; scores do not matter."""
     programs.check()
     if programs.unlimited():
@@ -63,7 +62,7 @@ def check_feasible(options: MixdqOptions, programs: Programs) -> None:
         _candidates(options, programs)
 
 
-def _candidates(options: MixdqOptions, programs: Programs) -> tuple[Widths, ...]:
+def _candidates(options: MixDQ, programs: Programs) -> tuple[Widths, ...]:
     if options.metric == "sqnr":
         return programs.single()
     return programs.even() if options.split == "none" else programs.swept()
@@ -76,13 +75,13 @@ def everything(programs: Programs) -> Decision:
 
 
 def _jointly(
-    lab: Lab, programs: Programs, choices_of: Callable[[Widths], Choices], base: float
+    method: Method, programs: Programs, choices_of: Callable[[Widths], Choices], base: float
 ) -> Decision:
     """One program; its unit is fitted on random plans, then on those it proposes itself."""
-    refuse_ruined(lab, [base])
-    plans = list(random_widths(programs.layers, lab.options.joint_plans))
-    shown = track(plans, "Finding the unit", len(plans))
-    errors = [image_error(lab, choices_of(plan)) - base for plan in shown]
+    refuse_ruined(method, [base])
+    plans = list(random_widths(programs.layers, method.options.joint_plans))
+    found = image_errors(method, list(map(choices_of, plans)), "Finding the unit")
+    errors = [error - base for error in found]
     proposed: dict[int, float] = {}
     for _ in range(JOINT_ROUNDS):
         weights = fit_weights(programs.layers, plans, errors)
@@ -91,9 +90,9 @@ def _jointly(
             proposed.setdefault(plans.index(widths), errors[plans.index(widths)])
             break
         plans.append(widths)
-        errors.append(image_error(lab, choices_of(widths)) - base)
+        errors.append(image_errors(method, [choices_of(widths)])[0] - base)
         proposed[len(plans) - 1] = errors[-1]
-    refuse_ruined(lab, list(proposed.values()))
+    refuse_ruined(method, list(proposed.values()))
     best = min(proposed, key=lambda index: proposed[index])
     summary = {
         "candidates": len(plans),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.optimize import nnls
 
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.recipes.mixdq.programs import Sensitivity, Widths
 
 _LEAST = 0.01
@@ -25,7 +25,7 @@ def random_widths(
     generator = np.random.default_rng(seed)
     plans = []
     for _ in range(count):
-        inclination = {group: generator.random() for group in Group}
+        inclination = {group: generator.random() for group in LayerGroup}
         plan = {}
         for name, layer in layers.items():
             widths = sorted(layer.losses)
@@ -35,9 +35,9 @@ def random_widths(
     return tuple(plans)
 
 
-def predicted(layers: Mapping[str, Sensitivity], widths: Widths) -> Mapping[Group, float]:
+def predicted(layers: Mapping[str, Sensitivity], widths: Widths) -> Mapping[LayerGroup, float]:
     """Σ losses of each group under `widths`."""
-    sums = dict.fromkeys(Group, 0.0)
+    sums = dict.fromkeys(LayerGroup, 0.0)
     for name, width in widths.items():
         sums[layers[name].group] += layers[name].losses[width]
     return sums
@@ -45,7 +45,7 @@ def predicted(layers: Mapping[str, Sensitivity], widths: Widths) -> Mapping[Grou
 
 def fit_weights(
     layers: Mapping[str, Sensitivity], plans: Sequence[Widths], errors: Sequence[float]
-) -> Mapping[Group, float]:
+) -> Mapping[LayerGroup, float]:
     """Weights w, above 0, with image error ≈ Σ_groups w · Σ losses, in the relative sense.
 
     Non-negative least squares on the error relative to itself, so that plans of small error, which
@@ -57,7 +57,7 @@ def fit_weights(
     found = np.maximum(measured[finite], 0.0)
     sums = np.array([list(predicted(layers, plan).values()) for plan in plans])[finite]
     if not found.size or not found.max():
-        return dict.fromkeys(Group, 1.0)  # nothing to be told apart
+        return dict.fromkeys(LayerGroup, 1.0)  # nothing to be told apart
     scale = np.maximum(found, found.max() * _LEAST)
     relative = sums / scale[:, None]
     weights, _ = nnls(relative, found / scale)
@@ -65,4 +65,4 @@ def fit_weights(
     # program would give its layers the fewest bits.
     typical = relative.mean(axis=0)
     least = np.divide(_LEAST, typical, out=np.ones_like(typical), where=typical > 0)
-    return dict(zip(Group, map(float, np.maximum(weights, least)), strict=True))
+    return dict(zip(LayerGroup, map(float, np.maximum(weights, least)), strict=True))

@@ -8,15 +8,16 @@ from typing import Literal
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
-from mezzotint.recipes.options import check_words
-from mezzotint.recipes.structure import Shortcuts
+from mezzotint.plan import check_momentum
+from mezzotint.recipes.found_structures import Shortcuts
+from mezzotint.recipes.option_values import check_words
 
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]
 
 
 @dataclass(frozen=True)
-class MixdqOptions:
+class MixDQ:
     """MixDQ as published (arXiv 2405.17873), with its variants and what we add.
 
     Attributes:
@@ -99,12 +100,16 @@ class MixdqOptions:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError(f"tolerance: is {self.tolerance}; give bits, 0 or more, or none")
-        if self.momentum is not None and not 0 <= self.momentum < 1:
-            raise UsageError(f"momentum: is {self.momentum}; give 0 or more and below 1, or none")
+        check_momentum(self.momentum)
         if not 0 <= self.protect < 1:
             raise UsageError(f"protect: is {self.protect}; give a share from 0 to below 1")
         if self.cache_bytes < 0:
             raise UsageError(f"cache_bytes: is {self.cache_bytes}; give 0 or more")
+
+    @property
+    def compares_images(self) -> bool:
+        """True where images decide anything, of single layers or of whole plans."""
+        return self.metric == "decoupled"
 
     def weight_format(self, width: int) -> str:
         """Name of the weight format of `width` bits, per output channel."""

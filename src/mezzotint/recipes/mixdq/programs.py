@@ -8,25 +8,25 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from mezzotint.allocation import ACTIVATION_GRID, WEIGHT_GRID, Grid, Limit, Option, Problem, solve
-from mezzotint.allocation import Group as Program
-from mezzotint.allocation import sweep as sweep_splits
+from mezzotint.allocation import BitProgram, Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
-from mezzotint.models import Group
+from mezzotint.models import LayerGroup
 from mezzotint.recipes.costs import rounded_up
+from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, SplitGrid
+from mezzotint.recipes.mixdq.sweep import sweep
 
 Widths = Mapping[str, int]
 """Layer → bits."""
 
-ALIKE: Mapping[Group, float] = dict.fromkeys(Group, 1.0)
+ALIKE: Mapping[LayerGroup, float] = dict.fromkeys(LayerGroup, 1.0)
 """Weights of the joint program before anything is known of them."""
 
-GRIDS: Mapping[str, Grid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
+GRIDS: Mapping[str, SplitGrid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What every width costs one layer, measured with all others floating.
+    """Quality that every width costs one layer, measured with all others floating.
 
     Attributes:
         group: what the layer shapes.
@@ -37,7 +37,7 @@ class Sensitivity:
             noise power over signal power.
     """
 
-    group: Group
+    group: LayerGroup
     scores: Mapping[int, float]
     losses: Mapping[int, float]
 
@@ -67,20 +67,20 @@ class Programs:
         """Every layer at its widest."""
         return {name: max(layer.scores) for name, layer in self.layers.items()}
 
-    def group(self, members: Sequence[str]) -> Program:
+    def group(self, members: Sequence[str]) -> BitProgram:
         """The program of some of the layers."""
-        return Program(
+        return BitProgram(
             {name: self.layers[name].scores for name in members},
             {name: self.sizes[name] for name in members},
             None if self.bits is None else {name: self.bits[name] for name in members},
         )
 
-    def members(self, group: Group) -> list[str]:
+    def members(self, group: LayerGroup) -> list[str]:
         """The layers of one group."""
         return [name for name, layer in self.layers.items() if layer.group is group]
 
     def unlimited(self) -> bool:
-        """Whether the budget admits every layer's widest candidate."""
+        """True where the budget admits every layer's widest candidate."""
         most = self.group(list(self.layers)).average(self.widest)
         return self.tolerance is None and most <= self.target
 
@@ -109,7 +109,7 @@ class Programs:
         """
         self.check()
         found: dict[str, int] = {}
-        for group in Group:
+        for group in LayerGroup:
             if not (members := self.members(group)):
                 continue
             try:
@@ -133,12 +133,12 @@ class Programs:
         self.check()
         if self.unlimited():
             return (self.widest,)
-        content, quality = self.members(Group.CONTENT), self.members(Group.QUALITY)
+        content, quality = self.members(LayerGroup.CONTENT), self.members(LayerGroup.QUALITY)
         if not content or not quality:
             return self.single()
         groups = (self.group(content), self.group(quality))
         grid = replace(GRIDS[self.field], first=_span(groups[0]), second=_span(groups[1]))
-        found = [each.bits for each in sweep_splits(groups, self.target, grid, self.tolerance)]
+        found = [each.bits for each in sweep(groups, self.target, grid, self.tolerance)]
         # The grid has gaps, among them the even division at the end of what a group can take.
         with suppress(InfeasibleBudgetError):
             found += self.even()
@@ -147,7 +147,7 @@ class Programs:
             return self.joint(ALIKE)
         return tuple(dict(zip(self.layers, widths, strict=True)) for widths in sorted(distinct))
 
-    def joint(self, weights: Mapping[Group, float]) -> tuple[Widths, ...]:
+    def joint(self, weights: Mapping[LayerGroup, float]) -> tuple[Widths, ...]:
         """One program over all layers, losses brought to one unit by each group's weight.
 
         Raises:
@@ -172,7 +172,7 @@ class Programs:
         return ({name: int(str(width)) for name, width in chosen.items()},)
 
     def _share(self, name: str, width: int) -> Fraction:
-        """What the layer adds to the average, exactly."""
+        """Share of the average that the layer adds, exactly."""
         each = width if self.bits is None else self.bits[name][width]
         return Fraction(each) * Fraction(self.sizes[name]) / self._size
 
@@ -181,7 +181,7 @@ class Programs:
         return sum(map(Fraction, self.sizes.values()), Fraction(0))
 
 
-def _span(group: Program) -> tuple[float, float]:
+def _span(group: BitProgram) -> tuple[float, float]:
     """The least and the greatest average that a group can take."""
     narrowest = {name: min(scores) for name, scores in group.scores.items()}
     widest = {name: max(scores) for name, scores in group.scores.items()}

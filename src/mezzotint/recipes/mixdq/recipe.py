@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mezzotint.allocation import protected
-from mezzotint.models import Group, inventory
+from mezzotint.measuring import Measurements
+from mezzotint.models import LayerGroup, inventory
 from mezzotint.plan import Choice, Plan
-from mezzotint.recipes.base import Job, Outcome, register_recipe
+from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mixdq.budgets import input_programs, weight_programs
 from mezzotint.recipes.mixdq.deciding import Decision, check_feasible, decide, everything
-from mezzotint.recipes.mixdq.lab import Lab, lab_context, open_lab
-from mezzotint.recipes.mixdq.measuring import (
-    Found,
-    input_units,
+from mezzotint.recipes.mixdq.method import Method, prepared
+from mezzotint.recipes.mixdq.options import MixDQ
+from mezzotint.recipes.mixdq.programs import Sensitivity, Widths
+from mezzotint.recipes.mixdq.protect import protected
+from mezzotint.recipes.mixdq.selection import Choices, image_errors
+from mezzotint.recipes.mixdq.sensitivity import (
+    input_changes,
     measured,
     sensitivities,
     unmeasured,
-    weight_units,
+    weight_changes,
 )
-from mezzotint.recipes.mixdq.options import MixdqOptions
-from mezzotint.recipes.mixdq.programs import Sensitivity, Widths
-from mezzotint.recipes.mixdq.selection import Choices, image_error
 
 NOT_PACKED = (
     "stays floating: only Linear and Conv2d layers that the denoiser runs as such can be packed"
@@ -32,24 +32,26 @@ NOT_PACKED = (
 @register_recipe(
     "mixdq",
     "MixDQ for few-step models: constant first token, split shortcuts, one metric per group",
-    MixdqOptions,
+    MixDQ,
 )
-def mixdq(job: Job, options: MixdqOptions) -> Outcome:
+def mixdq(job: Job, options: MixDQ) -> Outcome:
     """Calibrate once, measure with two metrics, solve, and let the images choose: weights first.
 
     Inputs follow, given the weights; the few most sensitive of each group stay floating.
     """
-    with open_lab(job, options) as lab:
-        check_budget(lab)
-        weights, measurements = decide_weights(lab)
-        inputs = decide_inputs(lab, weights.widths) if lab.quantizes_inputs else Inputs()
-        plan = plan_of(lab, weights, inputs)
-    return Outcome(plan, lab.packing, measurements)
+    with prepared(job, options) as method:
+        check_budget(method)
+        weights, measurements = decide_weights(method)
+        inputs = (
+            decide_inputs(method, weights.widths) if method.quantizes_inputs else InputDecision()
+        )
+        plan = plan_of(method, weights, inputs)
+    return Outcome(plan, method.calibration, measurements, method.measuring.journal.record)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What becomes of the layers' inputs.
+class InputDecision:
+    """Widths and exceptions of the layers' inputs.
 
     Attributes:
         decision: widths of the inputs that are quantized.
@@ -60,75 +62,76 @@ class Inputs:
     protected: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_budget(lab: Lab) -> None:
-    """Whether the budget can be met, before hours of measuring.
+def check_budget(method: Method) -> None:
+    """Check that the budget can be met, before hours of measuring.
 
     Raises:
         InfeasibleBudgetError: it cannot; names what can.
     """
-    check_feasible(lab.options, weight_programs(lab, unmeasured(lab, weight_units(lab))))
-    if lab.quantizes_inputs:
-        units = input_units(lab, lab.options.activation_bits)
-        check_feasible(lab.options, input_programs(lab, unmeasured(lab, units)))
+    weights = unmeasured(method, weight_changes(method))
+    check_feasible(method.options, weight_programs(method, weights))
+    if method.quantizes_inputs:
+        inputs = unmeasured(method, input_changes(method, method.options.activation_bits))
+        check_feasible(method.options, input_programs(method, inputs))
 
 
-def decide_weights(lab: Lab) -> tuple[Decision, Found]:
+def decide_weights(method: Method) -> tuple[Decision, Measurements]:
     """Widths of all weights, while inputs are floating; and what was measured for it."""
-    units = weight_units(lab)
-    bare = weight_programs(lab, unmeasured(lab, units))
+    changes = weight_changes(method)
+    bare = weight_programs(method, unmeasured(method, changes))
     if bare.unlimited():
         return everything(bare), {}
-    found = measured(lab, units)
-    programs = weight_programs(lab, sensitivities(lab, units, found))
-    return decide(lab, programs, lambda widths: choices_of(lab, widths, {})), found
+    found = measured(method, changes)
+    programs = weight_programs(method, sensitivities(method, changes, found))
+    return decide(method, programs, lambda widths: choices_of(method, widths, {})), found
 
 
-def decide_inputs(lab: Lab, weights: Widths) -> Inputs:
+def decide_inputs(method: Method, weights: Widths) -> InputDecision:
     """Widths of the inputs, given those of the weights; protected layers leave the program."""
-    widest = max(lab.options.activation_bits)
-    bare = input_programs(lab, unmeasured(lab, input_units(lab, lab.options.activation_bits)))
-    if bare.unlimited() and not lab.options.protect:
-        return Inputs(everything(bare))
-    units = input_units(lab, [widest] if bare.unlimited() else lab.options.activation_bits)
-    seen = sensitivities(lab, units, measured(lab, units))
-    kept = protected_inputs(lab, seen)
+    widths = method.options.activation_bits
+    bare = input_programs(method, unmeasured(method, input_changes(method, widths)))
+    if bare.unlimited() and not method.options.protect:
+        return InputDecision(everything(bare))
+    changes = input_changes(method, [max(widths)] if bare.unlimited() else widths)
+    seen = sensitivities(method, changes, measured(method, changes))
+    kept = protected_inputs(method, seen)
     free = {name: layer for name, layer in seen.items() if name not in kept}
     if not free:
-        return Inputs(protected=kept)
+        return InputDecision(protected=kept)
     # Errors of the weights are there already; the joint unit is about what inputs add to them.
-    joint = lab.options.split == "joint"
-    base = image_error(lab, choices_of(lab, weights, {})) if joint else 0.0
-    programs = input_programs(lab, free)
-    decision = decide(lab, programs, lambda inputs: choices_of(lab, weights, inputs), base)
-    return Inputs(decision, kept)
+    joint = method.options.split == "joint"
+    base = image_errors(method, [choices_of(method, weights, {})])[0] if joint else 0.0
+    programs = input_programs(method, free)
+    decision = decide(method, programs, lambda inputs: choices_of(method, weights, inputs), base)
+    return InputDecision(decision, kept)
 
 
-def protected_inputs(lab: Lab, layers: Mapping[str, Sensitivity]) -> dict[str, str]:
+def protected_inputs(method: Method, layers: Mapping[str, Sensitivity]) -> dict[str, str]:
     """The lowest-scored share of each group at the widest candidate, and why it is kept."""
-    widest = max(lab.options.activation_bits)
+    widest = max(method.options.activation_bits)
     kept: dict[str, str] = {}
-    for group in Group:
+    for group in LayerGroup:
         scores = {n: layer.scores[widest] for n, layer in layers.items() if layer.group is group}
-        for name in protected(scores, lab.options.protect):
+        for name in protected(scores, method.options.protect):
             kept[name] = (
                 f"input stays floating: at {widest} bits it is among the most sensitive "
-                f"{lab.options.protect:.3g} of the {group} layers (score {scores[name]:.4g})"
+                f"{method.options.protect:.3g} of the {group} layers (score {scores[name]:.4g})"
             )
     return kept
 
 
-def choices_of(lab: Lab, weights: Widths, inputs: Widths) -> Choices:
+def choices_of(method: Method, weights: Widths, inputs: Widths) -> Choices:
     """The choice of every packed layer; inputs without a width stay floating."""
-    return {name: lab.choice(name, width, inputs.get(name)) for name, width in weights.items()}
+    return {name: method.choice(name, width, inputs.get(name)) for name, width in weights.items()}
 
 
-def plan_of(lab: Lab, weights: Decision, inputs: Inputs) -> Plan:
+def plan_of(method: Method, weights: Decision, inputs: InputDecision) -> Plan:
     """The plan, with a reason wherever a layer is not quantized like the others."""
-    choices = dict(choices_of(lab, weights.widths, inputs.decision.widths))
-    reasons = lab.structure.reasons()
+    choices = dict(choices_of(method, weights.widths, inputs.decision.widths))
+    reasons = method.study.structures.reasons()
     for name, why in inputs.protected.items():
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
-    for layer in inventory(lab.job.denoiser):
+    for layer in inventory(method.study.job.denoiser):
         if layer.name not in choices:
             choices[layer.name] = Choice()
             reasons[layer.name] = NOT_PACKED
@@ -138,4 +141,11 @@ def plan_of(lab: Lab, weights: Decision, inputs: Inputs) -> Plan:
         "inputs": inputs.decision.summary,
         "protected_inputs": sorted(inputs.protected),
     }
-    return Plan(choices, lab.job.model, reasons, lab_context(lab) | summary)
+    plan = Plan(
+        choices,
+        method.study.job.model,
+        reasons,
+        method.context() | summary,
+        encoding=method.encoding,
+    )
+    return method.study.settled(plan, method.options.momentum)

@@ -1,6 +1,18 @@
 """Kernels for processors."""
 
-# Each registers itself before the last: what is most preferred comes last.
-from mezzotint.runtime.cpu import floating, int8  # isort: skip
+from mezzotint.runtime.cpu import processor
+from mezzotint.runtime.cpu.floating import FloatKernel
+from mezzotint.runtime.cpu.int8_avx2 import AVX2Kernel
+from mezzotint.runtime.cpu.int8_onednn import OneDNNKernel
+from mezzotint.runtime.kernels import register_kernel
 
-__all__ = ["floating", "int8"]
+FLOAT, AVX2, ONEDNN = FloatKernel(), AVX2Kernel(), OneDNNKernel()
+
+# The most preferred comes last. With VNNI, oneDNN multiplies four 8-bit integers at a time.
+for _kernel in (
+    FLOAT,
+    *((AVX2, ONEDNN) if processor.VNNI and processor.ONEDNN else (ONEDNN, AVX2)),
+):
+    register_kernel(_kernel)
+
+__all__ = ["AVX2", "FLOAT", "ONEDNN", "AVX2Kernel", "FloatKernel", "OneDNNKernel"]

@@ -1,32 +1,108 @@
-"""The kernel for 8-bit integers, whoever multiplies them best on this processor."""
+"""Products of 8-bit codes on a processor: what its kernels have in common."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.runtime.cpu import avx2, onednn, panels
-from mezzotint.runtime.cpu.inputs import fits, has_codes
-from mezzotint.runtime.cpu.weights import check_on_cpu, replaceable, uniforms
-from mezzotint.runtime.kernels import Kernel, Request, register_kernel
-from mezzotint.runtime.layer import QuantLayer
-from mezzotint.runtime.layers import QuantConv2d
+from mezzotint.formats import AffineSegment, Segment, Shape, pack
+from mezzotint.runtime.cpu.input_codes import has_codes
+from mezzotint.runtime.cpu.tiles import check_on_cpu
+from mezzotint.runtime.kernels import Kernel, Prepared, Request
+from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, PackedWeight
 
 #: Beyond, a sum of products of two 8-bit codes might not fit into 32 bits.
 MAX_COLUMNS = (2**31 - 1) // (255 * 128)
 
 
+class Rows(Protocol):
+    """Some rows of a weight in the layout of a product: w = scale · integer - shift."""
+
+    @property
+    def rows(self) -> int:
+        """The number of outputs."""
+
+    @property
+    def scale(self) -> Tensor:
+        """Float32 [rows]."""
+
+    @property
+    def shift(self) -> Tensor | None:
+        """Scale times zero point, float32 [rows]; None where it is zero."""
+
+    def integers(self) -> Tensor:
+        """Int8 [rows, columns]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Weight(Prepared):
+    """A weight for products of 8-bit codes: in a product's layout, or unpacked at every call.
+
+    Attributes:
+        operation: the computation.
+        shape: of the weight.
+        order: the stored row of each output, int64 [out], or None.
+        symmetric: whether all zero points are zero.
+        stored_weight: from which rows are unpacked at every call; None where they are held.
+        held: rows in the product's layout, each with the number of its first.
+        replaced: name of the stored tensor that `held` replaces.
+        held_bytes: of `held`, beside what is stored.
+    """
+
+    operation: Operation
+    shape: Shape
+    order: Tensor | None
+    symmetric: bool
+    stored_weight: PackedWeight | None = None
+    held: tuple[tuple[int, Rows], ...] = ()
+    replaced: str | None = None
+    held_bytes: int = 0
+
+    @property
+    @override
+    def views_stored(self) -> bool:
+        return self.stored_weight is not None
+
+    @property
+    @override
+    def replaces(self) -> str | None:
+        return self.replaced
+
+    @property
+    @override
+    def extra_bytes(self) -> int:
+        return self.held_bytes
+
+    @override
+    def stored(self) -> Tensor:
+        ((_, rows),) = self.held
+        return pack(rows.integers().view(torch.uint8) ^ 0x80, 8)
+
+    def values(self) -> Tensor:
+        """The weight, float32 of its shape."""
+        if self.stored_weight is not None:
+            return self.stored_weight.dequantized(torch.float32)
+        parts = []
+        for _, rows in self.held:
+            part = rows.integers().float() * rows.scale.view(-1, 1)
+            parts.append(part if rows.shift is None else part - rows.shift.view(-1, 1))
+        stored = torch.cat(parts)
+        ordered = stored if self.order is None else stored.index_select(0, self.order)
+        return ordered.view(self.shape)
+
+
 class Int8Kernel(Kernel):
     """y = s_x · s_w · (Σ q_x q_w - z_w Σ q_x) + b, sums in 32 bits, exact.
 
-    Inputs are quantized in one pass. Without VNNI the package's own C multiplies, exactly at all
-    widths; oneDNN does where there is VNNI, and for what it can do exactly where there is no C.
+    Inputs are quantized in one pass.
     """
 
-    name = "cpu-int8"
     arithmetic: Literal["int8"] = "int8"
     device = "cpu"
     opaque = True
@@ -35,31 +111,69 @@ class Int8Kernel(Kernel):
     def refuse(self, request: Request) -> str | None:
         if not has_codes(request.activation):
             return "needs activations in int8/token or uint8/tensor"
-        for weight in uniforms(request.weight):
-            if weight is None:
+        for segment in request.forms:
+            if not isinstance(segment, AffineSegment):
                 return "needs uniform weights"
-            if weight.granularity == "group":
+            if segment.group_size is not None:
                 return "needs one scale per output channel, not per group"
         if request.columns > MAX_COLUMNS:
             return f"adds {MAX_COLUMNS} products at most, so that sums fit into 32 bits"
-        return None if avx2.available(request.groups) else onednn.refuse(request)
+        return self.refuse_products(request)
+
+    @abstractmethod
+    def refuse_products(self, request: Request) -> str | None:
+        """Reason why there are no such products of the request's codes; None where there are."""
 
     @override
-    def run(self, layer: QuantLayer, x: Tensor) -> Tensor:
-        check_on_cpu(layer)
-        if not x.numel() or not fits(layer, x):
-            return layer.apply_float(x, layer.dequantized_weight(x.dtype))
-        multiply = avx2.run if avx2.available(layer.groups) else onednn.run
+    def run(
+        self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
+    ) -> Tensor:
+        assert isinstance(prepared, Int8Weight)
+        assert quantizer is not None
+        check_on_cpu(bias, quantizer.scale)
+        operation = prepared.operation
+        if not x.numel() or not operation.takes(x, prepared.shape):
+            # Nothing to multiply, or torch's own operation says what is wrong.
+            shift = None if bias is None else bias.to(x.dtype)
+            return operation.apply(x, prepared.values().to(x.dtype), shift)
         x = x.resolve_neg()
-        if isinstance(layer, QuantConv2d) and x.ndim == 3:
-            return multiply(layer, x.unsqueeze(0)).squeeze(0)
-        return multiply(layer, x)
+        if isinstance(operation, Conv2d):
+            images = x if x.ndim == 4 else x.unsqueeze(0)
+            y = self.convolved(prepared, operation, images, quantizer, bias)
+            return y if x.ndim == 4 else y.squeeze(0)
+        rows = x.reshape(-1, x.shape[-1])
+        return self.multiplied(prepared, rows, quantizer, bias).view(*x.shape[:-1], -1)
 
-    @override
-    def unpacked_bytes(self, layer: QuantLayer) -> int:
-        if avx2.available(layer.groups):
-            return panels.unpacked_bytes(layer)
-        return 0 if replaceable(layer) else math.prod(layer.weight_shape)
+    @abstractmethod
+    def multiplied(
+        self, weight: Int8Weight, x: Tensor, quantizer: InputQuantizer, bias: Tensor | None
+    ) -> Tensor:
+        """The output [rows, out] of rows [rows, in]."""
+
+    @abstractmethod
+    def convolved(
+        self,
+        weight: Int8Weight,
+        operation: Conv2d,
+        x: Tensor,
+        quantizer: InputQuantizer,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """The output [n, out, h, w] of images [n, c, h, w]."""
 
 
-register_kernel(Int8Kernel())
+def unpacked_once(forms: Sequence[Segment]) -> bool:
+    """Return whether codes in a layout for products take no more bytes than as they are stored."""
+    return len(forms) == 1 and forms[0].bits == 8
+
+
+def replaced_tensor(weight: PackedWeight) -> str | None:
+    """The stored tensor that one of a product's layouts can replace: codes of 8 bits, alone."""
+    name, first = next(iter(weight.tensors.items()))
+    replaceable = unpacked_once(weight.segments) and weight.segments[0].codes is first
+    return name if replaceable and weight.order is None else None
+
+
+def is_symmetric(segments: Sequence[Segment]) -> bool:
+    """Return whether no segment stores zero points."""
+    return all(isinstance(each, AffineSegment) and each.zero_point is None for each in segments)

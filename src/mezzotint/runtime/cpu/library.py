@@ -1,20 +1,27 @@
-"""The compiled C functions, where the package was built with them for this platform."""
+"""The compiled C functions, where the package was built with them for this platform.
+
+`share` calls one on several threads: torch's own where they can be had.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-#: Of the functions and their structures; products.c has the same. Libraries of others are not used.
-VERSION = 2
+import torch
+
+#: The version of the functions and structures; products.c has the same. Others are not used.
+VERSION = 3
 #: Set to 0, mezzotint does without its C functions.
 SWITCH = "MEZZOTINT_NATIVE"
 
-#: What they work on, the range that one call does of it, and which of several threads calls.
+#: A pointer to the work, the range that one call does of it, and the number of its thread.
 _PART = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _PARTS = (
     "mz_unpack", "mz_dequantize", "mz_look_up", "mz_peaks", "mz_quantize", "mz_quantize_pixels",
@@ -37,7 +44,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def build() -> str:
-    """Which library computes: digits that no other build has, or `none`."""
+    """Digits that no other build of the library has, or `none` where there is none."""
     found = library()
     return "none" if found is None else sha256(Path(found._name).read_bytes()).hexdigest()[:12]
 
@@ -77,3 +84,82 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     if found.mz_version() != VERSION:
         raise OSError("built of another version's sources")
     return found
+
+
+#: Fewer bytes than this are not worth a second thread.
+_WORTH_A_THREAD = 1 << 18
+#: Ranges per thread, so that one that is held up leaves its share to others.
+_RANGES = 4
+
+
+def threads_for(count: int, cost: int) -> int:
+    """The number of threads for `count` rows that cost as much as `cost` bytes to go through."""
+    return max(1, min(torch.get_num_threads(), count, cost // _WORTH_A_THREAD))
+
+
+def share(name: str, work: ctypes.Structure, count: int, threads: int, least: int = 1) -> None:
+    """Call a C function on ranges of `count` rows, which together are all of them.
+
+    Args:
+        name: of the function.
+        work: what the function works on; all that it points to must outlive this call.
+        count: rows; none is too few.
+        threads: how many take part; `work` has scratch for so many.
+        least: rows of a range, where there are enough for all threads.
+    """
+    part = function(name)
+    threads = min(threads, count)
+    if threads <= 1:
+        part(ctypes.byref(work), 0, count, 0)
+        return
+    # As many rows for every thread; in several ranges, so that one that is held up leaves its rest.
+    ranges = threads * max(1, min(_RANGES, count // (threads * least)))
+    grain = -(-count // ranges)
+    starter = _starter()
+    if starter is None:
+        _on_a_pool(name, work, count, threads)
+        return
+    address = ctypes.cast(part, ctypes.c_void_p)
+    team = max(threads, torch.get_num_threads())
+    function("mz_share")(starter, team, address, ctypes.byref(work), count, grain, threads)
+
+
+@cache
+def _starter() -> ctypes.c_void_p | None:
+    """OpenMP's function that runs another on torch's threads; None where there is none."""
+    if os.getpid() != _PROCESS:
+        # Threads do not survive a fork, and OpenMP would wait for those of its team for ever.
+        return None
+    try:
+        # Whatever libraries loaded for all to see: torch does so with its OpenMP.
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+def _on_a_pool(name: str, work: ctypes.Structure, count: int, threads: int) -> None:
+    part, address = function(name), ctypes.addressof(work)
+    bounds = [count * index // threads for index in range(threads + 1)]
+    started: list[Future[None]] = []
+    try:
+        for index, (start, stop) in enumerate(pairwise(bounds)):
+            # ctypes lets go of the interpreter while C runs.
+            started.append(_pool().submit(part, address, start, stop, index))
+        for future in started:
+            future.result()
+    finally:
+        # Whatever interrupts this, the tensors must not go while they are written to.
+        wait(started)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that are started as they are needed, and stay."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mezzotint")
+
+
+_PROCESS = os.getpid()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_starter.cache_clear)

@@ -1,6 +1,7 @@
-"""The C functions of kernels.c on torch tensors; absent where the package was built without them.
+"""The C functions on torch tensors; absent where the package was built without them.
 
-Callers ask `available()` and have torch code for the other case, with the same results.
+Their structures are declared here as in the C files, field by field. Callers ask `available()`, and
+have torch code for the other case, with the same results.
 """
 
 from __future__ import annotations
@@ -11,21 +12,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mezzotint.runtime.cpu.library import fields, library
-from mezzotint.runtime.cpu.team import share, threads_for
+from mezzotint.runtime.cpu.library import fields, function, library, share, threads_for
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
-#: That are turned at a time.
+#: Pixels that are transposed at a time.
 _PIXELS = 64
+#: Outputs side by side in a panel.
+PANEL = 16
+#: Rows that are gathered at a time.
+_BLOCK = 48
+#: Panels for which gathering their rows takes little of the time.
+_PANELS = 8
+#: As many products take the time of a byte that is quantized or unpacked.
+_PRODUCTS_PER_BYTE = 16
 
 
 def available(*tensors: Tensor) -> bool:
-    """Whether the functions exist, and know the dtypes of these floating tensors."""
+    """Return whether the functions exist, and know the dtypes of these floating tensors."""
     return library() is not None and all(tensor.dtype in DTYPES for tensor in tensors)
 
 
 def multiplies() -> bool:
-    """Whether the functions multiply codes on this processor."""
+    """Return whether the functions multiply codes on this processor."""
     found = library()
     return found is not None and found.mz_products() > 0
 
@@ -95,8 +103,8 @@ def peaks(rows: Tensor) -> Tensor:
     return out
 
 
-class Grid(ctypes.Structure):
-    """What inputs are rounded to: codes from `low` to `high`, stored plus `shift`."""
+class CodeRange(ctypes.Structure):
+    """The codes that inputs are rounded to: from `low` to `high`, stored plus `shift`."""
 
     _fields_: ClassVar = fields(ints="zero low high shift")
 
@@ -104,11 +112,13 @@ class Grid(ctypes.Structure):
 class _Quantize(ctypes.Structure):
     _fields_: ClassVar = [
         *fields(pointers="x scale out sums", longs="count stride", ints="dynamic dtype"),
-        ("grid", Grid),
+        ("range", CodeRange),
     ]
 
 
-def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+def quantize(
+    rows: Tensor, scale: Tensor | None, code_range: CodeRange
+) -> tuple[Tensor, Tensor, Tensor]:
     """uint8 codes + shift [rows, count], Σ (code - zero) [rows] and the scale [rows], float32.
 
     Without a scale each row has its own: its largest magnitude by the highest code. The sum of a
@@ -120,7 +130,7 @@ def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Te
     scales = torch.empty_like(sums) if scale is None else scale.contiguous()
     work = _Quantize(
         rows.data_ptr(), scales.data_ptr(), codes.data_ptr(), sums.data_ptr(), rows.shape[1],
-        rows.stride(0), scale is None, DTYPES[rows.dtype], grid,
+        rows.stride(0), scale is None, DTYPES[rows.dtype], code_range,
     )  # fmt: skip
     share("mz_quantize", work, len(rows), threads_for(len(rows), rows.numel()))
     return codes, sums, scales
@@ -129,16 +139,18 @@ def quantize(rows: Tensor, scale: Tensor | None, grid: Grid) -> tuple[Tensor, Te
 class _QuantizePixels(ctypes.Structure):
     _fields_: ClassVar = [
         *fields(pointers="x out sums", longs="channels pixels", ints="dtype", floats="scale"),
-        ("grid", Grid),
+        ("range", CodeRange),
     ]
 
 
-def quantize_image(image: Tensor, scale: float, grid: Grid, out: Tensor, sums: Tensor) -> None:
-    """As `quantize`, from a contiguous image [c, h, w] into `out` [h·w, c], sums [h·w]."""
+def quantize_image(
+    image: Tensor, scale: float, code_range: CodeRange, out: Tensor, sums: Tensor
+) -> None:
+    """Quantize a contiguous image [c, h, w] into `out` [h·w, c], sums [h·w]."""
     pixels = len(out)
     work = _QuantizePixels(
         image.data_ptr(), out.data_ptr(), sums.data_ptr(), len(image), pixels, DTYPES[image.dtype],
-        scale, grid,
+        scale, code_range,
     )  # fmt: skip
     share("mz_quantize_pixels", work, pixels, threads_for(pixels, image.numel()), _PIXELS)
 
@@ -162,6 +174,51 @@ def rescale(
         out.data_ptr(), count, out.stride(0), DTYPES[out.dtype],
     )  # fmt: skip
     share("mz_rescale", work, rows, threads_for(rows, product.numel()))
+
+
+class _Panels(ctypes.Structure):
+    _fields_: ClassVar = fields(
+        pointers="packed scratch out totals", longs="rows channels taps", ints="bits together"
+    )
+
+
+def panels(packed: Tensor, bits: int, shape: tuple[int, int], out: Tensor, totals: Tensor) -> None:
+    """Codes of a weight as `multiply` wants them, int8 `out` [panels, depth, 16, together].
+
+    Also their sums by row, int32 `totals` [rows]. `shape`: channels and taps of a kernel; the depth
+    goes through all channels of the first tap, then of the next.
+    """
+    count, steps, _, together = out.shape
+    threads = threads_for(count, out.numel())
+    rows = torch.empty(threads, PANEL + 1, steps * together, dtype=torch.uint8, device="cpu")
+    work = _Panels(
+        packed.data_ptr(), rows.data_ptr(), out.data_ptr(), totals.data_ptr(), len(totals), *shape,
+        bits, together,
+    )  # fmt: skip
+    share("mz_panels", work, count, threads)
+
+
+class Product(ctypes.Structure):
+    """A product that `multiply` computes; products.c says what its fields are."""
+
+    _fields_: ClassVar = fields(
+        pointers="codes panels totals row_scale row_sum scale shift bias out scratch",
+        longs="height width channels kernel_h kernel_w stride_h stride_w pad_top pad_left "
+        "dilation_h dilation_w out_height out_width rows_per_scale rows outputs out_stride",
+        ints="zero bits dtype by_rows",
+    )
+
+
+def multiply(product: Product, work: int) -> None:
+    """Compute a product, which takes `work` multiplications."""
+    product.by_rows = product.rows >= product.outputs
+    count, least = product.rows, _BLOCK
+    if not product.by_rows:
+        count, least = -(-product.outputs // PANEL), _PANELS
+    threads = threads_for(count, work // _PRODUCTS_PER_BYTE)
+    scratch = torch.empty(threads, function("mz_products")(), dtype=torch.uint8, device="cpu")
+    product.scratch = scratch.data_ptr()
+    share("mz_multiply", product, count, threads, least)
 
 
 def _with_dense_rows(rows: Tensor) -> Tensor:

@@ -6,30 +6,31 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from mezzotint.runtime.cpu.geometry import Geometry
-from mezzotint.runtime.cpu.inputs import Codes
-from mezzotint.runtime.cpu.weights import Integers
+from mezzotint.runtime.convolution import Convolution, is_right, unchecked
+from mezzotint.runtime.cpu.input_codes import Codes
+from mezzotint.runtime.cpu.tiles import IntegerTile
+from mezzotint.runtime.geometry import ConvGeometry, Pair
+from mezzotint.runtime.kernels import KernelRefusedError
 
 
-@dataclass(frozen=True)
-class Weights:
+@dataclass(frozen=True, eq=False)
+class OneDNNRows:
     """Rows of a weight in oneDNN's own layout.
 
     Attributes:
         packed: an opaque tensor.
         scale: float32 [rows].
         shift: scale · shift, float32 [rows]; None where it is zero.
-        rows: how many outputs.
-        geometry: of a convolution.
+        rows: the number of outputs.
+        geometry: of a convolution; None where rows of inputs are multiplied.
     """
 
     packed: Tensor
     scale: Tensor
     shift: Tensor | None
     rows: int
-    geometry: Geometry | None
+    geometry: ConvGeometry | None
 
     def integers(self) -> Tensor:
         """The codes as they were given, int8 [rows, columns]."""
@@ -37,26 +38,30 @@ class Weights:
         return dense.t().contiguous() if self.geometry is None else dense.flatten(1)
 
 
-def prepare(
-    weight: Integers, geometry: Geometry | None = None, kernel: tuple[int, ...] = ()
-) -> Weights:
-    """Weights for `multiply`; `kernel` is [channels, height, width] of a convolution's."""
+def in_layout(weight: IntegerTile, geometry: ConvGeometry | None = None) -> OneDNNRows:
+    """Rows in oneDNN's layout, to be multiplied by rows of codes or by images."""
     scale = weight.scale.contiguous()
     shift = None if weight.shift is None else scale * weight.shift
     if geometry is None:
         packed = torch.ops.onednn.qlinear_prepack(weight.codes, None)
     else:
+        codes = weight.codes.view(len(weight.codes), -1, *geometry.kernel)
         packed = torch.ops.onednn.qconv_prepack(
-            weight.codes.view(-1, *kernel), scale, 1.0, 0, geometry.stride, geometry.padding,
-            geometry.dilation, geometry.groups, None,
+            codes, scale, 1.0, 0, geometry.stride, geometry.even_padding, geometry.dilation,
+            geometry.groups, None,
         )  # fmt: skip
-    return Weights(packed, scale, shift, len(weight.codes), geometry)
+    return OneDNNRows(packed, scale, shift, len(weight.codes), geometry)
 
 
-def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None = None) -> Tensor:
+def multiply(
+    x: Codes, weight: OneDNNRows, scale: float = 1.0, bias: Tensor | None = None
+) -> Tensor:
     """The product Σ (x - zero_point) · w, times `scale`, plus bias: float32 [rows, outputs].
 
     Without the weight's shift. Of a convolution [n, outputs, h, w] in channels_last.
+
+    Raises:
+        KernelRefusedError: the first output of a geometry is wrong.
     """
     zero_points = torch.zeros(len(weight.scale), dtype=torch.int32, device="cpu")
     geometry = weight.geometry
@@ -68,25 +73,38 @@ def multiply(x: Codes, weight: Weights, scale: float = 1.0, bias: Tensor | None 
         )  # fmt: skip
         return result
     result = torch.ops.onednn.qconv_pointwise(
-        geometry.padded(x.codes, x.zero_point), scale, x.zero_point, weight.packed, weight.scale,
-        zero_points, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups,
-        1.0, 0, torch.float32, "none", [], "",
+        geometry.with_odd_padding(x.codes, x.zero_point), scale, x.zero_point, weight.packed,
+        weight.scale, zero_points, bias, geometry.stride, geometry.even_padding, geometry.dilation,
+        geometry.groups, 1.0, 0, torch.float32, "none", [], "",
     )  # fmt: skip
+    _compare(result, x, weight, scale, bias)
     return result.contiguous(memory_format=torch.channels_last)
 
 
-def windows(x: Codes, geometry: Geometry, kernel: tuple[int, ...], size: tuple[int, int]) -> Tensor:
-    """What each output pixel sees of the codes, where `size` of them come out of an image.
+def _compare(y: Tensor, x: Codes, weight: OneDNNRows, scale: float, bias: Tensor | None) -> None:
+    """Refuse a geometry whose first output is wrong."""
+    geometry = weight.geometry
+    assert geometry is not None
+    key = geometry, weight.rows, tuple(x.codes.shape[1:])
+    if not unchecked(key):
+        return
+    values = (x.codes[:1].float() - x.zero_point) * scale
+    rows = weight.integers().float() * weight.scale.view(-1, 1)
+    of = Convolution(values, rows.view(weight.rows, -1, *geometry.kernel), bias, geometry)
+    if not is_right(key, y, of, tolerance=1e-5):
+        raise KernelRefusedError
+
+
+def windows(x: Codes, geometry: ConvGeometry, size: Pair) -> Tensor:
+    """The codes in the window of each output pixel, where `size` of them come out of an image.
 
     uint8 [n · oh · ow, channels · kh · kw].
     """
-    codes = geometry.padded(x.codes, x.zero_point)
-    (above, beside), (_, high, wide) = geometry.padding, kernel
-    codes = pad(codes, (beside, beside, above, above), value=x.zero_point)
-    (down, right), (far, apart) = geometry.stride, geometry.dilation
-    each, plane, row, column = codes.stride()
-    seen = codes.as_strided(
-        (len(codes), *size, codes.shape[1], high, wide),
-        (each, row * down, column * right, plane, row * far, column * apart),
+    codes, (kernel_h, kernel_w) = geometry.padded(x.codes, x.zero_point), geometry.kernel
+    (stride_h, stride_w), (dilation_h, dilation_w) = geometry.stride, geometry.dilation
+    image, channel, row, column = codes.stride()
+    found = codes.as_strided(
+        (len(codes), *size, codes.shape[1], kernel_h, kernel_w),
+        (image, row * stride_h, column * stride_w, channel, row * dilation_h, column * dilation_w),
     )
-    return seen.flatten(3).flatten(0, 2)
+    return found.flatten(3).flatten(0, 2)

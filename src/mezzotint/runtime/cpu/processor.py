@@ -1,4 +1,4 @@
-"""What this processor computes fast, and what it computes wrongly."""
+"""Abilities of this processor: products that are fast, and products that are wrong."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BFLOAT16 = any((torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_su
 
 
 def pairs_fit(weight_bits: int, activation_bits: int) -> bool:
-    """Whether the sum of two products, unsigned code by signed code, stays within 16 bits."""
+    """Return whether the sum of two products, unsigned by signed code, stays within 16 bits."""
     return ((1 << activation_bits) - 1) << weight_bits <= 1 << 15
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What a floating product of inputs in `dtype` is best computed in here."""
+    """The dtype in which a floating product of inputs in `dtype` is fastest here."""
     if dtype == torch.bfloat16 and BFLOAT16:
         return torch.bfloat16
     # Half precision has no fast product on a processor: 5× slower than float32.

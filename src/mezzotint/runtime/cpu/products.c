@@ -23,16 +23,16 @@
 
 enum { PANEL = 16, ROWS = 6, BLOCK = 8 * ROWS, DEPTH = 1024, COLUMNS = 32 * PANEL };
 /* A few bytes more than the depth, lest all rows fall on the same lines of the cache. */
-enum { APART = DEPTH + 64 };
+enum { ROW_STRIDE = DEPTH + 64 };
 /* How weights are laid out and multiplied. */
 enum { PAIRS = 2, QUADS = 4 };
 
-/* What a call multiplies; native_products.py has the same fields. */
+/* The product that a call computes; native.py has the same fields. */
 typedef struct {
     const uint8_t *codes;    /* [images, height, width, channels] */
     const int8_t *panels;    /* as mz_panels lays them out */
     const int32_t *totals;   /* per output: the sum of its weights */
-    const float *row_scale;  /* one for as many rows of the output as are alike */
+    const float *row_scale;  /* one for `rows_per_scale` rows of the output */
     const float *row_sum;    /* per row; NULL for zeros */
     const float *scale;      /* per output */
     const float *shift;      /* per output; NULL for zeros */
@@ -40,13 +40,14 @@ typedef struct {
     void *out;
     uint8_t *scratch;        /* per thread mz_products() bytes */
     int64_t height, width, channels;
-    int64_t kernel_height, kernel_width;
-    int64_t down, right;   /* strides of the kernel */
-    int64_t above, beside; /* padding */
-    int64_t far, apart;    /* dilation */
+    int64_t kernel_h, kernel_w;
+    int64_t stride_h, stride_w;
+    int64_t pad_top, pad_left;
+    int64_t dilation_h, dilation_w;
     int64_t out_height, out_width;
-    int64_t rows_alike;
-    int64_t rows, outputs, stride;
+    int64_t rows_per_scale;
+    int64_t rows, outputs;
+    int64_t out_stride; /* values from one row of the output to the next */
     int32_t zero;    /* the code of 0 */
     int32_t bits;    /* of the weights */
     int32_t dtype;   /* of the output */
@@ -80,7 +81,7 @@ static inline __attribute__((always_inline)) void interleave(
     }
 }
 
-/* A weight to be laid out; native_products.py has the same fields. */
+/* A weight to be laid out; native.py has the same fields. */
 typedef struct {
     const uint8_t *packed; /* [rows, channels, taps] */
     uint8_t *scratch;      /* per thread PANEL + 1 rows of depth, rounded up */
@@ -123,7 +124,7 @@ API int64_t mz_products(void) {
 #if HAS_PRODUCTS
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2"))
-        return (int64_t)sizeof(int32_t) * BLOCK * COLUMNS + 2 * BLOCK * APART;
+        return (int64_t)sizeof(int32_t) * BLOCK * COLUMNS + 2 * BLOCK * ROW_STRIDE;
 #endif
     return 0;
 }
@@ -177,7 +178,7 @@ INLINE AVX2 void multiply_rows(
             }
 #pragma GCC unroll 6
             for (int r = 0; r < count; r++) {
-                const __m256i row = spread(rows + r * APART * size + 4 * step);
+                const __m256i row = spread(rows + r * ROW_STRIDE * size + 4 * step);
                 if (how == IN_16_BITS) {
                     sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(row, left));
                     sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(row, right));
@@ -213,7 +214,7 @@ INLINE AVX2 void multiply_block(
     const int64_t size = how == IN_16_BITS ? 2 : 1;
     for (; count >= ROWS; count -= ROWS) {
         multiply_rows(rows, panel, steps, widen, sums, fresh, ROWS, how);
-        rows += ROWS * APART * size;
+        rows += ROWS * ROW_STRIDE * size;
         sums += ROWS * COLUMNS;
     }
     switch (count) {
@@ -226,15 +227,15 @@ INLINE AVX2 void multiply_block(
     }
 }
 
-/* What one row of the output sees of the codes, from `start` to `end` of [taps, channels]. */
+/* The codes in the window of one row of the output, from `start` to `end` of [taps, channels]. */
 static void gather(const Product *p, int64_t row, int64_t start, int64_t end, uint8_t *to) {
     const int64_t x = row % p->out_width, y = row / p->out_width % p->out_height;
     const int64_t image = row / p->out_width / p->out_height;
     for (int64_t i = start; i < end;) {
         const int64_t tap = i / p->channels, channel = i % p->channels;
         const int64_t length = p->channels - channel < end - i ? p->channels - channel : end - i;
-        const int64_t at_y = y * p->down - p->above + tap / p->kernel_width * p->far;
-        const int64_t at_x = x * p->right - p->beside + tap % p->kernel_width * p->apart;
+        const int64_t at_y = y * p->stride_h - p->pad_top + tap / p->kernel_w * p->dilation_h;
+        const int64_t at_x = x * p->stride_w - p->pad_left + tap % p->kernel_w * p->dilation_w;
         if (at_y >= 0 && at_y < p->height && at_x >= 0 && at_x < p->width) {
             const int64_t pixel = (image * p->height + at_y) * p->width + at_x;
             memcpy(to, p->codes + pixel * p->channels + channel, (size_t)length);
@@ -253,7 +254,7 @@ AVX2 static void gather_block(
     const int64_t length = end - start, padded = round_up(length, wide ? PAIRS : QUADS);
     uint8_t bytes[DEPTH];
     for (int64_t row = first; row < last; row++) {
-        uint8_t *to = rows + (row - first) * APART * (wide ? 2 : 1);
+        uint8_t *to = rows + (row - first) * ROW_STRIDE * (wide ? 2 : 1);
         uint8_t *codes = wide ? bytes : to;
         gather(p, row, start, end, codes);
         memset(codes + length, 0, (size_t)(padded - length));
@@ -266,8 +267,8 @@ AVX2 static void gather_block(
 AVX2 static void finish(
     const Product *p, int64_t row, int64_t column, int64_t count, const int32_t *sums) {
     const float others = p->row_sum ? p->row_sum[row] : 0;
-    /* What holds NaN has no code, but its sum is NaN. */
-    const float s = others != others ? others : p->row_scale[row / p->rows_alike];
+    /* A row that holds NaN has no codes, but its sum is NaN. */
+    const float s = others != others ? others : p->row_scale[row / p->rows_per_scale];
     const float *scale = p->scale + column;
     const float *shift = p->shift ? p->shift + column : NULL;
     const float *bias = p->bias ? p->bias + column : NULL;
@@ -283,9 +284,9 @@ AVX2 static void finish(
     if (bias)
         for (int64_t i = 0; i < count; i++) values[i] += bias[i];
     if (p->dtype == FLOAT32) {
-        memcpy((float *)p->out + row * p->stride + column, values, (size_t)count * sizeof(float));
+        memcpy((float *)p->out + row * p->out_stride + column, values, (size_t)count * sizeof(float));
     } else {
-        uint16_t *to = (uint16_t *)p->out + row * p->stride + column;
+        uint16_t *to = (uint16_t *)p->out + row * p->out_stride + column;
         for (int64_t i = 0; i < count; i++) to[i] = narrow(values[i]);
     }
 }
@@ -294,33 +295,33 @@ AVX2 static void finish(
 AVX2 static void multiply(
     const Product *p, int64_t first, int64_t last, int64_t left, int64_t right, uint8_t *scratch) {
     const int together = p->bits == 8 ? PAIRS : QUADS;
-    const int64_t count = p->kernel_height * p->kernel_width * p->channels;
+    const int64_t count = p->kernel_h * p->kernel_w * p->channels;
     const int64_t depth = round_up(count, together);
-    /* So many pairs of the greatest products stay below 2^15. */
+    /* So many pairs of the greatest products stay row_end 2^15. */
     const int64_t widen = 32767 / (2 * 255 * (p->bits == 1 ? 1 : 1 << (p->bits - 1)));
     int32_t *sums = (int32_t *)(void *)scratch;
     uint8_t *rows = scratch + sizeof(int32_t) * BLOCK * COLUMNS;
     for (int64_t row = first; row < last; row += BLOCK)
         for (int64_t column = left; column < right; column += COLUMNS) {
-            const int64_t below = row + BLOCK < last ? row + BLOCK : last;
-            const int64_t beside = column + COLUMNS < right ? column + COLUMNS : right;
+            const int64_t row_end = row + BLOCK < last ? row + BLOCK : last;
+            const int64_t column_end = column + COLUMNS < right ? column + COLUMNS : right;
             for (int64_t start = 0; start < count; start += DEPTH) {
                 const int64_t end = start + DEPTH < count ? start + DEPTH : count;
                 const int64_t steps = (end - start + together - 1) / together;
-                gather_block(p, row, below, start, end, rows);
-                for (int64_t at = column; at < beside; at += PANEL) {
+                gather_block(p, row, row_end, start, end, rows);
+                for (int64_t at = column; at < column_end; at += PANEL) {
                     const int8_t *panel = p->panels + at * depth + start * PANEL;
                     int32_t *to = sums + (at - column);
                     if (p->bits == 8)
-                        multiply_block(rows, below - row, panel, steps, widen, to, start == 0, IN_16_BITS);
+                        multiply_block(rows, row_end - row, panel, steps, widen, to, start == 0, IN_16_BITS);
                     else if (widen < 8)
-                        multiply_block(rows, below - row, panel, steps, widen, to, start == 0, IN_PAIRS);
+                        multiply_block(rows, row_end - row, panel, steps, widen, to, start == 0, IN_PAIRS);
                     else
-                        multiply_block(rows, below - row, panel, steps, widen, to, start == 0, IN_MANY_PAIRS);
+                        multiply_block(rows, row_end - row, panel, steps, widen, to, start == 0, IN_MANY_PAIRS);
                 }
             }
-            for (int64_t r = row; r < below; r++)
-                finish(p, r, column, beside - column, sums + (r - row) * COLUMNS);
+            for (int64_t r = row; r < row_end; r++)
+                finish(p, r, column, column_end - column, sums + (r - row) * COLUMNS);
         }
 }
 
@@ -340,7 +341,7 @@ API void mz_multiply(const Product *p, int64_t start, int64_t stop, int64_t thre
 }
 #endif
 
-/* What the Python part must expect, too. */
+/* The version that library.py expects. */
 API int64_t mz_version(void) {
-    return 2;
+    return 3;
 }

@@ -8,7 +8,7 @@
 
 #include <stdatomic.h>
 
-/* What every function that can be shared looks like: `thread` counts those that share a call. */
+/* A function that can be shared: `thread` counts those that share a call. */
 typedef void (*Part)(const void *work, int64_t start, int64_t stop, int64_t thread);
 
 /* GOMP_parallel: calls a function on as many threads, or fewer, and returns when all have. */

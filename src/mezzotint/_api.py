@@ -1,0 +1,56 @@
+"""The public names of the package, all imported; `mezzotint` itself imports this on first use."""
+
+from mezzotint import errors
+from mezzotint.allocation import allocate
+from mezzotint.checkpoint import MezzotintConfig
+from mezzotint.checkpoint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
+from mezzotint.engines import with_engine
+from mezzotint.errors import MezzotintError
+from mezzotint.models import (
+    Call,
+    Sampling,
+    generate,
+    inventory,
+    list_embedded,
+    record_calls,
+    recording,
+)
+from mezzotint.module import ModuleResult, quantize_module
+from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
+from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
+from mezzotint.recipes import Auto, MixDQ
+from mezzotint.runtime import ConstantTokens, SplitInput
+
+__all__ = [
+    "Auto",
+    "Budget",
+    "Call",
+    "Choice",
+    "ConstantTokens",
+    "Encoding",
+    "MezzotintConfig",
+    "MezzotintError",
+    "MixDQ",
+    "ModuleResult",
+    "PackedCheckpoint",
+    "Plan",
+    "Result",
+    "Sampling",
+    "SplitInput",
+    "Storage",
+    "allocate",
+    "apply",
+    "errors",
+    "generate",
+    "inventory",
+    "list_embedded",
+    "load",
+    "quantize",
+    "quantize_checkpoint",
+    "quantize_denoiser",
+    "quantize_module",
+    "record_calls",
+    "recording",
+    "uniform_plan",
+    "with_engine",
+]

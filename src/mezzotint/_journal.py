@@ -1,0 +1,173 @@
+"""A journal of finished measurements: after a kill, only the one in flight is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mezzotint._files import replacing
+from mezzotint.errors import JournalError
+
+_BEGINNING = b'{"header"'
+
+
+def discard_journal(path: Path) -> None:
+    """Delete a journal, if there is one.
+
+    Raises:
+        JournalError: the file is something else.
+    """
+    if path.exists():
+        _check_is_journal(path, path.read_bytes())
+        path.unlink()
+
+
+def _check_is_journal(path: Path, content: bytes) -> None:
+    """A kill may have left any part of a header, even none."""
+    if not content.startswith(_BEGINNING[: len(content)]):
+        raise JournalError(f"{path}: line 1 is no journal's; name another file")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of a journal.
+
+    Attributes:
+        header: what was measured, JSON values: another run may only use it where this is the same.
+        entries: unit → result.
+    """
+
+    header: Mapping[str, Any]
+    entries: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read a journal, whole or cut short by a kill.
+
+        Raises:
+            JournalError: the file is missing, is something else, or is damaged before its last
+                line.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as cause:
+            raise JournalError(f"{path}: holds no measurements ({cause.strerror})") from cause
+        return _parsed(path, content)[0]
+
+    def write(self, path: Path) -> None:
+        """Write it as a journal, complete or not at all."""
+        lines: list[dict[str, Any]] = [{"header": dict(self.header)}]
+        lines += [{"unit": unit, "result": dict(found)} for unit, found in self.entries.items()]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+
+def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
+    """The record in a file, and the length of its intact part."""
+    _check_is_journal(path, content)
+    header: dict[str, Any] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    intact = 0
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            record = json.loads(line)
+            if number == 1:
+                header = dict(record["header"].items())
+            else:
+                entries[record["unit"]] = dict(record["result"])
+        except (ValueError, KeyError, TypeError, AttributeError) as cause:
+            raise JournalError(
+                f"{path}: line {number} is damaged; delete the file to measure again"
+            ) from cause
+        intact += len(line)
+    return Record(header, entries), intact
+
+
+def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """The first key of two headers that differs; None where they agree."""
+    keys = dict.fromkeys([*expected, *found])
+    return next((key for key in keys if expected.get(key) != found.get(key)), None)
+
+
+class Journal:
+    """JSON lines: a header that says what is being measured, then a line per finished unit.
+
+    A last line that a kill cut short is dropped. With `path` None nothing is kept on disk.
+
+    Raises:
+        JournalError: the file belongs to another measurement, or is damaged before its last line.
+    """
+
+    def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
+        self.path = path
+        # As it reads back: JSON knows no tuples.
+        self.header: dict[str, Any] = json.loads(json.dumps(dict(header)))
+        self.entries: dict[str, dict[str, Any]] = {}
+        self._file = None
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keep = self._read(path) if path.exists() else 0
+        self._file = path.open("r+b" if keep else "wb")
+        self._file.truncate(keep)
+        self._file.seek(keep)
+        if not keep:
+            self._write({"header": self.header})
+
+    def _read(self, path: Path) -> int:
+        """Fill `entries`; returns the length of the intact part."""
+        found, intact = _parsed(path, path.read_bytes())
+        key = differing(self.header, found.header) if intact else None
+        if key is not None:
+            raise JournalError(
+                f"{path}: was begun with {key} = {found.header.get(key)!r}, now it is "
+                f"{self.header.get(key)!r}; use the same settings, or another file"
+            )
+        self.entries.update({unit: dict(result) for unit, result in found.entries.items()})
+        return intact
+
+    @property
+    def record(self) -> Record:
+        """Its header, and what it holds now."""
+        return Record(self.header, dict(self.entries))
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def __contains__(self, unit: str) -> bool:
+        return unit in self.entries
+
+    def __getitem__(self, unit: str) -> dict[str, Any]:
+        return self.entries[unit]
+
+    def add(self, unit: str, result: Mapping[str, Any]) -> None:
+        """Record a finished unit, on disk before this returns."""
+        self.entries[unit] = dict(result)
+        self._write({"unit": unit, "result": self.entries[unit]})
+
+    def close(self) -> None:
+        """Close the file; entries stay readable."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,124 @@
+"""Makes diffusers know our `quant_method`, and peft our layers, whoever is imported first.
+
+Neither has a public hook for that. diffusers has two dictionaries in one of its modules: where it
+is imported already, our classes go into them at once. Else a finder of `sys.meta_path` waits for
+that module, and adds entries which import our classes when a model asks for them: neither package
+imports the other before somebody needs both. peft has a function that chooses the adapter of a
+layer: it is asked for all layers but our packed ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from typing_extensions import override
+
+MODULE = "diffusers.quantizers.auto"
+
+PEFT_MODULE = "peft.tuners.lora.model"
+
+METHOD = "mezzotint"
+
+#: Dictionary of that module → our class, in `mezzotint.checkpoint`.
+_CLASSES = {
+    "AUTO_QUANTIZER_MAPPING": "MezzotintQuantizer",
+    "AUTO_QUANTIZATION_CONFIG_MAPPING": "MezzotintConfig",
+}
+
+
+def register_once_imported() -> None:
+    """Register now where a module is imported already, else as soon as it is."""
+    if MODULE in sys.modules:
+        import_module("mezzotint.checkpoint").register_with_diffusers()
+    if PEFT_MODULE in sys.modules:
+        _adapt_packed_layers(sys.modules[PEFT_MODULE])
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Methods(dict[str, Any]):
+    """Quantization methods and their classes, of which ours is imported when it is asked for."""
+
+    def __init__(self, methods: Mapping[str, Any], class_name: str) -> None:
+        super().__init__(methods)
+        self[METHOD] = None
+        self._class_name = class_name
+
+    @override
+    def __getitem__(self, method: str) -> Any:
+        if method == METHOD and super().__getitem__(method) is None:
+            self[method] = getattr(import_module("mezzotint.checkpoint"), self._class_name)
+        return super().__getitem__(method)
+
+
+def _add_method(module: ModuleType) -> None:
+    """Add our entries to the dictionaries of diffusers' module."""
+    for name, class_name in _CLASSES.items():
+        setattr(module, name, _Methods(getattr(module, name), class_name))
+
+
+def _adapt_packed_layers(module: ModuleType) -> None:
+    """Let our function choose the adapters of packed layers, in peft's module."""
+    default: Callable[..., Any] = module.__dict__["dispatch_default"]
+    if hasattr(default, "__wrapped__"):
+        return
+
+    @wraps(default)
+    def dispatch(target: Any, adapter_name: str, **kwargs: Any) -> Any:
+        # Where our layers have not been imported, none is packed.
+        if "mezzotint.runtime" not in sys.modules:
+            return default(target, adapter_name, **kwargs)
+        adapt = import_module("mezzotint.checkpoint.diffusers.lora").adapter_layer
+        return adapt(target, adapter_name, **kwargs) or default(target, adapter_name, **kwargs)
+
+    module.__dict__["dispatch_default"] = dispatch
+
+
+_WHEN_IMPORTED = {MODULE: _add_method, PEFT_MODULE: _adapt_packed_layers}
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules where the other finders do, with a loader that registers us."""
+
+    @override
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname not in _WHEN_IMPORTED:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((each for each in specs if each is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Loads a module as its own loader does, then adds our entries."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    @override
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    @override
+    def exec_module(self, module: ModuleType) -> None:
+        # Its own, again: whoever asks a module for its source asks its loader.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _WHEN_IMPORTED[module.__name__](module)

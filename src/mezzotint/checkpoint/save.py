@@ -1,0 +1,144 @@
+"""Writing a quantized pipeline to a folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from mezzotint._files import check_no_file, is_taken, read_json, replacing_folder
+from mezzotint._journal import Record
+from mezzotint.errors import CheckpointError, PlanError, UsageError
+from mezzotint.models import GENERATION_FILE, find_denoiser, quiet_libraries
+from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
+from mezzotint.plan import Plan
+
+MEASUREMENTS_FILE = "measurements.jsonl"
+"""Journal of what was measured for the plan: `quantize --measurements` takes it up again."""
+
+_COMPANIONS = (GENERATION_FILE, "prompts.txt", "LICENSE", "NOTICE")
+
+_CARD = """\
+---
+library_name: diffusers
+tags: [mezzotint, quantized]
+---
+
+# {name}
+
+{model}, quantized with mezzotint: {layers} layers of the
+`{component}` are packed. The plan stands in `{component}/config.json`; `mezzotint plan show` prints
+it.
+
+```python
+import mezzotint  # registers the quantization method with diffusers
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{name}")
+```
+
+Without `import mezzotint` diffusers reports "Unknown quantization type". `mezzotint.load("{name}")`
+does both.
+"""
+
+
+def save_pipeline(
+    pipe: DiffusionPipeline, path: str | Path, measurements: Record | None = None
+) -> Path:
+    """Save a pipeline with a packed denoiser; the folder appears complete or not at all.
+
+    Written: everything diffusers writes (safetensors only), a model card, the generation defaults
+    and prompts of the original folder, and the measurements behind the plan where given.
+
+    A pipeline already there is replaced; any other folder with content is left alone.
+
+    Raises:
+        CheckpointError: the denoiser is not packed.
+        UsageError: the folder holds something else than a pipeline.
+    """
+    folder = Path(path).expanduser().resolve()
+    check_replaceable(folder)
+    component, denoiser = find_denoiser(pipe)
+    quantizer = getattr(denoiser, "hf_quantizer", None)
+    if quantizer is None or quantizer.plan is None:
+        raise CheckpointError(
+            f"{folder}: not written, since the pipeline's {component} is not quantized; "
+            "quantize it first, or use its own save_pretrained"
+        )
+    with replacing_folder(folder) as temporary:
+        with quiet_libraries():
+            pipe.save_pretrained(temporary, safe_serialization=True)
+        if pipe.name_or_path:
+            copy_companions(Path(pipe.name_or_path), temporary)
+        if measurements is not None:
+            measurements.write(temporary / MEASUREMENTS_FILE)
+        write_card(temporary, folder.name, component, quantizer.plan)
+    return folder
+
+
+def write_card(folder: Path, name: str, component: str, plan: Plan) -> None:
+    """Write the README.md of a quantized pipeline that will be called `name`."""
+    card = _CARD.format(
+        name=name,
+        model=plan.model or "A pipeline",
+        layers=len(plan.quantized),
+        component=component,
+    )
+    (folder / "README.md").write_text(card, "utf-8")
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse, with UsageError, what is neither free nor a pipeline."""
+    check_no_file(folder)
+    if is_taken(folder) and not (folder / INDEX_FILE).is_file():
+        raise UsageError(f"{folder}: holds something else than a pipeline; name a new folder")
+
+
+def check_replaceable_model(folder: Path) -> None:
+    """Refuse, with UsageError, what is neither free nor a single model packed by us."""
+    check_no_file(folder)
+    if is_taken(folder) and not _holds_packed_model(folder):
+        raise UsageError(
+            f"{folder}: holds something else than a packed model by itself; name a new folder"
+        )
+
+
+def _holds_packed_model(folder: Path) -> bool:
+    try:
+        by_itself = not (folder / INDEX_FILE).exists()
+        return by_itself and _stored_plan(folder / CONFIG_FILE) is not None
+    except PlanError:
+        return False
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what may lie beside a pipeline's components: defaults, prompts, licences."""
+    for name in _COMPANIONS:
+        (target / name).unlink(missing_ok=True)
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan in a JSON file, or in the folder of a quantized pipeline or denoiser.
+
+    Raises:
+        PlanError: there is no plan at `path`, or it is malformed.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Plan.load(path)
+    for config_path in [*path.glob(CONFIG_FILE), *sorted(path.glob(f"*/{CONFIG_FILE}"))]:
+        stored = _stored_plan(config_path)
+        if stored is not None:
+            return Plan.from_dict(stored, f"{config_path}: quantization_config.plan")
+    raise PlanError(f"{path}: no component's config.json holds a plan; is it a quantized model?")
+
+
+def _stored_plan(config_path: Path) -> Any:
+    """Plan in a model's configuration, unchecked; None without."""
+    config = read_json(config_path, PlanError)
+    stored = config.get("quantization_config") if isinstance(config, dict) else None
+    return stored.get("plan") if isinstance(stored, dict) else None

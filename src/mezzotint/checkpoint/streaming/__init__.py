@@ -1,0 +1,9 @@
+"""Quantizing models that do not fit into memory, from disk to disk."""
+
+from mezzotint.checkpoint.streaming.packed_checkpoint import (
+    PackedCheckpoint,
+    Storage,
+    quantize_checkpoint,
+)
+
+__all__ = ["PackedCheckpoint", "Storage", "quantize_checkpoint"]

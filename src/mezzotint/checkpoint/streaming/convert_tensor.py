@@ -1,0 +1,68 @@
+"""One tensor of the source in; the tensors that are stored for it out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.checkpoint.streaming.calibrated import Calibrated, of_weight_alone, specs_of
+from mezzotint.checkpoint.streaming.conversions import Conversion
+from mezzotint.errors import FormatError
+from mezzotint.plan import Plan
+from mezzotint.runtime import Calibration, pack_weight
+
+
+def convert_tensor(
+    conversion: Conversion, model: nn.Module, plan: Plan, calibrated: Calibrated
+) -> dict[str, Tensor]:
+    """The tensors of `conversion.outputs`; `model` gives the layers' geometry, on the meta device.
+
+    Raises:
+        CheckpointError: a file is truncated or damaged.
+        FormatError: a tensor holds NaN, a weight infinity, or a value is too large for its dtype;
+            file and tensor are named.
+    """
+    tensor = conversion.source.read()
+    if conversion.layer is None:
+        return {
+            name: _cast(tensor, spec.dtype, conversion) for name, spec in conversion.outputs.items()
+        }
+    found = {name: calibrated[name].read() for name in conversion.outputs if name in calibrated}
+    if found.keys() == conversion.outputs.keys():
+        return found
+    choice, layer = of_weight_alone(plan[conversion.layer]), model.get_submodule(conversion.layer)
+    start = f"{conversion.layer}."
+    # Input ranges stand there in stored form; they are taken over as they are.
+    alone = Plan({conversion.layer: choice}, encoding=plan.encoding_of(conversion.layer))
+    known = {name: found[f"{start}{name}"] for name in specs_of(alone, conversion.layer, model)}
+    try:
+        packed = pack_weight(
+            conversion.layer, layer, tensor, alone, Calibration(tensors={conversion.layer: known})
+        )
+    except FormatError as cause:
+        raise FormatError(f"{conversion.source}: {cause}") from cause
+    of_weight = packed.state_dict(prefix=start)
+    return {name: found[name] if name in found else of_weight[name] for name in conversion.outputs}
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype, conversion: Conversion) -> Tensor:
+    """Convert what stays floating to `dtype`; infinities may stay, but none may arise."""
+    result = tensor.to(dtype)
+    # Bytes of the narrowest floating types have no extremes in torch.
+    if not tensor.is_floating_point() or not tensor.numel() or dtype.itemsize == 1:
+        return result
+    before, after = (_extremes(each) for each in (tensor, result))
+    if any(math.isnan(value) for value in before):
+        raise FormatError(f"{conversion.source}: holds NaN; the file is damaged")
+    if any(map(math.isinf, after)) and not any(map(math.isinf, before)):
+        raise FormatError(
+            f"{conversion.source}: holds values too large for {dtype}; store it in another"
+        )
+    return result
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    low, high = tensor.aminmax()
+    return float(low), float(high)

@@ -1,0 +1,206 @@
+"""From a checkpoint on disk to a packed one, a layer at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor
+
+from mezzotint._progress import track
+from mezzotint.checkpoint import mark_quantized, read_plan
+from mezzotint.checkpoint.save import check_replaceable, check_replaceable_model, write_card
+from mezzotint.checkpoint.streaming.calibrated import Calibrated, find_calibrated
+from mezzotint.checkpoint.streaming.conversions import (
+    Shard,
+    conversions_of,
+    shards_of,
+    unknown_tensors,
+)
+from mezzotint.checkpoint.streaming.convert_tensor import convert_tensor
+from mezzotint.checkpoint.streaming.resuming import digest, resumable_folder
+from mezzotint.checkpoint.streaming.source_folder import Source, empty_denoiser, find_source
+from mezzotint.checkpoint.streaming.stored_tensors import (
+    fingerprint,
+    stored_tensors_of,
+    weight_files,
+)
+from mezzotint.checkpoint.streaming.writing import (
+    check_room,
+    copy_rest,
+    pending,
+    write_index,
+    write_shard,
+)
+from mezzotint.errors import CheckpointError, UsageError
+from mezzotint.models.source import CONFIG_FILE
+from mezzotint.plan import NO_ACTIVATION_BITS, Plan, uniform_plan
+from mezzotint.runtime import check_plan
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Layout of the tensors in files.
+
+    Attributes:
+        dtype: of floating tensors that are not packed (norms, biases, excluded layers); None keeps
+            each as the source has it. Modules that the model's class keeps in float32 stay so.
+        shard_bytes: bytes of tensors per file. What is in memory before it is written, and what a
+            kill may lose.
+
+    Raises:
+        UsageError: a value is out of its domain.
+    """
+
+    dtype: torch.dtype | None = None
+    shard_bytes: int = 2**28
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and not self.dtype.is_floating_point:
+            raise UsageError(f"dtype is {self.dtype}; expected a floating one, or None")
+        if self.shard_bytes < 1:
+            raise UsageError(f"shard_bytes is {self.shard_bytes}; expected 1 or more")
+
+
+@dataclass(frozen=True)
+class PackedCheckpoint:
+    """Files that were written.
+
+    Attributes:
+        folder: of the packed pipeline, or of the packed denoiser.
+        plan: the choice of every layer.
+        denoiser_bytes: bytes of the denoiser's stored tensors.
+        left_out: stored tensors of the source for which the model has no place.
+    """
+
+    folder: Path
+    plan: Plan
+    denoiser_bytes: int
+    left_out: tuple[str, ...] = ()
+
+
+def quantize_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    plan: Plan | str | Path | None = None,
+    weight_bits: int | None = None,
+    act_bits: int | None = None,
+    exclude: tuple[str, ...] = (),
+    storage: Storage | None = None,
+) -> PackedCheckpoint:
+    """Pack a pipeline's denoiser from disk to disk; no more than a layer is ever floating.
+
+    The packed tensors are those that `Result.save` writes for the same plan, bit for bit; what
+    stays floating keeps its dtype. `target` appears complete or not at all; after a kill the same
+    call goes on behind the last finished shard. Peak memory: the source's largest tensor, one
+    shard, and a constant (docs/streaming.md).
+
+    Args:
+        source: an embedded name, a pipeline's or a denoiser's folder, or a Hub id.
+        target: folder to write, outside the source. A pipeline already there is replaced, or, by a
+            single model, another one packed by itself.
+        plan: a plan, its JSON file, or the folder of a quantized model: then calibrated input
+            ranges and constant outputs are taken from there as well.
+        weight_bits: without a plan: one width for all layers, per output channel; 8 by default.
+        act_bits: without a plan: 8 for int8 activations per token; 16, the default, for none.
+        exclude: without a plan: layers to keep floating, by dotted name, glob or `re:` expression.
+        storage: dtype of what stays floating, and size of the files.
+
+    Raises:
+        ModelError: the source is missing, incomplete, or no model of diffusers.
+        CheckpointError: a file is truncated or damaged, a tensor missing or of the wrong shape, or
+            the target cannot be written.
+        FormatError: a tensor holds NaN, a weight infinity, or a value does not fit `dtype`; file
+            and tensor are named.
+        PlanError: the plan does not fit the model, or needs calibration that is not given.
+        UsageError: a width is out of its domain, the source is quantized already, the target holds
+            something else, or another process is at the same job.
+    """
+    storage = storage or Storage()
+    found = find_source(source)
+    folder = _target(Path(target), found)
+    model = empty_denoiser(found)
+    if plan is None:
+        chosen = uniform_plan(
+            model,
+            weight_bits=8 if weight_bits is None else weight_bits,
+            act_bits=NO_ACTIVATION_BITS if act_bits is None else act_bits,
+            exclude=exclude,
+            model=found.name,
+        )
+    elif weight_bits is not None or act_bits is not None or exclude:
+        raise UsageError("plan: says every width; leave out weight_bits, act_bits and exclude")
+    else:
+        chosen = plan if isinstance(plan, Plan) else read_plan(plan)
+    check_plan(model, chosen)
+    packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
+    calibrated = find_calibrated(chosen, model, packed)
+    files = weight_files(found.denoiser)
+    tensors = stored_tensors_of(files)
+    shards = shards_of(conversions_of(model, chosen, tensors, storage.dtype), storage.shard_bytes)
+    job = _job(found, files, chosen, calibrated, storage)
+    mark_quantized(model, chosen)
+    with resumable_folder(folder, digest(job)) as temporary:
+        _write(temporary, found, model, shards, calibrated)
+        if found.component:
+            write_card(temporary, folder.name, found.component, chosen)
+    size = sum(shard.nbytes for shard in shards)
+    return PackedCheckpoint(folder, chosen, size, unknown_tensors(model, tensors))
+
+
+def _target(target: Path, source: Source) -> Path:
+    folder, origin = target.expanduser().resolve(), source.folder.resolve()
+    if origin.is_relative_to(folder) or folder.is_relative_to(origin):
+        raise UsageError(f"{folder}: holds the source, or lies within it; name a folder elsewhere")
+    (check_replaceable if source.component else check_replaceable_model)(folder)
+    return folder
+
+
+def _job(
+    source: Source,
+    files: tuple[Path, ...],
+    plan: Plan,
+    calibrated: Calibrated,
+    storage: Storage,
+) -> dict[str, Any]:
+    """Everything that decides what the shards hold."""
+    inputs = {*files, *(tensor.file for tensor in calibrated.values())}
+    return {
+        "mezzotint": metadata.version("mezzotint"),
+        "files": [fingerprint(file) for file in sorted(inputs)],
+        "config": (source.denoiser / CONFIG_FILE).read_text("utf-8"),
+        "plan": plan.to_dict(),
+        "dtype": str(storage.dtype),
+        "shard_bytes": storage.shard_bytes,
+    }
+
+
+def _write(
+    temporary: Path,
+    source: Source,
+    model: ModelMixin,
+    shards: tuple[Shard, ...],
+    calibrated: Calibrated,
+) -> None:
+    folder = temporary / source.component if source.component else temporary
+    folder.mkdir(exist_ok=True)
+    todo = pending(folder, shards)
+    check_room(temporary, source, todo)
+    plan: Plan = model.hf_quantizer.plan
+    tensors: dict[str, Tensor] = {}
+    work = [(shard, conversion) for shard in todo for conversion in shard.conversions]
+    for shard, conversion in track(work, "Packing"):
+        tensors.update(convert_tensor(conversion, model, plan, calibrated))
+        if conversion is shard.conversions[-1]:
+            write_shard(folder / shard.file, tensors)
+            tensors.clear()
+    if pending(folder, shards):
+        raise CheckpointError(f"{folder}: finished shards are gone; repeat the command")
+    write_index(folder, shards)
+    model.save_config(folder)
+    copy_rest(source, temporary)

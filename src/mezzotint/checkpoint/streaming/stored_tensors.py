@@ -1,0 +1,139 @@
+"""The tensors of a checkpoint on disk: read one at a time, each from a mapping of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mezzotint.errors import CheckpointError
+from mezzotint.formats import TensorSpec
+from mezzotint.models import shard_files
+
+_LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its header, little-endian."""
+
+#: What a diffusers model may be stored in; others, such as F8_E4M3, need scales of their own.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a safetensors file, not read yet.
+
+    Attributes:
+        file: the safetensors file.
+        key: its name in there.
+        spec: shape and dtype, from the header.
+    """
+
+    file: Path
+    key: str
+    spec: TensorSpec
+
+    def read(self) -> Tensor:
+        """A view of the file: pages become resident as they are read, and go with the tensor.
+
+        Raises:
+            CheckpointError: the file is gone, truncated or damaged.
+        """
+        # A file opened once keeps every page ever read of it resident until it is closed.
+        try:
+            with safe_open(self.file, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(self.key)
+        except (SafetensorError, OSError) as cause:
+            raise _damaged(self.file, cause) from cause
+        return tensor
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}"
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a model's folder, by name: one, or those that the index lists.
+
+    Raises:
+        CheckpointError: there is none, the index is malformed, or a file that it lists is missing
+            or stands elsewhere.
+    """
+    index_path = folder / SAFE_WEIGHTS_INDEX_NAME
+    if not index_path.is_file():
+        if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+            raise CheckpointError(
+                f"{folder}: holds neither {SAFETENSORS_WEIGHTS_NAME} nor its index of shards; "
+                "save the model again with safe_serialization=True"
+            )
+        return (folder / SAFETENSORS_WEIGHTS_NAME,)
+    return shard_files(index_path)
+
+
+def stored_tensors_of(files: tuple[Path, ...]) -> Mapping[str, StoredTensor]:
+    """Name → tensor, from the headers alone.
+
+    Raises:
+        CheckpointError: a file is truncated or damaged, a tensor stands in two files, or is of a
+            dtype that no floating model is stored in.
+    """
+    found: dict[str, StoredTensor] = {}
+    for file in files:
+        try:
+            # Opening compares the file's length with the header; no tensor is read.
+            with safe_open(file, framework="pt") as opened:
+                for key in opened.keys():  # noqa: SIM118  (not a mapping)
+                    if key in found:
+                        raise CheckpointError(
+                            f"{file}: {key}: stands in {found[key].file.name} too; "
+                            "remove one of the files, or save the model again"
+                        )
+                    view = opened.get_slice(key)
+                    found[key] = StoredTensor(file, key, _spec(file, key, view))
+        except (SafetensorError, OSError) as cause:
+            raise _damaged(file, cause) from cause
+    return found
+
+
+def _spec(file: Path, key: str, view: Any) -> TensorSpec:
+    dtype = view.get_dtype()
+    if dtype not in _DTYPES:
+        raise CheckpointError(
+            f"{file}: {key}: is stored as {dtype}; only {', '.join(_DTYPES)} are read: "
+            "start from the original in float16, bfloat16 or float32"
+        )
+    return TensorSpec(tuple(view.get_shape()), _DTYPES[dtype])
+
+
+def fingerprint(file: Path) -> list[object]:
+    """Name, size, time of last change and the header's SHA-256: JSON values.
+
+    Cheap, and different whenever a file was written anew.
+    """
+    status = file.stat()
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
+        header = hashlib.sha256(opened.read(length)).hexdigest()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns, header]
+
+
+def _damaged(file: Path, cause: Exception) -> CheckpointError:
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return CheckpointError(
+        f"{file}: is missing, truncated or damaged ({first}); copy or download it again"
+    )

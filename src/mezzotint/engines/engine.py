@@ -1,0 +1,130 @@
+"""The registry of engines, and how a pipeline gets one."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from mezzotint._plugins import load_plugins
+from mezzotint.engines.variant import original, variant_engine
+from mezzotint.errors import UsageError
+from mezzotint.models import find_denoiser
+from mezzotint.runtime import Execution, packed_layers
+
+AUTO: Literal["auto"] = "auto"
+"""The first engine that is installed and serves the pipeline's denoiser where it stands."""
+
+
+class Engine(ABC):
+    """Computes a whole denoiser."""
+
+    #: As users name it.
+    name: str
+
+    @abstractmethod
+    def refuse(self, denoiser: nn.Module) -> str | None:
+        """Reason why this engine cannot compute the denoiser, with the remedy; None when it can."""
+
+    @abstractmethod
+    def attach(self, denoiser: nn.Module) -> nn.Module:
+        """A module like `denoiser`, sharing its tensors, that this engine computes.
+
+        Args:
+            denoiser: as diffusers made it, packed or not; left alone.
+        """
+
+    @abstractmethod
+    def executions(self, denoiser: nn.Module) -> tuple[Execution, ...]:
+        """Execution of each packed layer of an attached denoiser.
+
+        Raises:
+            UsageError: it is not known before the first call.
+        """
+
+
+_ENGINES: dict[str, Engine] = {}
+
+
+def register_engine(engine: Engine, *, preferred: bool = True) -> Engine:
+    """Add an engine, or replace the one of that name: `auto` asks it first, or else last."""
+    others = {name: other for name, other in _ENGINES.items() if name != engine.name}
+    _ENGINES.clear()
+    added = {engine.name: engine}
+    _ENGINES.update(added | others if preferred else others | added)
+    return engine
+
+
+def engines() -> tuple[Engine, ...]:
+    """All engines, as `auto` asks them."""
+    load_plugins("engines")
+    return tuple(_ENGINES.values())
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    check_engine(name)
+    if name not in _ENGINES:
+        raise UsageError(f"engine: {AUTO!r} is a choice among engines, not one of them")
+    return _ENGINES[name]
+
+
+def check_engine(name: str) -> None:
+    """Raise UsageError unless there is an engine of that name, or it is `auto`."""
+    load_plugins("engines")
+    if name != AUTO and name not in _ENGINES:
+        known = ", ".join(sorted([AUTO, *_ENGINES]))
+        raise UsageError(f"engine: {name!r} is unknown; choose one of {known}")
+
+
+def with_engine(pipe: DiffusionPipeline, engine: str) -> DiffusionPipeline:
+    """The pipeline with its denoiser computed by `engine`; all tensors are shared.
+
+    Args:
+        pipe: left as it is; whatever engine it has.
+        engine: `torch`, `openvino`, or `auto`: openvino where it is installed, the pipeline is on
+            the CPU and its denoiser is packed, else torch.
+
+    Raises:
+        UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is.
+    """
+    check_engine(engine)
+    component, denoiser = find_denoiser(pipe)
+    plain = original(denoiser)
+    if engine == AUTO:
+        chosen = _automatic(plain)
+    else:
+        chosen = engine_named(engine)
+        why = chosen.refuse(plain)
+        if why is not None:
+            raise UsageError(f"engine: {engine} {why}")
+    served = copy.copy(pipe)
+    setattr(served, component, chosen.attach(plain))
+    return served
+
+
+def _automatic(denoiser: nn.Module) -> Engine:
+    able = (engine for engine in engines() if engine.refuse(denoiser) is None)
+    # A denoiser in floating point is compiled only on request: our plan adds nothing there.
+    return next(able) if packed_layers(denoiser) else engine_of(denoiser)
+
+
+def engine_of(denoiser: nn.Module) -> Engine:
+    """The engine that computes a denoiser; torch unless `with_engine` gave it another."""
+    return _ENGINES[variant_engine(denoiser) or "torch"]
+
+
+def engine_executions(denoiser: nn.Module) -> tuple[Execution, ...]:
+    """Execution of each packed layer, told by the engine that computes the denoiser.
+
+    Raises:
+        UsageError: the engine compiles, and the denoiser has not been called yet.
+    """
+    return engine_of(denoiser).executions(denoiser)

@@ -1,0 +1,78 @@
+"""Structures as nodes of an OpenVINO graph: a registry by their type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from openvino import opset13 as ops
+from torch import nn
+
+from mezzotint.engines.openvino.nodes import integers, part_of, with_bias
+from mezzotint.errors import UsageError
+from mezzotint.formats import from_bits
+from mezzotint.plan import Structure
+from mezzotint.runtime import ConstantTokens, SplitInput, StructuredLayer, packed_layers
+
+PartNode = Callable[[str, Any], Any]
+"""Name of a part and node of its input → node of its output, without bias."""
+
+Builder = Callable[[StructuredLayer, Any, PartNode], Any]
+"""The layer, and node of its input → node of its output, bias included; float32."""
+
+_BUILDERS: dict[type[Structure], Builder] = {}
+
+
+def register_builder(kind: type[Structure]) -> Callable[[Builder], Builder]:
+    """Let OpenVINO compute layers of a structure, by the nodes that the function builds."""
+
+    def register(builder: Builder) -> Builder:
+        _BUILDERS[kind] = builder
+        return builder
+
+    return register
+
+
+def builder_of(structure: Structure) -> Builder:
+    """The builder for layers of that structure.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if type(structure) not in _BUILDERS:
+        raise UsageError(_unknown(structure))
+    return _BUILDERS[type(structure)]
+
+
+def refused_structure(denoiser: nn.Module) -> str | None:
+    """The reason why a layer of the denoiser cannot be computed; None when all can."""
+    for name, layer in packed_layers(denoiser).items():
+        for structure in layer.choice.structures:
+            if type(structure) not in _BUILDERS:
+                return f"{_unknown(structure)} (layer {name})"
+    return None
+
+
+def _unknown(structure: Structure) -> str:
+    return f"does not know the structure {structure.kind}; use the torch engine"
+
+
+@register_builder(SplitInput)
+def _split_input(layer: StructuredLayer, x: Any, part: PartNode) -> Any:
+    structure, dim = layer.structure, layer.shape.channel_dim
+    assert isinstance(structure, SplitInput)
+    first = part("first", part_of(x, 0, structure.first, dim))
+    second = part("second", part_of(x, structure.first, None, dim))
+    return with_bias(ops.add(first, second), layer.bias, dim)
+
+
+@register_builder(ConstantTokens)
+def _constant_tokens(layer: StructuredLayer, x: Any, part: PartNode) -> Any:
+    structure = layer.structure
+    assert isinstance(structure, ConstantTokens)
+    others = with_bias(part("others", part_of(x, structure.count, None, 1)), layer.bias, -1)
+    constant = ops.constant(from_bits(layer.own_tensors["constant"], torch.float32).numpy()[None])
+    batch = ops.gather(ops.shape_of(x), integers(0), integers(0))
+    shape = ops.concat([batch, integers(structure.count, layer.shape.out_channels)], 0)
+    return ops.concat([ops.broadcast(constant, shape), others], 1)

@@ -1,0 +1,64 @@
+"""Measuring what changes of a model cost: change × metric → figures, journaled and resumable."""
+
+from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
+from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
+from mezzotint.measuring.in_process import InProcess
+from mezzotint.measuring.metrics import (
+    Figures,
+    ImageError,
+    Metric,
+    Noise,
+    Pair,
+    Similarity,
+    decibels,
+    global_ssim,
+    metric_named,
+    register_metric,
+    relative_noise,
+    similarity_map,
+)
+from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
+from mezzotint.measuring.replay import CACHE_BYTES, Replay
+from mezzotint.measuring.run import (
+    Executor,
+    ExecutorFactory,
+    Measurements,
+    Task,
+    measure,
+    measure_layers,
+)
+
+__all__ = [
+    "CACHE_BYTES",
+    "Change",
+    "Executor",
+    "ExecutorFactory",
+    "Figures",
+    "ImageError",
+    "InProcess",
+    "InputChange",
+    "LayerChange",
+    "Measurements",
+    "Metric",
+    "Noise",
+    "Original",
+    "OriginalImages",
+    "Pair",
+    "PlanChange",
+    "Replay",
+    "Similarity",
+    "Task",
+    "Unchanged",
+    "calls_digest",
+    "check_weights",
+    "decibels",
+    "global_ssim",
+    "measure",
+    "measure_layers",
+    "metric_named",
+    "model_digest",
+    "register_metric",
+    "relative_noise",
+    "similarity_map",
+    "with_denoiser",
+]

@@ -1,0 +1,264 @@
+"""Changes: a model with one layer's weight, one layer's input, or a whole plan quantized."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from mezzotint.errors import FormatError, PlanError
+from mezzotint.formats import ActivationFormat
+from mezzotint.plan import Choice, Encoding, Plan, Tensors
+from mezzotint.runtime import (
+    Calibration,
+    InputRange,
+    check_input_ranges,
+    join_inputs,
+    operation_of,
+    own_tensors,
+    pack_layer,
+    packed_copy,
+    part_inputs,
+    shape_of,
+)
+from mezzotint.runtime.operands import Operation
+
+
+class Change(ABC):
+    """A pure value that says what of a floating model is quantized.
+
+    Attributes:
+        can_ruin: whether NaN or infinite outputs are a result like any other. Where they are not,
+            one layer alone has caused them, and measuring ends with its name.
+    """
+
+    can_ruin: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Part of a journal's key: equal for equal changes, different for different ones."""
+
+    @property
+    def layer(self) -> str | None:
+        """The one layer that is changed: what runs before it runs as in the floating model."""
+        return None
+
+    @abstractmethod
+    def applied(
+        self, denoiser: nn.Module, calibration: Calibration
+    ) -> AbstractContextManager[nn.Module]:
+        """The changed denoiser, for a while; the given one is as before at the end.
+
+        Args:
+            denoiser: the floating one, which may itself be changed meanwhile.
+            calibration: static ranges and structures' tensors.
+        """
+
+
+@dataclass(frozen=True)
+class Unchanged(Change):
+    """The floating model itself: what a metric finds is the noise floor of the measurement."""
+
+    @property
+    @override
+    def name(self) -> str:
+        return "nothing changed"
+
+    @override
+    def applied(
+        self, denoiser: nn.Module, calibration: Calibration
+    ) -> AbstractContextManager[nn.Module]:
+        return nullcontext(denoiser)
+
+
+@dataclass(frozen=True)
+class LayerChange(Change):
+    """One layer takes a choice, weight and input; all others stay floating.
+
+    The layer is replaced by the packed one, so that what is measured is what will run.
+
+    Attributes:
+        target: dotted name of the layer.
+        choice: weight and activation format, structures.
+        encoding: how the weight is rounded.
+    """
+
+    target: str
+    choice: Choice
+    encoding: Encoding = field(default_factory=Encoding)
+
+    @property
+    @override
+    def name(self) -> str:
+        choice = self.choice
+        rounded = _encoding_name(self.encoding) if choice.quantized else ""
+        parts = (self.target, choice.weight, choice.activation, choice.label, rounded)
+        return " | ".join(part for part in parts if part)
+
+    @property
+    @override
+    def layer(self) -> str:
+        return self.target
+
+    def __str__(self) -> str:
+        return f"layer {self.target} at {self.choice}"
+
+    @override
+    @contextmanager
+    def applied(self, denoiser: nn.Module, calibration: Calibration) -> Iterator[nn.Module]:
+        """The denoiser with the packed layer in place.
+
+        Raises:
+            FormatError: the layer's weight holds NaN, or `calibration` lacks a range or a
+                structure's tensor; the layer is named.
+            PlanError: the layer is not a Linear or Conv2d, or cannot take the choice.
+        """
+        layer = denoiser.get_submodule(self.target)
+        if not self.choice.quantized:
+            yield denoiser
+            return
+        plan = Plan({self.target: self.choice}, encoding=self.encoding)
+        denoiser.set_submodule(self.target, pack_layer(self.target, layer, plan, calibration))
+        try:
+            yield denoiser
+        finally:
+            denoiser.set_submodule(self.target, layer)
+
+
+@dataclass(frozen=True)
+class InputChange(Change):
+    """One layer's input is rounded as its packed layer would; its weight stays floating.
+
+    What no quantizer sees of it, such as constant tokens, is left as it is.
+
+    Attributes:
+        target: dotted name of the layer.
+        choice: whose activation format and structures count; the weight format does not.
+    """
+
+    target: str
+    choice: Choice
+
+    @property
+    @override
+    def name(self) -> str:
+        parts = (self.target, "float", self.choice.activation, self.choice.label)
+        return " | ".join(part for part in parts if part)
+
+    @property
+    @override
+    def layer(self) -> str:
+        return self.target
+
+    def __str__(self) -> str:
+        return f"layer {self.target} with its input at {self.choice.activation}"
+
+    @override
+    @contextmanager
+    def applied(self, denoiser: nn.Module, calibration: Calibration) -> Iterator[nn.Module]:
+        """The denoiser, with a hook on the layer.
+
+        Raises:
+            FormatError: `calibration` lacks a range or a structure's tensor; the layer is
+                named.
+            PlanError: the layer is not a Linear or Conv2d, or cannot take the choice.
+        """
+        layer = denoiser.get_submodule(self.target)
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            kind = type(layer).__name__
+            raise PlanError(f"layer {self.target} is a {kind}, not a Linear or Conv2d")
+        ranges = calibration.input_ranges.get(self.target, ())
+        known = calibration.tensors.get(self.target, {})
+        structures = self.choice.structures
+        try:
+            check_input_ranges(self.choice, ranges)
+            own = own_tensors(structures, layer.weight.detach(), shape_of(layer), known)
+        except FormatError as cause:
+            raise FormatError(f"layer {self.target}: {cause}") from cause
+        hook = layer.register_forward_pre_hook(_rounding(self.choice, ranges, own))
+        try:
+            yield denoiser
+        finally:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class PlanChange(Change):
+    """A whole plan, on a packed copy of the denoiser; weights that stay floating are shared.
+
+    Attributes:
+        plan: what every layer takes.
+    """
+
+    plan: Plan
+
+    can_ruin: ClassVar[bool] = True
+
+    @property
+    @override
+    def name(self) -> str:
+        layers = {
+            name: [choice.to_dict(), _encoding_name(self.plan.encoding_of(name))]
+            for name, choice in self.plan.choices.items()
+        }
+        return f"plan {hashlib.sha256(json.dumps(layers).encode()).hexdigest()[:16]}"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @override
+    def applied(
+        self, denoiser: nn.Module, calibration: Calibration
+    ) -> AbstractContextManager[nn.Module]:
+        """The packed copy.
+
+        Raises:
+            PlanError, FormatError: as `packed_copy`.
+        """
+        return nullcontext(packed_copy(denoiser, self.plan, calibration))
+
+
+def _encoding_name(encoding: Encoding) -> str:
+    """Equal for equal encodings only: numbers of an unnamed search are written out."""
+    fields = encoding.to_dict()
+    return ", ".join(
+        value if isinstance(value, str) else json.dumps(value) for value in fields.values()
+    )
+
+
+def _rounding(
+    choice: Choice, ranges: Sequence[InputRange], tensors: Tensors
+) -> Callable[[nn.Linear | nn.Conv2d, tuple[Any, ...]], tuple[Any, ...]]:
+    """A hook that rounds what each quantizer of a packed layer would see, by its own range."""
+    activation = choice.activation_format
+
+    def round_input(layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, *rest = inputs
+        if activation is None:
+            return inputs
+        shape = shape_of(layer)
+        rounded = []
+        for index, part in enumerate(part_inputs(x, choice.structures, shape, tensors)):
+            calibrated = ranges[index] if activation.static else None
+            rounded.append(_rounded(part, activation, calibrated, operation_of(layer)).to(x.dtype))
+        return (join_inputs(x, rounded, choice.structures, shape, tensors), *rest)
+
+    return round_input
+
+
+def _rounded(
+    x: Tensor, activation: ActivationFormat, calibrated: InputRange | None, operation: Operation
+) -> Tensor:
+    if calibrated is None:
+        scale, zero_point = activation.dynamic_parameters(x, operation.token_dims)
+    else:
+        scale, zero_point = activation.range_parameters(calibrated.low, calibrated.high, x.device)
+    return activation.roundtrip(x, scale, zero_point)

@@ -1,0 +1,48 @@
+"""Digests of what measurements depend on, and weights that cannot be measured at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.errors import CalibrationError
+from mezzotint.measuring.in_process import recorded_output
+from mezzotint.models import Call
+
+
+def model_digest(denoiser: nn.Module) -> str:
+    """A hash of the denoiser's weights and of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in denoiser.state_dict().items():
+        digest.update(name.encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def calls_digest(calls: Sequence[Call]) -> str:
+    """A hash of the recorded outputs, which depend on all that was given to the denoiser.
+
+    Raises:
+        CalibrationError: a call was never run.
+    """
+    digest = hashlib.sha256()
+    for call in calls:
+        digest.update(_bytes(recorded_output(call)))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def check_weights(denoiser: nn.Module, names: Sequence[str]) -> None:
+    """Raise CalibrationError, naming the layer, where a weight holds NaN or infinity."""
+    for name in names:
+        weight = denoiser.get_submodule(name).get_parameter("weight")
+        if not bool(torch.isfinite(weight).all()):
+            raise CalibrationError(
+                f"layer {name}: the weight holds NaN or infinite values; the model is damaged"
+            )

@@ -1,0 +1,151 @@
+"""The floating model, and what is recorded of it for comparison."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from mezzotint.errors import CalibrationError, ModelError, UsageError
+from mezzotint.measuring._patching import patched
+from mezzotint.models import Call, Sampling, find_denoiser
+from mezzotint.models.sampling import run_batches
+from mezzotint.runtime import Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class OriginalImages:
+    """The floating pipeline's images, and what its denoiser was given first.
+
+    Attributes:
+        images: float32 [n, 3, h, w] in [0, 1], before rounding to 8 bits, on the CPU.
+        calls: each batch's first call of the denoiser: the one whose inputs no layer can change.
+    """
+
+    images: Tensor
+    calls: tuple[Call, ...]
+
+    @property
+    def digest(self) -> str:
+        """A hash of the images."""
+        return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The floating model, its recorded calls, and what was calibrated.
+
+    Attributes:
+        denoiser: floating.
+        calls: recorded, with their outputs; for metrics that see outputs.
+        calibration: static ranges and structures' tensors, for layers that need some.
+        pipe: the pipeline around the denoiser; for metrics that see images.
+        sampling: prompts, seeds and steps of those images.
+    """
+
+    denoiser: nn.Module
+    calls: tuple[Call, ...] = ()
+    calibration: Calibration = field(default_factory=Calibration)
+    pipe: DiffusionPipeline | None = None
+    sampling: Sampling | None = None
+
+    @functools.cached_property
+    def images(self) -> OriginalImages:
+        """The images of all prompts; made once.
+
+        Raises:
+            UsageError: there is no pipeline.
+            ModelError: it does not make RGB images from text.
+            CalibrationError: an image holds NaN.
+        """
+        pipe, sampling = self._pipeline()
+        return reference_images(pipe, self.denoiser, sampling)
+
+    def batches(self, denoiser: nn.Module, prompts: int | None = None) -> Iterator[Tensor]:
+        """The images that the pipeline makes with `denoiser` in the place of its own.
+
+        Yields:
+            float32 [n, 3, h, w] in [0, 1], before rounding to 8 bits, batch after batch, CPU.
+
+        Raises:
+            UsageError: there is no pipeline.
+            ModelError: it does not make RGB images from text.
+        """
+        pipe, sampling = self._pipeline()
+        if denoiser is not self.denoiser:
+            pipe = with_denoiser(pipe, denoiser)
+        if prompts is not None:
+            sampling = replace(sampling, prompts=sampling.prompts[:prompts])
+        return image_batches(pipe, sampling)
+
+    def _pipeline(self) -> tuple[DiffusionPipeline, Sampling]:
+        if self.pipe is None or self.sampling is None:
+            raise UsageError(
+                "the metric compares images, which a bare denoiser does not make; give a "
+                "pipeline, or measure outputs instead"
+            )
+        return self.pipe, self.sampling
+
+
+def with_denoiser(pipe: DiffusionPipeline, denoiser: nn.Module) -> DiffusionPipeline:
+    """A shallow copy of the pipeline that shares everything but its denoiser."""
+    component, _ = find_denoiser(pipe)
+    copied = copy.copy(pipe)
+    setattr(copied, component, denoiser)
+    return copied
+
+
+@torch.no_grad()
+def reference_images(
+    pipe: DiffusionPipeline, denoiser: nn.Module, sampling: Sampling
+) -> OriginalImages:
+    """Run the floating pipeline once.
+
+    Raises:
+        ModelError: it does not make RGB images from text.
+        CalibrationError: an image holds NaN.
+    """
+    images: list[Tensor] = []
+    calls: list[Call] = []
+    forward = denoiser.forward
+
+    @functools.wraps(forward)
+    def recording(*args: Any, **kwargs: Any) -> Any:
+        if len(calls) == len(images):
+            calls.append(Call(*tree_map(_copied, (args, kwargs))))
+        return forward(*args, **kwargs)
+
+    with patched({denoiser: recording}):
+        for batch in image_batches(pipe, sampling):
+            images.append(batch)  # noqa: PERF402 - `recording` looks at the length
+    found = torch.cat(images)
+    if not bool(torch.isfinite(found).all()):
+        raise CalibrationError(f"{type(pipe).__name__}: its images hold NaN or infinite values")
+    return OriginalImages(found, tuple(calls))
+
+
+@torch.no_grad()
+def image_batches(pipe: DiffusionPipeline, sampling: Sampling) -> Iterator[Tensor]:
+    """The pipeline's images before rounding: float32 [n, 3, h, w] in [0, 1], on the CPU.
+
+    Raises:
+        ModelError: it does not make RGB images from text.
+    """
+    for output in run_batches(pipe, sampling, output_type="np"):
+        images = getattr(output, "images", None)
+        if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] != 3:
+            raise ModelError(f"{type(pipe).__name__} returned no RGB images; use another model")
+        yield torch.from_numpy(images).float().permute(0, 3, 1, 2)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf

@@ -1,0 +1,197 @@
+"""The data-flow graph of a denoiser: its layers, where tensors meet, and which feeds which.
+
+`trace_graph` makes one from a single call. A residual block of a U-Net, for example, becomes
+
+    conv1 ─▶ add ─▶ conv2 ─▶ add        the first `add` takes the time embedding in, the second the
+              ▲               ▲         shortcut; the norms and activations between are no nodes,
+    time_emb_proj       conv_shortcut   for they compute on one tensor only.
+
+Nodes stand in the order in which the call ran them, and read earlier nodes only: the graph has no
+cycles, and going through `nodes` from first to last meets every source before its readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
+from mezzotint._files import read_json, validated, write_json
+from mezzotint.errors import ModelError
+
+VERSION = 1
+
+Shape = tuple[int, ...]
+
+NodeKind = Literal[
+    "input", "layer", "add", "multiply", "modulation", "concatenate", "matmul", "other"
+]
+"""`input`: an argument of the denoiser. `layer`: one run of a Linear or Conv. The others join
+tensors of different origin: `add` (and subtract), `multiply` (and divide), `concatenate` (also
+stacking, and writing parts into one tensor), `matmul` (also attention and einsum), `modulation`
+(scale and shift by the same source: adaptive norms, rotary embeddings), `other` (anything else)."""
+
+
+@dataclass(frozen=True)
+class NodeInput:
+    """One tensor that a node reads.
+
+    Attributes:
+        shape: its shape.
+        source: index of the node that it comes from, by way of views, norms, activations and
+            whatever else takes one tensor; None for constants, such as parameters and tables.
+    """
+
+    shape: Shape
+    source: int | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer's run, an operation that joins tensors, or an argument of the denoiser.
+
+    Attributes:
+        kind: see `NodeKind`.
+        name: dotted name of the layer; for a join, of the innermost module whose code runs it (""
+            is the denoiser itself); for an input, of the argument (`added_cond_kwargs.time_ids`).
+        operation: `linear`, `conv2d`, … for a layer; torch's name of the function for a join.
+        inputs: the tensors that it reads, in order of the arguments; of a layer, the first tensor.
+        output: shape of what comes out.
+        macs: multiply-accumulates of a layer's run, all samples together; 0 for other nodes.
+        sections: channels of each part, if the layer reads a concatenation along its input
+            channels with nothing between; else empty.
+        functional: the layer is not run: a function reads its weight. `inputs` are then all
+            tensors that meet the weight there, and `macs` is 0, since nobody can tell how often.
+    """
+
+    kind: NodeKind
+    name: str
+    operation: str = ""
+    inputs: tuple[NodeInput, ...] = ()
+    output: Shape = ()
+    macs: int = 0
+    sections: tuple[int, ...] = ()
+    functional: bool = False
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Indices of the nodes that it reads, each once, in order of the arguments."""
+        found = (read.source for read in self.inputs if read.source is not None)
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All nodes of one call.
+
+    A layer that runs twice has two nodes of the same name.
+
+    Attributes:
+        nodes: in order of execution; an index into it names a node.
+        output: index of the node that the denoiser's output comes from; None if the output is
+            constant.
+        idle: layers without a node, in order of definition: the call neither runs them nor reads
+            their weights.
+        tied: layer → the first layer that has the very same weight tensor.
+
+    Raises:
+        ModelError: a node reads itself, a later node or one that there is not.
+    """
+
+    nodes: tuple[Node, ...]
+    output: int | None = None
+    idle: tuple[str, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for index, node in enumerate(self.nodes):
+            for source in node.sources:
+                if not 0 <= source < index:
+                    raise ModelError(
+                        f"node {index} ({node.kind} {node.name}) reads node {source}; give the "
+                        "index of an earlier node"
+                    )
+        if self.output is not None and not 0 <= self.output < len(self.nodes):
+            raise ModelError(
+                f"output: is node {self.output}, but there are {len(self.nodes)} nodes"
+            )
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (source, reader) of indices, each once, ordered by reader."""
+        return tuple((s, index) for index, node in enumerate(self.nodes) for s in node.sources)
+
+    @property
+    def runs(self) -> tuple[Node, ...]:
+        """The nodes of layers that are run, in order of execution."""
+        return tuple(node for node in self.nodes if node.kind == "layer" and not node.functional)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` reads them back."""
+        return {"version": VERSION} | asdict(self) | {"tied": dict(self.tied)}
+
+    @classmethod
+    def from_dict(cls, value: Any, source: str = "graph") -> Graph:
+        """Validate and build.
+
+        Raises:
+            ModelError: naming `source`, the field at fault and what was expected.
+        """
+        model = validated(_GraphModel, value, source, ModelError)
+        try:
+            return cls(
+                nodes=tuple(node.value() for node in model.nodes),
+                output=model.output,
+                idle=model.idle,
+                tied=model.tied,
+            )
+        except ModelError as cause:
+            raise ModelError(f"{source}: {cause}") from cause
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Graph:
+        """Read what `save` wrote.
+
+        Raises:
+            ModelError: the file is missing, not JSON, or not a graph.
+        """
+        return cls.from_dict(read_json(Path(path), ModelError), str(path))
+
+
+class _StrictModel(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _InputModel(_StrictModel):
+    shape: tuple[NonNegativeInt, ...]
+    source: NonNegativeInt | None
+
+
+class _NodeModel(_StrictModel):
+    kind: NodeKind
+    name: str
+    operation: str
+    inputs: tuple[_InputModel, ...]
+    output: tuple[NonNegativeInt, ...]
+    macs: NonNegativeInt
+    sections: tuple[NonNegativeInt, ...]
+    functional: bool
+
+    def value(self) -> Node:
+        inputs = tuple(NodeInput(read.shape, read.source) for read in self.inputs)
+        return Node(**{**dict(self), "inputs": inputs})
+
+
+class _GraphModel(_StrictModel):
+    version: Literal[1]
+    nodes: tuple[_NodeModel, ...]
+    output: NonNegativeInt | None
+    idle: tuple[str, ...]
+    tied: dict[str, str]

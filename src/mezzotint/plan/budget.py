@@ -1,0 +1,98 @@
+"""Budgets: bytes, average bits, milliseconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from mezzotint.errors import BudgetError, UsageError
+from mezzotint.plan.uniform_plans import NO_ACTIVATION_BITS
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMG", 1)}
+_UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMG", 1)}
+
+
+def parse_size(text: str) -> int:
+    """Bytes in `6MB`, `1.5 GiB` or `7000000`.
+
+    Raises:
+        BudgetError: not a number with one of these units, or less than a byte.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMG]?I?B?)\s*", text.upper())
+    size = float(match.group(1)) * _UNITS.get(match.group(2), 0) if match else 0.0
+    if not 1 <= size < math.inf:
+        raise BudgetError(f"size {text!r} is not understood; write it as 6MB, 1.5GiB or 7000000")
+    return int(size)
+
+
+def parse_latency(text: str) -> tuple[float, bool]:
+    """Milliseconds in `35ms` or `0.5s`, or a multiple in `0.6x`; and whether it is a multiple.
+
+    Raises:
+        BudgetError: not a positive number with one of these units.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(x|ms|s)\s*", text.lower())
+    value = float(match.group(1)) if match else 0.0
+    if match is None or not 0 < value < math.inf:
+        raise BudgetError(
+            f"latency {text!r} is not understood; write 0.6x for a multiple of the floating "
+            "denoiser's, or 35ms"
+        )
+    unit = match.group(2)
+    return (1000 * value if unit == "s" else value), unit == "x"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a plan's cost. Several hold together; none at all means 4-bit weights.
+
+    A size or a latency alone leaves the bits free.
+
+    Attributes:
+        weight_bits: average stored bits per weight over the quantized layers, scales and zero
+            points included.
+        size: stored bytes of the whole denoiser, whatever stays floating included; an integer,
+            or text such as `6MB`.
+        act_bits: 8 for int8 activations, 16 for none. An average, such as 7.7, is for recipes that
+            give layers different widths (`mixdq`).
+        latency: of one denoiser call on this machine: `35ms`, or `0.6x` for a multiple of what the
+            floating denoiser takes. For recipes that can weigh it (`auto`), in which layers may
+            then also stay floating, or keep a floating input.
+    """
+
+    weight_bits: float | None = None
+    size: int | str | None = None
+    act_bits: float = 8
+    latency: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.act_bits != NO_ACTIVATION_BITS and not 2 <= self.act_bits <= 8:
+            raise UsageError(f"act_bits is {self.act_bits}; expected 2 to 8, or 16 for none")
+        if self.latency is not None:
+            parse_latency(self.latency)
+        if self.weight_bits is None and self.size is None and self.latency is None:
+            object.__setattr__(self, "weight_bits", 4.0)
+        bits = self.weight_bits
+        if bits is not None and not (math.isfinite(bits) and 0 < bits <= 16):
+            raise BudgetError(f"weight_bits is {bits}; expected a number above 0 and at most 16")
+        if self.size is not None and self.bytes is not None and self.bytes <= 0:
+            raise BudgetError(f"size is {self.size}; expected a positive number of bytes")
+
+    @property
+    def bytes(self) -> int | None:
+        """`size` in bytes."""
+        return parse_size(self.size) if isinstance(self.size, str) else self.size
+
+    @property
+    def limits_bytes(self) -> bool:
+        """True if stored bytes are limited, by `weight_bits` or `size`."""
+        return self.weight_bits is not None or self.size is not None
+
+    def milliseconds(self, floating: float) -> float | None:
+        """`latency` where the floating denoiser takes `floating` milliseconds."""
+        if self.latency is None:
+            return None
+        value, multiple = parse_latency(self.latency)
+        return value * floating if multiple else value

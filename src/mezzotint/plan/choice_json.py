@@ -1,0 +1,82 @@
+"""One layer's entry in a plan's JSON, and the choice it stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, StrictInt, TypeAdapter, ValidationError
+
+from mezzotint.errors import FormatError, PlanError
+from mezzotint.formats import FLOAT
+from mezzotint.plan.choice import Choice
+from mezzotint.plan.encoding import EncodingModel
+from mezzotint.plan.structure import Structure, structure_named
+
+
+class _StructureModel(BaseModel):
+    """The fields are those of the kind, which knows how to read them."""
+
+    model_config = ConfigDict(extra="allow")
+    kind: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class LayerModel(BaseModel):
+    """An entry as it stands in the file.
+
+    Version 1 wrote a layer's one structure as `constant_tokens` or `split`, 0 for none.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    weight: str
+    activation: str = FLOAT
+    structures: tuple[_StructureModel, ...] = ()
+    constant_tokens: StrictInt = 0
+    split: StrictInt = 0
+    encoding: EncodingModel | None = None
+    reason: str | None = None
+
+
+def choice_of(layer: LayerModel, name: str, source: str) -> Choice:
+    """The choice of the layer called `name`.
+
+    Raises:
+        PlanError: naming `source`, the layer or the field at fault, and what was expected.
+    """
+    try:
+        structures = [*_of_version_1(layer)]
+        if structures and layer.structures:
+            raise FormatError(
+                "constant_tokens and split are the older form of structures; keep only structures"
+            )
+        for index, each in enumerate(layer.structures):
+            where = f"{source}: field layers.{name}.structures.{index}"
+            structures.append(_structure(each.kind, each.fields, where))
+        return Choice(layer.weight, layer.activation, tuple(structures))
+    except FormatError as cause:
+        raise PlanError(f"{source}: layer {name}: {cause}") from cause
+
+
+def _of_version_1(layer: LayerModel) -> list[Structure]:
+    found = []
+    if layer.constant_tokens:
+        found.append(_structure("constant_tokens", {"count": layer.constant_tokens}))
+    if layer.split:
+        found.append(_structure("split", {"first": layer.split}))
+    return found
+
+
+def _structure(kind: str, fields: Mapping[str, Any], where: str = "") -> Structure:
+    try:
+        # As JSON, where lists stand for tuples, and yet nothing is converted.
+        found: Structure = TypeAdapter(structure_named(kind)).validate_json(json.dumps(fields))
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        field = ".".join([where, *map(str, first["loc"])])
+        raise PlanError(f"{field}: {first['msg']}") from cause
+    return found

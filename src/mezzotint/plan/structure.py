@@ -1,0 +1,247 @@
+"""The extension point for layers that do more than one quantizer does, and its registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import ConfigDict
+from torch import Tensor
+
+from mezzotint._plugins import load_plugins
+from mezzotint.errors import FormatError
+from mezzotint.formats import Shape, TensorSpec
+
+Tensors = Mapping[str, Tensor]
+"""A structure's own tensors as they are stored, by their names within the layer."""
+
+Parts = Mapping[str, Callable[[Tensor], Tensor]]
+"""The quantized layers that a structure is made of, by name; none of them adds a bias."""
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Shape of a Linear or Conv2d, or of a part of one.
+
+    Attributes:
+        weight: [out, in] of a Linear, [out, in / groups, height, width] of a Conv2d.
+        groups: of channels that are convolved apart.
+    """
+
+    weight: Shape
+    groups: int = 1
+
+    @property
+    def is_linear(self) -> bool:
+        """True for a Linear, whose input is [..., in]; a Conv2d's is [n, in, h, w]."""
+        return len(self.weight) == 2
+
+    @property
+    def in_channels(self) -> int:
+        """Input features or channels."""
+        return self.weight[1] * self.groups
+
+    @property
+    def out_channels(self) -> int:
+        """Output features or channels."""
+        return self.weight[0]
+
+    @property
+    def channel_dim(self) -> int:
+        """Dimension of the features or channels in inputs and outputs, from the end."""
+        return -1 if self.is_linear else -3
+
+    def along_channels(self, values: Tensor) -> Tensor:
+        """`values` [channels], to be combined with an input or output."""
+        return values.view(-1, *(1,) * (-self.channel_dim - 1))
+
+    def with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        """The output `y` plus the bias [out], where there is one."""
+        return y if bias is None else y + self.along_channels(bias.to(y.dtype))
+
+
+class Observer(Protocol):
+    """Watches the runs of one floating layer, or of a part of one, for what must be calibrated."""
+
+    def observe(self, x: Tensor, output: Callable[[], Tensor]) -> None:
+        """See one run: its input, and its output on request.
+
+        The output has the bias where the structure is its layer's outermost.
+        """
+
+    def tensors(self) -> Tensors:
+        """The calibrated tensors, as they are stored.
+
+        Raises:
+            CalibrationError: what was seen does not allow them; the message says why.
+        """
+
+
+@dataclass(frozen=True)
+class Structure(ABC):
+    """Base of everything that a layer does beside one quantizer.
+
+    A structure is a value: its dataclass fields are its fields in a plan. It makes a layer of
+    parts, which are layers without a bias under the structures that follow in the choice, or
+    plain quantized ones where none follows. Everything else it says of a layer's shape, of
+    tensors, or of the parts' results.
+
+    A structure stores tensors of its own beside its parts. They are integers, so that casting a
+    model leaves them alone (`mezzotint.formats.as_bits`), and under the same names in the layer's
+    buffers, in checkpoints and in what calibration finds. Where a method is given `tensors`
+    before the layer is packed, asking for one that has yet to be calibrated is a FormatError.
+
+    Attributes:
+        kind: its key in plans.
+        part_names: the parts, in the order of their input ranges.
+        calibrated: those of its own tensors that calibration finds.
+    """
+
+    kind: ClassVar[str]
+    part_names: ClassVar[tuple[str, ...]]
+    calibrated: ClassVar[frozenset[str]] = frozenset()
+
+    #: How pydantic reads the fields.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The structure and its fields for people, such as `split at 320`."""
+
+    @abstractmethod
+    def part_shapes(self, layer: LayerShape) -> Mapping[str, LayerShape]:
+        """The shape of every part.
+
+        Raises:
+            PlanError: such a layer cannot have this structure.
+        """
+
+    def refuse(self, inner: Structure) -> str | None:
+        """The reason why parts cannot have the structure `inner`, with the remedy; or None."""
+        return None
+
+    def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
+        """Shape and dtype of every tensor of its own."""
+        return {}
+
+    def check_tensor(self, name: str, tensor: Tensor) -> None:
+        """Refuse a stored tensor whose values make no sense.
+
+        Raises:
+            FormatError: naming the tensor.
+        """
+        return
+
+    def derived(self, weight: Tensor, layer: LayerShape, tensors: Tensors) -> Tensors:
+        """Its own tensors that follow from the floating weight.
+
+        Args:
+            weight: of the layer.
+            layer: its shape.
+            tensors: those that were calibrated.
+        """
+        return {}
+
+    def placeholder(self, layer: LayerShape) -> Tensors:
+        """Calibrated tensors that some layer could have, for timing one: zeros."""
+        specs = self.tensors(layer)
+        return {name: specs[name].zeros() for name in self.calibrated}
+
+    def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
+        """Finds the calibrated tensors of a layer; asked only where there are any.
+
+        Args:
+            weight: the floating weight of the layer.
+            layer: its shape.
+        """
+        raise NotImplementedError(f"{self.kind}: has calibrated tensors, but no observer")
+
+    @abstractmethod
+    def part_weights(
+        self, weight: Tensor, layer: LayerShape, tensors: Tensors
+    ) -> Mapping[str, Tensor]:
+        """The floating weight of every part."""
+
+    @abstractmethod
+    def join_weights(
+        self, weights: Mapping[str, Tensor], layer: LayerShape, tensors: Tensors
+    ) -> Tensor:
+        """The weight that a layer without this structure would have, from the parts' own.
+
+        Undoes `part_weights`, up to rounding.
+        """
+
+    @abstractmethod
+    def part_inputs(self, x: Tensor, layer: LayerShape, tensors: Tensors) -> Mapping[str, Tensor]:
+        """The input of every part, from the layer's.
+
+        Raises:
+            PlanError: the structure does not go with an input of that shape.
+        """
+
+    @abstractmethod
+    def join_inputs(
+        self, x: Tensor, inputs: Mapping[str, Tensor], layer: LayerShape, tensors: Tensors
+    ) -> Tensor:
+        """The layer's input `x`, but for what its parts see, which is `inputs`.
+
+        Undoes `part_inputs`, up to rounding.
+        """
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, parts: Parts, layer: LayerShape, tensors: Tensors, bias: Tensor | None
+    ) -> Tensor:
+        """The layer's output. Traced by compilers; `layer.with_bias` adds the bias."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: the kind and the fields."""
+        return {"kind": self.kind} | dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return self.label
+
+
+_BUILT_IN = "mezzotint.runtime.structures"
+_STRUCTURES: dict[str, type[Structure]] = {}
+
+_StructureT = TypeVar("_StructureT", bound=Structure)
+
+
+def register_structure(kind: type[_StructureT]) -> type[_StructureT]:
+    """Add a structure, or replace the one of that kind."""
+    _STRUCTURES[kind.kind] = kind
+    return kind
+
+
+def structure_named(kind: str) -> type[Structure]:
+    """The structure whose key in plans is `kind`.
+
+    Raises:
+        FormatError: there is none.
+    """
+    if kind not in _STRUCTURES:
+        # The built-in ones stand above this package; importing theirs registers them.
+        importlib.import_module(_BUILT_IN)
+    if kind not in _STRUCTURES:
+        load_plugins("structures")
+    if kind not in _STRUCTURES:
+        known = ", ".join(sorted(_STRUCTURES))
+        raise FormatError(f"unknown structure {kind!r}; there are {known}")
+    return _STRUCTURES[kind]
+
+
+def check_count(structure: Structure, field: str, value: object) -> None:
+    """Raise FormatError unless a field of a structure counts tokens or channels.
+
+    No model has longer sequences, or layers of more inputs, than 65535.
+    """
+    if type(value) is not int or not 1 <= value < 2**16:
+        raise FormatError(
+            f"{structure.kind}: {field} is {value!r}; expected a whole number from 1 to {2**16 - 1}"
+        )

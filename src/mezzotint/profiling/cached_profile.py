@@ -1,0 +1,156 @@
+"""From a pipeline to its profile; what was measured before on this machine is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+from filelock import FileLock
+from torch import nn
+
+from mezzotint._journal import Journal, discard_journal
+from mezzotint.engines import engine_of
+from mezzotint.errors import FormatError, ModelError, UsageError
+from mezzotint.formats import FLOAT
+from mezzotint.models import Sampling, find_denoiser, inventory, record_calls
+from mezzotint.plan import Choice
+from mezzotint.profiling.machine import Machine
+from mezzotint.profiling.measure import CANDIDATES, measure_profile
+from mezzotint.profiling.profile import Profile
+from mezzotint.profiling.runs import Subject, Work, watch_runs
+from mezzotint.profiling.timer import Timer
+from mezzotint.runtime import packed_layers
+
+CACHE_VARIABLE = "MEZZOTINT_CACHE"
+"""Environment variable that names the folder for what is worth keeping between runs."""
+
+
+def profile_pipeline(
+    pipe: DiffusionPipeline,
+    work: Work | None = None,
+    *,
+    choices: Sequence[Choice] = CANDIDATES,
+    cache: Path | None = None,
+    fresh: bool = False,
+    timer: Timer | None = None,
+) -> Profile:
+    """Measure the pipeline's denoiser where it is, in its dtype.
+
+    The first denoiser call of a run on `work`'s prompts is recorded, for the real input of every
+    layer. Finished measurements are kept in a file per machine and work: an interrupted run goes
+    on where it stopped, and a second one measures nothing. Another process that profiles the same
+    is waited for.
+
+    Args:
+        pipe: floating.
+        work: at what; by default one image.
+        choices: what to measure beside the floating layers.
+        cache: the file for finished measurements; by default one in the user's cache folder.
+        fresh: forget what the file holds.
+        timer: how often things are timed, and by which clock.
+
+    Raises:
+        UsageError: the batch is below 1; the pipeline is quantized already, or compiled.
+        ModelError: it has no layer that could be quantized.
+        JournalError: the cache file belongs to another machine or other work, or is damaged.
+    """
+    work = work or Work()
+    if work.batch < 1:
+        raise UsageError(f"batch: {work.batch} is too small; use 1 or more")
+    component, denoiser = find_denoiser(pipe)
+    engine = engine_of(denoiser).name
+    if engine != "torch":
+        raise UsageError(
+            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
+            'profile with_engine(pipe, "torch")'
+        )
+    if packed_layers(denoiser):
+        raise UsageError(
+            f"the pipeline's {component} is quantized already; profile the original, which times "
+            "its layers packed as well"
+        )
+    subject = _subject(pipe, denoiser, work)
+    header = _header(subject)
+    path = cache_file(header) if cache is None else cache
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two that time at once would disturb each other, and garble the file.
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        if fresh:
+            discard_journal(path)
+        try:
+            with Journal(path, header) as journal:
+                return measure_profile(subject, choices, journal, timer or Timer())
+        except KeyboardInterrupt as interruption:
+            interruption.add_note(f"times are kept in {path}; repeat the command to go on")
+            raise
+
+
+def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choice, ...]:
+    """Every weight format with every activation format; the floating choice goes without saying.
+
+    Raises:
+        UsageError: a format is unknown; the message says what there is.
+    """
+    try:
+        return tuple(
+            Choice(weight, activation)
+            for activation in dict.fromkeys(activations)
+            for weight in dict.fromkeys(formats)
+            if weight != FLOAT
+        )
+    except FormatError as cause:
+        raise UsageError(f"formats: {cause}") from cause
+
+
+def cache_file(header: dict[str, object]) -> Path:
+    """File that keeps the measurements of one machine and one piece of work.
+
+    In `profiles` of the folder that the environment variable MEZZOTINT_CACHE names, or else of
+    `mezzotint` in the user's cache folder.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "mezzotint")
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / "profiles" / f"{digest}.jsonl"
+
+
+def _header(subject: Subject) -> dict[str, object]:
+    """Everything that the times depend on: the machine, and the work."""
+    denoiser = subject.denoiser
+    config = {
+        name: value
+        for name, value in dict(getattr(denoiser, "config", {})).items()
+        if not name.startswith("_")
+    }
+    # What runs between the layers is part of the whole call.
+    between = sorted(
+        type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
+    )
+    runs = json.dumps([dict(subject.runs.layers), config, between], default=str).encode()
+    return {
+        "machine": Machine.here(subject.device).to_dict(),
+        "denoiser": type(subject.denoiser).__name__,
+        "batch": subject.work.batch,
+        "work": hashlib.sha256(runs).hexdigest()[:16],
+    }
+
+
+def _subject(pipe: DiffusionPipeline, denoiser: nn.Module, work: Work) -> Subject:
+    names = [layer.name for layer in inventory(denoiser) if layer.supported]
+    if not names:
+        raise ModelError(
+            f"{type(denoiser).__name__} has no Linear or Conv2d layer to quantize; nothing of it "
+            "gets faster by another format"
+        )
+    prompts = tuple(islice(cycle(work.prompts), work.batch))
+    sampling = Sampling(prompts=prompts, batch=work.batch)
+    (call,) = record_calls(pipe, sampling, limit=1)
+    call = call.to(next(denoiser.parameters()).device)
+    runs = watch_runs(denoiser, names, call)
+    name = Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
+    return Subject(denoiser, call, runs, name, work)

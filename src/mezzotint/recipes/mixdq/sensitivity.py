@@ -1,0 +1,103 @@
+"""Metric-decoupled sensitivity (MixDQ, section 4.2): one layer changed, all others floating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mezzotint.measuring import (
+    Figures,
+    InputChange,
+    LayerChange,
+    Measurements,
+    Metric,
+    Noise,
+    Similarity,
+    Task,
+    Unchanged,
+    decibels,
+    measure,
+)
+from mezzotint.models import LayerGroup
+from mezzotint.plan import Choice
+from mezzotint.recipes.mixdq.method import Method
+from mezzotint.recipes.mixdq.programs import Sensitivity
+
+HIGHEST_DB = 200.0
+"""Score of a layer that changes nothing at all; programs need finite numbers."""
+
+Changes = Mapping[str, Mapping[int, LayerChange | InputChange]]
+"""Layer → width → change."""
+
+
+def weight_changes(method: Method) -> Changes:
+    """Every candidate width of every weight, inputs floating."""
+    widths = {
+        LayerGroup.CONTENT: method.options.content_weight_bits,
+        LayerGroup.QUALITY: method.options.quality_weight_bits,
+    }
+    return {
+        name: {
+            w: LayerChange(name, method.choice(name, w, None), method.encoding)
+            for w in widths[group]
+        }
+        for name, group in method.groups.items()
+    }
+
+
+def input_changes(method: Method, widths: Sequence[int]) -> Changes:
+    """These widths of every input, weights floating."""
+    return {
+        name: {w: InputChange(name, method.choice(name, 8, w)) for w in widths}
+        for name in method.groups
+    }
+
+
+def unmeasured(method: Method, changes: Changes) -> dict[str, Sensitivity]:
+    """The widths alone: enough to see whether a budget leaves anything to decide."""
+    return {
+        name: Sensitivity(method.groups[name], dict.fromkeys(each, 0.0), dict.fromkeys(each, 0.0))
+        for name, each in changes.items()
+    }
+
+
+def metric_of(method: Method, group: LayerGroup) -> Metric:
+    """Content layers are judged by the images' SSIM, the others by the output's SQNR."""
+    decoupled = method.options.metric == "decoupled" and group is LayerGroup.CONTENT
+    return Similarity() if decoupled else Noise()
+
+
+def measured(method: Method, changes: Changes) -> Measurements:
+    """Figures of every change, each by its group's metric; and the noise floor of images."""
+    by_metric: dict[Metric, list[LayerChange | InputChange]] = {}
+    for name, candidates in changes.items():
+        metric = metric_of(method, method.groups[name])
+        by_metric.setdefault(metric, []).extend(candidates.values())
+    found: dict[str, Mapping[Choice, Figures]] = {}
+    for metric in sorted(by_metric, key=lambda metric: metric.sees == "images"):
+        if metric.sees == "images":
+            floor = Task(Unchanged(), metric)
+            measure([floor], method.measuring.executor, method.measuring.journal)
+        found |= method.measuring.layers(by_metric[metric], metric)
+    return found
+
+
+def sensitivities(method: Method, changes: Changes, found: Measurements) -> dict[str, Sensitivity]:
+    """The measurements by layer and width, in the order of execution."""
+    result = {}
+    for name, candidates in changes.items():
+        group = method.groups[name]
+        metric = metric_of(method, group)
+        figures = {width: found[name][change.choice] for width, change in candidates.items()}
+        result[name] = Sensitivity(
+            group=group,
+            scores={width: _score(each) for width, each in figures.items()},
+            losses={width: metric.loss(each) for width, each in figures.items()},
+        )
+    return result
+
+
+def _score(figures: Figures) -> float:
+    """The published metric, larger is better."""
+    if "ssim" in figures:
+        return figures["ssim"]
+    return min(decibels(figures["noise"]), HIGHEST_DB)

@@ -1,0 +1,48 @@
+"""Calibration of a plan made before, by making its calls again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from mezzotint.calibration import calibrated, with_settings
+from mezzotint.errors import CalibrationError
+from mezzotint.models import on_device, record_calls
+from mezzotint.plan import CalibrationSettings, Plan, Sampling
+from mezzotint.recipes.default_prompts import default_sampling
+from mezzotint.recipes.found_structures import probing_calls
+from mezzotint.runtime import Calibration
+
+
+def calibrate_plan(
+    pipe: DiffusionPipeline, denoiser: nn.Module, plan: Plan, sampling: Sampling | None = None
+) -> tuple[Plan, Calibration]:
+    """Run the pipeline as the plan says, or on `sampling`; find constant outputs and ranges.
+
+    Returns the plan, which says how that was done, and what was found. A plan that does not say
+    is calibrated on the pipeline's default prompts.
+
+    Raises:
+        CalibrationError: the plan's calls cannot be made again.
+        PlanError: the calls do not show a first token to be constant; the layer is named.
+    """
+    before = plan.calibration or CalibrationSettings()
+    chosen = sampling or before.sampling
+    if chosen is None and before.calls is not None:
+        raise CalibrationError(
+            f"the plan was calibrated on {before.calls} calls of the denoiser which it does not "
+            "hold; give prompts to calibrate it anew"
+        )
+    chosen = chosen or default_sampling(pipe)
+    calls = on_device(record_calls(pipe, chosen), denoiser)
+    if sampling is None and before.calls not in (None, len(calls)):
+        raise CalibrationError(
+            f"the plan was calibrated on {before.calls} calls of the denoiser; here the same "
+            f"prompts make {len(calls)}, since the pipeline's steps or guidance are others; give "
+            "prompts to calibrate it anew"
+        )
+    settings = replace(before, sampling=chosen, calls=len(calls))
+    plan = with_settings(plan, settings)
+    return plan, calibrated(denoiser, plan, calls, probing_calls(pipe, chosen))

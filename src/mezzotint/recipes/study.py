@@ -1,0 +1,247 @@
+"""One study of a denoiser: layers, calls, structures, calibration, measurements; for any recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mezzotint._journal import Journal, Record, differing
+from mezzotint.calibration import input_ranges, with_settings
+from mezzotint.errors import JournalError, ModelError, UsageError
+from mezzotint.measuring import (
+    CACHE_BYTES,
+    Change,
+    Executor,
+    Figures,
+    InProcess,
+    InputChange,
+    LayerChange,
+    Metric,
+    Original,
+    Task,
+    calls_digest,
+    check_weights,
+    measure,
+    measure_layers,
+    model_digest,
+)
+from mezzotint.models import (
+    Call,
+    Graph,
+    Layer,
+    layers_in,
+    on_device,
+    record_calls,
+    text_readers,
+    trace_graph,
+)
+from mezzotint.plan import CalibrationSettings, Choice, Plan
+from mezzotint.recipes.found_structures import (
+    FoundStructures,
+    Shortcuts,
+    find_structures,
+    split_inputs,
+)
+from mezzotint.recipes.job import Job
+from mezzotint.runtime import Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Knowledge of a floating denoiser before anything is measured.
+
+    Attributes:
+        job: what was asked for.
+        calls: recorded on the calibration prompts, or given; on the denoiser's device.
+        graph: the denoiser's data flow, followed in the first call.
+        layers: those that can be packed, in the order of execution.
+        structures: constant first tokens and split inputs.
+    """
+
+    job: Job
+    calls: tuple[Call, ...]
+    graph: Graph
+    layers: tuple[Layer, ...]
+    structures: FoundStructures
+
+    @classmethod
+    def of(cls, job: Job, *, bos: bool, shortcuts: Shortcuts) -> Study:
+        """Record the calls, unless they are given; follow the data flow, and look for structures.
+
+        Args:
+            job: its denoiser is studied.
+            bos: look for constant first tokens.
+            shortcuts: which joined inputs to split.
+
+        Raises:
+            ModelError: there is nothing to quantize, or the denoiser cannot be run on its call.
+            UsageError: a bare module came without calls.
+            CalibrationError: a weight holds NaN; the layer is named.
+        """
+        calls = on_device(_calls(job), job.denoiser)
+        graph = trace_graph(job.denoiser, calls[0])
+        layers = tuple(layer for layer in layers_in(job.denoiser, graph) if layer.supported)
+        if not layers:
+            raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
+        check_weights(job.denoiser, [layer.name for layer in layers])
+        splits = split_inputs(graph, layers, shortcuts)
+        structures = find_structures(job, calls, text_readers(layers) if bos else None, splits)
+        return cls(job, calls, graph, layers, structures)
+
+    def weight(self, layer: Layer) -> Tensor:
+        """The floating weight of a layer."""
+        return self.job.denoiser.get_submodule(layer.name).get_parameter("weight")
+
+    def structured(self, choices: Sequence[Choice]) -> dict[str, tuple[Choice, ...]]:
+        """The same formats for every layer, with its own structures."""
+        return {
+            layer.name: tuple(self.structures.applied(layer.name, choice) for choice in choices)
+            for layer in self.layers
+        }
+
+    def calibrated(
+        self, choices: Mapping[str, Sequence[Choice]], momentum: float | None = None
+    ) -> Calibration:
+        """The first tokens' constants, and the ranges of inputs that some choice has static.
+
+        Args:
+            choices: layer → its candidates, all of the same structures.
+            momentum: as of `input_ranges`.
+        """
+        calibration = Calibration(tensors=self.structures.constants)
+        static = {
+            name: choice for name, each in choices.items() for choice in each if choice.static
+        }
+        if not static:
+            return calibration
+        ranges = input_ranges(self.job.denoiser, static, self.calls, momentum, calibration.tensors)
+        return dataclasses.replace(calibration, input_ranges=ranges)
+
+    def settled(self, plan: Plan, momentum: float | None = None) -> Plan:
+        """The plan, which says how its calibrated values were found."""
+        sampling = self.job.sampling if self.job.calls is None else None
+        return with_settings(plan, CalibrationSettings(sampling, len(self.calls), momentum))
+
+    @contextmanager
+    def measuring(
+        self,
+        calibration: Calibration,
+        *,
+        momentum: float | None = None,
+        images: bool = False,
+        cache_bytes: int | None = CACHE_BYTES,
+    ) -> Iterator[Measuring]:
+        """Open the journal, with what an earlier run has measured.
+
+        Args:
+            calibration: as `calibrated` gives it.
+            momentum: with which it was found. Of a budget figures are independent: one journal
+                serves any number of them.
+            images: images will be compared; what follows the denoiser, a VAE or later steps, is
+                then part of what figures depend on.
+            cache_bytes: memory for what runs before a layer, of the executor in this process.
+
+        Raises:
+            JournalError: the journal, or the earlier measurements, are of something else.
+        """
+        job = self.job
+        original = Original(job.denoiser, self.calls, calibration, job.pipe, job.sampling)
+        header: dict[str, object] = {
+            "model": model_digest(job.denoiser),
+            "sampling": self._sampling(),
+            "calls": calls_digest(self.calls),
+            "momentum": momentum,
+        }
+        if images:
+            header["images"] = original.images.digest
+        header["torch"] = torch.__version__
+        make = job.keeping.executor or partial(InProcess, cache_bytes=cache_bytes)
+        with Journal(job.keeping.journal, header) as journal:
+            if job.keeping.known is not None:
+                _take_over(journal, *job.keeping.known)
+            yield Measuring(original, make(original), journal)
+
+    def context(self) -> dict[str, object]:
+        """Part of a plan's context, as JSON values."""
+        found: dict[str, object] = {
+            "budget": dataclasses.asdict(self.job.budget),
+            "sampling": self._sampling(),
+            "torch": torch.__version__,
+        }
+        if self.job.calls is not None:
+            found["calls"] = {"count": len(self.calls), "digest": calls_digest(self.calls)}
+        return found | {"notes": list(self.structures.notes)}
+
+    def _sampling(self) -> dict[str, object] | None:
+        return None if self.job.sampling is None else self.job.sampling.to_dict()
+
+
+@dataclass(frozen=True, eq=False)
+class Measuring:
+    """An executor, and the journal of what it has measured.
+
+    Attributes:
+        original: the floating model.
+        executor: runs what the journal lacks.
+        journal: open.
+    """
+
+    original: Original
+    executor: Executor
+    journal: Journal
+
+    def layers(
+        self, changes: Sequence[LayerChange | InputChange], metric: Metric
+    ) -> dict[str, dict[Choice, Figures]]:
+        """Figures by layer and choice, all other layers floating; see `measure_layers`."""
+        return measure_layers(changes, metric, self.executor, self.journal)
+
+    def losses(
+        self, changes: Sequence[Change], metric: Metric, label: str = "Measuring"
+    ) -> list[float]:
+        """The metric's loss of each change, infinite where it ruins the model."""
+        tasks = [Task(change, metric) for change in changes]
+        found = measure(tasks, self.executor, self.journal, label=label)
+        return [metric.loss(figures) for figures in found]
+
+
+def _calls(job: Job) -> tuple[Call, ...]:
+    if job.calls:
+        return job.calls
+    if job.pipe is None or job.sampling is None:
+        raise UsageError("calls: none given; a module without a pipeline needs some")
+    return record_calls(job.pipe, job.sampling)
+
+
+_MEANINGS = {
+    "model": "another model",
+    "calls": "other calls of the denoiser",
+    "sampling": "other prompts, seeds or steps",
+    "images": "other images, so another pipeline around the denoiser",
+    "torch": "another version of torch",
+}
+
+
+def _take_over(journal: Journal, source: Path, record: Record) -> None:
+    """Add what an earlier run has measured, where it is of the same.
+
+    Raises:
+        JournalError: it is not; names what differs.
+    """
+    key = differing(journal.header, record.header)
+    if key is not None:
+        then, now = record.header.get(key), journal.header.get(key)
+        meaning = _MEANINGS.get(key, f"another {key} (then {then!r}, now {now!r})")
+        raise JournalError(
+            f"{source}: holds measurements of {meaning}; leave it out to measure anew"
+        )
+    for unit, result in record.entries.items():
+        if unit not in journal:
+            journal.add(unit, result)

@@ -1,0 +1,301 @@
+"""The structures of one layer together: stored tensors, and the inputs of its quantizers.
+
+Tensors are named by their place in the layer: `constant` of the outermost structure, and
+`others.constant` of one that its part `others` has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from mezzotint.errors import FormatError
+from mezzotint.formats import FLOAT, Shape, TensorSpec
+from mezzotint.plan import Choice, LayerShape, Structure, Tensors
+from mezzotint.runtime.layer import part_tensors
+
+Structures = tuple[Structure, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A structure within a layer.
+
+    Attributes:
+        path: of the layer that it makes: empty for the outermost, else the dotted name of a part.
+        structure: the structure.
+        layer: shape of that layer.
+    """
+
+    path: str
+    structure: Structure
+    layer: LayerShape
+
+    @property
+    def depth(self) -> int:
+        """Its index among the layer's structures."""
+        return len(self.path.split(".")) if self.path else 0
+
+
+def dotted(path: str, name: str) -> str:
+    """The name within a layer of what a part at `path` calls `name`."""
+    return f"{path}.{name}" if path else name
+
+
+def places(structures: Structures, layer: LayerShape, path: str = "") -> Iterator[Place]:
+    """Every structure, outermost first.
+
+    Raises:
+        PlanError: such a layer cannot have one of them.
+    """
+    if not structures:
+        return
+    yield Place(path, structures[0], layer)
+    for name, shape in structures[0].part_shapes(layer).items():
+        yield from places(structures[1:], shape, dotted(path, name))
+
+
+def quantizers(
+    structures: Structures, layer: LayerShape, path: str = ""
+) -> Iterator[tuple[str, LayerShape]]:
+    """Name and shape of every quantized layer inside, in the order of their input ranges.
+
+    Raises:
+        PlanError: such a layer cannot have one of the structures.
+    """
+    if not structures:
+        yield path, layer
+        return
+    for name, shape in structures[0].part_shapes(layer).items():
+        yield from quantizers(structures[1:], shape, dotted(path, name))
+
+
+def stored_tensors(choice: Choice, weight_shape: Shape, groups: int = 1) -> dict[str, TensorSpec]:
+    """Names, shapes and dtypes of everything a layer stores under `choice`, but its bias.
+
+    Raises:
+        PlanError: such a layer cannot have one of the structures.
+    """
+    layer = LayerShape(weight_shape, groups)
+    found = structure_tensors(choice.structures, layer)
+    for path, shape in quantizers(choice.structures, layer):
+        specs = part_tensors(choice, shape.weight)
+        found |= {dotted(path, name): spec for name, spec in specs.items()}
+    return found
+
+
+def structure_tensors(structures: Structures, layer: LayerShape) -> dict[str, TensorSpec]:
+    """The structures' own among the `stored_tensors`.
+
+    Raises:
+        PlanError: such a layer cannot have one of the structures.
+    """
+    return {
+        dotted(place.path, name): spec
+        for place in places(structures, layer)
+        for name, spec in place.structure.tensors(place.layer).items()
+    }
+
+
+def placeholders(structures: Structures, layer: LayerShape) -> dict[str, Tensor]:
+    """Calibrated tensors that some layer could have, for timing one.
+
+    Raises:
+        PlanError: such a layer cannot have one of the structures.
+    """
+    return {
+        dotted(place.path, name): tensor
+        for place in places(structures, layer)
+        for name, tensor in place.structure.placeholder(place.layer).items()
+    }
+
+
+def calibrated_tensors(
+    choice: Choice, weight_shape: Shape, groups: int = 1
+) -> dict[str, TensorSpec]:
+    """The `stored_tensors` that no weight tells: of structures, and static input ranges.
+
+    Raises:
+        PlanError: such a layer cannot have one of the structures.
+    """
+    layer = LayerShape(weight_shape, groups)
+    found: dict[str, TensorSpec] = {}
+    for place in places(choice.structures, layer):
+        specs = place.structure.tensors(place.layer)
+        found |= {dotted(place.path, n): specs[n] for n in sorted(place.structure.calibrated)}
+    of_weight = replace(choice, activation=FLOAT)
+    for path, shape in quantizers(choice.structures, layer):
+        specs, without = (part_tensors(each, shape.weight) for each in (choice, of_weight))
+        found |= {dotted(path, name): specs[name] for name in specs if name not in without}
+    return found
+
+
+def check_calibrated(choice: Choice, layer: LayerShape, tensors: Tensors) -> None:
+    """Raise FormatError unless `tensors` has all that the structures need calibrated.
+
+    Raises:
+        PlanError: such a layer cannot have one of the structures.
+    """
+    for place in places(choice.structures, layer):
+        specs = place.structure.tensors(place.layer)
+        for name in sorted(place.structure.calibrated):
+            _check(place, name, specs[name], tensors.get(dotted(place.path, name)))
+
+
+def _check(place: Place, name: str, spec: TensorSpec, tensor: Tensor | None) -> None:
+    kind, full = place.structure.kind, dotted(place.path, name)
+    if tensor is None:
+        raise FormatError(
+            f"{kind} needs its calibrated {full}: apply the plan to a pipeline, which calibrates, "
+            f"or leave {kind} out"
+        )
+    found = TensorSpec.of(tensor)
+    if found != spec:
+        raise FormatError(
+            f"{kind} needs {full} as {spec.dtype} of shape {spec.shape}, not {found.dtype} of "
+            f"shape {found.shape}"
+        )
+    place.structure.check_tensor(name, tensor)
+
+
+def own_tensors(
+    structures: Structures, weight: Tensor, layer: LayerShape, calibrated: Tensors
+) -> dict[str, Tensor]:
+    """All tensors of the structures of a layer that holds the floating `weight`, on its device.
+
+    What `calibrated` lacks is left out.
+
+    Raises:
+        FormatError: what is lacking decides over something that is not.
+        PlanError: such a layer cannot have one of the structures.
+    """
+    if not structures:
+        return {}
+    outer, inner = structures[0], structures[1:]
+    own = _Own({n: calibrated[n].to(weight.device) for n in outer.calibrated if n in calibrated})
+    own.update(outer.derived(weight, layer, own))
+    found = dict(own)
+    if inner:
+        weights, shapes = outer.part_weights(weight, layer, own), outer.part_shapes(layer)
+        for name in outer.part_names:
+            of_part = own_tensors(inner, weights[name], shapes[name], _under(calibrated, name))
+            found |= {dotted(name, each): tensor for each, tensor in of_part.items()}
+    return found
+
+
+def part_inputs(
+    x: Tensor, structures: Structures, layer: LayerShape, tensors: Tensors
+) -> tuple[Tensor, ...]:
+    """The input of each quantizer of a layer, from the layer's input `x`.
+
+    Args:
+        x: input of the layer.
+        structures: of the layer.
+        layer: its shape.
+        tensors: as `own_tensors` gives them.
+
+    Raises:
+        PlanError: a structure does not go with such an input.
+        FormatError: a tensor is lacking.
+    """
+    if not structures:
+        return (x,)
+    outer, shapes = structures[0], structures[0].part_shapes(layer)
+    seen = outer.part_inputs(x, layer, _at_top(tensors))
+    return tuple(
+        each
+        for name in outer.part_names
+        for each in part_inputs(seen[name], structures[1:], shapes[name], _under(tensors, name))
+    )
+
+
+def join_inputs(
+    x: Tensor,
+    inputs: Sequence[Tensor],
+    structures: Structures,
+    layer: LayerShape,
+    tensors: Tensors,
+) -> Tensor:
+    """The layer's input `x`, but for what its quantizers see, which is `inputs`.
+
+    Raises:
+        PlanError, FormatError: as `part_inputs`.
+    """
+    if not structures:
+        return inputs[0]
+    outer, inner, own = structures[0], structures[1:], _at_top(tensors)
+    seen, shapes = outer.part_inputs(x, layer, own), outer.part_shapes(layer)
+    each = len(inputs) // len(outer.part_names)
+    joined = {
+        name: join_inputs(
+            seen[name],
+            inputs[index * each : (index + 1) * each],
+            inner,
+            shapes[name],
+            _under(tensors, name),
+        )
+        for index, name in enumerate(outer.part_names)
+    }
+    return outer.join_inputs(x, joined, layer, own)
+
+
+def input_of(
+    path: str, x: Tensor, structures: Structures, layer: LayerShape, tensors: Tensors
+) -> Tensor:
+    """The input of the part at `path`, from the layer's input `x`.
+
+    Raises:
+        PlanError, FormatError: as `part_inputs`.
+    """
+    for step in _steps(path, structures, layer, tensors):
+        x = step.outer.part_inputs(x, step.layer, step.tensors)[step.part]
+    return x
+
+
+def weight_of(
+    path: str, weight: Tensor, structures: Structures, layer: LayerShape, tensors: Tensors
+) -> Tensor:
+    """The floating weight of the part at `path`, from the layer's.
+
+    Raises:
+        FormatError: a tensor is lacking.
+    """
+    for step in _steps(path, structures, layer, tensors):
+        weight = step.outer.part_weights(weight, step.layer, step.tensors)[step.part]
+    return weight
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """From a layer into one of its parts."""
+
+    outer: Structure
+    layer: LayerShape
+    tensors: Tensors
+    part: str
+
+
+def _steps(
+    path: str, structures: Structures, layer: LayerShape, tensors: Tensors
+) -> Iterator[_Step]:
+    for outer, part in zip(structures, path.split(".") if path else (), strict=False):
+        yield _Step(outer, layer, _at_top(tensors), part)
+        layer, tensors = outer.part_shapes(layer)[part], _under(tensors, part)
+
+
+class _Own(dict[str, Tensor]):
+    """A structure's own tensors; one that has yet to be calibrated is named in an error."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise FormatError(f"{name} has to be calibrated first")
+
+
+def _at_top(tensors: Tensors) -> _Own:
+    return _Own({name: tensor for name, tensor in tensors.items() if "." not in name})
+
+
+def _under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    start = f"{part}."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

@@ -1,0 +1,308 @@
+/* Unpack, dequantize, quantize and rescale, in one pass each, where torch takes several.
+ *
+ * Plain pointers, no headers but C's own; called through ctypes on ranges of rows, start to stop, so
+ * that several threads may share a tensor. Every function has the same result as the torch code it
+ * stands for, bit for bit. Each works on a structure, with the fields that native.py declares.
+ */
+#include "common.h"
+
+#include <float.h>
+#include <math.h>
+
+typedef struct {
+    const uint8_t *packed;
+    int8_t *out;
+    int64_t count;
+    int32_t bits;
+} Unpack;
+SIZE_OF(Unpack)
+
+/* int8 [rows, count]: code - 2^(bits - 1); at one bit ±1. */
+API MULTI void mz_unpack(const Unpack *w, int64_t start, int64_t stop, int64_t thread) {
+    const int64_t count = w->count, width = row_bytes(count, w->bits);
+    const int bits = w->bits;
+    const uint8_t half = (uint8_t)(1u << (bits - 1));
+    (void)thread;
+    for (int64_t row = start; row < stop; row++) {
+        uint8_t *codes = (uint8_t *)w->out + row * count;
+        unpack_row(w->packed + row * width, count, bits, codes);
+        if (bits == 1)
+            for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)(2 * codes[i] - 1);
+        else
+            for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)(codes[i] - half);
+    }
+}
+
+typedef struct {
+    const uint8_t *packed;
+    const float *scale, *zero; /* [rows, groups] */
+    uint8_t *scratch;          /* [threads, count] */
+    void *out;
+    int64_t count, groups, group_size;
+    int32_t bits, dtype;
+} Dequantize;
+SIZE_OF(Dequantize)
+
+/* scale * (code - zero), float32 or bfloat16 [rows, count]; the last group may be shorter. */
+API MULTI void mz_dequantize(const Dequantize *w, int64_t start, int64_t stop, int64_t thread) {
+    const int64_t count = w->count, width = row_bytes(count, w->bits);
+    uint8_t *codes = w->scratch + thread * count;
+    for (int64_t row = start; row < stop; row++) {
+        unpack_row(w->packed + row * width, count, w->bits, codes);
+        for (int64_t group = 0; group < w->groups; group++) {
+            const int64_t first = group * w->group_size;
+            const int64_t end = group + 1 == w->groups ? count : first + w->group_size;
+            const float s = w->scale[row * w->groups + group];
+            const float z = w->zero[row * w->groups + group];
+            if (w->dtype == FLOAT32) {
+                float *to = (float *)w->out + row * count;
+                for (int64_t i = first; i < end; i++) to[i] = ((float)codes[i] - z) * s;
+            } else {
+                uint16_t *to = (uint16_t *)w->out + row * count;
+                for (int64_t i = first; i < end; i++) to[i] = narrow(((float)codes[i] - z) * s);
+            }
+        }
+    }
+}
+
+typedef struct {
+    const uint8_t *packed;
+    const float *levels; /* 2^bits a row, `stride` apart */
+    uint8_t *scratch;    /* [threads, count] */
+    void *out;
+    int64_t count, stride;
+    int32_t bits, dtype;
+} LookUp;
+SIZE_OF(LookUp)
+
+/* levels[code], float32 or bfloat16 [rows, count]. */
+API MULTI void mz_look_up(const LookUp *w, int64_t start, int64_t stop, int64_t thread) {
+    const int64_t count = w->count, width = row_bytes(count, w->bits);
+    uint8_t *codes = w->scratch + thread * count;
+    for (int64_t row = start; row < stop; row++) {
+        const float *table = w->levels + row * w->stride;
+        unpack_row(w->packed + row * width, count, w->bits, codes);
+        if (w->dtype == FLOAT32) {
+            float *to = (float *)w->out + row * count;
+            for (int64_t i = 0; i < count; i++) to[i] = table[codes[i]];
+        } else {
+            uint16_t *to = (uint16_t *)w->out + row * count;
+            for (int64_t i = 0; i < count; i++) to[i] = narrow(table[codes[i]]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) float at(const void *x, int64_t i, int dtype) {
+    return dtype == FLOAT32 ? ((const float *)x)[i] : widen(((const uint16_t *)x)[i]);
+}
+
+static inline __attribute__((always_inline)) const void *row_of(
+    const void *x, int64_t row, int64_t stride, int dtype) {
+    return (const char *)x + row * stride * (dtype == FLOAT32 ? 4 : 2);
+}
+
+/* The largest magnitude of each row; NaN where the row holds one. */
+static inline __attribute__((always_inline)) float peak_of(
+    const void *x, int64_t count, int dtype) {
+    uint32_t peak = 0;
+    for (int64_t i = 0; i < count; i++) {
+        /* Magnitudes are ordered as their bits are, and NaN comes last. */
+        float value = at(x, i, dtype);
+        uint32_t bits;
+        memcpy(&bits, &value, 4);
+        bits &= 0x7fffffff;
+        peak = bits > peak ? bits : peak;
+    }
+    float value;
+    memcpy(&value, &peak, 4);
+    return value;
+}
+
+typedef struct {
+    const void *x; /* rows of `count`, `stride` values apart */
+    float *out;
+    int64_t count, stride;
+    int32_t dtype;
+} Peaks;
+SIZE_OF(Peaks)
+
+static inline __attribute__((always_inline)) void peaks(
+    const Peaks *w, int64_t start, int64_t stop, int dtype) {
+    for (int64_t row = start; row < stop; row++)
+        w->out[row] = peak_of(row_of(w->x, row, w->stride, dtype), w->count, dtype);
+}
+
+API MULTI void mz_peaks(const Peaks *w, int64_t start, int64_t stop, int64_t thread) {
+    (void)thread;
+    if (w->dtype == FLOAT32) peaks(w, start, stop, FLOAT32);
+    else peaks(w, start, stop, BFLOAT16);
+}
+
+/* The codes that inputs are rounded to: from `low` to `high`, stored plus `shift`. */
+typedef struct {
+    int32_t zero, low, high, shift;
+} CodeRange;
+
+/* One code; NaN becomes the lowest. */
+static inline __attribute__((always_inline)) float code_of(float quotient, const CodeRange *range) {
+    const float code = rintf(quotient) + (float)range->zero;
+    const float least = code > (float)range->low ? code : (float)range->low;
+    return least < (float)range->high ? least : (float)range->high;
+}
+
+typedef struct {
+    const void *x;     /* rows of `count`, `stride` values apart */
+    float *scale;      /* a row each; filled in where `dynamic` */
+    uint8_t *out;      /* [rows, count] */
+    float *sums;       /* a row each */
+    int64_t count, stride;
+    int32_t dynamic, dtype;
+    CodeRange range;
+} Quantize;
+SIZE_OF(Quantize)
+
+static inline __attribute__((always_inline)) void quantize(
+    const Quantize *w, int64_t start, int64_t stop, int dtype) {
+    const CodeRange range = w->range;
+    const int64_t count = w->count;
+    for (int64_t row = start; row < stop; row++) {
+        const void *from = row_of(w->x, row, w->stride, dtype);
+        uint8_t *to = w->out + row * count;
+        if (w->dynamic) {
+            const float exact = peak_of(from, count, dtype) / (float)range.high;
+            w->scale[row] = exact < FLT_MIN ? FLT_MIN : exact;
+        }
+        const float s = w->scale[row];
+        int64_t total = 0;
+        int32_t bad = 0;
+        for (int64_t first = 0; first < count; first += 4096) {
+            const int64_t end = first + 4096 < count ? first + 4096 : count;
+            int32_t sum = 0;
+            for (int64_t i = first; i < end; i++) {
+                const float quotient = at(from, i, dtype) / s;
+                const int32_t code = (int32_t)code_of(quotient, &range);
+                bad |= quotient != quotient;
+                sum += code;
+                to[i] = (uint8_t)(code + range.shift);
+            }
+            total += sum;
+        }
+        w->sums[row] = bad ? NAN : (float)(total - (int64_t)range.zero * count);
+    }
+}
+
+/* uint8 codes plus `shift`, and Σ (code - zero). Where dynamic, the scale of each row is found
+ * first: its largest magnitude / high. A row that holds NaN has the sum NaN. */
+API MULTI void mz_quantize(const Quantize *w, int64_t start, int64_t stop, int64_t thread) {
+    (void)thread;
+    if (w->dtype == FLOAT32) quantize(w, start, stop, FLOAT32);
+    else quantize(w, start, stop, BFLOAT16);
+}
+
+enum { TILE = 64, BLOCK = 8 };
+
+/* 8 x 8 bytes: swaps the halves of the upper and lower rows across, then quarters, then bytes. */
+static inline __attribute__((always_inline)) void transpose_block(
+    const uint8_t *from, uint8_t *to, int64_t stride) {
+    static const uint64_t masks[] = {0x00000000ffffffff, 0x0000ffff0000ffff, 0x00ff00ff00ff00ff};
+    uint64_t rows[BLOCK];
+    for (int k = 0; k < BLOCK; k++) memcpy(rows + k, from + k * TILE, BLOCK);
+    for (int step = 0, span = BLOCK / 2; span > 0; step++, span /= 2)
+        for (int k = 0; k < BLOCK; k++) {
+            if (k & span) continue;
+            const uint64_t crossing = ((rows[k] >> 8 * span) ^ rows[k + span]) & masks[step];
+            rows[k + span] ^= crossing;
+            rows[k] ^= crossing << 8 * span;
+        }
+    for (int k = 0; k < BLOCK; k++) memcpy(to + k * stride, rows + k, BLOCK);
+}
+
+/* The tile's `rows` of `columns` bytes become columns of `to`, whose rows are `stride` apart. */
+static inline __attribute__((always_inline)) void transpose_tile(
+    const uint8_t *tile, int64_t rows, int64_t columns, uint8_t *to, int64_t stride) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const int64_t block_rows = rows / BLOCK * BLOCK, block_columns = columns / BLOCK * BLOCK;
+#else
+    const int64_t block_rows = 0, block_columns = 0;
+#endif
+    for (int64_t i = 0; i < block_columns; i += BLOCK)
+        for (int64_t j = 0; j < block_rows; j += BLOCK)
+            transpose_block(tile + j * TILE + i, to + i * stride + j, stride);
+    for (int64_t i = 0; i < columns; i++)
+        for (int64_t j = i < block_columns ? block_rows : 0; j < rows; j++)
+            to[i * stride + j] = tile[j * TILE + i];
+}
+
+typedef struct {
+    const void *x; /* [channels, pixels] */
+    uint8_t *out;  /* [pixels, channels] */
+    float *sums;   /* a pixel each */
+    int64_t channels, pixels;
+    int32_t dtype;
+    float scale;
+    CodeRange range;
+} QuantizePixels;
+SIZE_OF(QuantizePixels)
+
+static inline __attribute__((always_inline)) void quantize_pixels(
+    const QuantizePixels *w, int64_t start, int64_t stop, int dtype) {
+    const CodeRange range = w->range;
+    const int64_t channels = w->channels;
+    const float scale = w->scale;
+    uint8_t tile[TILE * TILE];
+    for (int64_t p = start; p < stop; p += TILE) {
+        const int64_t columns = stop - p < TILE ? stop - p : TILE;
+        int32_t sum[TILE] = {0}, bad[TILE] = {0};
+        for (int64_t c = 0; c < channels; c += TILE) {
+            const int64_t rows = channels - c < TILE ? channels - c : TILE;
+            for (int64_t j = 0; j < rows; j++)
+                for (int64_t i = 0; i < columns; i++) {
+                    const float quotient = at(w->x, (c + j) * w->pixels + p + i, dtype) / scale;
+                    const int32_t code = (int32_t)code_of(quotient, &range);
+                    bad[i] |= quotient != quotient;
+                    sum[i] += code;
+                    tile[j * TILE + i] = (uint8_t)(code + range.shift);
+                }
+            transpose_tile(tile, rows, columns, w->out + p * channels + c, channels);
+        }
+        for (int64_t i = 0; i < columns; i++)
+            w->sums[p + i] = bad[i] ? NAN : (float)(sum[i] - (int64_t)range.zero * channels);
+    }
+}
+
+/* As mz_quantize, of an image's pixels, whose channels lie apart; the scale is given. */
+API MULTI void mz_quantize_pixels(
+    const QuantizePixels *w, int64_t start, int64_t stop, int64_t thread) {
+    (void)thread;
+    if (w->dtype == FLOAT32) quantize_pixels(w, start, stop, FLOAT32);
+    else quantize_pixels(w, start, stop, BFLOAT16);
+}
+
+typedef struct {
+    const float *product;      /* [rows, count] */
+    const float *scale, *sums; /* a row each */
+    const float *shift, *bias; /* a column each */
+    void *out;                 /* rows `stride` values apart */
+    int64_t count, stride;
+    int32_t dtype;
+} Rescale;
+SIZE_OF(Rescale)
+
+/* (product - sums * shift) * scale + bias */
+API MULTI void mz_rescale(const Rescale *w, int64_t start, int64_t stop, int64_t thread) {
+    const float *shift = w->shift, *bias = w->bias;
+    (void)thread;
+    for (int64_t row = start; row < stop; row++) {
+        const float *from = w->product + row * w->count;
+        const float s = w->scale[row], total = w->sums[row];
+        if (w->dtype == FLOAT32) {
+            float *to = (float *)w->out + row * w->stride;
+            for (int64_t i = 0; i < w->count; i++)
+                to[i] = (from[i] - total * shift[i]) * s + bias[i];
+        } else {
+            uint16_t *to = (uint16_t *)w->out + row * w->stride;
+            for (int64_t i = 0; i < w->count; i++)
+                to[i] = narrow((from[i] - total * shift[i]) * s + bias[i]);
+        }
+    }
+}

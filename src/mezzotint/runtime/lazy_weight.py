@@ -1,0 +1,108 @@
+"""The weight of a packed layer, as a tensor for whoever asks the layer for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from typing_extensions import override
+
+from mezzotint.errors import UsageError
+
+_REFUSAL = (
+    "the weight of a packed layer is read only: its codes cannot take a change; call "
+    "dequantize() on the model first, or fuse adapters into the original before quantizing it"
+)
+
+_aten = torch.ops.aten
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
+
+
+class LazyWeight(Tensor):
+    """A dense weight that exists only while an operation reads it.
+
+    Shape, dtype and device are known without work. Every operation on its values dequantizes the
+    weight anew and returns an ordinary tensor; nothing is kept. It takes no gradient, and writing
+    to it raises UsageError. Libraries that look at a layer's `weight` (peft, accelerate, models
+    that cast their input to its dtype) thus find one, while the layer stores codes alone.
+    """
+
+    _dequantize: Callable[[], Tensor]
+
+    @staticmethod
+    def __new__(
+        cls: type[LazyWeight],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        dequantize: Callable[[], Tensor],
+    ) -> LazyWeight:
+        """Stand for what `dequantize()` returns, which has this shape, dtype and device."""
+        weight: LazyWeight = Tensor._make_wrapper_subclass(
+            cls, shape, dtype=dtype, device=device, requires_grad=False
+        )
+        weight._dequantize = dequantize
+        return weight
+
+    def dequantize(self) -> Tensor:
+        """An ordinary tensor of the weight's values."""
+        return self._dequantize()
+
+    @override
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"LazyWeight({tuple(self.shape)}, dtype={self.dtype}, device={self.device})"
+
+    @override
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self._dequantize()
+
+    @override
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    @override
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        # The one way of writing that no operation sees.
+        if func == _SET_DATA:
+            raise UsageError(_REFUSAL)
+        # Without the default's conversion: results are ordinary tensors.
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub has no function and no class
+        cls,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Dequantize the lazy arguments, then compute as usual."""
+        kwargs = dict(kwargs or {})
+        if func in (_aten.detach.default, _aten.alias.default):
+            lazy: LazyWeight = args[0]
+            return cls(tuple(lazy.shape), lazy.dtype, lazy.device, lazy._dequantize)
+        _refuse_writes(func, args, kwargs)
+        return func(*tree_map(_dense, args), **tree_map(_dense, kwargs))
+
+
+def _dense(value: Any) -> Any:
+    return value.dequantize() if isinstance(value, LazyWeight) else value
+
+
+def _refuse_writes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+    for argument in func._schema.arguments:
+        writes = argument.alias_info is not None and argument.alias_info.is_write
+        if writes and isinstance(named.get(argument.name), LazyWeight):
+            raise UsageError(_REFUSAL)

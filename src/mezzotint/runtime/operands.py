@@ -1,0 +1,164 @@
+"""The values that kernels compute with: a packed weight, an operation, the quantizer of an input.
+
+They know neither modules nor kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mezzotint.errors import FormatError
+from mezzotint.formats import ActivationFormat, Segment, Shape, WeightFormat
+from mezzotint.runtime.convolution import conv2d
+from mezzotint.runtime.geometry import ConvGeometry
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWeight:
+    """The stored weight of a layer.
+
+    Attributes:
+        format: of the weight.
+        tensors: as they are stored, by the names of the format's layout.
+        shape: [out, in / groups, kernel…] of the weight.
+    """
+
+    format: WeightFormat
+    tensors: Mapping[str, Tensor]
+    shape: Shape
+
+    @property
+    def columns(self) -> int:
+        """Weights of one output."""
+        return math.prod(self.shape[1:])
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The stored rows in canonical forms: views."""
+        return self.format.segments(self.tensors, self.shape)
+
+    @cached_property
+    def order(self) -> Tensor | None:
+        """The stored row of each output, int64 [out]; None where they stand in order."""
+        return self.format.order(self.tensors)
+
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
+        """The values of the weight, of its shape."""
+        return self.format.decode(self.tensors, self.shape).to(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class InputQuantizer:
+    """The rounding of an input.
+
+    Attributes:
+        format: of the codes.
+        scale: float32 [1], calibrated; None where the format is dynamic.
+        zero_point: uint8 [1], likewise.
+    """
+
+    format: ActivationFormat
+    scale: Tensor | None = None
+    zero_point: Tensor | None = None
+
+    def parameters(self, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Scale and whole zero point, float32; `dims` of `x` share a dynamic one."""
+        if self.scale is None or self.zero_point is None:
+            return self.format.dynamic_parameters(x, dims)
+        return self.scale, self.zero_point.float()
+
+    def check(self) -> None:
+        """Refuse a stored range that no calibration can have written.
+
+        Raises:
+            FormatError: naming the tensor.
+        """
+        if self.scale is None or self.zero_point is None:
+            return
+        if not bool((torch.isfinite(self.scale) & (self.scale > 0)).all()):
+            raise FormatError("input_scale is not positive and finite")
+        highest = 0 if self.format.symmetric else self.format.limits[1]
+        if int(self.zero_point.max()) > highest:
+            raise FormatError(f"input_zero_point is above {highest}, the highest of {self.format}")
+
+    def rounded(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """The values of the codes of `x`, in its dtype; gradients pass straight through."""
+        return self.format.roundtrip(x, *self.parameters(x, dims))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x Wᵀ + b over the last dimension of x."""
+
+    name: ClassVar[str] = "linear"
+    #: The dimension of features or channels, from the end.
+    channel_dim: ClassVar[int] = -1
+    #: The dimensions of an input that share one dynamic scale.
+    token_dims: ClassVar[tuple[int, ...]] = (-1,)
+    #: Groups of channels that are computed apart.
+    groups: ClassVar[int] = 1
+    #: The layout of outputs under compilers.
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+
+    def takes(self, x: Tensor, weight_shape: Shape) -> bool:
+        """Return whether `x` fits a weight of that shape."""
+        return x.is_floating_point() and x.ndim >= 1 and x.shape[-1] == weight_shape[1]
+
+    def empty_output(self, x: Tensor, outputs: int) -> Tensor:
+        """A tensor of the output's shape, dtype and layout, without values."""
+        return x.new_empty(*x.shape[:-1], outputs)
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The floating-point operation."""
+        return functional.linear(x, weight, bias)
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A 2-D convolution of x [n, c, h, w] or [c, h, w]."""
+
+    geometry: ConvGeometry
+
+    name: ClassVar[str] = "conv2d"
+    channel_dim: ClassVar[int] = -3
+    token_dims: ClassVar[tuple[int, ...]] = (-3, -2, -1)
+    memory_format: ClassVar[torch.memory_format] = torch.channels_last
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels that are convolved apart."""
+        return self.geometry.groups
+
+    def takes(self, x: Tensor, weight_shape: Shape) -> bool:
+        """Return whether `x` fits a weight of that shape, and is large enough for one window."""
+        if not x.is_floating_point() or x.ndim not in (3, 4):
+            return False
+        channels = weight_shape[1] * self.groups
+        size = self.geometry.output_size(x.shape[-2], x.shape[-1])
+        return x.shape[-3] == channels and min(size) > 0
+
+    def empty_output(self, x: Tensor, outputs: int) -> Tensor:
+        """A tensor of the output's shape, dtype and layout, without values."""
+        shape = *x.shape[:-3], outputs, *self.geometry.output_size(x.shape[-2], x.shape[-1])
+        batch = torch.empty(
+            (1,) * (4 - x.ndim) + shape,
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=self.memory_format,
+        )
+        return batch if x.ndim == 4 else batch.squeeze(0)
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The floating-point operation."""
+        return conv2d(x, weight, bias, self.geometry)
+
+
+Operation = Linear | Conv2d

@@ -1,5 +1,0 @@
-"""Quantizing models that do not fit into memory, from disk to disk."""
-
-from mezzotint.streaming.quantize import PackedCheckpoint, Storage, quantize_checkpoint
-
-__all__ = ["PackedCheckpoint", "Storage", "quantize_checkpoint"]

@@ -1,0 +1,38 @@
+"""Tables of the README and of docs/results.md have the figures that the benchmark has kept."""
+
+import json
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+ROWS = json.loads((ROOT / "benchmarks" / "results" / "allocation.json").read_text("utf-8"))
+PLANS = ("uniform", "uniform, constant first token", "mezzotint auto")
+SHOWN = [
+    ("emoji-turbo", 4.0), ("emoji-turbo", 3.0), ("emoji-dit", 4.0), ("emoji-dit", 3.0)
+]  # fmt: skip
+
+
+def table_rows(page):
+    """Cells of every row of every table."""
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines
+            if line.startswith("|")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "bits"), SHOWN)
+def test_the_readme_has_the_figures_of_all_three_plans(model, bits):
+    found = {row["plan"]: row for row in ROWS if (row["model"], row["bits"]) == (model, bits)}
+    figures = [found[plan] for plan in PLANS]
+    cells = [f"{row['fd_lite0']:.1f}, {row['psnr_db']['value']:.1f} dB" for row in figures]
+    assert [model, f"{bits:g}", *cells] in table_rows("README.md")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['model']} {row['bits']} {row['plan']}")
+def test_results_have_every_row(row):
+    start = [row["model"], f"{row['bits']:g}"]
+    figures = [f"{row['denoiser_bytes']:,}", f"{row['fd_lite0']:.3f}"]
+    assert [
+        cells for cells in table_rows("docs/results.md")
+        if cells[:2] == start and [cells[3], cells[7]] == figures
+    ]  # fmt: skip

@@ -1,0 +1,124 @@
+"""Measurements of a finished run serve other budgets, and no other model or calls."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import mezzotint as mz
+from mezzotint._journal import Record
+from mezzotint.errors import JournalError
+from mezzotint.formats import MINMAX
+from tests.recipes.watching import watched
+
+FILE = "measurements.jsonl"
+
+
+@pytest.fixture(scope="module")
+def finished(folder, sampling, journal, tmp_path_factory) -> Path:
+    """The folder of a finished run."""
+    path = tmp_path_factory.mktemp("finished") / "out"
+    return mz.quantize(mz.load(folder), sampling=sampling, journal=journal).save(path)
+
+
+def test_a_result_keeps_all_that_was_measured(finished, journal):
+    assert Record.read(finished / FILE) == Record.read(journal)
+
+
+def test_another_budget_measures_nothing_and_plans_as_a_fresh_run(
+    pipe, sampling, finished, monkeypatch
+):
+    budget = mz.Budget(weight_bits=3.7)
+    fresh = mz.quantize(pipe, budget=budget, sampling=sampling)
+    asked = watched(monkeypatch)
+    again = mz.quantize(pipe, budget=budget, sampling=sampling, measurements=finished)
+    assert asked == []
+    assert again.plan == fresh.plan
+    assert again.measurements == fresh.measurements
+
+
+def test_only_what_is_missing_is_measured(pipe, sampling, finished, monkeypatch, tmp_path):
+    few = mz.Auto(formats=("int4/channel", "int7/channel"))
+    budget = mz.Budget(weight_bits=6)
+    fresh = mz.quantize(pipe, few, budget, sampling=sampling)
+    asked = watched(monkeypatch)
+    again = mz.quantize(pipe, few, budget, sampling=sampling, measurements=finished)
+    assert {task.change.choice.weight for task in asked} == {"int7/channel"}
+    assert len(asked) == len(fresh.plan)
+    assert again.plan == fresh.plan
+    # What was taken over is kept as well, for the next budget.
+    kept = Record.read(again.save(tmp_path / "out") / FILE)
+    assert kept.entries.keys() > Record.read(finished / FILE).entries.keys()
+    assert kept.entries.keys() > fresh.record.entries.keys()
+
+
+def test_a_journal_can_be_taken_up_as_well(pipe, sampling, journal, tmp_path, monkeypatch):
+    cut = Path(shutil.copy(journal, tmp_path / "cut.jsonl"))
+    cut.write_bytes(cut.read_bytes()[:-10])
+    asked = watched(monkeypatch)
+    mz.quantize(pipe, sampling=sampling, measurements=cut)
+    assert len(asked) == 1
+
+
+def test_what_is_taken_over_goes_into_the_journal_at_once(pipe, sampling, finished, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    mz.quantize(pipe, sampling=sampling, measurements=finished, journal=path)
+    assert Record.read(path) == Record.read(finished / FILE)
+
+
+def test_those_of_another_model_are_refused(pipe, sampling, finished):
+    pipe.unet.conv_out.bias.data[0] += 0.1
+    with pytest.raises(JournalError, match=rf"{FILE}: holds measurements of another model; leave"):
+        mz.quantize(pipe, sampling=sampling, measurements=finished)
+
+
+def test_those_of_other_prompts_are_refused(pipe, finished):
+    other = mz.Sampling(prompts=("tree", "house"))
+    with pytest.raises(JournalError, match="of other prompts, seeds or steps; leave it out"):
+        mz.quantize(pipe, sampling=other, measurements=finished)
+
+
+def test_those_of_other_calls_are_refused(pipe, sampling, finished):
+    calls = mz.record_calls(pipe, sampling)
+    mz.quantize(pipe, sampling=sampling, calls=calls, measurements=finished)  # the same ones
+    with pytest.raises(JournalError, match="of other calls of the denoiser; leave it out"):
+        mz.quantize(pipe, sampling=sampling, calls=calls[:1], measurements=finished)
+
+
+def test_another_range_search_is_measured_anew(pipe, sampling, finished, monkeypatch):
+    recipe = mz.Auto(formats=("int8/channel",), search=MINMAX)
+    asked = watched(monkeypatch)
+    budget = mz.Budget(weight_bits=16)
+    result = mz.quantize(pipe, recipe, budget, sampling=sampling, measurements=finished)
+    assert len(asked) == len(result.plan)
+
+
+def test_a_folder_without_any_is_refused(pipe, sampling, folder):
+    with pytest.raises(JournalError, match=f"{FILE}: holds no measurements"):
+        mz.quantize(pipe, sampling=sampling, measurements=folder)
+
+
+def test_damaged_ones_are_refused_before_anything_is_recorded(pipe, finished, tmp_path):
+    lines = (finished / FILE).read_bytes().splitlines(keepends=True)
+    (tmp_path / FILE).write_bytes(lines[0] + b"garbage\n" + lines[1])
+    pipe.unet.register_forward_pre_hook(lambda module, args: pytest.fail("was run"))
+    with pytest.raises(JournalError, match="line 2 is damaged"):
+        mz.quantize(pipe, measurements=tmp_path)
+
+
+def test_mixdq_measures_no_layer_twice(pipe, sampling, tmp_path, monkeypatch):
+    few = mz.Sampling(prompts=sampling.prompts, steps=1)
+    recipe = mz.MixDQ(
+        content_weight_bits=(4, 8), activation_bits=(8,), split="none", selection_prompts=1
+    )
+    first = mz.quantize(pipe, recipe, mz.Budget(weight_bits=6), sampling=few)
+    folder = first.save(tmp_path / "out")
+    names = {json.loads(line)["unit"] for line in (folder / FILE).read_text().splitlines()[1:]}
+    assert any(name.endswith("| ssim") for name in names)
+    asked = watched(monkeypatch)
+    again = mz.quantize(pipe, recipe, mz.Budget(weight_bits=7), sampling=few, measurements=folder)
+    assert asked == []
+    assert again.plan.choices != first.plan.choices

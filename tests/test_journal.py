@@ -1,0 +1,185 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mezzotint._journal import Journal, discard_journal
+from mezzotint.errors import JournalError
+
+HEADER = {"model": "emoji-turbo", "seed": 0, "search": {"steps": 40}}
+UNITS = {"a | int4/channel | float": {"noise": 0.25}, "b | int2/channel | float": {"noise": 1.5}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A journal of two finished units."""
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, HEADER) as journal:
+        for unit, result in UNITS.items():
+            journal.add(unit, result)
+    return path
+
+
+def entries(path: Path, header: Mapping[str, Any] = HEADER) -> dict[str, dict[str, Any]]:
+    with Journal(path, header) as journal:
+        return dict(journal.entries)
+
+
+class TestResuming:
+    def test_finished_units_are_there_again(self, path: Path):
+        with Journal(path, HEADER) as journal:
+            for unit, result in UNITS.items():
+                assert unit in journal
+                assert journal[unit] == result
+            assert "c | int4/channel | float" not in journal
+
+    def test_new_units_join_the_old(self, path: Path):
+        with Journal(path, HEADER) as journal:
+            journal.add("c", {"noise": 0.0})
+        assert entries(path) == UNITS | {"c": {"noise": 0.0}}
+
+    def test_opening_changes_nothing(self, path: Path):
+        before = path.read_bytes()
+        entries(path)
+        assert path.read_bytes() == before
+
+    def test_floats_survive_exactly(self, path: Path):
+        noise = 0.1 + 0.2
+        with Journal(path, HEADER) as journal:
+            journal.add("c", {"noise": noise})
+        assert entries(path)["c"]["noise"] == noise
+
+    @pytest.mark.parametrize("name", ["ü", "line\nbreak", "\r", "\u2028", '"quoted"', ""])
+    def test_any_name_survives(self, path: Path, name: str):
+        with Journal(path, HEADER) as journal:
+            journal.add(name, {"noise": 1.0})
+        assert entries(path)[name] == {"noise": 1.0}
+
+    def test_a_unit_measured_twice_keeps_the_later_result(self, path: Path):
+        unit = next(iter(UNITS))
+        with Journal(path, HEADER) as journal:
+            journal.add(unit, {"noise": 9.0})
+        assert entries(path)[unit] == {"noise": 9.0}
+
+    def test_the_folder_is_made(self, tmp_path: Path):
+        assert entries(tmp_path / "deep" / "er" / "journal.jsonl") == {}
+
+    def test_a_header_may_hold_tuples(self, tmp_path: Path):
+        header = {"prompts": ("owl", "fox"), "nested": {"steps": (1, 2)}}
+        with Journal(tmp_path / "journal", header) as journal:
+            journal.add("a", {"noise": 1.0})
+        assert entries(tmp_path / "journal", header) == {"a": {"noise": 1.0}}
+
+
+class TestKills:
+    @pytest.mark.parametrize("cut", range(1, 60))
+    def test_a_last_line_cut_short_is_dropped(self, path: Path, cut: int):
+        whole = path.read_bytes()
+        last = whole.splitlines(keepends=True)[-1]
+        assert cut < len(last)
+        path.write_bytes(whole[:-cut])
+        first, second = UNITS
+        assert entries(path) == {first: UNITS[first]}
+        with Journal(path, HEADER) as journal:
+            journal.add(second, UNITS[second])
+        assert path.read_bytes() == whole
+
+    def test_a_cut_header_starts_the_journal_anew(self, path: Path):
+        header = path.read_bytes().splitlines(keepends=True)[0]
+        for length in range(len(header)):
+            path.write_bytes(header[:length])
+            assert entries(path) == {}
+            assert path.read_bytes() == header
+
+    def test_an_entry_is_on_disk_as_soon_as_it_is_added(self, tmp_path: Path):
+        path = tmp_path / "journal"
+        journal = Journal(path, HEADER)
+        for unit, result in UNITS.items():
+            journal.add(unit, result)
+            assert json.loads(path.read_bytes().splitlines()[-1]) == {
+                "unit": unit,
+                "result": result,
+            }
+        journal.close()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            ("seed", 1, "seed = 0, now it is 1"),
+            ("search", {"steps": 80}, "search = .'steps': 40.*'steps': 80"),
+            ("model", None, "model = 'emoji-turbo', now it is None"),
+            ("device", "cuda", "device = None, now it is 'cuda'"),
+        ],
+        ids=["changed", "nested", "removed", "added"],
+    )
+    def test_another_header_is_refused_naming_the_key(
+        self, path: Path, key: str, value: object, told: str
+    ):
+        before = path.read_bytes()
+        with pytest.raises(JournalError, match=told):
+            Journal(path, HEADER | {key: value})
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"garbage",
+            b"",
+            b"{}",
+            b"[]",
+            b"3",
+            b'{"unit": "a"}',
+            b'{"unit": [], "result": {}}',
+            b'{"unit": "a", "result": 5}',
+            b"\xff\xfe",
+            b'{"unit": "a", "resu',
+        ],
+    )
+    def test_a_damaged_line_in_the_middle_is_refused_by_number(self, path: Path, line: bytes):
+        lines = path.read_bytes().splitlines()
+        path.write_bytes(b"\n".join([lines[0], line, lines[2]]) + b"\n")
+        with pytest.raises(JournalError, match="line 2 is damaged; delete the file"):
+            Journal(path, HEADER)
+
+    @pytest.mark.parametrize("line", [b"garbage", b"{}", b'{"header": []}', b'{"header": 3}'])
+    def test_a_damaged_header_is_refused(self, path: Path, line: bytes):
+        lines = path.read_bytes().splitlines()
+        path.write_bytes(b"\n".join([line, *lines[1:]]) + b"\n")
+        with pytest.raises(JournalError, match="line 1 is"):
+            Journal(path, HEADER)
+
+    @pytest.mark.parametrize("text", ["dear diary\n", "my only notes", '{"a": 1}\n'])
+    def test_another_file_is_neither_overwritten_nor_deleted(self, tmp_path: Path, text: str):
+        path = tmp_path / "notes.txt"
+        path.write_text(text)
+        with pytest.raises(JournalError, match=r"notes\.txt: line 1"):
+            Journal(path, HEADER)
+        with pytest.raises(JournalError, match=r"notes\.txt: line 1"):
+            discard_journal(path)
+        assert path.read_text() == text
+
+    def test_a_journal_is_deleted(self, path: Path, tmp_path: Path):
+        discard_journal(path)
+        assert not path.exists()
+        discard_journal(tmp_path / "nothing.jsonl")
+
+
+class TestInMemory:
+    def test_without_a_path_nothing_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        with Journal(None, HEADER) as journal:
+            journal.add("a", {"noise": 1.0})
+            assert journal["a"] == {"noise": 1.0}
+        assert list(tmp_path.iterdir()) == []
+
+    def test_entries_stay_readable_after_closing(self, path: Path):
+        journal = Journal(path, HEADER)
+        journal.close()
+        journal.close()
+        assert journal.entries == UNITS

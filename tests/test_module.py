@@ -1,0 +1,260 @@
+"""Denoisers that diffusers does not know, and pipelines that need more than a prompt."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiTPipeline
+from torch import Tensor, nn
+
+import mezzotint as mz
+from mezzotint.errors import CalibrationError, InfeasibleBudgetError, JournalError, UsageError
+from mezzotint.measuring import Noise
+from mezzotint.models import Call
+from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
+from tests.measuring.metrics.test_registry import LargestError
+from tests.models import tiny
+from tests.recipes.watching import watched
+
+
+class Denoiser(nn.Module):
+    """Reads a skip connection, and a second input by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.down = nn.Conv2d(4, 16, 3, padding=1)
+        self.middle = nn.Conv2d(16, 16, 3, padding=1)
+        self.embed = nn.Linear(8, 16)
+        self.shortcut = nn.Conv2d(32, 16, 1)
+        self.up = nn.Conv2d(16, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, *, label: Tensor) -> Tensor:
+        first = self.down(x).relu()
+        second = self.middle(first + self.embed(label)[:, :, None, None]).relu()
+        return self.up(self.shortcut(torch.cat([second, first], 1)))
+
+
+def examples(count: int = 3) -> list[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (
+            (torch.randn(2, 4, 8, 8, generator=generator),),
+            {"label": torch.randn(2, 8, generator=generator)},
+        )
+        for _ in range(count)
+    ]
+
+
+BUDGET = mz.Budget(weight_bits=5)
+
+
+@pytest.fixture
+def module() -> Denoiser:
+    return Denoiser().eval()
+
+
+class TestQuantizeModule:
+    def test_it_packs_a_copy_within_the_budget(self, module: Denoiser):
+        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        result = mz.quantize_module(module, examples(), budget=BUDGET)
+        assert set(packed_layers(result.module)) == set(result.plan.quantized)
+        layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        assert set(result.plan.choices) == {"down", "middle", "embed", "shortcut", "up"}
+        stored = sum(
+            b.nbytes for each in packed_layers(result.module).values() for b in each.buffers()
+        )
+        assert stored * 8 <= 5 * sum(layer.weight.numel() for layer in layers)
+        assert module_bytes(result.module) < module_bytes(module) / 3
+        assert not packed_layers(module)
+        assert all(torch.equal(before[n], t) for n, t in module.state_dict().items())
+
+    def test_the_copy_computes_nearly_the_same(self, module: Denoiser):
+        result = mz.quantize_module(module, examples(), budget=mz.Budget(weight_bits=12))
+        (args, kwargs), *_ = examples()
+        with torch.no_grad():
+            y, y_hat = module(*args, **kwargs), result.module(*args, **kwargs)
+        assert float((y - y_hat).square().sum() / y.square().sum()) < 1e-3
+        assert not torch.equal(y, y_hat)
+
+    def test_every_layer_is_measured(self, module: Denoiser):
+        found = mz.quantize_module(module, examples(), budget=BUDGET).measurements
+        assert {len(choices) for choices in found.values()} == {6}
+        assert all(one["noise"] > 0 for each in found.values() for one in each.values())
+
+    def test_the_plan_predicts_less_noise_than_the_uniform_one_of_the_same_bytes(
+        self, module: Denoiser
+    ):
+        uniform = mz.uniform_plan(module, weight_bits=4, act_bits=8)
+        size = module_bytes(mz.quantize_denoiser(copy.deepcopy(module), weight_bits=4, act_bits=8))
+        ours = mz.quantize_module(module, examples(), budget=mz.Budget(size=size))
+
+        def noise(plan: mz.Plan) -> float:
+            return sum(ours.measurements[name][plan[name]]["noise"] for name in plan)
+
+        assert noise(ours.plan) < noise(uniform)
+
+    def test_recorded_calls_are_as_good_as_arguments(self, module: Denoiser):
+        with mz.recording(module) as calls, torch.no_grad():
+            for args, kwargs in examples():
+                module(*args, **kwargs)
+        by_calls = mz.quantize_module(module, calls, budget=BUDGET)
+        assert by_calls.plan == mz.quantize_module(module, examples(), budget=BUDGET).plan
+
+    def test_calls_decide(self, module: Denoiser):
+        # A channel that is always zero makes its weights worthless.
+        silent = [((args[0] * 0,), kwargs) for args, kwargs in examples()]
+        plans = [
+            mz.quantize_module(module, calls, budget=mz.Budget(weight_bits=4.2)).plan
+            for calls in (examples(), silent)
+        ]
+        assert plans[0].choices != plans[1].choices
+
+    def test_joined_inputs_are_split_on_demand(self, module: Denoiser):
+        recipe = mz.Auto(shortcuts="concatenations")
+        plan = mz.quantize_module(module, examples(), recipe, budget=mz.Budget(8)).plan
+        assert [name for name, choice in plan.choices.items() if choice.structures] == ["shortcut"]
+
+    def test_mixdq_solves_one_program_by_outputs(self, module: Denoiser):
+        recipe = mz.MixDQ(metric="sqnr", protect=0.0)
+        result = mz.quantize_module(module, examples(), recipe, budget=mz.Budget(weight_bits=6))
+        assert {choice.activation for choice in result.plan.choices.values()} == {"uint8/tensor"}
+        with pytest.raises(UsageError, match=r"decoupled compares images.*use sqnr"):
+            mz.quantize_module(module, examples(), "mixdq")
+
+    def test_each_metric_has_the_plan_that_is_best_by_it(self, module: Denoiser):
+        metrics = (Noise(), LargestError())
+        results = [
+            mz.quantize_module(module, examples(), mz.Auto(metric=metric.kind), mz.Budget(5.3))
+            for metric in metrics
+        ]
+        assert results[0].plan.choices != results[1].plan.choices
+        for metric, own in zip(metrics, results, strict=True):
+            losses = [
+                sum(metric.loss(own.measurements[name][plan[name]]) for name in plan)
+                for plan in (result.plan for result in results)
+            ]
+            assert losses[results.index(own)] == min(losses)
+        assert results[1].plan.context["predicted_largest-error_loss"] > 0
+
+    def test_metrics_of_images_need_a_pipeline(self, module: Denoiser):
+        with pytest.raises(UsageError, match="a bare denoiser does not make"):
+            mz.quantize_module(module, examples(), mz.Auto(metric="ssim"))
+
+    def test_measurements_are_journaled_and_taken_up_again(
+        self, module: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        first = mz.quantize_module(
+            module, examples(), budget=BUDGET, journal=tmp_path / "journal.jsonl"
+        )
+        first.record.write(tmp_path / "kept.jsonl")
+        asked = watched(monkeypatch)
+        for file in ({"journal": "journal.jsonl"}, {"measurements": "kept.jsonl"}):
+            ((argument, name),) = file.items()
+            again = mz.quantize_module(
+                module, examples(), budget=BUDGET, **{argument: tmp_path / name}
+            )
+            assert again.plan == first.plan
+        assert asked == []
+        with pytest.raises(JournalError, match="of other calls"):
+            mz.quantize_module(module, examples(2), measurements=tmp_path / "kept.jsonl")
+
+    @pytest.mark.parametrize(
+        ("calls", "told"),
+        [
+            ([], "calls: none given"),
+            ([torch.ones(1)], "calls: number 0 is a Tensor; give recorded calls, or pairs"),
+            ([(torch.ones(1), {})], "calls: number 0 is a tuple"),
+        ],
+        ids=["none", "a tensor", "no tuple"],
+    )
+    def test_what_is_no_call_is_refused(self, module: Denoiser, calls: list, told: str):
+        with pytest.raises(UsageError, match=told):
+            mz.quantize_module(module, calls)
+
+    def test_an_infeasible_budget_is_refused(self, module: Denoiser):
+        with pytest.raises(InfeasibleBudgetError, match="bits per weight or more"):
+            mz.quantize_module(module, examples(), budget=mz.Budget(weight_bits=1))
+
+    def test_a_latency_needs_a_profile(self, module: Denoiser):
+        with pytest.raises(UsageError, match="latency: a bare module is not profiled"):
+            mz.quantize_module(module, examples(), budget=mz.Budget(latency="0.5x"))
+
+    def test_nan_names_the_layer(self, module: Denoiser):
+        module.middle.weight.data[0] = torch.nan
+        with pytest.raises(CalibrationError, match="layer middle"):
+            mz.quantize_module(module, examples())
+
+    def test_a_quantized_module_is_refused(self, module: Denoiser):
+        result = mz.quantize_module(module, examples(), budget=BUDGET)
+        with pytest.raises(UsageError, match="quantized already"):
+            mz.quantize_module(result.module, examples())
+
+
+class TestCallsOfAPipeline:
+    """A class-conditional pipeline: it takes no prompt, so sampling cannot run it."""
+
+    @pytest.fixture
+    def pipe(self) -> DiTPipeline:
+        pipe = DiTPipeline(tiny.tiny_dit(), tiny.tiny_vae(), DDIMScheduler())
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    @staticmethod
+    def run(pipe: DiTPipeline) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        output = pipe(
+            [1, 2],
+            guidance_scale=1.0,
+            num_inference_steps=2,
+            generator=generator,
+            output_type="np",
+        )
+        return torch.from_numpy(output.images)
+
+    def test_whoever_can_run_it_can_quantize_it(self, pipe: DiTPipeline):
+        before = self.run(pipe)
+        with mz.recording(pipe) as calls:
+            self.run(pipe)
+        assert len(calls) == 2
+        assert [call.step for call in calls] == [0, 1]
+        result = mz.quantize(pipe, budget=mz.Budget(weight_bits=8.5), calls=calls)
+        assert isinstance(result.denoiser.get_submodule("proj_out_2"), PackedLayer)
+        after = self.run(result.pipeline)
+        assert 0 < float((before - after).abs().mean()) < 0.05
+        assert result.plan.context["calls"]["count"] == 2
+
+    def test_its_plan_cannot_be_calibrated_again_without_the_calls(self, pipe: DiTPipeline):
+        with mz.recording(pipe) as calls:
+            self.run(pipe)
+        recipe = mz.Auto(formats=("int8/channel",), activation="uint8/tensor")
+        plan = mz.quantize(pipe, recipe, mz.Budget(weight_bits=16), calls=calls).plan
+        assert (plan.calibration.sampling, plan.calibration.calls) == (None, 2)
+        with pytest.raises(CalibrationError, match="on 2 calls of the denoiser which it does not"):
+            mz.apply(pipe, plan)
+
+    def test_without_calls_it_cannot_be_run(self, pipe: DiTPipeline):
+        with pytest.raises(mz.MezzotintError, match="does not make images from text"):
+            mz.quantize(pipe)
+
+    def test_recording_ends_with_the_block(self, pipe: DiTPipeline):
+        with mz.recording(pipe) as calls:
+            pass
+        self.run(pipe)
+        assert calls == []
+        assert not pipe.transformer._forward_hooks
+
+
+def test_recording_a_run_by_prompts_equals_recording_by_sampling():
+    pipe = tiny.tiny_stable_diffusion()
+    sampling = mz.Sampling(("owl", "fox"), steps=2, guidance=1.0)
+    expected = mz.record_calls(pipe, sampling)
+    with mz.recording(pipe) as calls:
+        mz.generate(pipe, sampling)
+    for one, other in zip(expected, calls, strict=True):
+        assert isinstance(other, Call)
+        assert (one.step, one.timestep) == (other.step, other.timestep)
+        assert torch.equal(one.output, other.output)

@@ -1,0 +1,377 @@
+"""A plan decides the stored bytes, whichever way a model is packed after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from typer.testing import CliRunner
+
+import mezzotint as mz
+from mezzotint.calibration import needs_calibration
+from mezzotint.checkpoint import read_plan
+from mezzotint.cli import app
+from mezzotint.errors import CalibrationError, PlanError
+from mezzotint.formats import MINMAX, MSE, RangeSearch
+from mezzotint.plan import CalibrationSettings
+from mezzotint.runtime import Calibration, GridValues
+from tests.models import tiny
+
+WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
+CONFIG = Path("unet", "config.json")
+
+#: Several calls to average over, and other words than the default prompts.
+SAMPLING = mz.Sampling(("red heart", "owl", "apple"), seed=5, steps=2, batch=2)
+SAME_WORD = mz.Sampling(("red heart", "red apple"), seed=5)
+
+SEARCH = RangeSearch(steps=5, lowest=0.6, power=2.4)
+
+
+def smallest_unet() -> UNet2DConditionModel:
+    """One block with text and a shortcut: each layer costs a dozen measurements."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("CrossAttnUpBlock2D",),
+        layers_per_block=1,
+        cross_attention_dim=tiny.TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The float pipeline; read only."""
+    folder = tmp_path_factory.mktemp("plans") / "tiny"
+    pipe = tiny.tiny_stable_diffusion()
+    pipe.register_modules(unet=smallest_unet())
+    pipe.save_pretrained(folder)
+    tiny.write_generation(folder, num_inference_steps=1, guidance_scale=1.0)
+    (folder / "prompts.txt").write_text("owl\napple\n")
+    return folder
+
+
+def auto(pipe: DiffusionPipeline, **options: object) -> mz.Result:
+    recipe = mz.Auto(formats=("int3/channel", "uint6/group16"), **options)
+    sampling = SAMPLING if options.get("bos") is not False else None
+    return mz.quantize(pipe, recipe, mz.Budget(6), sampling=sampling)
+
+
+def mixdq(pipe: DiffusionPipeline, split: str, **options: object) -> mz.Result:
+    recipe = mz.MixDQ(split=split, selection_prompts=1, joint_plans=2, **options)
+    return mz.quantize(pipe, recipe, mz.Budget(6), sampling=SAMPLING)
+
+
+def uniform(pipe: DiffusionPipeline) -> mz.Result:
+    return mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=4, act_bits=8))
+
+
+def mixed_encodings(pipe: DiffusionPipeline) -> mz.Result:
+    plan = mz.uniform_plan(pipe.unet, weight_bits=3)
+    others = {"conv_in": mz.Encoding(SEARCH), "conv_out": mz.Encoding(MINMAX)}
+    return mz.apply(pipe, mz.Plan(plan.choices, encodings=others))
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to a plan, and whether something in it must be calibrated."""
+
+    name: str
+    run: Callable[[DiffusionPipeline], mz.Result]
+    calibrates: bool
+
+
+WAYS = (
+    Way("auto", auto, True),
+    Way("auto-static", lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX), True),
+    Way("auto-plain", lambda pipe: auto(pipe, bos=False, search=SEARCH), False),
+    Way("mixdq-sweep", lambda pipe: mixdq(pipe, "sweep"), True),
+    Way("mixdq-joint", lambda pipe: mixdq(pipe, "joint", momentum=0.5), True),
+    Way("mixdq-plain", lambda pipe: mixdq(pipe, "none", bos=False, activation="token"), False),
+    Way("uniform", uniform, False),
+    Way("encodings", mixed_encodings, False),
+)
+NAMES = [way.name for way in WAYS]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A pipeline that was packed when its plan was found, and the plan in a file of its own."""
+
+    way: Way
+    folder: Path
+    plan: Path
+
+    @property
+    def written(self) -> tuple[bytes, dict]:
+        """The denoiser's tensors, and the plan in its configuration."""
+        return contents(self.folder)
+
+
+def contents(folder: Path) -> tuple[bytes, dict]:
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    return (folder / WEIGHTS).read_bytes(), config["quantization_config"]
+
+
+@pytest.fixture(scope="module")
+def makers(floating: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    made = {}
+    for way in WAYS:
+        folder = tmp_path_factory.mktemp("made")
+        result = way.run(mz.load(floating))
+        result.plan.save(folder / "plan.json")
+        made[way.name] = Made(way, result.save(folder / "packed"), folder / "plan.json")
+    return made
+
+
+@pytest.fixture(params=NAMES)
+def made(request: pytest.FixtureRequest, makers: dict[str, Made]) -> Made:
+    return makers[request.param]
+
+
+def run(*arguments: object) -> None:
+    words = [str(each) for each in arguments]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+
+
+class TestEveryRecipe:
+    def test_its_plan_says_what_it_needs(self, made: Made):
+        plan = mz.Plan.load(made.plan)
+        assert needs_calibration(plan) == made.way.calibrates
+        assert (plan.calibration is not None) == made.way.calibrates
+
+    def test_applying_the_saved_plan(self, made: Made, floating: Path, tmp_path: Path):
+        again = mz.apply(mz.load(floating), mz.Plan.load(made.plan))
+        assert contents(again.save(tmp_path / "again")) == made.written
+
+    def test_the_command_with_the_saved_plan(self, made: Made, floating: Path, tmp_path: Path):
+        run("quantize", floating, "-o", tmp_path / "again", "--plan", made.plan)
+        assert contents(tmp_path / "again") == made.written
+
+    def test_while_loading(self, made: Made, floating: Path, tmp_path: Path):
+        config = mz.MezzotintConfig(mz.Plan.load(made.plan))
+        if made.way.calibrates:
+            with pytest.raises(PlanError, match=r"layer \S+: .*calibrated.*load the model first"):
+                UNet2DConditionModel.from_pretrained(floating / "unet", quantization_config=config)
+            return
+        unet = UNet2DConditionModel.from_pretrained(floating / "unet", quantization_config=config)
+        unet.save_pretrained(tmp_path / "unet")
+        assert contents(tmp_path) == made.written
+
+    def test_from_disk_to_disk(self, made: Made, floating: Path, tmp_path: Path):
+        target = tmp_path / "packed"
+        if made.way.calibrates:
+            with pytest.raises(PlanError, match=r"come from calibration and stand in no plan"):
+                mz.quantize_checkpoint(floating, target, plan=made.plan)
+            return
+        mz.quantize_checkpoint(floating, target, plan=made.plan)
+        assert contents(target) == made.written
+
+    def test_from_disk_to_disk_with_the_calibrated_folder(
+        self, made: Made, floating: Path, tmp_path: Path
+    ):
+        run("pack", floating, "-o", tmp_path / "packed", "--plan", made.folder)
+        assert contents(tmp_path / "packed") == made.written
+
+
+class TestTerms:
+    """Each term of a plan that decides bytes changes some."""
+
+    def test_the_search(self, makers: dict[str, Made], floating: Path, tmp_path: Path):
+        made = makers["mixdq-plain"]
+        text = made.plan.read_text("utf-8")
+        assert text.count('"search": "minmax"') == 1
+        (tmp_path / "plan.json").write_text(text.replace('"search": "minmax"', '"search": "mse"'))
+        other = mz.apply(mz.load(floating), mz.Plan.load(tmp_path / "plan.json"))
+        assert contents(other.save(tmp_path / "other"))[0] != made.written[0]
+
+    def test_the_search_of_one_layer_changes_that_layer(self, floating: Path):
+        def tensors(plan: mz.Plan) -> dict[str, torch.Tensor]:
+            return mz.apply(mz.load(floating), plan).denoiser.state_dict()
+
+        plain = mz.uniform_plan(mz.load(floating).unet, weight_bits=3)
+        special = mz.Plan(plain.choices, encodings={"conv_in": mz.Encoding(MINMAX)})
+        left, right = tensors(plain), tensors(special)
+        different = {name for name in left if not torch.equal(left[name], right[name])}
+        assert {name.rpartition(".")[0] for name in different} == {"conv_in"}
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"momentum": None}, {"momentum": 0.9}],
+        ids=["none", "another"],
+    )
+    def test_the_momentum(
+        self, makers: dict[str, Made], floating: Path, tmp_path: Path, changes: dict
+    ):
+        made = makers["mixdq-joint"]
+        value = json.loads(made.plan.read_text("utf-8"))
+        assert value["calibration"]["momentum"] == 0.5
+        value["calibration"].update(changes)
+        other = mz.apply(mz.load(floating), mz.Plan.from_dict(value))
+        assert contents(other.save(tmp_path / "other"))[0] != made.written[0]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"prompts": ["apple", "owl", "red"]}, {"seed": 6}, {"batch": 1}, {"guidance": 2.0}],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_prompts_and_seeds(
+        self, makers: dict[str, Made], floating: Path, tmp_path: Path, changes: dict
+    ):
+        made = makers["mixdq-joint"]
+        value = json.loads(made.plan.read_text("utf-8"))
+        value["calibration"]["sampling"].update(changes)
+        value["calibration"]["calls"] = None
+        other = mz.apply(mz.load(floating), mz.Plan.from_dict(value))
+        assert contents(other.save(tmp_path / "other"))[0] != made.written[0]
+
+
+class TestCalls:
+    """Calibrated values are found again in the same calls, or not at all."""
+
+    @pytest.fixture
+    def plan(self, makers: dict[str, Made]) -> mz.Plan:
+        return mz.Plan.load(makers["mixdq-sweep"].plan)
+
+    def test_the_plan_names_them(self, plan: mz.Plan):
+        assert plan.calibration == CalibrationSettings(SAMPLING, 4, 0.95)
+
+    def test_where_no_range_is_static_there_is_no_momentum(self, floating: Path):
+        pipe = mz.load(floating)
+        plan = mixdq(pipe, "none", activation="token").plan
+        assert plan.calibration == CalibrationSettings(SAMPLING, 4, None)
+
+    def test_other_prompts_can_be_asked_for(self, plan: mz.Plan, floating: Path):
+        other = mz.apply(mz.load(floating), plan, sampling=SAME_WORD)
+        assert other.plan.calibration == CalibrationSettings(SAME_WORD, 1, 0.95)
+
+    def test_on_the_command_line_too(self, makers: dict[str, Made], floating: Path, tmp_path: Path):
+        made = makers["mixdq-sweep"]
+        run("quantize", floating, "-o", tmp_path / "out", "--plan", made.plan, "--seed", 9)
+        settings = read_plan(tmp_path / "out").calibration
+        assert settings is not None
+        assert settings.sampling is not None
+        assert (settings.sampling.seed, settings.momentum) == (9, 0.95)
+
+    def test_a_plan_without_settings_gets_those_that_were_used(self, plan: mz.Plan, floating: Path):
+        bare = mz.Plan(plan.choices, encoding=plan.encoding)
+        result = mz.apply(mz.load(floating), bare)
+        settings = result.plan.calibration
+        assert settings is not None
+        assert settings.sampling is not None
+        assert settings.sampling.prompts[:2] == ("owl", "apple")
+        again = mz.apply(mz.load(floating), result.plan)
+        assert same(again.denoiser, result.denoiser)
+
+    def test_prompts_that_all_begin_alike_are_compared_with_others(self, floating: Path):
+        pipe = mz.load(floating)
+        recipe = mz.Auto(formats=("int4/channel",))
+        first = mz.quantize(pipe, recipe, mz.Budget(8), sampling=SAME_WORD)
+        assert needs_calibration(first.plan)
+        assert same(mz.apply(pipe, first.plan).denoiser, first.denoiser)
+
+    def test_another_number_of_calls_is_refused(
+        self, plan: mz.Plan, floating: Path, tmp_path: Path
+    ):
+        settings = CalibrationSettings(mz.Sampling(("owl", "apple")), calls=2)
+        other = mz.Plan(plan.choices, calibration=settings)
+        with pytest.raises(CalibrationError, match=r"on 2 calls .* make 1, .*give prompts"):
+            mz.apply(mz.load(floating), other)
+
+    def test_calls_that_the_plan_does_not_hold_are_refused(self, plan: mz.Plan, floating: Path):
+        other = mz.Plan(plan.choices, calibration=CalibrationSettings(calls=3))
+        with pytest.raises(CalibrationError, match=r"on 3 calls .* does not hold; give prompts"):
+            mz.apply(mz.load(floating), other)
+
+
+@pytest.fixture(scope="module")
+def trained(floating: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One layer whose values are those that another grid would have rounded it to."""
+    pipe, folder = mz.load(floating), tmp_path_factory.mktemp("trained")
+    choices = mz.uniform_plan(pipe.unet, weight_bits=4).choices
+    plan = mz.Plan(choices, encodings={"conv_in": mz.Encoding(MINMAX, "trained")})
+    weight = pipe.unet.conv_in.weight.detach()
+    weight_format = choices["conv_in"].weight_format
+    assert weight_format is not None
+    grid = weight_format.grid(weight, MINMAX)
+    values = grid.values(grid.nearest(weight.flatten(1) * 0.8)).reshape(weight.shape)
+    calibration = Calibration(weights={"conv_in": (GridValues(values),)})
+    result = mz.apply(pipe, plan, calibration)
+    assert torch.equal(result.denoiser.conv_in.dequantized_weight(), values)
+    result.plan.save(folder / "plan.json")
+    way = Way("trained", uniform, True)
+    return Made(way, result.save(folder / "packed"), folder / "plan.json")
+
+
+class TestTrainedWeights:
+    """Weights that training has chosen come from their checkpoint, and from nowhere else."""
+
+    def test_the_checkpoint_loads(self, trained: Made, tmp_path: Path):
+        unet = UNet2DConditionModel.from_pretrained(trained.folder / "unet")
+        unet.save_pretrained(tmp_path / "unet")
+        assert contents(tmp_path) == trained.written
+
+    def test_its_folder_gives_them_from_disk_to_disk(
+        self, trained: Made, floating: Path, tmp_path: Path
+    ):
+        mz.quantize_checkpoint(floating, tmp_path / "packed", plan=trained.folder)
+        assert contents(tmp_path / "packed") == trained.written
+
+    def test_the_plan_alone_does_not(self, trained: Made, floating: Path, tmp_path: Path):
+        plan = mz.Plan.load(trained.plan)
+        complaint = "layer conv_in: rounding 'trained': its weight stands in the checkpoint"
+        with pytest.raises(PlanError, match=complaint):
+            mz.apply(mz.load(floating), plan)
+        with pytest.raises(PlanError, match=complaint):
+            mz.quantize_checkpoint(floating, tmp_path / "packed", plan=trained.plan)
+        config = mz.MezzotintConfig(plan)
+        with pytest.raises(PlanError, match=complaint):
+            UNet2DConditionModel.from_pretrained(floating / "unet", quantization_config=config)
+
+
+class TestVersion1:
+    """Older plans say nothing of encodings and calibration; they mean what they meant."""
+
+    @pytest.fixture
+    def older(self, makers: dict[str, Made], tmp_path: Path) -> Path:
+        value = json.loads(makers["mixdq-sweep"].plan.read_text("utf-8"))
+        for field in ("encoding", "calibration"):
+            del value[field]
+        path = tmp_path / "older.json"
+        path.write_text(json.dumps(value | {"version": 1}))
+        return path
+
+    def test_errors_are_searched_and_ranges_are_those_of_all_calls(
+        self, older: Path, floating: Path
+    ):
+        plan = mz.Plan.load(older)
+        assert plan.encoding == mz.Encoding(MSE)
+        result = mz.apply(mz.load(floating), plan, sampling=SAMPLING)
+        settings = CalibrationSettings(SAMPLING, 4, None)
+        explicit = mz.Plan(plan.choices, encoding=mz.Encoding(MSE), calibration=settings)
+        assert same(result.denoiser, mz.apply(mz.load(floating), explicit).denoiser)
+
+    def test_a_packed_folder_still_loads(
+        self, makers: dict[str, Made], older: Path, tmp_path: Path
+    ):
+        unet = UNet2DConditionModel.from_pretrained(makers["mixdq-sweep"].folder / "unet")
+        unet.save_pretrained(tmp_path / "unet")
+        config = json.loads((tmp_path / CONFIG).read_text("utf-8"))
+        config["quantization_config"]["plan"] = json.loads(older.read_text("utf-8"))
+        (tmp_path / CONFIG).write_text(json.dumps(config))
+        assert same(UNet2DConditionModel.from_pretrained(tmp_path / "unet"), unet)
+
+
+def same(left: nn.Module, right: nn.Module) -> bool:
+    one, other = left.state_dict(), right.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
