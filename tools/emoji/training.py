@@ -56,7 +56,7 @@ class Trainer:
 
     The loss receives a generator seeded from (schedule.seed, step, process) and must draw
     everything from it: a resumed run then repeats exactly what an uninterrupted one would have
-    done. It takes `schedule.batch` samples, of which every process has as many.
+    done. Each process draws `schedule.batch` samples of its own.
     """
 
     def __init__(
