@@ -110,7 +110,7 @@ class Structure(ABC):
     same_for_every_prompt: ClassVar[bool] = False
     left_out_by: ClassVar[str | None] = None
 
-    #: How pydantic reads the fields.
+    #: Settings with which pydantic reads the fields.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     @property

@@ -18,7 +18,7 @@ from mezzotint.errors import CheckpointError, first_line
 from mezzotint.formats import TensorSpec
 from mezzotint.models import shard_files
 
-#: What a diffusers model may be stored in; others, such as F8_E4M3, need scales of their own.
+#: Dtypes that a diffusers model may be stored in; others, such as F8_E4M3, need scales.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
