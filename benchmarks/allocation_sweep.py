@@ -1,8 +1,8 @@
 """Time of MixDQ's allocation on a model of the size of SDXL's UNet.
 
 Generated scores and sizes of 794 layers: 420 at 2, 4 and 8 bits, 374 at 4 and 8. Times single
-programs of both groups, and the sweep over the weight grid at an average of 4 bits. Prints a
-Markdown table and writes it with all figures to benchmarks/results/.
+programs of both groups, and the sweep over the divisions of weights at an average of 4 bits.
+Prints a Markdown table and writes it with all figures to benchmarks/results/.
 
     python benchmarks/allocation_sweep.py [--repeats 5]
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 from mezzotint._files import write_json
 from mezzotint.allocation import BitProgram
-from mezzotint.recipes.mixdq.split import WEIGHT_GRID
+from mezzotint.recipes.mixdq.split import WEIGHT_DIVISIONS
 from mezzotint.recipes.mixdq.sweep import sweep
 
 CONTENT, QUALITY = 420, 374
@@ -69,7 +69,7 @@ def measure(groups: tuple[BitProgram, BitProgram], repeats: int) -> dict[str, An
             seconds, found = timed(lambda: one.allocate(average, tolerance), repeats)  # noqa: B023
             rows.append(row(f"{label} program", window, 1, seconds, [found.gap]))
         seconds, candidates = timed(
-            lambda: sweep(groups, TARGET, WEIGHT_GRID, tolerance),  # noqa: B023
+            lambda: sweep(groups, TARGET, WEIGHT_DIVISIONS, tolerance),  # noqa: B023
             repeats,
         )
         gaps = [half.gap for each in candidates for half in (each.first, each.second)]

@@ -21,7 +21,7 @@ from mezzotint.errors import (
     ModelError,
     UsageError,
 )
-from mezzotint.measuring import Noise
+from mezzotint.measuring import InProcess, Noise, Original
 from mezzotint.models import Call
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
 from tests.measuring.metrics.test_registry import LargestError
@@ -203,6 +203,18 @@ class TestQuantizeModule:
         assert asked == []
         with pytest.raises(JournalError, match="of other calls"):
             mz.quantize_module(module, examples(2), measurements=tmp_path / "kept.jsonl")
+
+    def test_another_executor_measures_the_same(self, module: Denoiser):
+        given: list[Original] = []
+
+        def make(original: Original) -> InProcess:
+            given.append(original)
+            return InProcess(original, cache_bytes=0)
+
+        usual = mz.quantize_module(module, examples(), budget=BUDGET)
+        other = mz.quantize_module(module, examples(), budget=BUDGET, executor=make)
+        assert [original.denoiser for original in given] == [module]
+        assert (other.plan, other.measurements) == (usual.plan, usual.measurements)
 
     @pytest.mark.parametrize(
         ("calls", "told"),

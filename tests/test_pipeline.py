@@ -16,7 +16,7 @@ import mezzotint as mz
 from mezzotint._journal import Record
 from mezzotint.checkpoint import read_plan
 from mezzotint.errors import FormatError, ModelError, PlanError, UsageError
-from mezzotint.pipeline import model_name
+from mezzotint.models import model_name
 from mezzotint.runtime import packed_layers
 from tests.models import tiny
 

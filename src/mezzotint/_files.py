@@ -7,10 +7,11 @@ import math
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -93,6 +94,12 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
+def header_length(file: BinaryIO) -> int:
+    """Bytes of the header of a safetensors file that stands at its beginning; goes up to it."""
+    # The file begins with that number, in eight bytes, little-endian.
+    return int.from_bytes(file.read(8), "little")
+
+
 def read_json(path: Path, error: type[MezzotintError]) -> Any:
     """Parse a JSON file; raises `error` naming the file and the line at fault."""
     try:
@@ -133,6 +140,38 @@ def _has_lone_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+class JsonFile(ABC):
+    """A value that can be kept as a JSON file.
+
+    Attributes:
+        error: raised where a file is none of this kind.
+    """
+
+    error: ClassVar[type[MezzotintError]]
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` reads them back."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, value: Any, source: str) -> Self:
+        """Validate and build; raises `error`, naming `source` and the field at fault."""
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON that a person can read and edit; complete or not at all."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MezzotintError: `error`: the file is missing, not JSON, or not of this kind.
+        """
+        return cls.from_dict(read_json(Path(path), cls.error), str(path))
 
 
 def validated(

@@ -53,3 +53,9 @@ class PluginError(MezzotintError):
 
 class UsageError(MezzotintError):
     """An argument of a public function is out of its domain."""
+
+
+def first_line(error: BaseException) -> str:
+    """First line of another library's error, or its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -22,6 +22,7 @@ from mezzotint.models import (
     Sampling,
     find_denoiser,
     load_pipeline,
+    model_name,
     with_generation_defaults,
 )
 from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
@@ -209,11 +210,6 @@ def quantize_denoiser(
     if hasattr(module, "register_to_config"):
         mark_quantized(module, plan)
     return module
-
-
-def model_name(pipe: DiffusionPipeline) -> str:
-    """Name of a pipeline in plans and reports: the last part of its source."""
-    return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
 
 
 def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:

@@ -17,6 +17,7 @@ from diffusers import (
 from torch import Tensor, nn
 
 import mezzotint as mz
+from mezzotint.errors import UsageError
 from mezzotint.runtime import PackedLayer, module_bytes
 from tests.checkpoint import packed
 from tests.models import tiny
@@ -119,6 +120,14 @@ class TestLayers:
         assert issubclass(kinds[False], PackedLayer)
         whole = load_quantized(float_folder)
         assert model.get_memory_footprint() > whole.get_memory_footprint()
+
+    def test_the_geometry_of_a_convolution_is_fixed(self, model):
+        for name, value in {"padding_mode": "circular", "stride": (2, 2)}.items():
+            with pytest.raises(UsageError, match=f"{name}: the geometry of a packed convolution"):
+                setattr(model.conv_in, name, value)
+        with pytest.raises(UsageError, match="_conv_forward"):
+            model.conv_in._conv_forward = None
+        copy.deepcopy(model.conv_in)
 
 
 class TestDtype:

@@ -104,6 +104,19 @@ class TestPlacement:
         apply_group_offloading(loaded, CPU, offload_type=kind, num_blocks_per_group=1)
         assert torch.equal(packed.run(loaded), packed.run(unet))
 
+    @pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
+    def test_so_does_group_offloading_to_disk_with_structures(self, tmp_path: Path, kind: str):
+        expected = packed.run(packed.structured_unet())
+        structured = packed.structured_unet()
+        apply_group_offloading(
+            structured,
+            CPU,
+            offload_type=kind,
+            num_blocks_per_group=1,
+            offload_to_disk_path=str(tmp_path),
+        )
+        assert torch.equal(packed.run(structured), expected)
+
     @pytest.mark.parametrize("quantized", [True, False], ids=["packed", "float"])
     def test_a_device_map_to_disk_is_refused_with_the_way_that_works(
         self, unet_folder: Path, float_folder: Path, tmp_path: Path, quantized: bool

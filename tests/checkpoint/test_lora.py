@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
@@ -90,6 +90,31 @@ class TestAddAdapter:
         model.add_adapter(config())
         model.disable_adapters()
         assert torch.equal(packed.run(model), plain)
+
+    @pytest.mark.parametrize("targets", ["all-linear", ["others"], ["first", "second"]], ids=str)
+    def test_the_parts_of_a_structured_layer_are_no_layers(
+        self, model: UNet2DConditionModel, targets: list[str] | str, plain: Tensor
+    ):
+        settings = LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+        if targets == "all-linear":
+            inject_adapter_in_model(settings, model)
+            assert packed.run(model).isfinite().all()
+            assert not torch.allclose(packed.run(model), plain)
+        else:
+            with pytest.raises((UserWarning, ValueError), match=r"[Uu]nsupported|not supported"):
+                model.add_adapter(settings)
+
+    def test_a_model_with_an_adapter_is_not_saved(self, pipe, adapter_file: Path, tmp_path: Path):
+        pipe.load_lora_weights(adapter_file)
+        with pytest.raises(
+            UsageError, match=r"has an adapter loaded; call unload_lora_weights\(\)"
+        ):
+            pipe.unet.save_pretrained(tmp_path / "unet")
+        with pytest.raises(UsageError, match="has an adapter loaded"):
+            mz.Result(pipe, pipe.unet.hf_quantizer.plan).save(tmp_path / "pipe")
+        assert not (tmp_path / "pipe").exists()
+        pipe.unload_lora_weights()
+        pipe.unet.save_pretrained(tmp_path / "unet")
 
 
 class TestPipeline:
@@ -204,3 +229,23 @@ def test_an_adapter_is_computed_under_a_compiler(model: UNet2DConditionModel):
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_an_adapter_is_trained_under_a_compiler(model: UNet2DConditionModel, kind: str):
+    model.add_adapter(config())
+    if kind == "linear":
+        layer = model.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
+        shape = (1, 4, layer.in_features)
+    else:
+        layer = model.down_blocks[1].resnets[0].conv1
+        shape = (1, layer.base_layer.in_channels, 8, 8)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    trained = [x, layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    found, expected = (
+        torch.autograd.grad(each(x).square().mean(), trained) for each in (compiled, layer)
+    )
+    assert all(float(gradient.abs().max()) > 0 for gradient in expected)
+    torch.testing.assert_close(found, expected)

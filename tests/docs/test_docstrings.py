@@ -9,7 +9,9 @@ from tests.docs.pages import ROOT
 
 SOURCE = ROOT / "src" / "mezzotint"
 MODULES = sorted(SOURCE.rglob("*.py"))
-FRAGMENT = re.compile(r"(What|Of|That|How|Whether|Who|As|Where|Why)\b")
+FRAGMENT = re.compile(
+    r"(What|Of|That|How|Whether|Who|As|Where|Why|Which|When|From|By|To|With|Without)\b"
+)
 """First words of clauses without a main one, such as "What a layer reads."."""
 
 

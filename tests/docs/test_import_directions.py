@@ -94,7 +94,7 @@ def test_allocation_knows_numbers_only(library):
 
 
 HEAVY = {"torch", "diffusers", "transformers", "numpy", "scipy", "PIL"}
-LIGHT = {"mezzotint.cli", "mezzotint.errors", "mezzotint._files"}
+LIGHT = {"mezzotint.cli", "mezzotint.errors", "mezzotint._files", "mezzotint._tables"}
 
 
 def test_the_command_line_defers_heavy_imports():

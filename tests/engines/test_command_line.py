@@ -13,7 +13,7 @@ def test_generate_takes_an_engine(run, quantized, tmp_path):  # noqa: F811
 def test_bench_says_what_the_engine_computes_in(run, model, quantized):  # noqa: F811
     options = ["--repeats", 1, "--engine", "openvino", "--json", "-"]
     result = run("bench", quantized, "--reference", model, *options)
-    kernels = json.loads(result.stdout)["contestant"]["kernels"]
+    kernels = json.loads(result.stdout)["quantized"]["kernels"]
     assert kernels
     assert all(kernel["kernel"].startswith("openvino ") for kernel in kernels)
 

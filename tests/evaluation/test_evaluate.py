@@ -120,6 +120,6 @@ def test_bench_names_kernels_and_interleaves_both(pipe):
     found = bench(pipe, quantized(pipe, 4).pipeline, repeats=1)
     value = found.to_dict()
     assert value["speedup"] == found.speedup
-    kernels = {kernel["kernel"] for kernel in value["contestant"]["kernels"]}
+    kernels = {kernel["kernel"] for kernel in value["quantized"]["kernels"]}
     assert kernels & {"cpu-int8-avx2", "cpu-int8-onednn"}
-    assert found.contestant.bytes < found.reference.bytes
+    assert found.quantized.bytes < found.reference.bytes

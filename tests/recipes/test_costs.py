@@ -31,13 +31,34 @@ def test_a_format_for_other_layers_is_refused_with_the_layer():
         choice_bytes(layer, Choice("mixed/int2:4,int4:5"), unet.conv_in.weight)
 
 
-def test_leaving_constants_out_is_named_only_where_their_bytes_are_counted():
+class _Switched(ConstantTokens):
+    kind = "switched"
+    left_out_by = "tokens=false"
+
+
+class _Unswitched(ConstantTokens):
+    kind = "unswitched"
+    left_out_by = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        (ConstantTokens, "bos=false"),
+        (_Switched, "tokens=false"),
+        (_Unswitched, "no unswitched"),
+    ],
+    ids=["constant tokens", "with an option", "without"],
+)
+def test_leaving_a_structure_out_is_named_only_where_its_bytes_are_counted(
+    kind: type[ConstantTokens], remedy: str
+):
     unet = tiny.tiny_unet()
     layers = inventory(unet)
     layer = next(layer for layer in layers if layer.name in text_readers(layers))
     weight, choice = (
         unet.get_submodule(layer.name).weight,
-        Choice("int2/channel", structures=(ConstantTokens(1),)),
+        Choice("int2/channel", structures=(kind(1),)),
     )
     stored, plain = (choice_bytes(layer, one, weight) for one in (choice, choice.plain))
     budget = Budget(weight_bits=(plain + 1) * 8 / layer.parameters)
@@ -47,5 +68,5 @@ def test_leaving_constants_out_is_named_only_where_their_bytes_are_counted():
             byte_limit(budget, unet, [layer], {layer.name: {choice: counted}})
         return str(refused.value)
 
-    assert refusal(stored).endswith("; with bos=false it can be met")
-    assert "it can be met" not in refusal(stored - 1)  # nominal widths count no constants
+    assert refusal(stored).endswith(f"; with {remedy} it can be met")
+    assert "it can be met" not in refusal(stored - 1)  # nominal widths count no structure

@@ -41,7 +41,7 @@ def report() -> Report:
     return Report(
         title="tiny <model>",
         layers=rows,
-        contestants=[
+        models=[
             ReportedModel("original", {"bytes": "1,000"}),
             ReportedModel("ours", {"SSIM": "1"}),
         ],

@@ -50,8 +50,8 @@ def test_shape_dtype_and_device_cost_nothing(weight: LazyWeight, dequantize: Cou
         pytest.param(lambda w: w.detach() * 1, id="detach"),
         pytest.param(lambda w: w.data * 1, id="data"),
         pytest.param(lambda w: w.to(torch.float64).float(), id="to"),
-        pytest.param(lambda w: w.T.T, id="transpose"),
-        pytest.param(lambda w: w[:], id="index"),
+        pytest.param(lambda w: w.T.T + 0, id="transpose"),
+        pytest.param(lambda w: w[:] + 0, id="index"),
         pytest.param(lambda w: nn.functional.linear(torch.eye(3), w).T, id="linear"),
         pytest.param(copy.deepcopy, id="deepcopy"),
         pytest.param(lambda w: pickle.loads(pickle.dumps(w)), id="pickle"),
@@ -64,6 +64,15 @@ def test_reading_gives_an_ordinary_tensor(read, weight: LazyWeight, dequantize: 
     assert dequantize.count == 1
 
 
+def test_views_keep_their_strides_and_cost_nothing(weight: LazyWeight, dequantize: Counting):
+    rows, turned = weight.unbind(), weight.T
+    assert [row.shape for row in rows] == [(3,), (3,)]
+    assert (turned.shape, turned.stride()) == ((3, 2), (1, 3))
+    assert dequantize.count == 0
+    assert torch.equal(torch.stack(rows), VALUES)
+    assert torch.equal(turned.reshape(-1), VALUES.T.reshape(-1))
+
+
 def test_every_reading_dequantizes_anew(weight: LazyWeight, dequantize: Counting):
     weight.sum(), weight.sum()
     assert dequantize.count == 2
@@ -71,6 +80,10 @@ def test_every_reading_dequantizes_anew(weight: LazyWeight, dequantize: Counting
 
 def _assign(weight: LazyWeight) -> None:
     weight.data = torch.zeros(2, 3)
+
+
+def _put(weight: LazyWeight) -> None:
+    weight[0, 0] = 1
 
 
 @pytest.mark.parametrize(
@@ -82,6 +95,11 @@ def _assign(weight: LazyWeight) -> None:
         pytest.param(nn.init.zeros_, id="init"),
         pytest.param(lambda w: torch.add(VALUES, 1, out=w), id="out"),
         pytest.param(_assign, id="assigned data"),
+        pytest.param(lambda w: w[0].zero_(), id="a row"),
+        pytest.param(lambda w: w.data[0].fill_(5), id="a row of data"),
+        pytest.param(lambda w: w.view(-1).zero_(), id="a view"),
+        pytest.param(lambda w: w.chunk(2)[1].zero_(), id="a chunk"),
+        pytest.param(_put, id="an item"),
     ],
 )
 def test_writing_is_refused_with_the_remedy(write, weight: LazyWeight):

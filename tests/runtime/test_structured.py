@@ -10,8 +10,6 @@ from mezzotint.errors import FormatError
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import (
     Calibration,
-    QuantConv2d,
-    QuantLinear,
     dequantize_module,
     empty_layer,
     executions,
@@ -21,6 +19,7 @@ from mezzotint.runtime import (
     packed_layers,
     stored_tensors,
 )
+from mezzotint.runtime.layers import Conv2dPart, LinearPart
 from tests.runtime.layers import linear, noise
 from tests.runtime.structured import (
     BOTH,
@@ -129,12 +128,14 @@ class TestModuleBehaviour:
         compiled = torch.compile(quantized, backend="eager", fullgraph=True)
         assert torch.equal(compiled(x), quantized(x))
 
-    def test_its_parts_are_plain_layers(self):
+    def test_its_parts_are_no_layers_of_torch(self):
         kinds = [
             [type(part) for part in packed(layer, choice).parts]
             for layer, choice, _ in (TEXT_LAYER, SPLIT_LINEAR, SPLIT_CONV, BOTH_LAYER)
         ]
-        assert kinds == [[QuantLinear], [QuantLinear] * 2, [QuantConv2d] * 2, [QuantLinear] * 2]
+        assert kinds == [[LinearPart], [LinearPart] * 2, [Conv2dPart] * 2, [LinearPart] * 2]
+        assert not issubclass(LinearPart, nn.Linear)
+        assert not issubclass(Conv2dPart, nn.Conv2d)
 
 
 class TestPackLayer:

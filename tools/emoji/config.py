@@ -39,6 +39,7 @@ class Preset:
     dit: Schedule
     turbo: Schedule
     dit_turbo: Schedule
+    decoder: Schedule = Schedule(steps=1300, batch=32, lr=1e-3, warmup=50, ema=0.995)
     compile: bool = False
     common_concepts_only: bool = True
     vae_channels: tuple[int, ...] = (16, 32, 64)
@@ -56,6 +57,16 @@ CPU = Preset(
     dit_turbo=Schedule(steps=600, batch=32, lr=3e-4, warmup=30, ema=0.99),
 )
 
+#: Goes on from shipped weights (`python -m tools.emoji start`): fewer, larger and gentler steps.
+MORE = replace(
+    CPU,
+    name="more",
+    teacher=Schedule(steps=4000, batch=64, lr=6e-4, warmup=100, decay_fraction=0.35, seed=8),
+    dit=Schedule(steps=4000, batch=64, lr=6e-4, warmup=100, decay_fraction=0.35, seed=8),
+    turbo=Schedule(steps=1200, batch=64, lr=2e-4, warmup=30, ema=0.99, seed=8),
+    dit_turbo=Schedule(steps=1200, batch=64, lr=2e-4, warmup=30, ema=0.99, seed=8),
+)
+
 GPU = replace(
     CPU,
     name="gpu",
@@ -71,7 +82,7 @@ GPU = replace(
     common_concepts_only=False,
 )
 
-PRESETS = {preset.name: preset for preset in (CPU, GPU)}
+PRESETS = {preset.name: preset for preset in (CPU, MORE, GPU)}
 
 
 @dataclass(frozen=True)

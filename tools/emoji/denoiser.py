@@ -111,13 +111,23 @@ class TextScaled(nn.Module):
     @torch.no_grad()
     def fold(self) -> nn.Module:
         """Multiply the scale into every Linear that reads the text; returns the bare denoiser."""
-        for name, module in self.denoiser.named_modules():
-            reads_text = name.endswith(("attn2.to_k", "attn2.to_v"))
-            if isinstance(self.denoiser, PixArtTransformer2DModel):
-                reads_text = name == "caption_projection.linear_1"
-            if reads_text:
-                module.weight *= self.scale
+        for reader in self._readers():
+            reader.weight *= self.scale
         return self.denoiser
+
+    @torch.no_grad()
+    def unfold(self) -> TextScaled:
+        """Divide the weights that read the text by the scale: the denoiser is a folded one."""
+        for reader in self._readers():
+            reader.weight /= self.scale
+        return self
+
+    def _readers(self) -> list[nn.Module]:
+        """The Linear layers that read the text."""
+        endings = ("attn2.to_k", "attn2.to_v")
+        if isinstance(self.denoiser, PixArtTransformer2DModel):
+            endings = ("caption_projection.linear_1",)
+        return [m for name, m in self.denoiser.named_modules() if name.endswith(endings)]
 
 
 class Process:

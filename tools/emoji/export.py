@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     DiffusionPipeline,
     PixArtSigmaPipeline,
     StableDiffusionPipeline,
@@ -32,7 +31,7 @@ PIXART_ARGUMENTS = {
 def shared_parts(context: Context) -> dict[str, Any]:
     """VAE, tokenizer and text encoder, the same in every pipeline."""
     _, factor = stages.latents(context)
-    vae = AutoencoderKL.from_pretrained(context.folder("vae") / "model")
+    vae = stages.finished_vae(context)
     vae.register_to_config(scaling_factor=factor)
     contrastive = CLIPModel.from_pretrained(context.folder("clip") / "model")
     text_encoder = CLIPTextModel(contrastive.config.text_config)

@@ -16,6 +16,10 @@ from tools.emoji import clip, denoiser, distill, text, vae
 from tools.emoji.config import Diffusion, Preset
 from tools.emoji.data import Corpus
 from tools.emoji.denoiser import Latents, TextScaled
+from tools.emoji.training import first_alone, process_rank
+
+START = "start.safetensors"
+"""In a denoiser's folder: weights to begin with, text still scaled."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,23 @@ def tokenizer(context: Context) -> CLIPTokenizer:
 
 def run_vae(context: Context) -> None:
     model = vae.train(context.corpus, context.preset, context.folder("vae"))
-    model.save_pretrained(context.folder("vae") / "model")
+    if process_rank() == 0:
+        model.save_pretrained(context.folder("vae") / "model")
+
+
+def run_decoder(context: Context) -> None:
+    """Another decoder for the latents there are: all that was trained on them stays valid."""
+    start = AutoencoderKL.from_pretrained(context.folder("vae") / "model")
+    folder = context.folder("decoder")
+    model = vae.train_decoder(start, context.corpus, context.preset, folder)
+    if process_rank() == 0:
+        model.save_pretrained(folder / "model")
+
+
+def finished_vae(context: Context) -> AutoencoderKL:
+    """With the decoder that was trained on, if there is one."""
+    folders = [context.folder(stage) / "model" for stage in ("decoder", "vae")]
+    return AutoencoderKL.from_pretrained(next(f for f in folders if f.exists()))
 
 
 def run_clip(context: Context) -> None:
@@ -53,22 +73,16 @@ def run_clip(context: Context) -> None:
         context.preset,
         context.folder("clip"),
     )
-    model.save_pretrained(context.folder("clip") / "model")
+    if process_rank() == 0:
+        model.save_pretrained(context.folder("clip") / "model")
 
 
 def latents(context: Context) -> tuple[Latents, float]:
     """The corpus through the finished autoencoder and text encoder, and the scaling factor."""
     path = context.folder("latents") / "latents.safetensors"
-    if not path.exists():
-        device = context.preset.device
-        encoder = AutoencoderKL.from_pretrained(context.folder("vae") / "model")
-        means = vae.encode_all(encoder, context.corpus, device)
-        ids, mask = text.tokenize(tokenizer(context), [*context.corpus.captions, ""])
-        contrastive = CLIPModel.from_pretrained(context.folder("clip") / "model")
-        embedded = text.embed(contrastive.text_model, ids, device)
-        print(f"token 0 outlier ratio: {text.outlier_ratio(embedded):.1f}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _save({"images": means, "text": embedded, "mask": mask}, path)
+    with first_alone():
+        if not path.exists():
+            _encode(context, path)
     stored = load_file(path)
     rows = torch.from_numpy(context.corpus.rows(train=True))
     factor = 1.0 / stored["images"][rows].std().item()
@@ -76,15 +90,31 @@ def latents(context: Context) -> tuple[Latents, float]:
     return data, factor
 
 
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _encode(context: Context, path: Path) -> None:
+    device = context.preset.device
+    means = vae.encode_all(finished_vae(context), context.corpus, device)
+    ids, mask = text.tokenize(tokenizer(context), [*context.corpus.captions, ""])
+    contrastive = CLIPModel.from_pretrained(context.folder("clip") / "model")
+    embedded = text.embed(contrastive.text_model, ids, device)
+    print(f"token 0 outlier ratio: {text.outlier_ratio(embedded):.1f}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save({"images": means, "text": embedded, "mask": mask}, path)
+
+
+def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def _wrapped(context: Context, bare: nn.Module) -> TextScaled:
-    wrapped = TextScaled(bare, context.diffusion).to(context.preset.device)
+def _save_first(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    if process_rank() == 0:
+        save(tensors, path)
+
+
+def wrapped(context: Context, bare: nn.Module) -> TextScaled:
+    scaled = TextScaled(bare, context.diffusion).to(context.preset.device)
     if isinstance(bare, denoiser.UNet2DConditionModel):
-        wrapped = wrapped.to(memory_format=torch.channels_last)
-    return wrapped
+        scaled = scaled.to(memory_format=torch.channels_last)
+    return scaled
 
 
 BUILDERS = {"teacher": denoiser.build_unet, "dit": denoiser.build_dit}
@@ -96,10 +126,12 @@ def _train(stage: str) -> Callable[[Context], None]:
         schedule = getattr(context.preset, stage)
         torch.manual_seed(schedule.seed)
         data, _ = latents(context)
-        wrapped = _wrapped(context, BUILDERS[stage](context.diffusion))
-        folder = context.folder(stage)
-        average = denoiser.train(wrapped, data, context.diffusion, schedule, folder)
-        _save(average.denoiser.state_dict(), folder / "average.safetensors")
+        bare, folder = BUILDERS[stage](context.diffusion), context.folder(stage)
+        if (folder / START).exists():
+            bare.load_state_dict(load_file(folder / START))
+        scaled = wrapped(context, bare)
+        average = denoiser.train(scaled, data, context.diffusion, schedule, folder)
+        _save_first(average.denoiser.state_dict(), folder / "average.safetensors")
 
     return run
 
@@ -108,7 +140,7 @@ def trained(context: Context, stage: str) -> TextScaled:
     """The averaged denoiser of a finished stage, text still scaled."""
     bare = BUILDERS[STUDENTS.get(stage, stage)](context.diffusion)
     bare.load_state_dict(load_file(context.folder(stage) / "average.safetensors"))
-    return _wrapped(context, bare)
+    return wrapped(context, bare)
 
 
 def _distill(stage: str) -> Callable[[Context], None]:
@@ -117,7 +149,7 @@ def _distill(stage: str) -> Callable[[Context], None]:
         folder, schedule = context.folder(stage), getattr(context.preset, stage)
         teacher = trained(context, STUDENTS[stage])
         average = distill.distill(teacher, data, context.diffusion, schedule, folder)
-        _save(average.denoiser.state_dict(), folder / "average.safetensors")
+        _save_first(average.denoiser.state_dict(), folder / "average.safetensors")
 
     return run
 
@@ -125,6 +157,7 @@ def _distill(stage: str) -> Callable[[Context], None]:
 STAGES: dict[str, Callable[[Context], None]] = {
     "vae": run_vae,
     "clip": run_clip,
+    "decoder": run_decoder,
     "teacher": _train("teacher"),
     "dit": _train("dit"),
     "turbo": _distill("turbo"),

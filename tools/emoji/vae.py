@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss
 
@@ -65,6 +66,58 @@ def train(corpus: Corpus, preset: Preset, directory: Path) -> AutoencoderKL:
     average: nn.Module = Trainer(model, preset.vae, directory).fit(loss)
     assert isinstance(average, AutoencoderKL)
     return average
+
+
+def train_decoder(
+    model: AutoencoderKL, corpus: Corpus, preset: Preset, directory: Path
+) -> AutoencoderKL:
+    """Train the decoder on, on latents that stay as they are; returns the averaged model."""
+    model = model.to(preset.device, memory_format=torch.channels_last).requires_grad_(False)
+    rows = torch.from_numpy(corpus.rows(train=True))
+    # Of the pictures, then of their mirror images.
+    encoded = torch.cat([_moments(model, corpus, rows, mirrored=m) for m in (False, True)])
+    for part in (model.decoder, model.post_quant_conv):
+        part.requires_grad_(True)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        drawn = torch.randint(len(encoded), (preset.decoder.batch,), generator=generator)
+        images = corpus.pixels(rows[drawn % len(rows)])
+        mirrored = drawn >= len(rows)
+        images[mirrored] = images[mirrored].flip(-1)
+        images = images.to(preset.device, memory_format=torch.channels_last)
+        posterior = DiagonalGaussianDistribution(encoded[drawn].to(preset.device))
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
+        decoded = model.decode(posterior.mean + posterior.std * noise).sample.float()
+        return reconstruction_loss(decoded, images)
+
+    average: nn.Module = Trainer(model, preset.decoder, directory).fit(loss)
+    assert isinstance(average, AutoencoderKL)
+    return average
+
+
+@torch.no_grad()
+def _moments(model: AutoencoderKL, corpus: Corpus, rows: Tensor, *, mirrored: bool) -> Tensor:
+    """Means and logarithms of variances, float32 [n, 8, 16, 16]."""
+    device = next(model.parameters()).device
+    found = []
+    for part in rows.split(256):
+        images = corpus.pixels(part)
+        images = (images.flip(-1) if mirrored else images).to(device)
+        found.append(model.encode(images).latent_dist.parameters.cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def peak_signal_to_noise(model: AutoencoderKL, corpus: Corpus, rows: Tensor) -> float:
+    """PSNR of the reconstructed pictures, mean over `rows`, in dB."""
+    device = next(model.parameters()).device
+    found = []
+    for part in rows.split(256):
+        images = corpus.pixels(part).to(device)
+        decoded = model.decode(model.encode(images).latent_dist.mean).sample.clamp(-1, 1)
+        # Pixels span 2.
+        found.append(10 * torch.log10(4 / (decoded - images).square().mean((1, 2, 3))))
+    return float(torch.cat(found).mean())
 
 
 @torch.no_grad()

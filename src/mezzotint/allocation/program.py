@@ -101,7 +101,7 @@ def closest(
 
 
 def undominated(loss: _Floats, sides: Sequence[OneSidedLimit]) -> _Mask:
-    """Which options, shape (L, K), no other of their layer beats in every respect.
+    """Marks of the options, shape (L, K), that no other of their layer beats in every respect.
 
     Of equals the first is kept.
     """

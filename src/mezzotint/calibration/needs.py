@@ -12,7 +12,7 @@ from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
 from mezzotint.models import Call
 from mezzotint.plan import CalibrationSettings, Choice, Plan, Structure, Tensors
-from mezzotint.runtime import Calibration, ConstantTokens
+from mezzotint.runtime import Calibration
 
 
 def needs_calibration(plan: Plan) -> bool:
@@ -32,7 +32,8 @@ def calibrated(
         denoiser: the floating model.
         plan: its `calibration` gives the momentum of static ranges.
         calls: what is calibrated on.
-        probes: further calls, of other prompts, in which constant tokens must be the same.
+        probes: further calls, of other prompts, in which structures such as constant tokens must
+            find the same.
 
     Raises:
         PlanError: the calls do not allow a structure, such as a constant first token; the layer
@@ -59,13 +60,13 @@ def calibrated(
 def _watched(
     layers: Mapping[str, Choice], calls: Sequence[Call], probes: Sequence[Call]
 ) -> Iterator[tuple[Sequence[Call], dict[str, tuple[Structure, ...]]]]:
-    """Which calls are shown to which layers' structures: probes only where tokens are constant."""
+    """Calls to be shown to layers' structures: probes only where all calls must be alike."""
     constant: dict[str, tuple[Structure, ...]] = {}
     others: dict[str, tuple[Structure, ...]] = {}
     for name, choice in layers.items():
-        tokens = any(isinstance(each, ConstantTokens) for each in choice.structures)
+        alike = any(each.same_for_every_prompt for each in choice.structures)
         if any(each.calibrated for each in choice.structures):
-            (constant if tokens and probes else others)[name] = choice.structures
+            (constant if alike and probes else others)[name] = choice.structures
     if constant:
         yield [*calls, *probes], constant
     if others:

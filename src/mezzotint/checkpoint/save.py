@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from diffusers import DiffusionPipeline
 
 from mezzotint._files import check_no_file, is_taken, read_json, replacing_folder
 from mezzotint._journal import Record
-from mezzotint.errors import CheckpointError, PlanError, UsageError
+from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
 from mezzotint.models import GENERATION_FILE, find_denoiser, quiet_libraries
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 from mezzotint.plan import Plan
@@ -119,11 +120,13 @@ def check_replaceable_model(folder: Path) -> None:
 
 
 def _holds_packed_model(folder: Path) -> bool:
+    if (folder / INDEX_FILE).exists():
+        return False
     try:
-        by_itself = not (folder / INDEX_FILE).exists()
-        return by_itself and _stored_plan(folder / CONFIG_FILE) is not None
+        path, config = next(quantization_configs(folder, PlanError), (None, {}))
     except PlanError:
         return False
+    return path == folder / CONFIG_FILE and config.get("plan") is not None
 
 
 def copy_companions(source: Path, target: Path) -> None:
@@ -143,15 +146,22 @@ def read_plan(path: str | Path) -> Plan:
     path = Path(path)
     if not path.is_dir():
         return Plan.load(path)
-    for config_path in [*path.glob(CONFIG_FILE), *sorted(path.glob(f"*/{CONFIG_FILE}"))]:
-        stored = _stored_plan(config_path)
-        if stored is not None:
-            return Plan.from_dict(stored, f"{config_path}: quantization_config.plan")
+    for config_path, config in quantization_configs(path, PlanError):
+        if config.get("plan") is not None:
+            return Plan.from_dict(config["plan"], f"{config_path}: quantization_config.plan")
     raise PlanError(f"{path}: no component's config.json holds a plan; is it a quantized model?")
 
 
-def _stored_plan(config_path: Path) -> Any:
-    """Plan in a model's configuration, unchecked; None without."""
-    config = read_json(config_path, PlanError)
-    stored = config.get("quantization_config") if isinstance(config, dict) else None
-    return stored.get("plan") if isinstance(stored, dict) else None
+def quantization_configs(
+    folder: Path, error: type[MezzotintError]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each config.json of a quantized model, the folder's own first, and what it says of that.
+
+    Raises:
+        MezzotintError: `error`: a file cannot be read, or is not JSON.
+    """
+    for path in [*folder.glob(CONFIG_FILE), *sorted(folder.glob(f"*/{CONFIG_FILE}"))]:
+        config = read_json(path, error)
+        found = config.get("quantization_config") if isinstance(config, dict) else None
+        if isinstance(found, dict) and found:
+            yield path, found

@@ -97,7 +97,7 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     """
     from mezzotint.allocation.files import check_suffix, read_program, write_bits
     from mezzotint.cli.tables import allocation_table
-    from mezzotint.recipes.mixdq.protect import protected
+    from mezzotint.recipes.mixdq.protect import allocate_unprotected
 
     check_suffix(output)
     if output.resolve() in (scores.resolve(), sizes.resolve()):
@@ -107,10 +107,7 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     group = read_program(
         scores, sizes, widths, candidates=choices, only=only or (), exclude=exclude or ()
     )
-    left_out = protected(group.widest(), protect)
-    if len(left_out) == len(group.scores):
-        raise UsageError(f"protect: a share of {protect:g} leaves no layer; give a smaller one")
-    found = group.without(left_out).allocate(average, tolerance)
+    found, left_out = allocate_unprotected(group, average, tolerance, share=protect)
     write_bits(output, found.bits)
     shown, counts = sorted(choices or widths), Counter(found.bits.values())
     value = {

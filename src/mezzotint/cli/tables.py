@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from mezzotint._tables import titled_table
+
 if TYPE_CHECKING:
     from mezzotint.allocation import Allocation
     from mezzotint.models import Layer
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 def layers_table(layers: Sequence[Layer], title: str) -> Table:
     """A row per floating-point layer."""
-    table = _table(title, "layer", "kind", "role", "weight", "parameters:", "MACs:", "quantizable")
+    table = titled_table(
+        title, "layer", "kind", "role", "weight", "parameters:", "MACs:", "quantizable"
+    )
     for layer in layers:
         table.add_row(
             layer.name,
@@ -36,7 +40,9 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
 
 def packed_table(executions: Sequence[Execution], title: str) -> Table:
     """A row per packed layer."""
-    table = _table(title, "layer", "weight", "activation", "structures", "kernel", "arithmetic")
+    table = titled_table(
+        title, "layer", "weight", "activation", "structures", "kernel", "arithmetic"
+    )
     for each in executions:
         choice = each.choice
         formats = (choice.weight, choice.activation, choice.label)
@@ -46,7 +52,7 @@ def packed_table(executions: Sequence[Execution], title: str) -> Table:
 
 def kernels_table(executions: Sequence[Execution]) -> Table:
     """Count of layers per kernel, with the reasons against faster ones."""
-    table = _table("Kernels", "kernel", "arithmetic", "layers:", "why not a faster one")
+    table = titled_table("Kernels", "kernel", "arithmetic", "layers:", "why not a faster one")
     counts = Counter((each.kernel, each.arithmetic, each.reason) for each in executions)
     for (kernel, arithmetic, reason), count in counts.most_common():
         table.add_row(kernel, arithmetic, str(count), reason or "")
@@ -57,7 +63,7 @@ def floating_table(plan: Plan) -> Table:
     """A row per layer whose weight or input stays floating for a reason."""
     from mezzotint.formats import FLOAT
 
-    table = _table("Left floating", "layer", "weight", "activation", "reason")
+    table = titled_table("Left floating", "layer", "weight", "activation", "reason")
     for name, choice in plan.choices.items():
         if FLOAT in (choice.weight, choice.activation) and name in plan.reasons:
             table.add_row(name, choice.weight, choice.activation, plan.reasons[name])
@@ -75,7 +81,7 @@ def latency_table(plan: Plan) -> list[Table]:
     found = plan_latency(plan)
     if found is None:
         return []
-    table = _table("Latency of one denoiser call", "", "ms:", "of float:")
+    table = titled_table("Latency of one denoiser call", "", "ms:", "of float:")
     for name, milliseconds in (
         ("predicted", found.predicted_ms),
         ("asked for, at most", found.limit_ms),
@@ -89,7 +95,7 @@ def latency_table(plan: Plan) -> list[Table]:
 
 def differences_table(differences: Sequence[Difference], left: str, right: str) -> Table:
     """A row per layer on which two plans disagree."""
-    table = _table(f"{len(differences)} layers differ", "layer", left, right)
+    table = titled_table(f"{len(differences)} layers differ", "layer", left, right)
     for each in differences:
         left_cell, right_cell = _shown(each)
         table.add_row(each.layer, left_cell, right_cell)
@@ -100,7 +106,7 @@ def calibration_table(
     settings: Mapping[str, tuple[object, object]], left: str, right: str
 ) -> Table:
     """A row per setting of the calibration in which two plans disagree."""
-    table = _table("Calibrated otherwise", "setting", left, right)
+    table = titled_table("Calibrated otherwise", "setting", left, right)
     for name, pair in settings.items():
         table.add_row(name, *("none" if each is None else str(each) for each in pair))
     return table
@@ -111,7 +117,7 @@ def allocation_table(
 ) -> Table:
     """A row per width with its layers, and what the choice amounts to."""
     counts = Counter(allocation.bits.values())
-    table = _table(f"{len(allocation.bits)} layers", "", "value:")
+    table = titled_table(f"{len(allocation.bits)} layers", "", "value:")
     for width in widths:
         table.add_row(f"layers at {width} bits", f"{counts[width]:,}")
     table.add_row("average bits", f"{allocation.average:.4f}")
@@ -125,7 +131,7 @@ def allocation_table(
 
 def recipes_table(recipes: Sequence[dict[str, str]]) -> Table:
     """A row per recipe."""
-    table = _table("Recipes", "name", "what it does")
+    table = titled_table("Recipes", "name", "what it does")
     for each in recipes:
         table.add_row(each["name"], each["summary"])
     return table
@@ -133,7 +139,7 @@ def recipes_table(recipes: Sequence[dict[str, str]]) -> Table:
 
 def options_table(recipe: str, options: Sequence[OptionHelp]) -> Table:
     """A row per option of a recipe."""
-    table = _table(f"Options of {recipe}", "option", "default", "meaning")
+    table = titled_table(f"Options of {recipe}", "option", "default", "meaning")
     for each in options:
         table.add_row(each.flag, each.default, each.text)
     return table
@@ -141,7 +147,7 @@ def options_table(recipe: str, options: Sequence[OptionHelp]) -> Table:
 
 def models_table(models: Sequence[dict[str, str]]) -> Table:
     """A row per embedded model."""
-    table = _table("Embedded models", "name", "folder")
+    table = titled_table("Embedded models", "name", "folder")
     for model in models:
         table.add_row(model["name"], model["folder"])
     return table
@@ -159,14 +165,3 @@ def _shown(difference: Difference) -> tuple[str, str]:
         return f"{side.choice}; {side.encoding}" if told else str(side.choice)
 
     return text(left), text(right)
-
-
-def _table(title: str, *columns: str) -> Table:
-    """Columns whose name ends in a colon hold numbers."""
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        numeric = column.endswith(":")
-        table.add_column(
-            column.removesuffix(":"), justify="right" if numeric else "left", overflow="fold"
-        )
-    return table

@@ -98,7 +98,7 @@ class RPrecision:
 
     @classmethod
     def of(cls, first: npt.NDArray[np.bool_], candidates: int) -> RPrecision:
-        """From what `first_ranks` returns; `candidates` captions were ranked."""
+        """Made from what `first_ranks` returns; `candidates` captions were ranked."""
         interval = stats.binomtest(int(first.sum()), len(first)).proportion_ci(
             0.95, method="wilson"
         )
@@ -119,7 +119,7 @@ def first_ranks(
     candidates: int = 100,
     seed: int = 0,
 ) -> npt.NDArray[np.bool_]:
-    """Which images are nearest to their own caption, among randomly drawn others; bool [n].
+    """Marks of the images nearest to their own caption, among randomly drawn others; bool [n].
 
     The arguments and errors are those of `r_precision`. Two pipelines' images of the same prompts
     are held against the same captions, so their entries are pairs.

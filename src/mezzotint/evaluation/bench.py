@@ -12,10 +12,8 @@ from rich.table import Table
 
 from mezzotint.engines import engine_executions
 from mezzotint.models import Sampling, find_denoiser, record_calls
-from mezzotint.profiling import Latency, interleaved_medians
+from mezzotint.profiling import PROMPTS, Latency, interleaved_medians
 from mezzotint.runtime import Execution, module_bytes
-
-_PROMPT = "a photo of a cat"
 
 
 @dataclass(frozen=True)
@@ -29,28 +27,28 @@ class BenchedDenoiser:
 
 @dataclass(frozen=True)
 class Bench:
-    """The reference and the contestant, interleaved in one run."""
+    """The reference and the quantized denoiser, interleaved in one run."""
 
     reference: BenchedDenoiser
-    contestant: BenchedDenoiser
+    quantized: BenchedDenoiser
     device: str
     threads: int
     batch: int
 
     @property
     def speedup(self) -> float:
-        """Ratio of medians: above 1 the contestant is faster."""
-        return self.reference.latency.median / self.contestant.latency.median
+        """Ratio of medians: above 1 the quantized one is faster."""
+        return self.reference.latency.median / self.quantized.latency.median
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        kernels = [vars(e) | {"choice": str(e.choice)} for e in self.contestant.executions]
+        kernels = [vars(e) | {"choice": str(e.choice)} for e in self.quantized.executions]
         return {
             "speedup": self.speedup,
             "reference": {"seconds": vars(self.reference.latency), "bytes": self.reference.bytes},
-            "contestant": {
-                "seconds": vars(self.contestant.latency),
-                "bytes": self.contestant.bytes,
+            "quantized": {
+                "seconds": vars(self.quantized.latency),
+                "bytes": self.quantized.bytes,
                 "kernels": kernels,
             },
             "device": self.device,
@@ -63,7 +61,7 @@ class Bench:
         table = Table(title=f"One denoiser call on {self.device}, batch {self.batch}")
         for column in ("denoiser", "median ms", "min–max ms", "speed-up", "bytes", "kernels"):
             table.add_column(column)
-        rows = (("reference", self.reference, 1.0), ("quantized", self.contestant, self.speedup))
+        rows = (("reference", self.reference, 1.0), ("quantized", self.quantized, self.speedup))
         for name, one, ratio in rows:
             span = f"{1e3 * one.latency.minimum:.1f}–{1e3 * one.latency.maximum:.1f}"
             counts: dict[str, int] = {}
@@ -85,8 +83,8 @@ def bench(
     Raises:
         UsageError: fewer than one repeat.
     """
-    sampling = Sampling(prompts=(_PROMPT,) * batch, batch=batch)
-    denoisers = {"reference": find_denoiser(reference)[1], "contestant": find_denoiser(pipe)[1]}
+    sampling = Sampling(prompts=PROMPTS * batch, batch=batch)
+    denoisers = {"reference": find_denoiser(reference)[1], "quantized": find_denoiser(pipe)[1]}
     device = next(denoisers["reference"].parameters()).device
     (call,) = record_calls(reference, sampling, limit=1)
     call = call.to(device)
@@ -94,8 +92,8 @@ def bench(
         {name: partial(call.run, denoiser) for name, denoiser in denoisers.items()},
         repeats=repeats,
     )
-    contestants = {
+    benched = {
         name: BenchedDenoiser(latencies[name], module_bytes(denoiser), engine_executions(denoiser))
         for name, denoiser in denoisers.items()
     }
-    return Bench(**contestants, device=str(device), threads=torch.get_num_threads(), batch=batch)
+    return Bench(**benched, device=str(device), threads=torch.get_num_threads(), batch=batch)

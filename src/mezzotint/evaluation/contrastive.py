@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
-from transformers.utils import logging
 
 from mezzotint.errors import ModelError
 from mezzotint.evaluation.alignment import Contrastive
-from mezzotint.models import list_embedded, resolve
+from mezzotint.models import list_embedded, quiet_libraries, resolve
 
 IMAGE_ENCODER = "image_encoder"
 PROJECTION_FILE = "text_projection.safetensors"
@@ -76,7 +73,7 @@ def _load(model_class: Any, folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: holds no model; copy the whole folder again")
     try:
-        with _no_bars():
+        with quiet_libraries():
             model, report = model_class.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
@@ -107,14 +104,3 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as cause:
         raise ModelError(f"{folder}: cannot be loaded ({cause}); copy it again") from cause
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -77,7 +77,7 @@ class Baseline:
 
     @cached_property
     def first_ranks(self) -> npt.NDArray[np.bool_] | None:
-        """Which of the reference's own images are nearest to their captions."""
+        """Marks of the reference's own images that are nearest to their captions."""
         return _first_ranks(self, self.images)
 
 

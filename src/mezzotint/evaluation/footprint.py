@@ -7,10 +7,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from mezzotint._files import header_length
 from mezzotint.errors import CheckpointError, UsageError
-
-_LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header, little-endian."""
 
 
 def stored_bytes(path: str | Path) -> int:
@@ -34,12 +32,12 @@ def _tensor_bytes(path: Path) -> int:
         with safe_open(path, framework="pt"):
             pass
         with path.open("rb") as file:
-            header = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            start = header_length(file) + file.tell()
     except (OSError, SafetensorError) as cause:
         raise CheckpointError(
             f"{path}: is missing, truncated or damaged ({cause}); copy or download it again"
         ) from cause
-    return path.stat().st_size - _LENGTH_BYTES - header
+    return path.stat().st_size - start
 
 
 def peak_rss_bytes() -> int:

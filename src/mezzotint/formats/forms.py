@@ -21,30 +21,43 @@ from mezzotint.formats.packing import unpack
 
 
 @dataclass(frozen=True)
-class AffineSegment:
-    """Consecutive stored rows of w = scale · (code - zero_point).
+class _Rows:
+    """Consecutive stored rows.
 
     Attributes:
         shape: of the weight that these rows make: [rows, in, …].
         bits: width of the codes, 1 to 8.
         codes: packed, uint8 [rows, packed_width(columns, bits)].
+    """
+
+    shape: tuple[int, ...]
+    bits: int
+    codes: Tensor
+
+    @property
+    def columns(self) -> int:
+        """Weights per row."""
+        return math.prod(self.shape[1:])
+
+    def unpacked(self) -> Tensor:
+        """Codes, uint8 [rows, columns]."""
+        return unpack(self.codes, self.bits, self.columns)
+
+
+@dataclass(frozen=True)
+class AffineSegment(_Rows):
+    """Consecutive stored rows of w = scale · (code - zero_point).
+
+    Attributes:
         scale: floating [rows or 1, groups].
         zero_point: uint8 [rows or 1, groups]; None in symmetric formats, where all are
             2^(bits - 1), or one half at one bit.
         group_size: columns that share a scale; None where a row has one.
     """
 
-    shape: tuple[int, ...]
-    bits: int
-    codes: Tensor
     scale: Tensor
     zero_point: Tensor | None
     group_size: int | None = None
-
-    @property
-    def columns(self) -> int:
-        """Weights per row."""
-        return math.prod(self.shape[1:])
 
     @property
     def offset(self) -> float:
@@ -71,33 +84,18 @@ class AffineSegment:
         shape, scale = (len(codes), *self.shape[1:]), row_part(self.scale, rows)
         return replace(self, shape=shape, codes=codes, scale=scale, zero_point=zero_point)
 
-    def unpacked(self) -> Tensor:
-        """Codes, uint8 [rows, columns]."""
-        return unpack(self.codes, self.bits, self.columns)
-
 
 @dataclass(frozen=True)
-class LookupSegment:
+class LookupSegment(_Rows):
     """Consecutive stored rows of w = levels[code], or scale · levels[code].
 
     Attributes:
-        shape: of the weight that these rows make: [rows, in, …].
-        bits: width of the codes, 1 to 8.
-        codes: packed, uint8 [rows, packed_width(columns, bits)].
         levels: floating [rows or 1, 2^bits], ascending.
         scale: floating [rows or 1, 1], or None for 1.
     """
 
-    shape: tuple[int, ...]
-    bits: int
-    codes: Tensor
     levels: Tensor
     scale: Tensor | None = None
-
-    @property
-    def columns(self) -> int:
-        """Weights per row."""
-        return math.prod(self.shape[1:])
 
     @property
     def grid(self) -> LookupGrid:
@@ -113,10 +111,6 @@ class LookupSegment:
         shape, levels = (len(codes), *self.shape[1:]), row_part(self.levels, rows)
         scale = None if self.scale is None else row_part(self.scale, rows)
         return replace(self, shape=shape, codes=codes, levels=levels, scale=scale)
-
-    def unpacked(self) -> Tensor:
-        """Codes, uint8 [rows, columns]."""
-        return unpack(self.codes, self.bits, self.columns)
 
 
 Segment = AffineSegment | LookupSegment

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mezzotint.errors import FormatError
 
-
 MOST_STEPS = 1_000_000
 
 
@@ -26,7 +25,7 @@ class RangeSearch:
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MOST_STEPS:
             raise FormatError(
-                f"steps is {self.steps}; a range search takes 1 (min-max) or more, up to {MOST_STEPS}"
+                f"steps is {self.steps}; a range search takes 1 (min-max) to {MOST_STEPS}"
             )
         if not 0 < self.lowest <= 1:
             raise FormatError(f"lowest is {self.lowest}; expected a ratio above 0 and at most 1")

@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from mezzotint.errors import CalibrationError, ModelError, UsageError
+from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.measuring._patching import patched
 from mezzotint.models import Call, Sampling, find_denoiser
-from mezzotint.models.sampling import run_batches
+from mezzotint.models.sampling import rgb_images, run_batches
 from mezzotint.runtime import Calibration
 
 
@@ -143,10 +142,7 @@ def image_batches(pipe: DiffusionPipeline, sampling: Sampling) -> Iterator[Tenso
         ModelError: it does not make RGB images from text.
     """
     for output in run_batches(pipe, sampling, output_type="np"):
-        images = getattr(output, "images", None)
-        if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] != 3:
-            raise ModelError(f"{type(pipe).__name__} returned no RGB images; use another model")
-        yield torch.from_numpy(images).float().permute(0, 3, 1, 2)
+        yield torch.from_numpy(rgb_images(pipe, output)).float().permute(0, 3, 1, 2)
 
 
 def _copied(leaf: Any) -> Any:

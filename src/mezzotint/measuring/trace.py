@@ -1,4 +1,4 @@
-"""When each module runs in one call of a denoiser, and which may be replaced by its output."""
+"""Order in which modules run in one call of a denoiser; those that their output may replace."""
 
 from __future__ import annotations
 

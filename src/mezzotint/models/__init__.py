@@ -11,7 +11,7 @@ from mezzotint.models.calls import (
     recording,
 )
 from mezzotint.models.defaults import with_generation_defaults
-from mezzotint.models.denoiser import denoises, find_denoiser
+from mezzotint.models.denoiser import denoises, find_denoiser, model_name
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
@@ -58,6 +58,7 @@ __all__ = [
     "layers_in",
     "list_embedded",
     "load_pipeline",
+    "model_name",
     "on_device",
     "output_tensor",
     "quiet_libraries",

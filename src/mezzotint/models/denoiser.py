@@ -1,8 +1,9 @@
-"""Which component of a pipeline denoises."""
+"""Search for the component of a pipeline that denoises."""
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModelMixin
@@ -42,3 +43,8 @@ def denoises(kind: type[Any]) -> bool:
     if not issubclass(kind, ModelMixin) or "ControlNet" in kind.__name__:
         return False
     return not TIME_ARGUMENTS.isdisjoint(inspect.signature(kind.forward).parameters)
+
+
+def model_name(pipe: DiffusionPipeline) -> str:
+    """Name of a pipeline in plans and reports: the last part of its source."""
+    return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 
 from mezzotint._files import read_json
-from mezzotint.errors import CheckpointError, ModelError
+from mezzotint.errors import CheckpointError, ModelError, first_line
 from mezzotint.models.source import INDEX_FILE
 
 _CONFIGS = "config.json"
@@ -245,7 +245,6 @@ def _check_safetensors(path: Path) -> None:
         with safe_open(path, framework="pt"):
             pass
     except (SafetensorError, OSError) as cause:
-        first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise CheckpointError(
-            f"{path}: is truncated or damaged ({first}); copy or download it again"
+            f"{path}: is truncated or damaged ({first_line(cause)}); copy or download it again"
         ) from cause

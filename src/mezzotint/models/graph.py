@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
-from mezzotint._files import read_json, validated, write_json
-from mezzotint.errors import ModelError
+from mezzotint._files import JsonFile, validated
+from mezzotint.errors import MezzotintError, ModelError
 
 VERSION = 1
 
@@ -84,7 +83,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
+class Graph(JsonFile):
     """All nodes of one call.
 
     A layer that runs twice has two nodes of the same name.
@@ -100,6 +99,8 @@ class Graph:
     Raises:
         ModelError: a node reads itself, a later node or one that there is not.
     """
+
+    error: ClassVar[type[MezzotintError]] = ModelError
 
     nodes: tuple[Node, ...]
     output: int | None = None
@@ -150,19 +151,6 @@ class Graph:
             )
         except ModelError as cause:
             raise ModelError(f"{source}: {cause}") from cause
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON."""
-        write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> Graph:
-        """Read what `save` wrote.
-
-        Raises:
-            ModelError: the file is missing, not JSON, or not a graph.
-        """
-        return cls.from_dict(read_json(Path(path), ModelError), str(path))
 
 
 class _StrictModel(BaseModel):

@@ -14,7 +14,7 @@ from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from mezzotint._files import read_json
-from mezzotint.errors import MezzotintError, ModelError
+from mezzotint.errors import MezzotintError, ModelError, first_line
 from mezzotint.models.folder import check_folder, components
 from mezzotint.models.source import INDEX_FILE, ResolvedSource, resolve
 
@@ -43,7 +43,7 @@ def load_pipeline(
     try:
         return pipe.to(device)
     except (RuntimeError, AssertionError) as cause:
-        raise ModelError(f"{device}: cannot be used ({_first_line(cause)})") from cause
+        raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
 
 
 def download_pipeline(repository: str) -> Path:
@@ -67,7 +67,7 @@ def download_pipeline(repository: str) -> Path:
         raise
     except Exception as cause:  # the libraries below raise whatever they like
         raise ModelError(
-            f"{repository}: cannot be downloaded ({_first_line(cause)}); it is no local folder "
+            f"{repository}: cannot be downloaded ({first_line(cause)}); it is no local folder "
             "either; check the spelling, the network connection and, for gated models, "
             "`hf auth login`"
         ) from cause
@@ -97,16 +97,11 @@ def _from_pretrained(folder: Path, source: ResolvedSource, dtype: torch.dtype) -
         raise
     except Exception as cause:  # diffusers and every component's own code may raise anything
         raise ModelError(
-            f"{source.location}: diffusers cannot load it ({_first_line(cause)}); weights must be "
+            f"{source.location}: diffusers cannot load it ({first_line(cause)}); weights must be "
             "safetensors and of the classes that its configuration names"
         ) from cause
     pipe.register_to_config(_name_or_path=source.location)
     return pipe
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

@@ -127,10 +127,20 @@ def _call_parameters(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]
     return inspect.signature(type(pipe).__call__).parameters
 
 
-def _to_uint8(pipe: DiffusionPipeline, output: Any) -> npt.NDArray[np.uint8]:
+def rgb_images(pipe: DiffusionPipeline, output: Any) -> npt.NDArray[Any]:
+    """The images of a pipeline's output of type `np`: [n, height, width, 3], in [0, 1].
+
+    Raises:
+        ModelError: it holds none.
+    """
     images = getattr(output, "images", None)
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] != 3:
         raise ModelError(f"{type(pipe).__name__} returned no RGB images; use a text-to-image model")
+    return images
+
+
+def _to_uint8(pipe: DiffusionPipeline, output: Any) -> npt.NDArray[np.uint8]:
+    images = rgb_images(pipe, output)
     if not np.isfinite(images).all():
         raise ModelError(f"{type(pipe).__name__} returned images with NaN or infinite values")
     return (images.clip(0, 1) * 255).round().astype(np.uint8)

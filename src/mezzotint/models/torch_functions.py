@@ -1,4 +1,4 @@
-"""Which functions of torch join the tensors that they read, and how."""
+"""Functions of torch that join the tensors they read, and how."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From one call of a denoiser to its data-flow graph."""
+"""Tracing of one call of a denoiser into its data-flow graph."""
 
 from __future__ import annotations
 

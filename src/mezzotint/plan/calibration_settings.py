@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
 
 from mezzotint.errors import UsageError
 
-
 _HIGHEST = 2**31 - 1
-"""Of steps and of images in a batch: more would fit no loop and no memory."""
+"""The most steps, and images in a batch: more would fit no loop and no memory."""
 
 
 @dataclass(frozen=True)

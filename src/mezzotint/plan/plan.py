@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -14,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mezzotint._files import check_storable, read_json, validated, write_json
-from mezzotint.errors import FormatError, PlanError, UsageError
+from mezzotint._files import JsonFile, check_storable, validated
+from mezzotint.errors import FormatError, MezzotintError, PlanError, UsageError
 from mezzotint.plan.calibration_settings import CalibrationModel, CalibrationSettings
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.choice_json import LayerModel, choice_of
@@ -38,7 +37,7 @@ class _PlanModel(BaseModel):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(JsonFile):
     """Everything that decides the stored bytes, given the weights and the recorded calls.
 
     Attributes:
@@ -54,6 +53,8 @@ class Plan:
     Raises:
         PlanError: a layer that is not quantized has an encoding of its own.
     """
+
+    error: ClassVar[type[MezzotintError]] = PlanError
 
     choices: Mapping[str, Choice]
     model: str | None = None
@@ -158,19 +159,6 @@ class Plan:
             )
         except PlanError as cause:
             raise PlanError(f"{source}: {cause}") from cause
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON that a person can read and edit."""
-        write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        """Read what `save` wrote.
-
-        Raises:
-            PlanError: the file is missing, not JSON, or not a plan.
-        """
-        return cls.from_dict(read_json(Path(path), PlanError), str(path))
 
     def table(self) -> Table:
         """A row per layer."""

@@ -98,13 +98,19 @@ class Structure(ABC):
         kind: its key in plans.
         part_names: the parts, in the order of their input ranges.
         calibrated: those of its own tensors that calibration finds.
+        same_for_every_prompt: whether those must not depend on the prompt, so that calibration
+            shows it prompts of other first words as well.
+        left_out_by: option of recipes that leaves it out, such as `bos=false`; None where none
+            does.
     """
 
     kind: ClassVar[str]
     part_names: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[frozenset[str]] = frozenset()
+    same_for_every_prompt: ClassVar[bool] = False
+    left_out_by: ClassVar[str | None] = None
 
-    #: How pydantic reads the fields.
+    #: Settings with which pydantic reads the fields.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     @property

@@ -13,12 +13,13 @@ from mezzotint.profiling.predict import (
     predict,
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
-from mezzotint.profiling.runs import Runs, Sample, Subject, Work, watch_runs
+from mezzotint.profiling.runs import PROMPTS, Runs, Sample, Subject, Work, watch_runs
 from mezzotint.profiling.summary import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
 
 __all__ = [
     "CANDIDATES",
+    "PROMPTS",
     "Figure",
     "Latency",
     "LayerProfile",

@@ -1,4 +1,4 @@
-"""From a pipeline to its profile; what was measured before on this machine is kept."""
+"""Profiles of pipelines; what was measured before on this machine is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mezzotint._journal import Journal, discard_journal
 from mezzotint.engines import engine_of
 from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
-from mezzotint.models import Sampling, find_denoiser, inventory, record_calls
+from mezzotint.models import Sampling, find_denoiser, inventory, model_name, record_calls
 from mezzotint.plan import Choice
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
@@ -152,5 +152,4 @@ def _subject(pipe: DiffusionPipeline, denoiser: nn.Module, work: Work) -> Subjec
     (call,) = record_calls(pipe, sampling, limit=1)
     call = call.to(next(denoiser.parameters()).device)
     runs = watch_runs(denoiser, names, call)
-    name = Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
-    return Subject(denoiser, call, runs, name, work)
+    return Subject(denoiser, call, runs, model_name(pipe), work)

@@ -107,12 +107,12 @@ def _measure_packed(
     wanted = {one: _packed_key(subject, one) for one in representatives(choices)}
     missing = {choice: key for choice, key in wanted.items() if key not in journal}
     for choice, key in track(missing.items(), "Timing packed denoisers", len(missing)):
-        takers = [
+        names = [
             name for name, runs in subject.runs.layers.items()
             if runs and all(choice in pieces[words] for words in runs)
         ]  # fmt: skip
-        if takers:
-            ratio = measure_within(subject, choice, takers, _longer(timer))
+        if names:
+            ratio = measure_within(subject, choice, names, _longer(timer))
             journal.add(key, {"ratio": ratio})
 
 

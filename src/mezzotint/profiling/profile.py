@@ -6,13 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from mezzotint._files import read_json, validated, write_json
-from mezzotint.errors import FormatError, ProfileError
+from mezzotint._files import JsonFile, validated
+from mezzotint.errors import FormatError, MezzotintError, ProfileError
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice
 from mezzotint.profiling.machine import Machine
@@ -94,7 +93,7 @@ class LayerProfile:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(JsonFile):
     """One denoiser on one machine.
 
     Attributes:
@@ -105,6 +104,8 @@ class Profile:
         milliseconds: one whole call of the floating denoiser.
         layers: layer → its figures, in the order of execution.
     """
+
+    error: ClassVar[type[MezzotintError]] = ProfileError
 
     model: str | None
     denoiser: str
@@ -183,19 +184,6 @@ class Profile:
                 for name, layer in model.layers.items()
             },
         )
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, complete or not at all."""
-        write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> Profile:
-        """Read what `save` wrote.
-
-        Raises:
-            ProfileError: the file is missing, not JSON, or not a profile.
-        """
-        return cls.from_dict(read_json(Path(path), ProfileError), str(path))
 
 
 def _layer(layer: _LayerModel, source: str) -> LayerProfile:

@@ -37,6 +37,7 @@ class Runs:
 
 
 PROMPTS = ("a photo of a cat",)
+"""Prompts of calls that are timed, where none are given."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections import Counter
 from rich.markup import escape
 from rich.table import Table
 
+from mezzotint._tables import titled_table
 from mezzotint.profiling.profile import LayerProfile, Profile
 
 _SLOWEST = 20
@@ -20,7 +21,7 @@ def slowest_table(profile: Profile) -> Table:
         f"{profile.batch}, {profile.machine.threads} threads; slowest of {len(profile.layers)} "
         "layers"
     )
-    table = _table(title, "layer", "work", "float ms:", "share:", "fastest packed", "ms:")
+    table = titled_table(title, "layer", "work", "float ms:", "share:", "fastest packed", "ms:")
     ranked = sorted(profile.layers.items(), key=lambda item: -item[1].floating)
     for name, layer in ranked[:_SLOWEST]:
         work = "; ".join(dict.fromkeys(layer.runs)) or "not run"
@@ -32,7 +33,7 @@ def slowest_table(profile: Profile) -> Table:
 def totals_table(profile: Profile) -> Table:
     """A row for each choice that all layers could take."""
     title = f"If every layer took one choice ({profile.rest:.2f} ms of it no choice changes)"
-    table = _table(title, "choice", "layers ms:", "denoiser ms:", "of float:", "kernels")
+    table = titled_table(title, "choice", "layers ms:", "denoiser ms:", "of float:", "kernels")
     for choice in profile.choices:
         total = profile.total(choice)
         counts = Counter(each.figures[choice].kernel for each in profile.layers.values())
@@ -54,12 +55,3 @@ def _fastest(layer: LayerProfile) -> tuple[str, str]:
 
 def _ratio(milliseconds: float, profile: Profile) -> float:
     return milliseconds / profile.milliseconds if profile.milliseconds else 0.0
-
-
-def _table(title: str, *columns: str) -> Table:
-    """Columns whose name ends in a colon hold numbers."""
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        numeric = column.endswith(":")
-        table.add_column(column.removesuffix(":"), justify="right" if numeric else "left")
-    return table

@@ -39,10 +39,10 @@ def _distance(bits: float) -> float:
     return abs(bits - _BITS)
 
 
-def measure_within(subject: Subject, choice: Choice, takers: Sequence[str], timer: Timer) -> float:
-    """Time of a call whose `takers` are packed as `choice`, over that of the floating denoiser."""
+def measure_within(subject: Subject, choice: Choice, names: Sequence[str], timer: Timer) -> float:
+    """Time of a call with these layers packed as `choice`, over that of the floating denoiser."""
     structures = subject.work.structures
-    choices = {name: choice.with_structures(*structures.get(name, ())) for name in takers}
+    choices = {name: choice.with_structures(*structures.get(name, ())) for name in names}
     ranges: dict[str, tuple[InputRange, ...]] = {}
     tensors: dict[str, Tensors] = {}
     for name, each in choices.items():
@@ -73,11 +73,11 @@ def with_delays(
     """
     found = dict(layers)
     for choice, ratio in ratios.items():
-        takers = [layer for layer in layers.values() if choice in layer.figures and layer.runs]
-        alone = math.fsum(layer.figures[choice].milliseconds for layer in takers)
-        floating = math.fsum(layer.floating for layer in takers)
+        timed = [layer for layer in layers.values() if choice in layer.figures and layer.runs]
+        alone = math.fsum(layer.figures[choice].milliseconds for layer in timed)
+        floating = math.fsum(layer.floating for layer in timed)
         missing = ratio * whole - (whole - floating + alone)
-        runs = sum(len(layer.runs) for layer in takers)
+        runs = sum(len(layer.runs) for layer in timed)
         # A loss is the same for large and small layers; a gain cannot be, or some would take less
         # than no time.
         delay = max(missing, 0.0) / runs if runs else 0.0

@@ -1,4 +1,4 @@
-"""From a budget in the user's terms to limits on the sum over layers."""
+"""Limits on sums over layers, for a budget in the user's terms."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from mezzotint.allocation import Limit
 from mezzotint.errors import FormatError, InfeasibleBudgetError
 from mezzotint.models import Layer
 from mezzotint.plan import Budget, Choice
-from mezzotint.runtime import ConstantTokens, SplitInput, module_bytes, stored_tensors
+from mezzotint.runtime import module_bytes, stored_tensors
 
 BYTES = "bytes"
-
-_SWITCHES = {ConstantTokens: "bos=false", SplitInput: "shortcuts=none"}
-"""Options of recipes that leave a structure out."""
 
 
 def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
@@ -90,12 +87,10 @@ def _remedy(
         # Nominal costs know no structure: leaving it out spares nothing.
         if choice.structures and cost == choice_bytes(layer, choice, weight):
             spared += cost - choice_bytes(layer, choice.plain, weight)
-            switches.update(
-                _SWITCHES.get(type(each), f"no {each.kind}") for each in choice.structures
-            )
+            switches.update(each.left_out_by or f"no {each.kind}" for each in choice.structures)
     return f"; with {' and '.join(sorted(switches))} it can be met" if excess <= spared else ""
 
 
 def rounded_up(bits: float) -> str:
-    """To three decimals, so that asking for what is named will do."""
+    """The value to three decimals, so that asking for what is named will do."""
     return f"{math.ceil(bits * 1e3) / 1e3:.3f}"

@@ -1,4 +1,4 @@
-"""From a latency in the user's terms to a limit on the sum over layers."""
+"""Limit on the sum over layers, for a latency in the user's terms."""
 
 from __future__ import annotations
 

@@ -39,15 +39,15 @@ class Report:
     Attributes:
         title: heading.
         layers: a row per layer.
-        contestants: the comparison table; the original first.
-        pictures: same prompts through every contestant, if any were made.
+        models: the comparison table; the original first.
+        pictures: same prompts through every model, if any were made.
         prompts: of the pictures, in column order.
         context: seeds, sample counts, versions, device: how the figures came about.
     """
 
     title: str
     layers: Sequence[LayerRow]
-    contestants: Sequence[ReportedModel] = ()
+    models: Sequence[ReportedModel] = ()
     pictures: Image.Image | None = None
     prompts: Sequence[str] = ()
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def render(report: Report) -> str:
     environment.filters["decibels"] = _decibels
     environment.filters["colour"] = _colour
     measured = list(dict.fromkeys(name for row in report.layers for name in row.measured))
-    fullest_first = sorted(report.contestants, key=lambda one: -len(one.figures))
+    fullest_first = sorted(report.models, key=lambda one: -len(one.figures))
     columns = dict.fromkeys(title for one in fullest_first for title in one.figures)
     return environment.get_template("page.html.j2").render(
         report=report,

@@ -269,7 +269,7 @@ def weight_of(
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """From a layer into one of its parts."""
+    """A step from a layer into one of its parts."""
 
     outer: Structure
     layer: LayerShape

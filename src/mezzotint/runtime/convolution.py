@@ -129,7 +129,7 @@ def _expected(of: Convolution, rows: Tensor, columns: Tensor) -> tuple[Tensor, T
     return expected + bias, bound + bias.abs()
 
 
-#: What was compared, and what failed: channels of a group go with a geometry.
+#: Comparisons made, and failures: channels of a group go with a geometry.
 _checked: set[Hashable] = set()
 _mistrusted: dict[tuple[ConvGeometry, int], str] = {}
 

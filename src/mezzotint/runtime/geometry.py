@@ -32,7 +32,7 @@ class ConvGeometry:
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any], kernel: tuple[int, ...]) -> Self:
-        """From `stride`, `padding`, `dilation` and `groups` of a Conv2d; `same` and `valid` too."""
+        """The geometry of a Conv2d of that stride, padding (`same` and `valid` too) and so on."""
         stride, dilation = _pair(attributes["stride"]), _pair(attributes["dilation"])
         high, wide = _pair(kernel)
         padding = attributes["padding"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from mezzotint.errors import PlanError
+from mezzotint.errors import PlanError, UsageError
 from mezzotint.formats import Shape
 from mezzotint.plan import Choice
 from mezzotint.runtime.geometry import ConvGeometry
@@ -30,17 +30,13 @@ def check_padding_mode(layer: nn.Conv2d) -> None:
         raise PlanError(f"padding_mode {layer.padding_mode!r} is not supported, only 'zeros'")
 
 
-class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # weight is lazy, bias optional
-    """y = x Wᵀ + b with W packed; x is [..., in_features]."""
+class LinearPart(QuantLayer):
+    """y = x Wᵀ + b with W packed; x is [..., in_features]. A part of a structured layer."""
 
     operation = Linear()
 
-    def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
-        super().__init__(weight_shape, choice, bias)
-        self.out_features, self.in_features = weight_shape
-
     @classmethod
-    def like(cls, layer: nn.Linear, choice: Choice, part: Shape | None = None) -> QuantLinear:
+    def like(cls, layer: nn.Linear, choice: Choice, part: Shape | None = None) -> Self:
         """An empty layer of the same geometry, on the same device.
 
         With `part`, the shape of a part of the weight: without bias.
@@ -56,8 +52,16 @@ class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # weight is laz
         return _holding(layer, weight, bias)
 
 
-class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # as above
-    """A 2-D convolution with packed weight; x is [n, c, h, w]."""
+class QuantLinear(LinearPart, nn.Linear):  # type: ignore[misc]  # weight is lazy, bias optional
+    """A packed Linear without structures, which is one for other libraries as well."""
+
+    def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
+        super().__init__(weight_shape, choice, bias)
+        self.out_features, self.in_features = weight_shape
+
+
+class Conv2dPart(QuantLayer):
+    """A 2-D convolution with packed weight; x is [n, c, h, w]. A part of a structured layer."""
 
     operation: Conv2d
 
@@ -71,11 +75,10 @@ class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # as above
         """Allocate; `attributes`: stride, padding, dilation and groups, as of a Conv2d."""
         super().__init__(weight_shape, choice, bias)
         self.attributes = dict(attributes)
-        set_attributes(self, weight_shape, attributes)
         self.operation = Conv2d(ConvGeometry.of(attributes, weight_shape[2:]))
 
     @classmethod
-    def like(cls, layer: nn.Conv2d, choice: Choice, part: Shape | None = None) -> QuantConv2d:
+    def like(cls, layer: nn.Conv2d, choice: Choice, part: Shape | None = None) -> Self:
         """An empty layer of the same geometry, on the same device.
 
         With `part`, the shape of a part of the weight: without bias.
@@ -99,6 +102,33 @@ class QuantConv2d(QuantLayer, nn.Conv2d):  # type: ignore[misc]  # as above
         return _holding(layer, weight, bias)
 
 
+class FixedGeometry(nn.Conv2d):
+    """A convolution whose geometry is part of its packed weight's kernel, and cannot be changed."""
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_conv_forward" or (name in _GEOMETRY and name in vars(self)):
+            raise UsageError(
+                f"{name}: the geometry of a packed convolution is fixed; change it in the floating "
+                "model and keep the layer floating, or call dequantize() on the model first"
+            )
+        super().__setattr__(name, value)
+
+
+class QuantConv2d(Conv2dPart, FixedGeometry):  # type: ignore[misc]  # weight is lazy, bias optional
+    """A packed Conv2d without structures, which is one for other libraries as well."""
+
+    def __init__(
+        self,
+        weight_shape: Shape,
+        choice: Choice,
+        bias: Tensor | None,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        super().__init__(weight_shape, choice, bias, attributes)
+        set_attributes(self, weight_shape, attributes)
+
+
 def set_attributes(layer: nn.Conv2d, weight_shape: Shape, attributes: Mapping[str, Any]) -> None:
     """Give a convolution that nn.Conv2d did not make all the attributes of one that it did."""
     layer.groups = int(attributes["groups"])
@@ -113,15 +143,21 @@ def set_attributes(layer: nn.Conv2d, weight_shape: Shape, attributes: Mapping[st
 def quant_like(
     layer: nn.Linear | nn.Conv2d, choice: Choice, part: Shape | None = None
 ) -> QuantLayer:
-    """An empty `QuantLinear` or `QuantConv2d` like `layer`, or like a part of it.
+    """An empty `QuantLinear` or `QuantConv2d` like `layer`, or a part of one.
+
+    A part is no nn.Linear or nn.Conv2d: libraries would take it for a layer beside its own.
 
     Raises:
         PlanError: a convolution has a padding mode of its own.
     """
     if isinstance(layer, nn.Linear):
-        return QuantLinear.like(layer, choice, part)
-    return QuantConv2d.like(layer, choice, part)
+        return (QuantLinear if part is None else LinearPart).like(layer, choice, part)
+    return (QuantConv2d if part is None else Conv2dPart).like(layer, choice, part)
 
+
+_GEOMETRY = frozenset(
+    {"stride", "padding", "dilation", "groups", "kernel_size", "padding_mode", "transposed"}
+)
 
 _LayerT = TypeVar("_LayerT", nn.Linear, nn.Conv2d)
 

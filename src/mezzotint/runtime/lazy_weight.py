@@ -39,10 +39,14 @@ class LazyWeight(Tensor):
         dtype: torch.dtype,
         device: torch.device,
         dequantize: Callable[[], Tensor],
+        strides: tuple[int, ...] | None = None,
     ) -> LazyWeight:
-        """Stand for what `dequantize()` returns, which has this shape, dtype and device."""
+        """Stand for what `dequantize()` returns, which has this shape, dtype and device.
+
+        It is contiguous, unless `strides` say otherwise.
+        """
         weight: LazyWeight = Tensor._make_wrapper_subclass(
-            cls, shape, dtype=dtype, device=device, requires_grad=False
+            cls, shape, strides=strides, dtype=dtype, device=device, requires_grad=False
         )
         weight._dequantize = dequantize
         return weight
@@ -91,9 +95,29 @@ class LazyWeight(Tensor):
         kwargs = dict(kwargs or {})
         if func in (_aten.detach.default, _aten.alias.default):
             lazy: LazyWeight = args[0]
-            return cls(tuple(lazy.shape), lazy.dtype, lazy.device, lazy._dequantize)
+            return cls(tuple(lazy.shape), lazy.dtype, lazy.device, lazy._dequantize, lazy.stride())
         _refuse_writes(func, args, kwargs)
+        if func.is_view and isinstance(args[0], LazyWeight):
+            return _lazy_views(func, args, kwargs)
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs))
+
+
+def _lazy_views(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Views of a lazy weight: lazy as well, so that writing to them is refused, too."""
+    lazy, others = args[0], args[1:]
+    shapes = func(torch.empty_strided(lazy.shape, lazy.stride(), device="meta"), *others, **kwargs)
+
+    def view(shape: Tensor, index: int | None = None) -> LazyWeight:
+        def dequantize() -> Tensor:
+            found = func(lazy.dequantize(), *others, **kwargs)
+            tensor: Tensor = found if index is None else found[index]
+            return tensor
+
+        return LazyWeight(tuple(shape.shape), lazy.dtype, lazy.device, dequantize, shape.stride())
+
+    if isinstance(shapes, Tensor):
+        return view(shapes)
+    return type(shapes)(view(shape, index) for index, shape in enumerate(shapes))
 
 
 def _dense(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
-from mezzotint.runtime.layers import attributes_of, quant_like, set_attributes
+from mezzotint.runtime.layers import FixedGeometry, attributes_of, quant_like, set_attributes
 from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer, refuse_tensors
 from mezzotint.runtime.part import QuantizedPart
 
@@ -126,7 +126,7 @@ class StructuredLinear(StructuredLayer, nn.Linear):  # type: ignore[misc]  # wei
         self.out_features, self.in_features = shape.weight
 
 
-class StructuredConv2d(StructuredLayer, nn.Conv2d):  # type: ignore[misc]  # weight is lazy
+class StructuredConv2d(StructuredLayer, FixedGeometry):  # type: ignore[misc]  # weight is lazy
     """A Conv2d of any structure; `set_attributes` gives it its geometry."""
 
 
@@ -146,11 +146,13 @@ def packed_like(
         name: packed_like(layer, choice.of_parts, each.weight)
         for name, each in choice.structures[0].part_shapes(shape).items()
     }
-    bias = layer.bias if part is None else None
     with layer.weight.device:
+        if part is not None:
+            # No nn.Linear or nn.Conv2d: libraries would take it for a layer beside its own.
+            return StructuredLayer(parts, shape, choice, None)
         if isinstance(layer, nn.Linear):
-            return StructuredLinear(parts, shape, choice, bias)
-        packed = StructuredConv2d(parts, shape, choice, bias)
+            return StructuredLinear(parts, shape, choice, layer.bias)
+        packed = StructuredConv2d(parts, shape, choice, layer.bias)
     set_attributes(packed, shape.weight, attributes_of(layer))
     return packed
 

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mezzotint.allocation import BitProgram
 from mezzotint.errors import UsageError
-from mezzotint.recipes.mixdq.protect import protected
+from mezzotint.recipes.mixdq.protect import allocate_unprotected, protected
 
 names = st.sampled_from("abcdefgh")
 
@@ -45,3 +46,25 @@ def test_a_share_out_of_range_is_refused(share):
 def test_a_score_that_is_no_number_is_named():
     with pytest.raises(UsageError, match="layer 'a', score: is nan"):
         protected({"a": float("nan")})
+
+
+SCORES = {"a": {2: 0.0, 4: 5.0, 8: 6.0}, "b": {2: 0.0, 4: 1.0, 8: 9.0}, "c": {2: 1.0, 4: 2.0}}
+PROGRAM = BitProgram(SCORES, {"a": 1, "b": 1, "c": 2})
+
+
+def test_protected_layers_have_no_part_in_the_average_of_the_others():
+    found, left_out = allocate_unprotected(PROGRAM, 6, share=0.3)
+    assert left_out == ("c",)
+    assert found == PROGRAM.without(["c"]).allocate(6)
+    assert found.bits == {"a": 4, "b": 8}
+
+
+def test_a_share_of_none_protects_none():
+    found, left_out = allocate_unprotected(PROGRAM, 4, 0.5, share=0)
+    assert left_out == ()
+    assert found == PROGRAM.allocate(4, 0.5)
+
+
+def test_a_share_that_leaves_no_layer_is_refused():
+    with pytest.raises(UsageError, match=r"protect: a share of 0\.9 leaves no layer"):
+        allocate_unprotected(PROGRAM, 4, share=0.9)

@@ -8,7 +8,7 @@ import pytest
 from mezzotint.allocation.documents import parse
 from mezzotint.allocation.files import read_program
 from mezzotint.recipes.mixdq.protect import protected
-from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, splits
+from mezzotint.recipes.mixdq.split import ACTIVATION_DIVISIONS, WEIGHT_DIVISIONS, splits
 from mezzotint.recipes.mixdq.sweep import sweep
 
 CHECKOUT = Path(__file__).parents[3]
@@ -104,17 +104,17 @@ def test_the_activations_that_the_paper_protects_are_protected(activations):
 @pytest.mark.parametrize(("target", "count"), [(3.66, 42), (4, 54), (5, 90), (8, 8)])
 def test_as_many_weight_splits_survive_as_published(weights, target, count):
     content, quality = weights
-    assert len(splits(target, content.size / quality.size, WEIGHT_GRID)) == count
+    assert len(splits(target, content.size / quality.size, WEIGHT_DIVISIONS)) == count
 
 
 @pytest.mark.parametrize(("target", "count"), [(7.7, 200), (8, 100)])
 def test_as_many_activation_splits_survive_as_published(unprotected, target, count):
     content, quality = unprotected
-    assert len(splits(target, content.size / quality.size, ACTIVATION_GRID)) == count
+    assert len(splits(target, content.size / quality.size, ACTIVATION_DIVISIONS)) == count
 
 
 def test_every_split_has_a_solution_in_the_released_window(weights):
-    assert len(sweep(weights, 8, WEIGHT_GRID, 0.02)) == 8
+    assert len(sweep(weights, 8, WEIGHT_DIVISIONS, 0.02)) == 8
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["content", "quality"])

@@ -2,11 +2,11 @@ import pytest
 
 from mezzotint.allocation import BitProgram
 from mezzotint.errors import BudgetError, UsageError
-from mezzotint.recipes.mixdq.split import Span, SplitGrid, splits
+from mezzotint.recipes.mixdq.split import Divisions, Span, splits
 from mezzotint.recipes.mixdq.sweep import sweep
 from tests.allocation.problems import sdxl_groups
 
-FEW = SplitGrid(Span(-0.3, 0.0, 2), Span(0.6, 1.2, 2), first=(2, 8), second=(4, 8))
+FEW = Divisions(Span(-0.3, 0.0, 2), Span(0.6, 1.2, 2), first=(2, 8), second=(4, 8))
 
 
 def group(name, size=1.0, widths=(4, 8)):
@@ -47,8 +47,8 @@ def test_a_candidate_has_bits_for_the_layers_of_both_groups(large):
 
 
 def test_without_a_tolerance_the_average_is_never_exceeded():
-    grid = SplitGrid(Span(0.0, 0.0, 1), Span(0.8, 1.2, 3), first=(4, 8), second=(4, 8))
-    candidates = sweep((group("a", 2.0), group("b")), 6, grid)
+    divisions = Divisions(Span(0.0, 0.0, 1), Span(0.8, 1.2, 3), first=(4, 8), second=(4, 8))
+    candidates = sweep((group("a", 2.0), group("b")), 6, divisions)
     assert len(candidates) == 3
     for candidate in candidates:
         assert candidate.first.average <= candidate.split.first
@@ -57,10 +57,10 @@ def test_without_a_tolerance_the_average_is_never_exceeded():
 
 def test_splits_without_a_solution_in_the_window_are_dropped():
     # Four layers of one size have averages of 4, 5, 6, 7 and 8 only.
-    grid = SplitGrid(Span(-1.0, 0.0, 3), Span(1.0, 1.0, 1), first=(4, 8), second=(4, 8))
+    divisions = Divisions(Span(-1.0, 0.0, 3), Span(1.0, 1.0, 1), first=(4, 8), second=(4, 8))
     groups = (group("a"), group("b"))
-    assert [each.split.average for each in sweep(groups, 7, grid, 0.1)] == [6.0, 7.0]
-    assert len(sweep(groups, 7, grid)) == 3
+    assert [each.split.average for each in sweep(groups, 7, divisions, 0.1)] == [6.0, 7.0]
+    assert len(sweep(groups, 7, divisions)) == 3
 
 
 def test_stored_bits_count_in_both_groups():
@@ -68,8 +68,8 @@ def test_stored_bits_count_in_both_groups():
     stored = BitProgram(
         plain.scores, plain.sizes, {name: {4: 4.5, 8: 8.5} for name in plain.scores}
     )
-    grid = SplitGrid(Span(0.0, 0.0, 1), Span(1.0, 1.0, 1), first=(4, 8), second=(4, 8))
-    (candidate,) = sweep((stored, group("b")), 8, grid)
+    divisions = Divisions(Span(0.0, 0.0, 1), Span(1.0, 1.0, 1), first=(4, 8), second=(4, 8))
+    (candidate,) = sweep((stored, group("b")), 8, divisions)
     assert candidate.first.average == 7.5
     assert candidate.second.average == 8.0
 

@@ -54,8 +54,8 @@ def move(model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
     if dtype not in (None, floating):
         raise ValueError(
             f"Casting a quantized model to a new dtype is unsupported: this {type(model).__name__} "
-            f"computes in {floating}. Load it with dtype={dtype}; from_pipe takes it as it is with "
-            f"dtype={floating}"
+            f"computes in {floating}. Load it with dtype={dtype}, in its pipeline, of which "
+            f"other parts may be cast by now; from_pipe takes it as it is with dtype={floating}"
         )
     moved: nn.Module = model
     if device is not None:

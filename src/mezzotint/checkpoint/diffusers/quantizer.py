@@ -76,6 +76,24 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         self._floating = torch.get_default_dtype() if torch_dtype is None else torch_dtype
         return self._floating
 
+    def get_state_dict_and_metadata(
+        self, state_dict: dict[str, Any], safe_serialization: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Refuse to save a model with an adapter loaded: its names would fit no plan.
+
+        Raises:
+            UsageError: naming the first adapted layer and the remedy.
+        """
+        adapted = [
+            name.partition(".base_layer.")[0] for name in state_dict if ".base_layer." in name
+        ]
+        if adapted:
+            raise UsageError(
+                f"layer {adapted[0]} has an adapter loaded; call unload_lora_weights() before "
+                "saving the model, and save_lora_adapter() for the adapter by itself"
+            )
+        return state_dict, {}
+
     def maybe_update_loaded_keys(
         self, loaded_keys: list[str], checkpoint_files: list[str]
     ) -> list[str]:

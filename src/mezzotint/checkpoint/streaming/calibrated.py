@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mezzotint._files import read_json
+from mezzotint.checkpoint.save import quantization_configs
 from mezzotint.checkpoint.streaming.stored_tensors import (
     StoredTensor,
     stored_tensors_of,
@@ -17,7 +17,6 @@ from mezzotint.checkpoint.streaming.stored_tensors import (
 from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import FLOAT, TensorSpec
 from mezzotint.models import check_model_folder
-from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import TRAINED, Choice, Plan
 from mezzotint.runtime import calibrated_tensors, shape_of, stored_tensors
 
@@ -100,8 +99,6 @@ def _refusal(plan: Plan, model: nn.Module) -> str:
 
 def _packed_folder(checkpoint: Path) -> Path:
     """The folder with the packed weights: the one given, or its first that has any."""
-    for path in [*checkpoint.glob(CONFIG_FILE), *sorted(checkpoint.glob(f"*/{CONFIG_FILE}"))]:
-        config = read_json(path, CheckpointError)
-        if isinstance(config, dict) and config.get("quantization_config"):
-            return path.parent
+    for path, _ in quantization_configs(checkpoint, CheckpointError):
+        return path.parent
     raise CheckpointError(f"{checkpoint}: holds no quantized model; name the folder of one")

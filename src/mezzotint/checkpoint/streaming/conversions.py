@@ -128,7 +128,7 @@ def shards_of(conversions: Iterable[Conversion], limit: int) -> tuple[Shard, ...
 
 
 def _renamed(model: nn.Module, tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
-    """By the names of today; diffusers knows those of its first attention blocks."""
+    """Tensors by the names of today; diffusers knows those of its first attention blocks."""
     renamed = dict(tensors)
     model._fix_state_dict_keys_on_load(renamed)  # type: ignore[operator]
     return renamed

@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to a packed one, a layer at a time."""
+"""Packing of a checkpoint on disk into another, a layer at a time."""
 
 from __future__ import annotations
 

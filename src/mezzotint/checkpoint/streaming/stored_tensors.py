@@ -13,14 +13,12 @@ from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mezzotint.errors import CheckpointError
+from mezzotint._files import header_length
+from mezzotint.errors import CheckpointError, first_line
 from mezzotint.formats import TensorSpec
 from mezzotint.models import shard_files
 
-_LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header, little-endian."""
-
-#: What a diffusers model may be stored in; others, such as F8_E4M3, need scales of their own.
+#: Dtypes that a diffusers model may be stored in; others, such as F8_E4M3, need scales.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -127,13 +125,11 @@ def fingerprint(file: Path) -> list[object]:
     """
     status = file.stat()
     with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
-        header = hashlib.sha256(opened.read(length)).hexdigest()
+        header = hashlib.sha256(opened.read(header_length(opened))).hexdigest()
     return [str(file.resolve()), status.st_size, status.st_mtime_ns, header]
 
 
 def _damaged(file: Path, cause: Exception) -> CheckpointError:
-    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     return CheckpointError(
-        f"{file}: is missing, truncated or damaged ({first}); copy or download it again"
+        f"{file}: is missing, truncated or damaged ({first_line(cause)}); copy or download it again"
     )

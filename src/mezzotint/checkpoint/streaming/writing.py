@@ -60,7 +60,7 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_index(folder: Path, shards: tuple[Shard, ...]) -> None:
-    """Which tensor stands in which shard, where there are several."""
+    """Write the index of tensors and their shards, where there are several."""
     if len(shards) == 1:
         return
     names = {name: shard.file for shard in shards for name in shard.outputs}

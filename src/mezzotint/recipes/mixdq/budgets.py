@@ -1,4 +1,4 @@
-"""From the user's budget to the averages that the programs keep to."""
+"""Averages that the programs keep to, for the user's budget."""
 
 from __future__ import annotations
 

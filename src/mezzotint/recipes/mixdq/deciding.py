@@ -1,4 +1,4 @@
-"""From programs to widths: solve every division of the budget, and let the images choose."""
+"""Choice of widths: solve every division of the budget, and let the images choose."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mezzotint.allocation import BitProgram, Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.models import LayerGroup
 from mezzotint.recipes.costs import rounded_up
-from mezzotint.recipes.mixdq.split import ACTIVATION_GRID, WEIGHT_GRID, SplitGrid
+from mezzotint.recipes.mixdq.split import ACTIVATION_DIVISIONS, WEIGHT_DIVISIONS, Divisions
 from mezzotint.recipes.mixdq.sweep import sweep
 
 Widths = Mapping[str, int]
@@ -21,7 +21,10 @@ Widths = Mapping[str, int]
 ALIKE: Mapping[LayerGroup, float] = dict.fromkeys(LayerGroup, 1.0)
 """Weights of the joint program before anything is known of them."""
 
-GRIDS: Mapping[str, SplitGrid] = {"weight_bits": WEIGHT_GRID, "act_bits": ACTIVATION_GRID}
+DIVISIONS: Mapping[str, Divisions] = {
+    "weight_bits": WEIGHT_DIVISIONS,
+    "act_bits": ACTIVATION_DIVISIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Programs:
         return ({name: found[name] for name in self.layers},)
 
     def swept(self) -> tuple[Widths, ...]:
-        """Two programs at every division of the average on the grid; distinct results only.
+        """Two programs at every published division of the average; distinct results only.
 
         Where no division keeps to what the groups can take, one program over both, with losses
         counted alike.
@@ -137,9 +140,9 @@ class Programs:
         if not content or not quality:
             return self.single()
         groups = (self.group(content), self.group(quality))
-        grid = replace(GRIDS[self.field], first=_span(groups[0]), second=_span(groups[1]))
-        found = [each.bits for each in sweep(groups, self.target, grid, self.tolerance)]
-        # The grid has gaps, among them the even division at the end of what a group can take.
+        divisions = replace(DIVISIONS[self.field], first=_span(groups[0]), second=_span(groups[1]))
+        found = [each.bits for each in sweep(groups, self.target, divisions, self.tolerance)]
+        # They have gaps, among them the even division at the end of what a group can take.
         with suppress(InfeasibleBudgetError):
             found += self.even()
         distinct = {tuple(bits[name] for name in self.layers) for bits in found}

@@ -1,4 +1,4 @@
-"""Which layers to leave alone: those that suffer most even at many bits."""
+"""Layers to leave alone: those that suffer most even at many bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from mezzotint.allocation import exact
+from mezzotint.allocation import Allocation, BitProgram, exact
 from mezzotint.errors import UsageError
 
 
@@ -32,3 +32,27 @@ def protected(scores: Mapping[str, float], share: float = 0.01) -> tuple[str, ..
     values = {name: exact(score, f"layer {name!r}, score") for name, score in scores.items()}
     count = math.ceil(Fraction(str(portion)) * len(values))
     return tuple(sorted(values, key=lambda name: (values[name], name))[:count])
+
+
+def allocate_unprotected(
+    program: BitProgram, average: float, tolerance: float | None = None, *, share: float
+) -> tuple[Allocation, tuple[str, ...]]:
+    """Protect a share of the layers, and choose the bits of the others under an average.
+
+    Args:
+        program: All layers.
+        average: Of the layers that are not protected, in bits.
+        tolerance: As of `BitProgram.allocate`.
+        share: As of `protected`, by the scores at each layer's most bits.
+
+    Returns:
+        The allocation of the others, and the protected layers, lowest score first.
+
+    Raises:
+        UsageError: The share is out of its domain, or leaves no layer.
+        InfeasibleBudgetError, BudgetError: As `BitProgram.allocate`.
+    """
+    left_out = protected(program.widest(), share)
+    if len(left_out) == len(program.scores):
+        raise UsageError(f"protect: a share of {share:g} leaves no layer; give a smaller one")
+    return program.without(left_out).allocate(average, tolerance), left_out

@@ -1,4 +1,4 @@
-"""One average split between two groups of layers, over a grid (MixDQ, arXiv 2405.17873)."""
+"""One average split between two groups of layers, in many ways (MixDQ, arXiv 2405.17873)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class SplitGrid:
+class Divisions:
     """The splits to try.
 
     Args:
@@ -87,15 +87,17 @@ class SplitGrid:
         )
 
 
-WEIGHT_GRID = SplitGrid(Span(-0.3, 0.0, 10), Span(0.46, 1.36, 10), first=(2, 8), second=(4, 8))
+WEIGHT_DIVISIONS = Divisions(Span(-0.3, 0.0, 10), Span(0.46, 1.36, 10), first=(2, 8), second=(4, 8))
 """MixDQ's for weights, whose candidates are 2, 4 and 8 bits in the first group, else 4 and 8."""
 
-ACTIVATION_GRID = SplitGrid(Span(-0.3, 0.0, 10), Span(0.94, 1.09, 20), first=(4, 8), second=(4, 8))
+ACTIVATION_DIVISIONS = Divisions(
+    Span(-0.3, 0.0, 10), Span(0.94, 1.09, 20), first=(4, 8), second=(4, 8)
+)
 """MixDQ's for activations, whose candidates are 4 and 8 bits in both groups."""
 
 
-def splits(target: float, size_ratio: float | Fraction, grid: SplitGrid) -> tuple[Split, ...]:
-    """Split an average between two groups in every way of the grid that keeps to its bounds.
+def splits(target: float, size_ratio: float | Fraction, divisions: Divisions) -> tuple[Split, ...]:
+    """Split an average between two groups in every way that keeps to the bounds.
 
     With `r = size(first) / size(second)` and `k` the ratio of the groups' averages,
 
@@ -107,7 +109,7 @@ def splits(target: float, size_ratio: float | Fraction, grid: SplitGrid) -> tupl
     Args:
         target: The largest average, in bits.
         size_ratio: `r`; ≥ 0.
-        grid: What to try.
+        divisions: What to try.
 
     Returns:
         Splits in the order of averages, then of ratios; none if none keeps to the bounds.
@@ -120,11 +122,11 @@ def splits(target: float, size_ratio: float | Fraction, grid: SplitGrid) -> tupl
     if ratio < 0:
         raise UsageError(f"size_ratio: is {size_ratio}; give a ratio of sizes, zero or more")
     found = []
-    for offset in grid.averages.exactly():
+    for offset in divisions.averages.exactly():
         average = decimal(target, "target") + offset
-        for k in grid.ratios.exactly():
+        for k in divisions.ratios.exactly():
             second = average * (1 + ratio) / (k * ratio + 1)
             first = k * second
-            if grid.admits(first, second):
+            if divisions.admits(first, second):
                 found.append(Split(*map(float, (average, k, first, second))))
     return tuple(found)

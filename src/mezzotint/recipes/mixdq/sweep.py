@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mezzotint.allocation import Allocation, BitProgram
 from mezzotint.errors import InfeasibleBudgetError, UsageError
-from mezzotint.recipes.mixdq.split import Split, SplitGrid, splits
+from mezzotint.recipes.mixdq.split import Divisions, Split, splits
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Candidate:
 def sweep(
     groups: tuple[BitProgram, BitProgram],
     target: float,
-    grid: SplitGrid,
+    divisions: Divisions,
     tolerance: float | None = None,
 ) -> tuple[Candidate, ...]:
-    """Solve both groups' programs for every split of an average that the grid admits.
+    """Solve both groups' programs for every split of an average that the divisions admit.
 
     A split is dropped if either program has no solution in its window. Each group's program is
     solved once per distinct average.
@@ -42,7 +42,7 @@ def sweep(
     Args:
         groups: Two groups without a layer in common. The layers' sizes are in the same unit.
         target: The largest average over both groups, in bits.
-        grid: The splits to try.
+        divisions: The splits to try.
         tolerance: `None` keeps each group to at most its average; otherwise within ± this, as in
             MixDQ's released code, with 0.02 bits.
 
@@ -59,7 +59,7 @@ def sweep(
             raise UsageError(f"layer {name!r}: is in both groups; leave it in one")
     firsts, seconds = _Solved(first, tolerance), _Solved(second, tolerance)
     candidates = []
-    for split in splits(target, first.size / second.size, grid):
+    for split in splits(target, first.size / second.size, divisions):
         one, other = firsts.at(split.first), seconds.at(split.second)
         if one is not None and other is not None:
             candidates.append(Candidate(split, one, other))

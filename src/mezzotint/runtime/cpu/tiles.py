@@ -13,7 +13,7 @@ from mezzotint.formats import AffineSegment, Segment
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.operands import PackedWeight
 
-#: What is unpacked at a time should stay in the cache of a core until it is used.
+#: Bytes unpacked at a time: they should stay in the cache of a core until they are used.
 TILE_BYTES = 1 << 22
 #: Products of a number of columns that is no multiple of a vector's lanes take a third longer.
 TILE_ROWS = 64

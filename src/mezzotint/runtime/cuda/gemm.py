@@ -42,8 +42,8 @@ def product_kernel(
     out_width,
     stride_h,
     stride_w,
-    pad_h,
-    pad_w,
+    pad_top,
+    pad_left,
     dilation_h,
     dilation_w,
     scale_stride,
@@ -95,8 +95,8 @@ def product_kernel(
 
     image = (m // (out_height * out_width)).to(tl.int64)
     within = m % (out_height * out_width)
-    origin_y = (within // out_width) * stride_h - pad_h
-    origin_x = (within % out_width) * stride_w - pad_w
+    origin_y = (within // out_width) * stride_h - pad_top
+    origin_x = (within % out_width) * stride_w - pad_left
 
     plane = slot * TAPS if BY_TAP else slot
     code_rows = codes + row[:, None] * (plane * BITS)

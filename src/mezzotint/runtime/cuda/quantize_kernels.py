@@ -14,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def _rounded(steps):
-    """To the nearest integer, ties to even, of magnitudes below 2^22.
+    """Round to the nearest integer, ties to even, magnitudes below 2^22.
 
     The sum with 1.5 · 2^23 has no bits left for a fraction.
     """

@@ -26,7 +26,7 @@ CONFIGS = [
     for n, m, k, warps, stages in _SIZES
 ]
 
-#: What the interpreter takes: as small as may be, so that tests meet many blocks.
+#: Blocks for the interpreter: as small as may be, so that tests meet many.
 SMALL = {"BLOCK_N": 16, "BLOCK_M": 16, "BLOCK_K": 16}
 
 #: Above, the number of pixels no longer changes which blocks are best.

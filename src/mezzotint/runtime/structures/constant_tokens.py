@@ -48,6 +48,8 @@ class ConstantTokens(Structure):
     kind = "constant_tokens"
     part_names = ("others",)
     calibrated = frozenset({CONSTANT})
+    same_for_every_prompt = True
+    left_out_by = "bos=false"
 
     def __post_init__(self) -> None:
         check_count(self, "count", self.count)

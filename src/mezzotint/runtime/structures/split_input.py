@@ -40,6 +40,7 @@ class SplitInput(Structure):
 
     kind = "split"
     part_names = ("first", "second")
+    left_out_by = "shortcuts=none"
 
     def __post_init__(self) -> None:
         check_count(self, "first", self.first)
