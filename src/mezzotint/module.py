@@ -66,8 +66,8 @@ def quantize_module(
 
     Raises:
         UsageError: an argument is of another type; there are no calls, or the module fails on one;
-            the module is itself a Linear or Conv2d, or stands on the meta device; an unknown recipe, or one that needs a pipeline; the module
-            is quantized already, or has an adapter loaded.
+            the module is itself a Linear or Conv2d, or stands on the meta device; the recipe is
+            unknown, or needs a pipeline; the module is quantized already, or has an adapter loaded.
         ModelError: the module has no layer to quantize, or returns no floating tensor.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.

@@ -264,7 +264,7 @@ def test_a_layer_with_hooks_is_refused(kind: str):
     module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     handle = getattr(module[1], kind)(lambda *arguments: None)
     plan = Plan({"0": Choice("int8/channel"), "1": Choice("int8/channel")})
-    with pytest.raises(PlanError, match="layer 1 has forward hooks.*remove them"):
+    with pytest.raises(PlanError, match=r"layer 1 has forward hooks.*remove them"):
         pack_module(module, plan)
     assert type(module[0]) is nn.Linear
     handle.remove()

@@ -57,8 +57,9 @@ class Layer:
     def supported(self) -> bool:
         """True if the layer can be replaced by a quantized one.
 
-        Plain Linear and Conv2d can, unless the denoiser never runs them: then they are idle, or their
-        weight is read directly, as multi-head attention in PyTorch does, and must stay a tensor.
+        Plain Linear and Conv2d can, unless the denoiser never runs them: then they are idle, or
+        their weight is read directly, as multi-head attention in PyTorch does, and must stay a
+        tensor.
         """
         return self.plain and self.kind in ("linear", "conv2d") and self.macs != 0
 
