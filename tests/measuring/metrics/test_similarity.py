@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mezzotint.errors import UsageError
-from mezzotint.measuring import global_ssim
+from mezzotint.measuring import Similarity, global_ssim
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -82,3 +84,12 @@ def test_other_shapes_and_types_are_refused(wrong: Tensor):
 def test_pairs_of_different_shapes_are_refused():
     with pytest.raises(UsageError, match="differ in shape"):
         global_ssim(images(2, 3, 8, 8), images(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("ssim", "loss"),
+    [(1.0, 0.0), (0.25, 0.75), (math.inf, math.inf)],
+    ids=["equal", "apart", "ruined"],
+)
+def test_the_loss_falls_with_similarity(ssim: float, loss: float):
+    assert Similarity().loss({"ssim": ssim}) == loss

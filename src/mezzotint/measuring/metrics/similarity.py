@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -101,7 +102,9 @@ class Similarity(Metric):
 
     @override
     def loss(self, figures: Figures) -> float:
-        return 1.0 - figures["ssim"]
+        similarity = figures["ssim"]
+        # Figures of a ruined model are infinite, whichever way the metric counts.
+        return 1.0 - similarity if math.isfinite(similarity) else math.inf
 
 
 def _check(name: str, images: Tensor) -> None:
