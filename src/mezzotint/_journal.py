@@ -107,7 +107,7 @@ class Journal:
 
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
         self.path = path
-        # As it reads back: JSON knows no tuples.
+        # The form in which it is read back: JSON knows no tuples.
         self.header: dict[str, Any] = json.loads(json.dumps(dict(header)))
         self.entries: dict[str, dict[str, Any]] = {}
         self._sources: dict[str, Path] = {}

@@ -86,29 +86,16 @@ class Unchanged(Change):
 
 
 @dataclass(frozen=True)
-class LayerChange(Change):
-    """One layer takes a choice, weight and input; all others stay floating.
-
-    The layer is replaced by the packed one, so that what is measured is what will run.
+class _OneLayer(Change):
+    """A change of a single layer.
 
     Attributes:
         target: dotted name of the layer.
-        choice: weight and activation format, structures.
-        encoding: how the weight is rounded.
+        choice: formats and structures.
     """
 
     target: str
     choice: Choice
-    encoding: Encoding = field(default_factory=Encoding)
-
-    @property
-    @override
-    def name(self) -> str:
-        choice = self.choice
-        rounded = _encoding_name(self.encoding) if choice.quantized else ""
-        structures = _structures_name(choice)
-        parts = (self.target, choice.weight, choice.activation, structures, rounded)
-        return " | ".join(part for part in parts if part)
 
     @property
     @override
@@ -119,6 +106,30 @@ class LayerChange(Change):
     @override
     def static(self) -> bool:
         return self.choice.static
+
+
+@dataclass(frozen=True)
+class LayerChange(_OneLayer):
+    """One layer takes a choice, weight and input; all others stay floating.
+
+    The layer is replaced by the packed one, so that what is measured is what will run.
+
+    Attributes:
+        target: dotted name of the layer.
+        choice: weight and activation format, structures.
+        encoding: how the weight is rounded.
+    """
+
+    encoding: Encoding = field(default_factory=Encoding)
+
+    @property
+    @override
+    def name(self) -> str:
+        choice = self.choice
+        rounded = _encoding_name(self.encoding) if choice.quantized else ""
+        structures = _structures_name(choice)
+        parts = (self.target, choice.weight, choice.activation, structures, rounded)
+        return " | ".join(part for part in parts if part)
 
     def __str__(self) -> str:
         return f"layer {self.target} at {self.choice}"
@@ -147,7 +158,7 @@ class LayerChange(Change):
 
 
 @dataclass(frozen=True)
-class InputChange(Change):
+class InputChange(_OneLayer):
     """One layer's input is rounded as its packed layer would; its weight stays floating.
 
     What no quantizer sees of it, such as constant tokens, is left as it is.
@@ -157,24 +168,11 @@ class InputChange(Change):
         choice: whose activation format and structures count; the weight format does not.
     """
 
-    target: str
-    choice: Choice
-
     @property
     @override
     def name(self) -> str:
         parts = (self.target, "float", self.choice.activation, _structures_name(self.choice))
         return " | ".join(part for part in parts if part)
-
-    @property
-    @override
-    def layer(self) -> str:
-        return self.target
-
-    @property
-    @override
-    def static(self) -> bool:
-        return self.choice.static
 
     def __str__(self) -> str:
         return f"layer {self.target} with its input at {self.choice.activation}"

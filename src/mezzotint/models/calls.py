@@ -169,7 +169,7 @@ def _completed(index: int, call: Call, denoiser: nn.Module) -> Call:
         output = call.run(denoiser)
     except ModelError:
         raise
-    except Exception as cause:
+    except Exception as cause:  # whatever a module's own code may raise
         raise UsageError(
             f"calls: {type(denoiser).__name__} fails on number {index} "
             f"({first_line(cause)}); give the arguments that its forward takes"

@@ -73,7 +73,7 @@ def _of_version_1(layer: LayerModel) -> list[Structure]:
 
 def _structure(kind: str, fields: Mapping[str, Any], where: str = "") -> Structure:
     try:
-        # As JSON, where lists stand for tuples, and yet nothing is converted.
+        # Validated as JSON: lists stand for tuples, and yet nothing is converted.
         found: Structure = TypeAdapter(structure_named(kind)).validate_json(json.dumps(fields))
     except ValidationError as cause:
         first = cause.errors()[0]

@@ -102,7 +102,7 @@ def is_right(key: Hashable, y: Tensor, of: Convolution, tolerance: float) -> boo
     with torch.autocast("cpu", enabled=False):
         expected, bound = _expected(of, rows, columns)
     found = y[:1].float().index_select(2, rows).index_select(3, columns).flatten(2)
-    # What is not a number in the input is not one in the output either, and tells nothing.
+    # NaN in the input is NaN in the output as well, and tells nothing.
     if bool(((found - expected).abs() > tolerance * bound).any()):
         reason = "oneDNN gave a wrong output for this geometry in this process"
         _mistrusted[of.geometry, of.weight.shape[1]] = reason

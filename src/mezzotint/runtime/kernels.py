@@ -190,7 +190,7 @@ def _load_plugins() -> None:
     load_plugins("kernels")
 
 
-# What torch.compiler.assume_constant_result does, but for importing the whole compiler.
+# The mark of torch.compiler.assume_constant_result, which would import the whole compiler.
 _load_plugins._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -50,7 +50,7 @@ def runs_opaque(handle: int, device: str) -> bool:
     return _layer(handle).runs_opaque(device)
 
 
-# What torch.compiler.assume_constant_result does, but for importing the whole compiler.
+# The mark of torch.compiler.assume_constant_result, which would import the whole compiler.
 runs_opaque._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

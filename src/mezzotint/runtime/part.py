@@ -78,7 +78,7 @@ class QuantizedPart(StoredWeight, ABC):
         x, device = input, input.device.type
         if not x.is_floating_point():
             raise RuntimeError(f"a packed layer takes floating inputs, but got {x.dtype}")
-        # What is exported must outlive this layer, and gradients must pass: both need plain torch.
+        # Exported code must outlive this layer, and gradients must pass: both need plain torch.
         plain = _exporting() or (x.requires_grad and torch.is_grad_enabled())
         traced = torch.compiler.is_compiling() or type(x) is not Tensor
         if traced and not plain and runs_opaque(self._handle, device):

@@ -112,7 +112,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         self, model: nn.Module, state_dict: Mapping[str, Tensor] | None = None, **kwargs: Any
     ) -> None:
         if state_dict is not None:
-            # Of a single file: diffusers takes any for quantized, and only floating ones are read.
+            # A single file: diffusers takes any for quantized, and only floating ones are read.
             self.pre_quantized = False
         self.plan = self._stored_plan(model) if self.pre_quantized else self._new_plan(model)
         if self.pre_quantized:

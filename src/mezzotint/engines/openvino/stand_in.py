@@ -28,7 +28,7 @@ class StandIn(nn.Module):
         nn.Module.__init__(self)
         # In a tuple: no submodule, hence out of reach of casts and copies.
         self._layers = (layer,)
-        # Of its own, for casts; a float32 one shares its memory.
+        # A bias of its own, for casts; a float32 one shares its memory.
         bias = None if layer.bias is None else layer.bias.detach().float()
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 

@@ -112,7 +112,7 @@ def share(name: str, work: ctypes.Structure, count: int, threads: int, least: in
     if threads <= 1:
         part(ctypes.byref(work), 0, count, 0)
         return
-    # As many rows for every thread; in several ranges, so that one that is held up leaves its rest.
+    # Equal shares of rows, in several ranges each: a thread that is held up leaves its rest.
     ranges = threads * max(1, min(_RANGES, count // (threads * least)))
     grain = -(-count // ranges)
     starter = _starter()

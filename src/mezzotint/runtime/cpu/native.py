@@ -23,7 +23,7 @@ PANEL = 16
 _BLOCK = 48
 #: Panels for which gathering their rows takes little of the time.
 _PANELS = 8
-#: As many products take the time of a byte that is quantized or unpacked.
+#: Products that take the time of one byte quantized or unpacked.
 _PRODUCTS_PER_BYTE = 16
 
 

@@ -46,7 +46,7 @@ def missing() -> str | None:
     return None
 
 
-# What torch.compiler.assume_constant_result does, but for importing the whole compiler.
+# The mark of torch.compiler.assume_constant_result, which would import the whole compiler.
 missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
