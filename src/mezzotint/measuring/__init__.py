@@ -9,6 +9,7 @@ from mezzotint.measuring.metrics import (
     Metric,
     Noise,
     Pair,
+    SampleNoise,
     Similarity,
     chosen_metric,
     decibels,
@@ -16,6 +17,7 @@ from mezzotint.measuring.metrics import (
     metric_named,
     register_metric,
     relative_noise,
+    sample_noises,
     similarity_map,
 )
 from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
@@ -48,6 +50,7 @@ __all__ = [
     "Pair",
     "PlanChange",
     "Replay",
+    "SampleNoise",
     "Similarity",
     "Task",
     "Unchanged",
@@ -63,6 +66,7 @@ __all__ = [
     "model_digest",
     "register_metric",
     "relative_noise",
+    "sample_noises",
     "similarity_map",
     "with_denoiser",
 ]
