@@ -112,7 +112,7 @@ def _best(error: Floats, moves: Moves, open_moves: NDArray[np.intp], room: Float
     return [int(chosen[index]) for index in dict.fromkeys((one, other))]
 
 
-def stacked(
+def stacked_moves(
     changes: Mapping[str, Mapping[str, Floats]],
     costs: Mapping[str, Mapping[str, Mapping[str, int]]],
     resources: tuple[str, ...],

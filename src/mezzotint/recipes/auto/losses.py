@@ -39,6 +39,10 @@ class Losses:
         """Loss of a candidate: independent errors add up."""
         return self.weight(layer, choice) + self.input(layer, choice)
 
+    def of_format(self, layer: str, name: str, *, of_input: bool) -> float:
+        """Loss of one format, of a layer's input or of its weight."""
+        return (self.inputs if of_input else self.weights)[layer][name]
+
     def of_plan(self, choices: Mapping[str, Choice]) -> float:
         """Loss of a whole plan."""
         return math.fsum(self.of(name, choice) for name, choice in choices.items())
@@ -46,6 +50,24 @@ class Losses:
     def with_measured(self, weights: ByFormat, inputs: ByFormat) -> Losses:
         """These losses, some of them replaced by others."""
         return Losses(_replaced(self.weights, weights), _replaced(self.inputs, inputs), self.clips)
+
+    def where_unchanged(self, before: Losses, now: Losses) -> Losses:
+        """These losses, but those of `now` wherever they differ from those of `before`."""
+        return Losses(
+            _where_unchanged(self.weights, before.weights, now.weights),
+            _where_unchanged(self.inputs, before.inputs, now.inputs),
+            self.clips,
+        )
+
+
+def _where_unchanged(own: ByFormat, before: ByFormat, now: ByFormat) -> ByFormat:
+    return {
+        name: {
+            key: loss if now[name][key] == before[name][key] else now[name][key]
+            for key, loss in each.items()
+        }
+        for name, each in own.items()
+    }
 
 
 def _replaced(before: ByFormat, now: ByFormat) -> ByFormat:

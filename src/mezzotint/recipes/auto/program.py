@@ -50,6 +50,10 @@ class IntegerProgram:
         """The candidates of least Σ loss within the limits."""
         return solve(self.problem(losses), self.limits)
 
+    def roughly_solved(self, losses: Losses) -> dict[str, Choice]:
+        """Candidates whose loss is within a thousandth of the least: for many solutions."""
+        return chosen(solve(self.problem(losses), self.limits, gap=1e-3, time_limit=1.0))
+
     def used(self, choices: Mapping[str, Choice], resource: str) -> int:
         """What a plan takes of a resource."""
         return sum(self.costs[name][choice][resource] for name, choice in choices.items())

@@ -11,6 +11,9 @@ from mezzotint.plan import Choice, Encoding
 from mezzotint.recipes.auto.losses import ByFormat
 from mezzotint.recipes.study import Measuring
 
+_ANY_WEIGHT = "int8/channel"
+"""Weight format of a choice whose input is meant; it changes nothing."""
+
 Candidates = Mapping[str, Sequence[Choice]]
 """Layer → its candidates, with its structures."""
 
@@ -21,7 +24,7 @@ class Unit:
 
     Attributes:
         layer: its name.
-        choice: the weight format with a floating input, or a choice whose input is meant.
+        choice: the weight format with a floating input, or any with the input format.
         of_input: which of the two.
     """
 
@@ -50,7 +53,8 @@ def units_of(layer: str, choices: Iterable[Choice]) -> tuple[Unit, ...]:
             alone = replace(choice, activation=FLOAT)
             weights.setdefault(choice.weight, Unit(layer, alone, of_input=False))
         if choice.activation != FLOAT:
-            inputs.setdefault(choice.activation, Unit(layer, choice, of_input=True))
+            alike = replace(choice, weight=_ANY_WEIGHT)
+            inputs.setdefault(choice.activation, Unit(layer, alike, of_input=True))
     return (*weights.values(), *inputs.values())
 
 
