@@ -64,9 +64,9 @@ class Call:
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> Call:
         return replace(
             self,
-            args=_map_tensors(self.args, function),
-            kwargs=_map_tensors(self.kwargs, function),
-            output=_map_tensors(self.output, function),
+            args=map_tensors(self.args, function),
+            kwargs=map_tensors(self.kwargs, function),
+            output=map_tensors(self.output, function),
         )
 
 
@@ -266,12 +266,12 @@ def _timestep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return float(value.flatten()[0]) if isinstance(value, Tensor) else float(value)
 
 
-def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """`value` with every tensor in nested lists, tuples and dicts replaced."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
+        return {key: map_tensors(item, function) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_map_tensors(item, function) for item in value)
+        return type(value)(map_tensors(item, function) for item in value)
     return value
