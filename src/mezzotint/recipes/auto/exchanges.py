@@ -8,10 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mezzotint.allocation import find_exchanges, stacked_moves
-from mezzotint.measuring import Projections
+from mezzotint.errors import ProbeError
+from mezzotint.measuring import Projections, draw_probes
 from mezzotint.plan import Choice
+from mezzotint.recipes.auto.allocation import Found
+from mezzotint.recipes.auto.held_out import gain, hold_out
 from mezzotint.recipes.auto.program import IntegerProgram
+from mezzotint.recipes.auto.search import Search
 from mezzotint.recipes.auto.sensitivity import Candidates
+
+_SEED = 1
+"""Other probes than the plan was found by."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -88,3 +95,35 @@ def exchange(
         for name, choice in plan.items()
     }
     return Exchange(choices, tuple(changed), found.predicted)
+
+
+def exchanged(search: Search, found: Found) -> Found:
+    """The plan with exchanges of bytes between layers, where they help on held-out samples.
+
+    They are predicted by probes of the other samples, around the plan as it would be stored.
+    """
+    held = hold_out(search.study.calls)
+    if not held.enough:
+        return found.noting("no exchanges: too few samples were recorded to hold some out")
+    before = search.plan(found.choices)
+    try:
+        prober = search.prober(held.others, before)
+        probes = draw_probes(held.others, search.options.probes, _SEED)
+        projections = prober.run(probes, search.measuring.journal)
+    except ProbeError as cause:
+        return found.noting(f"no exchanges: {cause}")
+    others = neighbours(found.choices, search.candidates)
+    tried = exchange(search.program, found.choices, others, projections)
+    summary = {"held_out": held.shown, "tried": len(tried.changed), "kept": 0}
+    if tried.changed:
+        noises = search.sample_noises([before, search.plan(tried.choices)])
+        fall = gain(*noises, held.samples)
+        summary |= {
+            "predicted_change": round(tried.predicted, 4),
+            "held_out_gain": fall.mean,
+            "standard_error": fall.error,
+        }
+        if fall.real:
+            summary["kept"] = len(tried.changed)
+            found = replace(found, choices=tried.choices)
+    return replace(found, summary={**found.summary, "exchanges": summary})

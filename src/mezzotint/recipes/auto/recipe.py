@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from dataclasses import replace
 
-from mezzotint.measuring import Measurements, Metric, Noise, chosen_metric, decibels
-from mezzotint.plan import Choice, Encoding, Plan
-from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
-from mezzotint.recipes.auto.losses import Losses
+from mezzotint.plan import Plan
+from mezzotint.recipes.auto.allocation import allocated
+from mezzotint.recipes.auto.check import Checked, checked
+from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.options import Auto
-from mezzotint.recipes.auto.program import FLOATING_MACS, chosen, integer_program
-from mezzotint.recipes.auto.sensitivity import Candidates, measured, units_of
+from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.job import Job, Outcome, register_recipe
-from mezzotint.recipes.latency import deadline
-from mezzotint.recipes.study import Study
 
 
 @register_recipe(
@@ -27,57 +23,31 @@ def auto(job: Job, options: Auto) -> Outcome:
     """Exact allocation of weights and inputs over what each of them alone costs.
 
     Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
-    formats within the limits of the budget.
+    formats within the limits of the budget. Probes predict each noise; what they leave in doubt
+    is measured, and so is the plan that comes of it. Exchanges then look at what sums leave out:
+    errors of different layers that cancel.
     """
-    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts, momentum=None)
-    formats = candidate_formats(job.budget, options)
-    candidates = study.structured(formats)
-    timed = deadline(study, formats, options.profile, options.profile_batch)
-    # Before hours of measuring: can the budget be met at all?
-    share = quantized_share(job.budget, options)
-    program = integer_program(study, candidates, share, timed)
-
-    calibration, encoding = study.calibrated(candidates), Encoding(options.search)
-    metric = chosen_metric(options.metric)
-    with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
-        units = [unit for name, each in candidates.items() for unit in units_of(name, each)]
-        losses = Losses(*measured(measuring, units, metric, encoding))
-        solution = program.solve(losses)
-    plan = study.settled(plan_of(study, chosen(solution), losses, metric, encoding))
-    if timed is not None:
-        plan = dataclasses.replace(plan, context={**plan.context, **timed.context(plan)})
-    return Outcome(plan, calibration, measurements(losses, candidates), measuring.journal.record)
+    with prepared(job, options) as search:
+        found = allocated(search)
+        if options.exchanges and search.probes:
+            found = exchanged(search, found)
+        plan = plan_of(search, checked(search, found))
+        measurements = search.measurements(found.losses)
+    return Outcome(plan, search.calibration, measurements, search.measuring.journal.record)
 
 
-def measurements(losses: Losses, candidates: Candidates) -> Measurements:
-    """Loss of every candidate, of its weight and of its input."""
-    return {
-        name: {
-            choice: {
-                "loss": losses.of(name, choice),
-                "weight": losses.weight(name, choice),
-                "input": losses.input(name, choice),
-            }
-            for choice in each
-        }
-        for name, each in candidates.items()
-    }
-
-
-def plan_of(
-    study: Study, choices: Mapping[str, Choice], losses: Losses, metric: Metric, encoding: Encoding
-) -> Plan:
-    """The plan of a solution, with what it predicts."""
-    loss = max(losses.of_plan(choices), 1e-30)
-    if isinstance(metric, Noise):
-        predicted = {"predicted_sqnr_db": round(decibels(loss), 3)}
-    else:
-        predicted = {f"predicted_{metric.kind}_loss": loss}
-    reasons = study.structures.reasons()
-    return Plan(
-        choices=dict(choices),
-        model=study.job.model,
-        reasons={name: why for name, why in reasons.items() if choices[name].structures},
-        context={**study.context(), "recipe": "auto", **predicted},
-        encoding=encoding,
+def plan_of(search: Search, checked: Checked) -> Plan:
+    """The plan with its reasons, and how it came to be."""
+    choices, structures = checked.found.choices, search.study.structures.reasons()
+    reasons = {name: why for name, why in structures.items() if choices[name].structures}
+    for name, why in checked.reasons.items():
+        reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
+    study = search.study
+    notes = [*study.structures.notes, *checked.found.notes]
+    plan = study.settled(search.plan(choices))
+    latency = {} if search.timed is None else search.timed.context(plan)
+    return replace(
+        plan,
+        reasons=reasons,
+        context={**study.context(), "recipe": "auto", **checked.context, "notes": notes, **latency},
     )
