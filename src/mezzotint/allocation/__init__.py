@@ -4,6 +4,7 @@ from mezzotint.allocation.average import allocate
 from mezzotint.allocation.bit_program import Allocation, BitProgram, decimal
 from mezzotint.allocation.exchanges import Exchanges, Moves, find_exchanges, stacked_moves
 from mezzotint.allocation.front import pareto_front
+from mezzotint.allocation.relaxation import Relaxation
 from mezzotint.allocation.solver import solve
 from mezzotint.allocation.values import Limit, Option, Problem, Solution, exact
 
@@ -15,6 +16,7 @@ __all__ = [
     "Moves",
     "Option",
     "Problem",
+    "Relaxation",
     "Solution",
     "allocate",
     "decimal",

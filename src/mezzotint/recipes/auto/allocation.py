@@ -90,8 +90,7 @@ def probed(search: Search) -> tuple[Estimates, Doubt]:
     while True:
         probes = draw_probes(search.study.calls, count)
         estimates = Estimates(prober.run(probes, search.measuring.journal))
-        plan = chosen(search.program.solve(estimates.losses))
-        doubt = doubt_about(search.program, estimates, estimates.losses, plan)
+        doubt = doubt_about(search.program, estimates, estimates.losses)
         if doubt.regret <= ENOUGH or count >= MOST_PROBES:
             return estimates, doubt
         count = min(2 * count, MOST_PROBES)

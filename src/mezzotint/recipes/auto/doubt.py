@@ -26,7 +26,7 @@ class Doubt:
     """Plans that other probes of the same number might have led to.
 
     Attributes:
-        loss: of the plan.
+        loss: of the plan, found as the others were.
         losses: of every other plan, by the same estimates, in ascending order.
         rivals: layer → candidate of another plan → how many have it.
     """
@@ -48,19 +48,19 @@ class Doubt:
 
 
 def doubt_about(
-    program: IntegerProgram, estimates: Estimates, known: Losses, plan: Mapping[str, Choice]
+    program: IntegerProgram, estimates: Estimates, known: Losses
 ) -> Doubt:
     """Solve the program again for bootstrap samples of the probes.
 
     Args:
         program: limits and costs.
         estimates: losses by probes.
-        known: the losses that the plan was found by: estimates, or what was measured in their
-            place, which is in no doubt.
-        plan: the program's solution for them.
+        known: the losses to go by: estimates, or what was measured in their place, which is in
+            no doubt.
     """
     generator = np.random.default_rng(_SEED)
     base = estimates.losses
+    plan = program.roughly_solved(known)
     losses, rivals = [], dict[str, dict[Choice, int]]()
     for sampled in estimates.resampled(generator, RESAMPLES):
         other = program.roughly_solved(sampled.where_unchanged(base, known))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mezzotint.allocation import Solution
@@ -57,7 +57,7 @@ def verified(
     solution = program.solve(losses)
     for _ in range(ROUNDS):
         plan = chosen(solution)
-        doubt = doubt_about(program, estimates, losses, plan)
+        doubt = doubt_about(program, estimates, losses)
         wanted = [unit for unit in _in_doubt(plan, losses, doubt) if unit not in units]
         wanted = wanted[: MOST_MEASURED - len(units)]
         if not wanted:
@@ -86,12 +86,8 @@ def _stakes(
             if loss > BEYOND_FIRST_ORDER:
                 yield unit, loss, RESAMPLES
         for rival, times in doubt.rivals.get(layer, {}).items():
-            own, other = (set(units_of(layer, [each])) for each in (choice, rival))
-            yield from _contested(layer, own ^ other, losses, times)
-
-
-def _contested(
-    layer: str, units: Sequence[Unit] | set[Unit], losses: Losses, times: int
-) -> Iterator[tuple[Unit, float, int]]:
-    for unit in sorted(units, key=lambda unit: unit.format):
-        yield unit, losses.of_format(layer, unit.format, of_input=unit.of_input), times
+            own, other = (dict.fromkeys(units_of(layer, [each])) for each in (choice, rival))
+            for unit in (*own, *other):
+                if unit not in own or unit not in other:
+                    loss = losses.of_format(layer, unit.format, of_input=unit.of_input)
+                    yield unit, loss, times
