@@ -113,7 +113,7 @@ def _starts(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Scales that give all rows the same peak, or the same spread, float64 [rows]."""
     peaks, spreads = torch.empty(2, len(matrix), dtype=torch.float64).unbind()
     for rows in row_chunks(*matrix.shape, PIECE):
-        part = matrix[rows].double()
+        part = matrix[rows].double().contiguous()
         peaks[rows] = part.abs().amax(1)
         spreads[rows] = part.square().mean(1).sqrt()
     farthest = (peaks / spreads.clamp(min=_LEAST)).max()
@@ -125,7 +125,7 @@ def _histograms(matrix: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """The number of a row's weights in each bin, and their sum: float64 [rows, bins]."""
     counts, sums = torch.empty(2, len(matrix), _BINS, dtype=torch.float64).unbind()
     for rows in row_chunks(*matrix.shape, PIECE):
-        part = matrix[rows].float().cpu()
+        part = matrix[rows].float().cpu().contiguous()
         steps = part / scale[rows].float().unsqueeze(1)
         index = steps.mul_(2).floor_().clamp_(-_BINS // 2, _BINS // 2 - 1).to(torch.int64)
         index += torch.arange(len(part)).mul_(_BINS).add_(_BINS // 2).unsqueeze(1)

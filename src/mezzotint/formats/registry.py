@@ -31,14 +31,17 @@ def register_weight_format(parser: Parser) -> Parser:
 
 @register_weight_format
 def _uniform(name: str) -> WeightFormat | None:
-    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|channel|group({NUMBER}))", name)
+    pattern = rf"(u?)int({NUMBER})/(tensor|channel(/float32)?|group({NUMBER}))"
+    match = re.fullmatch(pattern, name)
     if match is None:
         return None
-    unsigned, width, granularity, group = match.groups()
+    unsigned, width, granularity, wide, group = match.groups()
     symmetric = not unsigned
     if group:
         return UniformFormat(int(width), symmetric, "group", int(group))
-    return UniformFormat(int(width), symmetric, "tensor" if granularity == "tensor" else "channel")
+    if granularity == "tensor":
+        return UniformFormat(int(width), symmetric, "tensor")
+    return UniformFormat(int(width), symmetric, wide_scale=bool(wide))
 
 
 def parse_weight_format(name: str) -> WeightFormat | None:
