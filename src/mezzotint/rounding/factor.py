@@ -130,6 +130,7 @@ def _cholesky(matrix: Tensor, diagonal: Tensor) -> Tensor:
             matrix.diagonal().copy_(diagonal + damping)
             lower, info = torch.linalg.cholesky_ex(matrix.to(dtype))
             if int(info) == 0 and bool(torch.isfinite(lower.diagonal()).all()):
-                return lower.float()
+                factor: Tensor = lower.float()
+                return factor
         damping *= 10
     raise FormatError("its inputs' Gram matrix is not positive; gather it anew")

@@ -67,10 +67,9 @@ def _codes(weight: Tensor, grid: Grid, columns: Tensor, factor: Factor) -> Tenso
         block = slice(first, first + _BLOCK)
         wanted = torch.addmm(weight[block], upper[:first, block].T, errors[:first])
         within, own = upper[block, block], errors[block]
-        for j, target in enumerate(wanted):
+        for j in range(len(wanted)):
             column = columns[first + j : first + j + 1]
-            if j:
-                target = torch.addmv(target, own[:j].T, within[:j, j])
+            target = torch.addmv(wanted[j], own[:j].T, within[:j, j])
             chosen = grid.nearest(target.unsqueeze(1), column)
             torch.sub(weight[first + j], grid.values(chosen, column)[:, 0], out=own[j])
             codes[first + j] = chosen[:, 0]

@@ -1,4 +1,4 @@
-"""Second and first moments of a layer's inputs, for roundings that know what a weight multiplies."""
+"""Moments of a layer's inputs, for roundings that know what a weight multiplies."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class InputMoments:
                 f"Gram matrices of shapes {sizes} met a weight of {rows} rows of {columns}; they "
                 "are of another layer"
             )
-        if not all(_finite(each) for each in (*self.blocks, self.mean)):
+        used = (self.mean, *(self.blocks if grams else ()))
+        if not all(map(_finite, used)):
             raise FormatError("the moments of its inputs hold NaN or infinite values")
 
 

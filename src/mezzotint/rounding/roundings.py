@@ -27,9 +27,7 @@ class _Named:
 _ROUNDINGS: Registry[_Named] = Registry("roundings", "rounding", FormatError)
 
 
-def register_rounding(
-    name: str, *, needs_moments: bool = False
-) -> Callable[[Rounding], Rounding]:
+def register_rounding(name: str, *, needs_moments: bool = False) -> Callable[[Rounding], Rounding]:
     """Add a rounding under the name by which plans know it.
 
     Args:
