@@ -1,4 +1,4 @@
-"""Calibration: input ranges, moments and sizes, and structures' tensors, found in recorded calls."""
+"""Calibration: ranges, moments and sizes of inputs, and structures' tensors, from calls."""
 
 from mezzotint.calibration.moments import input_moments
 from mezzotint.calibration.needs import (

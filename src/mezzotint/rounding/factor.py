@@ -14,7 +14,7 @@ from mezzotint.rounding.moments import InputMoments
 DAMPING = 0.01
 """Added to the diagonal, in units of its mean (Frantar et al. 2022)."""
 
-_STRONGEST = 1e4
+_STRONGEST = 1.0
 """The damping at which a matrix is given up: it cannot be a Gram matrix."""
 
 _HELD_BYTES = 2**30
@@ -96,7 +96,7 @@ def factor_of(gram: Tensor, count: int) -> Factor:
     scaled = gram[last_to_first][:, last_to_first]
     scaled.div_(mean.float() if bool(mean > 0) else 1.0)
     diagonal = scaled.diagonal().clone()
-    scaled.mul_(1 - shrinkage(gram, count))
+    scaled.mul_(1 - shrinkage(scaled, count))
     without_input = dead.flip(0)
     scaled[without_input] = 0.0
     scaled[:, without_input] = 0.0
@@ -116,7 +116,7 @@ def shrinkage(gram: Tensor, count: int) -> float:
     energy = gram.diagonal().double()
     alone = float(energy.square().sum())
     independent = float(energy.sum()) ** 2 - alone
-    together = float(torch.linalg.matrix_norm(gram.float())) ** 2 - alone
+    together = float(torch.linalg.matrix_norm(gram)) ** 2 - alone
     if together <= 0:
         return 1.0
     return min(1.0, (1 + independent / together) / count)
