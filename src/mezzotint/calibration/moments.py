@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.calibration.input_rows import input_rows
-from mezzotint.calibration.watching import extremes, watch_inputs
+from mezzotint.calibration.watching import extremes, layer_of, watch_inputs
 from mezzotint.errors import CalibrationError, CalibrationWarning, PlanError
 from mezzotint.models import Call
 from mezzotint.plan import Choice, LayerShape, Tensors
@@ -87,9 +87,7 @@ def input_moments(
 def _gathering(
     name: str, denoiser: nn.Module, choice: Choice, calls: int, *, grams: bool
 ) -> _Gathering:
-    layer = denoiser.get_submodule(name)
-    if not isinstance(layer, nn.Linear | nn.Conv2d):
-        raise PlanError(f"layer {name} is a {type(layer).__name__}, not a Linear or Conv2d")
+    layer = layer_of(denoiser, name)
     operation = operation_of(layer)
     try:
         shapes = [shape for _, shape in quantizers(choice.structures, shape_of(layer))]

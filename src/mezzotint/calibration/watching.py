@@ -52,10 +52,7 @@ def watch_inputs(
     """
     with ExitStack() as hooks:
         for name, watcher in watchers.items():
-            layer, choice = denoiser.get_submodule(name), choices[name]
-            if not isinstance(layer, nn.Linear | nn.Conv2d):
-                kind = type(layer).__name__
-                raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
+            layer, choice = layer_of(denoiser, name), choices[name]
             known = (tensors or {}).get(name, {})
             own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
             hook = partial(_show, name, choice, own, watcher)
@@ -84,6 +81,18 @@ def _show(
             watcher.see(parts)
     except (CalibrationError, PlanError) as cause:
         raise CalibrationError(f"layer {name}: {cause}") from cause
+
+
+def layer_of(denoiser: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+    """The layer called `name`.
+
+    Raises:
+        PlanError: it is neither a Linear nor a Conv2d.
+    """
+    layer = denoiser.get_submodule(name)
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        raise PlanError(f"layer {name} is a {type(layer).__name__}, not a Linear or Conv2d")
+    return layer
 
 
 def extremes(x: Tensor) -> tuple[float, float]:

@@ -156,8 +156,8 @@ def _check_moments(
     if len(moments) != choice.parts:
         each = "" if choice.parts == 1 else f" for each of its {choice.parts} parts"
         raise FormatError(
-            f"{what} needs the calibrated moments of its inputs{each}: apply the plan to a pipeline, which "
-            "gathers them, or choose rounding 'nearest' without bias correction"
+            f"{what} needs the calibrated moments of its inputs{each}: apply the plan to a "
+            "pipeline, which gathers them, or choose rounding 'nearest' without bias correction"
         )
     shapes = [shape for _, shape in quantizers(choice.structures, shape_of(layer))]
     for shape, part in zip(shapes, moments, strict=True):

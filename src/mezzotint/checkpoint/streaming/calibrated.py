@@ -1,5 +1,4 @@
-"""Tensors that no weight tells: input ranges, those of structures, and weights and biases that
-were trained, or encoded with a look at inputs."""
+"""Tensors that no weight tells: of ranges and structures, trained, or made with a look at inputs."""
 
 from __future__ import annotations
 
