@@ -84,6 +84,22 @@ def mixed_encodings(pipe: DiffusionPipeline) -> mz.Result:
     return mz.apply(pipe, mz.Plan(choices, encodings=others))
 
 
+def feedback(pipe: DiffusionPipeline) -> mz.Result:
+    """Some layers know what they multiply, with and without a corrected bias, and one does not."""
+    encoding = mz.Encoding(MINMAX, "feedback", bias_correction=True)
+    others = {
+        "conv_in": mz.Encoding(MINMAX, bias_correction=True),
+        "conv_out": mz.Encoding(MINMAX),
+        "time_embedding.linear_1": mz.Encoding(MINMAX, "feedback"),
+    }
+    choices = dict(mz.uniform_plan(pipe.unet, weight_bits=3, act_bits=8).choices)
+    choices["conv_out"] = MIXED
+    shortcut = "up_blocks.0.resnets.0.conv_shortcut"
+    choices[shortcut] = mz.Choice("int3/channel", "uint8/tensor", (mz.SplitInput(8),))
+    plan = mz.Plan(choices, encoding=encoding, encodings=others)
+    return mz.apply(pipe, plan, sampling=SAMPLING)
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to a plan, and whether something in it must be calibrated."""
@@ -102,6 +118,7 @@ WAYS = (
     Way("mixdq-plain", lambda pipe: mixdq(pipe, "none", bos=False, activation="token"), False),
     Way("uniform", uniform, False),
     Way("encodings", mixed_encodings, False),
+    Way("feedback", feedback, True),
 )
 NAMES = [way.name for way in WAYS]
 
