@@ -12,6 +12,7 @@ from mezzotint.formats import MINMAX, MSE, RangeSearch
 from mezzotint.plan import (
     VERSION,
     CalibrationSettings,
+    CallSelection,
     Choice,
     Difference,
     Encoding,
@@ -66,6 +67,8 @@ settings = st.builds(
     sampling=st.none() | samplings,
     calls=st.none() | st.integers(1, 10**6),
     momentum=st.none() | st.floats(0, 1, exclude_max=True),
+    selection=st.none()
+    | st.builds(CallSelection, calls=st.integers(1, 99), samples=st.integers(1, 99)),
 )
 
 
@@ -380,6 +383,12 @@ class TestMistakes:
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),
+            (edited(calibration={"selection": {"calls": 8}}), r"selection\.samples", "required"),
+            (
+                edited(calibration={"selection": {"calls": 0, "samples": 8}}),
+                "calibration",
+                "calls: is 0",
+            ),
             (edited(calibration={"sampling": {}}), r"calibration\.sampling\.prompts", "required"),
             (edited(calibration={"sampling": {"prompts": []}}), "calibration", "none given"),
             (
@@ -507,6 +516,8 @@ class TestDiff:
         other = plan(sampling=Sampling(("owl",), seed=3))
         assert calibration_diff(plan(), other) == {"seed": (0, 3)}
         assert calibration_diff(Plan({}), plan())["prompts"] == (None, ["owl"])
+        few = plan(selection=CallSelection(8, 4))
+        assert calibration_diff(plan(), few) == {"selection": (None, {"calls": 8, "samples": 4})}
 
     @given(left=plans(), right=plans())
     def test_the_other_way_round_it_is_mirrored(self, left: Plan, right: Plan):
@@ -544,6 +555,8 @@ class TestPrinting:
         printed = str(Plan({"a": W4}, encoding=Encoding(MINMAX), calibration=settings))
         assert "encoding: minmax, nearest" in printed
         assert "calibration: momentum 0.95, calls 4" in printed
+        few = Plan({"a": W4}, calibration=replace(settings, selection=CallSelection(6, 5)))
+        assert "calls 4 (at most 6 of 5 samples)" in str(few)
 
     def test_an_order_of_channels_is_shown_where_it_is_not_the_usual_one(self):
         assert "order" not in str(Plan({"a": W4}))

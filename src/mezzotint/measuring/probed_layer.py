@@ -34,11 +34,18 @@ class LayerCandidates:
         weights: weight formats, by name; `float` is the floating weight.
         inputs: name → rounding of the input.
         structures: of the layer under every one of them.
+
+    Raises:
+        FormatError: a weight format is unknown, or does not go with the structures.
     """
 
     weights: tuple[str, ...] = ()
     inputs: Mapping[str, InputCandidate] = field(default_factory=dict)
     structures: tuple[Structure, ...] = ()
+
+    def __post_init__(self) -> None:
+        for weight in self.weights:
+            self.choice(weight)
 
     @property
     def as_choice(self) -> Choice:
@@ -149,7 +156,12 @@ class ProbedLayer:
         """Weight and change of the bias against the floating one."""
         if weight == FLOAT:
             return self._floating.detach(), None
-        return self.weight_of(self.name, self.candidates.choice(weight))
+        standing = self.layer.weight
+        self.layer.weight = self._floating  # whoever encodes the layer now has to find its own
+        try:
+            return self.weight_of(self.name, self.candidates.choice(weight))
+        finally:
+            self.layer.weight = standing
 
     def _arrived(self, weight: Tensor) -> None:
         """Hook that compares every candidate with the gradient, which is then freed."""
