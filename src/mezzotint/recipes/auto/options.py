@@ -8,10 +8,10 @@ from typing import Literal
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format
 from mezzotint.measuring import CACHE_BYTES, Metric, chosen_metric
-from mezzotint.plan import Encoding
+from mezzotint.plan import CallSelection, Encoding
 from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
 from mezzotint.recipes.found_structures import Shortcuts
-from mezzotint.recipes.option_values import check_words
+from mezzotint.recipes.option_values import check_words, selected_calls
 
 ACT_SHARE = 0.95
 """Share of the multiply-accumulates whose inputs are quantized, where nothing else is asked for."""
@@ -32,7 +32,8 @@ class Auto:
 
     Attributes:
         calibration_prompts: how many to take where none are given.
-        calls: at most as many of the denoiser's calls are recorded, spread over all steps.
+        calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
+            over all of it, of 8 samples each; none for all of them, whole.
         formats: weight formats a layer may take.
         inputs: activation formats a layer may take; by default those of the budget's `act_bits`
             per token, with and without a zero point, and `float`.
@@ -65,7 +66,7 @@ class Auto:
     """
 
     calibration_prompts: int = CALIBRATION_COUNT
-    calls: int = 8
+    calls: int | None = CallSelection.calls
     formats: tuple[str, ...] = FORMATS
     inputs: tuple[str, ...] | None = None
     activation: str | None = None
@@ -91,9 +92,10 @@ class Auto:
         self._check_inputs()
 
     def _check_numbers(self) -> None:
-        for name in ("calibration_prompts", "calls", "probes"):
+        for name in ("calibration_prompts", "probes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
+        selected_calls(self.calls)
         if self.profile_batch is not None and self.profile_batch < 1:
             raise UsageError(f"profile_batch: is {self.profile_batch}; give 1 or more")
         if self.cache_bytes is not None and self.cache_bytes < 0:

@@ -32,8 +32,9 @@ from mezzotint.recipes.auto.program import IntegerProgram, integer_program
 from mezzotint.recipes.auto.sensitivity import Candidates
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.latency import Deadline, deadline
+from mezzotint.recipes.option_values import selected_calls
 from mezzotint.recipes.study import Measuring, Study
-from mezzotint.runtime import Calibration, pack_layer
+from mezzotint.runtime import Calibration
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +105,11 @@ class Search:
         )
 
     def _weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
-        layer = self.study.job.denoiser.get_submodule(name)
-        packed = pack_layer(name, layer, self.plan({name: choice}), self.calibration)
-        return packed.dequantized_weight(), None
+        """The weight as it would be stored, and what is added to its bias."""
+        layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
+        assert known.encoded is not None, "every study keeps what it encodes"
+        weight = known.encoded.weight(name, layer, choice, self.encoding, known)
+        return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
 
     def sample_noises(self, plans: Sequence[Plan]) -> list[list[float]]:
         """Noise of whole plans on every recorded sample, by really running them."""
@@ -147,13 +150,21 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
             before anything is measured.
         CalibrationError: weights or inputs hold NaN; the layer is named.
     """
-    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts, momentum=None)
+    study = Study.of(
+        job,
+        bos=options.bos,
+        shortcuts=options.shortcuts,
+        momentum=None,
+        selection=selected_calls(options.calls),
+    )
     formats = candidate_formats(job.budget, options)
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
-    encoding = Encoding(options.search)
-    calibration = study.calibrated(candidates)
+    encoding = Encoding(
+        options.search, options.rounding, bias_correction=options.bias_correction
+    )
+    calibration = study.calibrated(candidates, encoding)
     with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         yield Search(
             study=study,
