@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from mezzotint.allocation.values import Limit
 from mezzotint.errors import UsageError
 
 Floats = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
 
 _WHOLE = 1e-6
 """Shares below this count as none."""
@@ -28,7 +30,7 @@ _MOST_TRIED = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class Relaxation:
+class Relaxation(Generic[Key]):
     """Costs and limits of a problem.
 
     Attributes:
@@ -37,16 +39,16 @@ class Relaxation:
         weights: of each limit, as shares of what it allows, [limits, columns].
     """
 
-    keys: Mapping[str, Sequence[Hashable]]
+    keys: Mapping[str, Sequence[Key]]
     first: NDArray[np.intp]
     weights: Floats
 
     @classmethod
     def of(
         cls,
-        costs: Mapping[str, Mapping[Hashable, Mapping[str, int]]],
+        costs: Mapping[str, Mapping[Key, Mapping[str, int]]],
         limits: Sequence[Limit],
-    ) -> Relaxation:
+    ) -> Relaxation[Key]:
         """The relaxation of a problem.
 
         Args:
@@ -67,7 +69,7 @@ class Relaxation:
         ]
         return cls(keys, first, np.array(rows, dtype=np.float64).reshape(len(rows), first[-1]))
 
-    def solve(self, losses: Mapping[str, Mapping[Hashable, float]]) -> dict[str, Hashable] | None:
+    def solve(self, losses: Mapping[str, Mapping[Key, float]]) -> dict[str, Key] | None:
         """Options of nearly the least Σ loss within the limits; None where none were found."""
         loss = np.array([losses[name][key] for name, each in self.keys.items() for key in each])
         layers = len(self.keys)
@@ -95,11 +97,14 @@ class Relaxation:
 
     def _whole(self, shares: Floats, loss: Floats) -> NDArray[np.intp] | None:
         """The column of every layer: divided ones take the options of least loss that fit."""
-        ranges = [
-            range(start, end) for start, end in itertools.pairwise(map(int, self.first))
-        ]
-        chosen = np.array([start + int(shares[start:end].argmax()) for start, end in (
-            (each.start, each.stop) for each in ranges)], dtype=np.intp)
+        ranges = [range(start, end) for start, end in itertools.pairwise(map(int, self.first))]
+        chosen = np.array(
+            [
+                start + int(shares[start:end].argmax())
+                for start, end in ((each.start, each.stop) for each in ranges)
+            ],
+            dtype=np.intp,
+        )
         divided = [index for index, each in enumerate(ranges) if shares[chosen[index]] < 1 - _WHOLE]
         if not divided:
             return chosen

@@ -148,9 +148,7 @@ def _best_levels(counts: Tensor, sums: Tensor, scale: Tensor, count: int) -> Ten
 
     def error(first: Tensor, last: Tensor, level: Tensor) -> Tensor:
         """Less Σ u², which every book has."""
-        return level * (
-            level * (number[last] - number[first]) - 2 * (total[last] - total[first])
-        )
+        return level * (level * (number[last] - number[first]) - 2 * (total[last] - total[first]))
 
     lower, upper = levels.unsqueeze(0), levels.unsqueeze(1)
     step = error(at, between, lower) + error(between, at.unsqueeze(1), upper)

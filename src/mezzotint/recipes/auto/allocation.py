@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from mezzotint.errors import ProbeError
 from mezzotint.measuring import MOST_PROBES, draw_probes
 from mezzotint.plan import Choice
-from mezzotint.recipes.auto.doubt import ENOUGH, Doubt, doubt_about
+from mezzotint.recipes.auto.doubt import Doubt, doubt_about
 from mezzotint.recipes.auto.estimates import Estimates
 from mezzotint.recipes.auto.losses import Losses
 from mezzotint.recipes.auto.program import chosen
@@ -54,9 +54,7 @@ def allocated(search: Search) -> Found:
             estimates.losses,
             {"sensitivity": "probes", **summary, "allocation_gap": solution.gap},
         )
-    checked = verified(
-        search.program, estimates, search.measuring, search.metric, search.encoding
-    )
+    checked = verified(search.program, estimates, search.measuring, search.metric, search.encoding)
     return Found(
         chosen(checked.solution),
         checked.losses,
@@ -91,6 +89,6 @@ def probed(search: Search) -> tuple[Estimates, Doubt]:
         probes = draw_probes(search.study.calls, count)
         estimates = Estimates(prober.run(probes, search.measuring.journal))
         doubt = doubt_about(search.program, estimates, estimates.losses)
-        if doubt.regret <= ENOUGH or count >= MOST_PROBES:
+        if doubt.regret <= search.options.regret or count >= MOST_PROBES:
             return estimates, doubt
         count = min(2 * count, MOST_PROBES)

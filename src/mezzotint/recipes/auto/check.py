@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from mezzotint.calibration import InputSpread, input_spreads
 from mezzotint.formats import FLOAT
 from mezzotint.measuring import Noise, decibels
-from mezzotint.plan import Choice
 from mezzotint.recipes.auto.allocation import Found
 from mezzotint.recipes.auto.noisy_inputs import InputNoise, floating_reasons, warning
 from mezzotint.recipes.auto.search import Search

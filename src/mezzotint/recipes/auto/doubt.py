@@ -1,4 +1,4 @@
-"""Doubt about a plan that was found from few probes: what it may lose, and where it is contested."""
+"""Doubt about a plan found from few probes: what it may lose, and where it is contested."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from mezzotint.recipes.auto.program import IntegerProgram
 
 RESAMPLES = 40
 """Bootstrap samples; the second largest of them is the 95% bound."""
-
-ENOUGH = 0.05
-"""Bound on the regret, as a share of the plan's loss, at which more probes are not worth it."""
 
 _SEED = 0
 
@@ -47,9 +44,7 @@ class Doubt:
         return max(bound / self.loss - 1, 0.0)
 
 
-def doubt_about(
-    program: IntegerProgram, estimates: Estimates, known: Losses
-) -> Doubt:
+def doubt_about(program: IntegerProgram, estimates: Estimates, known: Losses) -> Doubt:
     """Solve the program again for bootstrap samples of the probes.
 
     Args:

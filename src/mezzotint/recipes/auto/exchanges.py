@@ -116,8 +116,8 @@ def exchanged(search: Search, found: Found) -> Found:
     tried = exchange(search.program, found.choices, others, projections)
     summary = {"held_out": held.shown, "tried": len(tried.changed), "kept": 0}
     if tried.changed:
-        noises = search.sample_noises([before, search.plan(tried.choices)])
-        fall = gain(*noises, held.samples)
+        was, now = search.sample_noises([before, search.plan(tried.choices)])
+        fall = gain(was, now, held.samples)
         summary |= {
             "predicted_change": round(tried.predicted, 4),
             "held_out_gain": fall.mean,

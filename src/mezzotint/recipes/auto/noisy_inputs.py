@@ -42,7 +42,7 @@ class InputNoise:
 def floating_reasons(
     choices: Mapping[str, Choice], losses: Losses, spreads: Mapping[str, InputSpread]
 ) -> dict[str, str]:
-    """Layer → why its input stays floating, of quantized layers that could have had it quantized."""
+    """Layer → why its input stays floating, where the layer could have had it quantized."""
     return {
         name: f"input stays floating: {_peak(spreads[name])}"
         for name, choice in choices.items()

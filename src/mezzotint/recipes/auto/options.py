@@ -46,6 +46,7 @@ class Auto:
             measures it one by one, `hybrid` measures those that probes leave in doubt. Metrics
             other than noise are measured.
         probes: backward passes at the least; they double, up to 256, while the plan is in doubt.
+        regret: share of the plan's noise that more probes might save, and need not.
         exchanges: try to trade bytes between the layers of the plan that is found.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
         shortcuts: which layers get a quantizer per half of a concatenated input (MixDQ):
@@ -75,6 +76,7 @@ class Auto:
     bias_correction: bool = True
     sensitivity: Sensitivity = "hybrid"
     probes: int = 64
+    regret: float = 0.05
     exchanges: bool = True
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
@@ -100,6 +102,8 @@ class Auto:
             raise UsageError(f"profile_batch: is {self.profile_batch}; give 1 or more")
         if self.cache_bytes is not None and self.cache_bytes < 0:
             raise UsageError(f"cache_bytes: {self.cache_bytes} is negative; 0 switches it off")
+        if not self.regret >= 0:
+            raise UsageError(f"regret: is {self.regret}; give a share, 0 or more")
         if self.act_share is not None and not 0 <= self.act_share <= 1:
             raise UsageError(f"act_share: is {self.act_share}; give a share from 0 to 1")
 

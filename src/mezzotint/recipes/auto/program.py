@@ -61,10 +61,10 @@ class IntegerProgram:
         )
         if found is None:
             return chosen(self.solve(losses))
-        return {name: key for name, key in found.items() if isinstance(key, Choice)}
+        return found
 
     @cached_property
-    def _relaxation(self) -> Relaxation:
+    def _relaxation(self) -> Relaxation[Choice]:
         return Relaxation.of(self.costs, self.limits)
 
     def used(self, choices: Mapping[str, Choice], resource: str) -> int:

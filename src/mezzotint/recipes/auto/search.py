@@ -161,9 +161,7 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
-    encoding = Encoding(
-        options.search, options.rounding, bias_correction=options.bias_correction
-    )
+    encoding = Encoding(options.search, options.rounding, bias_correction=options.bias_correction)
     calibration = study.calibrated(candidates, encoding)
     with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         yield Search(
