@@ -93,7 +93,7 @@ def _best(error: Floats, moves: Moves, open_moves: NDArray[np.intp], room: Float
     change = moves.change[open_moves, ::2]
     gain = 2 * change @ error / len(error) + np.square(change).mean(axis=1)
     order = gain.argsort(kind="stable")
-    frees = (moves.cost[open_moves] < 0).any(axis=1)[order]
+    frees = np.asarray((moves.cost[open_moves] < 0).any(axis=1))[order]
     picked = np.concatenate((order[frees][: MOST_MOVES // 2], order[~frees][: MOST_MOVES // 2]))
     chosen, gain, change = open_moves[picked], gain[picked], change[picked]
     cost, layer = moves.cost[chosen], moves.layer[chosen]

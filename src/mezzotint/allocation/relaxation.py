@@ -13,9 +13,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
+from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from mezzotint.allocation._quiet import quiet
 from mezzotint.allocation.values import Limit
 from mezzotint.errors import UsageError
 
@@ -75,14 +76,17 @@ class Relaxation(Generic[Key]):
         layers = len(self.keys)
         layer = np.repeat(np.arange(layers), np.diff(self.first))
         columns = np.arange(len(loss))
-        found = linprog(
-            loss / (np.abs(loss).max() or 1.0),
-            A_ub=self.weights if len(self.weights) else None,
-            b_ub=np.ones(len(self.weights)) if len(self.weights) else None,
-            A_eq=csr_array((np.ones(len(loss)), (layer, columns)), shape=(layers, len(loss))),
-            b_eq=np.ones(layers),
-            method="highs",
-        )
+        whole = csr_array((np.ones(len(loss)), (layer, columns)), shape=(layers, len(loss)))
+        constraints = [LinearConstraint(whole, 1, 1)]
+        if len(self.weights):
+            constraints.append(LinearConstraint(self.weights, -np.inf, 1))
+        with quiet():
+            found = milp(
+                loss / (np.abs(loss).max() or 1.0),
+                integrality=np.zeros(len(loss), dtype=np.intp),
+                bounds=Bounds(0, 1),
+                constraints=constraints,
+            )
         if found.x is None:
             return None
         chosen = self._whole(found.x, loss)
@@ -98,13 +102,7 @@ class Relaxation(Generic[Key]):
     def _whole(self, shares: Floats, loss: Floats) -> NDArray[np.intp] | None:
         """The column of every layer: divided ones take the options of least loss that fit."""
         ranges = [range(start, end) for start, end in itertools.pairwise(map(int, self.first))]
-        chosen = np.array(
-            [
-                start + int(shares[start:end].argmax())
-                for start, end in ((each.start, each.stop) for each in ranges)
-            ],
-            dtype=np.intp,
-        )
+        chosen = np.array([max(each, key=lambda column: shares[column]) for each in ranges])
         divided = [index for index, each in enumerate(ranges) if shares[chosen[index]] < 1 - _WHOLE]
         if not divided:
             return chosen
