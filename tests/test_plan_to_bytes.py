@@ -111,7 +111,11 @@ class Way:
 
 WAYS = (
     Way("auto", auto, True),
-    Way("auto-static", lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX), True),
+    Way(
+        "auto-static",
+        lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX, calls=3),
+        True,
+    ),
     Way("auto-plain", lambda pipe: auto(pipe, bos=False, search=SEARCH), False),
     Way("mixdq-sweep", lambda pipe: mixdq(pipe, "sweep"), True),
     Way("mixdq-joint", lambda pipe: mixdq(pipe, "joint", momentum=0.5), True),
@@ -276,6 +280,14 @@ class TestCalls:
     def test_the_plan_names_them(self, plan: mz.Plan):
         assert plan.calibration == CalibrationSettings(SAMPLING, 4, 0.95)
 
+    def test_a_few_of_them_are_made_again(self, floating: Path):
+        pipe, recipe = mz.load(floating), mz.Auto(formats=("int4/channel",), calls=2)
+        sampling = mz.Sampling(("red heart", "owl"), steps=6, guidance=2.0)
+        first = mz.quantize(pipe, recipe, mz.Budget(8), sampling=sampling)
+        selection = mz.CallSelection(calls=2, samples=8)
+        assert first.plan.calibration == CalibrationSettings(sampling, 2, None, selection)
+        assert same(mz.apply(pipe, first.plan).denoiser, first.denoiser)
+
     def test_where_no_range_is_static_there_is_no_momentum(self, floating: Path):
         pipe = mz.load(floating)
         plan = mixdq(pipe, "none", activation="token").plan
@@ -391,10 +403,8 @@ class TestVersion1:
         explicit = mz.Plan(plan.choices, encoding=mz.Encoding(MSE), calibration=settings)
         assert same(result.denoiser, mz.apply(mz.load(floating), explicit).denoiser)
 
-    def test_a_packed_folder_still_loads(
-        self, makers: dict[str, Made], older: Path, tmp_path: Path
-    ):
-        unet = UNet2DConditionModel.from_pretrained(makers["mixdq-sweep"].folder / "unet")
+    def test_a_packed_folder_still_loads(self, older: Path, floating: Path, tmp_path: Path):
+        unet = mz.apply(mz.load(floating), mz.Plan.load(older), sampling=SAMPLING).denoiser
         unet.save_pretrained(tmp_path / "unet")
         config = json.loads((tmp_path / CONFIG).read_text("utf-8"))
         config["quantization_config"]["plan"] = json.loads(older.read_text("utf-8"))

@@ -47,6 +47,10 @@ class CalibrationWarning(UserWarning):
     """Recorded calls tell less than what was asked of them."""
 
 
+class ProbeError(CalibrationError):
+    """A model's backward pass fails or runs out of memory: measure its layers one by one."""
+
+
 class JournalError(MezzotintError):
     """A resumable journal belongs to another run or is damaged beyond its last line."""
 

@@ -180,7 +180,7 @@ def own_tensors(
     if inner:
         weights, shapes = outer.part_weights(weight, layer, own), outer.part_shapes(layer)
         for name in outer.part_names:
-            of_part = own_tensors(inner, weights[name], shapes[name], _under(calibrated, name))
+            of_part = own_tensors(inner, weights[name], shapes[name], under(calibrated, name))
             found |= {dotted(name, each): tensor for each, tensor in of_part.items()}
     return found
 
@@ -203,11 +203,11 @@ def part_inputs(
     if not structures:
         return (x,)
     outer, shapes = structures[0], structures[0].part_shapes(layer)
-    seen = outer.part_inputs(x, layer, _at_top(tensors))
+    seen = outer.part_inputs(x, layer, at_top(tensors))
     return tuple(
         each
         for name in outer.part_names
-        for each in part_inputs(seen[name], structures[1:], shapes[name], _under(tensors, name))
+        for each in part_inputs(seen[name], structures[1:], shapes[name], under(tensors, name))
     )
 
 
@@ -225,10 +225,10 @@ def join_inputs(
     """
     if not structures:
         return inputs[0]
-    outer, inner, own = structures[0], structures[1:], _at_top(tensors)
+    outer, inner, own = structures[0], structures[1:], at_top(tensors)
     seen, shapes = outer.part_inputs(x, layer, own), outer.part_shapes(layer)
     joined = {
-        name: join_inputs(seen[name], each, inner, shapes[name], _under(tensors, name))
+        name: join_inputs(seen[name], each, inner, shapes[name], under(tensors, name))
         for name, each in _by_part(inputs, outer)
     }
     return outer.join_inputs(x, joined, layer, own)
@@ -245,11 +245,11 @@ def part_weights(
     if not structures:
         return (weight,)
     outer, shapes = structures[0], structures[0].part_shapes(layer)
-    weights = outer.part_weights(weight, layer, _at_top(tensors))
+    weights = outer.part_weights(weight, layer, at_top(tensors))
     return tuple(
         each
         for name in outer.part_names
-        for each in part_weights(weights[name], structures[1:], shapes[name], _under(tensors, name))
+        for each in part_weights(weights[name], structures[1:], shapes[name], under(tensors, name))
     )
 
 
@@ -261,10 +261,10 @@ def join_weights(
         return weights[0]
     outer, shapes = structures[0], structures[0].part_shapes(layer)
     joined = {
-        name: join_weights(each, structures[1:], shapes[name], _under(tensors, name))
+        name: join_weights(each, structures[1:], shapes[name], under(tensors, name))
         for name, each in _by_part(weights, outer)
     }
-    return outer.join_weights(joined, layer, _at_top(tensors))
+    return outer.join_weights(joined, layer, at_top(tensors))
 
 
 def join_shifts(shifts: Sequence[Tensor], structures: Structures, layer: LayerShape) -> Tensor:
@@ -330,8 +330,8 @@ def _steps(
     path: str, structures: Structures, layer: LayerShape, tensors: Tensors
 ) -> Iterator[_Step]:
     for outer, part in zip(structures, path.split(".") if path else (), strict=False):
-        yield _Step(outer, layer, _at_top(tensors), part)
-        layer, tensors = outer.part_shapes(layer)[part], _under(tensors, part)
+        yield _Step(outer, layer, at_top(tensors), part)
+        layer, tensors = outer.part_shapes(layer)[part], under(tensors, part)
 
 
 class _Own(dict[str, Tensor]):
@@ -341,10 +341,12 @@ class _Own(dict[str, Tensor]):
         raise FormatError(f"{name} has to be calibrated first")
 
 
-def _at_top(tensors: Tensors) -> _Own:
+def at_top(tensors: Tensors) -> _Own:
+    """The outermost structure's own among the tensors of a layer's structures."""
     return _Own({name: tensor for name, tensor in tensors.items() if "." not in name})
 
 
-def _under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Those that a part of the outermost structure has, by their names within it."""
     start = f"{part}."
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
