@@ -1,6 +1,7 @@
 """Measuring what changes of a model cost: change × metric → figures, journaled and resumable."""
 
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
+from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
 from mezzotint.measuring.metrics import (
@@ -33,6 +34,7 @@ from mezzotint.measuring.run import (
 __all__ = [
     "CACHE_BYTES",
     "Change",
+    "Estimate",
     "Executor",
     "ExecutorFactory",
     "Figures",
@@ -64,5 +66,8 @@ __all__ = [
     "register_metric",
     "relative_noise",
     "similarity_map",
+    "task_seconds",
+    "tell",
+    "timed_call",
     "with_denoiser",
 ]
