@@ -4,6 +4,7 @@ from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanCha
 from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
+from mezzotint.measuring.input_edge import InputCandidate
 from mezzotint.measuring.metrics import (
     Figures,
     ImageError,
@@ -20,6 +21,10 @@ from mezzotint.measuring.metrics import (
     similarity_map,
 )
 from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
+from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
+from mezzotint.measuring.prober import Prober
+from mezzotint.measuring.probes import FIRST_PROBES, MOST_PROBES, Probe, draw_probes
+from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -33,6 +38,9 @@ from mezzotint.measuring.run import (
 
 __all__ = [
     "CACHE_BYTES",
+    "FIRST_PROBES",
+    "MOST_PROBES",
+    "CandidateWeight",
     "Change",
     "Estimate",
     "Executor",
@@ -40,7 +48,9 @@ __all__ = [
     "Figures",
     "ImageError",
     "InProcess",
+    "InputCandidate",
     "InputChange",
+    "LayerCandidates",
     "LayerChange",
     "Measurements",
     "Metric",
@@ -49,6 +59,9 @@ __all__ = [
     "OriginalImages",
     "Pair",
     "PlanChange",
+    "Probe",
+    "Prober",
+    "Projections",
     "Replay",
     "Similarity",
     "Task",
@@ -58,6 +71,7 @@ __all__ = [
     "chosen_metric",
     "conditional_key",
     "decibels",
+    "draw_probes",
     "global_ssim",
     "measure",
     "measure_layers",
