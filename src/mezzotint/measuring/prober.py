@@ -33,7 +33,7 @@ from mezzotint.measuring.input_edge import InputCandidate
 from mezzotint.measuring.probed_layer import Base, CandidateWeight, LayerCandidates, ProbedLayer
 from mezzotint.measuring.probes import FIRST_PROBES, MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections, Values
-from mezzotint.measuring.rows import Rows
+from mezzotint.measuring.rows import Rows, row_count
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, own_tensors, shape_of
@@ -113,7 +113,7 @@ class Prober:
         with torch.inference_mode(False), _frozen(self.denoiser), ExitStack() as stack:
             # While the denoiser is the one whose outputs were recorded.
             rows = Rows(self.denoiser)
-            samples = {probe: rows.sample(self._call(probe), probe.row) for probe in probes}
+            samples = {probe: self._sample(probe, rows) for probe in probes}
             checkpointing = self.checkpointing
             if checkpointing is None:
                 checkpointing = needs_checkpointing(self.denoiser, samples[probes[0]])
@@ -158,13 +158,20 @@ class Prober:
         energy = float(y.square().sum())
         return {"energy": energy, "residual": residual, "weights": weights, "inputs": inputs}
 
-    def _call(self, probe: Probe) -> Call:
+    def _sample(self, probe: Probe, rows: Rows) -> Call:
         if not 0 <= probe.call < len(self.calls):
             raise CalibrationError(
                 f"a probe is of call {probe.call}, but there are {len(self.calls)} calls; draw "
                 "probes of these"
             )
-        return self.calls[probe.call]
+        call = self.calls[probe.call]
+        count = row_count(call)
+        if not 0 <= (probe.row or 0) < count:
+            raise CalibrationError(
+                f"a probe is of row {probe.row or 0} of call {probe.call}, which has {count} rows; "
+                "draw probes of these"
+            )
+        return rows.sample(call, probe.row)
 
     def _layers(self) -> dict[str, ProbedLayer]:
         quantized = {} if self.plan is None else self.plan.quantized
