@@ -8,6 +8,7 @@ from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.models import (
     Call,
+    CallSelection,
     Sampling,
     generate,
     inventory,
@@ -25,6 +26,7 @@ __all__ = [
     "Auto",
     "Budget",
     "Call",
+    "CallSelection",
     "Choice",
     "ConstantTokens",
     "Encoding",

@@ -21,7 +21,7 @@ from mezzotint.formats import (
 )
 
 WIDTHS = range(1, 9)
-GRANULARITIES = ("tensor", "channel", "group8")
+GRANULARITIES = ("tensor", "channel", "channel/float32", "group8")
 NAMES = tuple(
     f"{kind}{width}/{granularity}"
     for kind in ("int", "uint")

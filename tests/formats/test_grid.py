@@ -300,7 +300,7 @@ class TestParameters:
 
     def test_those_of_a_mixture_are_in_the_order_of_the_channels(self):
         weight = normal(ROWS, 19)
-        grid = grid_of(parsed("mixed/uint2:1,uint3:2,uint4:1"), weight)
+        grid = grid_of(parsed("mixed/uint2:1,uint3:2,uint4:1/float32"), weight)
         assert isinstance(grid, MixedGrid)
         low, high = weight.amin(1).clamp(max=0), weight.amax(1).clamp(min=0)
         levels = torch.tensor([7.0, 3.0, 15.0, 7.0])

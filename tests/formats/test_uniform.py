@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from hashlib import sha256
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, MSE, UniformFormat, as_bits
+from mezzotint.formats import MINMAX, MSE, UniformFormat, as_bits, parse_weight_format
 from tests.formats.strategies import (
     NAMES,
     SHAPES,
@@ -83,8 +84,10 @@ class TestStorage:
     def test_scales_cost_what_they_say(self):
         shape = (10, 64)
         codes = 10 * 64 * 4 // 8
-        assert parsed("int4/channel").stored_bytes(shape) == codes + 10 * 4
-        assert parsed("uint4/channel").stored_bytes(shape) == codes + 10 * (4 + 1)
+        assert parsed("int4/channel").stored_bytes(shape) == codes + 10 * 2
+        assert parsed("uint4/channel").stored_bytes(shape) == codes + 10 * (2 + 1)
+        assert parsed("int4/channel/float32").stored_bytes(shape) == codes + 10 * 4
+        assert parsed("uint4/channel/float32").stored_bytes(shape) == codes + 10 * (4 + 1)
         assert parsed("int4/group32").stored_bytes(shape) == codes + 10 * 2 * 2
         assert parsed("uint4/tensor").stored_bytes(shape) == codes + 4 + 1
 
@@ -174,7 +177,7 @@ class TestAccuracy:
         levels = 2**width - 1
         zero_point = round(Fraction(levels, 4))
         scale = 4 / levels
-        fmt = UniformFormat(width, symmetric=False)
+        fmt = UniformFormat(width, symmetric=False, wide_scale=True)
         tensors = fmt.encode(weight, MINMAX)
         assert tensors["zero_point"].item() == zero_point
         assert tensors["scale"].item() == as_bits(torch.tensor(scale)).item()
@@ -190,14 +193,17 @@ class TestAccuracy:
         weight = torch.arange(-top, top + 1).float().view(1, -1)
         assert torch.equal(UniformFormat(width).roundtrip(weight, MINMAX), weight)
 
-    @given(weight=weights(), granularity=st.sampled_from(["tensor", "channel"]))
+    @given(weight=weights(), name=st.sampled_from([n for n in NAMES if n.startswith("int1/")]))
     def test_one_symmetric_bit_is_the_sign_times_the_mean_magnitude(
-        self, weight: Tensor, granularity: str
+        self, weight: Tensor, name: str
     ):
-        dims = (0, 1) if granularity == "tensor" else (1,)
+        fmt = parsed(name)
+        assume(fmt.granularity != "group")
+        dims = (0, 1) if fmt.granularity == "tensor" else (1,)
         mean = weight.double().abs().mean(dims, keepdim=True)
-        restored = UniformFormat(1, True, granularity).roundtrip(weight, MINMAX).double()
-        assert torch.allclose(restored.abs(), mean, rtol=1e-5, atol=1e-38)
+        restored = fmt.roundtrip(weight, MINMAX).double()
+        rounding = 1e-5 if fmt.scale_dtype == torch.float32 else 2.0**-8
+        assert torch.allclose(restored.abs(), mean, rtol=rounding, atol=1e-38)
         clear = weight.double().abs() > 1e-30 * mean
         assert bool(((restored > 0) == (weight > 0))[clear].all())
 
@@ -332,3 +338,25 @@ class TestDamage:
         tensors["zero_point"][1] = 2**width
         with pytest.raises(FormatError, match="zero_point"):
             fmt.check(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("int1/channel/float32", "684a6c26812af63a"),
+        ("int3/channel/float32", "7c93d94052b8dc4e"),
+        ("uint4/channel/float32", "26f2a68e61de3ec4"),
+        ("int8/channel/float32", "a6fd52aa53e62a10"),
+        ("mixed/int2:3,int5:4/float32", "6a796046755ac575"),
+    ],
+)
+def test_float32_scales_per_channel_have_the_bytes_they_had_in_plans_of_version_2(
+    name: str, digest: str
+):
+    places = torch.linspace(-3, 5, 7 * 40, dtype=torch.float64).view(7, 40)
+    weight = places.sin() * torch.logspace(-2, 1, 7, dtype=torch.float64).unsqueeze(1)
+    fmt, found = parse_weight_format(name), sha256()
+    assert fmt is not None
+    for key, tensor in fmt.encode(weight.float(), MSE).items():
+        found.update(key.encode() + tensor.numpy().tobytes())
+    assert found.hexdigest()[:16] == digest

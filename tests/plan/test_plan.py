@@ -12,6 +12,7 @@ from mezzotint.formats import MINMAX, MSE, RangeSearch
 from mezzotint.plan import (
     VERSION,
     CalibrationSettings,
+    CallSelection,
     Choice,
     Difference,
     Encoding,
@@ -66,6 +67,8 @@ settings = st.builds(
     sampling=st.none() | samplings,
     calls=st.none() | st.integers(1, 10**6),
     momentum=st.none() | st.floats(0, 1, exclude_max=True),
+    selection=st.none()
+    | st.builds(CallSelection, calls=st.integers(1, 99), samples=st.integers(1, 99)),
 )
 
 
@@ -117,7 +120,7 @@ class TestStorage:
         assert '    "mid.ff": {\n      "weight": "uint3/group64",' in text
 
     def test_a_hand_written_plan_may_leave_out_what_has_a_default(self):
-        plan = Plan.from_dict({"version": 1, "layers": {"a": {"weight": "int4/channel"}}})
+        plan = Plan.from_dict({"version": 3, "layers": {"a": {"weight": "int4/channel"}}})
         assert plan == Plan({"a": W4})
 
     def test_structure_is_written_only_where_there_is_any(self):
@@ -136,11 +139,16 @@ class TestStorage:
 
     def test_the_form_of_version_1_is_read(self):
         layers = {
-            "b": {"weight": "int4/channel", "activation": "int8/token", "constant_tokens": 1},
-            "c": {"weight": "int4/channel", "split": 320, "constant_tokens": 0},
+            "b": {"weight": "int4/tensor", "activation": "int8/token", "constant_tokens": 1},
+            "c": {"weight": "int4/tensor", "split": 320, "constant_tokens": 0},
         }
         plan = Plan.from_dict({"version": 1, "layers": layers})
-        assert plan == Plan({"b": TEXT, "c": SHORTCUT})
+        assert plan == Plan(
+            {
+                "b": replace(TEXT, weight="int4/tensor"),
+                "c": replace(SHORTCUT, weight="int4/tensor"),
+            }
+        )
 
 
 ONE = {"kind": "constant_tokens", "count": 1}
@@ -229,7 +237,7 @@ class TestVersion1:
     def test_it_means_what_it_meant(self):
         plan = Plan.from_dict(self.OLD)
         assert plan == Plan(
-            {"conv_in": FLOAT, "conv_out": Choice("uint4/channel", "uint8/tensor")},
+            {"conv_in": FLOAT, "conv_out": Choice("uint4/channel/float32", "uint8/tensor")},
             "emoji-turbo",
             {"conv_in": "sees the noise"},
             {"recipe": "auto"},
@@ -237,8 +245,8 @@ class TestVersion1:
             calibration=None,
         )
 
-    def test_it_is_written_as_version_2(self):
-        assert Plan.from_dict(self.OLD).to_dict()["version"] == 2
+    def test_it_is_written_as_version_3(self):
+        assert Plan.from_dict(self.OLD).to_dict()["version"] == 3
 
     @pytest.mark.parametrize(
         ("field", "changes"),
@@ -250,8 +258,33 @@ class TestVersion1:
         ids=["encoding", "calibration", "layer"],
     )
     def test_it_has_no_field_of_version_2(self, field: str, changes: dict[str, Any]):
-        with pytest.raises(PlanError, match=f"plan: field {field}: goes with version 2"):
+        with pytest.raises(PlanError, match=f"plan: field {field}: goes with version 2 and"):
             Plan.from_dict(self.OLD | changes)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+class TestScalesOfOldVersions:
+    """Until version 2, scales per channel were float32; what a plan means stays the same."""
+
+    @pytest.mark.parametrize(
+        "weight", ["int4/channel", "uint8/channel", "mixed/int2:64,int3:64", "mixed/uint1:2,uint8:2"]
+    )
+    def test_scales_per_channel_are_float32(self, version: int, weight: str):
+        plan = Plan.from_dict({"version": version, "layers": {"a": {"weight": weight}}})
+        assert plan["a"].weight == f"{weight}/float32"
+        assert Plan.from_dict(plan.to_dict()) == plan
+
+    @pytest.mark.parametrize(
+        "weight", ["int4/tensor", "uint4/group64", "kmeans4/channel", "kmeans3/tensor", "float"]
+    )
+    def test_other_formats_are_the_same_as_today(self, version: int, weight: str):
+        plan = Plan.from_dict({"version": version, "layers": {"a": {"weight": weight}}})
+        assert plan["a"].weight == weight
+
+    def test_an_unknown_format_is_repeated_as_it_stands(self, version: int):
+        layers = {"a": {"weight": "int99/channel"}}
+        with pytest.raises(PlanError, match="layer a: weight format 'int99/channel"):
+            Plan.from_dict({"version": version, "layers": layers})
 
 
 class TestCalibrationSettings:
@@ -284,8 +317,8 @@ class TestMistakes:
             ({}, "version", "required"),
             ({"version": 1}, "layers", "required"),
             (edited(version="one"), "version", "valid integer"),
-            (edited(version=3), "version", "is 3, this program reads 1 and 2"),
-            (edited(version=1), "encoding", "goes with version 2, not with 1"),
+            (edited(version=4), "version", "is 4, this program reads 1, 2 and 3"),
+            (edited(version=1), "encoding", "goes with version 2 and later, not with 1"),
             (edited(layer={}), "layer", "not permitted"),
             (edited(layers=[]), "layers", "valid dictionary"),
             (edited(layers={"a.b": "int4/channel"}), r"layers\.a\.b", "valid dictionary"),
@@ -350,6 +383,12 @@ class TestMistakes:
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),
+            (edited(calibration={"selection": {"calls": 8}}), r"selection\.samples", "required"),
+            (
+                edited(calibration={"selection": {"calls": 0, "samples": 8}}),
+                "calibration",
+                "calls: is 0",
+            ),
             (edited(calibration={"sampling": {}}), r"calibration\.sampling\.prompts", "required"),
             (edited(calibration={"sampling": {"prompts": []}}), "calibration", "none given"),
             (
@@ -477,6 +516,8 @@ class TestDiff:
         other = plan(sampling=Sampling(("owl",), seed=3))
         assert calibration_diff(plan(), other) == {"seed": (0, 3)}
         assert calibration_diff(Plan({}), plan())["prompts"] == (None, ["owl"])
+        few = plan(selection=CallSelection(8, 4))
+        assert calibration_diff(plan(), few) == {"selection": (None, {"calls": 8, "samples": 4})}
 
     @given(left=plans(), right=plans())
     def test_the_other_way_round_it_is_mirrored(self, left: Plan, right: Plan):
@@ -514,6 +555,8 @@ class TestPrinting:
         printed = str(Plan({"a": W4}, encoding=Encoding(MINMAX), calibration=settings))
         assert "encoding: minmax, nearest" in printed
         assert "calibration: momentum 0.95, calls 4" in printed
+        few = Plan({"a": W4}, calibration=replace(settings, selection=CallSelection(6, 5)))
+        assert "calls 4 (at most 6 of 5 samples)" in str(few)
 
     def test_an_order_of_channels_is_shown_where_it_is_not_the_usual_one(self):
         assert "order" not in str(Plan({"a": W4}))

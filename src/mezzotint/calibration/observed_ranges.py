@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import CalibrationError, PlanError
+from mezzotint.calibration.watching import extremes, watch_inputs
+from mezzotint.errors import CalibrationError
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Structure, Tensors, check_momentum
-from mezzotint.runtime import InputRange, own_tensors, part_inputs, shape_of
+from mezzotint.plan import Choice, Tensors, check_momentum
+from mezzotint.runtime import InputRange
 
 
-@torch.no_grad()
 def input_ranges(
     denoiser: nn.Module,
     choices: Mapping[str, Choice],
@@ -47,21 +44,8 @@ def input_ranges(
         UsageError: `momentum` is not from 0 to below 1.
     """
     check_momentum(momentum)
-    observers: dict[str, _RangeObserver] = {}
-    with ExitStack() as hooks:
-        for name, choice in choices.items():
-            layer = denoiser.get_submodule(name)
-            if not isinstance(layer, nn.Linear | nn.Conv2d):
-                kind = type(layer).__name__
-                raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
-            known = (tensors or {}).get(name, {})
-            own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
-            observers[name] = _RangeObserver(name, choice.structures, own, momentum)
-            hooks.enter_context(layer.register_forward_pre_hook(observers[name].observe))
-        for call in calls:
-            call.run(denoiser)
-            for observer in observers.values():
-                observer.end_call()
+    observers = {name: _RangeObserver(name, momentum) for name in choices}
+    watch_inputs(denoiser, choices, observers, calls, tensors)
     return {name: observer.ranges() for name, observer in observers.items()}
 
 
@@ -70,28 +54,14 @@ class _RangeObserver:
     """Input range of one layer: per part, over all calls and in the call under way."""
 
     name: str
-    structures: tuple[Structure, ...]
-    tensors: Tensors
     momentum: float | None
     total: tuple[InputRange, ...] = ()
     current: tuple[InputRange, ...] = field(default=(), init=False)
 
-    def observe(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> None:
-        """A forward pre-hook."""
-        try:
-            parts = part_inputs(inputs[0], self.structures, shape_of(layer), self.tensors)
-        except PlanError as cause:
-            raise CalibrationError(f"layer {self.name}: {cause}") from cause
-        if not all(part.numel() for part in parts):  # all tokens are constant
-            return
-        found = tuple(map(self._range, parts))
+    def see(self, parts: tuple[Tensor, ...]) -> None:
+        """Widen the ranges of the call under way."""
+        found = tuple(InputRange(*extremes(part)) for part in parts)
         self.current = _merged(self.current, found) if self.current else found
-
-    def _range(self, x: Tensor) -> InputRange:
-        low, high = x.aminmax()
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            raise CalibrationError(f"layer {self.name}: its input holds NaN or infinite values")
-        return InputRange(float(low), float(high))
 
     def end_call(self) -> None:
         """Take the call under way into the total; a layer may have run in it more than once."""

@@ -7,6 +7,7 @@ from mezzotint.formats.codebook import CodebookFormat
 from mezzotint.formats.forms import AffineSegment, LookupSegment, Segment
 from mezzotint.formats.grid import Columns, Grid
 from mezzotint.formats.lookup_grid import LookupGrid
+from mezzotint.formats.lut import LutFormat
 from mezzotint.formats.mixed import MixedFormat
 from mezzotint.formats.mixed_grid import MixedGrid
 from mezzotint.formats.packing import pack, packed_width, unpack
@@ -43,6 +44,7 @@ __all__ = [
     "Grid",
     "LookupGrid",
     "LookupSegment",
+    "LutFormat",
     "MixedFormat",
     "MixedGrid",
     "RangeSearch",

@@ -45,11 +45,13 @@ class MixedFormat(WeightFormat):
         widths: bits of each segment, ascending.
         counts: output channels of each segment.
         symmetric: of all segments alike: `int` or `uint`.
+        wide_scale: whether scales are float32 (`mixed/int2:64,int3:192/float32`), not bfloat16.
     """
 
     widths: tuple[int, ...]
     counts: tuple[int, ...]
     symmetric: bool = True
+    wide_scale: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.counts):
@@ -65,14 +67,15 @@ class MixedFormat(WeightFormat):
             if count < 1:
                 raise FormatError(f"counts has {count}; a segment has 1 output channel or more")
         for width in self.widths:
-            UniformFormat(width, self.symmetric)
+            self._format(width)
 
     @property
     @override
     def name(self) -> str:
         kind = "int" if self.symmetric else "uint"
         parts = zip(self.widths, self.counts, strict=True)
-        return "mixed/" + ",".join(f"{kind}{width}:{count}" for width, count in parts)
+        segments = ",".join(f"{kind}{width}:{count}" for width, count in parts)
+        return f"mixed/{segments}{'/float32' if self.wide_scale else ''}"
 
     @property
     @override
@@ -83,7 +86,10 @@ class MixedFormat(WeightFormat):
     @property
     def formats(self) -> tuple[UniformFormat, ...]:
         """Format of each segment."""
-        return tuple(UniformFormat(width, self.symmetric) for width in self.widths)
+        return tuple(map(self._format, self.widths))
+
+    def _format(self, width: int) -> UniformFormat:
+        return UniformFormat(width, self.symmetric, wide_scale=self.wide_scale)
 
     @override
     def layout(self, shape: Shape) -> Mapping[str, TensorSpec]:
@@ -203,10 +209,12 @@ class MixedFormat(WeightFormat):
 @register_weight_format
 def _mixed(name: str) -> WeightFormat | None:
     part = rf"u?int{NUMBER}:{NUMBER}"
-    if re.fullmatch(rf"mixed/{part}(,{part})*", name) is None:
+    match = re.fullmatch(rf"mixed/{part}(,{part})*(/float32)?", name)
+    if match is None:
         return None
     found = re.findall(r"(u?)int(\d+):(\d+)", name)
     kinds, widths, counts = zip(*found, strict=True)
     if len(set(kinds)) > 1:
         raise FormatError("segments are all 'int' or all 'uint', not both")
-    return MixedFormat(tuple(map(int, widths)), tuple(map(int, counts)), not kinds[0])
+    numbers = tuple(map(int, widths)), tuple(map(int, counts))
+    return MixedFormat(*numbers, not kinds[0], name.endswith("/float32"))

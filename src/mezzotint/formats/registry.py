@@ -31,14 +31,17 @@ def register_weight_format(parser: Parser) -> Parser:
 
 @register_weight_format
 def _uniform(name: str) -> WeightFormat | None:
-    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|channel|group({NUMBER}))", name)
+    pattern = rf"(u?)int({NUMBER})/(tensor|channel(/float32)?|group({NUMBER}))"
+    match = re.fullmatch(pattern, name)
     if match is None:
         return None
-    unsigned, width, granularity, group = match.groups()
+    unsigned, width, granularity, wide, group = match.groups()
     symmetric = not unsigned
     if group:
         return UniformFormat(int(width), symmetric, "group", int(group))
-    return UniformFormat(int(width), symmetric, "tensor" if granularity == "tensor" else "channel")
+    if granularity == "tensor":
+        return UniformFormat(int(width), symmetric, "tensor")
+    return UniformFormat(int(width), symmetric, wide_scale=bool(wide))
 
 
 def parse_weight_format(name: str) -> WeightFormat | None:
@@ -58,7 +61,7 @@ def parse_weight_format(name: str) -> WeightFormat | None:
             return found
     raise FormatError(
         f"unknown weight format {name!r}; expected 'float' or a name such as 'int4/channel', "
-        "'uint3/group64', 'int8/tensor', 'kmeans4/channel', 'kmeans3/tensor' or "
+        "'uint3/group64', 'int8/tensor', 'lut3/channel', 'kmeans4/channel', 'kmeans3/tensor' or "
         "'mixed/int2:64,int3:128,int4:64'"
     )
 

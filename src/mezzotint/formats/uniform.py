@@ -42,15 +42,17 @@ class UniformFormat(WeightFormat):
     range is widened to contain 0, scale = (max - min) / (2^bits - 1), zero_point =
     round(-min / scale). MixDQ, section 3; Nagel et al. 2021, section 2.
 
-    Codes are stored unsigned. Scales are float32, or bfloat16 per group, where they cost more;
-    codes are computed from the scale as stored, so its rounding does no harm. Magnitudes above half
-    of float32's largest may decode to infinity.
+    Codes are stored unsigned. Scales are bfloat16, or float32 per tensor, where there is one only;
+    codes are computed from the scale as stored, so its rounding does no harm. With `wide_scale`,
+    scales per channel are float32 (`int4/channel/float32`), as plans of versions 1 and 2 had them.
+    Magnitudes above half of float32's largest may decode to infinity.
     """
 
     width: int
     symmetric: bool = True
     granularity: Granularity = "channel"
     group_size: int | None = None
+    wide_scale: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.width <= 8:
@@ -59,13 +61,15 @@ class UniformFormat(WeightFormat):
             raise FormatError("group_size goes with granularity 'group', and only with it")
         if self.group_size is not None and self.group_size < 2:
             raise FormatError(f"group_size is {self.group_size}; a group has 2 weights or more")
+        if self.wide_scale and self.granularity != "channel":
+            raise FormatError("wide_scale goes with granularity 'channel', and only with it")
 
     @property
     @override
     def name(self) -> str:
         kind = "int" if self.symmetric else "uint"
         suffix = f"group{self.group_size}" if self.group_size else self.granularity
-        return f"{kind}{self.width}/{suffix}"
+        return f"{kind}{self.width}/{suffix}{'/float32' if self.wide_scale else ''}"
 
     @property
     @override
@@ -75,7 +79,8 @@ class UniformFormat(WeightFormat):
     @property
     def scale_dtype(self) -> torch.dtype:
         """Dtype that scales are rounded to."""
-        return torch.bfloat16 if self.granularity == "group" else torch.float32
+        wide = self.wide_scale or self.granularity == "tensor"
+        return torch.float32 if wide else torch.bfloat16
 
     def scale_shape(self, shape: Shape) -> tuple[int, int]:
         """[output channels, groups]; [1, 1] per tensor."""

@@ -7,8 +7,6 @@ from mezzotint.models.calls import (
     completed_calls,
     on_device,
     output_tensor,
-    record_calls,
-    recording,
 )
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, model_name
@@ -21,15 +19,18 @@ from mezzotint.models.joins import joined_inputs
 from mezzotint.models.kinds import Kind
 from mezzotint.models.loading import download_pipeline, load_pipeline, quiet_libraries
 from mezzotint.models.prompts import read_prompts
+from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
+from mezzotint.models.rows import batch_size, rows_of
 from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.tracing import trace_graph
-from mezzotint.plan import Sampling
+from mezzotint.plan import CallSelection, Sampling
 
 __all__ = [
     "GENERATION_FILE",
     "Call",
+    "CallSelection",
     "Example",
     "Graph",
     "Kind",
@@ -41,6 +42,7 @@ __all__ = [
     "ResolvedSource",
     "Role",
     "Sampling",
+    "batch_size",
     "check_folder",
     "check_model_folder",
     "check_no_adapters",
@@ -67,6 +69,7 @@ __all__ = [
     "recording",
     "resolve",
     "role_of",
+    "rows_of",
     "shard_files",
     "text_readers",
     "trace_graph",

@@ -1,7 +1,12 @@
 """The plan: which format every layer takes, and how. The only place that says so."""
 
 from mezzotint.plan.budget import Budget, parse_latency, parse_size
-from mezzotint.plan.calibration_settings import CalibrationSettings, Sampling, check_momentum
+from mezzotint.plan.calibration_settings import (
+    CalibrationSettings,
+    CallSelection,
+    Sampling,
+    check_momentum,
+)
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
 from mezzotint.plan.encoding import (
@@ -38,6 +43,7 @@ __all__ = [
     "VERSION",
     "Budget",
     "CalibrationSettings",
+    "CallSelection",
     "Choice",
     "Difference",
     "Encoding",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,8 +43,8 @@ class LayerModel(BaseModel):
     reason: str | None = None
 
 
-def choice_of(layer: LayerModel, name: str, source: str) -> Choice:
-    """The choice of the layer called `name`.
+def choice_of(layer: LayerModel, name: str, source: str, version: int) -> Choice:
+    """The choice of the layer called `name`, in a plan of that version.
 
     Raises:
         PlanError: naming `source`, the layer or the field at fault, and what was expected.
@@ -57,9 +58,16 @@ def choice_of(layer: LayerModel, name: str, source: str) -> Choice:
         for index, each in enumerate(layer.structures):
             where = f"{source}: field layers.{name}.structures.{index}"
             structures.append(_structure(each.kind, each.fields, where))
-        return Choice(layer.weight, layer.activation, tuple(structures))
+        weight = layer.weight if version > 2 else _wide_scaled(layer.weight)
+        return Choice(weight, layer.activation, tuple(structures))
     except FormatError as cause:
         raise PlanError(f"{source}: layer {name}: {cause}") from cause
+
+
+def _wide_scaled(weight: str) -> str:
+    """The name today of a weight format of version 1 or 2, where scales per channel were float32."""
+    per_channel = re.fullmatch(r"u?int[0-9]+/channel|mixed/[^/]*", weight)
+    return weight if per_channel is None else f"{weight}/float32"
 
 
 def _of_version_1(layer: LayerModel) -> list[Structure]:

@@ -20,10 +20,11 @@ from mezzotint.plan.choice import Choice
 from mezzotint.plan.choice_json import LayerModel, choice_of
 from mezzotint.plan.encoding import Encoding, EncodingModel
 
-VERSION = 2
+VERSION = 3
 
-#: Version 1 said nothing of encodings and calibration: what it meant are their defaults.
-_READABLE = (1, VERSION)
+#: Version 1 said nothing of encodings and calibration: what it meant are their defaults. Until
+#: version 2, scales per channel were float32.
+_READABLE = (1, 2, VERSION)
 
 
 class _PlanModel(BaseModel):
@@ -136,7 +137,7 @@ class Plan(JsonFile):
         choices: dict[str, Choice] = {}
         encodings: dict[str, Encoding] = {}
         for name, layer in model.layers.items():
-            choices[name] = choice_of(layer, name, source)
+            choices[name] = choice_of(layer, name, source, model.version)
             try:
                 if layer.encoding is not None:
                     encodings[name] = layer.encoding.value(encoding)
@@ -229,9 +230,9 @@ class Plan(JsonFile):
 
 def _check_version(model: _PlanModel, source: str) -> None:
     if model.version not in _READABLE:
-        known = " and ".join(map(str, _READABLE))
+        known = f"{', '.join(map(str, _READABLE[:-1]))} and {VERSION}"
         raise PlanError(f"{source}: field version: is {model.version}, this program reads {known}")
-    if model.version == VERSION:
+    if model.version > 1:
         return
     later: list[str] = []
     later += [name for name in ("encoding", "calibration") if name in model.model_fields_set]
@@ -242,7 +243,7 @@ def _check_version(model: _PlanModel, source: str) -> None:
     ]
     if later:
         raise PlanError(
-            f"{source}: field {later[0]}: goes with version {VERSION}, not with {model.version}"
+            f"{source}: field {later[0]}: goes with version 2 and later, not with 1"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from mezzotint.models import (
     text_readers,
     trace_graph,
 )
-from mezzotint.plan import CalibrationSettings, Choice, Plan
+from mezzotint.plan import CalibrationSettings, CallSelection, Choice, Plan
 from mezzotint.recipes.found_structures import (
     FoundStructures,
     Shortcuts,
@@ -65,6 +65,7 @@ class Study:
         layers: those that can be packed, in the order of execution.
         structures: constant first tokens and split inputs.
         momentum: of the moving average that static ranges are, see `input_ranges`.
+        selection: which calls of the pipeline's run were kept; None for all.
     """
 
     job: Job
@@ -73,9 +74,18 @@ class Study:
     layers: tuple[Layer, ...]
     structures: FoundStructures
     momentum: float | None
+    selection: CallSelection | None = None
 
     @classmethod
-    def of(cls, job: Job, *, bos: bool, shortcuts: Shortcuts, momentum: float | None) -> Study:
+    def of(
+        cls,
+        job: Job,
+        *,
+        bos: bool,
+        shortcuts: Shortcuts,
+        momentum: float | None,
+        selection: CallSelection | None = None,
+    ) -> Study:
         """Record the calls, unless they are given; follow the data flow, and look for structures.
 
         Args:
@@ -83,13 +93,15 @@ class Study:
             bos: look for constant first tokens.
             shortcuts: which joined inputs to split.
             momentum: with which static ranges will be calibrated, as of `input_ranges`.
+            selection: the calls of the pipeline's run to keep; None for all. Calls that are given
+                are all taken.
 
         Raises:
             ModelError: there is nothing to quantize, or the denoiser cannot be run on its call.
             UsageError: a bare module came without calls.
             CalibrationError: a weight holds NaN; the layer is named.
         """
-        calls = on_device(_calls(job), job.denoiser)
+        calls = on_device(_calls(job, selection), job.denoiser)
         graph = trace_graph(job.denoiser, calls[0])
         layers = tuple(layer for layer in layers_in(job.denoiser, graph) if layer.supported)
         if not layers:
@@ -97,7 +109,7 @@ class Study:
         check_weights(job.denoiser, [layer.name for layer in layers])
         splits = split_inputs(graph, layers, shortcuts)
         structures = find_structures(job, calls, text_readers(layers) if bos else None, splits)
-        return cls(job, calls, graph, layers, structures, momentum)
+        return cls(job, calls, graph, layers, structures, momentum, selection)
 
     def weight(self, layer: Layer) -> Tensor:
         """The floating weight of a layer."""
@@ -129,12 +141,14 @@ class Study:
             momentum=self.momentum,
             tensors=calibration.tensors,
         )
-        return dataclasses.replace(calibration, input_ranges=ranges)
+        return replace(calibration, input_ranges=ranges)
 
     def settled(self, plan: Plan) -> Plan:
         """The plan, which says how its calibrated values were found."""
-        sampling = self.job.sampling if self.job.calls is None else None
-        return with_settings(plan, CalibrationSettings(sampling, len(self.calls), self.momentum))
+        settings = CalibrationSettings(calls=len(self.calls), momentum=self.momentum)
+        if self.job.calls is None:
+            settings = replace(settings, sampling=self.job.sampling, selection=self.selection)
+        return with_settings(plan, settings)
 
     @contextmanager
     def measuring(
@@ -217,12 +231,12 @@ class Measuring:
         return conditional_key(task, self.original)
 
 
-def _calls(job: Job) -> tuple[Call, ...]:
+def _calls(job: Job, selection: CallSelection | None) -> tuple[Call, ...]:
     if job.calls:
         return job.calls
     if job.pipe is None or job.sampling is None:
         raise UsageError("calls: none given; a module without a pipeline needs some")
-    return record_calls(job.pipe, job.sampling)
+    return record_calls(job.pipe, job.sampling, selection)
 
 
 _MEANINGS = {

@@ -89,7 +89,8 @@ def _check(module: nn.Module, plan: Plan, calibration: Calibration) -> None:
 def _check_names(module: nn.Module, calibration: Calibration) -> None:
     """Raise PlanError where `calibration` is for layers that `module` does not have."""
     known = {name for name, _ in module.named_modules()}
-    for name in {**calibration.input_ranges, **calibration.tensors, **calibration.weights}:
+    values = calibration.input_ranges, calibration.tensors, calibration.weights, calibration.moments
+    for name in (name for each in values for name in each):
         if name not in known:
             raise PlanError(
                 f"the calibration names layer {name}, which {type(module).__name__} does not have; "
