@@ -16,7 +16,7 @@ from mezzotint.models import Sampling, find_denoiser, inventory, load_pipeline, 
 from mezzotint.plan import Choice
 from tests.measuring.probing import candidates, probed
 
-WEIGHTS = tuple(f"int{bits}/channel" for bits in (3, 4, 6))
+WEIGHTS = tuple(f"int{bits}/channel" for bits in (2, 4, 8))
 INPUTS = ("int4/token", "int8/token")
 
 

@@ -21,7 +21,6 @@ from mezzotint.measuring import (
     LayerCandidates,
     LayerChange,
     Probe,
-    Prober,
     Projections,
     checkpointing,
     draw_probes,
@@ -257,25 +256,6 @@ class TestJournal:
             pytest.raises(JournalError, match=r"journal.*weights.conv_in.int3/channel is"),
         ):
             probed(unet, calls, asked, 1, journal)
-
-    def test_probes_double_until_they_are_enough(self, unet, calls, runs):
-        prober = Prober(unet, calls, candidates(["conv_out"], WEIGHTS), packed_weights(unet))
-        seen = []
-
-        def enough(found: Projections) -> bool:
-            seen.append(len(found))
-            return len(found) >= 64
-
-        found = prober.run_until(enough, Journal(None, {}))
-        assert seen == [32, 64]
-        assert runs == [64]
-        assert len(found) == 64
-
-    def test_they_end_at_256(self, unet, calls):
-        model = nn.Sequential(nn.Linear(4, 4))
-        call = call_of(model, torch.randn(2, 4))
-        prober = Prober(model, [call], candidates(["0"], WEIGHTS), packed_weights(model))
-        assert len(prober.run_until(lambda found: False, Journal(None, {}))) == 256
 
 
 class TestPrecision:
