@@ -12,6 +12,7 @@ import mezzotint as mz
 from mezzotint._journal import Record
 from mezzotint.errors import JournalError
 from mezzotint.formats import MINMAX
+from tests.recipes.conftest import MEASURED
 from tests.recipes.watching import watched
 
 FILE = "measurements.jsonl"

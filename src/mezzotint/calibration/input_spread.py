@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import CalibrationError, PlanError
+from mezzotint.calibration.watching import extremes, watch_inputs
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Structure, Tensors
-from mezzotint.runtime import own_tensors, part_inputs, shape_of
+from mezzotint.plan import Choice, Tensors
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,6 @@ class InputSpread:
         return self.peak / self.deviation
 
 
-@torch.no_grad()
 def input_spreads(
     denoiser: nn.Module,
     choices: Mapping[str, Choice],
@@ -53,53 +48,34 @@ def input_spreads(
         tensors: layer → what its structures have calibrated.
 
     Raises:
-        CalibrationError: a layer sees NaN or infinity, or has no tokens to leave out; the layer is
-            named.
+        CalibrationError, PlanError, FormatError: as `watch_inputs`.
     """
-    found = {}
-    with ExitStack() as hooks:
-        for name, choice in choices.items():
-            layer = denoiser.get_submodule(name)
-            known = (tensors or {}).get(name, {})
-            weight = layer.get_parameter("weight").detach()
-            own = own_tensors(choice.structures, weight, shape_of(layer), known)
-            found[name] = _Observer(name, choice.structures, own)
-            hooks.enter_context(layer.register_forward_pre_hook(found[name].observe))
-        for call in calls:
-            call.run(denoiser)
-    return {name: observer.spread() for name, observer in found.items()}
+    sums = {name: _Sums() for name in choices}
+    watch_inputs(denoiser, choices, sums, calls, tensors)
+    return {name: each.spread() for name, each in sums.items()}
 
 
 @dataclass
-class _Observer:
+class _Sums:
     """Sums over the inputs of one layer."""
 
-    name: str
-    structures: tuple[Structure, ...]
-    tensors: Tensors
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
     peak: float = 0.0
 
-    def observe(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """A forward pre-hook."""
-        try:
-            parts = part_inputs(inputs[0], self.structures, shape_of(layer), self.tensors)
-        except PlanError as cause:
-            raise CalibrationError(f"layer {self.name}: {cause}") from cause
+    def see(self, parts: tuple[Tensor, ...]) -> None:
+        """Add the inputs of one run of the layer."""
         for part in parts:
-            if part.numel():
-                self._add(part.detach().double())
+            low, high = extremes(part)
+            x = part.double()
+            self.count += x.numel()
+            self.total += float(x.sum())
+            self.squares += float(x.square().sum())
+            self.peak = max(self.peak, -low, high)
 
-    def _add(self, x: Tensor) -> None:
-        peak, total, squares = float(x.abs().max()), float(x.sum()), float(x.square().sum())
-        if not math.isfinite(squares):
-            raise CalibrationError(f"layer {self.name}: its input holds NaN or infinite values")
-        self.count += x.numel()
-        self.total += total
-        self.squares += squares
-        self.peak = max(self.peak, peak)
+    def end_call(self) -> None:
+        """Sums are over all calls alike."""
 
     def spread(self) -> InputSpread:
         count = max(self.count, 1)

@@ -27,6 +27,7 @@ from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
+from mezzotint.measuring.remembered_weights import remembered
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -81,6 +82,7 @@ __all__ = [
     "model_digest",
     "register_metric",
     "relative_noise",
+    "remembered",
     "sample_noises",
     "similarity_map",
     "task_seconds",

@@ -6,11 +6,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from mezzotint.formats import FLOAT, parse_activation_format
 from mezzotint.measuring import (
+    CandidateWeight,
     InputCandidate,
     LayerCandidates,
     Measurements,
@@ -21,6 +23,7 @@ from mezzotint.measuring import (
     SampleNoise,
     Task,
     chosen_metric,
+    remembered,
     sample_noises,
 )
 from mezzotint.models import Call
@@ -88,7 +91,7 @@ class Search:
             self.study.job.denoiser,
             calls,
             {name: self._probed(each, plan) for name, each in self.candidates.items()},
-            self._weight,
+            self._weight_of,
             str(self.encoding),
             self.calibration,
             plan,
@@ -103,6 +106,10 @@ class Search:
             {name: InputCandidate(parse_activation_format(name)) for name in sorted(inputs)},
             structures,
         )
+
+    @cached_property
+    def _weight_of(self) -> CandidateWeight:
+        return remembered(self._weight)
 
     def _weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
         """The weight as it would be stored, and what is added to its bias."""
