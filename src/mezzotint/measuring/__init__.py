@@ -1,6 +1,7 @@
 """Measuring what changes of a model cost: change × metric → figures, journaled and resumable."""
 
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
+from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
 from mezzotint.measuring.input_edge import InputCandidate
@@ -22,7 +23,7 @@ from mezzotint.measuring.metrics import (
 from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
 from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
-from mezzotint.measuring.probes import FIRST_PROBES, MOST_PROBES, Probe, draw_probes
+from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
@@ -37,10 +38,10 @@ from mezzotint.measuring.run import (
 
 __all__ = [
     "CACHE_BYTES",
-    "FIRST_PROBES",
     "MOST_PROBES",
     "CandidateWeight",
     "Change",
+    "Estimate",
     "Executor",
     "ExecutorFactory",
     "Figures",
@@ -78,5 +79,8 @@ __all__ = [
     "register_metric",
     "relative_noise",
     "similarity_map",
+    "task_seconds",
+    "tell",
+    "timed_call",
     "with_denoiser",
 ]
