@@ -267,7 +267,8 @@ class TestScalesOfOldVersions:
     """Until version 2, scales per channel were float32; what a plan means stays the same."""
 
     @pytest.mark.parametrize(
-        "weight", ["int4/channel", "uint8/channel", "mixed/int2:64,int3:64", "mixed/uint1:2,uint8:2"]
+        "weight",
+        ["int4/channel", "uint8/channel", "mixed/int2:64,int3:64", "mixed/uint1:2,uint8:2"],
     )
     def test_scales_per_channel_are_float32(self, version: int, weight: str):
         plan = Plan.from_dict({"version": version, "layers": {"a": {"weight": weight}}})
