@@ -26,9 +26,7 @@ from mezzotint.runtime import Calibration, pack_layer
 from tests.measuring.figures import CALIBRATION
 
 
-def packed_weights(
-    denoiser: nn.Module, calibration: Calibration = CALIBRATION
-) -> CandidateWeight:
+def packed_weights(denoiser: nn.Module, calibration: Calibration = CALIBRATION) -> CandidateWeight:
     """What a packed layer stores, by layer and choice; packed once."""
     layers = dict(denoiser.named_modules())
 

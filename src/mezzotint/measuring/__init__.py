@@ -23,7 +23,7 @@ from mezzotint.measuring.metrics import (
 from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
 from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
-from mezzotint.measuring.probes import FIRST_PROBES, MOST_PROBES, Probe, draw_probes
+from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
@@ -38,7 +38,6 @@ from mezzotint.measuring.run import (
 
 __all__ = [
     "CACHE_BYTES",
-    "FIRST_PROBES",
     "MOST_PROBES",
     "CandidateWeight",
     "Change",

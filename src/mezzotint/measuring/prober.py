@@ -31,9 +31,9 @@ from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_chec
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.measuring.input_edge import InputCandidate
 from mezzotint.measuring.probed_layer import Base, CandidateWeight, LayerCandidates, ProbedLayer
-from mezzotint.measuring.probes import FIRST_PROBES, MOST_PROBES, Probe, draw_probes
+from mezzotint.measuring.probes import Probe
 from mezzotint.measuring.projections import Projections, Values
-from mezzotint.measuring.rows import Rows
+from mezzotint.measuring.samples import Samples, sample_count
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, own_tensors, shape_of
@@ -96,24 +96,13 @@ class Prober:
                     journal.add(keys[probe], run(probe))
         return self._projections(journal, [keys[probe] for probe in probes])
 
-    def run_until(
-        self, enough: Callable[[Projections], bool], journal: Journal, seed: int = 0
-    ) -> Projections:
-        """Run 32 probes, then twice as many, until they are enough or 256."""
-        count = FIRST_PROBES
-        while True:
-            found = self.run(draw_probes(self.calls, count, seed), journal)
-            if count >= MOST_PROBES or enough(found):
-                return found
-            count *= 2
-
     @contextmanager
     def _probing(self, probes: Sequence[Probe]) -> Iterator[Callable[[Probe], dict[str, Any]]]:
         """Everything in place for backward passes, and back in its own at the end."""
         with torch.inference_mode(False), _frozen(self.denoiser), ExitStack() as stack:
             # While the denoiser is the one whose outputs were recorded.
-            rows = Rows(self.denoiser)
-            samples = {probe: rows.sample(self._call(probe), probe.row) for probe in probes}
+            known = Samples(self.denoiser)
+            samples = {probe: self._sample(probe, known) for probe in probes}
             checkpointing = self.checkpointing
             if checkpointing is None:
                 checkpointing = needs_checkpointing(self.denoiser, samples[probes[0]])
@@ -158,13 +147,20 @@ class Prober:
         energy = float(y.square().sum())
         return {"energy": energy, "residual": residual, "weights": weights, "inputs": inputs}
 
-    def _call(self, probe: Probe) -> Call:
+    def _sample(self, probe: Probe, known: Samples) -> Call:
         if not 0 <= probe.call < len(self.calls):
             raise CalibrationError(
                 f"a probe is of call {probe.call}, but there are {len(self.calls)} calls; draw "
                 "probes of these"
             )
-        return self.calls[probe.call]
+        call = self.calls[probe.call]
+        count = sample_count(call)
+        if not 0 <= (probe.row or 0) < count:
+            raise CalibrationError(
+                f"a probe is of row {probe.row or 0} of call {probe.call}, which has {count} rows; "
+                "draw probes of these"
+            )
+        return known.sample(call, probe.row)
 
     def _layers(self) -> dict[str, ProbedLayer]:
         quantized = {} if self.plan is None else self.plan.quantized

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mezzotint.errors import CalibrationError, UsageError
-from mezzotint.measuring.rows import row_count
+from mezzotint.measuring.samples import sample_count
 from mezzotint.models import Call
 
-FIRST_PROBES = 32
 MOST_PROBES = 256
+"""More are not worth their time."""
 
 _BITS = 30
 """Digits of a position; there are no more probes than such numbers."""
@@ -54,7 +54,7 @@ def draw_probes(calls: Sequence[Call], count: int, seed: int = 0) -> tuple[Probe
     if count < 1:
         raise UsageError(f"probes: {count} is too few; draw 1 or more")
     order = sorted(range(len(calls)), key=lambda index: calls[index].step)
-    rows = [row_count(calls[index]) for index in order]
+    rows = [sample_count(calls[index]) for index in order]
     ends = list(itertools.accumulate(rows))
     if not ends or ends[-1] == 0:
         raise CalibrationError("no denoiser calls were recorded; give at least one prompt")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import CalibrationError
-from mezzotint.measuring.rows import Rows, row_count, row_of
+from mezzotint.measuring.samples import Samples, sample_count
 from mezzotint.models import Call
 from tests.measuring.conftest import recorded_calls
 from tests.measuring.probing import call_of
@@ -40,29 +40,15 @@ def call(conditioned: Conditioned) -> Call:
     return call_of(conditioned, torch.randn(6, 4), extra=extra, table=torch.rand(3, 4), gain=2.0)
 
 
-def test_whatever_has_the_batch_first_is_cut(call: Call):
-    row = row_of(call, 4)
-    assert torch.equal(row.args[0], call.args[0][4:5])
-    assert torch.equal(row.kwargs["extra"]["text"], call.kwargs["extra"]["text"][4:5])
-    assert torch.equal(row.kwargs["extra"]["scales"][0], call.kwargs["extra"]["scales"][0][4:5])
-    assert torch.equal(row.output, call.output[4:5])
-
-
-def test_what_is_shared_stays(call: Call):
-    row = row_of(call, 4)
-    assert row.kwargs["table"] is call.kwargs["table"]
-    assert row.kwargs["gain"] == 2.0
-
-
 def test_every_row_gives_what_was_recorded_of_it(conditioned: Conditioned, call: Call):
-    rows = Rows(conditioned)
-    for row in range(row_count(call)):
+    rows = Samples(conditioned)
+    for row in range(sample_count(call)):
         sample = rows.sample(call, row)
         assert torch.allclose(sample.run(conditioned), call.output[row : row + 1])
 
 
 def test_that_is_tried_once_for_calls_of_one_shape(conditioned: Conditioned, call: Call):
-    rows, before = Rows(conditioned), conditioned.runs
+    rows, before = Samples(conditioned), conditioned.runs
     for row in range(6):
         rows.sample(call, row)
         rows.sample(call.copied(), row)
@@ -73,7 +59,7 @@ def test_that_is_tried_once_for_calls_of_one_shape(conditioned: Conditioned, cal
 
 
 def test_a_whole_call_is_taken_where_it_is_asked_for(conditioned: Conditioned, call: Call):
-    assert Rows(conditioned).sample(call, None) is call
+    assert Samples(conditioned).sample(call, None) is call
 
 
 class Mixing(nn.Module):
@@ -98,7 +84,7 @@ class Fixed(nn.Module):
 def test_rows_that_cannot_be_computed_alone_are_no_samples(kind: type[nn.Module]):
     model = kind()
     call = call_of(model, torch.randn(4, 3))
-    assert Rows(model).sample(call, 2) is call
+    assert Samples(model).sample(call, 2) is call
 
 
 def test_a_coincidence_of_sizes_does_no_harm():
@@ -108,7 +94,7 @@ def test_a_coincidence_of_sizes_does_no_harm():
 
     model = Sized()
     call = call_of(model, torch.randn(4, 4), torch.randn(4, 4))
-    assert Rows(model).sample(call, 1) is call
+    assert Samples(model).sample(call, 1) is call
 
 
 @pytest.mark.parametrize("make", [tiny_unet, tiny_pixart])
@@ -119,7 +105,7 @@ def test_guidance_halves_of_denoisers_are_rows(make, dtype: torch.dtype):
     both = torch.cat([latents, latents]).to(dtype)
     time = torch.tensor([500] * 4)
     call = call_of(denoiser, both, timestep=time, encoder_hidden_states=text)
-    rows = Rows(denoiser)
+    rows = Samples(denoiser)
     alone = rows.sample(call, 3)
     assert len(alone.output) == 1
     assert torch.equal(alone.kwargs["encoder_hidden_states"], text[3:])
@@ -128,4 +114,4 @@ def test_guidance_halves_of_denoisers_are_rows(make, dtype: torch.dtype):
 def test_a_call_that_was_never_run_is_refused():
     (call,) = recorded_calls(tiny_unet().eval(), (999,))
     with pytest.raises(CalibrationError, match="no recorded output"):
-        row_count(Call(call.args, call.kwargs))
+        sample_count(Call(call.args, call.kwargs))

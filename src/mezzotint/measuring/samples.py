@@ -1,24 +1,23 @@
-"""Samples of recorded calls: single rows of a batch, as calls of their own."""
+"""Samples of recorded calls: single rows of a batch, where they can be computed alone."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.measuring.metrics import relative_noise
-from mezzotint.models import Call
+from mezzotint.models import Call, rows_of
 
 _ROUNDING = 1e-5
 """Greatest relative noise of a row that was run alone: kernels round by the size of the batch."""
 
 
-def row_count(call: Call) -> int:
+def sample_count(call: Call) -> int:
     """Samples in a recorded call: guidance halves are two.
 
     Raises:
@@ -27,24 +26,8 @@ def row_count(call: Call) -> int:
     return len(recorded_output(call))
 
 
-def row_of(call: Call, row: int) -> Call:
-    """One row of a recorded call's batch.
-
-    Tensors whose first dimension is the batch are cut to [1, …], however deep they are nested;
-    scalars and shared tensors stay as they are.
-    """
-    batch = row_count(call)
-
-    def cut(leaf: Any) -> Any:
-        batched = isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == batch
-        return leaf[row : row + 1] if batched else leaf
-
-    args, kwargs = tree_map(cut, (tuple(call.args), dict(call.kwargs)))
-    return replace(call, args=args, kwargs=kwargs, output=cut(call.output))
-
-
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Samples:
     """Samples of a denoiser's recorded calls.
 
     Attributes:
@@ -62,18 +45,18 @@ class Rows:
         """
         if row is None or not self.separable(call):
             return call
-        return row_of(call, row)
+        return rows_of(call, (row,))
 
     def separable(self, call: Call) -> bool:
         """True where each row of the call can be computed alone."""
         shape = _shape(call)
         if shape not in self._apart:
-            self._apart[shape] = row_count(call) == 1 or self._reproduces(call)
+            self._apart[shape] = sample_count(call) == 1 or self._reproduces(call)
         return self._apart[shape]
 
     @torch.no_grad()
     def _reproduces(self, call: Call) -> bool:
-        alone = row_of(call, row_count(call) - 1)
+        alone = rows_of(call, (sample_count(call) - 1,))
         expected = recorded_output(alone)
         try:
             output = alone.run(self.denoiser)
