@@ -40,7 +40,7 @@ def note_dtypes(module: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
     for name, dtype in dtypes.items():
         owner, _, own = name.rpartition(".")
         if owner in modules:
-            vars(modules[owner]).setdefault(_NOTE, {})[own] = dtype
+            modules[owner].__dict__.setdefault(_NOTE, {})[own] = dtype
 
 
 def has_notes(module: nn.Module) -> bool:
@@ -51,7 +51,7 @@ def has_notes(module: nn.Module) -> bool:
 def keep_notes(old: nn.Module, new: nn.Module) -> None:
     """Take the notes of a module's own tensors over to what takes its place."""
     if _NOTE in vars(old):
-        vars(new)[_NOTE] = dict(vars(old)[_NOTE])
+        new.__dict__[_NOTE] = dict(old.__dict__[_NOTE])
 
 
 def stored_dtype(module: nn.Module, name: str, tensor: Tensor) -> torch.dtype:
@@ -101,7 +101,7 @@ def stored_state(module: nn.Module) -> Iterator[None]:
             if dtype != tensor.dtype:
                 state[name] = made.setdefault(tensor.data_ptr(), tensor.to(dtype))
 
-    hook = module.register_state_dict_post_hook(cast)
+    hook = module.register_state_dict_post_hook(cast)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

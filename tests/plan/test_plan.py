@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mezzotint.errors import FormatError, PlanError, UsageError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
 from mezzotint.plan import (
+    CLIPS,
     VERSION,
     CalibrationSettings,
     CallSelection,
@@ -53,7 +54,7 @@ json_values = st.recursive(
 searches = st.sampled_from([MINMAX, MSE]) | st.builds(
     RangeSearch, st.integers(1, 100), st.floats(0.01, 1), st.floats(0.1, 9)
 )
-encodings = st.builds(Encoding, searches)
+encodings = st.builds(Encoding, searches, clip=st.sampled_from(CLIPS))
 samplings = st.builds(
     Sampling,
     prompts=st.lists(names, min_size=1, max_size=3).map(tuple),
@@ -381,6 +382,7 @@ class TestMistakes:
             (edited(encoding={"rounding": "up"}), "encoding", "'up'; there are: nearest"),
             (edited(encoding={"order": "up"}), "encoding", "'up'; expected 'kurtosis'"),
             (edited(encoding={"order": 1}), r"encoding\.order", "valid string"),
+            (edited(encoding={"clip": "p50"}), "encoding", "clip: there is no 'p50'"),
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),

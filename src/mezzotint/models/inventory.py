@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -114,6 +115,6 @@ def layers_in(denoiser: nn.Module, graph: Graph | None) -> tuple[Layer, ...]:
     )
 
 
-def _stored_bytes(layer: nn.Module) -> int:
-    weight = layer.get_parameter("weight")
-    return weight.numel() * stored_dtype(layer, "weight", weight).itemsize
+def _stored_bytes(layer: Any) -> int:
+    weight = layer.weight  # no parameter where it is computed from another
+    return int(weight.numel()) * stored_dtype(layer, "weight", weight).itemsize
