@@ -125,11 +125,14 @@ class Study:
             for layer in self.layers
         }
 
-    def calibrated(self, choices: Mapping[str, Sequence[Choice]]) -> Calibration:
+    def calibrated(
+        self, choices: Mapping[str, Sequence[Choice]], clips: Mapping[str, str] | None = None
+    ) -> Calibration:
         """The first tokens' constants, and the ranges of inputs that some choice has static.
 
         Args:
             choices: layer → its candidates, all of the same structures.
+            clips: layer → clip of its encoding, for static ranges that are not the full ones.
         """
         calibration = Calibration(tensors=self.structures.constants)
         static = {
@@ -142,6 +145,7 @@ class Study:
             static,
             self.calls,
             momentum=self.momentum,
+            clips={name: clip for name, clip in (clips or {}).items() if name in static},
             tensors=calibration.tensors,
         )
         return replace(calibration, input_ranges=ranges)
