@@ -312,5 +312,5 @@ class TestForeignGrids:
             LutFormat(1).store(self.levels(-1, 0.5), torch.zeros(2, 3, dtype=torch.uint8))
 
     def test_scales_that_are_not_rounded_are_refused(self):
-        with pytest.raises(FormatError, match="scales in torch.bfloat16"):
+        with pytest.raises(FormatError, match=r"scales in torch\.bfloat16"):
             LutFormat(1).store(self.levels(-1, 1, scale=1.001), torch.zeros(2, 3).byte())

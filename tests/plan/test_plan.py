@@ -267,7 +267,8 @@ class TestScalesOfOldVersions:
     """Until version 2, scales per channel were float32; what a plan means stays the same."""
 
     @pytest.mark.parametrize(
-        "weight", ["int4/channel", "uint8/channel", "mixed/int2:64,int3:64", "mixed/uint1:2,uint8:2"]
+        "weight",
+        ["int4/channel", "uint8/channel", "mixed/int2:64,int3:64", "mixed/uint1:2,uint8:2"],
     )
     def test_scales_per_channel_are_float32(self, version: int, weight: str):
         plan = Plan.from_dict({"version": version, "layers": {"a": {"weight": weight}}})
@@ -383,7 +384,11 @@ class TestMistakes:
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),
-            (edited(calibration={"selection": {"calls": 8}}), r"selection\.samples", "required"),
+            (
+                edited(calibration={"selection": {"calls": 8}}),
+                r"calibration\.selection\.samples",
+                "required",
+            ),
             (
                 edited(calibration={"selection": {"calls": 0, "samples": 8}}),
                 "calibration",
@@ -556,7 +561,7 @@ class TestPrinting:
         assert "encoding: minmax, nearest" in printed
         assert "calibration: momentum 0.95, calls 4" in printed
         few = Plan({"a": W4}, calibration=replace(settings, selection=CallSelection(6, 5)))
-        assert "calls 4 (at most 6 of 5 samples)" in str(few)
+        assert "calls 4 (at most 6 of 5 samples)" in " ".join(str(few).split())
 
     def test_an_order_of_channels_is_shown_where_it_is_not_the_usual_one(self):
         assert "order" not in str(Plan({"a": W4}))

@@ -60,6 +60,11 @@ class AffineSegment(_Rows):
     group_size: int | None = None
 
     @property
+    def integer_bits(self) -> int | None:
+        """The width of integers that have one scale per row; None where groups have their own."""
+        return self.bits if self.group_size is None else None
+
+    @property
     def offset(self) -> float:
         """The zero point where none is stored."""
         return middle(self.bits)
@@ -90,12 +95,17 @@ class LookupSegment(_Rows):
     """Consecutive stored rows of w = levels[code], or scale · levels[code].
 
     Attributes:
-        levels: floating [rows or 1, 2^bits], ascending.
+        levels: floating [rows or 1, 2^bits], ascending; or int8 [1, 2^bits], with a scale.
         scale: floating [rows or 1, 1], or None for 1.
     """
 
     levels: Tensor
     scale: Tensor | None = None
+
+    @property
+    def integer_bits(self) -> int | None:
+        """The width of levels that are integers of all rows, with scales; None for others."""
+        return 8 if self.scale is not None and self.levels.dtype == torch.int8 else None
 
     @property
     def grid(self) -> LookupGrid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,13 +80,18 @@ def _alternated(matrix: Tensor, count: int, scale: Tensor) -> tuple[float, Integ
     return float(error), IntegerBook(levels.float().unsqueeze(0), stored.unsqueeze(1))
 
 
+def _pieces(matrix: Tensor) -> Iterator[slice]:
+    """Rows that are looked at together."""
+    return row_chunks(len(matrix), matrix.shape[1], PIECE)
+
+
 def _on_uniform_grid(matrix: Tensor, count: int) -> IntegerBook | None:
     """The steps of a weight whose rows are whole multiples of one each; None for other weights."""
     half = count // 2
     # Symmetric codes of one bit are ±1, and have no zero.
     levels = [-1, 1] if count == 2 else list(range(-half, half))
     found = []
-    for rows in row_chunks(*matrix.shape, PIECE):
+    for rows in _pieces(matrix):
         steps = _whole_steps(matrix[rows].float(), half, zero=count > 2)
         if steps is None:
             return None
@@ -112,7 +118,7 @@ def _whole_steps(rows: Tensor, half: int, *, zero: bool) -> Tensor | None:
 def _starts(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Scales that give all rows the same peak, or the same spread, float64 [rows]."""
     peaks, spreads = torch.empty(2, len(matrix), dtype=torch.float64).unbind()
-    for rows in row_chunks(*matrix.shape, PIECE):
+    for rows in _pieces(matrix):
         part = matrix[rows].double().contiguous()
         peaks[rows] = part.abs().amax(1)
         spreads[rows] = part.square().mean(1).sqrt()
@@ -124,7 +130,7 @@ def _starts(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _histograms(matrix: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """The number of a row's weights in each bin, and their sum: float64 [rows, bins]."""
     counts, sums = torch.empty(2, len(matrix), _BINS, dtype=torch.float64).unbind()
-    for rows in row_chunks(*matrix.shape, PIECE):
+    for rows in _pieces(matrix):
         part = matrix[rows].float().cpu().contiguous()
         steps = part / scale[rows].float().unsqueeze(1)
         index = steps.mul_(2).floor_().clamp_(-_BINS // 2, _BINS // 2 - 1).to(torch.int64)
@@ -148,9 +154,7 @@ def _best_levels(counts: Tensor, sums: Tensor, scale: Tensor, count: int) -> Ten
 
     def error(first: Tensor, last: Tensor, level: Tensor) -> Tensor:
         """Less Σ u², which every book has."""
-        return level * (
-            level * (number[last] - number[first]) - 2 * (total[last] - total[first])
-        )
+        return level * (level * (number[last] - number[first]) - 2 * (total[last] - total[first]))
 
     lower, upper = levels.unsqueeze(0), levels.unsqueeze(1)
     step = error(at, between, lower) + error(between, at.unsqueeze(1), upper)

@@ -1,6 +1,7 @@
 """Measuring what changes of a model cost: change × metric → figures, journaled and resumable."""
 
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
+from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
 from mezzotint.measuring.input_edge import InputCandidate
@@ -40,6 +41,7 @@ __all__ = [
     "MOST_PROBES",
     "CandidateWeight",
     "Change",
+    "Estimate",
     "Executor",
     "ExecutorFactory",
     "Figures",
@@ -77,5 +79,8 @@ __all__ = [
     "register_metric",
     "relative_noise",
     "similarity_map",
+    "task_seconds",
+    "tell",
+    "timed_call",
     "with_denoiser",
 ]

@@ -5,6 +5,7 @@ from mezzotint.models.calls import (
     Call,
     Example,
     completed_calls,
+    device_of,
     on_device,
     output_tensor,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "completed_calls",
     "components",
     "denoises",
+    "device_of",
     "download_pipeline",
     "example_call",
     "find_denoiser",

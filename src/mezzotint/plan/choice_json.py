@@ -65,7 +65,7 @@ def choice_of(layer: LayerModel, name: str, source: str, version: int) -> Choice
 
 
 def _wide_scaled(weight: str) -> str:
-    """The name today of a weight format of version 1 or 2, where scales per channel were float32."""
+    """A weight format of version 1 or 2, where scales per channel were float32, by its new name."""
     per_channel = re.fullmatch(r"u?int[0-9]+/channel|mixed/[^/]*", weight)
     return weight if per_channel is None else f"{weight}/float32"
 

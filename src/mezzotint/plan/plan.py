@@ -242,9 +242,7 @@ def _check_version(model: _PlanModel, source: str) -> None:
         if "encoding" in layer.model_fields_set
     ]
     if later:
-        raise PlanError(
-            f"{source}: field {later[0]}: goes with version 2 and later, not with 1"
-        )
+        raise PlanError(f"{source}: field {later[0]}: goes with version 2 and later, not with 1")
 
 
 def dumps(plan: Plan) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mezzotint._journal import Journal, Record, differing
+from mezzotint._progress import announcer
 from mezzotint.calibration import input_ranges, with_settings
 from mezzotint.errors import JournalError, ModelError, UsageError
 from mezzotint.measuring import (
@@ -32,6 +33,8 @@ from mezzotint.measuring import (
     measure,
     measure_layers,
     model_digest,
+    task_seconds,
+    tell,
 )
 from mezzotint.models import (
     Call,
@@ -211,13 +214,21 @@ class Measuring:
     journal: Journal
 
     def figures(self, tasks: Sequence[Task], label: str = "Measuring") -> list[Figures]:
-        """The figures of every task, in their order; see `measure`."""
+        """The figures of every task, in their order; see `measure`.
+
+        How long that will take is announced.
+        """
+        self._tell(tasks, label)
         return measure(tasks, self.executor, self.journal, key=self._key, label=label)
 
     def layers(
         self, changes: Sequence[LayerChange | InputChange], metric: Metric
     ) -> dict[str, dict[Choice, Figures]]:
-        """Figures by layer and choice, all other layers floating; see `measure_layers`."""
+        """Figures by layer and choice, all other layers floating; see `measure_layers`.
+
+        How long that will take is announced.
+        """
+        self._tell([Task(change, metric) for change in changes], "Measuring")
         return measure_layers(changes, metric, self.executor, self.journal, key=self._key)
 
     def losses(
@@ -226,6 +237,21 @@ class Measuring:
         """The metric's loss of each change, infinite where it ruins the model."""
         found = self.figures([Task(change, metric) for change in changes], label)
         return [metric.loss(figures) for figures in found]
+
+    def _tell(self, tasks: Sequence[Task], label: str) -> None:
+        """Announce the tasks that the journal lacks, a line for each metric."""
+        if announcer() is None:
+            return
+        missing = {
+            key: task for task in tasks if (key := self._key(task)) not in self.journal
+        }.values()
+        for metric in dict.fromkeys(task.metric for task in missing):
+            changes = [task.change for task in missing if task.metric == metric]
+            layers = {change.layer for change in changes if change.layer is not None}
+            what = f"changes of {len(layers)} layers" if layers else "changes of the whole model"
+            by_calls = f" on {len(self.original.calls)} calls"
+            what += by_calls if metric.sees == "outputs" else " by images"
+            tell(label, len(changes), partial(task_seconds, self.original, metric), what)
 
     def _key(self, task: Task) -> str:
         return conditional_key(task, self.original)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,7 +40,8 @@ class EncodedWeights:
         Args:
             place: folder in which the temporary one is made; by default the system's.
         """
-        self._folder = TemporaryDirectory(prefix="mezzotint-encoded-", dir=place)
+        self._folder = Path(mkdtemp(prefix="mezzotint-encoded-", dir=place))
+        finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._shifts: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -62,7 +65,7 @@ class EncodedWeights:
         Raises:
             FormatError: the weight holds NaN or infinity, or moments are of another layer.
         """
-        file = Path(self._folder.name, f"{_key(name, choice, encoding)}.safetensors")
+        file = Path(self._folder, f"{_key(name, choice, encoding)}.safetensors")
         if not file.exists():
             encoded = _encoded(name, layer, choice, encoding, calibration)
             whole = {

@@ -98,7 +98,7 @@ def work_of(name: str) -> list[Tensor]:
         case "panels":
             data = torch.empty(13, 10, native.PANEL, 4, dtype=torch.int8)
             totals = torch.empty(rows, dtype=torch.int32)
-            native.panels(packed, 4, (columns, 1), data, totals)
+            native.panels(native.PackedCodes(packed, 4, None, columns, 1), data, totals)
             return [data, totals]
     return [out]
 

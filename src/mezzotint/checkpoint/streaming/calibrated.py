@@ -1,4 +1,4 @@
-"""Tensors that no weight tells: of ranges and structures, trained, or made with a look at inputs."""
+"""Tensors that no weight tells: of ranges, structures, training, or a look at inputs."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import openvino as ov
 from openvino import opset13 as ops
 from torch import Tensor
 
-from mezzotint.formats import AffineSegment, Segment
+from mezzotint.formats import LookupSegment, Segment
 from mezzotint.runtime import PackedWeight
 
 _SEVEN_BITS = 64
@@ -56,14 +56,13 @@ class IntegerWeight:
 
 
 def integers(weight: PackedWeight) -> IntegerWeight | None:
-    """The weight as integers; None where its format has no such form (a codebook).
+    """The weight as integers; None where its format has no such form (levels of any value).
 
     None also where groups do not divide the rows evenly.
     """
-    affine = [segment for segment in weight.segments if _even(segment)]
-    if len(affine) < len(weight.segments):
+    parts = [_segment(segment) for segment in weight.segments if _even(segment)]
+    if len(parts) < len(weight.segments):
         return None
-    parts = [_segment(segment) for segment in affine]
     merged = IntegerWeight(
         codes=np.concatenate([part.codes for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),
@@ -78,13 +77,14 @@ def integers(weight: PackedWeight) -> IntegerWeight | None:
     )
 
 
-def _even(segment: Segment) -> TypeGuard[AffineSegment]:
-    if not isinstance(segment, AffineSegment):
-        return False
+def _even(segment: Segment) -> bool:
+    if isinstance(segment, LookupSegment):
+        return segment.integer_bits is not None
     return segment.group_size is None or segment.columns % segment.group_size == 0
 
 
-def _segment(segment: AffineSegment) -> IntegerWeight:
+def _segment(segment: Segment) -> IntegerWeight:
+    assert segment.scale is not None
     rows, groups = segment.shape[0], segment.scale.shape[1]
     codes = segment.unpacked().numpy().reshape(rows, groups, -1)
 
@@ -93,7 +93,11 @@ def _segment(segment: AffineSegment) -> IntegerWeight:
         values = tensor.float().numpy().reshape(-1, groups, 1)
         return np.ascontiguousarray(np.broadcast_to(values, (rows, groups, 1)))
 
-    scale, zero_point = spread(segment.scale), segment.zero_point
+    scale = spread(segment.scale)
+    if isinstance(segment, LookupSegment):
+        levels = (segment.levels.numpy().astype(np.int16) + 128).astype(np.uint8)
+        return IntegerWeight(levels[0][codes], scale, np.full_like(scale, 128), 8)
+    zero_point = segment.zero_point
     if zero_point is not None:
         return IntegerWeight(codes, scale, spread(zero_point), _stored(segment.bits))
     zero = np.full_like(scale, segment.offset)

@@ -68,4 +68,41 @@ static inline __attribute__((always_inline)) void unpack_row(
     }
 }
 
+#if defined(__GNUC__) && !defined(__clang__)
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+
+/* Sixteen codes of up to six bits at a time: a shuffle for each sixteen levels. */
+static inline __attribute__((always_inline)) int64_t look_up_vectors(
+    const uint8_t *book, uint8_t *codes, int64_t count, const int pages) {
+    Bytes levels[4];
+    memcpy(levels, book, (size_t)pages * sizeof(Bytes));
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        Bytes code;
+        memcpy(&code, codes + i, sizeof code);
+        Bytes found = __builtin_shuffle(levels[0], code & 15);
+        for (int page = 1; page < pages; page++) {
+            const Bytes here = (Bytes)(code >> 4 == (uint8_t)page);
+            found = (found & ~here) | (__builtin_shuffle(levels[page], code & 15) & here);
+        }
+        memcpy(codes + i, &found, sizeof found);
+    }
+    return i;
+}
+#endif
+
+/* Replace codes of `bits`, at most six, by their levels in a book. */
+static inline __attribute__((always_inline)) void look_up_row(
+    const int8_t *book, int bits, uint8_t *codes, int64_t count) {
+    uint8_t levels[64] = {0};
+    memcpy(levels, book, (size_t)1 << bits);
+    int64_t i = 0;
+#if defined(__GNUC__) && !defined(__clang__)
+    if (bits <= 4) i = look_up_vectors(levels, codes, count, 1);
+    else if (bits == 5) i = look_up_vectors(levels, codes, count, 2);
+    else i = look_up_vectors(levels, codes, count, 4);
+#endif
+    for (; i < count; i++) codes[i] = levels[codes[i]];
+}
+
 #endif

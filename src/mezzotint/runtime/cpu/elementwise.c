@@ -11,13 +11,14 @@
 
 typedef struct {
     const uint8_t *packed;
+    const int8_t *book; /* 2^bits levels, or NULL */
     int8_t *out;
     int64_t count;
     int32_t bits;
 } Unpack;
 SIZE_OF(Unpack)
 
-/* int8 [rows, count]: code - 2^(bits - 1); at one bit ±1. */
+/* int8 [rows, count]: code - 2^(bits - 1), at one bit ±1; or the code's level in a book. */
 API MULTI void mz_unpack(const Unpack *w, int64_t start, int64_t stop, int64_t thread) {
     const int64_t count = w->count, width = row_bytes(count, w->bits);
     const int bits = w->bits;
@@ -26,7 +27,9 @@ API MULTI void mz_unpack(const Unpack *w, int64_t start, int64_t stop, int64_t t
     for (int64_t row = start; row < stop; row++) {
         uint8_t *codes = (uint8_t *)w->out + row * count;
         unpack_row(w->packed + row * width, count, bits, codes);
-        if (bits == 1)
+        if (w->book)
+            look_up_row(w->book, bits, codes, count);
+        else if (bits == 1)
             for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)(2 * codes[i] - 1);
         else
             for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)(codes[i] - half);
@@ -153,6 +156,7 @@ static inline __attribute__((always_inline)) float code_of(float quotient, const
 typedef struct {
     const void *x;     /* rows of `count`, `stride` values apart */
     float *scale;      /* a row each; filled in where `dynamic` */
+    int32_t *zeros;    /* a row each, filled in where dynamic scales have them; else NULL */
     uint8_t *out;      /* [rows, count] */
     float *sums;       /* a row each */
     int64_t count, stride;
@@ -161,14 +165,33 @@ typedef struct {
 } Quantize;
 SIZE_OF(Quantize)
 
+/* Scale and zero point of a row that is rounded to codes from 0 on; the range holds 0. */
+static inline __attribute__((always_inline)) float find_range(
+    const void *x, int64_t count, int dtype, int32_t highest, int32_t *zero) {
+    float low = 0, high = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const float value = at(x, i, dtype);
+        low = value < low ? value : low;
+        high = value > high ? value : high;
+    }
+    const float levels = (float)highest, exact = high / levels - low / levels;
+    const float scale = exact < FLT_MIN ? FLT_MIN : exact;
+    const float steps = rintf(-low / scale);
+    *zero = steps > 0 ? (steps < levels ? (int32_t)steps : highest) : 0;
+    return scale;
+}
+
 static inline __attribute__((always_inline)) void quantize(
     const Quantize *w, int64_t start, int64_t stop, int dtype) {
-    const CodeRange range = w->range;
+    CodeRange range = w->range;
     const int64_t count = w->count;
     for (int64_t row = start; row < stop; row++) {
         const void *from = row_of(w->x, row, w->stride, dtype);
         uint8_t *to = w->out + row * count;
-        if (w->dynamic) {
+        if (w->zeros) {
+            w->scale[row] = find_range(from, count, dtype, range.high, &range.zero);
+            w->zeros[row] = range.zero;
+        } else if (w->dynamic) {
             const float exact = peak_of(from, count, dtype) / (float)range.high;
             w->scale[row] = exact < FLT_MIN ? FLT_MIN : exact;
         }
@@ -192,7 +215,8 @@ static inline __attribute__((always_inline)) void quantize(
 }
 
 /* uint8 codes plus `shift`, and Σ (code - zero). Where dynamic, the scale of each row is found
- * first: its largest magnitude / high. A row that holds NaN has the sum NaN. */
+ * first: its largest magnitude / high; or, with a zero point, its range / high. A row that holds
+ * NaN has the sum NaN. */
 API MULTI void mz_quantize(const Quantize *w, int64_t start, int64_t stop, int64_t thread) {
     (void)thread;
     if (w->dtype == FLOAT32) quantize(w, start, stop, FLOAT32);

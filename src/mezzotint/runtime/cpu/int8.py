@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.formats import AffineSegment, Segment, Shape, pack
-from mezzotint.runtime.cpu.input_codes import has_codes
+from mezzotint.formats import LookupSegment, Segment, Shape, pack
 from mezzotint.runtime.cpu.tiles import check_on_cpu
 from mezzotint.runtime.kernels import Kernel, Prepared, Replacement, Request
 from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, PackedWeight
@@ -109,13 +108,14 @@ class Int8Kernel(Kernel):
 
     @override
     def refuse(self, request: Request) -> str | None:
-        if not has_codes(request.activation):
-            return "needs activations in int8/token or uint8/tensor"
+        if request.activation is None:
+            return "needs activations of 8 bits or less"
         for segment in request.forms:
-            if not isinstance(segment, AffineSegment):
-                return "needs uniform weights"
-            if segment.group_size is not None:
-                return "needs one scale per output channel, not per group"
+            if segment.integer_bits is not None:
+                continue
+            if isinstance(segment, LookupSegment):
+                return "needs uniform weights, or levels that are integers"
+            return "needs one scale per output channel, not per group"
         if request.columns > MAX_COLUMNS:
             return f"adds {MAX_COLUMNS} products at most, so that sums fit into 32 bits"
         return self.refuse_products(request)
@@ -176,4 +176,4 @@ def replaced_tensor(weight: PackedWeight) -> str | None:
 
 def is_symmetric(segments: Sequence[Segment]) -> bool:
     """Return whether no segment stores zero points."""
-    return all(isinstance(each, AffineSegment) and each.zero_point is None for each in segments)
+    return all(isinstance(each, LookupSegment) or each.zero_point is None for each in segments)

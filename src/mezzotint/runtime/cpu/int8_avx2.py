@@ -24,8 +24,8 @@ from mezzotint.runtime.cpu.int8 import (
     replaced_tensor,
     unpacked_once,
 )
-from mezzotint.runtime.cpu.native import PANEL
-from mezzotint.runtime.cpu.tiles import Tile, check_on_cpu, steps, stored_bias, tiles
+from mezzotint.runtime.cpu.native import PANEL, address
+from mezzotint.runtime.cpu.tiles import Tile, book_of, check_on_cpu, steps, stored_bias, tiles
 from mezzotint.runtime.geometry import ConvGeometry, Pair
 from mezzotint.runtime.kernels import Prepared, Request
 from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, PackedWeight
@@ -47,7 +47,7 @@ class Panels:
         totals: Σ codes, int32 [rows].
         scale: float32 [rows].
         shift: scale · shift, float32 [rows]; None where it is zero.
-        bits: width of the codes.
+        bits: width of the integers.
         kernel: channels, height and width.
     """
 
@@ -79,7 +79,8 @@ class CodedImages:
 
     Attributes:
         codes: uint8 [images, height, width, channels], contiguous.
-        zero_point: the code of 0, of padding as well.
+        zero_point: the code of 0, of padding as well: int32, one for `rows_per_scale` rows of the
+            output.
         scale: float32, one for `rows_per_scale` rows of the output; NaN spoils them.
         sums: of the codes in the window of each row, float32; NaN spoils it. None where weights
             are symmetric.
@@ -89,7 +90,7 @@ class CodedImages:
     """
 
     codes: Tensor
-    zero_point: int
+    zero_point: Tensor
     scale: Tensor
     sums: Tensor | None
     geometry: ConvGeometry
@@ -112,8 +113,7 @@ class AVX2Kernel(Int8Kernel):
     def unpacked_bytes(self, request: Request) -> int:
         if _replaces(request.forms):
             return 0
-        forms = (each for each in request.forms if isinstance(each, AffineSegment))
-        return sum(panel_bytes(each) for each in forms)
+        return sum(map(panel_bytes, request.forms))
 
     @override
     def prepare(
@@ -125,7 +125,7 @@ class AVX2Kernel(Int8Kernel):
         if replaced is None and not unpack:
             return Int8Weight(operation, weight.shape, weight.order, symmetric, weight)
         held = tuple(panels_of(weight, whole=True))
-        extra = sum(panel_bytes(tile.affine) for tile in tiles(weight, 1, whole=True))
+        extra = sum(panel_bytes(tile.segment) for tile in tiles(weight, 1, whole=True))
         if replaced is not None:
             extra -= weight.tensors[replaced].nbytes
         return Int8Weight(
@@ -139,7 +139,8 @@ class AVX2Kernel(Int8Kernel):
         found = encode_rows(quantizer, x)
         codes = found.codes.view(len(x), 1, 1, -1)
         scale = found.scale.contiguous()
-        images = CodedImages(codes, found.zero_point, scale, found.sums, ONE_PIXEL, (1, 1))
+        zero_point = found.zero_point.expand(len(x)).contiguous()
+        images = CodedImages(codes, zero_point, scale, found.sums, ONE_PIXEL, (1, 1))
         return _output(weight, images, bias, x.dtype)
 
     @override
@@ -155,7 +156,7 @@ class AVX2Kernel(Int8Kernel):
         height, width = geometry.output_size(x.shape[2], x.shape[3])
         images = CodedImages(
             found.codes.permute(0, 2, 3, 1).contiguous(),
-            found.zero_point,
+            found.zero_point.expand(len(x)).contiguous(),
             found.scale.contiguous(),
             None if weight.symmetric else window_sums(found.sums, geometry).flatten(),
             geometry,
@@ -180,11 +181,13 @@ def panels_of(weight: PackedWeight, *, whole: bool = False) -> Iterator[tuple[in
         yield tile.start, _panels(tile)
 
 
-def panel_bytes(segment: AffineSegment) -> int:
+def panel_bytes(segment: Segment) -> int:
     """Bytes of a segment in panels, beside views of what is stored."""
-    scaled = segment.bits == 1 or len(segment.scale) < segment.shape[0]
-    per_row = 4 * (1 + scaled + (segment.zero_point is not None))
-    return padded_size(segment.shape, segment.bits) + segment.shape[0] * per_row
+    assert segment.scale is not None
+    viewed = segment.scale.dtype == torch.float32 and len(segment.scale) == segment.shape[0]
+    shifted = isinstance(segment, AffineSegment) and segment.zero_point is not None
+    per_row = 4 * (1 + (segment.bits == 1 or not viewed) + shifted)
+    return padded_size(segment.shape, _width(segment)) + segment.shape[0] * per_row
 
 
 def padded_size(shape: tuple[int, ...], bits: int) -> int:
@@ -194,24 +197,31 @@ def padded_size(shape: tuple[int, ...], bits: int) -> int:
     return -(-shape[0] // PANEL) * PANEL * depth
 
 
+def _width(segment: Segment) -> int:
+    """Bits of a segment's integers, which the kernel takes."""
+    assert segment.integer_bits is not None
+    return segment.integer_bits
+
+
 def _together(bits: int) -> int:
     """Weights that are multiplied to one sum: in 16 bits eight by eight do not fit."""
     return 2 if bits == 8 else 4
 
 
 def _panels(tile: Tile) -> Panels:
-    segment = tile.affine
+    segment, bits = tile.segment, _width(tile.segment)
     channels, *window = segment.shape[1:]
     height, width = window or (1, 1)
-    together = _together(segment.bits)
+    together = _together(bits)
     count, depth = -(-tile.rows // PANEL), -(-tile.columns // together)
     data = torch.empty(count, depth, PANEL, together, dtype=torch.int8, device="cpu")
     totals = torch.empty(tile.rows, dtype=torch.int32, device="cpu")
-    packed = segment.codes.contiguous()
-    native.panels(packed, segment.bits, (channels, height * width), data, totals)
+    packed, book = segment.codes.contiguous(), book_of(segment)
+    codes = native.PackedCodes(packed, segment.bits, book, channels, height * width)
+    native.panels(codes, data, totals)
     scale, shift = steps(segment)
     shift = None if shift is None else scale * shift
-    return Panels(data, totals, scale.contiguous(), shift, segment.bits, (channels, height, width))
+    return Panels(data, totals, scale.contiguous(), shift, bits, (channels, height, width))
 
 
 def _output(
@@ -242,18 +252,14 @@ def multiply(images: CodedImages, weight: Panels, bias: Tensor | None, out: Tens
     product = native.Product(
         codes=images.codes.data_ptr(), panels=weight.data.data_ptr(),
         totals=weight.totals.data_ptr(), row_scale=images.scale.data_ptr(),
-        row_sum=_address(images.sums), scale=weight.scale.data_ptr(), shift=_address(weight.shift),
-        bias=_address(bias), out=out.data_ptr(), height=height, width=width, channels=channels,
-        kernel_h=kernel_h, kernel_w=kernel_w, stride_h=geometry.stride[0],
-        stride_w=geometry.stride[1], pad_top=geometry.padding[0][0],
-        pad_left=geometry.padding[1][0], dilation_h=geometry.dilation[0],
-        dilation_w=geometry.dilation[1], out_height=images.out_size[0],
-        out_width=images.out_size[1], rows_per_scale=images.rows_per_scale, rows=len(out),
-        outputs=weight.rows, out_stride=out.stride(0), zero=images.zero_point, bits=weight.bits,
-        dtype=native.DTYPES[out.dtype],
+        row_sum=address(images.sums), row_zero=images.zero_point.data_ptr(),
+        scale=weight.scale.data_ptr(), shift=address(weight.shift), bias=address(bias),
+        out=out.data_ptr(), height=height, width=width, channels=channels, kernel_h=kernel_h,
+        kernel_w=kernel_w, stride_h=geometry.stride[0], stride_w=geometry.stride[1],
+        pad_top=geometry.padding[0][0], pad_left=geometry.padding[1][0],
+        dilation_h=geometry.dilation[0], dilation_w=geometry.dilation[1],
+        out_height=images.out_size[0], out_width=images.out_size[1],
+        rows_per_scale=images.rows_per_scale, rows=len(out), outputs=weight.rows,
+        out_stride=out.stride(0), bits=weight.bits, dtype=native.DTYPES[out.dtype],
     )  # fmt: skip
     native.multiply(product, len(out) * weight.rows * channels * kernel_h * kernel_w)
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

@@ -23,6 +23,7 @@ from mezzotint.runtime.cpu.input_codes import (
     Codes,
     encode_images,
     encode_rows,
+    has_own_zero_points,
     marked,
     window_sums,
 )
@@ -56,7 +57,7 @@ class OneDNNKernel(Int8Kernel):
     def refuse_products(self, request: Request) -> str | None:
         if not processor.ONEDNN:
             return "needs the 8-bit products of oneDNN, which torch has on x86"
-        widest = max(segment.bits for segment in request.forms)
+        widest = max(segment.integer_bits or 0 for segment in request.forms)
         if request.activation is not None and _overflows(request.activation, widest):
             return "needs VNNI for weights and inputs this wide; seven bits by eight do without"
         operation = request.operation
@@ -94,6 +95,8 @@ class OneDNNKernel(Int8Kernel):
         codes = encode_rows(quantizer, x)
         codes = replace(codes, scale=marked(codes.scale, codes.sums))
         product = _Product(weight, codes, None, codes.scale, codes.sums, quantizer.format.static)
+        if has_own_zero_points(quantizer.format):
+            product = _with_common_zero_point(product)
         return _output(product, bias, x.dtype)
 
     @override
@@ -105,6 +108,12 @@ class OneDNNKernel(Int8Kernel):
         quantizer: InputQuantizer,
         bias: Tensor | None,
     ) -> Tensor:
+        if has_own_zero_points(quantizer.format) and len(x) > 1:
+            # Padding is the zero point, of which oneDNN knows one.
+            parts = (
+                self.convolved(weight, operation, y, quantizer, bias) for y in torch.split(x, 1)
+            )
+            return torch.cat(list(parts))
         geometry, size = operation.geometry, (x.shape[2], x.shape[3])
         if onednn_hazard(geometry, weight.shape[1], size) is not None:
             if onednn_hazard(geometry, weight.shape[1]) is not None:
@@ -155,6 +164,8 @@ class _Product:
         scale: float32 per row of the output.
         sums: of the codes that each row is computed of, float32.
         static: whether the scale is calibrated.
+        offset: the zero point of each row less that of all codes, float32; the codes then end with
+            a row of which each is one above. None where all rows have the same.
     """
 
     weight: Int8Weight
@@ -163,6 +174,22 @@ class _Product:
     scale: Tensor
     sums: Tensor
     static: bool
+    offset: Tensor | None = None
+
+    def multiplied(self, rows: OneDNNRows) -> Tensor:
+        """Σ (codes - zero point) · w for some rows of the weight, float32 [rows, outputs]."""
+        sums = _as_rows(multiply(self.codes, rows))
+        # Σ w is the product with the row of ones.
+        return sums if self.offset is None else sums[:-1].addr_(self.offset, sums[-1], alpha=-1)
+
+
+def _with_common_zero_point(product: _Product) -> _Product:
+    """Rows that have a zero point each, as codes that have one, the middle."""
+    codes, middle = product.codes, 128
+    ones = torch.full((1, codes.codes.shape[1]), middle + 1, dtype=torch.uint8, device="cpu")
+    common = torch.tensor([middle], dtype=torch.int32, device="cpu")
+    extended = replace(codes, codes=torch.cat([codes.codes, ones]), zero_point=common)
+    return replace(product, codes=extended, offset=(codes.zero_point - middle).float())
 
 
 def _output(product: _Product, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -181,7 +208,7 @@ def _output(product: _Product, bias: Tensor | None, dtype: torch.dtype) -> Tenso
             return _as_rows(multiply(codes, rows, common, part)).to(dtype)
         if out is None:
             out = torch.empty(len(scale), outputs, dtype=dtype, device="cpu")
-        sums = _as_rows(multiply(codes, rows))
+        sums = product.multiplied(rows)
         shift = torch.zeros(rows.rows, **_FLOAT) if rows.shift is None else rows.shift
         _rescale(sums, product, (shift, part), out[:, start : start + rows.rows])
     assert out is not None

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 #: The version of the functions and structures; products.c has the same. Others are not used.
-VERSION = 3
+VERSION = 4
 #: Set to 0, mezzotint does without its C functions.
 SWITCH = "MEZZOTINT_NATIVE"
 

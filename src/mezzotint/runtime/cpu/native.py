@@ -7,6 +7,7 @@ have torch code for the other case, with the same results.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -39,12 +40,16 @@ def multiplies() -> bool:
 
 
 class _Unpack(ctypes.Structure):
-    _fields_: ClassVar = fields(pointers="packed out", longs="count", ints="bits")
+    _fields_: ClassVar = fields(pointers="packed book out", longs="count", ints="bits")
 
 
-def unpack(packed: Tensor, bits: int, count: int, out: Tensor) -> None:
-    """int8 `out` [rows, count]: code - 2^(bits - 1), or ±1 at one bit."""
-    work = _Unpack(packed.data_ptr(), out.data_ptr(), count, bits)
+def unpack(packed: Tensor, bits: int, book: Tensor | None, out: Tensor) -> None:
+    """int8 `out` [rows, count]: code - 2^(bits - 1), or ±1 at one bit; or book[code].
+
+    The book is int8 [1, 2^bits], of at most six bits.
+    """
+    count = out.shape[1]
+    work = _Unpack(packed.data_ptr(), address(book), out.data_ptr(), count, bits)
     share("mz_unpack", work, len(out), threads_for(len(out), out.numel()))
 
 
@@ -111,26 +116,27 @@ class CodeRange(ctypes.Structure):
 
 class _Quantize(ctypes.Structure):
     _fields_: ClassVar = [
-        *fields(pointers="x scale out sums", longs="count stride", ints="dynamic dtype"),
+        *fields(pointers="x scale zeros out sums", longs="count stride", ints="dynamic dtype"),
         ("range", CodeRange),
     ]
 
 
 def quantize(
-    rows: Tensor, scale: Tensor | None, code_range: CodeRange
+    rows: Tensor, scale: Tensor | None, code_range: CodeRange, zeros: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """uint8 codes + shift [rows, count], Σ (code - zero) [rows] and the scale [rows], float32.
 
-    Without a scale each row has its own: its largest magnitude by the highest code. The sum of a
-    row that holds NaN is NaN. Rows may lie further apart than their length.
+    Without a scale each row has its own: its largest magnitude by the highest code; or, where zero
+    points are asked for, in int32 `zeros` [rows], its range by the highest code. The sum of a row
+    that holds NaN is NaN. Rows may lie further apart than their length.
     """
     rows = _with_dense_rows(rows)
     codes = torch.empty(rows.shape, dtype=torch.uint8, device="cpu")
     sums = torch.empty(len(rows), dtype=torch.float32, device="cpu")
     scales = torch.empty_like(sums) if scale is None else scale.contiguous()
     work = _Quantize(
-        rows.data_ptr(), scales.data_ptr(), codes.data_ptr(), sums.data_ptr(), rows.shape[1],
-        rows.stride(0), scale is None, DTYPES[rows.dtype], code_range,
+        rows.data_ptr(), scales.data_ptr(), address(zeros), codes.data_ptr(), sums.data_ptr(),
+        rows.shape[1], rows.stride(0), scale is None, DTYPES[rows.dtype], code_range,
     )  # fmt: skip
     share("mz_quantize", work, len(rows), threads_for(len(rows), rows.numel()))
     return codes, sums, scales
@@ -178,22 +184,41 @@ def rescale(
 
 class _Panels(ctypes.Structure):
     _fields_: ClassVar = fields(
-        pointers="packed scratch out totals", longs="rows channels taps", ints="bits together"
+        pointers="packed book scratch out totals", longs="rows channels taps", ints="bits together"
     )
 
 
-def panels(packed: Tensor, bits: int, shape: tuple[int, int], out: Tensor, totals: Tensor) -> None:
-    """Codes of a weight as `multiply` wants them, int8 `out` [panels, depth, 16, together].
+@dataclass(frozen=True)
+class PackedCodes:
+    """Codes of a weight [rows, channels, taps], and a book of their levels where there is one.
 
-    Also their sums by row, int32 `totals` [rows]. `shape`: channels and taps of a kernel; the depth
-    goes through all channels of the first tap, then of the next.
+    Attributes:
+        packed: uint8, contiguous.
+        bits: width of the codes.
+        book: int8 [1, 2^bits], of at most six bits; None where codes count from the middle.
+        channels: of the input.
+        taps: of the kernel.
+    """
+
+    packed: Tensor
+    bits: int
+    book: Tensor | None
+    channels: int
+    taps: int
+
+
+def panels(codes: PackedCodes, out: Tensor, totals: Tensor) -> None:
+    """A weight's integers as `multiply` wants them, int8 `out` [panels, depth, 16, together].
+
+    Also their sums by row, int32 `totals` [rows]. The depth goes through all channels of the first
+    tap, then of the next.
     """
     count, steps, _, together = out.shape
     threads = threads_for(count, out.numel())
     rows = torch.empty(threads, PANEL + 1, steps * together, dtype=torch.uint8, device="cpu")
     work = _Panels(
-        packed.data_ptr(), rows.data_ptr(), out.data_ptr(), totals.data_ptr(), len(totals), *shape,
-        bits, together,
+        codes.packed.data_ptr(), address(codes.book), rows.data_ptr(), out.data_ptr(),
+        totals.data_ptr(), len(totals), codes.channels, codes.taps, codes.bits, together,
     )  # fmt: skip
     share("mz_panels", work, count, threads)
 
@@ -202,10 +227,10 @@ class Product(ctypes.Structure):
     """A product that `multiply` computes; products.c says what its fields are."""
 
     _fields_: ClassVar = fields(
-        pointers="codes panels totals row_scale row_sum scale shift bias out scratch",
+        pointers="codes panels totals row_scale row_sum row_zero scale shift bias out scratch",
         longs="height width channels kernel_h kernel_w stride_h stride_w pad_top pad_left "
         "dilation_h dilation_w out_height out_width rows_per_scale rows outputs out_stride",
-        ints="zero bits dtype by_rows",
+        ints="bits dtype by_rows",
     )
 
 
@@ -219,6 +244,11 @@ def multiply(product: Product, work: int) -> None:
     scratch = torch.empty(threads, function("mz_products")(), dtype=torch.uint8, device="cpu")
     product.scratch = scratch.data_ptr()
     share("mz_multiply", product, count, threads, least)
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """The place of a tensor's values; None for none."""
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _with_dense_rows(rows: Tensor) -> Tensor:

@@ -68,12 +68,13 @@ def multiply(
     result: Tensor
     if geometry is None:
         result = torch.ops.onednn.qlinear_pointwise(
-            x.codes, scale, x.zero_point, weight.packed, weight.scale, zero_points, bias,
+            x.codes, scale, x.shared_zero_point, weight.packed, weight.scale, zero_points, bias,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
         return result
+    zero = x.shared_zero_point
     result = torch.ops.onednn.qconv_pointwise(
-        geometry.with_odd_padding(x.codes, x.zero_point), scale, x.zero_point, weight.packed,
+        geometry.with_odd_padding(x.codes, zero), scale, zero, weight.packed,
         weight.scale, zero_points, bias, geometry.stride, geometry.even_padding, geometry.dilation,
         geometry.groups, 1.0, 0, torch.float32, "none", [], "",
     )  # fmt: skip
@@ -88,7 +89,7 @@ def _compare(y: Tensor, x: Codes, weight: OneDNNRows, scale: float, bias: Tensor
     key = geometry, weight.rows, tuple(x.codes.shape[1:])
     if not unchecked(key):
         return
-    values = (x.codes[:1].float() - x.zero_point) * scale
+    values = (x.codes[:1].float() - x.shared_zero_point) * scale
     rows = weight.integers().float() * weight.scale.view(-1, 1)
     of = Convolution(values, rows.view(weight.rows, -1, *geometry.kernel), bias, geometry)
     if not is_right(key, y, of, tolerance=1e-5):
@@ -100,7 +101,7 @@ def windows(x: Codes, geometry: ConvGeometry, size: Pair) -> Tensor:
 
     uint8 [n · oh · ow, channels · kh · kw].
     """
-    codes, (kernel_h, kernel_w) = geometry.padded(x.codes, x.zero_point), geometry.kernel
+    codes, (kernel_h, kernel_w) = geometry.padded(x.codes, x.shared_zero_point), geometry.kernel
     (stride_h, stride_w), (dilation_h, dilation_w) = geometry.stride, geometry.dilation
     image, channel, row, column = codes.stride()
     found = codes.as_strided(

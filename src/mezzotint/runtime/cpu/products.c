@@ -34,6 +34,7 @@ typedef struct {
     const int32_t *totals;   /* per output: the sum of its weights */
     const float *row_scale;  /* one for `rows_per_scale` rows of the output */
     const float *row_sum;    /* per row; NULL for zeros */
+    const int32_t *row_zero; /* the code of 0, one for as many rows as a scale */
     const float *scale;      /* per output */
     const float *shift;      /* per output; NULL for zeros */
     const float *bias;       /* likewise */
@@ -48,7 +49,6 @@ typedef struct {
     int64_t rows_per_scale;
     int64_t rows, outputs;
     int64_t out_stride; /* values from one row of the output to the next */
-    int32_t zero;    /* the code of 0 */
     int32_t bits;    /* of the weights */
     int32_t dtype;   /* of the output */
     int32_t by_rows; /* whether rows are shared among threads; else panels are */
@@ -84,6 +84,7 @@ static inline __attribute__((always_inline)) void interleave(
 /* A weight to be laid out; native.py has the same fields. */
 typedef struct {
     const uint8_t *packed; /* [rows, channels, taps] */
+    const int8_t *book;    /* 2^bits levels, or NULL */
     uint8_t *scratch;      /* per thread PANEL + 1 rows of depth, rounded up */
     int8_t *out;           /* panels, whose depth is [taps, channels] */
     int32_t *totals;       /* per row: the sum of its weights */
@@ -97,7 +98,8 @@ API MULTI void mz_panels(const Panels *w, int64_t start, int64_t stop, int64_t t
     const int bits = w->bits;
     const int64_t channels = w->channels, taps = w->taps, count = channels * taps;
     const int64_t depth = round_up(count, w->together), width = row_bytes(count, bits);
-    const uint8_t times = bits == 1 ? 2 : 1, less = (uint8_t)(bits == 1 ? 1 : 1u << (bits - 1));
+    const uint8_t times = bits == 1 && !w->book ? 2 : 1;
+    const uint8_t less = (uint8_t)(w->book ? 0 : bits == 1 ? 1 : 1u << (bits - 1));
     uint8_t *codes = w->scratch + thread * (PANEL + 1) * depth, *ordered = codes + depth;
     for (int64_t panel = start; panel < stop; panel++) {
         int8_t *to = w->out + panel * PANEL * depth;
@@ -107,6 +109,7 @@ API MULTI void mz_panels(const Panels *w, int64_t start, int64_t stop, int64_t t
             memset(row + (o < valid ? count : 0), 0, (size_t)(depth - (o < valid ? count : 0)));
             if (o >= valid) continue;
             unpack_row(w->packed + (panel * PANEL + o) * width, count, bits, codes);
+            if (w->book) look_up_row(w->book, bits, codes, count);
             if (taps == 1) order_row(codes, count, 1, times, less, row);
             else if (taps == 9) order_row(codes, channels, 9, times, less, row);
             else order_row(codes, channels, taps, times, less, row);
@@ -240,7 +243,7 @@ static void gather(const Product *p, int64_t row, int64_t start, int64_t end, ui
             const int64_t pixel = (image * p->height + at_y) * p->width + at_x;
             memcpy(to, p->codes + pixel * p->channels + channel, (size_t)length);
         } else {
-            memset(to, p->zero, (size_t)length);
+            memset(to, p->row_zero[row / p->rows_per_scale], (size_t)length);
         }
         to += length;
         i += length;
@@ -273,7 +276,7 @@ AVX2 static void finish(
     const float *shift = p->shift ? p->shift + column : NULL;
     const float *bias = p->bias ? p->bias + column : NULL;
     const int32_t *totals = p->totals + column;
-    const uint32_t zero = (uint32_t)p->zero;
+    const uint32_t zero = (uint32_t)p->row_zero[row / p->rows_per_scale];
     float values[COLUMNS];
     for (int64_t i = 0; i < count; i++)
         /* Without sign: what wraps on the way is right in the end. */
@@ -343,5 +346,5 @@ API void mz_multiply(const Product *p, int64_t start, int64_t stop, int64_t thre
 
 /* The version that library.py expects. */
 API int64_t mz_version(void) {
-    return 3;
+    return 4;
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.errors import UsageError
-from mezzotint.formats import AffineSegment, Segment
+from mezzotint.formats import AffineSegment, LookupSegment, Segment
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.operands import PackedWeight
 
@@ -45,12 +45,6 @@ class Tile:
     def columns(self) -> int:
         """Weights per row."""
         return self.segment.columns
-
-    @property
-    def affine(self) -> AffineSegment:
-        """The rows, of a layer whose weights are all affine."""
-        assert isinstance(self.segment, AffineSegment)
-        return self.segment
 
 
 def tiles(weight: PackedWeight, itemsize: int, whole: bool = False) -> Iterator[Tile]:
@@ -103,11 +97,13 @@ class IntegerTile:
 
 
 def integers(tile: Tile) -> IntegerTile:
-    """A tile of affine rows with one scale each, or one for all."""
-    segment = tile.affine
+    """A tile of rows of integers with one scale each, or one for all."""
+    segment, book = tile.segment, book_of(tile.segment)
     codes = torch.empty(tile.rows, tile.columns, dtype=torch.int8, device="cpu")
     if native.available():
-        native.unpack(segment.codes.contiguous(), segment.bits, tile.columns, codes)
+        native.unpack(segment.codes.contiguous(), segment.bits, book, codes)
+    elif book is not None:
+        codes.copy_(book.view(-1)[segment.unpacked().int()])
     elif segment.bits == 1:
         codes.copy_(segment.unpacked()).mul_(2).sub_(1)
     else:
@@ -116,10 +112,18 @@ def integers(tile: Tile) -> IntegerTile:
     return IntegerTile(codes, *steps(segment))
 
 
-def steps(segment: AffineSegment) -> tuple[Tensor, Tensor | None]:
+def book_of(segment: Segment) -> Tensor | None:
+    """The levels of a segment's codes, int8 [1, 2^bits]; None where codes count from the middle."""
+    return segment.levels.contiguous() if isinstance(segment, LookupSegment) else None
+
+
+def steps(segment: Segment) -> tuple[Tensor, Tensor | None]:
     """Scale and shift of a segment's `IntegerTile`."""
     rows = segment.shape[0]
+    assert segment.scale is not None
     scale = segment.scale.float().view(-1).expand(rows)
+    if isinstance(segment, LookupSegment):
+        return scale, None
     # At one bit the codes ±1 count in halves of the scale.
     step = 2 if segment.bits == 1 else 1
     shift = None

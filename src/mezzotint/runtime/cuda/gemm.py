@@ -25,7 +25,7 @@ def product_kernel(
     codes,  # uint8 [groups · rows, BITS · slot bytes]
     scale,  # float32 or bfloat16 [groups · rows or 1, scale groups]
     zero_point,  # uint8, as scale
-    codebook,  # bfloat16 [groups · rows or 1, 2^BITS]
+    codebook,  # bfloat16 [groups · rows or 1, 2^BITS], or int8 [1, 2^BITS] with scales
     bias,  # [channels of the output]
     columns,  # int64 [rows]: the output channel of each
     x_scale,  # float32 [pixels / x_span]
@@ -57,6 +57,7 @@ def product_kernel(
     BITS: tl.constexpr,
     SYMMETRIC: tl.constexpr,
     CODEBOOK: tl.constexpr,
+    SCALED: tl.constexpr,
     GROUP: tl.constexpr,
     INTEGER: tl.constexpr,
     X_ZERO: tl.constexpr,
@@ -73,7 +74,9 @@ def product_kernel(
 
     UNIT: a power of two that divides the length of a slot, which is `slot_units · UNIT` channels
     by tap, else positions. WHOLE: the input channels fill the slots. GROUP: weights per scale,
-    0 for one per row. X_ZERO: inputs have a zero point. PADDED: windows reach over images.
+    0 for one per row.
+    CODEBOOK: weights are levels. SCALED: they have scales. X_ZERO: inputs have a zero point.
+    PADDED: windows reach over images.
     WIDEN: multiply in float32 (the interpreter has no bfloat16).
     """
     TAPS: tl.constexpr = KERNEL_H * KERNEL_W
@@ -169,7 +172,10 @@ def product_kernel(
                     outside = tl.where(real[None, :], zero_x[:, None], 0).to(tl.int8)
                     values = tl.where(inside, values, outside)
                 if GROUP == 0:
-                    w = integers(code, zero_w[:, None], BITS, SYMMETRIC)
+                    if CODEBOOK:
+                        w = tl.load(codebook + code.to(tl.int32))
+                    else:
+                        w = integers(code, zero_w[:, None], BITS, SYMMETRIC)
                     if X_ZERO:
                         w = tl.where(real[None, :], w, 0).to(tl.int8)
                     total = tl.dot(w, tl.trans(values), total, out_dtype=tl.int32)
@@ -210,7 +216,9 @@ def product_kernel(
                         scale_w = tl.load(scale + at, mask=present_n, other=0.0).to(tl.float32)
                         total += part.to(tl.float32) * scale_w[:, None]
             else:
-                if CODEBOOK:
+                if CODEBOOK and SCALED:
+                    w = tl.load(codebook + code.to(tl.int32)).to(tl.float32)
+                elif CODEBOOK:
                     book = codebook + row[:, None] * scale_stride
                     w = tl.load(book + code.to(tl.int32), mask=present_n[:, None], other=0.0).to(
                         tl.float32
@@ -251,9 +259,9 @@ def product_kernel(
     if INTEGER:
         scale_x = tl.load(x_scale + m // x_span, mask=present_m, other=0.0)
         result = result * scale_x[None, :]
-        if SYMMETRIC and BITS == 1:
+        if SYMMETRIC and BITS == 1 and not CODEBOOK:
             result = result * 0.5
-    if not CODEBOOK and GROUP == 0:
+    if SCALED and GROUP == 0:
         scale_w = tl.load(scale + row * scale_stride, mask=present_n, other=0.0)
         result = result * scale_w[:, None].to(tl.float32)
     column = tl.load(columns + row, mask=present_n, other=0) if HAS_COLUMNS else row

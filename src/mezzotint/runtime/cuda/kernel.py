@@ -50,6 +50,11 @@ def missing() -> str | None:
 missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def lookups(request: Request) -> list[LookupSegment]:
+    """The forms of a request's weight that are looked up."""
+    return [segment for segment in request.forms if isinstance(segment, LookupSegment)]
+
+
 class GpuKernel(Kernel):
     """Base of both kernels. Triton is imported when the first layer runs."""
 
@@ -63,8 +68,8 @@ class GpuKernel(Kernel):
     def unserved(self, request: Request) -> str | None:
         """Reason why this kernel cannot serve the formats, on whatever device."""
         groups = request.operation.groups
-        if any(isinstance(s, LookupSegment) and s.scale is not None for s in request.forms):
-            return "knows no levels that are scaled"
+        if any(s.scale is not None and s.integer_bits is None for s in lookups(request)):
+            return "knows no levels that are scaled, but integers"
         if groups > MOST_GROUPS:
             return f"takes convolutions of {MOST_GROUPS} groups or less, not {groups}"
         if groups > 1 and len(request.forms) > 1:
@@ -140,7 +145,7 @@ class Int8Kernel(GpuKernel):
     def unserved(self, request: Request) -> str | None:
         if request.activation is None:
             return "needs activations of 8 bits or less"
-        if any(isinstance(segment, LookupSegment) for segment in request.forms):
+        if any(segment.integer_bits is None for segment in lookups(request)):
             return "levels of a codebook are not integers"
         if request.columns > LONGEST:
             return f"adds {LONGEST} products at most, so that sums fit into 32 bits"

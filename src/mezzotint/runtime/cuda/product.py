@@ -93,16 +93,20 @@ def _stored(segment: Segment) -> dict[str, Any]:
     """Tensors of a segment, and how they are to be read."""
     known: dict[str, Any] = {"codes": segment.codes, "BITS": segment.bits}
     if isinstance(segment, LookupSegment):
-        levels = segment.levels
-        known |= {"codebook": levels, "scale": None, "zero_point": None}
-        known |= {"scale_stride": 0 if len(levels) == 1 else levels.shape[1]}
-        return known | {"SYMMETRIC": True, "CODEBOOK": True, "GROUP": 0}
+        levels, scale = segment.levels, segment.scale
+        known |= {"codebook": levels, "scale": scale, "zero_point": None}
+        by_row = levels if scale is None else scale
+        known |= {"scale_stride": 0 if len(by_row) == 1 else by_row.shape[1]}
+        return known | {
+            "SYMMETRIC": True, "CODEBOOK": True, "SCALED": scale is not None, "GROUP": 0,
+        }  # fmt: skip
     scale, zero_point = segment.scale, segment.zero_point
     known |= {"scale": scale, "codebook": None, "zero_point": zero_point}
     known |= {"scale_stride": 0 if len(scale) == 1 else scale.shape[1]}
     return known | {
         "SYMMETRIC": zero_point is None,
         "CODEBOOK": False,
+        "SCALED": True,
         "GROUP": segment.group_size or 0,
     }
 
