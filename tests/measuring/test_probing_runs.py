@@ -510,6 +510,22 @@ class TestKeptChanges:
         probed(model, [call], given, 4, weight_of=weight_of, cache_bytes=cache_bytes)
         assert len(asked) == decoded
 
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_no_gradient_waits_for_another(self, checkpointing: bool):
+        denoiser = tiny_unet().eval()
+        call, real = denoised(denoiser), packed_weights(denoiser)
+        waiting = []
+
+        def weight_of(name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
+            weights = (each for name, each in denoiser.named_parameters() if "weight" in name)
+            waiting.append(sum(each.grad is not None for each in weights))
+            return real(name, choice)
+
+        asked = candidates(supported(denoiser), WEIGHTS[:1])
+        probed(denoiser, [call], asked, 1, weight_of=weight_of, checkpointing=checkpointing)
+        assert len(waiting) == len(asked)
+        assert not any(waiting)
+
     def test_there_is_no_negative_memory(self, unet: nn.Module, calls: tuple[Call, ...]):
         with pytest.raises(UsageError, match="cache_bytes: -1 is negative"):
             probed(unet, calls, candidates(["conv_in"], WEIGHTS), cache_bytes=-1)

@@ -54,7 +54,8 @@ class Prober:
     """Projects changes of a denoiser onto random directions of its output.
 
     Around the floating model, or around a plan: stored weights, inputs rounded where the plan
-    rounds them, with gradients straight through.
+    rounds them, with gradients straight through. Held beside the denoiser are the activations of
+    one sample, one gradient, one candidate, what `cache_bytes` allows, and for a plan its weights.
 
     Attributes:
         denoiser: floating; as before after every run.
