@@ -28,7 +28,6 @@ from mezzotint.runtime import module_bytes, packed_layers
 from tests.recipes.conftest import MEASURED
 from tests.recipes.watching import watched
 
-
 quick = partial(mz.Auto, sensitivity="measured")
 
 
@@ -52,7 +51,8 @@ def packed_bits(result: mz.Result, weights: int) -> float:
 
 @pytest.mark.parametrize("bits", [3.6, 4.5, 6.0])
 def test_average_bits_include_the_scales(pipe, sampling, journal, bits):
-    result = mz.quantize(pipe, MEASURED, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
+    result = mz.quantize(
+        pipe, MEASURED, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
     )
     found = packed_bits(result, weights_of(pipe.unet))
     assert bits - 0.1 < found <= bits
@@ -60,7 +60,9 @@ def test_average_bits_include_the_scales(pipe, sampling, journal, bits):
 
 def test_a_size_is_the_bytes_of_the_whole_denoiser(pipe, sampling, journal):
     size = module_bytes(pipe.unet) // 4
-    result = mz.quantize(pipe, MEASURED, budget=mz.Budget(size=size), sampling=sampling, journal=journal)
+    result = mz.quantize(
+        pipe, MEASURED, budget=mz.Budget(size=size), sampling=sampling, journal=journal
+    )
     assert 0.98 * size < module_bytes(result.denoiser) <= size
 
 
@@ -80,7 +82,9 @@ def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampl
         }
     )
     size = module_bytes(mz.apply(pipe, uniform, sampling=sampling).denoiser)
-    ours = mz.quantize(pipe, MEASURED, budget=mz.Budget(size=size), sampling=sampling, journal=journal)
+    ours = mz.quantize(
+        pipe, MEASURED, budget=mz.Budget(size=size), sampling=sampling, journal=journal
+    )
 
     def noise(plan: mz.Plan) -> float:
         return sum(ours.measurements[name][plan[name]]["loss"] for name in plan)
@@ -90,7 +94,8 @@ def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampl
 
 def test_more_bytes_never_predict_more_noise(pipe, sampling, journal):
     predicted = [
-        mz.quantize(pipe, MEASURED, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
+        mz.quantize(
+            pipe, MEASURED, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
         ).plan.context["predicted_sqnr_db"]
         for bits in (3.6, 4.5, 6.0, 8.5)
     ]
@@ -188,7 +193,9 @@ def test_the_range_search_changes_what_is_packed(pipe, sampling):
 def test_a_budget_out_of_reach_is_refused_before_measuring(pipe, sampling, tmp_path):
     path = tmp_path / "journal.jsonl"
     with pytest.raises(InfeasibleBudgetError, match=r"2\.\d+ bits per weight or more"):
-        mz.quantize(pipe, MEASURED, budget=mz.Budget(weight_bits=1), sampling=sampling, journal=path)
+        mz.quantize(
+            pipe, MEASURED, budget=mz.Budget(weight_bits=1), sampling=sampling, journal=path
+        )
     with pytest.raises(InfeasibleBudgetError, match="the smallest plan takes"):
         mz.quantize(pipe, MEASURED, budget=mz.Budget(size="1KB"), sampling=sampling, journal=path)
     assert not path.exists()

@@ -126,7 +126,10 @@ class Study:
         }
 
     def calibrated(
-        self, choices: Mapping[str, Sequence[Choice]], encoding: Encoding | None = None
+        self,
+        choices: Mapping[str, Sequence[Choice]],
+        encoding: Encoding | None = None,
+        clips: Mapping[str, str] | None = None,
     ) -> Calibration:
         """The first pass over the calls: all that some choice or the encoding needs of inputs.
 
@@ -136,13 +139,19 @@ class Study:
         Args:
             choices: layer → its candidates; those that are quantized have the same structures.
             encoding: of the weights of all of them.
+            clips: layer → clip of its encoding, for static ranges that are not the full ones.
         """
         tensors, denoiser = self.structures.constants, self.job.denoiser
         static = {n: choice for n, each in choices.items() for choice in each if choice.static}
         ranges = {}
         if static:
             ranges = input_ranges(
-                denoiser, static, self.calls, momentum=self.momentum, tensors=tensors
+                denoiser,
+                static,
+                self.calls,
+                momentum=self.momentum,
+                clips={name: clip for name, clip in (clips or {}).items() if name in static},
+                tensors=tensors,
             )
         plan = Plan(
             {n: choice for n, each in choices.items() for choice in each if choice.quantized},
