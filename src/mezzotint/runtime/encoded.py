@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Protocol
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mezzotint.errors import FormatError
-from mezzotint.plan import Choice, Encoding, Tensors
+from mezzotint.plan import FULL, Choice, Encoding, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
 from mezzotint.runtime.composition import join_weights, own_tensors, part_weights, quantizers
@@ -151,7 +152,8 @@ class EncodedWeights:
 def _key(name: str, choice: Choice, encoding: Encoding) -> str:
     """Equal for what is stored in the same way; a name for a file."""
     structures = [structure.to_dict() for structure in choice.structures]
-    whole = json.dumps([name, choice.weight, structures, encoding.to_dict()])
+    of_weight = replace(encoding, clip=FULL)
+    whole = json.dumps([name, choice.weight, structures, of_weight.to_dict()])
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
