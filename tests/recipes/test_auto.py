@@ -232,13 +232,14 @@ def test_a_budget_that_structure_alone_exceeds_names_the_switches(pipe, sampling
 def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path, monkeypatch):
     cut = shutil.copy(journal, tmp_path / "cut.jsonl")
     lines = Path(cut).read_bytes().splitlines(keepends=True)
+    lines = [line for line in lines if b'{"unit": "plan ' not in line]
     Path(cut).write_bytes(b"".join(lines[:-3]) + lines[-3][:10])
 
     asked = watched(monkeypatch)
     mz.quantize(pipe, MEASURED, sampling=sampling, journal=cut)
-    assert len(asked) == 3
+    assert [task.change.layer is None for task in asked] == [True, True, False, False, False][::-1]
     resumed = {json.loads(line)["unit"] for line in Path(cut).read_text().splitlines()[1:]}
-    assert resumed == {json.loads(line)["unit"] for line in lines[1:]}
+    assert resumed > {json.loads(line)["unit"] for line in lines[1:]}
 
 
 def test_a_journal_of_other_prompts_is_refused(pipe, journal):

@@ -1,0 +1,64 @@
+"""Small denoisers whose inputs make trouble, and calls of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+WIDTH = 32
+
+
+class Chain(nn.Module):
+    """Four layers, of which `peaked` reads one channel that is far larger than all others.
+
+    That channel hardly matters: its weights are as small as it is large.
+    """
+
+    def __init__(self, peak: float = 1000.0) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.peak = peak
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.peaked = nn.Linear(WIDTH, WIDTH)
+        self.middle = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Linear(WIDTH, WIDTH)
+        with torch.no_grad():
+            self.peaked.weight[:, 0] /= peak
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.between(self.first(x).tanh())
+        h = torch.cat((h[..., :1] * self.peak, h[..., 1:]), -1)
+        return self.last(self.middle(self.peaked(h)).tanh())
+
+    def between(self, h: Tensor) -> Tensor:
+        """What the first layer's output goes through."""
+        return h
+
+
+class _OneWay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        raise RuntimeError("there is no way back")
+
+
+class OneWay(Chain):
+    """A model whose backward pass fails."""
+
+    @override
+    def between(self, h: Tensor) -> Tensor:
+        passed: Tensor = _OneWay.apply(h)
+        return passed
+
+
+def calls(count: int = 4, samples: int = 4) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Arguments of some calls, of several tokens each."""
+    generator = torch.Generator().manual_seed(6)
+    return [((torch.randn(samples, 8, WIDTH, generator=generator),), {}) for _ in range(count)]
