@@ -9,7 +9,7 @@ from mezzotint.allocation import Limit, Option, Problem, Relaxation, solve
 from mezzotint.errors import UsageError
 
 
-def example(seed: int, layers: int = 30, options: int = 6):
+def example(seed: int, layers: int = 60, options: int = 6):
     generator = np.random.default_rng(seed)
     losses, costs = {}, {}
     for index in range(layers):

@@ -92,12 +92,27 @@ class Relaxation(Generic[Key]):
         chosen = self._whole(found.x, loss)
         if chosen is None:
             return None
+        chosen = self._filled(chosen, layer, loss)
         return {
             name: each[column - start]
             for (name, each), column, start in zip(
                 self.keys.items(), chosen, self.first, strict=False
             )
         }
+
+    def _filled(
+        self, chosen: NDArray[np.intp], layer: NDArray[np.intp], loss: Floats
+    ) -> NDArray[np.intp]:
+        """The choice after the single moves that gain most and fit into what is left."""
+        while True:
+            room = 1.0 - self.weights[:, chosen].sum(axis=1)
+            more = self.weights - self.weights[:, chosen[layer]]
+            fits = np.all(more <= room[:, None], axis=0)
+            gain = np.where(fits, loss[chosen[layer]] - loss, 0.0)
+            best = int(gain.argmax())
+            if gain[best] <= 0:
+                return chosen
+            chosen[layer[best]] = best
 
     def _whole(self, shares: Floats, loss: Floats) -> NDArray[np.intp] | None:
         """The column of every layer: divided ones take the options of least loss that fit."""
