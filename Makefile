@@ -5,14 +5,19 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs
+.PHONY: demo test test-all check docs
 
 demo: $(INSTALLED)  ## quantize an embedded model and show what came of it
 	$(RUN) examples/demo.py
 
 # Many small tests: a process per core does more than threads.
-test: $(INSTALLED)  ## run the tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+test: $(INSTALLED)  ## run the tests, with a diagonal of each product of parameters
+	$(PYTEST)
+
+test-all: $(INSTALLED)  ## run them with every combination, and ten times the generated examples
+	$(PYTEST) --all
 
 check: $(INSTALLED)  ## lint, formatting, types
 	$(RUN) -m ruff check

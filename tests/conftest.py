@@ -3,12 +3,39 @@
 import signal
 import threading
 
+import pytest
 from hypothesis import settings
 
-# The same examples on every machine, and no clock: runners are shared and slow by turns.
-settings.register_profile("mezzotint", deadline=None, derandomize=True, max_examples=50)
-settings.load_profile("mezzotint")
+from tests import fuzzing, matrices
+
+settings.load_profile(fuzzing.SOME)
 
 # A shell that runs us in the background has us ignore interruptions, and our children after us.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        dest="everything",
+        help="run every combination of parameters, not a diagonal, and ten times the examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before the tests are imported: their own numbers of examples follow the profile.
+    if config.option.everything:
+        settings.load_profile(fuzzing.MANY)
+
+
+# After -k and -m, so that what they leave of a matrix has a diagonal of its own.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.everything:
+        return
+    repeated = matrices.beyond_the_diagonals(items)
+    if repeated:
+        config.hook.pytest_deselected(items=[item for item in items if item in repeated])
+        items[:] = [item for item in items if item not in repeated]

@@ -84,6 +84,22 @@ def mixed_encodings(pipe: DiffusionPipeline) -> mz.Result:
     return mz.apply(pipe, mz.Plan(choices, encodings=others))
 
 
+def feedback(pipe: DiffusionPipeline) -> mz.Result:
+    """Some layers know what they multiply, with and without a corrected bias, and one does not."""
+    encoding = mz.Encoding(MINMAX, "feedback", bias_correction=True)
+    others = {
+        "conv_in": mz.Encoding(MINMAX, bias_correction=True),
+        "conv_out": mz.Encoding(MINMAX),
+        "time_embedding.linear_1": mz.Encoding(MINMAX, "feedback"),
+    }
+    choices = dict(mz.uniform_plan(pipe.unet, weight_bits=3, act_bits=8).choices)
+    choices["conv_out"] = MIXED
+    shortcut = "up_blocks.0.resnets.0.conv_shortcut"
+    choices[shortcut] = mz.Choice("int3/channel", "uint8/tensor", (mz.SplitInput(8),))
+    plan = mz.Plan(choices, encoding=encoding, encodings=others)
+    return mz.apply(pipe, plan, sampling=SAMPLING)
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to a plan, and whether something in it must be calibrated."""
@@ -95,13 +111,18 @@ class Way:
 
 WAYS = (
     Way("auto", auto, True),
-    Way("auto-static", lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX), True),
+    Way(
+        "auto-static",
+        lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX, calls=3),
+        True,
+    ),
     Way("auto-plain", lambda pipe: auto(pipe, bos=False, search=SEARCH), False),
     Way("mixdq-sweep", lambda pipe: mixdq(pipe, "sweep"), True),
     Way("mixdq-joint", lambda pipe: mixdq(pipe, "joint", momentum=0.5), True),
     Way("mixdq-plain", lambda pipe: mixdq(pipe, "none", bos=False, activation="token"), False),
     Way("uniform", uniform, False),
     Way("encodings", mixed_encodings, False),
+    Way("feedback", feedback, True),
 )
 NAMES = [way.name for way in WAYS]
 
@@ -258,6 +279,14 @@ class TestCalls:
 
     def test_the_plan_names_them(self, plan: mz.Plan):
         assert plan.calibration == CalibrationSettings(SAMPLING, 4, 0.95)
+
+    def test_a_few_of_them_are_made_again(self, floating: Path):
+        pipe, recipe = mz.load(floating), mz.Auto(formats=("int4/channel",), calls=2)
+        sampling = mz.Sampling(("red heart", "owl"), steps=6, guidance=2.0)
+        first = mz.quantize(pipe, recipe, mz.Budget(8), sampling=sampling)
+        selection = mz.CallSelection(calls=2, samples=8)
+        assert first.plan.calibration == CalibrationSettings(sampling, 2, None, selection)
+        assert same(mz.apply(pipe, first.plan).denoiser, first.denoiser)
 
     def test_where_no_range_is_static_there_is_no_momentum(self, floating: Path):
         pipe = mz.load(floating)

@@ -1,10 +1,12 @@
-"""A progress bar for long loops that leaves no trace."""
+"""Signs of life during long work: a bar that leaves no trace, and lines that tell what comes."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -51,3 +53,28 @@ def track(
                 progress.start()
     finally:
         progress.stop()
+
+
+_LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give the lines that announce long work to `listener`; it may raise to end the work."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def announcer() -> Callable[[str], None] | None:
+    """The way to tell people what comes: a listener, or standard error where it is a terminal."""
+    listener = _LISTENER.get()
+    if listener is None and sys.stderr.isatty():
+        return _print
+    return listener
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)

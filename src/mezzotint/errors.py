@@ -43,6 +43,14 @@ class CalibrationError(MezzotintError):
     """Weights, recorded inputs or outputs are unusable (NaN, infinite, or none recorded)."""
 
 
+class CalibrationWarning(UserWarning):
+    """Recorded calls tell less than what was asked of them."""
+
+
+class ProbeError(CalibrationError):
+    """A model's backward pass fails or runs out of memory: measure its layers one by one."""
+
+
 class JournalError(MezzotintError):
     """A resumable journal belongs to another run or is damaged beyond its last line."""
 

@@ -2,12 +2,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mezzotint.allocation import allocate
 from mezzotint.errors import BudgetError, InfeasibleBudgetError, UsageError
 from tests.allocation.problems import sdxl_shaped
+from tests.fuzzing import examples
 
 
 def average(bits, sizes):
@@ -49,7 +50,7 @@ def test_an_average_is_the_decimal_it_prints_as():
     assert sum(bits.values()) == 33
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.floats(2, 8), st.integers(0, 3))
 def test_the_average_of_a_large_model_is_kept_exactly_and_nearly_spent(bits, seed):
     scores, sizes = sdxl_shaped(seed)

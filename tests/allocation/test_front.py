@@ -71,6 +71,19 @@ def test_some_points_within_another_limit_are_points_of_that_front(problem, data
     assert (some[0], some[-1]) == (whole[0], whole[-1])
 
 
+def test_layers_may_have_different_numbers_of_options():
+    def option(key, score, bytes_=0, milliseconds=0):
+        return Option(key, score, {"bytes": bytes_, "milliseconds": milliseconds})
+
+    three = (option("a", -1.0), option("b", 0.0, 10**9), option("c", 0.0, 0, 1))
+    two = (option("a", 1.0, 3), option("b", 0.0))
+    one = (option("a", 0.0),)
+    problem = Problem({"three": three, "one": one, "other": one, "two": two})
+    limits = [Limit("milliseconds", 0)]
+    found = points(pareto_front(problem, "bytes", limits, points=4))
+    assert found == enumerated_front(problem, limits)
+
+
 def test_a_large_front_rises_strictly_and_is_proven_throughout():
     scores, sizes = sdxl_shaped()
     problem = Problem(

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mezzotint.allocation import Limit, Option, Problem, solve
@@ -91,10 +91,22 @@ class TestLimits:
         assert solve(problem, [Limit("bytes", 0.3)]).score == 1
         assert solve(problem, [Limit("bytes", 0.1 + 0.2)]).score == 2
 
+    def test_may_be_on_costs_of_any_size(self):
+        costs = [4, 0, 6.6e-307]
+        options = tuple(Option(key, -key, {"bytes": cost}) for key, cost in enumerate(costs))
+        other = (Option("only", 0, {"bytes": 0.1}),)
+        problem = Problem({"layer0": options, "layer1": other})
+        found = solve(problem, [Limit("bytes", 4.2, 4.0)])
+        assert found.chosen == {"layer0": 0, "layer1": "only"}
+        with pytest.raises(InfeasibleBudgetError, match="nearest feasible is 4"):
+            solve(problem, [Limit("bytes", 3.9, 3.8)])
+
     @given(st.data())
     def test_that_are_looser_never_lower_the_score(self, data):
         problem = data.draw(problems())
         tight = data.draw(limits(problem, "bytes"))
+        # What an assignment uses may be a little more than the float nearest to it.
+        assume(best_score(problem, [tight]) is not None)
         loose = Limit("bytes", tight.maximum + data.draw(costs))
         found = solve(problem, [tight]).score, solve(problem, [loose]).score
         assert found[0] <= found[1] or close(problem, *found)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from mezzotint.errors import FormatError, PlanError, UsageError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
 from mezzotint.plan import (
+    CLIPS,
     VERSION,
     CalibrationSettings,
+    CallSelection,
     Choice,
     Difference,
     Encoding,
@@ -52,7 +54,13 @@ json_values = st.recursive(
 searches = st.sampled_from([MINMAX, MSE]) | st.builds(
     RangeSearch, st.integers(1, 100), st.floats(0.01, 1), st.floats(0.1, 9)
 )
-encodings = st.builds(Encoding, searches)
+encodings = st.builds(
+    Encoding,
+    searches,
+    st.sampled_from(["nearest", "feedback"]),
+    bias_correction=st.booleans(),
+    clip=st.sampled_from(CLIPS),
+)
 samplings = st.builds(
     Sampling,
     prompts=st.lists(names, min_size=1, max_size=3).map(tuple),
@@ -66,6 +74,8 @@ settings = st.builds(
     sampling=st.none() | samplings,
     calls=st.none() | st.integers(1, 10**6),
     momentum=st.none() | st.floats(0, 1, exclude_max=True),
+    selection=st.none()
+    | st.builds(CallSelection, calls=st.integers(1, 99), samples=st.integers(1, 99)),
 )
 
 
@@ -201,6 +211,25 @@ class TestEncodings:
         assert usual.to_dict()["layers"]["b"]["encoding"] == {"order": "kurtosis"}
         assert Plan.from_dict(usual.to_dict()) == usual
 
+    def test_error_feedback_and_bias_correction_are_written_where_they_are_asked_for(self):
+        assert "bias_correction" not in Plan({"a": W4}).to_dict()["encoding"]
+        looking = Encoding(rounding="feedback", bias_correction=True)
+        plan = Plan({"a": W4, "b": W4}, encodings={"b": looking})
+        written = plan.to_dict()["layers"]["b"]["encoding"]
+        assert written == {"rounding": "feedback", "bias_correction": True}
+        assert Plan.from_dict(plan.to_dict()) == plan
+        assert str(looking) == "mse, feedback, bias corrected"
+
+    def test_encodings_say_what_they_need_to_know_of_inputs(self):
+        feedback, corrected = Encoding(rounding="feedback"), Encoding(bias_correction=True)
+        assert feedback.needs_grams
+        assert feedback.needs_moments(bias=False)
+        assert not corrected.needs_grams
+        assert corrected.needs_moments(bias=True)
+        assert not corrected.needs_moments(bias=False)
+        assert not Encoding().needs_moments(bias=True)
+        assert not Encoding(rounding="trained").needs_moments(bias=True)
+
     @pytest.mark.parametrize("name", ["a", "nowhere"])
     def test_only_a_quantized_layer_has_one(self, name: str):
         with pytest.raises(PlanError, match=f"layer {name}: encoding: goes with a quantized"):
@@ -212,7 +241,9 @@ class TestEncodings:
             Plan.from_dict({"version": 2, "layers": layers}, "my.json")
 
     def test_an_unknown_rounding_is_refused(self):
-        with pytest.raises(FormatError, match="unknown rounding 'up'; there are: nearest"):
+        with pytest.raises(
+            FormatError, match="unknown rounding 'up'; there are: feedback, nearest"
+        ):
             Encoding(rounding="up")
 
     def test_an_unknown_order_is_refused(self):
@@ -375,12 +406,33 @@ class TestMistakes:
             (edited(encoding={"search": "best"}), "encoding", "'best' is not a range search"),
             (edited(encoding={"search": {}}), r"encoding\.search\.\w+", "required|valid string"),
             (edited(encoding={"search": {"steps": 0}}), "encoding", "steps is 0"),
-            (edited(encoding={"rounding": "up"}), "encoding", "'up'; there are: nearest"),
+            (edited(encoding={"rounding": "up"}), "encoding", "'up'; there are: feedback, nearest"),
             (edited(encoding={"order": "up"}), "encoding", "'up'; expected 'kurtosis'"),
             (edited(encoding={"order": 1}), r"encoding\.order", "valid string"),
+            (
+                edited(encoding={"bias_correction": 1}),
+                r"encoding\.bias_correction",
+                "valid boolean",
+            ),
+            (
+                edited(encoding={"rounding": "trained", "bias_correction": True}),
+                "encoding",
+                "bias_correction: rounding 'trained' leaves nothing to correct",
+            ),
+            (edited(encoding={"clip": "p50"}), "encoding", "clip: there is no 'p50'"),
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),
+            (
+                edited(calibration={"selection": {"calls": 8}}),
+                r"calibration\.selection\.samples",
+                "required",
+            ),
+            (
+                edited(calibration={"selection": {"calls": 0, "samples": 8}}),
+                "calibration",
+                "calls: is 0",
+            ),
             (edited(calibration={"sampling": {}}), r"calibration\.sampling\.prompts", "required"),
             (edited(calibration={"sampling": {"prompts": []}}), "calibration", "none given"),
             (
@@ -508,6 +560,8 @@ class TestDiff:
         other = plan(sampling=Sampling(("owl",), seed=3))
         assert calibration_diff(plan(), other) == {"seed": (0, 3)}
         assert calibration_diff(Plan({}), plan())["prompts"] == (None, ["owl"])
+        few = plan(selection=CallSelection(8, 4))
+        assert calibration_diff(plan(), few) == {"selection": (None, {"calls": 8, "samples": 4})}
 
     @given(left=plans(), right=plans())
     def test_the_other_way_round_it_is_mirrored(self, left: Plan, right: Plan):
@@ -545,6 +599,8 @@ class TestPrinting:
         printed = str(Plan({"a": W4}, encoding=Encoding(MINMAX), calibration=settings))
         assert "encoding: minmax, nearest" in printed
         assert "calibration: momentum 0.95, calls 4" in printed
+        few = Plan({"a": W4}, calibration=replace(settings, selection=CallSelection(6, 5)))
+        assert "calls 4 (at most 6 of 5 samples)" in " ".join(str(few).split())
 
     def test_an_order_of_channels_is_shown_where_it_is_not_the_usual_one(self):
         assert "order" not in str(Plan({"a": W4}))

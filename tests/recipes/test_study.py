@@ -49,6 +49,22 @@ class TestPipeline:
         assert names == [name for name in runs if name in names]
         assert names[0] == "time_embedding.linear_1"
 
+    def test_a_few_calls_are_kept_of_a_long_run(self, job):
+        job = replace(job, sampling=replace(job.sampling, steps=9))
+        assert len(study(job).calls) == 9
+        few = study(job, selection=mz.CallSelection(calls=3, samples=1))
+        assert [(call.step, len(call.output)) for call in few.calls] == [(1, 1), (4, 1), (7, 1)]
+        plan = mz.Plan({"conv_in": mz.Choice("int8/channel", "uint8/tensor")})
+        settings = few.settled(plan).calibration
+        assert (settings.calls, settings.selection) == (3, mz.CallSelection(3, 1))
+
+    @pytest.mark.parametrize("calls", [None, 8], ids=["all", "few"])
+    def test_given_calls_are_all_taken(self, job, calls):
+        given = mz.record_calls(job.pipe, replace(job.sampling, steps=10))
+        recipe = mz.Auto(formats=("int8/channel",), calls=calls)
+        found = mz.quantize(job.pipe, recipe, mz.Budget(9), calls=given)
+        assert found.plan.context["calls"]["count"] == 10
+
     def test_given_calls_take_their_place(self, job):
         calls = mz.record_calls(job.pipe, mz.Sampling(("tree", "house"), steps=1))
         found = study(replace(job, calls=calls))

@@ -23,5 +23,5 @@ def test_plans_know_it_by_name():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(FormatError, match="unknown rounding 'up'; there are: nearest"):
+    with pytest.raises(FormatError, match="unknown rounding 'up'; there are: feedback, nearest"):
         rounding_named("up")

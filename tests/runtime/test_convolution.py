@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +14,7 @@ from torch.nn import functional
 from mezzotint.runtime import QuantConv2d, convolution
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.geometry import ConvGeometry
+from tests.fuzzing import examples
 from tests.runtime.cpu.conftest import prefer_onednn, prefer_own_products
 from tests.runtime.layers import noise, packed
 
@@ -137,7 +138,7 @@ def cases(draw: st.DrawFn) -> Case:
     return case
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(
     case=cases(),
     weight=st.sampled_from(["int8/channel", "uint8/tensor", "int4/channel", "uint3/channel"]),

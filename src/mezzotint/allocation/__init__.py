@@ -3,6 +3,7 @@
 from mezzotint.allocation.average import allocate
 from mezzotint.allocation.bit_program import Allocation, BitProgram, decimal
 from mezzotint.allocation.front import pareto_front
+from mezzotint.allocation.regret import Regret, bootstrapped_regret
 from mezzotint.allocation.solver import solve
 from mezzotint.allocation.values import Limit, Option, Problem, Solution, exact
 
@@ -12,8 +13,10 @@ __all__ = [
     "Limit",
     "Option",
     "Problem",
+    "Regret",
     "Solution",
     "allocate",
+    "bootstrapped_regret",
     "decimal",
     "exact",
     "pareto_front",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -77,13 +78,17 @@ def closest(
     table: Table, sides: Sequence[OneSidedLimit], seconds: float | None
 ) -> Selection | None:
     """A choice that violates the sides least, in sum, each relative to its attainable range."""
-    program = _Program.of(table, sides, np.ones(table.loss.shape, dtype=np.bool_))
+    # Without the loss, an option and the padding that repeats it would be equals.
+    own = np.arange(table.loss.shape[1]) < np.array([[len(layer)] for layer in table.options])
+    program = _Program.of(table, sides, own)
     columns, extra = len(program.layer), len(sides)
     ranges = [max(side.most() - side.least(), 1) for side in sides]
-    price = np.array([row.unit / reach for row, reach in zip(program.rows, ranges, strict=True)])
+    price = np.array(
+        [float(row.unit / reach) for row, reach in zip(program.rows, ranges, strict=True)]
+    )
     # In whole units a limit between two of them would look as far from either.
     bounds = [
-        row.bound + float(side.limit - side.bound) / row.unit
+        row.bound + float((side.limit - side.bound) / row.unit)
         for row, side in zip(program.rows, sides, strict=True)
     ]
     assignment = hstack((program.assignment(), csr_array((len(table.loss), extra))))
@@ -125,7 +130,7 @@ class _Row(NamedTuple):
 
     weights: _Floats
     bound: float
-    unit: float
+    unit: Fraction
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,7 @@ def _row(side: OneSidedLimit, layer: NDArray[np.intp], option: NDArray[np.intp])
     unit = max(int(weights.max()), 1)
     bound = min(side.bound - int(least.sum()), int(weights.sum()))
     scaled = np.asarray(weights * int(_SCALE) / unit, dtype=np.float64)
-    return _Row(scaled, bound * int(_SCALE) / unit, unit / _SCALE)
+    return _Row(scaled, bound * int(_SCALE) / unit, Fraction(unit, int(_SCALE)))
 
 
 def _scale(loss: _Floats, kept: _Mask) -> float:

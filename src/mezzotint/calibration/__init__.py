@@ -1,6 +1,12 @@
-"""Calibration: input ranges, sizes and structures' tensors, found in recorded calls."""
+"""Calibration: ranges, moments and sizes of inputs, and structures' tensors, from calls."""
 
-from mezzotint.calibration.needs import calibrated, needs_calibration, with_settings
+from mezzotint.calibration.moments import input_moments
+from mezzotint.calibration.needs import (
+    calibrated,
+    needs_calibration,
+    plan_moments,
+    with_settings,
+)
 from mezzotint.calibration.observed_ranges import input_ranges
 from mezzotint.calibration.sizes import input_sizes
 from mezzotint.calibration.structure_tensors import Refusal, StructureTensors, observe_structures
@@ -9,9 +15,11 @@ __all__ = [
     "Refusal",
     "StructureTensors",
     "calibrated",
+    "input_moments",
     "input_ranges",
     "input_sizes",
     "needs_calibration",
     "observe_structures",
+    "plan_moments",
     "with_settings",
 ]

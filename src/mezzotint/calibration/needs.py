@@ -1,4 +1,4 @@
-"""Calibration of a plan: tensors of its structures, and static input ranges."""
+"""Calibration of a plan: tensors of its structures, static input ranges, moments of inputs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from dataclasses import replace
 
 from torch import nn
 
+from mezzotint.calibration.moments import input_moments
 from mezzotint.calibration.observed_ranges import input_ranges
 from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
 from mezzotint.models import Call
 from mezzotint.plan import CalibrationSettings, Choice, Plan, Structure, Tensors
-from mezzotint.runtime import Calibration
+from mezzotint.rounding import InputMoments
+from mezzotint.runtime import Calibration, InputRange
 
 
 def needs_calibration(plan: Plan) -> bool:
-    """True where some layer has a static range, or a structure that has to be calibrated."""
+    """True where a layer has a static range, or its structure or encoding needs calibration."""
     return any(
-        choice.static or any(structure.calibrated for structure in choice.structures)
-        for choice in plan.quantized.values()
+        choice.static
+        or any(structure.calibrated for structure in choice.structures)
+        or plan.encoding_of(name).needs_moments(bias=True)
+        for name, choice in plan.quantized.items()
     )
 
 
 def calibrated(
     denoiser: nn.Module, plan: Plan, calls: Sequence[Call], probes: Sequence[Call] = ()
 ) -> Calibration:
-    """Structures' tensors and static ranges of the plan's layers, as seen in recorded calls.
+    """All that the plan's layers need calibrated, as seen in recorded calls.
+
+    That is structures' tensors, static ranges, and moments of inputs for encodings that look at
+    them.
 
     Args:
         denoiser: the floating model.
@@ -38,7 +45,8 @@ def calibrated(
     Raises:
         PlanError: the calls do not allow a structure, such as a constant first token; the layer
             is named.
-        CalibrationError: a layer of a static range is never called, or sees NaN or infinity.
+        CalibrationError: a layer of a static range, or of an encoding that looks at inputs, is
+            never called, or sees NaN or infinity.
     """
     layers = plan.quantized
     tensors: dict[str, Tensors] = {}
@@ -51,10 +59,44 @@ def calibrated(
         tensors |= found.tensors
     static = {name: choice for name, choice in layers.items() if choice.static}
     momentum = None if plan.calibration is None else plan.calibration.momentum
-    if not static:
-        return Calibration(tensors=tensors)
-    ranges = input_ranges(denoiser, static, calls, momentum=momentum, tensors=tensors)
-    return Calibration(ranges, tensors)
+    ranges: dict[str, tuple[InputRange, ...]] = {}
+    if static:
+        clips = {name: plan.encoding_of(name).clip for name in static}
+        ranges = input_ranges(
+            denoiser, static, calls, momentum=momentum, clips=clips, tensors=tensors
+        )
+    return Calibration(ranges, tensors, moments=plan_moments(denoiser, plan, calls, tensors))
+
+
+def plan_moments(
+    denoiser: nn.Module, plan: Plan, calls: Sequence[Call], tensors: Mapping[str, Tensors]
+) -> dict[str, tuple[InputMoments, ...]]:
+    """Moments of the inputs of the layers whose encoding needs them.
+
+    Args:
+        denoiser: the floating model.
+        plan: names layers and encodings.
+        calls: recorded calls.
+        tensors: layer → what its structures have calibrated.
+
+    Raises:
+        CalibrationError, PlanError: as `input_moments`.
+    """
+    needy = {
+        name: choice
+        for name, choice in plan.quantized.items()
+        if plan.encoding_of(name).needs_moments(bias=_has_bias(denoiser, name))
+    }
+    found: dict[str, tuple[InputMoments, ...]] = {}
+    for grams in (True, False):
+        of_kind = {n: c for n, c in needy.items() if plan.encoding_of(n).needs_grams == grams}
+        if of_kind:
+            found |= input_moments(denoiser, of_kind, calls, grams=grams, tensors=tensors)
+    return found
+
+
+def _has_bias(denoiser: nn.Module, name: str) -> bool:
+    return getattr(denoiser.get_submodule(name), "bias", None) is not None
 
 
 def _watched(

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import CalibrationError, PlanError
+from mezzotint.calibration.clipping import InputHistogram
+from mezzotint.calibration.watching import extremes, watch_inputs
+from mezzotint.errors import CalibrationError
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Structure, Tensors, check_momentum
-from mezzotint.runtime import InputRange, own_tensors, part_inputs, shape_of
+from mezzotint.plan import FULL, Choice, Tensors, check_momentum
+from mezzotint.runtime import InputRange
 
 
-@torch.no_grad()
 def input_ranges(
     denoiser: nn.Module,
     choices: Mapping[str, Choice],
     calls: Sequence[Call],
     *,
     momentum: float | None,
+    clips: Mapping[str, str] | None = None,
     tensors: Mapping[str, Tensors] | None = None,
 ) -> dict[str, tuple[InputRange, ...]]:
     """The calibrated ranges of every layer's input: one for each quantizer.
@@ -31,11 +30,13 @@ def input_ranges(
 
     Args:
         denoiser: the floating model.
-        choices: the layers, and which structures they have; formats do not matter.
+        choices: the layers, and which structures they have; formats matter to the clip `mse` only.
         calls: recorded calls.
         momentum: None for the lowest and highest value of all calls. Otherwise an exponential
             moving average over the calls, in their order, of each call's lowest and highest:
             `momentum` · average + (1 - `momentum`) · call, from the first call on (MixDQ: 0.95).
+        clips: layer → clip of `Encoding`, for those whose range is not the full one. Their inputs
+            are looked at once more: what lies beyond the full range counts at its ends.
         tensors: layer → what its structures have calibrated, for those whose quantizers see
             something that depends on it.
 
@@ -47,22 +48,16 @@ def input_ranges(
         UsageError: `momentum` is not from 0 to below 1.
     """
     check_momentum(momentum)
-    observers: dict[str, _RangeObserver] = {}
-    with ExitStack() as hooks:
-        for name, choice in choices.items():
-            layer = denoiser.get_submodule(name)
-            if not isinstance(layer, nn.Linear | nn.Conv2d):
-                kind = type(layer).__name__
-                raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
-            known = (tensors or {}).get(name, {})
-            own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
-            observers[name] = _RangeObserver(name, choice.structures, own, momentum)
-            hooks.enter_context(layer.register_forward_pre_hook(observers[name].observe))
-        for call in calls:
-            call.run(denoiser)
-            for observer in observers.values():
-                observer.end_call()
-    return {name: observer.ranges() for name, observer in observers.items()}
+    observers = {name: _RangeObserver(name, momentum) for name in choices}
+    watch_inputs(denoiser, choices, observers, calls, tensors)
+    found = {name: observer.ranges() for name, observer in observers.items()}
+    clipped = {name: clip for name, clip in (clips or {}).items() if clip != FULL}
+    if clipped:
+        counted = {name: InputHistogram(found[name]) for name in clipped}
+        watch_inputs(denoiser, choices, counted, calls, tensors)
+        for name, clip in clipped.items():
+            found[name] = counted[name].clipped(clip, choices[name].activation_format)
+    return found
 
 
 @dataclass
@@ -70,28 +65,14 @@ class _RangeObserver:
     """Input range of one layer: per part, over all calls and in the call under way."""
 
     name: str
-    structures: tuple[Structure, ...]
-    tensors: Tensors
     momentum: float | None
     total: tuple[InputRange, ...] = ()
     current: tuple[InputRange, ...] = field(default=(), init=False)
 
-    def observe(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> None:
-        """A forward pre-hook."""
-        try:
-            parts = part_inputs(inputs[0], self.structures, shape_of(layer), self.tensors)
-        except PlanError as cause:
-            raise CalibrationError(f"layer {self.name}: {cause}") from cause
-        if not all(part.numel() for part in parts):  # all tokens are constant
-            return
-        found = tuple(map(self._range, parts))
+    def see(self, parts: tuple[Tensor, ...]) -> None:
+        """Widen the ranges of the call under way."""
+        found = tuple(InputRange(*extremes(part)) for part in parts)
         self.current = _merged(self.current, found) if self.current else found
-
-    def _range(self, x: Tensor) -> InputRange:
-        low, high = x.aminmax()
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            raise CalibrationError(f"layer {self.name}: its input holds NaN or infinite values")
-        return InputRange(float(low), float(high))
 
     def end_call(self) -> None:
         """Take the call under way into the total; a layer may have run in it more than once."""

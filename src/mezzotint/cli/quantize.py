@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         "quantize emoji-turbo -o owl-mixdq --recipe mixdq --weight-bits 4 --act-bits 8",
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --no-bos",
         "quantize emoji-turbo -o small --size 6MB --act-bits 16",
+        "quantize owner/model -o w4 --calls 4 --dry-run",
         "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
@@ -113,6 +115,14 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "calibrated as it says unless --prompts or --seed is given.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be measured and how long that takes, then stop: nothing is "
+            "written.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a pipeline that is at DIR already.")
     ] = False,
@@ -132,6 +142,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all, and keeps the
     measurements, for --measurements and another budget.
     """
+    from mezzotint._progress import listening
     from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
     from mezzotint.models import resolve
     from mezzotint.pipeline import apply, load
@@ -149,7 +160,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     extra = recipe_options(context.args)
     if plan is not None:
         _refuse_with_plan(
-            recipe, weight_bits, size, latency, act_bits, resume, measurements, *extra
+            recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
         chosen = read_plan(plan)
         pipe = load(model, device=device)
@@ -171,15 +182,12 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         pipe = load(model, device=device)
         count = None if prompts else found.prompts(options)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
-        with _journal(output, resume) as journal:
-            result = run_recipe(
-                pipe,
-                options,
-                budget,
-                sampling=sampling,
-                journal=journal,
-                measurements=measurements,
-            )
+        search = partial(run_recipe, pipe, options, budget, sampling=sampling)
+        if dry_run:
+            _foretell(search, measurements or _begun(output, resume))
+            return
+        with _journal(output, resume) as journal, listening(partial(typer.echo, err=True)):
+            result = search(journal=journal, measurements=measurements)
             result.save(output)
     _report(result, output, as_json)
 
@@ -213,8 +221,39 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --resume and --measurements"
+            "--latency, --act-bits, --resume, --measurements and --dry-run"
         )
+
+
+class _ToldError(BaseException):  # no error of the recipe's, which would be reported
+    """Ends a recipe once it has told how long it will take."""
+
+
+def _foretell(search: Callable[..., Result], measurements: Path | None) -> None:
+    """Print what the recipe would measure and how long that takes, and go no further."""
+
+    def stop(line: str) -> None:
+        typer.echo(line)
+        raise _ToldError
+
+    from mezzotint._progress import listening
+
+    try:
+        with listening(stop):
+            search(measurements=measurements)
+    except _ToldError:
+        return
+    typer.echo("nothing is left to measure")
+
+
+def _begun(output: Path, resume: bool) -> Path | None:
+    """The journal of an interrupted run that is to be gone on with."""
+    journal = _journal_path(output)
+    return journal if resume and journal.exists() else None
+
+
+def _journal_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.journal.jsonl")
 
 
 @contextmanager
@@ -222,7 +261,7 @@ def _journal(output: Path, resume: bool) -> Iterator[Path]:
     """The file beside `output` that holds finished measurements until all is done."""
     from mezzotint._journal import discard_journal
 
-    journal = output.with_name(f"{output.name}.journal.jsonl")
+    journal = _journal_path(output)
     if not resume:
         discard_journal(journal)
     try:

@@ -1,8 +1,10 @@
 """Measuring what changes of a model cost: change × metric → figures, journaled and resumable."""
 
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
+from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
+from mezzotint.measuring.input_edge import InputCandidate
 from mezzotint.measuring.metrics import (
     Figures,
     ImageError,
@@ -19,6 +21,10 @@ from mezzotint.measuring.metrics import (
     similarity_map,
 )
 from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
+from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
+from mezzotint.measuring.prober import Prober
+from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
+from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -32,13 +38,18 @@ from mezzotint.measuring.run import (
 
 __all__ = [
     "CACHE_BYTES",
+    "MOST_PROBES",
+    "CandidateWeight",
     "Change",
+    "Estimate",
     "Executor",
     "ExecutorFactory",
     "Figures",
     "ImageError",
     "InProcess",
+    "InputCandidate",
     "InputChange",
+    "LayerCandidates",
     "LayerChange",
     "Measurements",
     "Metric",
@@ -47,6 +58,9 @@ __all__ = [
     "OriginalImages",
     "Pair",
     "PlanChange",
+    "Probe",
+    "Prober",
+    "Projections",
     "Replay",
     "Similarity",
     "Task",
@@ -56,6 +70,7 @@ __all__ = [
     "chosen_metric",
     "conditional_key",
     "decibels",
+    "draw_probes",
     "global_ssim",
     "measure",
     "measure_layers",
@@ -64,5 +79,8 @@ __all__ = [
     "register_metric",
     "relative_noise",
     "similarity_map",
+    "task_seconds",
+    "tell",
+    "timed_call",
     "with_denoiser",
 ]

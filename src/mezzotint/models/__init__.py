@@ -5,10 +5,9 @@ from mezzotint.models.calls import (
     Call,
     Example,
     completed_calls,
+    device_of,
     on_device,
     output_tensor,
-    record_calls,
-    recording,
 )
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, model_name
@@ -21,15 +20,19 @@ from mezzotint.models.joins import joined_inputs
 from mezzotint.models.kinds import Kind
 from mezzotint.models.loading import download_pipeline, load_pipeline, quiet_libraries
 from mezzotint.models.prompts import read_prompts
+from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
+from mezzotint.models.rows import batch_size, rows_of
 from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
-from mezzotint.plan import Sampling
+from mezzotint.plan import CallSelection, Sampling
 
 __all__ = [
     "GENERATION_FILE",
     "Call",
+    "CallSelection",
     "Example",
     "Graph",
     "Kind",
@@ -41,12 +44,14 @@ __all__ = [
     "ResolvedSource",
     "Role",
     "Sampling",
+    "batch_size",
     "check_folder",
     "check_model_folder",
     "check_no_adapters",
     "completed_calls",
     "components",
     "denoises",
+    "device_of",
     "download_pipeline",
     "example_call",
     "find_denoiser",
@@ -59,6 +64,7 @@ __all__ = [
     "list_embedded",
     "load_pipeline",
     "model_name",
+    "note_source_dtypes",
     "on_device",
     "output_tensor",
     "quiet_libraries",
@@ -67,6 +73,7 @@ __all__ = [
     "recording",
     "resolve",
     "role_of",
+    "rows_of",
     "shard_files",
     "text_readers",
     "trace_graph",

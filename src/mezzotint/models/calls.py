@@ -1,23 +1,17 @@
-"""Calls of a denoiser: recorded from a pipeline, moved between devices, replayed."""
+"""Calls of a denoiser: moved between devices, replayed, completed with their outputs."""
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from mezzotint._progress import track
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models.denoiser import TIME_ARGUMENTS, find_denoiser
-from mezzotint.models.sampling import first_line, run_batches
-from mezzotint.plan import Sampling
+from mezzotint.models.sampling import first_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +41,11 @@ class Call:
             casts = tensor.is_floating_point() and tensor.ndim >= 2
             return tensor.to(device=device, dtype=dtype if casts else None)
 
-        return self._mapped(moved)
+        return self.mapped(moved)
 
     def copied(self) -> Call:
         """The same call with tensors of its own, detached."""
-        return self._mapped(lambda tensor: tensor.detach().clone())
+        return self.mapped(lambda tensor: tensor.detach().clone())
 
     def run(self, denoiser: nn.Module) -> Tensor:
         """The output tensor of `denoiser` on these arguments.
@@ -61,12 +55,13 @@ class Call:
         own = Call(self.args, self.kwargs).copied()
         return output_tensor(denoiser(*own.args, **own.kwargs))
 
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Call:
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Call:
+        """The same call with every tensor, its output too, replaced."""
         return replace(
             self,
-            args=_map_tensors(self.args, function),
-            kwargs=_map_tensors(self.kwargs, function),
-            output=_map_tensors(self.output, function),
+            args=map_tensors(self.args, function),
+            kwargs=map_tensors(self.kwargs, function),
+            output=map_tensors(self.output, function),
         )
 
 
@@ -80,58 +75,6 @@ def device_of(module: nn.Module) -> torch.device:
     """The device of a module's first parameter; the CPU where it has none."""
     first = next(module.parameters(), None)
     return torch.device("cpu") if first is None else first.device
-
-
-@torch.no_grad()
-def record_calls(
-    pipe: DiffusionPipeline, sampling: Sampling, *, limit: int | None = None
-) -> tuple[Call, ...]:
-    """Run the pipeline and return its denoiser's calls, in order, with their outputs.
-
-    Tensors are detached copies on the CPU; one call holds a whole batch (twice that under
-    classifier-free guidance). With `limit` the run stops after that many calls.
-
-    Raises:
-        ModelError: the pipeline has no single denoiser, or does not make images from text.
-        UsageError: `limit` is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit: {limit} is too few; record 1 call or more")
-    _, denoiser = find_denoiser(pipe)
-    recorder = _Recorder(limit)
-    batches = math.ceil(len(sampling.prompts) / sampling.batch)
-    with recorder.watching(denoiser), suppress(_EnoughError):
-        for _ in track(run_batches(pipe, sampling, output_type="latent"), "Recording", batches):
-            recorder.step = -1
-    return tuple(recorder.calls)
-
-
-@contextmanager
-def recording(source: DiffusionPipeline | nn.Module) -> Iterator[list[Call]]:
-    """Record the denoiser's calls while the caller runs the pipeline in whatever way it wants.
-
-    For pipelines that need more than a prompt: control images, masks, class labels, video.
-
-    >>> with recording(pipe) as calls:
-    ...     pipe("an owl", image=edges)
-    >>> quantize(pipe, calls=calls)
-
-    Args:
-        source: a pipeline with one denoiser, or the denoiser itself.
-
-    Yields:
-        A list that grows by a detached copy on the CPU with every call.
-
-    Raises:
-        ModelError: the pipeline has no single denoiser.
-        UsageError: the source is neither.
-    """
-    if not isinstance(source, nn.Module | DiffusionPipeline):
-        raise UsageError(f"source: is a {type(source).__name__}; give a pipeline or its denoiser")
-    denoiser = source if isinstance(source, nn.Module) else find_denoiser(source)[1]
-    recorder = _Recorder(None)
-    with recorder.watching(denoiser):
-        yield recorder.calls
 
 
 Example: TypeAlias = Call | tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -215,63 +158,12 @@ def output_tensor(output: Any) -> Tensor:
     return first
 
 
-class _EnoughError(BaseException):  # no error of the pipeline's, which would be reported
-    """Ends a pipeline run once the limit is reached; pipelines offer no other way out."""
-
-
-@dataclass
-class _Recorder:
-    """Hooks that copy each call to the CPU: what goes in before it is run, as it may be changed."""
-
-    limit: int | None
-    calls: list[Call] = field(default_factory=list)
-    step: int = -1
-    """Index of the current timestep in the current pipeline run; -1 before the first."""
-    begun: Call | None = None
-    """The call that is being run, without its output."""
-
-    @contextmanager
-    def watching(self, denoiser: nn.Module) -> Iterator[None]:
-        """Record the calls of a denoiser for a while."""
-        with ExitStack() as hooks:
-            before = denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)
-            hooks.callback(before.remove)
-            after = denoiser.register_forward_hook(self._finish, with_kwargs=True)
-            hooks.callback(after.remove)
-            yield
-
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.begun = replace(_on_cpu(Call(args, kwargs)), timestep=_timestep(module, args, kwargs))
-
-    def _finish(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> None:
-        assert self.begun is not None  # what begins a call stands before what finishes it
-        call = self.begun
-        if self.step < 0 or self.calls[-1].timestep != call.timestep:
-            self.step += 1
-        result = output_tensor(output).detach().to("cpu", copy=True)
-        self.calls.append(replace(call, output=result, step=self.step))
-        if len(self.calls) == self.limit:
-            raise _EnoughError
-
-
-def _on_cpu(call: Call) -> Call:
-    return call._mapped(lambda tensor: tensor.detach().to("cpu", copy=True))
-
-
-def _timestep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    value = next((value for name, value in arguments.items() if name in TIME_ARGUMENTS), math.nan)
-    return float(value.flatten()[0]) if isinstance(value, Tensor) else float(value)
-
-
-def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """`value` with every tensor in nested lists, tuples and dicts replaced."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
+        return {key: map_tensors(item, function) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_map_tensors(item, function) for item in value)
+        return type(value)(map_tensors(item, function) for item in value)
     return value

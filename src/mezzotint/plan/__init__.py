@@ -1,10 +1,17 @@
 """The plan: which format every layer takes, and how. The only place that says so."""
 
 from mezzotint.plan.budget import Budget, parse_latency, parse_size
-from mezzotint.plan.calibration_settings import CalibrationSettings, Sampling, check_momentum
+from mezzotint.plan.calibration_settings import (
+    CalibrationSettings,
+    CallSelection,
+    Sampling,
+    check_momentum,
+)
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
 from mezzotint.plan.encoding import (
+    CLIPS,
+    FULL,
     ONLY_IN_CHECKPOINT,
     SEARCHES,
     TRAINED,
@@ -31,6 +38,8 @@ from mezzotint.plan.uniform_plans import (
 )
 
 __all__ = [
+    "CLIPS",
+    "FULL",
     "NO_ACTIVATION_BITS",
     "ONLY_IN_CHECKPOINT",
     "SEARCHES",
@@ -38,6 +47,7 @@ __all__ = [
     "VERSION",
     "Budget",
     "CalibrationSettings",
+    "CallSelection",
     "Choice",
     "Difference",
     "Encoding",

@@ -49,13 +49,36 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class CallSelection:
+    """The denoiser's calls to keep of a pipeline's run: some of them, spread over all of it.
+
+    Attributes:
+        calls: the most to keep, at timesteps spread evenly over the schedule.
+        samples: the most to keep of each, spread over the prompts and the halves of guidance.
+    """
+
+    calls: int = 8
+    samples: int = 8
+
+    def __post_init__(self) -> None:
+        for name, count in asdict(self).items():
+            if not 1 <= count <= _HIGHEST:
+                raise UsageError(f"{name}: is {count}; give 1 to {_HIGHEST}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class CalibrationSettings:
     """The calls that static ranges and constant outputs were found in, and how.
 
     Attributes:
         sampling: prompts, seeds and steps of the pipeline's run; None where a plan does not say,
             or where the calls were recorded by its maker.
-        calls: number of the denoiser's calls in it; None where a plan does not say.
+        calls: number of the denoiser's calls that were kept of it; None where a plan does not say.
+        selection: the calls to keep of the run; None for all of them, whole.
         momentum: of the moving average that static ranges are; None for the lowest and highest
             value of all calls.
 
@@ -66,6 +89,7 @@ class CalibrationSettings:
     sampling: Sampling | None = None
     calls: int | None = None
     momentum: float | None = None
+    selection: CallSelection | None = None
 
     def __post_init__(self) -> None:
         if self.calls is not None and self.calls < 1:
@@ -75,7 +99,10 @@ class CalibrationSettings:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         sampling = None if self.sampling is None else self.sampling.to_dict()
-        return {"momentum": self.momentum, "calls": self.calls, "sampling": sampling}
+        settings = {"momentum": self.momentum, "calls": self.calls, "sampling": sampling}
+        if self.selection is None:
+            return settings
+        return settings | {"selection": self.selection.to_dict()}
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {text}" for name, text in self._words().items())
@@ -84,6 +111,9 @@ class CalibrationSettings:
         """Field → its value for people."""
         momentum = "none" if self.momentum is None else f"{self.momentum:g}"
         calls = "unknown" if self.calls is None else str(self.calls)
+        if self.selection is not None:
+            most = self.selection
+            calls += f" (at most {most.calls} of {most.samples} samples)"
         if self.sampling is None:
             return {"momentum": momentum, "calls": calls, "sampling": "not stated"}
         prompts, numbers = self.sampling.prompts, asdict(self.sampling)
@@ -112,6 +142,14 @@ class SamplingModel(BaseModel):
     batch: StrictInt = Sampling.batch
 
 
+class SelectionModel(BaseModel):
+    """A selection of calls in JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+    calls: StrictInt
+    samples: StrictInt
+
+
 class CalibrationModel(BaseModel):
     """Calibration settings in JSON."""
 
@@ -119,6 +157,7 @@ class CalibrationModel(BaseModel):
     sampling: SamplingModel | None = None
     calls: StrictInt | None = None
     momentum: StrictInt | StrictFloat | None = None
+    selection: SelectionModel | None = None
 
     def value(self) -> CalibrationSettings:
         """The settings.
@@ -129,4 +168,7 @@ class CalibrationModel(BaseModel):
         sampling = None
         if self.sampling is not None:
             sampling = Sampling(**self.sampling.model_dump())
-        return CalibrationSettings(sampling, self.calls, self.momentum)
+        selection = None
+        if self.selection is not None:
+            selection = CallSelection(**self.selection.model_dump())
+        return CalibrationSettings(sampling, self.calls, self.momentum, selection)

@@ -6,14 +6,17 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
-from mezzotint.rounding import order_named, rounding_named
+from mezzotint.rounding import needs_moments, order_named, rounding_named
 
 SEARCHES = {"minmax": MINMAX, "mse": MSE}
 """Range searches that have a name, in plans and on the command line."""
+
+FULL, CLIPS = "full", ("full", "p99.9", "p99.99", "mse")
+"""The static input range that clips nothing, and all that there are."""
 
 TRAINED = "trained"
 """Rounding of weights that training has put on their grid."""
@@ -33,46 +36,80 @@ class Encoding:
 
     Attributes:
         search: choice of the clipping ranges; without effect on codebooks.
-        rounding: `nearest`, to the nearest value of the grid; another that is registered
+        rounding: `nearest`, to the nearest value of the grid; `feedback`, where each column makes
+            up for the errors of those before it; another that is registered
             (`mezzotint.rounding`); or `trained`, where training chose the values.
         order: which output channels of a mixed format take the most bits: those of highest
             `kurtosis`, as in MPQ-DM, or the last ones, as they are `stored`. Without effect on
             other formats.
+        clip: range of a static input format: `full` for the lowest and highest value, `p99.9` or
+            `p99.99` for the middle share of all values, `mse` for the range of least expected
+            squared rounding error at the format's width. Without effect on other inputs.
+        bias_correction: whether the stored bias takes in the mean output error of the rounded
+            weight, E[(W - Ŵ) x]. Without effect on layers that have no bias.
 
     Raises:
-        FormatError: the rounding or the order is unknown.
+        FormatError: the rounding, the order or the clip is unknown, or trained weights are to be
+            corrected.
     """
 
     search: RangeSearch = MSE
     rounding: str = "nearest"
     order: str = "kurtosis"
+    bias_correction: bool = False
+    clip: str = FULL
 
     def __post_init__(self) -> None:
         if not self.trained:
             rounding_named(self.rounding)
+        elif self.bias_correction:
+            raise FormatError(
+                f"bias_correction: rounding {TRAINED!r} leaves nothing to correct; leave it out"
+            )
         order_named(self.order)
+        if self.clip not in CLIPS:
+            raise FormatError(f"clip: there is no {self.clip!r}; use {', '.join(CLIPS)}")
 
     @property
     def trained(self) -> bool:
         """True if no search and no rounding can make the weights again."""
         return self.rounding == TRAINED
 
+    @property
+    def needs_grams(self) -> bool:
+        """True if the rounding needs Gram matrices of the layer's inputs."""
+        return not self.trained and needs_moments(self.rounding)
+
+    def needs_moments(self, *, bias: bool) -> bool:
+        """Return whether anything must be known of the inputs of a layer, with or without bias."""
+        return self.needs_grams or (self.bias_correction and bias)
+
     def to_dict(self, default: Encoding | None = None) -> dict[str, Any]:
         """JSON values; with a `default`, only of the fields that differ from it.
 
-        Without one, the order is left out where it is the usual one: few formats have any.
+        Without one, all but search and rounding are left out where they are the usual ones.
         """
         fields = self._fields()
-        usual = {"order": Encoding.order} if default is None else default._fields()
+        usual: dict[str, Any] = {"order": Encoding.order, "bias_correction": False, "clip": FULL}
+        if default is not None:
+            usual = default._fields()
         return {name: value for name, value in fields.items() if usual.get(name) != value}
 
     def _fields(self) -> dict[str, Any]:
         search = _search_json(self.search)
-        return {"search": search, "rounding": self.rounding, "order": self.order}
+        return {
+            "search": search,
+            "rounding": self.rounding,
+            "order": self.order,
+            "bias_correction": self.bias_correction,
+            "clip": self.clip,
+        }
 
     def __str__(self) -> str:
         order = "" if self.order == Encoding.order else f", {self.order} order"
-        return f"{search_text(self.search)}, {self.rounding}{order}"
+        corrected = ", bias corrected" if self.bias_correction else ""
+        clipped = "" if self.clip == FULL else f", inputs clipped at {self.clip}"
+        return f"{search_text(self.search)}, {self.rounding}{order}{corrected}{clipped}"
 
 
 class _SearchModel(BaseModel):
@@ -89,6 +126,8 @@ class EncodingModel(BaseModel):
     search: StrictStr | _SearchModel | None = None
     rounding: StrictStr | None = None
     order: StrictStr | None = None
+    bias_correction: StrictBool | None = None
+    clip: StrictStr | None = None
 
     def value(self, default: Encoding) -> Encoding:
         """The encoding, where `default` fills in.
@@ -105,6 +144,10 @@ class EncodingModel(BaseModel):
             fields["rounding"] = self.rounding
         if self.order is not None:
             fields["order"] = self.order
+        if self.bias_correction is not None:
+            fields["bias_correction"] = self.bias_correction
+        if self.clip is not None:
+            fields["clip"] = self.clip
         return dataclasses.replace(default, **fields)
 
 

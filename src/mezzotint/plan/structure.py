@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
@@ -183,6 +184,26 @@ class Structure(ABC):
 
         Undoes `part_weights`, up to rounding.
         """
+
+    def join_shifts(self, shifts: Mapping[str, Tensor], layer: LayerShape) -> Tensor:
+        """The change of the layer's bias that stands for a change of each part's output.
+
+        Here that of structures which add up what their parts make, and then add the bias.
+
+        Args:
+            shifts: part → what would be added to each of its outputs, float32 [out].
+            layer: shape of the layer.
+
+        Raises:
+            FormatError: the parts have other outputs than the layer.
+        """
+        shapes = {tuple(shift.shape) for shift in shifts.values()}
+        if shapes != {(layer.out_channels,)}:
+            raise FormatError(
+                f"{self.kind}: its parts have other outputs than the layer, and it does not say "
+                "how a bias could make up for their errors; leave out bias_correction"
+            )
+        return torch.stack(tuple(shifts.values())).sum(0)
 
     @abstractmethod
     def part_inputs(self, x: Tensor, layer: LayerShape, tensors: Tensors) -> Mapping[str, Tensor]:

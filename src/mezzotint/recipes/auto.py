@@ -18,13 +18,13 @@ from mezzotint.measuring import (
     chosen_metric,
     decibels,
 )
-from mezzotint.plan import Budget, Choice, Encoding, Plan, activation_name
+from mezzotint.plan import Budget, CallSelection, Choice, Encoding, Plan, activation_name
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.latency import PICOSECONDS, Deadline, deadline
-from mezzotint.recipes.option_values import check_words
+from mezzotint.recipes.option_values import check_words, selected_calls
 from mezzotint.recipes.study import Study
 
 
@@ -34,6 +34,8 @@ class Auto:
 
     Attributes:
         calibration_prompts: how many to take where none are given.
+        calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
+            over all of it, of 8 samples each; none for all of them, whole.
         formats: weight formats a layer may take.
         activation: activation format of every layer; None takes the budget's `act_bits`, per token.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
@@ -53,6 +55,7 @@ class Auto:
     """
 
     calibration_prompts: int = CALIBRATION_COUNT
+    calls: int | None = CallSelection.calls
     formats: tuple[str, ...] = tuple(f"int{bits}/channel" for bits in (2, 3, 4, 5, 6, 8))
     activation: str | None = None
     bos: bool = True
@@ -68,6 +71,7 @@ class Auto:
         chosen_metric(self.metric)
         if self.calibration_prompts < 1:
             raise UsageError(f"calibration_prompts: is {self.calibration_prompts}; give 1 or more")
+        selected_calls(self.calls)
         if not self.formats:
             raise UsageError("formats: none given; a layer needs at least one to choose from")
         if self.profile_batch is not None and self.profile_batch < 1:
@@ -88,7 +92,13 @@ def auto(job: Job, options: Auto) -> Outcome:
     Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
     formats under the budget: each layer's noise is measured with all other layers floating.
     """
-    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts, momentum=None)
+    study = Study.of(
+        job,
+        bos=options.bos,
+        shortcuts=options.shortcuts,
+        momentum=None,
+        selection=selected_calls(options.calls),
+    )
     formats = candidate_formats(job.budget, options)
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import RangeSearch
-from mezzotint.plan import search_named, search_text
+from mezzotint.plan import CallSelection, search_named, search_text
 from mezzotint.recipes.job import Recipe
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
@@ -59,6 +59,15 @@ def check_words(options: Any) -> None:
         if typing.get_origin(hint) is typing.Literal and given not in allowed:
             known = ", ".join(map(str, allowed))
             raise UsageError(f"{name}: is {given!r}; it is one of: {known}")
+
+
+def selected_calls(calls: int | None) -> CallSelection | None:
+    """The selection of a recipe's option `calls`: that many at most, or all for None.
+
+    Raises:
+        UsageError: there are less than 1, or too many.
+    """
+    return None if calls is None else CallSelection(calls)
 
 
 def parse_options(recipe: Recipe, values: Mapping[str, str]) -> Any:

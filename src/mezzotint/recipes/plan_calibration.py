@@ -36,7 +36,7 @@ def calibrate_plan(
             "hold; give prompts to calibrate it anew"
         )
     chosen = chosen or default_sampling(pipe)
-    calls = on_device(record_calls(pipe, chosen), denoiser)
+    calls = on_device(record_calls(pipe, chosen, before.selection), denoiser)
     if sampling is None and before.calls not in (None, len(calls)):
         raise CalibrationError(
             f"the plan was calibrated on {before.calls} calls of the denoiser; here the same "

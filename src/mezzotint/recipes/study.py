@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mezzotint._journal import Journal, Record, differing
+from mezzotint._progress import announcer
 from mezzotint.calibration import input_ranges, with_settings
 from mezzotint.errors import JournalError, ModelError, UsageError
 from mezzotint.measuring import (
@@ -32,6 +33,8 @@ from mezzotint.measuring import (
     measure,
     measure_layers,
     model_digest,
+    task_seconds,
+    tell,
 )
 from mezzotint.models import (
     Call,
@@ -43,7 +46,7 @@ from mezzotint.models import (
     text_readers,
     trace_graph,
 )
-from mezzotint.plan import CalibrationSettings, Choice, Plan
+from mezzotint.plan import CalibrationSettings, CallSelection, Choice, Plan
 from mezzotint.recipes.found_structures import (
     FoundStructures,
     Shortcuts,
@@ -65,6 +68,7 @@ class Study:
         layers: those that can be packed, in the order of execution.
         structures: constant first tokens and split inputs.
         momentum: of the moving average that static ranges are, see `input_ranges`.
+        selection: which calls of the pipeline's run were kept; None for all.
     """
 
     job: Job
@@ -73,9 +77,18 @@ class Study:
     layers: tuple[Layer, ...]
     structures: FoundStructures
     momentum: float | None
+    selection: CallSelection | None = None
 
     @classmethod
-    def of(cls, job: Job, *, bos: bool, shortcuts: Shortcuts, momentum: float | None) -> Study:
+    def of(
+        cls,
+        job: Job,
+        *,
+        bos: bool,
+        shortcuts: Shortcuts,
+        momentum: float | None,
+        selection: CallSelection | None = None,
+    ) -> Study:
         """Record the calls, unless they are given; follow the data flow, and look for structures.
 
         Args:
@@ -83,13 +96,15 @@ class Study:
             bos: look for constant first tokens.
             shortcuts: which joined inputs to split.
             momentum: with which static ranges will be calibrated, as of `input_ranges`.
+            selection: the calls of the pipeline's run to keep; None for all. Calls that are given
+                are all taken.
 
         Raises:
             ModelError: there is nothing to quantize, or the denoiser cannot be run on its call.
             UsageError: a bare module came without calls.
             CalibrationError: a weight holds NaN; the layer is named.
         """
-        calls = on_device(_calls(job), job.denoiser)
+        calls = on_device(_calls(job, selection), job.denoiser)
         graph = trace_graph(job.denoiser, calls[0])
         layers = tuple(layer for layer in layers_in(job.denoiser, graph) if layer.supported)
         if not layers:
@@ -97,7 +112,7 @@ class Study:
         check_weights(job.denoiser, [layer.name for layer in layers])
         splits = split_inputs(graph, layers, shortcuts)
         structures = find_structures(job, calls, text_readers(layers) if bos else None, splits)
-        return cls(job, calls, graph, layers, structures, momentum)
+        return cls(job, calls, graph, layers, structures, momentum, selection)
 
     def weight(self, layer: Layer) -> Tensor:
         """The floating weight of a layer."""
@@ -110,11 +125,14 @@ class Study:
             for layer in self.layers
         }
 
-    def calibrated(self, choices: Mapping[str, Sequence[Choice]]) -> Calibration:
+    def calibrated(
+        self, choices: Mapping[str, Sequence[Choice]], clips: Mapping[str, str] | None = None
+    ) -> Calibration:
         """The first tokens' constants, and the ranges of inputs that some choice has static.
 
         Args:
             choices: layer → its candidates, all of the same structures.
+            clips: layer → clip of its encoding, for static ranges that are not the full ones.
         """
         calibration = Calibration(tensors=self.structures.constants)
         static = {
@@ -127,14 +145,17 @@ class Study:
             static,
             self.calls,
             momentum=self.momentum,
+            clips={name: clip for name, clip in (clips or {}).items() if name in static},
             tensors=calibration.tensors,
         )
-        return dataclasses.replace(calibration, input_ranges=ranges)
+        return replace(calibration, input_ranges=ranges)
 
     def settled(self, plan: Plan) -> Plan:
         """The plan, which says how its calibrated values were found."""
-        sampling = self.job.sampling if self.job.calls is None else None
-        return with_settings(plan, CalibrationSettings(sampling, len(self.calls), self.momentum))
+        settings = CalibrationSettings(calls=len(self.calls), momentum=self.momentum)
+        if self.job.calls is None:
+            settings = replace(settings, sampling=self.job.sampling, selection=self.selection)
+        return with_settings(plan, settings)
 
     @contextmanager
     def measuring(
@@ -197,13 +218,21 @@ class Measuring:
     journal: Journal
 
     def figures(self, tasks: Sequence[Task], label: str = "Measuring") -> list[Figures]:
-        """The figures of every task, in their order; see `measure`."""
+        """The figures of every task, in their order; see `measure`.
+
+        How long that will take is announced.
+        """
+        self._tell(tasks, label)
         return measure(tasks, self.executor, self.journal, key=self._key, label=label)
 
     def layers(
         self, changes: Sequence[LayerChange | InputChange], metric: Metric
     ) -> dict[str, dict[Choice, Figures]]:
-        """Figures by layer and choice, all other layers floating; see `measure_layers`."""
+        """Figures by layer and choice, all other layers floating; see `measure_layers`.
+
+        How long that will take is announced.
+        """
+        self._tell([Task(change, metric) for change in changes], "Measuring")
         return measure_layers(changes, metric, self.executor, self.journal, key=self._key)
 
     def losses(
@@ -213,16 +242,31 @@ class Measuring:
         found = self.figures([Task(change, metric) for change in changes], label)
         return [metric.loss(figures) for figures in found]
 
+    def _tell(self, tasks: Sequence[Task], label: str) -> None:
+        """Announce the tasks that the journal lacks, a line for each metric."""
+        if announcer() is None:
+            return
+        missing = {
+            key: task for task in tasks if (key := self._key(task)) not in self.journal
+        }.values()
+        for metric in dict.fromkeys(task.metric for task in missing):
+            changes = [task.change for task in missing if task.metric == metric]
+            layers = {change.layer for change in changes if change.layer is not None}
+            what = f"changes of {len(layers)} layers" if layers else "changes of the whole model"
+            by_calls = f" on {len(self.original.calls)} calls"
+            what += by_calls if metric.sees == "outputs" else " by images"
+            tell(label, len(changes), partial(task_seconds, self.original, metric), what)
+
     def _key(self, task: Task) -> str:
         return conditional_key(task, self.original)
 
 
-def _calls(job: Job) -> tuple[Call, ...]:
+def _calls(job: Job, selection: CallSelection | None) -> tuple[Call, ...]:
     if job.calls:
         return job.calls
     if job.pipe is None or job.sampling is None:
         raise UsageError("calls: none given; a module without a pipeline needs some")
-    return record_calls(job.pipe, job.sampling)
+    return record_calls(job.pipe, job.sampling, selection)
 
 
 _MEANINGS = {

@@ -2,16 +2,26 @@
 
 from mezzotint.rounding.channel_orders import order_named
 from mezzotint.rounding.fake_quantize import fake_quantize
+from mezzotint.rounding.feedback import feedback
 from mezzotint.rounding.kurtosis import channel_order, kurtosis
+from mezzotint.rounding.moments import InputMoments
 from mezzotint.rounding.nearest import nearest
-from mezzotint.rounding.roundings import Rounding, register_rounding, rounding_named
+from mezzotint.rounding.roundings import (
+    Rounding,
+    needs_moments,
+    register_rounding,
+    rounding_named,
+)
 
 __all__ = [
+    "InputMoments",
     "Rounding",
     "channel_order",
     "fake_quantize",
+    "feedback",
     "kurtosis",
     "nearest",
+    "needs_moments",
     "order_named",
     "register_rounding",
     "rounding_named",

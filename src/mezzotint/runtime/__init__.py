@@ -7,6 +7,7 @@ from mezzotint.runtime.composition import (
     own_tensors,
     part_inputs,
     placeholders,
+    quantizers,
     stored_tensors,
     structure_tensors,
 )
@@ -20,6 +21,7 @@ from mezzotint.runtime.convert import (
     packed_layers,
     replace_layer,
 )
+from mezzotint.runtime.encoded import EncodedWeights
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
     AsStored,
@@ -71,6 +73,7 @@ __all__ = [
     "ConstantTokens",
     "Conv2d",
     "ConvGeometry",
+    "EncodedWeights",
     "Execution",
     "GridValues",
     "InputQuantizer",
@@ -109,6 +112,7 @@ __all__ = [
     "packed_layers",
     "part_inputs",
     "placeholders",
+    "quantizers",
     "register_kernel",
     "registered_kernels",
     "replace_layer",

@@ -180,7 +180,7 @@ def own_tensors(
     if inner:
         weights, shapes = outer.part_weights(weight, layer, own), outer.part_shapes(layer)
         for name in outer.part_names:
-            of_part = own_tensors(inner, weights[name], shapes[name], _under(calibrated, name))
+            of_part = own_tensors(inner, weights[name], shapes[name], under(calibrated, name))
             found |= {dotted(name, each): tensor for each, tensor in of_part.items()}
     return found
 
@@ -203,11 +203,11 @@ def part_inputs(
     if not structures:
         return (x,)
     outer, shapes = structures[0], structures[0].part_shapes(layer)
-    seen = outer.part_inputs(x, layer, _at_top(tensors))
+    seen = outer.part_inputs(x, layer, at_top(tensors))
     return tuple(
         each
         for name in outer.part_names
-        for each in part_inputs(seen[name], structures[1:], shapes[name], _under(tensors, name))
+        for each in part_inputs(seen[name], structures[1:], shapes[name], under(tensors, name))
     )
 
 
@@ -225,20 +225,69 @@ def join_inputs(
     """
     if not structures:
         return inputs[0]
-    outer, inner, own = structures[0], structures[1:], _at_top(tensors)
+    outer, inner, own = structures[0], structures[1:], at_top(tensors)
     seen, shapes = outer.part_inputs(x, layer, own), outer.part_shapes(layer)
-    each = len(inputs) // len(outer.part_names)
     joined = {
-        name: join_inputs(
-            seen[name],
-            inputs[index * each : (index + 1) * each],
-            inner,
-            shapes[name],
-            _under(tensors, name),
-        )
-        for index, name in enumerate(outer.part_names)
+        name: join_inputs(seen[name], each, inner, shapes[name], under(tensors, name))
+        for name, each in _by_part(inputs, outer)
     }
     return outer.join_inputs(x, joined, layer, own)
+
+
+def part_weights(
+    weight: Tensor, structures: Structures, layer: LayerShape, tensors: Tensors
+) -> tuple[Tensor, ...]:
+    """The floating weight of each quantizer of a layer, from the layer's.
+
+    Raises:
+        PlanError, FormatError: as `part_inputs`.
+    """
+    if not structures:
+        return (weight,)
+    outer, shapes = structures[0], structures[0].part_shapes(layer)
+    weights = outer.part_weights(weight, layer, at_top(tensors))
+    return tuple(
+        each
+        for name in outer.part_names
+        for each in part_weights(weights[name], structures[1:], shapes[name], under(tensors, name))
+    )
+
+
+def join_weights(
+    weights: Sequence[Tensor], structures: Structures, layer: LayerShape, tensors: Tensors
+) -> Tensor:
+    """The layer's weight from its quantizers'. Undoes `part_weights`, up to rounding."""
+    if not structures:
+        return weights[0]
+    outer, shapes = structures[0], structures[0].part_shapes(layer)
+    joined = {
+        name: join_weights(each, structures[1:], shapes[name], under(tensors, name))
+        for name, each in _by_part(weights, outer)
+    }
+    return outer.join_weights(joined, layer, at_top(tensors))
+
+
+def join_shifts(shifts: Sequence[Tensor], structures: Structures, layer: LayerShape) -> Tensor:
+    """The change of the layer's bias, [out], that adds to each quantizer's output its own.
+
+    Raises:
+        FormatError: no bias could.
+    """
+    if not structures:
+        return shifts[0]
+    outer, shapes = structures[0], structures[0].part_shapes(layer)
+    joined = {
+        name: join_shifts(each, structures[1:], shapes[name])
+        for name, each in _by_part(shifts, outer)
+    }
+    return outer.join_shifts(joined, layer)
+
+
+def _by_part(tensors: Sequence[Tensor], outer: Structure) -> Iterator[tuple[str, Sequence[Tensor]]]:
+    """Each part of a structure with what belongs to the quantizers in it."""
+    each = len(tensors) // len(outer.part_names)
+    for index, name in enumerate(outer.part_names):
+        yield name, tensors[index * each : (index + 1) * each]
 
 
 def input_of(
@@ -281,8 +330,8 @@ def _steps(
     path: str, structures: Structures, layer: LayerShape, tensors: Tensors
 ) -> Iterator[_Step]:
     for outer, part in zip(structures, path.split(".") if path else (), strict=False):
-        yield _Step(outer, layer, _at_top(tensors), part)
-        layer, tensors = outer.part_shapes(layer)[part], _under(tensors, part)
+        yield _Step(outer, layer, at_top(tensors), part)
+        layer, tensors = outer.part_shapes(layer)[part], under(tensors, part)
 
 
 class _Own(dict[str, Tensor]):
@@ -292,10 +341,12 @@ class _Own(dict[str, Tensor]):
         raise FormatError(f"{name} has to be calibrated first")
 
 
-def _at_top(tensors: Tensors) -> _Own:
+def at_top(tensors: Tensors) -> _Own:
+    """The outermost structure's own among the tensors of a layer's structures."""
     return _Own({name: tensor for name, tensor in tensors.items() if "." not in name})
 
 
-def _under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Those that a part of the outermost structure has, by their names within it."""
     start = f"{part}."
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

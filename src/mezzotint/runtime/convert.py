@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mezzotint._stored_dtypes import keep_notes
 from mezzotint.errors import PlanError
 from mezzotint.formats import check_finite
 from mezzotint.plan import Choice, Plan
@@ -89,7 +90,8 @@ def _check(module: nn.Module, plan: Plan, calibration: Calibration) -> None:
 def _check_names(module: nn.Module, calibration: Calibration) -> None:
     """Raise PlanError where `calibration` is for layers that `module` does not have."""
     known = {name for name, _ in module.named_modules()}
-    for name in {**calibration.input_ranges, **calibration.tensors, **calibration.weights}:
+    values = calibration.input_ranges, calibration.tensors, calibration.weights, calibration.moments
+    for name in (name for each in values for name in each):
         if name not in known:
             raise PlanError(
                 f"the calibration names layer {name}, which {type(module).__name__} does not have; "
@@ -112,6 +114,7 @@ def _packed(
 def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` in the place of the layer called `name`, under all names that the layer has."""
     old = module.get_submodule(name)
+    keep_notes(old, new)
     for parent in tuple(module.modules()):
         # Children as they are stored: the methods that list them leave out repeated ones.
         for child, layer in parent._modules.items():

@@ -11,9 +11,8 @@ from typing_extensions import override
 from mezzotint.errors import PlanError
 from mezzotint.formats import Shape, TensorSpec, as_bits
 from mezzotint.plan import Choice, Encoding
-from mezzotint.rounding import rounding_named
-from mezzotint.runtime.layer_grid import layer_grid
-from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer
+from mezzotint.runtime.encode import encoded_part
+from mezzotint.runtime.packed import PackedLayer, PartCalibration
 from mezzotint.runtime.part import QuantizedPart
 
 
@@ -47,22 +46,18 @@ class QuantLayer(QuantizedPart, PackedLayer):
         self,
         weight: Tensor,
         encoding: Encoding,
-        ranges: Sequence[InputRange] = (),
-        values: Sequence[GridValues] = (),
+        calibrations: Sequence[PartCalibration],
     ) -> None:
-        grid = layer_grid(self.weight_format, weight, encoding)
-        if values:
-            chosen = values[0].values.to(weight.device)
-            grid = grid.with_parameters(values[0].parameters)
-            stored = self.weight_format.store_values(grid, chosen)
-        else:
-            rounding = rounding_named(encoding.rounding)
-            stored = self.weight_format.store(grid, rounding(weight, grid))
+        (calibration,) = calibrations
+        stored = calibration.encoded
+        if stored is None:
+            stored = encoded_part(self.weight_format, weight, encoding, calibration)
         for name, tensor in stored.items():
             self.register_buffer(f"weight_{name}", tensor)
         activation = self.activation_format
         if activation is not None and activation.static:
-            low, high = ranges[0].low, ranges[0].high
+            assert calibration.range is not None, "checked, see check_input_ranges"
+            low, high = calibration.range.low, calibration.range.high
             scale, zero_point = activation.range_parameters(low, high, weight.device)
             self.register_buffer("input_scale", as_bits(scale))
             self.register_buffer("input_zero_point", zero_point.to(torch.uint8))

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from mezzotint._stored_dtypes import stored_dtype
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Choice, Encoding, Plan, Tensors
-from mezzotint.runtime.composition import check_calibrated, stored_tensors
+from mezzotint.plan import (
+    ONLY_IN_CHECKPOINT,
+    TRAINED,
+    Choice,
+    Encoding,
+    LayerShape,
+    Plan,
+    Tensors,
+)
+from mezzotint.rounding import InputMoments
+from mezzotint.runtime.bias_correction import bias_shift
+from mezzotint.runtime.composition import (
+    check_calibrated,
+    own_tensors,
+    quantizers,
+    stored_tensors,
+)
+from mezzotint.runtime.encoded import EncodedWeights
 from mezzotint.runtime.layer import part_tensors
 from mezzotint.runtime.layers import check_padding_mode
-from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer, check_input_ranges
+from mezzotint.runtime.packed import (
+    GridValues,
+    InputRange,
+    PackedLayer,
+    PartCalibration,
+    check_input_ranges,
+)
 from mezzotint.runtime.structured import packed_like, shape_of
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +55,26 @@ class Calibration:
             it is stored.
         weights: layer → values on the grid of each of its parts, for layers whose rounding is
             `trained`.
+        moments: layer → moments of the input of each of its parts, for layers whose encoding needs
+            them.
+        encoded: where weights are kept once they are encoded; of the same model and the same
+            values as these. None to encode them anew each time.
     """
 
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
     tensors: Mapping[str, Tensors] = field(default_factory=dict)
     weights: Mapping[str, tuple[GridValues, ...]] = field(default_factory=dict)
+    moments: Mapping[str, tuple[InputMoments, ...]] = field(default_factory=dict)
+    encoded: EncodedWeights | None = None
+
+    def of_parts(self, name: str, parts: int) -> tuple[PartCalibration, ...]:
+        """The values of each part of a layer, of which there are `parts`."""
+
+        def each(values: Mapping[str, tuple[_T, ...]]) -> tuple[_T | None, ...]:
+            return values.get(name) or (None,) * parts
+
+        found = zip(each(self.input_ranges), each(self.weights), each(self.moments), strict=True)
+        return tuple(PartCalibration(*values) for values in found)
 
 
 def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
@@ -91,6 +133,7 @@ def check_calibration(name: str, layer: nn.Module, plan: Plan, calibration: Cali
         check_input_ranges(choice, calibration.input_ranges.get(name, ()))
         check_calibrated(choice, shape_of(layer), calibration.tensors.get(name, {}))
         _check_values(choice, plan.encoding_of(name), calibration.weights.get(name, ()))
+        _check_moments(layer, choice, plan.encoding_of(name), calibration.moments.get(name, ()))
 
 
 def _check_values(choice: Choice, encoding: Encoding, values: Sequence[GridValues]) -> None:
@@ -103,6 +146,24 @@ def _check_values(choice: Choice, encoding: Encoding, values: Sequence[GridValue
         )
     if values and len(values) != choice.parts:
         raise FormatError(f"{len(values)} trained weights met {choice.parts} parts")
+
+
+def _check_moments(
+    layer: nn.Module, choice: Choice, encoding: Encoding, moments: Sequence[InputMoments]
+) -> None:
+    if not encoding.needs_moments(bias=layer.bias is not None):
+        return
+    what = f"rounding {encoding.rounding!r}" if encoding.needs_grams else "bias_correction"
+    if len(moments) != choice.parts:
+        each = "" if choice.parts == 1 else f" for each of its {choice.parts} parts"
+        raise FormatError(
+            f"{what} needs the calibrated moments of its inputs{each}: apply the plan to a "
+            "pipeline, which gathers them, or choose rounding 'nearest' without bias correction"
+        )
+    shapes = [shape for _, shape in quantizers(choice.structures, shape_of(layer))]
+    for shape, part in zip(shapes, moments, strict=True):
+        columns = math.prod(shape.weight[1:])
+        part.check(shape.out_channels, columns, grams=encoding.needs_grams)
 
 
 def pack_layer(
@@ -139,17 +200,38 @@ def pack_weight(
     Raises:
         FormatError: the weight holds NaN or infinity; the layer is named.
     """
-    packed = unfilled_layer(layer, plan[name])
+    packed, encoding = unfilled_layer(layer, plan[name]), plan.encoding_of(name)
     with torch.no_grad(), naming(name):
         if plan[name].structures:
             packed.load_tensors(calibration.tensors.get(name, {}))
-        packed.load_weight(
-            weight,
-            plan.encoding_of(name),
-            calibration.input_ranges.get(name, ()),
-            calibration.weights.get(name, ()),
-        )
+        parts = calibration.of_parts(name, plan[name].parts)
+        if calibration.encoded is not None and not encoding.trained:
+            stored = calibration.encoded.parts(name, layer, plan[name], encoding, calibration)
+            parts = tuple(
+                replace(part, encoded={key: tensor.clone() for key, tensor in each.items()})
+                for part, each in zip(parts, stored, strict=True)
+            )
+        packed.load_weight(weight, encoding, parts)
+        if encoding.bias_correction and packed.bias is not None:
+            shift = _bias_shift(name, shape_of(layer), weight, packed, calibration)
+            packed.bias.copy_(_storable(layer, packed.bias + shift.to(packed.bias.device)))
     return packed.train(layer.training)
+
+
+def _storable(layer: nn.Module, bias: Tensor) -> Tensor:
+    """A new bias as it will be stored: rounded to the dtype of the old one, where it fits in."""
+    rounded = bias.to(stored_dtype(layer, "bias", layer.get_parameter("bias"))).to(bias.dtype)
+    return rounded if bool(rounded.isfinite().all()) else bias
+
+
+def _bias_shift(
+    name: str, shape: LayerShape, weight: Tensor, packed: PackedLayer, calibration: Calibration
+) -> Tensor:
+    structures = packed.choice.structures
+    decoded = [part.packed_weight.dequantized(torch.float32) for part in packed.parts]
+    own = own_tensors(structures, weight.detach(), shape, calibration.tensors.get(name, {}))
+    moments = calibration.moments[name]
+    return bias_shift(weight, decoded, moments, structures, shape, own)
 
 
 @contextmanager

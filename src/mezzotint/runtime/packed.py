@@ -14,6 +14,7 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape
 from mezzotint.plan import Choice, Encoding, Tensors
+from mezzotint.rounding import InputMoments
 from mezzotint.runtime.lazy_weight import LazyWeight
 from mezzotint.runtime.part import QuantizedPart
 
@@ -38,6 +39,24 @@ class GridValues:
 
     values: Tensor
     parameters: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class PartCalibration:
+    """Calibrated values of one quantizer, which decide its stored bytes beside plan and weight.
+
+    Attributes:
+        range: of its input, where that is static, see `check_input_ranges`.
+        values: its weight, where that lies on the grid already.
+        moments: of its input, where the encoding needs them.
+        encoded: its weight as it is stored, by the names of the format's layout, where it was
+            encoded before.
+    """
+
+    range: InputRange | None = None
+    values: GridValues | None = None
+    moments: InputMoments | None = None
+    encoded: Tensors | None = None
 
 
 def check_input_ranges(choice: Choice, ranges: Sequence[InputRange]) -> None:
@@ -101,19 +120,18 @@ class PackedLayer(nn.Module, ABC):
         self,
         weight: Tensor,
         encoding: Encoding,
-        ranges: Sequence[InputRange] = (),
-        values: Sequence[GridValues] = (),
+        calibrations: Sequence[PartCalibration],
     ) -> None:
         """Quantize and pack `weight`, and store the input range of each part where it is static.
 
         Args:
             weight: floating, of `weight_shape`.
             encoding: how it is rounded.
-            ranges: one for each part where inputs are static, see `check_input_ranges`.
-            values: one for each part where they lie on the grid already.
+            calibrations: one for each part.
 
         Raises:
-            FormatError: the weight holds NaN or infinity, or `values` lie on no grid of the format.
+            FormatError: the weight holds NaN or infinity, trained values lie on no grid of the
+                format, or moments are of another layer.
         """
 
     @property

@@ -12,7 +12,7 @@ from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layers import FixedGeometry, attributes_of, quant_like, set_attributes
-from mezzotint.runtime.packed import GridValues, InputRange, PackedLayer, refuse_tensors
+from mezzotint.runtime.packed import PackedLayer, PartCalibration, refuse_tensors
 from mezzotint.runtime.part import QuantizedPart
 
 
@@ -74,8 +74,7 @@ class StructuredLayer(PackedLayer):
         self,
         weight: Tensor,
         encoding: Encoding,
-        ranges: Sequence[InputRange] = (),
-        values: Sequence[GridValues] = (),
+        calibrations: Sequence[PartCalibration],
     ) -> None:
         tensors = {n: self.get_buffer(n).to(weight.device) for n in self.structure.calibrated}
         tensors |= self.structure.derived(weight, self.shape, tensors)
@@ -86,7 +85,7 @@ class StructuredLayer(PackedLayer):
         first = 0
         for name, part in self.named_parts.items():
             last = first + part.choice.parts
-            part.load_weight(weights[name], encoding, ranges[first:last], values[first:last])
+            part.load_weight(weights[name], encoding, calibrations[first:last])
             first = last
 
     def _check_names_and_types(self, tensors: Tensors) -> None:

@@ -1,7 +1,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mezzotint.errors import BudgetError, UsageError
@@ -13,6 +13,7 @@ from mezzotint.recipes.mixdq.split import (
     Split,
     splits,
 )
+from tests.fuzzing import examples
 
 ONE_RATIO = Span(1.0, 1.0, 1)
 TARGET_ONLY = Span(0.0, 0.0, 1)
@@ -26,7 +27,7 @@ def test_the_groups_share_the_average_by_size_and_ratio():
     )
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.floats(2, 8), st.floats(0.01, 100))
 def test_the_sizes_weigh_the_two_averages_back_to_the_one(target, ratio):
     for divisions in (WEIGHT_DIVISIONS, ACTIVATION_DIVISIONS):
@@ -36,7 +37,7 @@ def test_the_sizes_weigh_the_two_averages_back_to_the_one(target, ratio):
             assert split.first == pytest.approx(split.ratio * split.second, rel=1e-12)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.floats(2, 9), st.floats(0.01, 100))
 def test_every_split_keeps_to_the_bounds(target, ratio):
     for split in splits(target, ratio, WEIGHT_DIVISIONS):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -24,6 +24,7 @@ from mezzotint.formats import (
 )
 from mezzotint.runtime.cpu import FLOAT, processor, tiles
 from mezzotint.runtime.reference_kernel import ReferenceKernel
+from tests.fuzzing import examples
 from tests.runtime.layers import conv, linear, noise, packed, run
 
 FORMATS = (
@@ -55,7 +56,7 @@ def test_it_agrees_with_the_reference(layer: nn.Module, x: Tensor, weight: str, 
     )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     shape=st.tuples(st.integers(0, 5), st.integers(1, 70), st.integers(1, 40)),
     weight=st.sampled_from(["int3/channel", "uint5/group7", "kmeans2/channel"]),

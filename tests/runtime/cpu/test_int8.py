@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from mezzotint.runtime import InputRange, QuantLayer, QuantLinear
 from mezzotint.runtime.cpu import AVX2, ONEDNN, native, processor, tiles
 from mezzotint.runtime.kernels import Kernel
 from mezzotint.runtime.reference_kernel import ReferenceKernel
+from tests.fuzzing import examples
 from tests.runtime.layers import conv, linear, noise, packed, run
 
 pytestmark = pytest.mark.usefixtures("either_product")
@@ -84,7 +85,7 @@ def kernel(either_product: str) -> Kernel:
 
 
 @EVERY_WEIGHT
-@settings(max_examples=20)
+@examples(20)
 @given(
     inputs=st.integers(1, 70),
     outputs=st.integers(1, 20),
@@ -196,7 +197,7 @@ def test_even_kernels_are_padded_to_the_same_size(kernel: int):
     assert_exact(layer, noise(2, 3, 7, 6))
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     channels=st.integers(1, 70),
     outputs=st.integers(1, 20),

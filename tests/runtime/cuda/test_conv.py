@@ -1,11 +1,12 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from mezzotint.runtime import QuantConv2d
 from mezzotint.runtime.cuda import FloatKernel, Int8Kernel
+from tests.fuzzing import examples
 from tests.runtime.cuda.exact import assert_close, assert_exact
 from tests.runtime.layers import conv, noise, packed, run
 
@@ -26,7 +27,7 @@ def geometries(draw):
     return kernel, {"stride": stride, "padding": padding, "dilation": dilation}
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(
     inputs=st.sampled_from(CHANNELS),
     geometry=geometries(),
@@ -40,7 +41,7 @@ def test_any_geometry_by_floating_inputs(inputs: int, geometry: tuple, weight: s
     assert_close(FloatKernel(), layer, noise(2, inputs, 5, 6))
 
 
-@settings(max_examples=14)
+@examples(14)
 @given(
     inputs=st.sampled_from(CHANNELS),
     geometry=geometries(),

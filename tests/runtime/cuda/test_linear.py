@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -10,6 +10,7 @@ from mezzotint.runtime import Linear, QuantLayer, Request
 from mezzotint.runtime.cuda import FloatKernel, Int8Kernel, tuning
 from mezzotint.runtime.cuda.kernel import LONGEST
 from mezzotint.runtime.reference_kernel import ReferenceKernel
+from tests.fuzzing import examples
 from tests.runtime.cuda.exact import assert_close, assert_exact
 from tests.runtime.layers import WEIGHTS, linear, noise, packed, run
 
@@ -32,7 +33,7 @@ def test_every_format_by_integer_inputs(weight: str, activation: str):
     assert_exact(Int8Kernel(), packed(linear(19, 7), weight, activation), noise(5, 19))
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     weight=st.sampled_from(
         [name for name in (*WEIGHTS, *CODEBOOKS, *LOOKUPS) if "group" not in name]
@@ -55,7 +56,7 @@ def test_any_shape_by_floating_inputs(
     assert_close(FloatKernel(), layer, noise(*leading, inputs).to(dtype))
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     weight=st.sampled_from((*WEIGHTS, *LOOKUPS)),
     activation=st.sampled_from(ACTIVATIONS),

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from mezzotint.formats import ActivationFormat, parse_activation_format
 from mezzotint.runtime.cuda import inputs
+from tests.fuzzing import examples
 from tests.runtime.layers import noise
 
 NAMES = ("int8/token", "uint8/token", "int4/token", "uint3/token")
@@ -43,7 +44,7 @@ def rows(draw) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15)
+@examples(15)
 @given(x=rows(), dtype=st.sampled_from(DTYPES))
 def test_tokens_are_quantized_as_the_format_says(name: str, x: Tensor, dtype: torch.dtype):
     x = x.to(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from mezzotint.runtime import (
     pack_module,
     packed_layers,
 )
+from tests.fuzzing import examples
 from tests.runtime.layers import conv, linear, noise
 from tests.runtime.structured import (
     TEXT,
@@ -33,7 +34,7 @@ from tests.runtime.structured import (
 
 
 @given(st.data(), weights, activations, dtypes)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_first_outputs_are_the_constant_and_the_others_the_quantized_layer_s(
     data: st.DataObject, weight: str, activation: str, dtype: torch.dtype
 ):

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,6 +20,7 @@ from mezzotint.runtime import (
     check_plan,
     pack_layer,
 )
+from tests.fuzzing import examples
 from tests.runtime.layers import conv, linear, noise
 from tests.runtime.structured import (
     RANGES,
@@ -35,7 +36,7 @@ from tests.runtime.structured import (
 
 
 @given(st.data(), weights, activations, dtypes)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_linear_is_the_sum_of_its_halves(
     data: st.DataObject, weight: str, activation: str, dtype: torch.dtype
 ):
@@ -53,7 +54,7 @@ def test_a_linear_is_the_sum_of_its_halves(
 
 
 @given(st.data(), weights, activations, dtypes)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_convolution_is_the_sum_of_its_halves(
     data: st.DataObject, weight: str, activation: str, dtype: torch.dtype
 ):

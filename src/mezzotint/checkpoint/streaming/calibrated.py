@@ -1,4 +1,4 @@
-"""Tensors that no weight tells: input ranges, those of structures, and trained weights."""
+"""Tensors that no weight tells: of ranges, structures, training, or a look at inputs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ def of_weight_alone(choice: Choice) -> Choice:
 
 def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
     """The tensors that a layer stores under its plan and its weight does not tell."""
-    shape = shape_of(model.get_submodule(name))
-    specs = stored_tensors if plan.encoding_of(name).trained else calibrated_tensors
-    return specs(plan[name], shape.weight, shape.groups)
+    layer, encoding = model.get_submodule(name), plan.encoding_of(name)
+    shape = shape_of(layer)
+    of_inputs = encoding.trained or encoding.needs_grams
+    specs = stored_tensors if of_inputs else calibrated_tensors
+    found = specs(plan[name], shape.weight, shape.groups)
+    if encoding.bias_correction and layer.bias is not None:
+        found["bias"] = TensorSpec.of(layer.get_parameter("bias"))
+    return found
 
 
 def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None) -> Calibrated:
@@ -67,12 +72,18 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
     check_model_folder(checkpoint)
     stored = stored_tensors_of(weight_files(_packed_folder(checkpoint)))
     for name, spec in wanted.items():
-        if name not in stored or stored[name].spec != spec:
+        if name not in stored or not _fits(stored[name].spec, spec):
             raise CheckpointError(
                 f"{checkpoint}: {name}: is missing, or not {spec.dtype} of shape {spec.shape} as "
                 "the plan says; name a checkpoint that was quantized after this plan"
             )
     return {name: stored[name] for name in wanted}
+
+
+def _fits(found: TensorSpec, spec: TensorSpec) -> bool:
+    """Biases, which alone are floating, may be stored in any floating dtype."""
+    floating = found.dtype.is_floating_point and spec.dtype.is_floating_point
+    return found.shape == spec.shape and (floating or found.dtype == spec.dtype)
 
 
 def _refusal(plan: Plan, model: nn.Module) -> str:
@@ -89,10 +100,17 @@ def _refusal(plan: Plan, model: nn.Module) -> str:
     remedies = sorted(left_out)
     if any(choice.static for choice in needy.values()):
         remedies.append("static ranges (for dynamic ones such as 'int8/token')")
+    encodings = [plan.encoding_of(layer) for layer in needy]
+    looking = sorted({each.rounding for each in encodings if each.needs_grams})
+    remedies += [f"rounding {rounding!r} (for 'nearest')" for rounding in looking]
+    if any(each.bias_correction for each in encodings):
+        remedies.append("bias_correction")
     return (
-        f"{len(needy)} layer(s) of the plan have a static input range or a structure, which come "
-        f"from calibration and stand in no plan: {shown}{' …' if len(needy) > 3 else ''}; "
-        "give the folder of a checkpoint quantized after the plan instead, or leave out "
+        f"{len(needy)} layer(s) of the plan have a static input range, a structure, or an encoding "
+        "that looks at inputs, which come from calibration and stand in no plan: "
+        f"{shown}{' …' if len(needy) > 3 else ''}; "
+        "give the folder of a checkpoint quantized after the plan instead, or calls "
+        "beside the plan (PlanWithCalls), or leave out "
         f"{' and '.join(remedies)}"
     )
 

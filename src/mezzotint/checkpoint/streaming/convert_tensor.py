@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,10 @@ def convert_tensor(
     tensor = conversion.source.read()
     if conversion.layer is None:
         return {
-            name: _cast(tensor, spec.dtype, conversion) for name, spec in conversion.outputs.items()
+            name: _cast(
+                calibrated[name].read() if name in calibrated else tensor, spec.dtype, conversion
+            )
+            for name, spec in conversion.outputs.items()
         }
     found = {name: calibrated[name].read() for name in conversion.outputs if name in calibrated}
     if found.keys() == conversion.outputs.keys():
@@ -35,7 +39,8 @@ def convert_tensor(
     choice, layer = of_weight_alone(plan[conversion.layer]), model.get_submodule(conversion.layer)
     start = f"{conversion.layer}."
     # Input ranges stand there in stored form; they are taken over as they are.
-    alone = Plan({conversion.layer: choice}, encoding=plan.encoding_of(conversion.layer))
+    encoding = replace(plan.encoding_of(conversion.layer), bias_correction=False)
+    alone = Plan({conversion.layer: choice}, encoding=encoding)
     known = {name: found[f"{start}{name}"] for name in specs_of(alone, conversion.layer, model)}
     try:
         packed = pack_weight(

@@ -14,6 +14,7 @@ from mezzotint.models import LayerGroup, layer_groups
 from mezzotint.plan import Choice, Encoding
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.mixdq.options import MixDQ
+from mezzotint.recipes.option_values import selected_calls
 from mezzotint.recipes.study import Measuring, Study
 from mezzotint.runtime import Calibration
 
@@ -81,7 +82,13 @@ def prepared(job: Job, options: MixDQ) -> Iterator[Method]:
         raise UsageError(
             "metric: decoupled compares images, which a bare module does not make; use sqnr"
         )
-    study = Study.of(job, bos=options.bos, shortcuts=options.shortcuts, momentum=options.momentum)
+    study = Study.of(
+        job,
+        bos=options.bos,
+        shortcuts=options.shortcuts,
+        momentum=options.momentum,
+        selection=selected_calls(options.calls),
+    )
     groups = layer_groups(study.layers, options.content)
     widest = options.activation_format(max(options.activation_bits))
     choices = study.structured([Choice(options.weight_format(8), widest)])

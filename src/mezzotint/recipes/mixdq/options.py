@@ -11,7 +11,7 @@ from mezzotint.formats import MINMAX, RangeSearch
 from mezzotint.measuring import CACHE_BYTES
 from mezzotint.plan import check_momentum
 from mezzotint.recipes.found_structures import Shortcuts
-from mezzotint.recipes.option_values import check_words
+from mezzotint.recipes.option_values import check_words, selected_calls
 
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]
@@ -23,6 +23,9 @@ class MixDQ:
 
     Attributes:
         calibration_prompts: how many to take where none are given.
+        calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
+            over all of it, of 8 samples each; none for all of them, whole, as published: moving
+            averages of static ranges go from one call to the next.
         symmetric: weights as signed codes around zero (the paper's symmetric form) instead of
             codes with a zero point per output channel.
         content_weight_bits: candidate widths of the content layers' weights.
@@ -58,6 +61,7 @@ class MixDQ:
     """
 
     calibration_prompts: int = 32
+    calls: int | None = None
     symmetric: bool = False
     content_weight_bits: tuple[int, ...] = (2, 4, 8)
     quality_weight_bits: tuple[int, ...] = (4, 8)
@@ -102,6 +106,7 @@ class MixDQ:
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UsageError(f"tolerance: is {self.tolerance}; give bits, 0 or more, or none")
         check_momentum(self.momentum)
+        selected_calls(self.calls)
         if not 0 <= self.protect < 1:
             raise UsageError(f"protect: is {self.protect}; give a share from 0 to below 1")
         if self.cache_bytes < 0:

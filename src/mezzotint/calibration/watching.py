@@ -1,0 +1,107 @@
+"""Runs of recorded calls in which layers' quantizers are watched: all see what they would round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.errors import CalibrationError, PlanError
+from mezzotint.models import Call
+from mezzotint.plan import Choice, Tensors
+from mezzotint.runtime import own_tensors, part_inputs, shape_of
+
+
+class Watcher(Protocol):
+    """Watches the inputs of one layer's quantizers."""
+
+    def see(self, parts: tuple[Tensor, ...]) -> None:
+        """Take the inputs of one run of the layer, one for each quantizer; none is empty."""
+
+    def end_call(self) -> None:
+        """Take note that a call has ended, in which the layer may have run any number of times."""
+
+
+@torch.no_grad()
+def watch_inputs(
+    denoiser: nn.Module,
+    choices: Mapping[str, Choice],
+    watchers: Mapping[str, Watcher],
+    calls: Sequence[Call],
+    tensors: Mapping[str, Tensors] | None = None,
+) -> None:
+    """Run the calls, and show every watcher what the quantizers of its layer are given.
+
+    Args:
+        denoiser: the floating model.
+        choices: layer → which structures it has; formats do not matter.
+        watchers: layer → who watches it.
+        calls: recorded calls.
+        tensors: layer → what its structures have calibrated, for those whose quantizers see
+            something that depends on it.
+
+    Raises:
+        CalibrationError: a watcher refuses what it sees, or a layer has no tokens to leave out;
+            layer and call are named.
+        PlanError: a layer is neither a Linear nor a Conv2d, or cannot have its structures.
+        FormatError: a structure's tensor is lacking.
+    """
+    with ExitStack() as hooks:
+        for name, watcher in watchers.items():
+            layer, choice = layer_of(denoiser, name), choices[name]
+            known = (tensors or {}).get(name, {})
+            own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
+            hook = partial(_show, name, choice, own, watcher)
+            hooks.enter_context(layer.register_forward_pre_hook(hook))
+        for number, call in enumerate(calls, 1):
+            try:
+                call.run(denoiser)
+            except CalibrationError as cause:
+                raise CalibrationError(f"{cause} (call {number} of {len(calls)})") from cause
+            for watcher in watchers.values():
+                watcher.end_call()
+
+
+def _show(
+    name: str,
+    choice: Choice,
+    own: Tensors,
+    watcher: Watcher,
+    layer: nn.Linear | nn.Conv2d,
+    inputs: tuple[Any, ...],
+) -> None:
+    """A forward pre-hook."""
+    try:
+        parts = part_inputs(inputs[0], choice.structures, shape_of(layer), own)
+        if all(part.numel() for part in parts):  # else all tokens are constant
+            watcher.see(parts)
+    except (CalibrationError, PlanError) as cause:
+        raise CalibrationError(f"layer {name}: {cause}") from cause
+
+
+def layer_of(denoiser: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+    """The layer called `name`.
+
+    Raises:
+        PlanError: it is neither a Linear nor a Conv2d.
+    """
+    layer = denoiser.get_submodule(name)
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        raise PlanError(f"layer {name} is a {type(layer).__name__}, not a Linear or Conv2d")
+    return layer
+
+
+def extremes(x: Tensor) -> tuple[float, float]:
+    """Lowest and highest value of an input.
+
+    Raises:
+        CalibrationError: it holds NaN or infinity.
+    """
+    low, high = x.aminmax()
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        raise CalibrationError("its input holds NaN or infinite values")
+    return float(low), float(high)

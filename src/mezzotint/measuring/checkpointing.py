@@ -1,0 +1,96 @@
+"""Gradient checkpointing for a while: less memory for a second forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mezzotint.measuring._patching import Forward, patched
+from mezzotint.measuring.trace import memory
+from mezzotint.models import Call
+from mezzotint.models.calls import device_of
+
+_KEPT = 2
+"""Bytes that a backward pass keeps, per byte that modules return."""
+
+_SHARE = 0.5
+"""Most of the free memory that this may take without checkpointing."""
+
+
+@contextmanager
+def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
+    """Let a denoiser of diffusers compute its blocks again in the backward pass.
+
+    Each block's part of the graph stays as it is (not reentrant), so gradients and their hooks are
+    the same. Denoisers that have no such blocks are left alone.
+    """
+    if not supports_checkpointing(denoiser):
+        yield
+        return
+    names = ("gradient_checkpointing", "_gradient_checkpointing_func")
+    before = {
+        module: {name: vars(module)[name] for name in names if name in vars(module)}
+        for module in denoiser.modules()
+        if hasattr(module, names[0])
+    }
+    denoiser._set_gradient_checkpointing(True, _checkpointed)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        for module, values in before.items():
+            for name in names:
+                vars(module).pop(name, None)
+            vars(module).update(values)
+
+
+def supports_checkpointing(denoiser: nn.Module) -> bool:
+    """True for denoisers of diffusers that have blocks to compute again."""
+    return isinstance(denoiser, ModelMixin) and bool(denoiser._supports_gradient_checkpointing)
+
+
+@torch.no_grad()
+def needs_checkpointing(denoiser: nn.Module, call: Call) -> bool:
+    """True where what a backward pass keeps may take more than half of the memory that is free.
+
+    Estimated from the outputs of all modules without submodules, in one run of `call`.
+    """
+    free = _free_bytes(device_of(denoiser))
+    if free is None or not supports_checkpointing(denoiser):
+        return False
+    total = 0
+
+    def counted(forward: Forward, *args: Any, **kwargs: Any) -> Any:
+        nonlocal total
+        output = forward(*args, **kwargs)
+        total += memory(output)
+        return output
+
+    leaves = [module for module in denoiser.modules() if not any(module.children())]
+    with patched({module: partial(counted, module.forward) for module in leaves}):
+        call.run(denoiser)
+    return _KEPT * total > _SHARE * free
+
+
+def _checkpointed(module: Any, *args: Any) -> Any:
+    function = module.__call__ if isinstance(module, nn.Module) else module
+    return checkpoint(function, *args, use_reentrant=False)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found) * 1024

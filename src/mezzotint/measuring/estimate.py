@@ -1,0 +1,130 @@
+"""Time that measuring will take, told before it begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mezzotint._progress import announcer
+from mezzotint.measuring.metrics import Metric
+from mezzotint.measuring.original import Original
+from mezzotint.models import Call, device_of
+
+_UNITS = (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400))
+_MOST = 90
+"""From so many of a unit of time on, the next larger one is told."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Units of work, and what one of them takes.
+
+    Attributes:
+        units: how many.
+        seconds: of one unit, as measured.
+    """
+
+    units: int
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of all units."""
+        return self.units * self.seconds
+
+    def line(self, label: str, what: str = "units") -> str:
+        """A line for people: `Measuring: 372 units at 0.8 s each: about 5 minutes`.
+
+        Args:
+            label: the stage.
+            what: the units, in the plural.
+        """
+        each = f"{self.seconds:.2g} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
+        return f"{label}: {self.units:,} {what} at {each} each: about {_duration(self.total)}"
+
+
+def tell(label: str, units: int, seconds: Callable[[], float], what: str = "units") -> None:
+    """Announce a stage of work, where anyone listens and there is any.
+
+    Args:
+        label: the stage.
+        units: how many there are.
+        seconds: measures one; is called only where someone listens.
+        what: the units, in the plural.
+    """
+    listener = announcer()
+    if listener is not None and units:
+        listener(Estimate(units, seconds()).line(label, what))
+
+
+def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> float:
+    """Seconds of one recorded call; with `backward` of a pass back to all weights as well.
+
+    Gradients are dropped as soon as they are there; those that the weights have are kept.
+    """
+    device = device_of(denoiser)
+    with _gradients_dropped(denoiser) if backward else torch.no_grad():
+        _finish(device)
+        started = time.perf_counter()
+        output = call.run(denoiser)
+        if backward:
+            output.sum().backward()  # type: ignore[no-untyped-call]
+        _finish(device)
+        return time.perf_counter() - started
+
+
+def task_seconds(original: Original, metric: Metric) -> float:
+    """Seconds of one measurement by that metric: a run of all recorded calls, or of all images.
+
+    One call, or one batch of images, is timed; what is remembered of earlier runs may save some.
+    """
+    if metric.sees == "outputs":
+        return len(original.calls) * timed_call(original.denoiser, original.calls[0])
+    images, started = original.batches(original.denoiser, metric.prompts), time.perf_counter()
+    first = len(next(images))
+    seconds = time.perf_counter() - started
+    wanted = len(original.images.images[: metric.prompts])
+    return seconds * wanted / first
+
+
+@contextmanager
+def _gradients_dropped(denoiser: nn.Module) -> Iterator[None]:
+    """Weights that require gradients, and forget them."""
+    weights = [each for each in denoiser.parameters() if each.is_floating_point()]
+    before = [(weight, weight.requires_grad, weight.grad) for weight in weights]
+    hooks = []
+    try:
+        for weight in weights:
+            weight.grad = None
+            weight.requires_grad_(True)
+            hook = weight.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
+            hooks.append(hook)
+        with torch.enable_grad():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for weight, required, gradient in before:
+            weight.requires_grad_(required)
+            weight.grad = gradient
+
+
+def _forget(weight: torch.Tensor) -> None:
+    weight.grad = None
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _duration(seconds: float) -> str:
+    """The time in the largest unit of which there are enough, to two digits."""
+    name, length = next((each for each in _UNITS if seconds < _MOST * each[1]), _UNITS[-1])
+    count = max(1, round(seconds / length))
+    return f"{count:,} {name}{'' if count == 1 else 's'}"

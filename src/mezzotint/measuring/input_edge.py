@@ -1,0 +1,101 @@
+"""The edge at which a quantizer's input meets its layer: where changes of inputs are projected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mezzotint.formats import ActivationFormat
+from mezzotint.plan import Choice, Structure
+from mezzotint.runtime import InputRange, Operation, check_input_ranges
+
+
+@dataclass(frozen=True)
+class InputCandidate:
+    """Rounding of a layer's input.
+
+    Attributes:
+        format: None leaves the input floating.
+        ranges: one per quantizer where the format is static.
+    """
+
+    format: ActivationFormat | None = None
+    ranges: tuple[InputRange, ...] = ()
+
+    def check(self, structures: tuple[Structure, ...]) -> None:
+        """Raise FormatError where a static format lacks a range of a layer of these structures."""
+        if self.format is not None:
+            choice = Choice("int8/channel", self.format.name, structures)
+            check_input_ranges(choice, self.ranges)
+
+    def rounded(self, x: Tensor, quantizer: int, operation: Operation) -> Tensor:
+        """The values of the codes of `x`, float32; `x` itself where it stays floating."""
+        activation = self.format
+        if activation is None or x.numel() == 0:
+            return x.float()
+        if activation.static:
+            found = self.ranges[quantizer]
+            scale, zero_point = activation.range_parameters(found.low, found.high, x.device)
+        else:
+            scale, zero_point = activation.dynamic_parameters(x, operation.token_dims)
+        return activation.roundtrip(x.detach().float(), scale, zero_point)
+
+
+@dataclass(frozen=True, eq=False)
+class InputEdge:
+    """The inputs of one layer, on their way into its quantizers.
+
+    Attributes:
+        operation: of the layer.
+        base: rounding of the base model; gradients pass straight through it.
+        candidates: name → rounding to be compared with it.
+        sums: name → ⟨∂(v·ŷ)/∂x, Δx⟩ over all runs of the layer and all its quantizers, float64 [].
+    """
+
+    operation: Operation
+    base: InputCandidate
+    candidates: Mapping[str, InputCandidate]
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def passed(self, x: Tensor, quantizer: int) -> Tensor:
+        """`x` as the quantizer's layer is given it; its gradient is seen on its way back."""
+        if not self.candidates and self.base.format is None:
+            return x
+        # An input that needs no gradient, as the model's own, is to be seen all the same.
+        anchor = torch.zeros((), device=x.device, requires_grad=True)
+        result: Tensor = _Passing.apply(x, anchor, self, quantizer)  # type: ignore[no-untyped-call]
+        return result
+
+    def project(self, x: Tensor, gradient: Tensor, quantizer: int) -> None:
+        """Add what each candidate changes."""
+        base = self.base.rounded(x, quantizer, self.operation)
+        for name, candidate in self.candidates.items():
+            if candidate == self.base:
+                continue
+            change = candidate.rounded(x, quantizer, self.operation) - base
+            found = change.mul_(gradient).sum(dtype=torch.float64)
+            self.sums[name] = self.sums[name] + found if name in self.sums else found
+
+
+class _Passing(torch.autograd.Function):
+    """The input as the base model rounds it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, edge: InputEdge, quantizer: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.edge, ctx.quantizer = edge, quantizer
+        if edge.base.format is None:
+            return x.view_as(x)
+        return edge.base.rounded(x, quantizer, edge.operation).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (x,) = ctx.saved_tensors
+        ctx.edge.project(x, gradient, ctx.quantizer)
+        return gradient if ctx.needs_input_grad[0] else None, None, None, None

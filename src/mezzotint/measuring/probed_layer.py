@@ -1,0 +1,192 @@
+"""One layer of a denoiser that is being probed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.formats import FLOAT
+from mezzotint.formats.chunks import PIECE, row_chunks
+from mezzotint.measuring._patching import patched
+from mezzotint.measuring.input_edge import InputCandidate, InputEdge
+from mezzotint.plan import Choice, Structure, Tensors
+from mezzotint.runtime import operation_of, shape_of
+from mezzotint.runtime.floating_parts import FloatingParts
+
+CandidateWeight: TypeAlias = Callable[[str, Choice], tuple[Tensor, Tensor | None]]
+"""Dequantized weight of a layer under a choice, and the change of its bias [out] that goes with it.
+
+Only the weight format and the structures of the choice count. Neither tensor is written to.
+"""
+
+
+@dataclass(frozen=True)
+class LayerCandidates:
+    """Changes of one layer that are asked for.
+
+    Attributes:
+        weights: weight formats, by name; `float` is the floating weight.
+        inputs: name → rounding of the input.
+        structures: of the layer under every one of them.
+
+    Raises:
+        FormatError: a weight format is unknown, or does not go with the structures.
+    """
+
+    weights: tuple[str, ...] = ()
+    inputs: Mapping[str, InputCandidate] = field(default_factory=dict)
+    structures: tuple[Structure, ...] = ()
+
+    def __post_init__(self) -> None:
+        for weight in self.weights:
+            self.choice(weight)
+
+    @property
+    def as_choice(self) -> Choice:
+        """Some choice of these structures."""
+        return Choice("int8/channel", structures=self.structures)
+
+    def choice(self, weight: str) -> Choice:
+        """The choice that a weight is asked for by."""
+        return Choice(weight, structures=() if weight == FLOAT else self.structures)
+
+
+@dataclass(frozen=True)
+class Base:
+    """Formats of one layer in the base model, around which it is probed.
+
+    Attributes:
+        weight: name of the weight format.
+        input: rounding of its input.
+    """
+
+    weight: str = FLOAT
+    input: InputCandidate = field(default_factory=InputCandidate)
+
+
+@dataclass(eq=False)
+class ProbedLayer:
+    """A layer that computes as its packed form would, with floating parts, and sees gradients.
+
+    Attributes:
+        name: of the layer.
+        layer: floating; as before at the end.
+        candidates: what is asked for.
+        tensors: of its structures, as `own_tensors` gives them.
+        base: around which it is probed.
+        weight_of: gives candidate weights; asked when a gradient arrives.
+    """
+
+    name: str
+    layer: nn.Linear | nn.Conv2d
+    candidates: LayerCandidates
+    tensors: Tensors
+    base: Base
+    weight_of: CandidateWeight
+
+    def __post_init__(self) -> None:
+        self._edge = InputEdge(operation_of(self.layer), self.base.input, self.candidates.inputs)
+        self._floating = self.layer.weight
+        self._products: dict[str, Tensor] = {}
+        self._shifts: dict[str, Tensor] = {}
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """Put stand-ins in the place of weight and bias, and compute as the packed form does.
+
+        Only the stand-ins require gradients. Another layer that shares a parameter keeps it; a
+        layer that runs several times, or has several names, sees the sum of its gradients.
+        """
+        layer, shape = self.layer, shape_of(self.layer)
+        weight, bias = layer.weight, layer.bias
+        base, self._base_shift = self._candidate(self.base.weight)
+        self._weight = nn.Parameter(base.to(weight.dtype))
+        start = weight.new_zeros(shape.out_channels) if bias is None else bias.detach()
+        if self._base_shift is not None:
+            start = (start + self._base_shift).to(weight.dtype)
+        self._bias = nn.Parameter(start)
+        hook = self._weight.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            self._arrived
+        )
+        parts = FloatingParts(self.candidates.structures, shape, self.tensors, self._part_output)
+        try:
+            layer.weight = self._weight  # for whoever reads it directly
+            with patched({layer: partial(self._forward, parts)}):
+                yield
+        finally:
+            hook.remove()
+            layer.weight = weight
+            self.clear()
+            del self._weight, self._bias
+
+    def clear(self) -> None:
+        """Forget what the last backward pass has brought."""
+        self._products.clear()
+        self._shifts.clear()
+        self._edge.sums.clear()
+        self._weight.grad = self._bias.grad = None
+
+    def weight_sums(self) -> dict[str, float]:
+        """Weight format → ⟨ΔW, ∂(v·ŷ)/∂W⟩ + ⟨Δb, ∂(v·ŷ)/∂b⟩; 0 where no gradient arrived."""
+        found = {}
+        for name in self.candidates.weights:
+            total = float(self._products.get(name, 0.0))
+            if name in self._shifts and self._bias.grad is not None:
+                total += float((self._shifts[name].double() * self._bias.grad.double()).sum())
+            found[name] = total
+        return found
+
+    def input_sums(self) -> dict[str, float]:
+        """Name of the input → ⟨Δx, ∂(v·ŷ)/∂x⟩; 0 where no gradient arrived."""
+        return {name: float(self._edge.sums.get(name, 0.0)) for name in self.candidates.inputs}
+
+    def _forward(self, parts: FloatingParts, input: Tensor) -> Tensor:  # noqa: A002 - as theirs
+        return parts.forward(input, self._weight, self._bias)
+
+    def _part_output(self, index: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._edge.operation.apply(self._edge.passed(x, index), weight, bias)
+
+    def _candidate(self, weight: str) -> tuple[Tensor, Tensor | None]:
+        """Weight and change of the bias against the floating one."""
+        if weight == FLOAT:
+            return self._floating.detach(), None
+        standing = self.layer.weight
+        self.layer.weight = self._floating  # whoever encodes the layer now has to find its own
+        try:
+            return self.weight_of(self.name, self.candidates.choice(weight))
+        finally:
+            self.layer.weight = standing
+
+    def _arrived(self, weight: Tensor) -> None:
+        """Hook that compares every candidate with the gradient, which is then freed."""
+        gradient, weight.grad = weight.grad, None
+        assert gradient is not None
+        for name in self.candidates.weights:
+            if name == self.base.weight:
+                continue
+            value, shift = self._candidate(name)
+            self._products[name] = _product(value, weight.detach(), gradient)
+            moved = _difference(shift, self._base_shift)
+            if moved is not None:
+                self._shifts[name] = moved
+
+
+def _difference(shift: Tensor | None, base: Tensor | None) -> Tensor | None:
+    if base is None:
+        return shift
+    return -base if shift is None else shift - base
+
+
+def _product(value: Tensor, base: Tensor, gradient: Tensor) -> Tensor:
+    """⟨value - base, gradient⟩, float64 []."""
+    total = torch.zeros((), dtype=torch.float64, device=base.device)
+    for rows in row_chunks(len(base), base[0].numel(), PIECE):
+        change = value[rows].to(base.device).float() - base[rows].float()
+        total += change.mul_(gradient[rows]).sum(dtype=torch.float64)
+    return total

@@ -1,0 +1,320 @@
+"""Sensitivity of every layer at once: a forward and a backward pass per probe, journaled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mezzotint._journal import Journal
+from mezzotint._progress import track
+from mezzotint.errors import (
+    CalibrationError,
+    JournalError,
+    MezzotintError,
+    PlanError,
+    ProbeError,
+    first_line,
+)
+from mezzotint.formats import FLOAT
+from mezzotint.measuring.change import PlanChange
+from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
+from mezzotint.measuring.in_process import recorded_output
+from mezzotint.measuring.input_edge import InputCandidate
+from mezzotint.measuring.probed_layer import Base, CandidateWeight, LayerCandidates, ProbedLayer
+from mezzotint.measuring.probes import Probe
+from mezzotint.measuring.projections import Projections, Values
+from mezzotint.measuring.samples import Samples, sample_count
+from mezzotint.models import Call
+from mezzotint.plan import Choice, Plan
+from mezzotint.runtime import Calibration, own_tensors, shape_of
+from mezzotint.runtime.composition import check_calibrated
+from mezzotint.runtime.pack import naming
+
+
+@dataclass(frozen=True, eq=False)
+class Prober:
+    """Projects changes of a denoiser onto random directions of its output.
+
+    Around the floating model, or around a plan: stored weights, inputs rounded where the plan
+    rounds them, with gradients straight through.
+
+    Attributes:
+        denoiser: floating; as before after every run.
+        calls: recorded, with their outputs, on the denoiser's device.
+        candidates: layer → changes that are asked for.
+        weight_of: gives candidate weights, and those of the plan.
+        encoding: how `weight_of` makes them: equal for equal weights, as it is part of a journal's
+            keys.
+        calibration: structures' tensors; for a plan with static ranges, these.
+        plan: of the base model; None for the floating one.
+        checkpointing: whether blocks are computed again in the backward pass, which takes less
+            memory; None where memory is short.
+    """
+
+    denoiser: nn.Module
+    calls: Sequence[Call]
+    candidates: Mapping[str, LayerCandidates]
+    weight_of: CandidateWeight
+    encoding: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
+    plan: Plan | None = None
+    checkpointing: bool | None = None
+
+    def run(self, probes: Sequence[Probe], journal: Journal) -> Projections:
+        """The projections of every probe, in their order.
+
+        Probes in the journal are not run again, where all that they depend on is the same.
+
+        Raises:
+            ProbeError: a backward pass fails, runs out of memory, or brings NaN or infinity; the
+                call is named, and the layer where it is one's. Measure instead.
+            CalibrationError: the output is NaN or infinite, there are no calls or none of a
+                probe's, or a call was never run.
+            FormatError, PlanError: a candidate cannot be made of its layer; the layer is named.
+            JournalError: what the journal holds are no projections; file and unit are named.
+        """
+        if not self.calls:
+            raise CalibrationError("no denoiser calls were recorded; give at least one prompt")
+        if not probes:
+            raise CalibrationError("no probes were drawn; give at least one")
+        digest = self._digest()
+        keys = {probe: _key(probe, digest) for probe in probes}
+        missing = [probe for probe, key in keys.items() if key not in journal]
+        if missing:
+            with self._probing(missing) as run:
+                for probe in track(missing, "Probing"):
+                    journal.add(keys[probe], run(probe))
+        return self._projections(journal, [keys[probe] for probe in probes])
+
+    @contextmanager
+    def _probing(self, probes: Sequence[Probe]) -> Iterator[Callable[[Probe], dict[str, Any]]]:
+        """Everything in place for backward passes, and back in its own at the end."""
+        with torch.inference_mode(False), _frozen(self.denoiser), ExitStack() as stack:
+            # While the denoiser is the one whose outputs were recorded.
+            known = Samples(self.denoiser)
+            samples = {probe: self._sample(probe, known) for probe in probes}
+            checkpointing = self.checkpointing
+            if checkpointing is None:
+                checkpointing = needs_checkpointing(self.denoiser, samples[probes[0]])
+            if checkpointing:
+                stack.enter_context(gradient_checkpointing(self.denoiser))
+            layers = self._layers()
+            for layer in layers.values():
+                stack.enter_context(layer.probing())
+            stack.enter_context(torch.enable_grad())
+            yield lambda probe: self._probe(probe, samples[probe], layers)
+
+    def _probe(
+        self, probe: Probe, sample: Call, layers: Mapping[str, ProbedLayer]
+    ) -> dict[str, Any]:
+        """The projections of one probe, JSON values."""
+        y = recorded_output(sample).double()
+        direction = _direction(y, probe.seed)
+        try:
+            output = sample.run(self.denoiser)
+            if not bool(torch.isfinite(output).all()):
+                raise CalibrationError(
+                    f"call {probe.call}: the denoiser's output holds NaN or infinite values"
+                )
+            projected = (output.float() * direction.float()).sum()
+            projected.backward()  # type: ignore[no-untyped-call]
+        except MezzotintError:
+            raise
+        except Exception as cause:  # whatever a module's own code may raise
+            raise ProbeError(
+                f"call {probe.call}: the backward pass of {type(self.denoiser).__name__} fails "
+                f"({first_line(cause)}); measure its layers one by one instead"
+            ) from cause
+        residual = 0.0
+        if self.plan is not None:
+            residual = float(((output.detach().double() - y) * direction).sum())
+        weights = {name: layers[name].weight_sums() for name in self.candidates}
+        inputs = {name: layers[name].input_sums() for name in self.candidates}
+        for layer in layers.values():
+            layer.clear()
+        _check_finite(probe, weights)
+        _check_finite(probe, inputs)
+        energy = float(y.square().sum())
+        return {"energy": energy, "residual": residual, "weights": weights, "inputs": inputs}
+
+    def _sample(self, probe: Probe, known: Samples) -> Call:
+        if not 0 <= probe.call < len(self.calls):
+            raise CalibrationError(
+                f"a probe is of call {probe.call}, but there are {len(self.calls)} calls; draw "
+                "probes of these"
+            )
+        call = self.calls[probe.call]
+        count = sample_count(call)
+        if not 0 <= (probe.row or 0) < count:
+            raise CalibrationError(
+                f"a probe is of row {probe.row or 0} of call {probe.call}, which has {count} rows; "
+                "draw probes of these"
+            )
+        return known.sample(call, probe.row)
+
+    def _layers(self) -> dict[str, ProbedLayer]:
+        quantized = {} if self.plan is None else self.plan.quantized
+        layers = {name: self._layer(name) for name in dict.fromkeys([*self.candidates, *quantized])}
+        names: dict[nn.Module, str] = {}
+        for name, probed in layers.items():
+            other = names.setdefault(probed.layer, name)
+            if other != name:
+                raise PlanError(f"layer {name} is {other} under another name; leave one out")
+        return layers
+
+    def _layer(self, name: str) -> ProbedLayer:
+        layer = self.denoiser.get_submodule(name)
+        if type(layer) is not nn.Linear and type(layer) is not nn.Conv2d:
+            kind = type(layer).__name__
+            raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
+        choice = Choice() if self.plan is None else self.plan.choices.get(name, Choice())
+        candidates = self.candidates.get(name, LayerCandidates(structures=choice.structures))
+        if choice.quantized and choice.structures != candidates.structures:
+            raise PlanError(
+                f"layer {name}: has {choice.label or 'no structures'} in the plan, but its "
+                "candidates have others; make them the same"
+            )
+        base = InputCandidate(
+            choice.activation_format,
+            self.calibration.input_ranges.get(name, ()) if choice.static else (),
+        )
+        known = self.calibration.tensors.get(name, {})
+        with naming(name):
+            for each in (base, *candidates.inputs.values()):
+                each.check(candidates.structures)
+            check_calibrated(candidates.as_choice, shape_of(layer), known)
+            own = own_tensors(candidates.structures, layer.weight.detach(), shape_of(layer), known)
+        return ProbedLayer(name, layer, candidates, own, Base(choice.weight, base), self.weight_of)
+
+    def _digest(self) -> str:
+        """A hash of all that projections depend on, beside the model and its calls."""
+        asked = {
+            name: [
+                list(each.weights),
+                {key: _described(one) for key, one in each.inputs.items()},
+                [structure.to_dict() for structure in each.structures],
+            ]
+            for name, each in self.candidates.items()
+        }
+        around = None
+        if self.plan is not None:
+            around = [
+                PlanChange(self.plan).name,
+                {
+                    name: [dataclasses.astuple(each) for each in ranges]
+                    for name, ranges in self.calibration.input_ranges.items()
+                    if name in self.plan.choices and self.plan[name].static
+                },
+            ]
+        content = json.dumps([asked, around, self.encoding])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def _projections(self, journal: Journal, keys: Sequence[str]) -> Projections:
+        entries = [_checked(journal, key, self.candidates) for key in keys]
+
+        def column(*path: str) -> Values:
+            return np.array([_at(entry, path) for entry in entries], dtype=np.float64)
+
+        return Projections(
+            column("energy"),
+            column("residual"),
+            {
+                name: {each: column("weights", name, each) for each in asked.weights}
+                for name, asked in self.candidates.items()
+            },
+            {
+                name: {key: column("inputs", name, key) for key in asked.inputs}
+                for name, asked in self.candidates.items()
+            },
+        )
+
+
+def _key(probe: Probe, digest: str) -> str:
+    row = "all rows" if probe.row is None else f"row {probe.row}"
+    return f"probe of call {probe.call}, {row}, seed {probe.seed} | {digest}"
+
+
+def _described(candidate: InputCandidate) -> list[object]:
+    name = FLOAT if candidate.format is None else candidate.format.name
+    return [name, [dataclasses.astuple(each) for each in candidate.ranges]]
+
+
+def _direction(y: Tensor, seed: int) -> Tensor:
+    """Random signs, float64; of several rows, each as large as all together, on average.
+
+    So the energy of all rows is to the squared projection as each row's own to its own error,
+    which is what the noise of a row is.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(2, y.shape, generator=generator, dtype=torch.float64).mul_(2).sub_(1)
+    signs = signs.to(y.device)
+    if len(y) == 1:
+        return signs
+    power = y.flatten(1).square().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = (power.mean() / power).sqrt()
+    return signs * scale.view(-1, *(1,) * (y.ndim - 1))
+
+
+def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> None:
+    for name, values in found.items():
+        for key, value in values.items():
+            if not math.isfinite(value):
+                raise ProbeError(
+                    f"call {probe.call}: layer {name}: its gradient or its input holds NaN or "
+                    f"infinite values ({key}); measure the layers one by one instead"
+                )
+
+
+def _checked(
+    journal: Journal, key: str, candidates: Mapping[str, LayerCandidates]
+) -> Mapping[str, Any]:
+    """A probe's entry in the journal, which may come from a file that was damaged."""
+    entry = journal[key]
+    paths: list[tuple[str, ...]] = [("energy",), ("residual",)]
+    for name, asked in candidates.items():
+        paths += [("weights", name, each) for each in asked.weights]
+        paths += [("inputs", name, each) for each in asked.inputs]
+    for path in paths:
+        try:
+            value = _at(entry, path)
+        except (KeyError, TypeError):
+            value = None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            raise JournalError(
+                f"{journal.source(key) or 'the journal'}: unit {key!r}: {'.'.join(path)} is "
+                f"{value!r}; expected a number; delete its line to probe again"
+            )
+    return entry
+
+
+def _at(entry: Mapping[str, Any], path: Sequence[str]) -> Any:
+    found: Any = entry
+    for step in path:
+        found = found[step]
+    return found
+
+
+@contextmanager
+def _frozen(denoiser: nn.Module) -> Iterator[None]:
+    """No parameter requires gradients, and dropout is off; as before at the end."""
+    gradients = {parameter: parameter.requires_grad for parameter in denoiser.parameters()}
+    training = {module: module.training for module in denoiser.modules()}
+    try:
+        denoiser.requires_grad_(False).eval()
+        yield
+    finally:
+        for parameter, required in gradients.items():
+            parameter.requires_grad_(required)
+        for module, mode in training.items():
+            module.training = mode

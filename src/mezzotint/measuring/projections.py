@@ -1,0 +1,94 @@
+"""Projections of changes onto the directions of probes, and the noise that they predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values: TypeAlias = NDArray[np.float64]
+"""One number per probe, [n]."""
+
+Selection: TypeAlias = Mapping[str, tuple[str | None, str | None]]
+"""Layer → names of its weight format and of its input, None for one that is left as it is."""
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Projections:
+    """First-order changes of the output of a base model, along one random direction per probe.
+
+    The noise of a change is the mean over samples of Σ(y - ŷ)² / Σy², as `Noise` measures it. With
+    random signs v, the mean over probes of ⟨v, ŷ - y⟩² / Σy² is an unbiased estimate of it.
+
+    Attributes:
+        energy: Σy² of the sample, y being the floating model's output.
+        residual: ⟨v, ŷ - y⟩ of the base model: 0 where that is the floating one.
+        weights: layer → weight format → what changing the weight, and the bias with it, adds.
+        inputs: layer → name of an input → what rounding the input so adds.
+    """
+
+    energy: Values
+    residual: Values
+    weights: Mapping[str, Mapping[str, Values]]
+    inputs: Mapping[str, Mapping[str, Values]]
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def noise_of_weight(self, layer: str, weight_format: str) -> float:
+        """Noise that one layer's weight adds to the base model's."""
+        return self._added(self.weights[layer][weight_format])
+
+    def noise_of_input(self, layer: str, key: str) -> float:
+        """Noise that one layer's input adds to the base model's."""
+        return self._added(self.inputs[layer][key])
+
+    def noise_of(self, selection: Selection) -> float:
+        """Noise that several changes add together, less than none where they undo others.
+
+        Contributions are added before they are squared: errors that cancel do so here.
+        """
+        total = np.zeros(len(self))
+        for layer, (weight, key) in selection.items():
+            if weight is not None:
+                total = total + self.weights[layer][weight]
+            if key is not None:
+                total = total + self.inputs[layer][key]
+        return self._added(total)
+
+    @property
+    def base_noise(self) -> float:
+        """Noise of the base model itself; 0 of the floating one."""
+        return float(np.mean(self.residual**2 / self._power))
+
+    def resampled(self, rng: np.random.Generator) -> Projections:
+        """As many probes, drawn from these with replacement, for a bootstrap."""
+        drawn = rng.integers(len(self), size=len(self))
+        return Projections(
+            self.energy[drawn],
+            self.residual[drawn],
+            _taken(self.weights, drawn),
+            _taken(self.inputs, drawn),
+        )
+
+    @property
+    def _power(self) -> Values:
+        """Never 0, as in `relative_noise`."""
+        return np.maximum(self.energy, _TINY)
+
+    def _added(self, change: Values) -> float:
+        # (r + p)² - r² without cancellation.
+        return float(np.mean(change * (change + 2 * self.residual) / self._power))
+
+
+def _taken(
+    values: Mapping[str, Mapping[str, Values]], drawn: NDArray[np.int64]
+) -> dict[str, dict[str, Values]]:
+    return {
+        layer: {key: each[drawn] for key, each in found.items()} for layer, found in values.items()
+    }

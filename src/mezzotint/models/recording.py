@@ -1,0 +1,99 @@
+"""Recording of a denoiser's calls while its pipeline runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from mezzotint._progress import track
+from mezzotint.errors import UsageError
+from mezzotint.models.calls import Call
+from mezzotint.models.denoiser import find_denoiser
+from mezzotint.models.recorder import Recorder
+from mezzotint.models.sampling import run_batches
+from mezzotint.models.selected_calls import selected_calls
+from mezzotint.plan import CallSelection, Sampling
+
+
+@torch.no_grad()
+def record_calls(
+    pipe: DiffusionPipeline,
+    sampling: Sampling,
+    selection: CallSelection | None = None,
+    *,
+    limit: int | None = None,
+) -> tuple[Call, ...]:
+    """Run the pipeline and return its denoiser's calls, in order, with their outputs.
+
+    Tensors are detached copies on the CPU; one call holds a whole batch (twice that under
+    classifier-free guidance).
+
+    Args:
+        pipe: of text to image.
+        sampling: prompts, seeds and steps.
+        selection: the calls to keep, and how many samples of each; None for all of them, whole.
+            Where the samples of a call cannot be told apart, or depend on each other, calls are
+            kept whole.
+        limit: end the run after that many calls; goes without a selection.
+
+    Raises:
+        ModelError: the pipeline has no single denoiser, or does not make images from text.
+        UsageError: `limit` is below 1, or given with a selection.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit: {limit} is too few; record 1 call or more")
+    if limit is not None and selection is not None:
+        raise UsageError("limit: is for recording all calls; leave it or the selection out")
+    _, denoiser = find_denoiser(pipe)
+    if selection is not None:
+        return selected_calls(pipe, denoiser, sampling, selection)
+    calls: list[Call] = []
+
+    def take(call: Call) -> None:
+        calls.append(call)
+        if len(calls) == limit:
+            raise _EnoughError
+
+    recorder = Recorder(take)
+    batches = math.ceil(len(sampling.prompts) / sampling.batch)
+    with recorder.watching(denoiser), suppress(_EnoughError):
+        for _ in track(run_batches(pipe, sampling, output_type="latent"), "Recording", batches):
+            recorder.step = -1
+    return tuple(calls)
+
+
+@contextmanager
+def recording(source: DiffusionPipeline | nn.Module) -> Iterator[list[Call]]:
+    """Record the denoiser's calls while the caller runs the pipeline in whatever way it wants.
+
+    For pipelines that need more than a prompt: control images, masks, class labels, video.
+
+    >>> with recording(pipe) as calls:
+    ...     pipe("an owl", image=edges)
+    >>> quantize(pipe, calls=calls)
+
+    Args:
+        source: a pipeline with one denoiser, or the denoiser itself.
+
+    Yields:
+        A list that grows by a detached copy on the CPU with every call.
+
+    Raises:
+        ModelError: the pipeline has no single denoiser.
+        UsageError: the source is neither.
+    """
+    if not isinstance(source, nn.Module | DiffusionPipeline):
+        raise UsageError(f"source: is a {type(source).__name__}; give a pipeline or its denoiser")
+    denoiser = source if isinstance(source, nn.Module) else find_denoiser(source)[1]
+    calls: list[Call] = []
+    with Recorder(calls.append).watching(denoiser):
+        yield calls
+
+
+class _EnoughError(BaseException):  # no error of the pipeline's, which would be reported
+    """Ends a pipeline run once the limit is reached; pipelines offer no other way out."""

@@ -1,0 +1,92 @@
+"""Time that measuring will take: units × seconds, told to whoever listens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import mezzotint as mz
+from mezzotint._progress import listening
+from mezzotint.measuring import Estimate, tell, timed_call
+from mezzotint.models import find_denoiser
+from mezzotint.recipes import Job, Study
+
+
+class TestLine:
+    @pytest.mark.parametrize(
+        ("units", "seconds", "end"),
+        [
+            (372, 0.8, "372 units at 0.8 s each: about 5 minutes"),
+            (1, 0.25, "1 units at 0.25 s each: about 1 second"),
+            (60, 1.0, "60 units at 1 s each: about 60 seconds"),
+            (2232, 72.4, "2,232 units at 72 s each: about 45 hours"),
+            (100_000, 72.0, "100,000 units at 72 s each: about 83 days"),
+            (10, 600.0, "10 units at 600 s each: about 2 hours"),
+        ],
+    )
+    def test_it_says_units_seconds_and_their_product(self, units, seconds, end):
+        assert Estimate(units, seconds).line("Measuring") == f"Measuring: {end}"
+
+    def test_units_have_a_name(self):
+        assert "64 probes at" in Estimate(64, 3).line("Probing", "probes")
+
+
+class TestTelling:
+    def test_a_unit_is_timed_only_where_someone_listens(self):
+        lines: list[str] = []
+        tell("Measuring", 3, lambda: pytest.fail("nobody listens"))
+        with listening(lines.append):
+            tell("Measuring", 3, lambda: 2.0)
+        assert lines == ["Measuring: 3 units at 2 s each: about 6 seconds"]
+
+    def test_nothing_is_told_of_no_work(self):
+        with listening(pytest.fail):
+            tell("Measuring", 0, lambda: 2.0)
+
+    def test_a_recipe_tells_how_much_it_will_measure_and_on_what(self, pipe):
+        job = Job(find_denoiser(pipe)[1], "tiny", mz.Budget(), pipe, mz.Sampling(("owl", "fox")))
+        study = Study.of(job, bos=False, shortcuts="none", momentum=None)
+        lines: list[str] = []
+        recipe = mz.Auto(formats=("int4/channel", "int8/channel"), bos=False, shortcuts="none")
+        with listening(lines.append):
+            mz.quantize(pipe, recipe, mz.Budget(12), sampling=job.sampling)
+        layers, calls = len(study.layers), len(study.calls)
+        (line,) = lines
+        assert line.startswith(
+            f"Measuring: {2 * layers} changes of {layers} layers on {calls} calls at "
+        )
+
+    def test_what_the_journal_holds_is_not_counted(self, pipe, tmp_path):
+        recipe, sampling = mz.Auto(formats=("int8/channel",)), mz.Sampling(("owl", "fox"))
+        run = {"budget": mz.Budget(12), "sampling": sampling, "journal": tmp_path / "journal"}
+        mz.quantize(pipe, recipe, **run)
+        with listening(pytest.fail):
+            mz.quantize(pipe, recipe, **run)
+
+
+class TestTimedCall:
+    @pytest.mark.parametrize("backward", [False, True], ids=["forward", "and-backward"])
+    def test_it_leaves_the_model_as_it_was(self, unet, calls, backward):
+        frozen, seen = unet.conv_in.weight.requires_grad_(False), unet.conv_out.weight
+        seen.grad = torch.ones_like(seen)
+        assert timed_call(unet, calls[0], backward=backward) > 0
+        assert not frozen.requires_grad
+        assert frozen.grad is None
+        assert torch.equal(seen.grad, torch.ones_like(seen))
+        assert not any(weight._post_accumulate_grad_hooks for weight in unet.parameters())
+
+    def test_the_way_back_reaches_all_weights(self, unet, calls):
+        reached: list[str] = []
+        hooks = [
+            weight.register_hook(lambda gradient, name=name: reached.append(name))
+            for name, weight in unet.named_parameters()
+        ]
+        timed_call(unet, calls[0], backward=True)
+        for hook in hooks:
+            hook.remove()
+        assert "conv_in.weight" in reached
+        assert len(set(reached)) == len(hooks)
+
+    def test_it_works_on_a_frozen_model(self, unet, calls):
+        unet.requires_grad_(False)
+        assert timed_call(unet, calls[0], backward=True) > 0

@@ -1,0 +1,160 @@
+"""Weights encoded once serve whoever packs or measures them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mezzotint.calibration import calibrated
+from mezzotint.formats import MINMAX, MSE
+from mezzotint.models import Call
+from mezzotint.plan import Choice, Encoding, Plan
+from mezzotint.runtime import (
+    Calibration,
+    ConstantTokens,
+    EncodedWeights,
+    PackedLayer,
+    SplitInput,
+    encoded,
+    pack_layer,
+    pack_module,
+)
+from tests.runtime.layers import noise
+
+FEEDBACK = Encoding(MINMAX, "feedback", bias_correction=True)
+TEXT = torch.cat([torch.ones(4, 1, 12), noise(4, 5, 12) + 0.5], 1)
+CHOICES = {
+    "plain": Choice("int3/channel", "int8/token"),
+    "mixed": Choice("mixed/int2:4,int4:4"),
+    "split": Choice("int3/channel", structures=(SplitInput(5),)),
+    "constant": Choice("kmeans2/tensor", structures=(ConstantTokens(1),)),
+    "both": Choice("int3/channel", structures=(ConstantTokens(1), SplitInput(5))),
+}
+
+
+def layer() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(12, 8)
+
+
+def known(choice: Choice) -> Calibration:
+    """Of a layer that reads `TEXT`."""
+    model, calls = nn.Sequential(layer()), [Call((TEXT,), {})]
+    return calibrated(model, Plan({"0": choice}, encoding=FEEDBACK), calls)
+
+
+def with_encoded(calibration: Calibration, place: Path | None = None) -> Calibration:
+    return Calibration(
+        calibration.input_ranges,
+        calibration.tensors,
+        moments=calibration.moments,
+        encoded=EncodedWeights(place),
+    )
+
+
+def state(choice: Choice, calibration: Calibration, encoding: Encoding = FEEDBACK) -> dict:
+    plan = Plan({"0": choice}, encoding=encoding)
+    return pack_layer("0", layer(), plan, calibration).state_dict()
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+
+
+@pytest.fixture
+def encodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The formats that weights are encoded in from now on."""
+    done: list[str] = []
+    encode = encoded.encoded_part
+
+    def counted(weight_format, *arguments):
+        done.append(str(weight_format))
+        return encode(weight_format, *arguments)
+
+    monkeypatch.setattr(encoded, "encoded_part", counted)
+    return done
+
+
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_layers_are_packed_as_without_them(choice: Choice):
+    calibration = known(choice)
+    held = with_encoded(calibration)
+    for _ in range(2):
+        assert same(state(choice, held), state(choice, calibration))
+
+
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_weight_and_bias_are_those_of_the_packed_layer(choice: Choice):
+    calibration = with_encoded(known(choice))
+    made = pack_layer("0", layer(), Plan({"0": choice}, encoding=FEEDBACK), calibration)
+    arguments = ("0", layer(), choice, FEEDBACK, calibration)
+    assert calibration.encoded is not None
+    assert torch.equal(calibration.encoded.weight(*arguments), made.dequantized_weight())
+    shift = calibration.encoded.bias_shift(*arguments)
+    assert torch.equal(layer().bias + shift, made.bias)
+
+
+def test_a_weight_is_encoded_once(encodings: list[str]):
+    choice = CHOICES["plain"]
+    calibration = with_encoded(known(choice))
+    state(choice, calibration)
+    state(choice, calibration)
+    assert encodings == ["int3/channel"]
+
+
+def test_the_format_of_inputs_makes_no_difference(encodings: list[str]):
+    calibration = with_encoded(known(CHOICES["plain"]))
+    for activation in ("int8/token", "uint8/token", "float"):
+        state(Choice("int3/channel", activation), calibration)
+    assert encodings == ["int3/channel"]
+
+
+def test_formats_and_encodings_are_kept_apart(encodings: list[str]):
+    calibration = with_encoded(known(CHOICES["plain"]))
+    for name in ("int3/channel", "int4/channel"):
+        for encoding in (FEEDBACK, Encoding(MSE, "feedback"), Encoding(MSE)):
+            made, alone = (
+                state(Choice(name), each, encoding)
+                for each in (calibration, known(CHOICES["plain"]))
+            )
+            assert same(made, alone)
+    assert len(encodings) == 6
+
+
+def test_without_correction_or_bias_there_is_no_shift():
+    calibration = with_encoded(known(CHOICES["plain"]))
+    held, choice = calibration.encoded, Choice("int3/channel")
+    assert held is not None
+    assert held.bias_shift("0", layer(), choice, Encoding(MINMAX), calibration) is None
+    bare = nn.Linear(12, 8, bias=False)
+    assert held.bias_shift("0", bare, choice, FEEDBACK, calibration) is None
+
+
+def test_packed_layers_outlive_the_files(tmp_path: Path):
+    choice = CHOICES["plain"]
+    calibration = with_encoded(known(choice), tmp_path)
+    model = nn.Sequential(layer())
+    pack_module(model, Plan({"0": choice}, encoding=FEEDBACK), calibration)
+    assert list(tmp_path.glob("*/*.safetensors"))
+    expected = state(choice, known(choice))
+    del calibration
+    assert not list(tmp_path.iterdir())
+    packed = model[0]
+    assert isinstance(packed, PackedLayer)
+    assert same(packed.state_dict(), expected)
+
+
+def test_trained_weights_pass_by(encodings: list[str]):
+    from mezzotint.runtime import GridValues
+
+    fmt = Choice("int3/channel").weight_format
+    assert fmt is not None
+    grid = fmt.grid(layer().weight, MINMAX)
+    values = grid.values(grid.nearest(layer().weight.detach() * 0.5))
+    calibration = Calibration(weights={"0": (GridValues(values),)}, encoded=EncodedWeights())
+    plan = Plan({"0": Choice("int3/channel")}, encoding=Encoding(MINMAX, "trained"))
+    assert torch.equal(pack_layer("0", layer(), plan, calibration).dequantized_weight(), values)
+    assert encodings == []
