@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -152,6 +154,16 @@ class TestMemory:
         assert list(at_once) == list(apart) == list(LAYERS)
         for name in LAYERS:
             assert torch.equal(at_once[name][0].blocks[0], apart[name][0].blocks[0])
+
+    def test_where_there_is_no_room_on_disk_layers_are_not_half_gathered(
+        self, denoiser: nn.Module, monkeypatch: pytest.MonkeyPatch
+    ):
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(CalibrationError, match=r"no room for 5,184 bytes.*TMPDIR"):
+            self.passes(denoiser, 1)
 
 
 def named(name: str, x: Tensor) -> InputMoments:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.calibration import calibrated
+from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, MSE
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
@@ -145,6 +146,22 @@ def test_packed_layers_outlive_the_files(tmp_path: Path):
     packed = model[0]
     assert isinstance(packed, PackedLayer)
     assert same(packed.state_dict(), expected)
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encodings: list[str]
+):
+    def full(tensors: object, file: Path) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    choice = CHOICES["plain"]
+    calibration = with_encoded(known(choice), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoded, "save_file", full)
+        with pytest.raises(UsageError, match=r"No space left.*TMPDIR"):
+            state(choice, calibration)
+    assert same(state(choice, calibration), state(choice, known(choice)))
 
 
 def test_trained_weights_pass_by(encodings: list[str]):

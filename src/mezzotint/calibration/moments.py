@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -233,5 +234,14 @@ def _on_disk(tensor: Tensor) -> Tensor:
     """A copy in a memory-mapped file, whose name is gone and whose space goes with the tensor."""
     with tempfile.TemporaryDirectory(prefix="mezzotint-moments-") as folder:
         file = Path(folder, "values")
+        try:
+            with file.open("wb") as opened:
+                # Room that is lacking is an error here, and would be a fault once it is written to.
+                os.posix_fallocate(opened.fileno(), 0, tensor.nbytes)
+        except OSError as cause:
+            raise CalibrationError(
+                f"{folder}: there is no room for {tensor.nbytes:,} bytes of moments "
+                f"({cause.strerror}); name another folder in TMPDIR"
+            ) from cause
         mapped = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=tensor.dtype)
         return mapped.view(tensor.shape).copy_(tensor)
