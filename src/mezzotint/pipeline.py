@@ -23,6 +23,7 @@ from mezzotint.models import (
     find_denoiser,
     load_pipeline,
     model_name,
+    note_source_dtypes,
     with_generation_defaults,
 )
 from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
@@ -221,4 +222,5 @@ def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
             'quantize with_engine(pipe, "torch"), and choose the engine afterwards'
         )
     check_floating(component, denoiser)
+    note_source_dtypes(pipe)
     return denoiser

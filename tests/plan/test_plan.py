@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mezzotint.errors import FormatError, PlanError, UsageError
 from mezzotint.formats import MINMAX, MSE, RangeSearch
 from mezzotint.plan import (
+    CLIPS,
     VERSION,
     CalibrationSettings,
     CallSelection,
@@ -54,7 +55,11 @@ searches = st.sampled_from([MINMAX, MSE]) | st.builds(
     RangeSearch, st.integers(1, 100), st.floats(0.01, 1), st.floats(0.1, 9)
 )
 encodings = st.builds(
-    Encoding, searches, st.sampled_from(["nearest", "feedback"]), bias_correction=st.booleans()
+    Encoding,
+    searches,
+    st.sampled_from(["nearest", "feedback"]),
+    bias_correction=st.booleans(),
+    clip=st.sampled_from(CLIPS),
 )
 samplings = st.builds(
     Sampling,
@@ -414,6 +419,7 @@ class TestMistakes:
                 "encoding",
                 "bias_correction: rounding 'trained' leaves nothing to correct",
             ),
+            (edited(encoding={"clip": "p50"}), "encoding", "clip: there is no 'p50'"),
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),
             (edited(calibration={"calls": 0}), "calibration", "calls: is 0"),

@@ -61,7 +61,10 @@ def calibrated(
     momentum = None if plan.calibration is None else plan.calibration.momentum
     ranges: dict[str, tuple[InputRange, ...]] = {}
     if static:
-        ranges = input_ranges(denoiser, static, calls, momentum=momentum, tensors=tensors)
+        clips = {name: plan.encoding_of(name).clip for name in static}
+        ranges = input_ranges(
+            denoiser, static, calls, momentum=momentum, clips=clips, tensors=tensors
+        )
     return Calibration(ranges, tensors, moments=plan_moments(denoiser, plan, calls, tensors))
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from mezzotint.calibration.clipping import InputHistogram
 from mezzotint.calibration.watching import extremes, watch_inputs
 from mezzotint.errors import CalibrationError
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Tensors, check_momentum
+from mezzotint.plan import FULL, Choice, Tensors, check_momentum
 from mezzotint.runtime import InputRange
 
 
@@ -20,6 +21,7 @@ def input_ranges(
     calls: Sequence[Call],
     *,
     momentum: float | None,
+    clips: Mapping[str, str] | None = None,
     tensors: Mapping[str, Tensors] | None = None,
 ) -> dict[str, tuple[InputRange, ...]]:
     """The calibrated ranges of every layer's input: one for each quantizer.
@@ -28,11 +30,13 @@ def input_ranges(
 
     Args:
         denoiser: the floating model.
-        choices: the layers, and which structures they have; formats do not matter.
+        choices: the layers, and which structures they have; formats matter to the clip `mse` only.
         calls: recorded calls.
         momentum: None for the lowest and highest value of all calls. Otherwise an exponential
             moving average over the calls, in their order, of each call's lowest and highest:
             `momentum` · average + (1 - `momentum`) · call, from the first call on (MixDQ: 0.95).
+        clips: layer → clip of `Encoding`, for those whose range is not the full one. Their inputs
+            are looked at once more: what lies beyond the full range counts at its ends.
         tensors: layer → what its structures have calibrated, for those whose quantizers see
             something that depends on it.
 
@@ -46,7 +50,14 @@ def input_ranges(
     check_momentum(momentum)
     observers = {name: _RangeObserver(name, momentum) for name in choices}
     watch_inputs(denoiser, choices, observers, calls, tensors)
-    return {name: observer.ranges() for name, observer in observers.items()}
+    found = {name: observer.ranges() for name, observer in observers.items()}
+    clipped = {name: clip for name, clip in (clips or {}).items() if clip != FULL}
+    if clipped:
+        counted = {name: InputHistogram(found[name]) for name in clipped}
+        watch_inputs(denoiser, choices, counted, calls, tensors)
+        for name, clip in clipped.items():
+            found[name] = counted[name].clipped(clip, choices[name].activation_format)
+    return found
 
 
 @dataclass

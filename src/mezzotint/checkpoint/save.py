@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from mezzotint._files import check_no_file, is_taken, read_json, replacing_folder
 from mezzotint._journal import Record
+from mezzotint._stored_dtypes import stored_state
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
 from mezzotint.models import GENERATION_FILE, find_denoiser, quiet_libraries
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
@@ -51,7 +54,8 @@ def save_pipeline(
     """Save a pipeline with a packed denoiser; the folder appears complete or not at all.
 
     Written: everything diffusers writes (safetensors only), a model card, the generation defaults
-    and prompts of the original folder, and the measurements behind the plan where given.
+    and prompts of the original folder, and the measurements behind the plan where given. Floating
+    tensors go back in the dtypes that they came in.
 
     A pipeline already there is replaced; any other folder with content is left alone.
 
@@ -72,7 +76,10 @@ def save_pipeline(
             "quantize it first, or use its own save_pretrained"
         )
     with replacing_folder(folder) as temporary:
-        with quiet_libraries():
+        with quiet_libraries(), ExitStack() as stored:
+            for part in pipe.components.values():
+                if isinstance(part, nn.Module):
+                    stored.enter_context(stored_state(part))
             pipe.save_pretrained(temporary, safe_serialization=True)
         if pipe.name_or_path:
             copy_companions(Path(pipe.name_or_path), temporary)

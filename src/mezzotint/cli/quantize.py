@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mezzotint._progress import listening
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, sampling_of
 from mezzotint.cli._output import check_free, show
@@ -143,6 +142,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all, and keeps the
     measurements, for --measurements and another budget.
     """
+    from mezzotint._progress import listening
     from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
     from mezzotint.models import resolve
     from mezzotint.pipeline import apply, load
@@ -235,6 +235,8 @@ def _foretell(search: Callable[..., Result], measurements: Path | None) -> None:
     def stop(line: str) -> None:
         typer.echo(line)
         raise _ToldError
+
+    from mezzotint._progress import listening
 
     try:
         with listening(stop):

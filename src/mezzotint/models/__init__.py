@@ -25,6 +25,7 @@ from mezzotint.models.roles import Role, role_of
 from mezzotint.models.rows import batch_size, rows_of
 from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
 from mezzotint.plan import CallSelection, Sampling
 
@@ -63,6 +64,7 @@ __all__ = [
     "list_embedded",
     "load_pipeline",
     "model_name",
+    "note_source_dtypes",
     "on_device",
     "output_tensor",
     "quiet_libraries",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from mezzotint._stored_dtypes import stored_dtype
 from mezzotint.errors import ModelError
 from mezzotint.models.calls import Call
 from mezzotint.models.graph import Graph
@@ -22,6 +24,7 @@ class Layer:
     `weight_shape` is PyTorch's: [out, in] or [out, in / groups, *kernel] (transposed convolutions:
     [in, out / groups, *kernel]). `macs` counts multiply-accumulates of one call of the denoiser,
     all its samples together: 0 if that call never runs the layer, None if no call could be made.
+    `weight_bytes` are those of the weight as its checkpoint has it.
     `plain` is false for subclasses, and for layers that compute their weight from another tensor.
     """
 
@@ -32,6 +35,7 @@ class Layer:
     has_bias: bool
     groups: int
     macs: int | None
+    weight_bytes: int
     plain: bool = True
 
     @property
@@ -104,7 +108,13 @@ def layers_in(denoiser: nn.Module, graph: Graph | None) -> tuple[Layer, ...]:
             has_bias=found[name].bias is not None,
             groups=getattr(found[name], "groups", 1),
             macs=None if graph is None else macs.get(name, 0),
+            weight_bytes=_stored_bytes(found[name]),
             plain=is_plain(found[name]),
         )
         for name in dict.fromkeys([*macs, *found])
     )
+
+
+def _stored_bytes(layer: Any) -> int:
+    weight = layer.weight  # no parameter where it is computed from another
+    return int(weight.numel()) * stored_dtype(layer, "weight", weight).itemsize

@@ -17,6 +17,7 @@ from mezzotint._files import read_json
 from mezzotint.errors import MezzotintError, ModelError, first_line
 from mezzotint.models.folder import check_folder, components
 from mezzotint.models.source import INDEX_FILE, ResolvedSource, resolve
+from mezzotint.models.source_dtypes import note_source_dtypes
 
 
 def load_pipeline(
@@ -39,6 +40,7 @@ def load_pipeline(
     check_folder(folder)
     _check_pipeline_class(folder / INDEX_FILE)
     pipe = _from_pretrained(folder, resolved, dtype)
+    note_source_dtypes(pipe, folder)
     pipe.set_progress_bar_config(disable=True)
     try:
         return pipe.to(device)

@@ -10,6 +10,8 @@ from mezzotint.plan.calibration_settings import (
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
 from mezzotint.plan.encoding import (
+    CLIPS,
+    FULL,
     ONLY_IN_CHECKPOINT,
     SEARCHES,
     TRAINED,
@@ -36,6 +38,8 @@ from mezzotint.plan.uniform_plans import (
 )
 
 __all__ = [
+    "CLIPS",
+    "FULL",
     "NO_ACTIVATION_BITS",
     "ONLY_IN_CHECKPOINT",
     "SEARCHES",

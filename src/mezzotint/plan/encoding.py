@@ -15,6 +15,9 @@ from mezzotint.rounding import needs_moments, order_named, rounding_named
 SEARCHES = {"minmax": MINMAX, "mse": MSE}
 """Range searches that have a name, in plans and on the command line."""
 
+FULL, CLIPS = "full", ("full", "p99.9", "p99.99", "mse")
+"""The static input range that clips nothing, and all that there are."""
+
 TRAINED = "trained"
 """Rounding of weights that training has put on their grid."""
 
@@ -39,17 +42,22 @@ class Encoding:
         order: which output channels of a mixed format take the most bits: those of highest
             `kurtosis`, as in MPQ-DM, or the last ones, as they are `stored`. Without effect on
             other formats.
+        clip: range of a static input format: `full` for the lowest and highest value, `p99.9` or
+            `p99.99` for the middle share of all values, `mse` for the range of least expected
+            squared rounding error at the format's width. Without effect on other inputs.
         bias_correction: whether the stored bias takes in the mean output error of the rounded
             weight, E[(W - Ŵ) x]. Without effect on layers that have no bias.
 
     Raises:
-        FormatError: the rounding or the order is unknown, or trained weights are to be corrected.
+        FormatError: the rounding, the order or the clip is unknown, or trained weights are to be
+            corrected.
     """
 
     search: RangeSearch = MSE
     rounding: str = "nearest"
     order: str = "kurtosis"
     bias_correction: bool = False
+    clip: str = FULL
 
     def __post_init__(self) -> None:
         if not self.trained:
@@ -59,6 +67,8 @@ class Encoding:
                 f"bias_correction: rounding {TRAINED!r} leaves nothing to correct; leave it out"
             )
         order_named(self.order)
+        if self.clip not in CLIPS:
+            raise FormatError(f"clip: there is no {self.clip!r}; use {', '.join(CLIPS)}")
 
     @property
     def trained(self) -> bool:
@@ -77,10 +87,10 @@ class Encoding:
     def to_dict(self, default: Encoding | None = None) -> dict[str, Any]:
         """JSON values; with a `default`, only of the fields that differ from it.
 
-        Without one, the order and the correction are left out where they are the usual ones.
+        Without one, all but search and rounding are left out where they are the usual ones.
         """
         fields = self._fields()
-        usual: dict[str, Any] = {"order": Encoding.order, "bias_correction": False}
+        usual: dict[str, Any] = {"order": Encoding.order, "bias_correction": False, "clip": FULL}
         if default is not None:
             usual = default._fields()
         return {name: value for name, value in fields.items() if usual.get(name) != value}
@@ -92,12 +102,14 @@ class Encoding:
             "rounding": self.rounding,
             "order": self.order,
             "bias_correction": self.bias_correction,
+            "clip": self.clip,
         }
 
     def __str__(self) -> str:
         order = "" if self.order == Encoding.order else f", {self.order} order"
         corrected = ", bias corrected" if self.bias_correction else ""
-        return f"{search_text(self.search)}, {self.rounding}{order}{corrected}"
+        clipped = "" if self.clip == FULL else f", inputs clipped at {self.clip}"
+        return f"{search_text(self.search)}, {self.rounding}{order}{corrected}{clipped}"
 
 
 class _SearchModel(BaseModel):
@@ -115,6 +127,7 @@ class EncodingModel(BaseModel):
     rounding: StrictStr | None = None
     order: StrictStr | None = None
     bias_correction: StrictBool | None = None
+    clip: StrictStr | None = None
 
     def value(self, default: Encoding) -> Encoding:
         """The encoding, where `default` fills in.
@@ -133,6 +146,8 @@ class EncodingModel(BaseModel):
             fields["order"] = self.order
         if self.bias_correction is not None:
             fields["bias_correction"] = self.bias_correction
+        if self.clip is not None:
+            fields["clip"] = self.clip
         return dataclasses.replace(default, **fields)
 
 

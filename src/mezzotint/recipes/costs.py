@@ -24,7 +24,7 @@ def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
         FormatError: the weight format is for other shapes; the layer is named.
     """
     if not choice.quantized:
-        return weight.numel() * weight.element_size()
+        return layer.weight_bytes
     try:
         specs = stored_tensors(choice, layer.weight_shape, layer.groups)
     except FormatError as cause:
@@ -34,8 +34,7 @@ def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
 
 def floating_bytes(denoiser: nn.Module, layers: Sequence[Layer]) -> int:
     """Bytes of everything but the layers' weights: norms, biases, embeddings."""
-    weights = [denoiser.get_submodule(layer.name).get_parameter("weight") for layer in layers]
-    return module_bytes(denoiser) - sum(w.numel() * w.element_size() for w in weights)
+    return module_bytes(denoiser) - sum(layer.weight_bytes for layer in layers)
 
 
 def byte_limit(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mezzotint._stored_dtypes import keep_notes
 from mezzotint.errors import PlanError
 from mezzotint.formats import check_finite
 from mezzotint.plan import Choice, Plan
@@ -113,6 +114,7 @@ def _packed(
 def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` in the place of the layer called `name`, under all names that the layer has."""
     old = module.get_submodule(name)
+    keep_notes(old, new)
     for parent in tuple(module.modules()):
         # Children as they are stored: the methods that list them leave out repeated ones.
         for child, layer in parent._modules.items():

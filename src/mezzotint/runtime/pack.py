@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from mezzotint._stored_dtypes import stored_dtype
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.plan import (
     ONLY_IN_CHECKPOINT,
@@ -212,20 +213,25 @@ def pack_weight(
             )
         packed.load_weight(weight, encoding, parts)
         if encoding.bias_correction and packed.bias is not None:
-            _correct_bias(name, shape_of(layer), weight, packed, calibration)
+            shift = _bias_shift(name, shape_of(layer), weight, packed, calibration)
+            packed.bias.copy_(_storable(layer, packed.bias + shift.to(packed.bias.device)))
     return packed.train(layer.training)
 
 
-def _correct_bias(
+def _storable(layer: nn.Module, bias: Tensor) -> Tensor:
+    """A new bias as it will be stored: rounded to the dtype of the old one, where it fits in."""
+    rounded = bias.to(stored_dtype(layer, "bias", layer.get_parameter("bias"))).to(bias.dtype)
+    return rounded if bool(rounded.isfinite().all()) else bias
+
+
+def _bias_shift(
     name: str, shape: LayerShape, weight: Tensor, packed: PackedLayer, calibration: Calibration
-) -> None:
+) -> Tensor:
     structures = packed.choice.structures
     decoded = [part.packed_weight.dequantized(torch.float32) for part in packed.parts]
     own = own_tensors(structures, weight.detach(), shape, calibration.tensors.get(name, {}))
     moments = calibration.moments[name]
-    shift = bias_shift(weight, decoded, moments, structures, shape, own)
-    assert packed.bias is not None, "only a bias can be corrected"
-    packed.bias.add_(shift.to(packed.bias.device))
+    return bias_shift(weight, decoded, moments, structures, shape, own)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 
+from mezzotint._stored_dtypes import stored_state
 from mezzotint.errors import UsageError
 from mezzotint.runtime import packed_layers
 
@@ -63,8 +65,16 @@ def move(model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
     return moved
 
 
+@wraps(ModelMixin.save_pretrained)
+def save_as_stored(model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """Save what stays floating in the dtypes that it came in."""
+    with stored_state(model):
+        type(model).save_pretrained(model, *args, **kwargs)  # type: ignore[attr-defined]
+
+
 _OVERRIDES: dict[str, Callable[..., Any]] = {
     "to": move,
+    "save_pretrained": save_as_stored,
     "num_parameters": count_parameters,
     "fuse_lora": refuse_fusing,
 }

@@ -11,6 +11,7 @@ from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUA
 from diffusers.quantizers.base import DiffusersQuantizer
 from torch import Tensor, nn
 
+from mezzotint._stored_dtypes import note_dtypes, read_dtypes
 from mezzotint.checkpoint.diffusers.config import MezzotintConfig, MezzotintMethod
 from mezzotint.checkpoint.diffusers.contents import check_layer, check_names, check_type
 from mezzotint.checkpoint.diffusers.overrides import override_methods, restore_methods
@@ -225,9 +226,16 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(self._source, name, layer)
+        self._note_dtypes(model)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]
         return model
+
+    def _note_dtypes(self, model: Any) -> None:
+        """Note in which dtypes the files hold what stays floating; a single file does not tell."""
+        dtypes = read_dtypes(file for file in self._files if file.suffix == ".safetensors")
+        model._fix_state_dict_keys_on_load(dtypes)
+        note_dtypes(model, dtypes)
 
     def _dequantize(self, model: Any) -> nn.Module:
         config = model.config
