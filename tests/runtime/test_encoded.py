@@ -113,6 +113,18 @@ def test_the_format_of_inputs_makes_no_difference(encodings: list[str]):
     assert encodings == ["int3/channel"]
 
 
+def test_nor_do_their_range_and_the_bias(encodings: list[str]):
+    calibration = with_encoded(known(CHOICES["plain"]))
+    for encoding in (
+        FEEDBACK,
+        Encoding(MINMAX, "feedback"),
+        Encoding(MINMAX, "feedback", clip="mse"),
+    ):
+        alone = state(CHOICES["plain"], known(CHOICES["plain"]), encoding)
+        assert same(state(CHOICES["plain"], calibration, encoding), alone)
+    assert encodings == ["int3/channel"]
+
+
 def test_formats_and_encodings_are_kept_apart(encodings: list[str]):
     calibration = with_encoded(known(CHOICES["plain"]))
     for name in ("int3/channel", "int4/channel"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -164,7 +165,9 @@ class EncodedWeights:
 def _key(name: str, choice: Choice, encoding: Encoding) -> str:
     """Equal for what is stored in the same way; a name for a file."""
     structures = [structure.to_dict() for structure in choice.structures]
-    whole = json.dumps([name, choice.weight, structures, encoding.to_dict()])
+    # Neither the range of inputs nor the bias makes a difference to the codes.
+    rounded = dataclasses.replace(encoding, clip=Encoding.clip, bias_correction=False)
+    whole = json.dumps([name, choice.weight, structures, rounded.to_dict()])
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
