@@ -28,7 +28,7 @@ LARGEST = 12288
 MEMORY = 2**31
 """Bytes of Gram matrices that are gathered in one pass over the calls."""
 
-_FEWEST_ROWS = 4096
+_FEWEST_ROWS = 8192
 _ROWS_PER_COLUMN = 2
 _SCARCE = 100
 """Inputs per sample from which on a layer is warned of."""
@@ -47,7 +47,7 @@ def input_moments(
 
     Inputs are counted as they are before they are rounded, and only what a quantizer sees of
     them, as the layer's structures say. Of many only some are taken, spread evenly over samples,
-    positions and calls: two for every column of a matrix, and 4096 at least. The same calls give
+    positions and calls: two for every column of a matrix, and 8192 at least. The same calls give
     the same moments.
 
     The calls are run once for as many layers as `memory` has room for. Where that takes several
