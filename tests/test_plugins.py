@@ -41,7 +41,7 @@ class Added(SplitInput):
 ROUNDING = """
 from mezzotint.rounding import nearest, register_rounding
 @register_rounding("added-rounding")
-def rounded(weight, grid):
+def rounded(weight, grid, moments):
     return nearest(weight, grid)
 """
 

@@ -3,7 +3,12 @@
 from mezzotint import errors
 from mezzotint.allocation import allocate
 from mezzotint.checkpoint import MezzotintConfig
-from mezzotint.checkpoint.streaming import PackedCheckpoint, Storage, quantize_checkpoint
+from mezzotint.checkpoint.streaming import (
+    PackedCheckpoint,
+    PlanWithCalls,
+    Storage,
+    quantize_checkpoint,
+)
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.models import (
@@ -36,6 +41,7 @@ __all__ = [
     "ModuleResult",
     "PackedCheckpoint",
     "Plan",
+    "PlanWithCalls",
     "Result",
     "Sampling",
     "SplitInput",

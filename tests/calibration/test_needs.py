@@ -39,6 +39,32 @@ def test_constants_and_static_ranges_need_it(choice: mz.Choice, needed: bool):
     assert needs_calibration(mz.Plan({KEYS: choice})) == needed
 
 
+@pytest.mark.parametrize(
+    ("encoding", "grams", "mean"),
+    [
+        (mz.Encoding(rounding="feedback"), True, True),
+        (mz.Encoding(bias_correction=True), False, True),
+        (mz.Encoding(), False, False),
+    ],
+    ids=["feedback", "bias correction", "nearest"],
+)
+def test_encodings_that_look_at_inputs_need_their_moments(
+    pipe: DiffusionPipeline, calls: tuple[Call, ...], encoding: mz.Encoding, grams: bool, mean: bool
+):
+    plan = mz.Plan({"conv_in": CONSTANT.plain}, encoding=encoding)
+    assert needs_calibration(plan) == mean
+    found = calibrated(pipe.unet, plan, calls).moments
+    assert [bool(part.blocks) for parts in found.values() for part in parts] == [grams] * mean
+
+
+def test_of_layers_without_a_bias_no_mean_is_gathered(
+    pipe: DiffusionPipeline, calls: tuple[Call, ...]
+):
+    corrected = mz.Encoding(bias_correction=True)
+    plan = mz.Plan({KEYS: CONSTANT.plain, "conv_in": CONSTANT.plain}, encoding=corrected)
+    assert list(calibrated(pipe.unet, plan, calls).moments) == ["conv_in"]
+
+
 def test_constants_are_the_floating_outputs(pipe: DiffusionPipeline, calls: tuple[Call, ...]):
     seen: list[torch.Tensor] = []
     layer = pipe.unet.get_submodule(KEYS)

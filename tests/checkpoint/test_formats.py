@@ -30,6 +30,7 @@ TURNS = (
     ("umixed", "float"),
     ("kmeans8/channel", "int8/token"),
     ("mixed", "uint8/tensor"),
+    ("lut4/channel", "uint8/token"),
 )
 
 

@@ -46,8 +46,9 @@ def test_floating_denoisers_agree(unet):
         [mz.Choice("int8/channel"), mz.Choice("int4/channel")],
         [mz.Choice("uint3/group16"), mz.Choice("int1/channel"), mz.Choice("uint2/tensor")],
         [mz.Choice("kmeans3/channel"), mz.Choice("uint6/channel"), mz.Choice("int4/group5")],
+        [mz.Choice("lut2/channel"), mz.Choice("lut6/channel")],
     ],
-    ids=["w8 and w4", "groups and few bits", "codebooks and uneven groups"],
+    ids=["w8 and w4", "groups and few bits", "codebooks and uneven groups", "lookups"],
 )
 def test_quantized_weights_alone_agree_as_floats_do(unet, choices):
     assert agreement(packed_case(unet, *choices)) > FLOAT_DB

@@ -18,9 +18,12 @@ from mezzotint.formats import (
 )
 from tests.formats.strategies import NAMES, normal, value_of, weights
 
-CODEBOOKS = tuple(f"kmeans{bits}/{g}" for bits in range(1, 9) for g in ("tensor", "channel"))
+CODEBOOKS = (
+    *(f"kmeans{bits}/{g}" for bits in range(1, 9) for g in ("tensor", "channel")),
+    *(f"lut{bits}/channel" for bits in range(1, 7)),
+)
 MIXED = ("mixed/int2:1,int3:2,int4:1", "mixed/uint1:3,uint8:1", "mixed/int1:1,int5:3")
-ALL = ("int3/channel", "uint4/group8", "int8/tensor", "kmeans4/channel", "kmeans3/tensor", *MIXED)
+ALL = ("int3/channel", "uint4/group8", "int8/tensor", "kmeans4/channel", "lut3/channel", *MIXED)
 
 
 def parsed(name: str) -> WeightFormat:

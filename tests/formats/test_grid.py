@@ -16,6 +16,7 @@ from mezzotint.formats import (
     CodebookFormat,
     Grid,
     LookupGrid,
+    LutFormat,
     MixedFormat,
     MixedGrid,
     Shape,
@@ -27,9 +28,20 @@ from mezzotint.formats import grid as grid_module
 from tests.formats.strategies import NAMES, normal, weights
 
 ROWS = 4
-CODEBOOKS = tuple(f"kmeans{bits}/{g}" for bits in (1, 3, 8) for g in ("tensor", "channel"))
+CODEBOOKS = (
+    *(f"kmeans{bits}/{g}" for bits in (1, 3, 8) for g in ("tensor", "channel")),
+    *(f"lut{bits}/channel" for bits in (1, 3, 6)),
+)
 MIXED = ("mixed/int2:1,int3:2,int4:1", "mixed/uint1:3,uint8:1", "mixed/int1:1,int5:3")
-SOME = ("int3/channel", "int1/group8", "uint4/group8", "int8/tensor", *CODEBOOKS[2:4], *MIXED)
+SOME = (
+    "int3/channel",
+    "int1/group8",
+    "uint4/group8",
+    "int8/tensor",
+    *CODEBOOKS[2:4],
+    "lut3/channel",
+    *MIXED,
+)
 FEW_CODES = ("int1/tensor", "int2/channel", "uint3/group8", "kmeans2/channel", *MIXED[::2])
 EVERY_KIND = pytest.mark.parametrize("name", SOME)
 ANY = st.sampled_from((*NAMES, *CODEBOOKS, *MIXED))
@@ -54,7 +66,7 @@ def width_of_rows(fmt: WeightFormat) -> list[int]:
     if isinstance(fmt, MixedFormat):
         stored = [w for w, n in zip(fmt.widths, fmt.counts, strict=True) for _ in range(n)]
         return [stored[place] for place in (2, 0, 3, 1)]
-    assert isinstance(fmt, UniformFormat | CodebookFormat)
+    assert isinstance(fmt, UniformFormat | CodebookFormat | LutFormat)
     return [fmt.width] * ROWS
 
 
@@ -137,7 +149,9 @@ class TestRefusals:
         with pytest.raises(FormatError, match="1 of 76 values do not lie on the grid"):
             fmt.store_values(grid, worth)
 
-    @pytest.mark.parametrize("name", ["int3/channel", "kmeans3/tensor", "mixed/int2:1,int3:3"])
+    @pytest.mark.parametrize(
+        "name", ["int3/channel", "kmeans3/tensor", "lut3/channel", "mixed/int2:1,int3:3"]
+    )
     def test_codes_that_do_not_fit_are_refused(self, name: str):
         fmt, weight = parsed(name), normal(ROWS, 19)
         grid = grid_of(fmt, weight)

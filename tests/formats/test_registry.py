@@ -5,6 +5,7 @@ from mezzotint.formats import (
     FLOAT,
     ActivationFormat,
     CodebookFormat,
+    LutFormat,
     UniformFormat,
     parse_activation_format,
     parse_weight_format,
@@ -42,6 +43,13 @@ def test_a_codebook_format_is_known_by_its_name(width: int, granularity: str):
     assert CodebookFormat(width, granularity).name == name
 
 
+@pytest.mark.parametrize("width", range(1, 7))
+def test_a_lookup_format_is_known_by_its_name(width: int):
+    name = f"lut{width}/channel"
+    assert parse_weight_format(name) == LutFormat(width)
+    assert LutFormat(width).name == name
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_format_is_known_by_its_name(name: str):
     found = parse_activation_format(name)
@@ -69,6 +77,10 @@ UNKNOWN = (
     "kmeans4",
     "kmeans4/group8",
     "ukmeans4/channel",
+    "lut4",
+    "lut4/tensor",
+    "int4/tensor/float32",
+    "int4/group64/float32",
     "int" + "9" * 5000 + "/channel",
 )
 
@@ -81,7 +93,9 @@ def test_an_unknown_name_is_refused_and_repeated(name: str):
         assert repr(name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["int9/channel", "uint16/tensor", "int4/group1", "kmeans9/tensor"])
+@pytest.mark.parametrize(
+    "name", ["int9/channel", "uint16/tensor", "int4/group1", "kmeans9/tensor", "lut7/channel"]
+)
 def test_numbers_out_of_their_domain_are_refused_with_the_name(name: str):
     with pytest.raises(FormatError, match=f"'{name}'.*(bits|group_size) is"):
         parse_weight_format(name)
@@ -93,7 +107,9 @@ def test_activation_widths_out_of_their_domain_are_refused_with_the_name(name: s
         parse_activation_format(name)
 
 
-@pytest.mark.parametrize("example", ["int4/channel", "kmeans4/channel", "mixed/int2:64,int3:128"])
+@pytest.mark.parametrize(
+    "example", ["int4/channel", "lut3/channel", "kmeans4/channel", "mixed/int2:64,int3:128"]
+)
 def test_an_unknown_name_is_answered_with_known_ones(example: str):
     with pytest.raises(FormatError, match=example):
         parse_weight_format("q4")

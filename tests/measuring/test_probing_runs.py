@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint._journal import Journal
-from mezzotint.errors import CalibrationError, FormatError, JournalError, PlanError, ProbeError
+from mezzotint.errors import (
+    CalibrationError,
+    FormatError,
+    JournalError,
+    PlanError,
+    ProbeError,
+    UsageError,
+)
 from mezzotint.formats import parse_activation_format
 from mezzotint.measuring import (
     InputCandidate,
@@ -199,7 +206,7 @@ class TestJournal:
             return real(name, choice)
 
         with pytest.raises(KeyboardInterrupt), Journal(path, {}) as journal:
-            probed(unet, calls, asked, 4, journal, weight_of=interrupted)
+            probed(unet, calls, asked, 4, journal, weight_of=interrupted, cache_bytes=0)
         begun = runs[0]
         with Journal(path, {}) as journal:
             resumed = probed(unet, calls, asked, 4, journal)
@@ -476,3 +483,49 @@ class TestShortMemory:
         asked = candidates(["0"], WEIGHTS)
         expected = probed(model, [call], asked, 2)
         assert equal(probed(model, [call], asked, 2, checkpointing=True), expected)
+
+
+class TestKeptChanges:
+    @pytest.mark.parametrize("plan", [None, PLAN], ids=["floating", "plan"])
+    @pytest.mark.parametrize("cache_bytes", [0, 2000, None])
+    def test_projections_are_the_same_with_any_memory(
+        self, unet: nn.Module, calls: tuple[Call, ...], plan: Plan | None, cache_bytes: int | None
+    ):
+        asked = candidates(["conv_in", "conv_out", "time_embedding.linear_1"], WEIGHTS)
+        expected = probed(unet, calls, asked, 4, plan=plan)
+        found = probed(unet, calls, asked, 4, plan=plan, cache_bytes=cache_bytes)
+        assert equal(found, expected)
+
+    @pytest.mark.parametrize(("cache_bytes", "decoded"), [(None, 2), (0, 8), (16 * 4, 5)])
+    def test_what_fits_is_decoded_once(self, cache_bytes: int | None, decoded: int):
+        model = nn.Sequential(nn.Linear(4, 4))
+        call, real = call_of(model, torch.randn(2, 4)), packed_weights(model)
+        asked = []
+
+        def weight_of(name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
+            asked.append(choice.weight)
+            return real(name, choice)
+
+        given = candidates(["0"], WEIGHTS)
+        probed(model, [call], given, 4, weight_of=weight_of, cache_bytes=cache_bytes)
+        assert len(asked) == decoded
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_no_gradient_waits_for_another(self, checkpointing: bool):
+        denoiser = tiny_unet().eval()
+        call, real = denoised(denoiser), packed_weights(denoiser)
+        waiting = []
+
+        def weight_of(name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
+            weights = (each for name, each in denoiser.named_parameters() if "weight" in name)
+            waiting.append(sum(each.grad is not None for each in weights))
+            return real(name, choice)
+
+        asked = candidates(supported(denoiser), WEIGHTS[:1])
+        probed(denoiser, [call], asked, 1, weight_of=weight_of, checkpointing=checkpointing)
+        assert len(waiting) == len(asked)
+        assert not any(waiting)
+
+    def test_there_is_no_negative_memory(self, unet: nn.Module, calls: tuple[Call, ...]):
+        with pytest.raises(UsageError, match="cache_bytes: -1 is negative"):
+            probed(unet, calls, candidates(["conv_in"], WEIGHTS), cache_bytes=-1)

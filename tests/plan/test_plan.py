@@ -54,7 +54,13 @@ json_values = st.recursive(
 searches = st.sampled_from([MINMAX, MSE]) | st.builds(
     RangeSearch, st.integers(1, 100), st.floats(0.01, 1), st.floats(0.1, 9)
 )
-encodings = st.builds(Encoding, searches, clip=st.sampled_from(CLIPS))
+encodings = st.builds(
+    Encoding,
+    searches,
+    st.sampled_from(["nearest", "feedback"]),
+    bias_correction=st.booleans(),
+    clip=st.sampled_from(CLIPS),
+)
 samplings = st.builds(
     Sampling,
     prompts=st.lists(names, min_size=1, max_size=3).map(tuple),
@@ -205,6 +211,25 @@ class TestEncodings:
         assert usual.to_dict()["layers"]["b"]["encoding"] == {"order": "kurtosis"}
         assert Plan.from_dict(usual.to_dict()) == usual
 
+    def test_error_feedback_and_bias_correction_are_written_where_they_are_asked_for(self):
+        assert "bias_correction" not in Plan({"a": W4}).to_dict()["encoding"]
+        looking = Encoding(rounding="feedback", bias_correction=True)
+        plan = Plan({"a": W4, "b": W4}, encodings={"b": looking})
+        written = plan.to_dict()["layers"]["b"]["encoding"]
+        assert written == {"rounding": "feedback", "bias_correction": True}
+        assert Plan.from_dict(plan.to_dict()) == plan
+        assert str(looking) == "mse, feedback, bias corrected"
+
+    def test_encodings_say_what_they_need_to_know_of_inputs(self):
+        feedback, corrected = Encoding(rounding="feedback"), Encoding(bias_correction=True)
+        assert feedback.needs_grams
+        assert feedback.needs_moments(bias=False)
+        assert not corrected.needs_grams
+        assert corrected.needs_moments(bias=True)
+        assert not corrected.needs_moments(bias=False)
+        assert not Encoding().needs_moments(bias=True)
+        assert not Encoding(rounding="trained").needs_moments(bias=True)
+
     @pytest.mark.parametrize("name", ["a", "nowhere"])
     def test_only_a_quantized_layer_has_one(self, name: str):
         with pytest.raises(PlanError, match=f"layer {name}: encoding: goes with a quantized"):
@@ -216,7 +241,9 @@ class TestEncodings:
             Plan.from_dict({"version": 2, "layers": layers}, "my.json")
 
     def test_an_unknown_rounding_is_refused(self):
-        with pytest.raises(FormatError, match="unknown rounding 'up'; there are: nearest"):
+        with pytest.raises(
+            FormatError, match="unknown rounding 'up'; there are: feedback, nearest"
+        ):
             Encoding(rounding="up")
 
     def test_an_unknown_order_is_refused(self):
@@ -379,9 +406,19 @@ class TestMistakes:
             (edited(encoding={"search": "best"}), "encoding", "'best' is not a range search"),
             (edited(encoding={"search": {}}), r"encoding\.search\.\w+", "required|valid string"),
             (edited(encoding={"search": {"steps": 0}}), "encoding", "steps is 0"),
-            (edited(encoding={"rounding": "up"}), "encoding", "'up'; there are: nearest"),
+            (edited(encoding={"rounding": "up"}), "encoding", "'up'; there are: feedback, nearest"),
             (edited(encoding={"order": "up"}), "encoding", "'up'; expected 'kurtosis'"),
             (edited(encoding={"order": 1}), r"encoding\.order", "valid string"),
+            (
+                edited(encoding={"bias_correction": 1}),
+                r"encoding\.bias_correction",
+                "valid boolean",
+            ),
+            (
+                edited(encoding={"rounding": "trained", "bias_correction": True}),
+                "encoding",
+                "bias_correction: rounding 'trained' leaves nothing to correct",
+            ),
             (edited(encoding={"clip": "p50"}), "encoding", "clip: there is no 'p50'"),
             (edited(calibration=3), "calibration", "valid dictionary"),
             (edited(calibration={"momentum": 1}), "calibration", "momentum: is 1"),

@@ -10,6 +10,13 @@ from diffusers import DiffusionPipeline
 import mezzotint as mz
 from tests.models import tiny
 
+FORMATS = ("int2/channel", "lut3/channel", "int4/channel", "int6/channel", "int8/channel")
+MEASURED = mz.Auto(formats=FORMATS, sensitivity="measured")
+"""Every format of every layer is really run."""
+
+PROBED = mz.Auto(formats=FORMATS, sensitivity="probes", probes=8, regret=1e9, exchanges=False)
+"""Few probes predict them, and nothing is run."""
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -29,7 +36,7 @@ def sampling() -> mz.Sampling:
 
 @pytest.fixture(scope="session")
 def journal(folder: Path, sampling: mz.Sampling) -> Path:
-    """Every measurement of the tiny model: budgets can then be tried for nothing."""
+    """Every measurement of the tiny model: budgets can then be tried for little."""
     path = folder.parent / "journal.jsonl"
-    mz.quantize(mz.load(folder), sampling=sampling, journal=path)
+    mz.quantize(mz.load(folder), MEASURED, sampling=sampling, journal=path)
     return path

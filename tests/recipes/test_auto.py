@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ from mezzotint.measuring import ImageError
 from mezzotint.models import text_readers
 from mezzotint.recipes.costs import choice_bytes
 from mezzotint.runtime import module_bytes, packed_layers
+from tests.recipes.conftest import MEASURED
 from tests.recipes.watching import watched
+
+quick = partial(mz.Auto, sensitivity="measured")
 
 
 def weights_of(module: nn.Module) -> int:
@@ -48,7 +52,7 @@ def packed_bits(result: mz.Result, weights: int) -> float:
 @pytest.mark.parametrize("bits", [3.6, 4.5, 6.0])
 def test_average_bits_include_the_scales(pipe, sampling, journal, bits):
     result = mz.quantize(
-        pipe, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
+        pipe, MEASURED, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
     )
     found = packed_bits(result, weights_of(pipe.unet))
     assert bits - 0.1 < found <= bits
@@ -56,19 +60,21 @@ def test_average_bits_include_the_scales(pipe, sampling, journal, bits):
 
 def test_a_size_is_the_bytes_of_the_whole_denoiser(pipe, sampling, journal):
     size = module_bytes(pipe.unet) // 4
-    result = mz.quantize(pipe, budget=mz.Budget(size=size), sampling=sampling, journal=journal)
+    result = mz.quantize(
+        pipe, MEASURED, budget=mz.Budget(size=size), sampling=sampling, journal=journal
+    )
     assert 0.98 * size < module_bytes(result.denoiser) <= size
 
 
 def test_both_limits_hold_together(pipe, sampling, journal):
     loose, tight = module_bytes(pipe.unet), 4.2
     budget = mz.Budget(weight_bits=tight, size=loose)
-    result = mz.quantize(pipe, budget=budget, sampling=sampling, journal=journal)
+    result = mz.quantize(pipe, MEASURED, budget=budget, sampling=sampling, journal=journal)
     assert packed_bits(result, weights_of(pipe.unet)) <= tight
 
 
 def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampling, journal):
-    loose = mz.quantize(pipe, budget=mz.Budget(8.5), sampling=sampling, journal=journal)
+    loose = mz.quantize(pipe, MEASURED, budget=mz.Budget(8.5), sampling=sampling, journal=journal)
     uniform = mz.Plan(
         {
             name: dataclasses.replace(choice, weight="int4/channel")
@@ -76,10 +82,12 @@ def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampl
         }
     )
     size = module_bytes(mz.apply(pipe, uniform, sampling=sampling).denoiser)
-    ours = mz.quantize(pipe, budget=mz.Budget(size=size), sampling=sampling, journal=journal)
+    ours = mz.quantize(
+        pipe, MEASURED, budget=mz.Budget(size=size), sampling=sampling, journal=journal
+    )
 
     def noise(plan: mz.Plan) -> float:
-        return sum(ours.measurements[name][plan[name]]["noise"] for name in plan)
+        return sum(ours.measurements[name][plan[name]]["loss"] for name in plan)
 
     assert noise(ours.plan) < noise(uniform)
 
@@ -87,7 +95,7 @@ def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampl
 def test_more_bytes_never_predict_more_noise(pipe, sampling, journal):
     predicted = [
         mz.quantize(
-            pipe, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
+            pipe, MEASURED, budget=mz.Budget(weight_bits=bits), sampling=sampling, journal=journal
         ).plan.context["predicted_sqnr_db"]
         for bits in (3.6, 4.5, 6.0, 8.5)
     ]
@@ -96,21 +104,21 @@ def test_more_bytes_never_predict_more_noise(pipe, sampling, journal):
 
 def test_the_original_pipeline_is_left_as_it_was(pipe, sampling, journal):
     before = {name: tensor.clone() for name, tensor in pipe.unet.state_dict().items()}
-    mz.quantize(pipe, sampling=sampling, journal=journal)
+    mz.quantize(pipe, MEASURED, sampling=sampling, journal=journal)
     after = pipe.unet.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_activations_of_16_bits_are_left_alone(pipe, sampling):
-    options = mz.Auto(formats=("int4/channel", "int8/channel"))
+    options = quick(formats=("int4/channel", "int8/channel"))
     budget = mz.Budget(weight_bits=6, act_bits=16)
     result = mz.quantize(pipe, options, budget, sampling=sampling)
     assert {choice.activation for choice in result.plan.choices.values()} == {"float"}
 
 
 def test_static_activations_are_calibrated(pipe, sampling):
-    options = mz.Auto(formats=("int8/channel",), activation="uint8/tensor")
+    options = quick(formats=("int8/channel",), activation="uint8/tensor")
     budget = mz.Budget(weight_bits=16)
     result = mz.quantize(pipe, options, budget, sampling=sampling)
     layer = next(iter(packed_layers(result.denoiser).values()))
@@ -118,7 +126,7 @@ def test_static_activations_are_calibrated(pipe, sampling):
 
 
 def test_first_tokens_are_constants_and_shortcuts_are_split(pipe, sampling, journal):
-    plan = mz.quantize(pipe, sampling=sampling, journal=journal).plan
+    plan = mz.quantize(pipe, MEASURED, sampling=sampling, journal=journal).plan
     readers = set(text_readers(mz.inventory(pipe.unet)))
     assert {
         n for n, choice in plan.choices.items() if mz.ConstantTokens(1) in choice.structures
@@ -130,7 +138,7 @@ def test_first_tokens_are_constants_and_shortcuts_are_split(pipe, sampling, jour
 
 
 def test_structure_can_be_left_out(pipe, sampling):
-    options = mz.Auto(formats=("int8/channel",), bos=False, shortcuts="none")
+    options = quick(formats=("int8/channel",), bos=False, shortcuts="none")
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
     assert {choice.structures for choice in plan.choices.values()} == {()}
@@ -145,18 +153,18 @@ def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
     for bos in (True, False):
         measurements = mz.quantize(
             pipe,
-            mz.Auto(formats=("int8/channel",), activation="uint8/tensor", bos=bos),
+            quick(formats=("int8/channel",), activation="uint8/tensor", bos=bos),
             mz.Budget(weight_bits=16),
             sampling=sampling,
         ).measurements
-        noise.append(sum(one["noise"] for name in readers for one in measurements[name].values()))
+        noise.append(sum(one["loss"] for name in readers for one in measurements[name].values()))
     assert noise[0] < 0.8 * noise[1]
 
 
 def test_text_that_is_padded_on_the_left_proves_no_constant(pipe, sampling):
     """Short prompts begin with the same filler; one that fills the length does not."""
     pipe.tokenizer.padding_side = "left"
-    options = mz.Auto(formats=("int8/channel",))
+    options = quick(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
     assert not with_structure(plan, mz.ConstantTokens)
@@ -164,7 +172,7 @@ def test_text_that_is_padded_on_the_left_proves_no_constant(pipe, sampling):
 
 
 def test_a_single_prompt_is_noted_to_prove_no_constant(pipe):
-    options = mz.Auto(formats=("int8/channel",))
+    options = quick(formats=("int8/channel",))
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, options, budget, sampling=mz.Sampling(prompts=("owl",))).plan
     assert not with_structure(plan, mz.ConstantTokens)
@@ -174,7 +182,7 @@ def test_a_single_prompt_is_noted_to_prove_no_constant(pipe):
 def test_the_range_search_changes_what_is_packed(pipe, sampling):
     budget = mz.Budget(weight_bits=16)
     results = [
-        mz.quantize(pipe, mz.Auto(formats=("int3/channel",), **search), budget, sampling=sampling)
+        mz.quantize(pipe, quick(formats=("int3/channel",), **search), budget, sampling=sampling)
         for search in ({}, {"search": MINMAX})
     ]
     first, second = (packed_layers(r.denoiser)["conv_in"].weight_scale for r in results)
@@ -184,27 +192,29 @@ def test_the_range_search_changes_what_is_packed(pipe, sampling):
 def test_a_budget_out_of_reach_is_refused_before_measuring(pipe, sampling, tmp_path):
     path = tmp_path / "journal.jsonl"
     with pytest.raises(InfeasibleBudgetError, match=r"2\.\d+ bits per weight or more"):
-        mz.quantize(pipe, budget=mz.Budget(weight_bits=1), sampling=sampling, journal=path)
+        mz.quantize(
+            pipe, MEASURED, budget=mz.Budget(weight_bits=1), sampling=sampling, journal=path
+        )
     with pytest.raises(InfeasibleBudgetError, match="the smallest plan takes"):
-        mz.quantize(pipe, budget=mz.Budget(size="1KB"), sampling=sampling, journal=path)
+        mz.quantize(pipe, MEASURED, budget=mz.Budget(size="1KB"), sampling=sampling, journal=path)
     assert not path.exists()
 
 
 @pytest.mark.parametrize("budget", [{"weight_bits": 1}, {"size": 1000}], ids=["bits", "bytes"])
 def test_what_is_named_as_feasible_is(pipe, sampling, journal, budget):
     with pytest.raises(InfeasibleBudgetError) as refusal:
-        mz.quantize(pipe, budget=mz.Budget(**budget), sampling=sampling, journal=journal)
+        mz.quantize(pipe, MEASURED, budget=mz.Budget(**budget), sampling=sampling, journal=journal)
     named = re.search(r"(?:need|takes) (\d+\.?\d*)", str(refusal.value))
     (field,) = budget
     nearest = mz.Budget(**{field: json.loads(named[1])})
-    mz.quantize(pipe, budget=nearest, sampling=sampling, journal=journal)
+    mz.quantize(pipe, MEASURED, budget=nearest, sampling=sampling, journal=journal)
 
 
 def test_a_budget_that_structure_alone_exceeds_names_the_switches(pipe, sampling):
     plain = {"bos": False, "shortcuts": "none"}
 
     def refusal(budget: mz.Budget, **structure: object) -> str:
-        options = mz.Auto(formats=("int2/channel",), **structure)
+        options = quick(formats=("int2/channel",), **structure)
         with pytest.raises(InfeasibleBudgetError) as refused:
             mz.quantize(pipe, options, budget, sampling=sampling)
         return str(refused.value)
@@ -214,7 +224,7 @@ def test_a_budget_that_structure_alone_exceeds_names_the_switches(pipe, sampling
     least = mz.Budget(size=int(re.search(r"takes (\d+)", refusal(tiny, **plain))[1]))
     assert refusal(least).endswith("; with bos=false and shortcuts=none it can be met")
     assert refusal(least, bos=False).endswith("; with shortcuts=none it can be met")
-    options = mz.Auto(formats=("int2/channel",), **plain)
+    options = quick(formats=("int2/channel",), **plain)
     mz.quantize(pipe, options, least, sampling=sampling)
 
 
@@ -224,7 +234,7 @@ def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path
     Path(cut).write_bytes(b"".join(lines[:-3]) + lines[-3][:10])
 
     asked = watched(monkeypatch)
-    mz.quantize(pipe, sampling=sampling, journal=cut)
+    mz.quantize(pipe, MEASURED, sampling=sampling, journal=cut)
     assert len(asked) == 3
     resumed = {json.loads(line)["unit"] for line in Path(cut).read_text().splitlines()[1:]}
     assert resumed == {json.loads(line)["unit"] for line in lines[1:]}
@@ -232,14 +242,14 @@ def test_a_killed_run_goes_on_where_it_stopped(pipe, sampling, journal, tmp_path
 
 def test_a_journal_of_other_prompts_is_refused(pipe, journal):
     with pytest.raises(JournalError, match="sampling"):
-        mz.quantize(pipe, sampling=mz.Sampling(prompts=("tree",)), journal=journal)
+        mz.quantize(pipe, MEASURED, sampling=mz.Sampling(prompts=("tree",)), journal=journal)
 
 
 def test_nan_weights_name_the_layer(pipe, sampling):
     with torch.no_grad():
         pipe.unet.conv_out.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(CalibrationError, match="conv_out"):
-        mz.quantize(pipe, sampling=sampling)
+        mz.quantize(pipe, MEASURED, sampling=sampling)
 
 
 def test_unknown_recipes_and_foreign_options_are_refused(pipe):
@@ -248,7 +258,7 @@ def test_unknown_recipes_and_foreign_options_are_refused(pipe):
     with pytest.raises(UsageError, match="recipe: is a object; give one of: Auto or 'auto', MixDQ"):
         mz.quantize(pipe, object())
     with pytest.raises(UsageError, match="formats"):
-        mz.Auto(formats=())
+        quick(formats=())
     with pytest.raises(UsageError, match="shortcuts: is 'all'; it is one of: none, shortcuts"):
         mz.Auto(shortcuts="all")
     with pytest.raises(UsageError, match="unknown metric 'best'"):
@@ -263,20 +273,20 @@ def test_a_metric_may_have_options_of_its_own(pipe, sampling, monkeypatch):
     few, formats = dataclasses.replace(sampling, steps=1), ("int4/channel", "int8/channel")
     metric = ImageError(count=1)
     asked = watched(monkeypatch)
-    result = mz.quantize(pipe, mz.Auto(formats=formats, metric=metric), mz.Budget(6), sampling=few)
+    result = mz.quantize(pipe, quick(formats=formats, metric=metric), mz.Budget(6), sampling=few)
     assert {task.metric for task in asked} == {metric}
-    losses = [found[result.plan[name]]["mse"] for name, found in result.measurements.items()]
+    losses = [found[result.plan[name]]["loss"] for name, found in result.measurements.items()]
     assert result.plan.context["predicted_image-error_loss"] == pytest.approx(sum(losses))
 
 
 def test_a_quantized_pipeline_is_refused(pipe, sampling, journal):
-    result = mz.quantize(pipe, sampling=sampling, journal=journal)
+    result = mz.quantize(pipe, MEASURED, sampling=sampling, journal=journal)
     with pytest.raises(UsageError, match="quantized already"):
         mz.quantize(result.pipeline, sampling=sampling)
 
 
 def test_a_layer_may_stay_floating_and_counts_in_its_own_dtype(pipe, sampling):
-    options = mz.Auto(formats=("int2/channel", "float"))
+    options = quick(formats=("int2/channel", "float"))
     pipe.unet.conv_out.to(torch.float16)
     layers = mz.inventory(pipe.unet)
     weight = pipe.unet.conv_out.weight

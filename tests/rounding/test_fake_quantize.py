@@ -23,7 +23,7 @@ from tests.formats.strategies import NAMES, normal, weights
 
 ROWS = 4
 MIXED = ("mixed/int2:1,int3:2,int4:1", "mixed/uint1:3,uint8:1", "mixed/int1:1,int5:3")
-TABLES = ("kmeans1/channel", "kmeans3/tensor")
+TABLES = ("kmeans1/channel", "kmeans3/tensor", "lut3/channel")
 SOME = ("int1/tensor", "int3/channel", "uint2/channel", "uint4/group8", "int4/group8", *MIXED)
 FOUR_ROWS = weights(limit=1e30, rows=ROWS, least_rows=ROWS)
 

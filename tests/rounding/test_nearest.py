@@ -9,7 +9,7 @@ from mezzotint.rounding import nearest, rounding_named
 from tests.formats.strategies import normal
 
 
-@pytest.mark.parametrize("name", ["int3/channel", "uint4/group8", "kmeans3/tensor"])
+@pytest.mark.parametrize("name", ["int3/channel", "uint4/group8", "kmeans3/tensor", "lut3/channel"])
 def test_its_codes_are_those_of_encode(name: str):
     fmt, weight = parse_weight_format(name), normal(6, 3, 3, 3)
     assert fmt is not None

@@ -251,7 +251,7 @@ class TestExecutions:
                 W4,
                 "cpu-float",
                 "float",
-                f"{preferred}, {other}: needs activations in int8/token or uint8/tensor",
+                f"{preferred}, {other}: needs activations of 8 bits or less",
             ),
         }
 

@@ -27,7 +27,7 @@ def equipped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("equipped")
 class TestSelection:
-    @pytest.mark.parametrize("weight", [*WEIGHTS, "mixed/uint2:3,uint8:4"])
+    @pytest.mark.parametrize("weight", [*WEIGHTS, "mixed/uint2:3,uint8:4", "lut4/channel"])
     @pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor", "uint4/token"])
     def test_integers_run_on_integer_units(self, weight: str, activation: str):
         selection = select_kernel(request(weight, activation))

@@ -101,6 +101,8 @@ LAYERS = {
     "linear": (linear(64, 80), "int4/channel", "int8/token", (3, 64)),
     "linear by half": (linear(512, 80), "uint3/group32", "float", (3, 512)),
     "codebook": (linear(65, 80), "kmeans3/channel", "float", (3, 65)),
+    "lookup": (linear(64, 80), "lut4/channel", "uint8/token", (3, 64)),
+    "lookup by half": (linear(64, 80), "lut6/channel", "float", (3, 64)),
     "integer groups": (linear(100, 80), "uint8/group48", "int8/token", (3, 100)),
     "mixed": (linear(64, 80), "mixed/uint5:40,uint8:40", "uint8/tensor", (3, 64)),
     "conv": (conv(16, 32, 3, padding=1), "int6/channel", "uint8/token", (1, 16, 8, 8)),

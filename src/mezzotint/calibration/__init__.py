@@ -1,5 +1,6 @@
 """Calibration: ranges, moments and sizes of inputs, and structures' tensors, from calls."""
 
+from mezzotint.calibration.input_spread import InputSpread, input_spreads
 from mezzotint.calibration.moments import input_moments
 from mezzotint.calibration.needs import (
     calibrated,
@@ -12,12 +13,14 @@ from mezzotint.calibration.sizes import input_sizes
 from mezzotint.calibration.structure_tensors import Refusal, StructureTensors, observe_structures
 
 __all__ = [
+    "InputSpread",
     "Refusal",
     "StructureTensors",
     "calibrated",
     "input_moments",
     "input_ranges",
     "input_sizes",
+    "input_spreads",
     "needs_calibration",
     "observe_structures",
     "plan_moments",

@@ -11,6 +11,7 @@ from mezzotint.measuring.metrics import (
     Metric,
     Noise,
     Pair,
+    SampleNoise,
     Similarity,
     chosen_metric,
     decibels,
@@ -18,6 +19,7 @@ from mezzotint.measuring.metrics import (
     metric_named,
     register_metric,
     relative_noise,
+    sample_noises,
     similarity_map,
 )
 from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
@@ -25,6 +27,7 @@ from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
+from mezzotint.measuring.remembered_weights import remembered
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -62,6 +65,7 @@ __all__ = [
     "Prober",
     "Projections",
     "Replay",
+    "SampleNoise",
     "Similarity",
     "Task",
     "Unchanged",
@@ -78,6 +82,8 @@ __all__ = [
     "model_digest",
     "register_metric",
     "relative_noise",
+    "remembered",
+    "sample_noises",
     "similarity_map",
     "task_seconds",
     "tell",

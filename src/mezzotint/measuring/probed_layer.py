@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.formats import FLOAT
-from mezzotint.formats.chunks import PIECE, row_chunks
+from mezzotint.formats.chunks import PIECE
 from mezzotint.measuring._patching import patched
 from mezzotint.measuring.input_edge import InputCandidate, InputEdge
 from mezzotint.plan import Choice, Structure, Tensors
@@ -71,6 +71,25 @@ class Base:
 
 
 @dataclass(eq=False)
+class Memory:
+    """Bytes that may be held to save time, shared by all layers.
+
+    Attributes:
+        left: of them; None for no bound.
+    """
+
+    left: int | None
+
+    def take(self, size: int) -> bool:
+        """Return whether so many are left, which then are taken."""
+        if self.left is None:
+            return True
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
+
+
+@dataclass(eq=False)
 class ProbedLayer:
     """A layer that computes as its packed form would, with floating parts, and sees gradients.
 
@@ -81,6 +100,7 @@ class ProbedLayer:
         tensors: of its structures, as `own_tensors` gives them.
         base: around which it is probed.
         weight_of: gives candidate weights; asked when a gradient arrives.
+        memory: for changes of weights that are kept from one gradient to the next.
     """
 
     name: str
@@ -89,8 +109,10 @@ class ProbedLayer:
     tensors: Tensors
     base: Base
     weight_of: CandidateWeight
+    memory: Memory
 
     def __post_init__(self) -> None:
+        self._kept: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._edge = InputEdge(operation_of(self.layer), self.base.input, self.candidates.inputs)
         self._floating = self.layer.weight
         self._products: dict[str, Tensor] = {}
@@ -123,6 +145,7 @@ class ProbedLayer:
             hook.remove()
             layer.weight = weight
             self.clear()
+            self._kept.clear()
             del self._weight, self._bias
 
     def clear(self) -> None:
@@ -167,14 +190,26 @@ class ProbedLayer:
         """Hook that compares every candidate with the gradient, which is then freed."""
         gradient, weight.grad = weight.grad, None
         assert gradient is not None
+        pieces = torch.split(gradient.float().flatten(), PIECE)
         for name in self.candidates.weights:
             if name == self.base.weight:
                 continue
-            value, shift = self._candidate(name)
-            self._products[name] = _product(value, weight.detach(), gradient)
-            moved = _difference(shift, self._base_shift)
-            if moved is not None:
-                self._shifts[name] = moved
+            change, shift = self._change(name)
+            self._products[name] = _product(torch.split(change.flatten(), PIECE), pieces)
+            if shift is not None:
+                self._shifts[name] = shift
+
+    def _change(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Change of the weight, float32, and of the bias, both against the base model's."""
+        if name in self._kept:
+            return self._kept[name]
+        weight = self._weight.detach()
+        value, shift = self._candidate(name)
+        change = value.to(weight.device, torch.float32) - weight.float()
+        found = change, _difference(shift, self._base_shift)
+        if self.memory.take(change.nbytes):
+            self._kept[name] = found
+        return found
 
 
 def _difference(shift: Tensor | None, base: Tensor | None) -> Tensor | None:
@@ -183,10 +218,7 @@ def _difference(shift: Tensor | None, base: Tensor | None) -> Tensor | None:
     return -base if shift is None else shift - base
 
 
-def _product(value: Tensor, base: Tensor, gradient: Tensor) -> Tensor:
-    """⟨value - base, gradient⟩, float64 []."""
-    total = torch.zeros((), dtype=torch.float64, device=base.device)
-    for rows in row_chunks(len(base), base[0].numel(), PIECE):
-        change = value[rows].to(base.device).float() - base[rows].float()
-        total += change.mul_(gradient[rows]).sum(dtype=torch.float64)
-    return total
+def _product(change: Sequence[Tensor], gradient: Sequence[Tensor]) -> Tensor:
+    """⟨change, gradient⟩, float64 [], of vectors in pieces that are short enough for float32."""
+    products = [torch.dot(*pieces) for pieces in zip(change, gradient, strict=True)]
+    return torch.stack(products).double().sum()

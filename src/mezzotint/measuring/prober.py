@@ -23,6 +23,7 @@ from mezzotint.errors import (
     MezzotintError,
     PlanError,
     ProbeError,
+    UsageError,
     first_line,
 )
 from mezzotint.formats import FLOAT
@@ -30,9 +31,16 @@ from mezzotint.measuring.change import PlanChange
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.measuring.input_edge import InputCandidate
-from mezzotint.measuring.probed_layer import Base, CandidateWeight, LayerCandidates, ProbedLayer
+from mezzotint.measuring.probed_layer import (
+    Base,
+    CandidateWeight,
+    LayerCandidates,
+    Memory,
+    ProbedLayer,
+)
 from mezzotint.measuring.probes import Probe
 from mezzotint.measuring.projections import Projections, Values
+from mezzotint.measuring.replay import CACHE_BYTES
 from mezzotint.measuring.samples import Samples, sample_count
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
@@ -46,7 +54,8 @@ class Prober:
     """Projects changes of a denoiser onto random directions of its output.
 
     Around the floating model, or around a plan: stored weights, inputs rounded where the plan
-    rounds them, with gradients straight through.
+    rounds them, with gradients straight through. Held beside the denoiser are the activations of
+    one sample, one gradient, one candidate, what `cache_bytes` allows, and for a plan its weights.
 
     Attributes:
         denoiser: floating; as before after every run.
@@ -59,6 +68,8 @@ class Prober:
         plan: of the base model; None for the floating one.
         checkpointing: whether blocks are computed again in the backward pass, which takes less
             memory; None where memory is short.
+        cache_bytes: memory for decoded changes of weights, which saves most of the time of small
+            models; None for no bound, 0 to decode them for every probe.
     """
 
     denoiser: nn.Module
@@ -69,6 +80,11 @@ class Prober:
     calibration: Calibration = field(default_factory=Calibration)
     plan: Plan | None = None
     checkpointing: bool | None = None
+    cache_bytes: int | None = CACHE_BYTES
+
+    def __post_init__(self) -> None:
+        if self.cache_bytes is not None and self.cache_bytes < 0:
+            raise UsageError(f"cache_bytes: {self.cache_bytes} is negative; use 0 to keep nothing")
 
     def run(self, probes: Sequence[Probe], journal: Journal) -> Projections:
         """The projections of every probe, in their order.
@@ -164,7 +180,8 @@ class Prober:
 
     def _layers(self) -> dict[str, ProbedLayer]:
         quantized = {} if self.plan is None else self.plan.quantized
-        layers = {name: self._layer(name) for name in dict.fromkeys([*self.candidates, *quantized])}
+        asked, memory = dict.fromkeys([*self.candidates, *quantized]), Memory(self.cache_bytes)
+        layers = {name: self._layer(name, memory) for name in asked}
         names: dict[nn.Module, str] = {}
         for name, probed in layers.items():
             other = names.setdefault(probed.layer, name)
@@ -172,7 +189,7 @@ class Prober:
                 raise PlanError(f"layer {name} is {other} under another name; leave one out")
         return layers
 
-    def _layer(self, name: str) -> ProbedLayer:
+    def _layer(self, name: str, memory: Memory) -> ProbedLayer:
         layer = self.denoiser.get_submodule(name)
         if type(layer) is not nn.Linear and type(layer) is not nn.Conv2d:
             kind = type(layer).__name__
@@ -194,7 +211,15 @@ class Prober:
                 each.check(candidates.structures)
             check_calibrated(candidates.as_choice, shape_of(layer), known)
             own = own_tensors(candidates.structures, layer.weight.detach(), shape_of(layer), known)
-        return ProbedLayer(name, layer, candidates, own, Base(choice.weight, base), self.weight_of)
+        return ProbedLayer(
+            name=name,
+            layer=layer,
+            candidates=candidates,
+            tensors=own,
+            base=Base(choice.weight, base),
+            weight_of=self.weight_of,
+            memory=memory,
+        )
 
     def _digest(self) -> str:
         """A hash of all that projections depend on, beside the model and its calls."""

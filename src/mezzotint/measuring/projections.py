@@ -67,7 +67,7 @@ class Projections:
         return float(np.mean(self.residual**2 / self._power))
 
     def resampled(self, rng: np.random.Generator) -> Projections:
-        """As many probes, drawn from these with replacement, for a bootstrap."""
+        """Bootstrap sample: as many probes, drawn from these with replacement."""
         drawn = rng.integers(len(self), size=len(self))
         return Projections(
             self.energy[drawn],

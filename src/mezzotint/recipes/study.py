@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mezzotint._journal import Journal, Record, differing
 from mezzotint._progress import announcer
-from mezzotint.calibration import input_ranges, with_settings
+from mezzotint.calibration import input_ranges, plan_moments, with_settings
 from mezzotint.errors import JournalError, ModelError, UsageError
 from mezzotint.measuring import (
     CACHE_BYTES,
@@ -46,7 +46,7 @@ from mezzotint.models import (
     text_readers,
     trace_graph,
 )
-from mezzotint.plan import CalibrationSettings, CallSelection, Choice, Plan
+from mezzotint.plan import CalibrationSettings, CallSelection, Choice, Encoding, Plan
 from mezzotint.recipes.found_structures import (
     FoundStructures,
     Shortcuts,
@@ -54,7 +54,7 @@ from mezzotint.recipes.found_structures import (
     split_inputs,
 )
 from mezzotint.recipes.job import Job
-from mezzotint.runtime import Calibration
+from mezzotint.runtime import Calibration, EncodedWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,29 +126,39 @@ class Study:
         }
 
     def calibrated(
-        self, choices: Mapping[str, Sequence[Choice]], clips: Mapping[str, str] | None = None
+        self,
+        choices: Mapping[str, Sequence[Choice]],
+        encoding: Encoding | None = None,
+        clips: Mapping[str, str] | None = None,
     ) -> Calibration:
-        """The first tokens' constants, and the ranges of inputs that some choice has static.
+        """The first pass over the calls: all that some choice or the encoding needs of inputs.
+
+        That is the first tokens' constants, ranges of inputs that are static, and moments.
+        Weights that are encoded after it are kept.
 
         Args:
-            choices: layer → its candidates, all of the same structures.
+            choices: layer → its candidates; those that are quantized have the same structures.
+            encoding: of the weights of all of them.
             clips: layer → clip of its encoding, for static ranges that are not the full ones.
         """
-        calibration = Calibration(tensors=self.structures.constants)
-        static = {
-            name: choice for name, each in choices.items() for choice in each if choice.static
-        }
-        if not static:
-            return calibration
-        ranges = input_ranges(
-            self.job.denoiser,
-            static,
-            self.calls,
-            momentum=self.momentum,
-            clips={name: clip for name, clip in (clips or {}).items() if name in static},
-            tensors=calibration.tensors,
+        tensors, denoiser = self.structures.constants, self.job.denoiser
+        static = {n: choice for n, each in choices.items() for choice in each if choice.static}
+        ranges = {}
+        if static:
+            ranges = input_ranges(
+                denoiser,
+                static,
+                self.calls,
+                momentum=self.momentum,
+                clips={name: clip for name, clip in (clips or {}).items() if name in static},
+                tensors=tensors,
+            )
+        plan = Plan(
+            {n: choice for n, each in choices.items() for choice in each if choice.quantized},
+            encoding=encoding or Encoding(),
         )
-        return replace(calibration, input_ranges=ranges)
+        moments = plan_moments(denoiser, plan, self.calls, tensors)
+        return Calibration(ranges, tensors, moments=moments, encoded=EncodedWeights())
 
     def settled(self, plan: Plan) -> Plan:
         """The plan, which says how its calibrated values were found."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import finalize
 
 import torch
@@ -16,14 +17,24 @@ from torch import Tensor, nn
 
 from mezzotint.errors import FormatError
 from mezzotint.plan import Choice, Encoding, Tensors
+from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
 from mezzotint.runtime.composition import join_weights, own_tensors, part_weights, quantizers
 from mezzotint.runtime.encode import encoded_part
 from mezzotint.runtime.packed import PartCalibration
 from mezzotint.runtime.structured import shape_of
 
-if TYPE_CHECKING:
-    from mezzotint.runtime.pack import Calibration
+
+class EncodingValues(Protocol):
+    """Calibrated values that decide how a weight is encoded; a `Calibration` has them."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensors]:
+        """Layer → what its structures have calibrated."""
+
+    @property
+    def moments(self) -> Mapping[str, tuple[InputMoments, ...]]:
+        """Layer → moments of the input of each of its parts."""
 
 
 class EncodedWeights:
@@ -51,7 +62,7 @@ class EncodedWeights:
         layer: nn.Module,
         choice: Choice,
         encoding: Encoding,
-        calibration: Calibration,
+        calibration: EncodingValues,
     ) -> tuple[Tensors, ...]:
         """The stored tensors of each quantizer's weight, by the names of the format's layout.
 
@@ -88,7 +99,7 @@ class EncodedWeights:
         layer: nn.Module,
         choice: Choice,
         encoding: Encoding,
-        calibration: Calibration,
+        calibration: EncodingValues,
     ) -> Tensor:
         """The dequantized weight, of the layer's shape, float32. See `parts`."""
         decoded = self._decoded(name, layer, choice, encoding, calibration)
@@ -102,7 +113,7 @@ class EncodedWeights:
         layer: nn.Module,
         choice: Choice,
         encoding: Encoding,
-        calibration: Calibration,
+        calibration: EncodingValues,
     ) -> Tensor | None:
         """Addition to the bias by its correction, float32 [out]; None where there is none."""
         if not encoding.bias_correction or layer.bias is None:
@@ -125,7 +136,7 @@ class EncodedWeights:
         layer: nn.Module,
         choice: Choice,
         encoding: Encoding,
-        calibration: Calibration,
+        calibration: EncodingValues,
     ) -> list[Tensor]:
         """The dequantized weight of each quantizer."""
         weight_format = choice.weight_format
@@ -144,14 +155,14 @@ def _key(name: str, choice: Choice, encoding: Encoding) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
-def _own(name: str, layer: nn.Module, choice: Choice, calibration: Calibration) -> Tensors:
+def _own(name: str, layer: nn.Module, choice: Choice, calibration: EncodingValues) -> Tensors:
     known = calibration.tensors.get(name, {})
     weight = layer.get_parameter("weight").detach()
     return own_tensors(choice.structures, weight, shape_of(layer), known)
 
 
 def _encoded(
-    name: str, layer: nn.Module, choice: Choice, encoding: Encoding, calibration: Calibration
+    name: str, layer: nn.Module, choice: Choice, encoding: Encoding, calibration: EncodingValues
 ) -> list[dict[str, Tensor]]:
     weight_format = choice.weight_format
     if weight_format is None or encoding.trained:

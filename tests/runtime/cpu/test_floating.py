@@ -34,6 +34,8 @@ FORMATS = (
     "int2/group5",
     "kmeans4/channel",
     "kmeans3/tensor",
+    "lut1/channel",
+    "lut4/channel",
     "mixed/int2:3,int5:4",
 )
 EITHER = pytest.mark.parametrize(

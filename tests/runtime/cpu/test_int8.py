@@ -8,45 +8,48 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mezzotint.errors import UsageError
-from mezzotint.formats import UniformFormat, from_bits
-from mezzotint.runtime import InputRange, QuantLayer
+from mezzotint.formats import LookupSegment
+from mezzotint.runtime import InputRange, QuantLayer, QuantLinear
 from mezzotint.runtime.cpu import AVX2, ONEDNN, native, processor, tiles
 from mezzotint.runtime.kernels import Kernel
+from mezzotint.runtime.reference_kernel import ReferenceKernel
 from tests.fuzzing import examples
 from tests.runtime.layers import conv, linear, noise, packed, run
 
 pytestmark = pytest.mark.usefixtures("either_product")
 
-WEIGHTS = tuple(
-    f"{kind}{width}/{granularity}"
-    for kind in ("int", "uint")
-    for width in range(1, 9)
-    for granularity in ("tensor", "channel")
+WEIGHTS = (
+    *(
+        f"{kind}{width}/{granularity}"
+        for kind in ("int", "uint")
+        for width in range(1, 9)
+        for granularity in ("tensor", "channel")
+    ),
+    *(f"lut{width}/channel" for width in range(1, 7)),
+    "uint4/channel/float32",
 )
 EVERY_WEIGHT = pytest.mark.parametrize("weight", WEIGHTS)
 
 
 def assert_exact(layer: QuantLayer, x: Tensor) -> None:
     """The layer's output against sums of exact integers, scaled in float64."""
-    fmt, quantizer = layer.weight_format, layer.input_quantizer
-    assert isinstance(fmt, UniformFormat)
+    quantizer = layer.input_quantizer
     assert quantizer is not None
     activation = quantizer.format
     scale, zero = quantizer.parameters(x, layer.operation.token_dims)
-    inputs = (activation.quantize(x, scale, zero) - zero).double()
-    tensors = layer.weight_tensors()
-    (segment,) = fmt.segments(tensors, layer.weight_shape)
-    # In halves, so that the zero point of one-bit weights is a whole number too.
-    middle = 2.0**fmt.width if fmt.width > 1 else 1.0
-    twice = 2 * segment.offset if fmt.symmetric else 2 * tensors["zero_point"].double().view(-1, 1)
-    stored = 2 * segment.unpacked().double() - middle
-    shift = torch.as_tensor(twice - middle)
+    codes = activation.quantize(x, scale, zero)
+    inputs = (codes - zero).double()
+    stored, shift, steps = halves(layer)
     # Whole numbers below 2^53: float64 adds them exactly.
     sums = product(layer, inputs, (stored - shift).view(layer.weight_shape))
     sizes = (stored.abs() + shift.abs()).view(layer.weight_shape)
-    magnitudes = product(layer, inputs.abs(), sizes)
+    reach = inputs.abs()
+    if not activation.symmetric and not activation.static and isinstance(layer, QuantLinear):
+        # oneDNN multiplies codes less the middle; zero points of rows are taken off the products.
+        reach = (codes - 128).abs().double() + (zero - 128).abs()
+    magnitudes = product(layer, reach, sizes)
     shape = (-1, *(1,) * (-layer.channel_dim - 1))
-    step = scale.double() * from_bits(tensors["scale"], fmt.scale_dtype).double().view(shape) / 2
+    step = scale.double() * steps.double().view(shape) / 2
     bias = torch.zeros(1) if layer.bias is None else layer.bias.double().view(shape)
     output = layer(x)
     assert output.dtype == x.dtype
@@ -57,6 +60,19 @@ def assert_exact(layer: QuantLayer, x: Tensor) -> None:
     roundings = 4 + (0 if exact else math.prod(layer.weight_shape[1:]))
     bound = roundings * torch.finfo(torch.float32).eps * (magnitudes * step + bias.abs())
     assert bool((distance <= bound).all())
+
+
+def halves(layer: QuantLayer) -> tuple[Tensor, Tensor, Tensor]:
+    """A weight's integers and zero points, doubled for those of one bit, and its scale."""
+    (segment,) = layer.packed_weight.segments
+    assert segment.scale is not None
+    if isinstance(segment, LookupSegment):
+        levels = segment.levels.double().view(-1)[segment.unpacked().long()]
+        return 2 * levels, torch.zeros(1), segment.scale
+    middle = 2.0**segment.bits if segment.bits > 1 else 1.0
+    zero_point = segment.zero_point
+    twice = 2 * segment.offset if zero_point is None else 2 * zero_point.double().view(-1, 1)
+    return 2 * segment.unpacked().double() - middle, torch.as_tensor(twice - middle), segment.scale
 
 
 def product(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
@@ -74,13 +90,19 @@ def kernel(either_product: str) -> Kernel:
     inputs=st.integers(1, 70),
     outputs=st.integers(1, 20),
     leading=st.lists(st.integers(0, 4), max_size=3),
-    width=st.integers(2, 8),
+    activation=st.tuples(st.sampled_from(["int", "uint"]), st.integers(2, 8)),
     seed=st.integers(0, 99),
 )
 def test_sums_are_exact_for_any_shape(
-    weight: str, inputs: int, outputs: int, leading: list[int], width: int, seed: int
+    weight: str,
+    inputs: int,
+    outputs: int,
+    leading: list[int],
+    activation: tuple[str, int],
+    seed: int,
 ):
-    layer = packed(linear(inputs, outputs), weight, f"int{width}/token")
+    kind, width = activation
+    layer = packed(linear(inputs, outputs), weight, f"{kind}{width}/token")
     assert_exact(layer, noise(*leading, inputs, seed=seed))
 
 
@@ -102,6 +124,7 @@ def test_the_largest_products_do_not_saturate(weight: str, inputs: int):
     x = torch.ones(4, inputs)
     x[1::2] = -1.0
     assert_exact(packed(layer, weight, "int8/token"), x)
+    assert_exact(packed(layer, weight, "uint8/token"), x.clamp(min=0))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 16, 17, 33])
@@ -151,9 +174,11 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("geometry", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
-@pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor", "int8/tensor", "int3/token"])
 @pytest.mark.parametrize(
-    "weight", ["int8/channel", "uint4/channel", "int1/tensor", "uint1/channel"]
+    "activation", ["int8/token", "uint8/tensor", "int8/tensor", "int3/token", "uint8/token"]
+)
+@pytest.mark.parametrize(
+    "weight", ["int8/channel", "uint4/channel", "int1/tensor", "uint1/channel", "lut3/channel"]
 )
 @pytest.mark.parametrize("outputs", [7, 300], ids=["few-outputs", "few-pixels"])
 @pytest.mark.usefixtures("either_way")
@@ -208,7 +233,7 @@ def test_dynamic_scales_reach_from_the_tiny_to_the_huge(magnitude: float):
 
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor"])
+@pytest.mark.parametrize("activation", ["int8/token", "uint8/token", "uint8/tensor"])
 def test_what_is_not_a_number_spoils_its_own_token_only(activation: str, bad: float):
     layer = packed(linear(), "int4/channel", activation)
     x = noise(3, 19)
@@ -217,15 +242,52 @@ def test_what_is_not_a_number_spoils_its_own_token_only(activation: str, bad: fl
     spoilt = layer(x)
     assert torch.allclose(spoilt[::2], clean[::2], rtol=1e-5)
     # A static range clips infinity, as the reference does.
-    assert bool(spoilt[1].isnan().all()) == (activation == "int8/token" or bad != bad)
+    assert bool(spoilt[1].isnan().all()) == (activation != "uint8/tensor" or bad != bad)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_an_image_that_is_not_all_numbers_spoils_itself_only():
+    layer = packed(conv(padding=1), "uint4/channel", "uint8/token")
+    x = noise(3, 4, 6, 6)
+    clean = layer(x)
+    x[1, 2, 3, 3] = torch.nan
+    spoilt = layer(x)
+    assert torch.equal(spoilt[::2], clean[::2])
+    assert bool(spoilt[1].isnan().all())
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("offset", [-5.0, 0.0, 5.0], ids=["negative", "centred", "positive"])
+def test_each_row_and_image_has_a_zero_point_of_its_own(offset: float):
+    rows = noise(5, 19) + offset * torch.arange(5).view(-1, 1)
+    assert_exact(packed(linear(), "uint4/channel", "uint8/token"), rows)
+    images = noise(3, 4, 6, 6) + offset * torch.arange(3).view(-1, 1, 1, 1)
+    assert_exact(packed(conv(padding=1), "uint4/channel", "uint8/token"), images)
+
+
+def test_asymmetric_tokens_are_the_same_alone_and_in_a_batch(kernel: Kernel):
+    layer, x = packed(linear(), "lut4/channel", "uint8/token"), noise(6, 19)
+    assert torch.equal(run(kernel, layer, x)[2:3], run(kernel, layer, x[2:3]))
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("weight", [name for name in WEIGHTS if name.startswith("lut")])
+@pytest.mark.parametrize("activation", ["int8/token", "uint8/token", "uint8/tensor"])
+def test_lookup_weights_agree_with_the_reference(weight: str, activation: str, kernel: Kernel):
+    for layer, x in ((linear(67, 70), noise(4, 67)), (conv(5, 9, padding=1), noise(2, 5, 6, 6))):
+        found = packed(layer, weight, activation)
+        assert found.selection.kernel.arithmetic == "int8" or not processor.VNNI
+        expected = run(ReferenceKernel(), found, x)
+        assert torch.allclose(run(kernel, found, x), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_inputs_are_coded_as_their_float32_values(dtype: torch.dtype):
     for layer, x in ((linear(), noise(4, 19)), (conv(padding=1), noise(2, 4, 5, 5))):
-        found, half = packed(layer, "int4/channel", "int8/token"), x.to(dtype)
-        assert torch.equal(found(half), found(half.float()).to(dtype))
+        for activation in ("int8/token", "uint8/token"):
+            found, half = packed(layer, "int4/channel", activation), x.to(dtype)
+            assert torch.equal(found(half), found(half.float()).to(dtype))
 
 
 @pytest.mark.parametrize("vnni", [True, False])
@@ -238,6 +300,8 @@ def test_narrow_products_are_exact_on_every_processor(
     x = noise(4, 19) if isinstance(layer, nn.Linear) else noise(2, 4, 5, 5)
     assert_exact(packed(layer, "int8/channel", "int7/token"), x)
     assert_exact(packed(layer, "int7/channel", "int8/token"), x)
+    # However few codes there are, their levels have eight bits.
+    assert_exact(packed(layer, "lut2/channel", "int8/token"), x)
 
 
 @pytest.mark.parametrize("layer", [linear(), conv(padding=1)], ids=["linear", "conv2d"])
@@ -251,7 +315,9 @@ def test_the_widest_products_do_not_saturate_without_vnni(
     assert_exact(packed(layer, "int8/channel", "int8/token"), x.sign())
 
 
-@pytest.mark.parametrize("weight", ["int4/channel", "uint7/channel", "mixed/int2:30,int7:37"])
+@pytest.mark.parametrize(
+    "weight", ["int4/channel", "uint7/channel", "lut5/channel", "mixed/int2:30,int7:37"]
+)
 def test_tiles_make_no_difference(weight: str, monkeypatch: pytest.MonkeyPatch):
     for layer, x in ((linear(19, 67), noise(4, 19)), (conv(4, 67), noise(2, 4, 5, 5))):
         found = packed(layer, weight, "int8/token")

@@ -56,6 +56,24 @@ def test_weights_in_panels_are_the_weights(
     assert panels.data.numel() == padded_size(layer.weight_shape, bits)
 
 
+@given(
+    outputs=st.integers(1, 40),
+    channels=st.integers(1, 20),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    bits=st.integers(1, 6),
+)
+def test_panels_of_lookup_weights_hold_their_levels(
+    outputs: int, channels: int, kernel: tuple[int, int], bits: int
+):
+    layer = packed(conv(channels, outputs, kernel), f"lut{bits}/channel", "int8/token")
+    ((_, panels),) = panels_of(layer.packed_weight)
+    (segment,) = layer.packed_weight.segments
+    integers = segment.levels[0][segment.unpacked().int()]
+    assert torch.equal(panels.integers(), integers)
+    assert torch.equal(panels.totals, integers.sum(1, dtype=torch.int32))
+    assert panels.data.numel() == padded_size(layer.weight_shape, 8)
+
+
 @given(outputs=st.integers(1, 40), channels=st.integers(1, 20), seed=st.integers(0, 99))
 def test_stored_codes_come_back_from_panels(outputs: int, channels: int, seed: int):
     layer = packed(conv(channels, outputs, 3), "int8/channel", "int8/token")
@@ -141,7 +159,13 @@ def test_a_bias_may_be_a_view(layer: nn.Module, x: torch.Tensor, lent: torch.Ten
     assert torch.equal(found(x), expected(x))
 
 
-@pytest.mark.parametrize("weight", ["int4/channel", "uint4/channel", "int1/tensor", "uint7/tensor"])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        "int4/channel", "uint4/channel", "int4/channel/float32", "int1/tensor", "uint7/tensor",
+        "lut3/channel",
+    ],
+)  # fmt: skip
 def test_what_is_held_unpacked_is_what_was_said(weight: str):
     layer = packed(linear(18, 40), weight, "int8/token")
     said = keep_unpacked(layer, 10_000)

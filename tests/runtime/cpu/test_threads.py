@@ -37,7 +37,7 @@ def whose(request: pytest.FixtureRequest) -> Iterator[str]:
 def unpacked(rows: int, threads: int, least: int = 1) -> torch.Tensor:
     codes = torch.arange(rows * 3, dtype=torch.int64).remainder(16).to(torch.uint8).view(rows, 3)
     packed, out = pack(codes, 4), torch.full((rows, 3), 99, dtype=torch.int8)
-    work = native._Unpack(packed.data_ptr(), out.data_ptr(), 3, 4)
+    work = native._Unpack(packed.data_ptr(), None, out.data_ptr(), 3, 4)
     library.share("mz_unpack", work, rows, threads, least)
     assert torch.equal(out, codes.to(torch.int8) - 8)
     return out
@@ -87,6 +87,9 @@ def work_of(name: str) -> list[Tensor]:
             return [native.peaks(x)]
         case "quantize":
             return [*native.quantize(x, None, code_range), *native.quantize(x, scale, code_range)]
+        case "quantize_asymmetric":
+            zeros = torch.empty(rows, dtype=torch.int32)
+            return [*native.quantize(x, None, native.CodeRange(0, 0, 255, 0), zeros), zeros]
         case "quantize_image":
             pixels = torch.empty(columns, rows, dtype=torch.uint8), torch.empty(columns)
             native.quantize_image(x, 0.1, code_range, *pixels)
@@ -105,7 +108,16 @@ def work_of(name: str) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     "name",
-    ["dequantize", "look_up", "peaks", "quantize", "quantize_image", "rescale", "panels"],
+    [
+        "dequantize",
+        "look_up",
+        "peaks",
+        "quantize",
+        "quantize_asymmetric",
+        "quantize_image",
+        "rescale",
+        "panels",
+    ],
 )
 def test_many_threads_compute_what_one_does(whose: str, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(library, "_WORTH_A_THREAD", 1)

@@ -31,7 +31,9 @@ def geometries(draw):
 @given(
     inputs=st.sampled_from(CHANNELS),
     geometry=geometries(),
-    weight=st.sampled_from(["int3/channel", "uint5/group8", "kmeans4/channel", "int8/tensor"]),
+    weight=st.sampled_from(
+        ["int3/channel", "uint5/group8", "kmeans4/channel", "int8/tensor", "lut4/channel"]
+    ),
 )
 def test_any_geometry_by_floating_inputs(inputs: int, geometry: tuple, weight: str):
     kernel, options = geometry
@@ -43,7 +45,9 @@ def test_any_geometry_by_floating_inputs(inputs: int, geometry: tuple, weight: s
 @given(
     inputs=st.sampled_from(CHANNELS),
     geometry=geometries(),
-    weight=st.sampled_from(["int4/channel", "uint8/channel", "uint8/group8", "int1/tensor"]),
+    weight=st.sampled_from(
+        ["int4/channel", "uint8/channel", "uint8/group8", "int1/tensor", "lut3/channel"]
+    ),
     activation=st.sampled_from(["int8/token", "uint8/tensor", "uint8/token"]),
 )
 def test_any_geometry_by_integer_inputs(inputs: int, geometry: tuple, weight: str, activation: str):

@@ -16,12 +16,13 @@ from tests.runtime.layers import WEIGHTS, linear, noise, packed, run
 
 CODEBOOKS = (*(f"kmeans{width}/channel" for width in range(1, 9)), "kmeans2/tensor")
 MIXED = ("mixed/int2:3,int3:2,int8:2", "mixed/uint1:4,uint5:1,uint8:2")
+LOOKUPS = tuple(f"lut{width}/channel" for width in range(1, 7))
 ACTIVATIONS = ("int8/token", "uint8/tensor", "int8/tensor", "uint8/token", "int4/token")
-INTEGERS = tuple(zip((*WEIGHTS, *MIXED), itertools.cycle(ACTIVATIONS), strict=False))
+INTEGERS = tuple(zip((*WEIGHTS, *MIXED, *LOOKUPS), itertools.cycle(ACTIVATIONS), strict=False))
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@pytest.mark.parametrize("weight", [*WEIGHTS, *CODEBOOKS, *MIXED])
+@pytest.mark.parametrize("weight", [*WEIGHTS, *CODEBOOKS, *MIXED, *LOOKUPS])
 def test_every_format_by_floating_inputs(weight: str):
     # The last row, block and byte are ragged.
     assert_close(FloatKernel(), packed(linear(19, 7), weight), noise(17, 19))
@@ -34,7 +35,9 @@ def test_every_format_by_integer_inputs(weight: str, activation: str):
 
 @examples(12)
 @given(
-    weight=st.sampled_from([name for name in (*WEIGHTS, *CODEBOOKS) if "group" not in name]),
+    weight=st.sampled_from(
+        [name for name in (*WEIGHTS, *CODEBOOKS, *LOOKUPS) if "group" not in name]
+    ),
     dtype=st.sampled_from(DTYPES),
     inputs=st.integers(1, 150),
     outputs=st.integers(1, 40),
@@ -55,7 +58,7 @@ def test_any_shape_by_floating_inputs(
 
 @examples(12)
 @given(
-    weight=st.sampled_from(WEIGHTS),
+    weight=st.sampled_from((*WEIGHTS, *LOOKUPS)),
     activation=st.sampled_from(ACTIVATIONS),
     inputs=st.integers(1, 150),
     outputs=st.integers(1, 40),

@@ -2,8 +2,9 @@
 
 from mezzotint.checkpoint.streaming.packed_checkpoint import (
     PackedCheckpoint,
+    PlanWithCalls,
     Storage,
     quantize_checkpoint,
 )
 
-__all__ = ["PackedCheckpoint", "Storage", "quantize_checkpoint"]
+__all__ = ["PackedCheckpoint", "PlanWithCalls", "Storage", "quantize_checkpoint"]

@@ -109,7 +109,8 @@ def _refusal(plan: Plan, model: nn.Module) -> str:
         f"{len(needy)} layer(s) of the plan have a static input range, a structure, or an encoding "
         "that looks at inputs, which come from calibration and stand in no plan: "
         f"{shown}{' …' if len(needy) > 3 else ''}; "
-        "give the folder of a checkpoint quantized after the plan instead, or leave out "
+        "give the folder of a checkpoint quantized after the plan instead, or calls "
+        "beside the plan (PlanWithCalls), or leave out "
         f"{' and '.join(remedies)}"
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from mezzotint.checkpoint.save import (
     write_card,
 )
 from mezzotint.checkpoint.streaming.calibrated import Calibrated, find_calibrated
+from mezzotint.checkpoint.streaming.calibrating import calibrate_on
 from mezzotint.checkpoint.streaming.conversions import (
     Shard,
     conversions_of,
@@ -30,6 +33,7 @@ from mezzotint.checkpoint.streaming.convert_tensor import convert_tensor
 from mezzotint.checkpoint.streaming.resuming import digest, resumable_folder
 from mezzotint.checkpoint.streaming.source_folder import Source, empty_denoiser, find_source
 from mezzotint.checkpoint.streaming.stored_tensors import (
+    file_digest,
     fingerprint,
     stored_tensors_of,
     weight_files,
@@ -42,6 +46,7 @@ from mezzotint.checkpoint.streaming.writing import (
     write_shard,
 )
 from mezzotint.errors import CheckpointError, UsageError
+from mezzotint.models import Call
 from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import NO_ACTIVATION_BITS, Plan, uniform_plan
 from mezzotint.runtime import check_plan
@@ -71,6 +76,29 @@ class Storage:
             raise UsageError(f"shard_bytes is {self.shard_bytes}; expected 1 or more")
 
 
+@dataclass(frozen=True, eq=False)
+class PlanWithCalls:
+    """A plan, and calls in which to find what it needs calibrated.
+
+    Calls are run in the dtype of the source, on weights that stay on disk; without them nothing is
+    ever run. Beside the weights, memory holds what one layer takes and what is calibrated.
+
+    Attributes:
+        plan: the plan, or its JSON file.
+        calls: of the floating denoiser, as `record_calls` gives them.
+
+    Raises:
+        UsageError: there are no calls.
+    """
+
+    plan: Plan | str | Path
+    calls: Sequence[Call]
+
+    def __post_init__(self) -> None:
+        if not self.calls:
+            raise UsageError("calls: there are none; record some, or give the plan alone")
+
+
 @dataclass(frozen=True)
 class PackedCheckpoint:
     """Files that were written.
@@ -92,7 +120,7 @@ def quantize_checkpoint(
     source: str | Path,
     target: str | Path,
     *,
-    plan: Plan | str | Path | None = None,
+    plan: Plan | PlanWithCalls | str | Path | None = None,
     weight_bits: int | None = None,
     act_bits: int | None = None,
     exclude: tuple[str, ...] = (),
@@ -109,8 +137,8 @@ def quantize_checkpoint(
         source: an embedded name, a pipeline's or a denoiser's folder, or a Hub id.
         target: folder to write, outside the source. A pipeline already there is replaced, or, by a
             single model, another one packed by itself.
-        plan: a plan, its JSON file, or the folder of a quantized model: then calibrated input
-            ranges and constant outputs are taken from there as well.
+        plan: a plan, its JSON file, or the folder of a quantized model: then what comes from
+            calibration is taken from there as well. Or a plan with calls to find that in.
         weight_bits: without a plan: one width for all layers, per output channel; 8 by default.
         act_bits: without a plan: 8 for int8 activations per token; 16, the default, for none.
         exclude: without a plan: layers to keep floating, by dotted name, glob or `re:` expression.
@@ -130,6 +158,9 @@ def quantize_checkpoint(
     found = find_source(source)
     folder = _target(Path(target), found)
     model = empty_denoiser(found)
+    calls: Sequence[Call] = ()
+    if isinstance(plan, PlanWithCalls):
+        calls, plan = plan.calls, plan.plan
     if plan is None:
         chosen = uniform_plan(
             model,
@@ -144,16 +175,24 @@ def quantize_checkpoint(
         chosen = plan if isinstance(plan, Plan) else read_plan(plan)
     check_plan(model, chosen)
     packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
-    calibrated = find_calibrated(chosen, model, packed)
     files = weight_files(found.denoiser)
     tensors = stored_tensors_of(files)
-    shards = shards_of(conversions_of(model, chosen, tensors, storage.dtype), storage.shard_bytes)
-    job = _job(found, files, chosen, calibrated, storage)
-    mark_quantized(model, chosen)
-    with resumable_folder(folder, digest(job)) as temporary:
-        _write(temporary, found, model, shards, calibrated)
-        if found.component:
-            write_card(temporary, folder.name, found.component, chosen)
+    with TemporaryDirectory(prefix="mezzotint-calibrated-") as holder:
+        inputs: list[object]
+        if calls and not chosen.trained:
+            calibrated = calibrate_on(calls, found, type(model), chosen, tensors, Path(holder))
+            inputs = [file_digest(file) for file in _files(calibrated)]
+        else:
+            calibrated = find_calibrated(chosen, model, packed)
+            inputs = [fingerprint(file) for file in _files(calibrated)]
+        conversions = conversions_of(model, chosen, tensors, storage.dtype)
+        shards = shards_of(conversions, storage.shard_bytes)
+        job = _job(found, files, chosen, inputs, storage)
+        mark_quantized(model, chosen)
+        with resumable_folder(folder, digest(job)) as temporary:
+            _write(temporary, found, model, shards, calibrated)
+            if found.component:
+                write_card(temporary, folder.name, found.component, chosen)
     size = sum(shard.nbytes for shard in shards)
     return PackedCheckpoint(folder, chosen, size, unknown_tensors(model, tensors))
 
@@ -165,18 +204,22 @@ def _target(target: Path, source: Source) -> Path:
     return folder
 
 
+def _files(calibrated: Calibrated) -> list[Path]:
+    return sorted({tensor.file for tensor in calibrated.values()})
+
+
 def _job(
     source: Source,
     files: tuple[Path, ...],
     plan: Plan,
-    calibrated: Calibrated,
+    calibrated: list[object],
     storage: Storage,
 ) -> dict[str, Any]:
     """Everything that decides what the shards hold."""
-    inputs = {*files, *(tensor.file for tensor in calibrated.values())}
     return {
         "mezzotint": metadata.version("mezzotint"),
-        "files": [fingerprint(file) for file in sorted(inputs)],
+        "files": [fingerprint(file) for file in sorted(files)],
+        "calibrated": calibrated,
         "config": (source.denoiser / CONFIG_FILE).read_text("utf-8"),
         "plan": plan.to_dict(),
         "dtype": str(storage.dtype),

@@ -118,6 +118,12 @@ def _spec(file: Path, key: str, view: Any) -> TensorSpec:
     return TensorSpec(tuple(view.get_shape()), _DTYPES[dtype])
 
 
+def file_digest(file: Path) -> str:
+    """SHA-256 of all bytes of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def fingerprint(file: Path) -> list[object]:
     """Name, size, time of last change and the header's SHA-256: JSON values.
 

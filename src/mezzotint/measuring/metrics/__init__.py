@@ -11,6 +11,7 @@ from mezzotint.measuring.metrics.metric import (
     register_metric,
 )
 from mezzotint.measuring.metrics.noise import Noise, decibels, relative_noise
+from mezzotint.measuring.metrics.sample_noise import SampleNoise, sample_noises
 from mezzotint.measuring.metrics.similarity import Similarity, global_ssim, similarity_map
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Metric",
     "Noise",
     "Pair",
+    "SampleNoise",
     "Sight",
     "Similarity",
     "chosen_metric",
@@ -27,5 +29,6 @@ __all__ = [
     "metric_named",
     "register_metric",
     "relative_noise",
+    "sample_noises",
     "similarity_map",
 ]

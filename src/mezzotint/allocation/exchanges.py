@@ -1,0 +1,139 @@
+"""Exchanges between layers that lower a noise known only by projections of it.
+
+A plan has an error e, of which N random projections are known, and so is the change of each
+projection by every move: another option for one layer. The noise of a plan after some moves is
+then, to first order in them, the mean of (e + Σ moves)² over the projections. Moves are found on
+one half of the projections, and made only while the other half agrees: what fits the few
+projections at hand, and not the error behind them, is no gain there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mezzotint.errors import UsageError
+
+MOST_MOVES = 2048
+"""Moves of which all pairs are looked at: those that promise most, of each direction a half."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """Every move that an option of a layer stands for.
+
+    Attributes:
+        layer: index of the layer, int [M].
+        change: of every projection, relative to the root of its signal's energy, [M, N].
+        cost: what the move takes more of each resource, [M, R]; negative where it sets some free.
+    """
+
+    layer: NDArray[np.intp]
+    change: Floats
+    cost: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Exchanges:
+    """Moves that are worth making together.
+
+    Attributes:
+        moves: their indices, at most one for each layer.
+        predicted: relative change of the noise on the half that did not choose them, ≤ 0.
+    """
+
+    moves: tuple[int, ...]
+    predicted: float
+
+
+def find_exchanges(error: Floats, moves: Moves, room: Floats) -> Exchanges:
+    """Moves, one or two at a time, that lower the mean of (error + Σ change)².
+
+    Args:
+        error: N projections of the plan's error, relative to the root of the signal's energy.
+        moves: the options of all layers but those that the plan has.
+        room: what is left of each resource, [R].
+
+    Raises:
+        UsageError: there are fewer than four projections.
+    """
+    if len(error) < 4:
+        raise UsageError(f"exchanges: {len(error)} projections tell too little; give 4 or more")
+    chooses, judges = error[::2].copy(), error[1::2].copy()
+    start = _noise(judges)
+    kept: dict[int, int] = {}
+    room = room.astype(np.float64)
+    # A layer that has moved stays: what is left to find is found among the others.
+    open_moves = np.arange(len(moves.layer))
+    while len(open_moves):
+        found = _best(chooses, moves, open_moves, room)
+        if not found:
+            break
+        change = moves.change[list(found)].sum(axis=0)
+        if _noise(judges + change[1::2]) >= _noise(judges):
+            break
+        chooses, judges = chooses + change[::2], judges + change[1::2]
+        room = room - moves.cost[list(found)].sum(axis=0)
+        kept |= {int(moves.layer[move]): move for move in found}
+        open_moves = open_moves[~np.isin(moves.layer[open_moves], list(kept))]
+    return Exchanges(tuple(kept.values()), _noise(judges) / start - 1 if start else 0.0)
+
+
+def _noise(error: Floats) -> float:
+    return float(np.square(error).mean())
+
+
+def _best(error: Floats, moves: Moves, open_moves: NDArray[np.intp], room: Floats) -> list[int]:
+    """The one move or two that lower the noise most and fit into the room; none where none do."""
+    change = moves.change[open_moves, ::2]
+    gain = 2 * change @ error / len(error) + np.square(change).mean(axis=1)
+    order = gain.argsort(kind="stable")
+    frees = np.asarray((moves.cost[open_moves] < 0).any(axis=1))[order]
+    picked = np.concatenate((order[frees][: MOST_MOVES // 2], order[~frees][: MOST_MOVES // 2]))
+    chosen, gain, change = open_moves[picked], gain[picked], change[picked]
+    cost, layer = moves.cost[chosen], moves.layer[chosen]
+    together = gain[:, None] + gain + 2 * (change @ change.T) / len(error)
+    np.fill_diagonal(together, gain)  # a move on its own
+    same = (layer[:, None] == layer) & ~np.eye(len(layer), dtype=bool)
+    together[same] = np.inf
+    for resource, left in enumerate(room):
+        total = cost[:, None, resource] + cost[:, resource]
+        np.fill_diagonal(total, cost[:, resource])
+        together[total > left] = np.inf
+    best = int(together.argmin())
+    if not together.flat[best] < 0:
+        return []
+    one, other = divmod(best, len(chosen))
+    return [int(chosen[index]) for index in dict.fromkeys((one, other))]
+
+
+def stacked_moves(
+    changes: Mapping[str, Mapping[str, Floats]],
+    costs: Mapping[str, Mapping[str, Mapping[str, int]]],
+    resources: tuple[str, ...],
+) -> tuple[Moves, tuple[tuple[str, str], ...]]:
+    """Moves from nested mappings, and the (layer, option) that each stands for.
+
+    Args:
+        changes: layer → option → change of every projection, [N]; without the plan's own options.
+        costs: layer → option → resource → what it takes more.
+        resources: in the order that `cost` gets them.
+    """
+    keys = tuple((name, option) for name, each in changes.items() for option in each)
+    index = {name: number for number, name in enumerate(changes)}
+    return (
+        Moves(
+            np.array([index[name] for name, _ in keys], dtype=np.intp),
+            np.array([changes[name][option] for name, option in keys], dtype=np.float64),
+            np.array(
+                [[costs[name][option][each] for each in resources] for name, option in keys],
+                dtype=np.float64,
+            ).reshape(len(keys), len(resources)),
+        ),
+        keys,
+    )

@@ -1,0 +1,128 @@
+"""Every switch of the default recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mezzotint.errors import FormatError, UsageError
+from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format
+from mezzotint.measuring import CACHE_BYTES, Metric, chosen_metric
+from mezzotint.plan import CallSelection, Encoding
+from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
+from mezzotint.recipes.found_structures import Shortcuts
+from mezzotint.recipes.option_values import check_words, selected_calls
+
+ACT_SHARE = 0.95
+"""Share of the multiply-accumulates whose inputs are quantized, where nothing else is asked for."""
+
+FORMATS = (
+    *(f"int{bits}/channel" for bits in range(2, 9)),
+    *(f"lut{bits}/channel" for bits in range(2, 7)),
+)
+"""Weight formats among which layers choose where nothing else is asked for."""
+
+Rounding = Literal["feedback", "nearest"]
+Sensitivity = Literal["hybrid", "probes", "measured"]
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The default recipe: exact allocation of weights and inputs, and how it looks for a plan.
+
+    Attributes:
+        calibration_prompts: how many to take where none are given.
+        calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
+            over all of it, of 8 samples each; none for all of them, whole.
+        formats: weight formats a layer may take.
+        inputs: activation formats a layer may take; by default those of the budget's `act_bits`
+            per token, with and without a zero point, and `float`.
+        activation: the one activation format of every layer, in place of `inputs`.
+        act_share: least share of the multiply-accumulates whose inputs are quantized; by default
+            0.95, and any where `activation` or a latency decides.
+        rounding: `feedback` of each column's error to those left (GPTQ), or to the `nearest` value.
+        bias_correction: put what rounding shifts a layer's mean output by into its bias.
+        sensitivity: `probes` predict the noise of every candidate from backward passes, `measured`
+            measures it one by one, `hybrid` measures those that probes leave in doubt. Metrics
+            other than noise are measured.
+        probes: backward passes at the least; they double, up to 256, while the plan is in doubt.
+        regret: share of the plan's noise that more probes might save, and need not.
+        exchanges: try to trade bytes between the layers of the plan that is found.
+        bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
+        shortcuts: which layers get a quantizer per half of a concatenated input (MixDQ):
+            `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
+            `none`.
+        search: choice of the clipping ranges of weights.
+        clips: of static inputs, among which each layer takes the one of least noise: `full` range,
+            `p99.9`, `p99.99` (percentiles), or `mse`.
+        metric: what the plan makes least, a metric such as `ImageError(4)`, or the name of a
+            registered one: `noise` of the denoiser's output, or by images `ssim` and `image-error`.
+        cache_bytes: memory for what runs before a layer while that is measured, which saves about
+            two fifths of the time; None for no bound, 0 to run every call in full. Plans do not
+            depend on it.
+        profile: file of `mezzotint profile` for a budget's latency; by default the model is
+            profiled, once per machine.
+        profile_batch: images per denoiser call that a latency is for; by default the profile's,
+            or 1.
+    """
+
+    calibration_prompts: int = CALIBRATION_COUNT
+    calls: int | None = CallSelection.calls
+    formats: tuple[str, ...] = FORMATS
+    inputs: tuple[str, ...] | None = None
+    activation: str | None = None
+    act_share: float | None = None
+    rounding: Rounding = "feedback"
+    bias_correction: bool = True
+    sensitivity: Sensitivity = "hybrid"
+    probes: int = 64
+    regret: float = 0.05
+    exchanges: bool = True
+    bos: bool = True
+    shortcuts: Shortcuts = "shortcuts"
+    search: RangeSearch = Encoding.search
+    clips: tuple[str, ...] = ("full", "p99.99", "mse")
+    metric: str | Metric = "noise"
+    cache_bytes: int | None = CACHE_BYTES
+    profile: str | None = None
+    profile_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        check_words(self)
+        chosen_metric(self.metric)
+        self._check_numbers()
+        self._check_inputs()
+
+    def _check_numbers(self) -> None:
+        for name in ("calibration_prompts", "probes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
+        selected_calls(self.calls)
+        if self.profile_batch is not None and self.profile_batch < 1:
+            raise UsageError(f"profile_batch: is {self.profile_batch}; give 1 or more")
+        if self.cache_bytes is not None and self.cache_bytes < 0:
+            raise UsageError(f"cache_bytes: {self.cache_bytes} is negative; 0 switches it off")
+        if not self.regret >= 0:
+            raise UsageError(f"regret: is {self.regret}; give a share, 0 or more")
+        if self.act_share is not None and not 0 <= self.act_share <= 1:
+            raise UsageError(f"act_share: is {self.act_share}; give a share from 0 to 1")
+
+    def _check_inputs(self) -> None:
+        if not self.formats:
+            raise UsageError("formats: none given; a layer needs at least one to choose from")
+        if not self.clips:
+            raise UsageError("clips: none given; full leaves ranges as they are")
+        if self.inputs is not None and self.activation is not None:
+            raise UsageError("activation: stands for inputs of one format; leave one of them out")
+        if self.inputs is not None and not self.inputs:
+            raise UsageError("inputs: none given; a layer needs at least one to choose from")
+        for name in self.inputs or ():
+            try:
+                parse_activation_format(name)
+            except FormatError as cause:
+                raise UsageError(f"inputs: {cause}") from cause
+
+    @property
+    def floats_weights(self) -> bool:
+        """True where a layer may stay floating altogether."""
+        return FLOAT in self.formats

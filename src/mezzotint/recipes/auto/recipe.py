@@ -1,0 +1,53 @@
+"""The default recipe: calibrate, probe, allocate, verify, exchange, pack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mezzotint.plan import Plan
+from mezzotint.recipes.auto.allocation import allocated
+from mezzotint.recipes.auto.check import Checked, checked
+from mezzotint.recipes.auto.exchanges import exchanged
+from mezzotint.recipes.auto.options import Auto
+from mezzotint.recipes.auto.search import Search, prepared
+from mezzotint.recipes.job import Job, Outcome, register_recipe
+
+
+@register_recipe(
+    "auto",
+    "find what every layer bears, then spend the bytes where they matter",
+    Auto,
+    takes_latency=True,
+)
+def auto(job: Job, options: Auto) -> Outcome:
+    """Exact allocation of weights and inputs over what each of them alone costs.
+
+    Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
+    formats within the limits of the budget. Probes predict each noise; what they leave in doubt
+    is measured, and so is the plan that comes of it. Exchanges then look at what sums leave out:
+    errors of different layers that cancel.
+    """
+    with prepared(job, options) as search:
+        found = allocated(search)
+        if options.exchanges and search.probes:
+            found = exchanged(search, found)
+        plan = plan_of(search, checked(search, found))
+        measurements = search.measurements(found.losses)
+    return Outcome(plan, search.calibration, measurements, search.measuring.journal.record)
+
+
+def plan_of(search: Search, checked: Checked) -> Plan:
+    """The plan with its reasons, and how it came to be."""
+    choices, structures = checked.found.choices, search.study.structures.reasons()
+    reasons = {name: why for name, why in structures.items() if choices[name].structures}
+    for name, why in checked.reasons.items():
+        reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
+    study = search.study
+    notes = [*study.structures.notes, *checked.found.notes]
+    plan = study.settled(search.plan(choices))
+    latency = {} if search.timed is None else search.timed.context(plan)
+    return replace(
+        plan,
+        reasons=reasons,
+        context={**study.context(), "recipe": "auto", **checked.context, "notes": notes, **latency},
+    )

@@ -1,0 +1,184 @@
+"""All that the search for a plan goes by: candidates, limits, calibration, an open journal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from mezzotint.formats import FLOAT, parse_activation_format
+from mezzotint.measuring import (
+    CandidateWeight,
+    InputCandidate,
+    LayerCandidates,
+    Measurements,
+    Metric,
+    Noise,
+    PlanChange,
+    Prober,
+    SampleNoise,
+    Task,
+    chosen_metric,
+    remembered,
+    sample_noises,
+)
+from mezzotint.models import Call
+from mezzotint.plan import Choice, Encoding, Plan
+from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
+from mezzotint.recipes.auto.losses import Losses
+from mezzotint.recipes.auto.options import Auto
+from mezzotint.recipes.auto.program import IntegerProgram, integer_program
+from mezzotint.recipes.auto.sensitivity import Candidates
+from mezzotint.recipes.job import Job
+from mezzotint.recipes.latency import Deadline, deadline
+from mezzotint.recipes.option_values import selected_calls
+from mezzotint.recipes.study import Measuring, Study
+from mezzotint.runtime import Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """One denoiser, what its layers may take, and what runs and keeps measurements.
+
+    Attributes:
+        study: layers, calls and structures of the floating denoiser.
+        options: the recipe's switches.
+        metric: what the plan makes least.
+        encoding: rounding of all weights.
+        candidates: of every layer, with its structures.
+        program: what they cost, and the limits.
+        timed: the limit on latency, if there is one.
+        calibration: constants, ranges and moments of inputs.
+        measuring: runs and journals measurements.
+    """
+
+    study: Study
+    options: Auto
+    metric: Metric
+    encoding: Encoding
+    candidates: Candidates
+    program: IntegerProgram
+    timed: Deadline | None
+    calibration: Calibration
+    measuring: Measuring
+
+    @property
+    def probes(self) -> bool:
+        """True where probes are to predict losses: those of noise only."""
+        return isinstance(self.metric, Noise) and self.options.sensitivity != "measured"
+
+    @property
+    def verifies(self) -> bool:
+        """True where the plan that is found is measured."""
+        return not self.probes or self.options.sensitivity != "probes"
+
+    def plan(self, choices: Mapping[str, Choice]) -> Plan:
+        """The bare plan of some choices: what decides its bytes."""
+        return Plan(dict(choices), self.study.job.model, encoding=self.encoding)
+
+    def prober(self, calls: Sequence[Call], plan: Plan | None = None) -> Prober:
+        """Probes of every candidate around the floating model, or of every weight around a plan.
+
+        Args:
+            calls: recorded, with their outputs.
+            plan: the incumbent; None for the floating model.
+        """
+        return Prober(
+            self.study.job.denoiser,
+            calls,
+            {name: self._probed(each, plan) for name, each in self.candidates.items()},
+            self._weight_of,
+            str(self.encoding),
+            self.calibration,
+            plan,
+        )
+
+    def _probed(self, candidates: Sequence[Choice], plan: Plan | None) -> LayerCandidates:
+        weights = {each.weight: each for each in candidates if each.quantized}
+        inputs = [] if plan is not None else {each.activation for each in candidates} - {FLOAT}
+        structures = next((each.structures for each in weights.values()), ())
+        return LayerCandidates(
+            tuple(weights),
+            {name: InputCandidate(parse_activation_format(name)) for name in sorted(inputs)},
+            structures,
+        )
+
+    @cached_property
+    def _weight_of(self) -> CandidateWeight:
+        return remembered(self._weight)
+
+    def _weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
+        """The weight as it would be stored, and what is added to its bias."""
+        layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
+        assert known.encoded is not None, "every study keeps what it encodes"
+        weight = known.encoded.weight(name, layer, choice, self.encoding, known)
+        return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
+
+    def sample_noises(self, plans: Sequence[Plan]) -> list[list[float]]:
+        """Noise of whole plans on every recorded sample, by really running them."""
+        tasks = [Task(PlanChange(plan), SampleNoise()) for plan in plans]
+        found = self.measuring.figures(tasks, "Measuring plans")
+        return [sample_noises(figures) for figures in found]
+
+    def plan_losses(self, plans: Sequence[Plan]) -> list[float]:
+        """Loss of whole plans, by really running them."""
+        if isinstance(self.metric, Noise):
+            return [statistics.fmean(each) for each in self.sample_noises(plans)]
+        return self.measuring.losses(
+            [PlanChange(plan) for plan in plans], self.metric, "Measuring plans"
+        )
+
+    def measurements(self, losses: Losses) -> Measurements:
+        """Loss of every candidate, of its weight and of its input."""
+        return {
+            name: {
+                choice: {
+                    "loss": losses.of(name, choice),
+                    "weight": losses.weight(name, choice),
+                    "input": losses.input(name, choice),
+                }
+                for choice in each
+            }
+            for name, each in self.candidates.items()
+        }
+
+
+@contextmanager
+def prepared(job: Job, options: Auto) -> Iterator[Search]:
+    """Record calls, look for structure, pose the program, calibrate; then open the journal.
+
+    Raises:
+        ModelError: there is nothing to quantize.
+        InfeasibleBudgetError: the budget cannot be met; names the nearest that can. That is found
+            before anything is measured.
+        CalibrationError: weights or inputs hold NaN; the layer is named.
+    """
+    study = Study.of(
+        job,
+        bos=options.bos,
+        shortcuts=options.shortcuts,
+        momentum=None,
+        selection=selected_calls(options.calls),
+    )
+    formats = candidate_formats(job.budget, options)
+    candidates = study.structured(formats)
+    timed = deadline(study, formats, options.profile, options.profile_batch)
+    program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
+    encoding = Encoding(options.search, options.rounding, bias_correction=options.bias_correction)
+    calibration = study.calibrated(candidates, encoding)
+    with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
+        yield Search(
+            study=study,
+            options=options,
+            metric=chosen_metric(options.metric),
+            encoding=encoding,
+            candidates=candidates,
+            program=program,
+            timed=timed,
+            calibration=calibration,
+            measuring=measuring,
+        )

@@ -1,0 +1,70 @@
+"""Losses of all candidates: measured one by one, or predicted by probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mezzotint.formats import FLOAT
+from mezzotint.measuring import InputChange, LayerChange, Metric
+from mezzotint.plan import Choice, Encoding
+from mezzotint.recipes.auto.losses import ByFormat
+from mezzotint.recipes.study import Measuring
+
+_ANY_WEIGHT = "int8/channel"
+"""Weight format of a choice whose input is meant; it changes nothing."""
+
+Candidates = Mapping[str, Sequence[Choice]]
+"""Layer → its candidates, with its structures."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One format of one layer's weight or input, all else floating.
+
+    Attributes:
+        layer: its name.
+        choice: the weight format with a floating input, or any with the input format.
+        of_input: which of the two.
+    """
+
+    layer: str
+    choice: Choice
+    of_input: bool
+
+    @property
+    def format(self) -> str:
+        """Name of the format that is meant."""
+        return self.choice.activation if self.of_input else self.choice.weight
+
+    def change(self, encoding: Encoding) -> LayerChange | InputChange:
+        """The change that measures it."""
+        if self.of_input:
+            return InputChange(self.layer, self.choice)
+        return LayerChange(self.layer, self.choice, encoding)
+
+
+def units_of(layer: str, choices: Iterable[Choice]) -> tuple[Unit, ...]:
+    """The weight formats among some choices of a layer, then the input formats; each once."""
+    weights: dict[str, Unit] = {}
+    inputs: dict[str, Unit] = {}
+    for choice in choices:
+        if choice.quantized:
+            alone = replace(choice, activation=FLOAT)
+            weights.setdefault(choice.weight, Unit(layer, alone, of_input=False))
+        if choice.activation != FLOAT:
+            alike = replace(choice, weight=_ANY_WEIGHT)
+            inputs.setdefault(choice.activation, Unit(layer, alike, of_input=True))
+    return (*weights.values(), *inputs.values())
+
+
+def measured(
+    measuring: Measuring, units: Sequence[Unit], metric: Metric, encoding: Encoding
+) -> tuple[ByFormat, ByFormat]:
+    """Losses of some weights and of some inputs, by really running each."""
+    losses = measuring.losses([unit.change(encoding) for unit in units], metric)
+    weights: dict[str, dict[str, float]] = {unit.layer: {} for unit in units}
+    inputs: dict[str, dict[str, float]] = {unit.layer: {} for unit in units}
+    for unit, loss in zip(units, losses, strict=True):
+        (inputs if unit.of_input else weights)[unit.layer][unit.format] = loss
+    return weights, inputs

@@ -1,0 +1,93 @@
+"""Verification: what probes leave in doubt is measured, and the program solved again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mezzotint.allocation import Solution
+from mezzotint.measuring import Metric
+from mezzotint.plan import Choice, Encoding
+from mezzotint.recipes.auto.doubt import RESAMPLES, Doubt, doubt_about
+from mezzotint.recipes.auto.estimates import Estimates
+from mezzotint.recipes.auto.losses import Losses
+from mezzotint.recipes.auto.program import IntegerProgram, chosen
+from mezzotint.recipes.auto.sensitivity import Unit, measured, units_of
+from mezzotint.recipes.study import Measuring
+
+BEYOND_FIRST_ORDER = 0.03
+"""Noise from which on a first-order estimate is not trusted."""
+
+MOST_MEASURED = 48
+"""Formats that are measured for one plan: those that matter most to it."""
+
+ROUNDS = 3
+"""Programs solved with what was measured: each may choose what was not yet."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A solution whose doubtful losses were measured.
+
+    Attributes:
+        solution: of the program.
+        losses: estimated or measured.
+        units: what was measured.
+    """
+
+    solution: Solution
+    losses: Losses
+    units: tuple[Unit, ...]
+
+
+def verified(
+    program: IntegerProgram,
+    estimates: Estimates,
+    measuring: Measuring,
+    metric: Metric,
+    encoding: Encoding,
+) -> Verified:
+    """Solve; measure the contested formats, and chosen ones beyond first order; solve again.
+
+    Contested are formats between which programs of resampled probes differ. Where there are more
+    than can be measured, those go first that are at stake most: by their loss, and by how often
+    they were chosen.
+    """
+    losses, units = estimates.losses, dict[Unit, None]()
+    solution = program.solve(losses)
+    for _ in range(ROUNDS):
+        plan = chosen(solution)
+        doubt = doubt_about(program, estimates, losses)
+        wanted = [unit for unit in _in_doubt(plan, losses, doubt) if unit not in units]
+        wanted = wanted[: MOST_MEASURED - len(units)]
+        if not wanted:
+            break
+        losses = losses.with_measured(*measured(measuring, wanted, metric, encoding))
+        units.update(dict.fromkeys(wanted))
+        solution = program.solve(losses)
+    return Verified(solution, losses, tuple(units))
+
+
+def _in_doubt(plan: Mapping[str, Choice], losses: Losses, doubt: Doubt) -> list[Unit]:
+    """Formats to be measured, those at stake most first."""
+    stakes: dict[Unit, float] = {}
+    for unit, loss, times in _stakes(plan, losses, doubt):
+        stakes[unit] = max(stakes.get(unit, 0.0), loss * times)
+    return sorted(stakes, key=lambda unit: -stakes[unit])
+
+
+def _stakes(
+    plan: Mapping[str, Choice], losses: Losses, doubt: Doubt
+) -> Iterator[tuple[Unit, float, int]]:
+    """Doubtful formats, each with its loss and the number of solutions that it may change."""
+    for layer, choice in plan.items():
+        for unit in units_of(layer, [choice]):
+            loss = losses.of_format(layer, unit.format, of_input=unit.of_input)
+            if loss > BEYOND_FIRST_ORDER:
+                yield unit, loss, RESAMPLES
+        for rival, times in doubt.rivals.get(layer, {}).items():
+            own, other = (dict.fromkeys(units_of(layer, [each])) for each in (choice, rival))
+            for unit in (*own, *other):
+                if unit not in own or unit not in other:
+                    loss = losses.of_format(layer, unit.format, of_input=unit.of_input)
+                    yield unit, loss, times
