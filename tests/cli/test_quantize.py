@@ -56,9 +56,8 @@ def test_how_long_it_takes_is_said_on_standard_error(run, model, tmp_path):
 
 def test_a_dry_run_says_it_and_stops(run, model, tmp_path):
     found = run("quantize", model, "-o", tmp_path / "out", "--calls", 1, "--dry-run")
-    layers = len([layer for layer in mz.inventory(mz.load(model).unet) if layer.supported])
     (line,) = found.stdout.splitlines()
-    assert line.startswith(f"Probing: 64 probes of {layers} layers on 1 calls at ")
+    assert line.startswith("Probing: 64 probes at ")
     assert not list(tmp_path.iterdir())
 
 

@@ -69,7 +69,7 @@ class TestTelling:
         with listening(lines.append):
             mz.quantize(pipe, recipe, mz.Budget(12), sampling=mz.Sampling(("owl", "fox")))
         assert lines[0].startswith("Probing: ")
-        assert " probes of " in lines[0]
+        assert " probes at " in lines[0]
 
     def test_what_the_journal_holds_is_not_counted(self, pipe, recipe, tmp_path):
         sampling = mz.Sampling(("owl", "fox"))

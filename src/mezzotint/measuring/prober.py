@@ -7,9 +7,8 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from mezzotint.errors import (
 from mezzotint.formats import FLOAT
 from mezzotint.measuring.change import PlanChange
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
-from mezzotint.measuring.estimate import tell, timed_call
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.measuring.input_edge import InputCandidate
 from mezzotint.measuring.probed_layer import (
@@ -109,26 +107,10 @@ class Prober:
         keys = {probe: _key(probe, digest) for probe in probes}
         missing = [probe for probe, key in keys.items() if key not in journal]
         if missing:
-            what = f"probes of {len(self.candidates)} layers on {len(self.calls)} calls"
-            with suppress(Exception):  # what fails will fail again, and is reported then
-                tell("Probing", len(missing), partial(self._seconds, missing[0]), what)
             with self._probing(missing) as run:
                 for probe in track(missing, "Probing"):
                     journal.add(keys[probe], run(probe))
         return self._projections(journal, [keys[probe] for probe in probes])
-
-    def _seconds(self, probe: Probe) -> float:
-        """Seconds of a forward and a backward pass of one probe."""
-        with torch.inference_mode(False), ExitStack() as stack:
-            sample = self._sample(probe, Samples(self.denoiser))
-            if self._checkpoints(sample):
-                stack.enter_context(gradient_checkpointing(self.denoiser))
-            return timed_call(self.denoiser, sample, backward=True)
-
-    def _checkpoints(self, sample: Call) -> bool:
-        if self.checkpointing is None:
-            return needs_checkpointing(self.denoiser, sample)
-        return self.checkpointing
 
     @contextmanager
     def _probing(self, probes: Sequence[Probe]) -> Iterator[Callable[[Probe], dict[str, Any]]]:
@@ -137,7 +119,10 @@ class Prober:
             # While the denoiser is the one whose outputs were recorded.
             known = Samples(self.denoiser)
             samples = {probe: self._sample(probe, known) for probe in probes}
-            if self._checkpoints(samples[probes[0]]):
+            checkpointing = self.checkpointing
+            if checkpointing is None:
+                checkpointing = needs_checkpointing(self.denoiser, samples[probes[0]])
+            if checkpointing:
                 stack.enter_context(gradient_checkpointing(self.denoiser))
             layers = self._layers()
             for layer in layers.values():
