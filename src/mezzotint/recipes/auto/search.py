@@ -91,18 +91,25 @@ class Search:
         Raises:
             ProbeError: the model's backward pass fails.
         """
-        candidates = {name: self._probed(each, plan) for name, each in self.candidates.items()}
+        candidates = {name: self._probed(name, plan) for name in self.candidates}
         return self.probing.projections(candidates, count, calls=calls, plan=plan)
 
-    def _probed(self, candidates: Sequence[Choice], plan: Plan | None) -> LayerCandidates:
+    def _probed(self, layer: str, plan: Plan | None) -> LayerCandidates:
+        candidates = self.candidates[layer]
         weights = {each.weight: each for each in candidates if each.quantized}
         inputs = [] if plan is not None else {each.activation for each in candidates} - {FLOAT}
         structures = next((each.structures for each in weights.values()), ())
         return LayerCandidates(
             tuple(weights),
-            {name: InputCandidate(parse_activation_format(name)) for name in sorted(inputs)},
+            {name: self._rounded_input(layer, name) for name in sorted(inputs)},
             structures,
         )
+
+    def _rounded_input(self, layer: str, activation: str) -> InputCandidate:
+        rounding = parse_activation_format(activation)
+        static = rounding is not None and rounding.static
+        ranges = self.calibration.input_ranges.get(layer, ()) if static else ()
+        return InputCandidate(rounding, ranges)
 
     def sample_noises(self, plans: Sequence[Plan]) -> list[list[float]]:
         """Noise of whole plans on every recorded sample, by really running them."""
