@@ -122,10 +122,15 @@ class TestQuantizeModule:
         assert float((y - y_hat).square().sum() / y.square().sum()) < 1e-3
         assert not torch.equal(y, y_hat)
 
-    def test_every_layer_is_measured(self, module: Denoiser):
-        found = mz.quantize_module(module, examples(), budget=BUDGET).measurements
-        assert {len(choices) for choices in found.values()} == {6}
-        assert all(one["noise"] > 0 for each in found.values() for one in each.values())
+    def test_every_pair_of_formats_of_every_layer_has_its_loss(self, module: Denoiser):
+        recipe = mz.Auto()
+        found = mz.quantize_module(module, examples(), recipe, BUDGET).measurements
+        assert {len(choices) for choices in found.values()} == {3 * len(recipe.formats)}
+        assert all(one["weight"] > 0 for each in found.values() for one in each.values())
+        for each in found.values():
+            for choice, one in each.items():
+                assert (one["input"] > 0) == (choice.activation != "float")
+                assert one["loss"] == one["weight"] + one["input"]
 
     def test_the_plan_predicts_less_noise_than_the_uniform_one_of_the_same_bytes(
         self, module: Denoiser
@@ -135,7 +140,7 @@ class TestQuantizeModule:
         ours = mz.quantize_module(module, examples(), budget=mz.Budget(size=size))
 
         def noise(plan: mz.Plan) -> float:
-            return sum(ours.measurements[name][plan[name]]["noise"] for name in plan)
+            return sum(ours.measurements[name][plan[name]]["loss"] for name in plan)
 
         assert noise(ours.plan) < noise(uniform)
 
@@ -176,7 +181,7 @@ class TestQuantizeModule:
         assert results[0].plan.choices != results[1].plan.choices
         for metric, own in zip(metrics, results, strict=True):
             losses = [
-                sum(metric.loss(own.measurements[name][plan[name]]) for name in plan)
+                sum(own.measurements[name][plan[name]]["loss"] for name in plan)
                 for plan in (result.plan for result in results)
             ]
             assert losses[results.index(own)] == min(losses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,28 @@ import mezzotint as mz
 from mezzotint._journal import Record
 from mezzotint.errors import JournalError
 from mezzotint.formats import MINMAX
+from mezzotint.measuring import Task
+from tests.recipes.conftest import MEASURED
 from tests.recipes.watching import watched
 
 FILE = "measurements.jsonl"
+
+INPUTS = ("int8/token", "uint8/token")
+"""Measured beside the weights."""
+
+quick = partial(mz.Auto, sensitivity="measured")
+
+
+def of_layers(tasks: list[Task]) -> list[Task]:
+    """Those of single layers: every plan that is found is measured as well."""
+    return [task for task in tasks if task.change.layer is not None]
 
 
 @pytest.fixture(scope="module")
 def finished(folder, sampling, journal, tmp_path_factory) -> Path:
     """The folder of a finished run."""
     path = tmp_path_factory.mktemp("finished") / "out"
-    return mz.quantize(mz.load(folder), sampling=sampling, journal=journal).save(path)
+    return mz.quantize(mz.load(folder), MEASURED, sampling=sampling, journal=journal).save(path)
 
 
 def test_a_result_keeps_all_that_was_measured(finished, journal):
@@ -32,22 +45,22 @@ def test_another_budget_measures_nothing_and_plans_as_a_fresh_run(
     pipe, sampling, finished, monkeypatch
 ):
     budget = mz.Budget(weight_bits=3.7)
-    fresh = mz.quantize(pipe, budget=budget, sampling=sampling)
+    fresh = mz.quantize(pipe, MEASURED, budget, sampling=sampling)
     asked = watched(monkeypatch)
-    again = mz.quantize(pipe, budget=budget, sampling=sampling, measurements=finished)
-    assert asked == []
+    again = mz.quantize(pipe, MEASURED, budget, sampling=sampling, measurements=finished)
+    assert of_layers(asked) == []
     assert again.plan == fresh.plan
     assert again.measurements == fresh.measurements
 
 
 def test_only_what_is_missing_is_measured(pipe, sampling, finished, monkeypatch, tmp_path):
-    few = mz.Auto(formats=("int4/channel", "int7/channel"))
+    few = quick(formats=("int4/channel", "int7/channel"))
     budget = mz.Budget(weight_bits=6)
     fresh = mz.quantize(pipe, few, budget, sampling=sampling)
     asked = watched(monkeypatch)
     again = mz.quantize(pipe, few, budget, sampling=sampling, measurements=finished)
-    assert {task.change.choice.weight for task in asked} == {"int7/channel"}
-    assert len(asked) == len(fresh.plan)
+    assert {task.change.choice.weight for task in of_layers(asked)} == {"int7/channel"}
+    assert len(of_layers(asked)) == len(fresh.plan)
     assert again.plan == fresh.plan
     # What was taken over is kept as well, for the next budget.
     kept = Record.read(again.save(tmp_path / "out") / FILE)
@@ -59,41 +72,41 @@ def test_a_journal_can_be_taken_up_as_well(pipe, sampling, journal, tmp_path, mo
     cut = Path(shutil.copy(journal, tmp_path / "cut.jsonl"))
     cut.write_bytes(cut.read_bytes()[:-10])
     asked = watched(monkeypatch)
-    mz.quantize(pipe, sampling=sampling, measurements=cut)
+    mz.quantize(pipe, MEASURED, sampling=sampling, measurements=cut)
     assert len(asked) == 1
 
 
 def test_what_is_taken_over_goes_into_the_journal_at_once(pipe, sampling, finished, tmp_path):
     path = tmp_path / "journal.jsonl"
-    mz.quantize(pipe, sampling=sampling, measurements=finished, journal=path)
+    mz.quantize(pipe, MEASURED, sampling=sampling, measurements=finished, journal=path)
     assert Record.read(path) == Record.read(finished / FILE)
 
 
 def test_those_of_another_model_are_refused(pipe, sampling, finished):
     pipe.unet.conv_out.bias.data[0] += 0.1
     with pytest.raises(JournalError, match=rf"{FILE}: holds measurements of another model; leave"):
-        mz.quantize(pipe, sampling=sampling, measurements=finished)
+        mz.quantize(pipe, MEASURED, sampling=sampling, measurements=finished)
 
 
 def test_those_of_other_prompts_are_refused(pipe, finished):
     other = mz.Sampling(prompts=("tree", "house"))
     with pytest.raises(JournalError, match="of other prompts, seeds or steps; leave it out"):
-        mz.quantize(pipe, sampling=other, measurements=finished)
+        mz.quantize(pipe, MEASURED, sampling=other, measurements=finished)
 
 
 def test_those_of_other_calls_are_refused(pipe, sampling, finished):
     calls = mz.record_calls(pipe, sampling)
-    mz.quantize(pipe, sampling=sampling, calls=calls, measurements=finished)  # the same ones
+    mz.quantize(pipe, MEASURED, sampling=sampling, calls=calls, measurements=finished)  # the same ones
     with pytest.raises(JournalError, match="of other calls of the denoiser; leave it out"):
-        mz.quantize(pipe, sampling=sampling, calls=calls[:1], measurements=finished)
+        mz.quantize(pipe, MEASURED, sampling=sampling, calls=calls[:1], measurements=finished)
 
 
 def test_another_range_search_is_measured_anew(pipe, sampling, finished, monkeypatch):
-    recipe = mz.Auto(formats=("int8/channel",), search=MINMAX)
+    recipe = quick(formats=("int8/channel",), search=MINMAX)
     asked = watched(monkeypatch)
     budget = mz.Budget(weight_bits=16)
     result = mz.quantize(pipe, recipe, budget, sampling=sampling, measurements=finished)
-    assert len(asked) == len(result.plan)
+    assert len(of_layers(asked)) == len(result.plan)
 
 
 def test_another_metric_takes_up_the_same_journal(pipe, sampling, monkeypatch, tmp_path):
@@ -101,14 +114,14 @@ def test_another_metric_takes_up_the_same_journal(pipe, sampling, monkeypatch, t
     formats, budget = ("int4/channel", "int8/channel"), mz.Budget(weight_bits=6)
 
     def quantized(metric: str, *, earlier: Path | None = None) -> mz.Result:
-        recipe = mz.Auto(formats=formats, metric=metric)
+        recipe = quick(formats=formats, metric=metric)
         return mz.quantize(pipe, recipe, budget, sampling=few, measurements=earlier)
 
     by_outputs = quantized("noise").save(tmp_path / "noise")
     asked = watched(monkeypatch)
     by_images = quantized("ssim", earlier=by_outputs)
     assert {task.metric.kind for task in asked} == {"ssim"}
-    assert len(asked) == len(formats) * len(by_images.plan)
+    assert len(of_layers(asked)) == (len(formats) + len(INPUTS)) * len(by_images.plan)
     both = by_images.save(tmp_path / "both")
     asked.clear()
     assert quantized("ssim", earlier=both).plan == by_images.plan
@@ -120,12 +133,12 @@ def test_another_metric_takes_up_the_same_journal(pipe, sampling, monkeypatch, t
     quantized("noise", earlier=both)
     assert asked == []
     quantized("ssim", earlier=both)
-    assert len(asked) == len(formats) * len(by_images.plan)
+    assert len(of_layers(asked)) == (len(formats) + len(INPUTS)) * len(by_images.plan)
 
 
 def test_a_folder_without_any_is_refused(pipe, sampling, folder):
     with pytest.raises(JournalError, match=f"{FILE}: holds no measurements"):
-        mz.quantize(pipe, sampling=sampling, measurements=folder)
+        mz.quantize(pipe, MEASURED, sampling=sampling, measurements=folder)
 
 
 def test_damaged_ones_are_refused_before_anything_is_recorded(pipe, finished, tmp_path):
@@ -133,7 +146,7 @@ def test_damaged_ones_are_refused_before_anything_is_recorded(pipe, finished, tm
     (tmp_path / FILE).write_bytes(lines[0] + b"garbage\n" + lines[1])
     pipe.unet.register_forward_pre_hook(lambda module, args: pytest.fail("was run"))
     with pytest.raises(JournalError, match="line 2 is damaged"):
-        mz.quantize(pipe, measurements=tmp_path)
+        mz.quantize(pipe, MEASURED, measurements=tmp_path)
 
 
 def test_mixdq_measures_no_layer_twice(pipe, sampling, tmp_path, monkeypatch):
@@ -170,5 +183,5 @@ def test_damaged_figures_are_named(pipe, sampling, journal, tmp_path, role, resu
     lines[1] = f'{{"unit": {json.dumps(unit)}, "result": {result}}}'
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(JournalError) as caught:
-        mz.quantize(pipe, sampling=sampling, **{role: path})
+        mz.quantize(pipe, MEASURED, sampling=sampling, **{role: path})
     assert str(caught.value).startswith(f"{path}: unit {unit!r}: {why}")

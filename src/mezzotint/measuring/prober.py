@@ -103,14 +103,21 @@ class Prober:
             raise CalibrationError("no denoiser calls were recorded; give at least one prompt")
         if not probes:
             raise CalibrationError("no probes were drawn; give at least one")
-        digest = self._digest()
-        keys = {probe: _key(probe, digest) for probe in probes}
-        missing = [probe for probe, key in keys.items() if key not in journal]
+        keys = self._keys(probes)
+        missing = self.missing(probes, journal)
         if missing:
             with self._probing(missing) as run:
                 for probe in track(missing, "Probing"):
                     journal.add(keys[probe], run(probe))
         return self._projections(journal, [keys[probe] for probe in probes])
+
+    def missing(self, probes: Sequence[Probe], journal: Journal) -> list[Probe]:
+        """The probes that the journal lacks, each once."""
+        return [probe for probe, key in self._keys(probes).items() if key not in journal]
+
+    def _keys(self, probes: Sequence[Probe]) -> dict[Probe, str]:
+        digest = self._digest()
+        return {probe: _key(probe, digest) for probe in probes}
 
     @contextmanager
     def _probing(self, probes: Sequence[Probe]) -> Iterator[Callable[[Probe], dict[str, Any]]]:

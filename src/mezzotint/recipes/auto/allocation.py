@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mezzotint.errors import ProbeError
-from mezzotint.measuring import MOST_PROBES, draw_probes
+from mezzotint.measuring import MOST_PROBES
 from mezzotint.plan import Choice
 from mezzotint.recipes.auto.doubt import Doubt, doubt_about
 from mezzotint.recipes.auto.estimates import Estimates
@@ -83,11 +83,9 @@ def probed(search: Search) -> tuple[Estimates, Doubt]:
     Raises:
         ProbeError: the model cannot be probed.
     """
-    prober = search.prober(search.study.calls)
     count = min(search.options.probes, MOST_PROBES)
     while True:
-        probes = draw_probes(search.study.calls, count)
-        estimates = Estimates(prober.run(probes, search.measuring.journal))
+        estimates = Estimates(search.projections(count))
         doubt = doubt_about(search.program, estimates, estimates.losses)
         if doubt.regret <= search.options.regret or count >= MOST_PROBES:
             return estimates, doubt

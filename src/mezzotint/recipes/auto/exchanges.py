@@ -9,16 +9,13 @@ import numpy as np
 
 from mezzotint.allocation import find_exchanges, stacked_moves
 from mezzotint.errors import ProbeError
-from mezzotint.measuring import Projections, draw_probes
+from mezzotint.measuring import Projections
 from mezzotint.plan import Choice
 from mezzotint.recipes.auto.allocation import Found
 from mezzotint.recipes.auto.held_out import gain, hold_out
 from mezzotint.recipes.auto.program import IntegerProgram
 from mezzotint.recipes.auto.search import Search
 from mezzotint.recipes.auto.sensitivity import Candidates
-
-_SEED = 1
-"""Other probes than the plan was found by."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -107,9 +104,7 @@ def exchanged(search: Search, found: Found) -> Found:
         return found.noting("no exchanges: too few samples were recorded to hold some out")
     before = search.plan(found.choices)
     try:
-        prober = search.prober(held.others, before)
-        probes = draw_probes(held.others, search.options.probes, _SEED)
-        projections = prober.run(probes, search.measuring.journal)
+        projections = search.projections(search.options.probes, held.others, before)
     except ProbeError as cause:
         return found.noting(f"no exchanges: {cause}")
     others = neighbours(found.choices, search.candidates)

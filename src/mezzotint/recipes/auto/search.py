@@ -6,24 +6,19 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-
-from torch import Tensor
 
 from mezzotint.formats import FLOAT, parse_activation_format
 from mezzotint.measuring import (
-    CandidateWeight,
     InputCandidate,
     LayerCandidates,
     Measurements,
     Metric,
     Noise,
     PlanChange,
-    Prober,
+    Projections,
     SampleNoise,
     Task,
     chosen_metric,
-    remembered,
     sample_noises,
 )
 from mezzotint.models import Call
@@ -36,6 +31,7 @@ from mezzotint.recipes.auto.sensitivity import Candidates
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.latency import Deadline, deadline
 from mezzotint.recipes.option_values import selected_calls
+from mezzotint.recipes.probing import Probing
 from mezzotint.recipes.study import Measuring, Study
 from mezzotint.runtime import Calibration
 
@@ -54,6 +50,7 @@ class Search:
         timed: the limit on latency, if there is one.
         calibration: constants, ranges and moments of inputs.
         measuring: runs and journals measurements.
+        probing: runs and journals probes.
     """
 
     study: Study
@@ -65,6 +62,7 @@ class Search:
     timed: Deadline | None
     calibration: Calibration
     measuring: Measuring
+    probing: Probing
 
     @property
     def probes(self) -> bool:
@@ -80,43 +78,38 @@ class Search:
         """The bare plan of some choices: what decides its bytes."""
         return Plan(dict(choices), self.study.job.model, encoding=self.encoding)
 
-    def prober(self, calls: Sequence[Call], plan: Plan | None = None) -> Prober:
-        """Probes of every candidate around the floating model, or of every weight around a plan.
+    def projections(
+        self, count: int, calls: Sequence[Call] | None = None, plan: Plan | None = None
+    ) -> Projections:
+        """Probe every candidate around the floating model, or every weight around a plan.
 
         Args:
-            calls: recorded, with their outputs.
+            count: of probes.
+            calls: by default all.
             plan: the incumbent; None for the floating model.
-        """
-        return Prober(
-            self.study.job.denoiser,
-            calls,
-            {name: self._probed(each, plan) for name, each in self.candidates.items()},
-            self._weight_of,
-            str(self.encoding),
-            self.calibration,
-            plan,
-        )
 
-    def _probed(self, candidates: Sequence[Choice], plan: Plan | None) -> LayerCandidates:
+        Raises:
+            ProbeError: the model's backward pass fails.
+        """
+        candidates = {name: self._probed(name, plan) for name in self.candidates}
+        return self.probing.projections(candidates, count, calls=calls, plan=plan)
+
+    def _probed(self, layer: str, plan: Plan | None) -> LayerCandidates:
+        candidates = self.candidates[layer]
         weights = {each.weight: each for each in candidates if each.quantized}
         inputs = [] if plan is not None else {each.activation for each in candidates} - {FLOAT}
         structures = next((each.structures for each in weights.values()), ())
         return LayerCandidates(
             tuple(weights),
-            {name: InputCandidate(parse_activation_format(name)) for name in sorted(inputs)},
+            {name: self._rounded_input(layer, name) for name in sorted(inputs)},
             structures,
         )
 
-    @cached_property
-    def _weight_of(self) -> CandidateWeight:
-        return remembered(self._weight)
-
-    def _weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
-        """The weight as it would be stored, and what is added to its bias."""
-        layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
-        assert known.encoded is not None, "every study keeps what it encodes"
-        weight = known.encoded.weight(name, layer, choice, self.encoding, known)
-        return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
+    def _rounded_input(self, layer: str, activation: str) -> InputCandidate:
+        rounding = parse_activation_format(activation)
+        static = rounding is not None and rounding.static
+        ranges = self.calibration.input_ranges.get(layer, ()) if static else ()
+        return InputCandidate(rounding, ranges)
 
     def sample_noises(self, plans: Sequence[Plan]) -> list[list[float]]:
         """Noise of whole plans on every recorded sample, by really running them."""
@@ -181,4 +174,5 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
             timed=timed,
             calibration=calibration,
             measuring=measuring,
+            probing=Probing(study, calibration, encoding, measuring.journal),
         )

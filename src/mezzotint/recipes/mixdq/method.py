@@ -48,7 +48,7 @@ class Method:
     @property
     def encoding(self) -> Encoding:
         """Rounding of the weights of all layers."""
-        return Encoding(self.options.search)
+        return encoding_of(self.options)
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -91,10 +91,15 @@ def prepared(job: Job, options: MixDQ) -> Iterator[Method]:
     )
     groups = layer_groups(study.layers, options.content)
     widest = options.activation_format(max(options.activation_bits))
-    choices = study.structured([Choice(options.weight_format(8), widest)])
-    calibration = study.calibrated(choices if quantizes_inputs(job) else {})
+    choice = Choice(options.weight_format(8), widest if quantizes_inputs(job) else FLOAT)
+    calibration = study.calibrated(study.structured([choice]), encoding_of(options))
     with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         yield Method(study, options, groups, calibration, measuring)
+
+
+def encoding_of(options: MixDQ) -> Encoding:
+    """Rounding of the weights of all layers."""
+    return Encoding(options.search, options.rounding)
 
 
 def quantizes_inputs(job: Job) -> bool:

@@ -57,6 +57,10 @@ class MixDQ:
         protect: share of each group whose inputs stay floating, those with the lowest scores.
         selection_prompts: prompts on which candidates are compared.
         search: choice of the weights' clipping ranges; min-max in the paper.
+        rounding: of the weights: `feedback` of each column's error to those left (GPTQ), or to the
+            `nearest` value, as published.
+        screen: tell candidates that cannot matter from a few backward passes, and measure only the
+            others.
         cache_bytes: memory for activations kept while measuring; 0 keeps none.
     """
 
@@ -80,6 +84,8 @@ class MixDQ:
     protect: float = 0.01
     selection_prompts: int = 8
     search: RangeSearch = MINMAX
+    rounding: Literal["feedback", "nearest"] = "feedback"
+    screen: bool = False
     cache_bytes: int = CACHE_BYTES
 
     def __post_init__(self) -> None:

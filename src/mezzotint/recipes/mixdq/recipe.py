@@ -81,7 +81,7 @@ def decide_weights(method: Method) -> tuple[Decision, Measurements]:
     bare = weight_programs(method, unmeasured(method, changes))
     if bare.unlimited():
         return everything(bare), {}
-    found = measured(method, changes)
+    found = measured(method, changes, bare.target)
     programs = weight_programs(method, sensitivities(method, changes, found))
     return decide(method, programs, lambda widths: choices_of(method, widths, {})), found
 
@@ -93,7 +93,7 @@ def decide_inputs(method: Method, weights: Widths) -> InputDecision:
     if bare.unlimited() and not method.options.protect:
         return InputDecision(everything(bare))
     changes = input_changes(method, [max(widths)] if bare.unlimited() else widths)
-    seen = sensitivities(method, changes, measured(method, changes))
+    seen = sensitivities(method, changes, measured(method, changes, bare.target))
     kept = protected_inputs(method, seen)
     free = {name: layer for name, layer in seen.items() if name not in kept}
     if not free:

@@ -20,6 +20,7 @@ from mezzotint.models import LayerGroup
 from mezzotint.plan import Choice
 from mezzotint.recipes.mixdq.method import Method
 from mezzotint.recipes.mixdq.programs import Sensitivity
+from mezzotint.recipes.mixdq.screening import negligible
 
 HIGHEST_DB = 200.0
 """Score of a layer that changes nothing at all; programs need finite numbers."""
@@ -65,17 +66,33 @@ def metric_of(method: Method, group: LayerGroup) -> Metric:
     return Similarity() if decoupled else Noise()
 
 
-def measured(method: Method, changes: Changes) -> Measurements:
-    """Figures of every change, each by its group's metric; and the noise floor of images."""
+def measured(method: Method, changes: Changes, average: float) -> Measurements:
+    """Figures of every change, each by its group's metric; and the noise floor of images.
+
+    Where the options ask for it, changes that cannot matter are not measured: their figures are
+    those of the unchanged model.
+
+    Args:
+        method: runs and journals measurements.
+        changes: of weights, or of inputs.
+        average: bits that the budget allows.
+    """
+    spared = negligible(method, changes, average) if method.options.screen else {}
     by_metric: dict[Metric, list[LayerChange | InputChange]] = {}
+    found: dict[str, dict[Choice, Figures]] = {name: {} for name in changes}
     for name, candidates in changes.items():
         metric = metric_of(method, method.groups[name])
-        by_metric.setdefault(metric, []).extend(candidates.values())
-    found: dict[str, Mapping[Choice, Figures]] = {}
+        wanted = [each for w, each in candidates.items() if w not in spared.get(name, {})]
+        by_metric.setdefault(metric, []).extend(wanted)
     for metric in sorted(by_metric, key=lambda metric: metric.sees == "images"):
-        if metric.sees == "images":
-            method.measuring.figures([Task(Unchanged(), metric)])
-        found |= method.measuring.layers(by_metric[metric], metric)
+        unchanged: Figures = {}
+        if metric.sees == "images" or spared:
+            (unchanged,) = method.measuring.figures([Task(Unchanged(), metric)])
+        for name, figures in method.measuring.layers(by_metric[metric], metric).items():
+            found[name].update(figures)
+        for name, widths in spared.items():
+            if metric_of(method, method.groups[name]) == metric:
+                found[name].update({changes[name][w].choice: unchanged for w in widths})
     return found
 
 

@@ -1,0 +1,116 @@
+"""Probes of a study: what every candidate changes, told by a few backward passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from torch import Tensor
+
+from mezzotint._journal import Journal
+from mezzotint.measuring import (
+    CandidateWeight,
+    LayerCandidates,
+    Probe,
+    Prober,
+    Projections,
+    draw_probes,
+    remembered,
+    tell,
+    timed_call,
+)
+from mezzotint.models import Call, batch_size, rows_of
+from mezzotint.plan import Choice, Encoding, Plan
+from mezzotint.recipes.study import Study
+from mezzotint.runtime import Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class Probing:
+    """Backward passes of one study, with the weights as they would be stored.
+
+    Attributes:
+        study: its denoiser is probed on its calls.
+        calibration: of everything that candidates need.
+        encoding: of all candidate weights.
+        journal: keeps what probes have found.
+    """
+
+    study: Study
+    calibration: Calibration
+    encoding: Encoding
+    journal: Journal
+
+    def projections(
+        self,
+        candidates: Mapping[str, LayerCandidates],
+        count: int,
+        *,
+        calls: Sequence[Call] | None = None,
+        plan: Plan | None = None,
+    ) -> Projections:
+        """Project every candidate; how long that will take is announced.
+
+        Args:
+            candidates: layer → changes that are asked for.
+            count: of probes.
+            calls: by default the study's.
+            plan: around which; None for the floating model.
+
+        Raises:
+            ProbeError: the model's backward pass fails; measure instead.
+        """
+        calls = self.study.calls if calls is None else calls
+        # Around a plan it is others that are looked at: what was chosen by the first is no news.
+        probes = draw_probes(calls, count, seed=0 if plan is None else 1)
+        prober = Prober(
+            self.study.job.denoiser,
+            calls,
+            candidates,
+            self._weight_of,
+            str(self.encoding),
+            self.calibration,
+            plan,
+        )
+        missing = prober.missing(probes, self.journal)
+        tell("Probing", len(missing), partial(self._seconds, candidates, missing, calls), "probes")
+        return prober.run(probes, self.journal)
+
+    @cached_property
+    def _weight_of(self) -> CandidateWeight:
+        return remembered(self._weight)
+
+    def _weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
+        """The weight as it would be stored, and what is added to its bias."""
+        layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
+        assert known.encoded is not None, "every study keeps what it encodes"
+        weight = known.encoded.weight(name, layer, choice, self.encoding, known)
+        return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
+
+    def _seconds(
+        self,
+        candidates: Mapping[str, LayerCandidates],
+        missing: Sequence[Probe],
+        calls: Sequence[Call],
+    ) -> float:
+        """Seconds of a probe, with its share of the time that encoding all candidates takes.
+
+        One sample is timed, and the encoding of one layer's weights.
+        """
+        first = missing[0]
+        call = calls[first.call]
+        sample = rows_of(call, [first.row]) if first.row is not None and batch_size(call) else call
+        passes = timed_call(self.study.job.denoiser, sample, backward=True)
+        sizes = {layer.name: layer.parameters for layer in self.study.layers}
+        encoded = {name: each for name, each in candidates.items() if each.weights}
+        if not encoded:
+            return passes
+        ordered = sorted(encoded, key=lambda name: sizes[name])
+        middle = ordered[len(ordered) // 2]
+        start = time.perf_counter()
+        for weight in encoded[middle].weights:
+            self._weight_of(middle, encoded[middle].choice(weight))
+        taken = (time.perf_counter() - start) * sum(map(sizes.__getitem__, encoded))
+        return passes + taken / sizes[middle] / len(missing)
