@@ -179,7 +179,7 @@ class TestQuantizeModule:
             for metric in metrics
         ]
         assert results[0].plan.choices != results[1].plan.choices
-        for metric, own in zip(metrics, results, strict=True):
+        for own in results:
             losses = [
                 sum(own.measurements[name][plan[name]]["loss"] for name in plan)
                 for plan in (result.plan for result in results)

@@ -96,7 +96,9 @@ def test_those_of_other_prompts_are_refused(pipe, finished):
 
 def test_those_of_other_calls_are_refused(pipe, sampling, finished):
     calls = mz.record_calls(pipe, sampling)
-    mz.quantize(pipe, MEASURED, sampling=sampling, calls=calls, measurements=finished)  # the same ones
+    mz.quantize(
+        pipe, MEASURED, sampling=sampling, calls=calls, measurements=finished
+    )  # the same ones
     with pytest.raises(JournalError, match="of other calls of the denoiser; leave it out"):
         mz.quantize(pipe, MEASURED, sampling=sampling, calls=calls[:1], measurements=finished)
 

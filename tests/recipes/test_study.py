@@ -170,14 +170,19 @@ class TestMeasuring:
                 for task in reversed(tasks):
                     yield from InProcess(self.original).figures([task])
 
-        recipe = mz.Auto(formats=("int4/channel", "int8/channel"))
+        recipe = mz.Auto(
+            formats=("int4/channel", "int8/channel"),
+            inputs=("int8/token", "float"),
+            sensitivity="measured",
+        )
         expected = mz.quantize(job.pipe, recipe, mz.Budget(6), sampling=job.sampling)
         found = mz.quantize(
             job.pipe, recipe, mz.Budget(6), sampling=job.sampling, executor=Reversed
         )
         assert found.plan == expected.plan
         assert found.measurements == expected.measurements
-        assert made == [2 * len(found.plan)]
+        formats_of_layers, plans = 3 * len(found.plan), 2
+        assert made == [formats_of_layers, plans]
 
 
 class _Silent(nn.Module):

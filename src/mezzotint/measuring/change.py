@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import ActivationFormat
-from mezzotint.plan import Choice, Encoding, Plan, Tensors
+from mezzotint.plan import FULL, Choice, Encoding, Plan, Tensors
 from mezzotint.runtime import (
     Calibration,
     InputRange,
@@ -166,12 +166,16 @@ class InputChange(_OneLayer):
     Attributes:
         target: dotted name of the layer.
         choice: whose activation format and structures count; the weight format does not.
+        clip: of `Encoding`, which the calibrated range is of, where the input has a static one.
     """
+
+    clip: str = FULL
 
     @property
     @override
     def name(self) -> str:
-        parts = (self.target, "float", self.choice.activation, _structures_name(self.choice))
+        clip = f"clipped at {self.clip}" if self.static and self.clip != FULL else ""
+        parts = (self.target, "float", self.choice.activation, clip, _structures_name(self.choice))
         return " | ".join(part for part in parts if part)
 
     def __str__(self) -> str:

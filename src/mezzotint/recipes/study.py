@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from mezzotint.measuring import (
     CACHE_BYTES,
     Change,
     Executor,
+    ExecutorFactory,
     Figures,
     InProcess,
     InputChange,
@@ -54,7 +55,7 @@ from mezzotint.recipes.found_structures import (
     split_inputs,
 )
 from mezzotint.recipes.job import Job
-from mezzotint.runtime import Calibration, EncodedWeights
+from mezzotint.runtime import Calibration, EncodedWeights, InputRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,6 @@ class Study:
         self,
         choices: Mapping[str, Sequence[Choice]],
         encoding: Encoding | None = None,
-        clips: Mapping[str, str] | None = None,
     ) -> Calibration:
         """The first pass over the calls: all that some choice or the encoding needs of inputs.
 
@@ -138,27 +138,37 @@ class Study:
 
         Args:
             choices: layer → its candidates; those that are quantized have the same structures.
-            encoding: of the weights of all of them.
-            clips: layer → clip of its encoding, for static ranges that are not the full ones.
+            encoding: of the weights of all of them; of its clip are the ranges.
         """
-        tensors, denoiser = self.structures.constants, self.job.denoiser
-        static = {n: choice for n, each in choices.items() for choice in each if choice.static}
-        ranges = {}
-        if static:
-            ranges = input_ranges(
-                denoiser,
-                static,
-                self.calls,
-                momentum=self.momentum,
-                clips={name: clip for name, clip in (clips or {}).items() if name in static},
-                tensors=tensors,
-            )
+        tensors, encoding = self.structures.constants, encoding or Encoding()
         plan = Plan(
             {n: choice for n, each in choices.items() for choice in each if choice.quantized},
-            encoding=encoding or Encoding(),
+            encoding=encoding,
         )
-        moments = plan_moments(denoiser, plan, self.calls, tensors)
+        moments = plan_moments(self.job.denoiser, plan, self.calls, tensors)
+        ranges = self.ranges(choices, encoding.clip)
         return Calibration(ranges, tensors, moments=moments, encoded=EncodedWeights())
+
+    def ranges(
+        self, choices: Mapping[str, Sequence[Choice]], clip: str
+    ) -> dict[str, tuple[InputRange, ...]]:
+        """Ranges of the inputs that are static, under a clip of `Encoding`.
+
+        Args:
+            choices: layer → its candidates.
+            clip: of all of them.
+        """
+        static = {n: choice for n, each in choices.items() for choice in each if choice.static}
+        if not static:
+            return {}
+        return input_ranges(
+            self.job.denoiser,
+            static,
+            self.calls,
+            momentum=self.momentum,
+            clips=dict.fromkeys(static, clip),
+            tensors=self.structures.constants,
+        )
 
     def settled(self, plan: Plan) -> Plan:
         """The plan, which says how its calibrated values were found."""
@@ -196,7 +206,7 @@ class Study:
         with Journal(job.measuring.journal, header) as journal:
             if job.measuring.known is not None:
                 _take_over(journal, *job.measuring.known)
-            yield Measuring(original, make(original), journal)
+            yield Measuring(original, make, journal)
 
     def context(self) -> dict[str, object]:
         """Part of a plan's context, as JSON values."""
@@ -219,13 +229,22 @@ class Measuring:
 
     Attributes:
         original: the floating model.
-        executor: runs what the journal lacks.
+        make: makes what runs those that the journal lacks.
         journal: open.
     """
 
     original: Original
-    executor: Executor
+    make: ExecutorFactory
     journal: Journal
+
+    @cached_property
+    def executor(self) -> Executor:
+        """Runs what the journal lacks."""
+        return self.make(self.original)
+
+    def recalibrated(self, calibration: Calibration) -> Measuring:
+        """The same model and journal, with other calibrated values."""
+        return replace(self, original=replace(self.original, calibration=calibration))
 
     def figures(self, tasks: Sequence[Task], label: str = "Measuring") -> list[Figures]:
         """The figures of every task, in their order; see `measure`.

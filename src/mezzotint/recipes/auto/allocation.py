@@ -13,7 +13,7 @@ from mezzotint.recipes.auto.estimates import Estimates
 from mezzotint.recipes.auto.losses import Losses
 from mezzotint.recipes.auto.program import chosen
 from mezzotint.recipes.auto.search import Search
-from mezzotint.recipes.auto.sensitivity import measured, units_of
+from mezzotint.recipes.auto.sensitivity import units_of
 from mezzotint.recipes.auto.verification import verified
 
 
@@ -26,12 +26,14 @@ class Found:
         losses: of all candidates, estimated or measured.
         summary: part of the plan's context, JSON values.
         notes: for people.
+        clips: layer → clip of its static input, where that is not the first among the options'.
     """
 
     choices: Mapping[str, Choice]
     losses: Losses
     summary: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    clips: Mapping[str, str] = field(default_factory=dict)
 
     def noting(self, note: str) -> Found:
         """The same, with one more note."""
@@ -53,8 +55,9 @@ def allocated(search: Search) -> Found:
             chosen(solution),
             estimates.losses,
             {"sensitivity": "probes", **summary, "allocation_gap": solution.gap},
+            clips=estimates.clips,
         )
-    checked = verified(search.program, estimates, search.measuring, search.metric, search.encoding)
+    checked = verified(search.program, estimates, search.clipped(estimates.clips).measured)
     return Found(
         chosen(checked.solution),
         checked.losses,
@@ -64,13 +67,14 @@ def allocated(search: Search) -> Found:
             "measured_formats": len(checked.units),
             "allocation_gap": checked.solution.gap,
         },
+        clips=estimates.clips,
     )
 
 
 def by_measuring(search: Search) -> Found:
     """Measure every format of every layer on its own."""
     units = [unit for name, each in search.candidates.items() for unit in units_of(name, each)]
-    losses = Losses(*measured(search.measuring, units, search.metric, search.encoding))
+    losses = Losses(*search.measured(units))
     solution = search.program.solve(losses)
     return Found(
         chosen(solution), losses, {"sensitivity": "measured", "allocation_gap": solution.gap}

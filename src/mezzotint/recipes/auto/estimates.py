@@ -45,13 +45,27 @@ class Estimates:
             drawn = generator.integers(probes, size=probes)
             yield self._losses(np.bincount(drawn, minlength=probes).astype(np.float64))
 
+    @cached_property
+    def clips(self) -> dict[str, str]:
+        """Layer → the clip of least noise of its static input, for layers that may have one."""
+        found: dict[str, str] = {}
+        for layer, inputs in self.projections.inputs.items():
+            noises = {
+                key.partition(_CLIP)[2]: self.projections.noise_of_input(layer, key)
+                for key in inputs
+                if _CLIP in key
+            }
+            if noises:
+                found[layer] = min(noises, key=lambda clip: noises[clip])
+        return found
+
     def _losses(self, times: NDArray[np.float64]) -> Losses:
         weights: dict[str, dict[str, float]] = {name: {} for name in self.projections.weights}
         inputs: dict[str, dict[str, float]] = {name: {} for name in self.projections.inputs}
         noises = self._squares @ times / times.sum()
         for (layer, of_input, name), noise in zip(self._keys, noises, strict=True):
             (inputs if of_input else weights)[layer][name] = float(noise)
-        return Losses(weights, inputs, self._clips)
+        return Losses(weights, inputs)
 
     @cached_property
     def _keys(self) -> tuple[tuple[str, bool, str], ...]:
@@ -73,21 +87,7 @@ class Estimates:
             if not of_input:
                 rows.append(self.projections.weights[layer][name])
                 continue
-            clip = self._clips[layer].get(name)
-            key = name if clip is None else clipped_name(name, clip)
-            rows.append(self.projections.inputs[layer][key])
+            found = self.projections.inputs[layer]
+            rows.append(found[name if name in found else clipped_name(name, self.clips[layer])])
         power = np.maximum(self.projections.energy, _TINY)
         return np.square(np.array(rows).reshape(len(rows), len(power))) / power
-
-    @cached_property
-    def _clips(self) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = {}
-        for layer, inputs in self.projections.inputs.items():
-            best: dict[str, tuple[float, str]] = {}
-            for key in inputs:
-                name, _, clip = key.partition(_CLIP)
-                if clip:
-                    noise = (self.projections.noise_of_input(layer, key), clip)
-                    best[name] = min(best.get(name, noise), noise)
-            found[layer] = {name: clip for name, (_, clip) in best.items()}
-        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice
@@ -20,12 +20,10 @@ class Losses:
     Attributes:
         weights: layer → weight format → loss.
         inputs: layer → activation format → loss; at the best clip, where it is static.
-        clips: layer → static activation format → that clip.
     """
 
     weights: ByFormat
     inputs: ByFormat
-    clips: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def weight(self, layer: str, choice: Choice) -> float:
         """Loss of the layer's weight under a choice; 0 where it stays floating."""
@@ -49,14 +47,13 @@ class Losses:
 
     def with_measured(self, weights: ByFormat, inputs: ByFormat) -> Losses:
         """These losses, some of them replaced by others."""
-        return Losses(_replaced(self.weights, weights), _replaced(self.inputs, inputs), self.clips)
+        return Losses(_replaced(self.weights, weights), _replaced(self.inputs, inputs))
 
     def where_unchanged(self, before: Losses, now: Losses) -> Losses:
         """These losses, but those of `now` wherever they differ from those of `before`."""
         return Losses(
             _where_unchanged(self.weights, before.weights, now.weights),
             _where_unchanged(self.inputs, before.inputs, now.inputs),
-            self.clips,
         )
 
 

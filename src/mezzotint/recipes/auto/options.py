@@ -8,7 +8,7 @@ from typing import Literal
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format
 from mezzotint.measuring import CACHE_BYTES, Metric, chosen_metric
-from mezzotint.plan import CallSelection, Encoding
+from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.option_values import check_words, selected_calls
@@ -53,8 +53,9 @@ class Auto:
             `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
             `none`.
         search: choice of the clipping ranges of weights.
-        clips: of static inputs, among which each layer takes the one of least noise: `full` range,
-            `p99.9`, `p99.99` (percentiles), or `mse`.
+        clips: of static inputs, among which each layer takes the one of least noise by probes:
+            `full` range, `p99.9`, `p99.99` (shares of the values), or `mse`. Without probes all
+            take the first.
         metric: what the plan makes least, a metric such as `ImageError(4)`, or the name of a
             registered one: `noise` of the denoiser's output, or by images `ssim` and `image-error`.
         cache_bytes: memory for what runs before a layer while that is measured, which saves about
@@ -110,10 +111,12 @@ class Auto:
     def _check_inputs(self) -> None:
         if not self.formats:
             raise UsageError("formats: none given; a layer needs at least one to choose from")
-        if not self.clips:
-            raise UsageError("clips: none given; full leaves ranges as they are")
+        if not self.clips or not set(self.clips) <= set(CLIPS):
+            raise UsageError(f"clips: are {self.clips}; give one or more of: {', '.join(CLIPS)}")
         if self.inputs is not None and self.activation is not None:
             raise UsageError("activation: stands for inputs of one format; leave one of them out")
+        if sum(name.endswith("/tensor") for name in self.inputs or ()) > 1:
+            raise UsageError("inputs: more than one has static ranges; keep one of them")
         if self.inputs is not None and not self.inputs:
             raise UsageError("inputs: none given; a layer needs at least one to choose from")
         for name in self.inputs or ():

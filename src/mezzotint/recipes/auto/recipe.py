@@ -27,8 +27,9 @@ def auto(job: Job, options: Auto) -> Outcome:
     is measured, and so is the plan that comes of it. Exchanges then look at what sums leave out:
     errors of different layers that cancel.
     """
-    with prepared(job, options) as search:
-        found = allocated(search)
+    with prepared(job, options) as begun:
+        found = allocated(begun)
+        search = begun.clipped(found.clips)
         if options.exchanges and search.probes:
             found = exchanged(search, found)
         plan = plan_of(search, checked(search, found))

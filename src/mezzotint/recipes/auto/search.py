@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from mezzotint.formats import FLOAT, parse_activation_format
 from mezzotint.measuring import (
@@ -24,16 +24,17 @@ from mezzotint.measuring import (
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
-from mezzotint.recipes.auto.losses import Losses
+from mezzotint.recipes.auto.estimates import clipped_name
+from mezzotint.recipes.auto.losses import ByFormat, Losses
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
-from mezzotint.recipes.auto.sensitivity import Candidates
+from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.latency import Deadline, deadline
 from mezzotint.recipes.option_values import selected_calls
 from mezzotint.recipes.probing import Probing
 from mezzotint.recipes.study import Measuring, Study
-from mezzotint.runtime import Calibration
+from mezzotint.runtime import Calibration, InputRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +45,13 @@ class Search:
         study: layers, calls and structures of the floating denoiser.
         options: the recipe's switches.
         metric: what the plan makes least.
-        encoding: rounding of all weights.
+        encoding: rounding of all weights; its clip is that of static inputs at first.
         candidates: of every layer, with its structures.
         program: what they cost, and the limits.
         timed: the limit on latency, if there is one.
         calibration: constants, ranges and moments of inputs.
+        ranges: clip → ranges of static inputs under it.
+        clips: layer → clip of its static input, where it is another than that of the encoding.
         measuring: runs and journals measurements.
         probing: runs and journals probes.
     """
@@ -61,8 +64,10 @@ class Search:
     program: IntegerProgram
     timed: Deadline | None
     calibration: Calibration
+    ranges: Mapping[str, Mapping[str, tuple[InputRange, ...]]]
     measuring: Measuring
     probing: Probing
+    clips: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def probes(self) -> bool:
@@ -74,9 +79,38 @@ class Search:
         """True where the plan that is found is measured."""
         return not self.probes or self.options.sensitivity != "probes"
 
+    def clipped(self, clips: Mapping[str, str]) -> Search:
+        """The same search with these clips of static inputs, by layer."""
+        if not clips:
+            return self
+        found = {name: self.ranges[clip][name] for name, clip in clips.items()}
+        calibration = replace(
+            self.calibration, input_ranges={**self.calibration.input_ranges, **found}
+        )
+        return replace(
+            self,
+            calibration=calibration,
+            measuring=self.measuring.recalibrated(calibration),
+            probing=replace(self.probing, calibration=calibration),
+            clips=clips,
+        )
+
     def plan(self, choices: Mapping[str, Choice]) -> Plan:
         """The bare plan of some choices: what decides its bytes."""
-        return Plan(dict(choices), self.study.job.model, encoding=self.encoding)
+        encodings = {
+            name: replace(self.encoding, clip=clip)
+            for name, clip in self.clips.items()
+            if choices[name].static
+        }
+        return Plan(
+            dict(choices), self.study.job.model, encoding=self.encoding, encodings=encodings
+        )
+
+    def measured(self, units: Sequence[Unit]) -> tuple[ByFormat, ByFormat]:
+        """Losses of some weights and of some inputs, by really running each."""
+        clips = dict.fromkeys(self.candidates, self.encoding.clip) | dict(self.clips)
+        changes = [unit.change(self.encoding, clips) for unit in units]
+        return losses_of(units, self.measuring.losses(changes, self.metric))
 
     def projections(
         self, count: int, calls: Sequence[Call] | None = None, plan: Plan | None = None
@@ -91,25 +125,26 @@ class Search:
         Raises:
             ProbeError: the model's backward pass fails.
         """
-        candidates = {name: self._probed(name, plan) for name in self.candidates}
+        candidates = {
+            name: self._probed(name, each, plan) for name, each in self.candidates.items()
+        }
         return self.probing.projections(candidates, count, calls=calls, plan=plan)
 
-    def _probed(self, layer: str, plan: Plan | None) -> LayerCandidates:
-        candidates = self.candidates[layer]
+    def _probed(
+        self, name: str, candidates: Sequence[Choice], plan: Plan | None
+    ) -> LayerCandidates:
         weights = {each.weight: each for each in candidates if each.quantized}
         inputs = [] if plan is not None else {each.activation for each in candidates} - {FLOAT}
         structures = next((each.structures for each in weights.values()), ())
-        return LayerCandidates(
-            tuple(weights),
-            {name: self._rounded_input(layer, name) for name in sorted(inputs)},
-            structures,
-        )
-
-    def _rounded_input(self, layer: str, activation: str) -> InputCandidate:
-        rounding = parse_activation_format(activation)
-        static = rounding is not None and rounding.static
-        ranges = self.calibration.input_ranges.get(layer, ()) if static else ()
-        return InputCandidate(rounding, ranges)
+        rounded: dict[str, InputCandidate] = {}
+        for activation in sorted(inputs):
+            found = parse_activation_format(activation)
+            if found is None or not found.static:
+                rounded[activation] = InputCandidate(found)
+                continue
+            for clip, ranges in self.ranges.items():
+                rounded[clipped_name(activation, clip)] = InputCandidate(found, ranges[name])
+        return LayerCandidates(tuple(weights), rounded, structures)
 
     def sample_noises(self, plans: Sequence[Plan]) -> list[list[float]]:
         """Noise of whole plans on every recorded sample, by really running them."""
@@ -161,8 +196,16 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
-    encoding = Encoding(options.search, options.rounding, bias_correction=options.bias_correction)
+    encoding = Encoding(
+        options.search,
+        options.rounding,
+        bias_correction=options.bias_correction,
+        clip=options.clips[0],
+    )
     calibration = study.calibrated(candidates, encoding)
+    static = any(choice.static for choice in formats)
+    clips = options.clips[1:] if static else ()
+    others = {clip: study.ranges(candidates, clip) for clip in clips}
     with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         yield Search(
             study=study,
@@ -173,6 +216,7 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
             program=program,
             timed=timed,
             calibration=calibration,
+            ranges={encoding.clip: calibration.input_ranges, **others},
             measuring=measuring,
             probing=Probing(study, calibration, encoding, measuring.journal),
         )

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mezzotint.formats import FLOAT
-from mezzotint.measuring import InputChange, LayerChange, Metric
-from mezzotint.plan import Choice, Encoding
+from mezzotint.measuring import InputChange, LayerChange
+from mezzotint.plan import FULL, Choice, Encoding
 from mezzotint.recipes.auto.losses import ByFormat
-from mezzotint.recipes.study import Measuring
 
 _ANY_WEIGHT = "int8/channel"
 """Weight format of a choice whose input is meant; it changes nothing."""
@@ -37,10 +36,15 @@ class Unit:
         """Name of the format that is meant."""
         return self.choice.activation if self.of_input else self.choice.weight
 
-    def change(self, encoding: Encoding) -> LayerChange | InputChange:
-        """The change that measures it."""
+    def change(self, encoding: Encoding, clips: Mapping[str, str]) -> LayerChange | InputChange:
+        """The change that measures it.
+
+        Args:
+            encoding: of all weights.
+            clips: layer → clip of a static input.
+        """
         if self.of_input:
-            return InputChange(self.layer, self.choice)
+            return InputChange(self.layer, self.choice, clips.get(self.layer, FULL))
         return LayerChange(self.layer, self.choice, encoding)
 
 
@@ -58,11 +62,8 @@ def units_of(layer: str, choices: Iterable[Choice]) -> tuple[Unit, ...]:
     return (*weights.values(), *inputs.values())
 
 
-def measured(
-    measuring: Measuring, units: Sequence[Unit], metric: Metric, encoding: Encoding
-) -> tuple[ByFormat, ByFormat]:
-    """Losses of some weights and of some inputs, by really running each."""
-    losses = measuring.losses([unit.change(encoding) for unit in units], metric)
+def losses_of(units: Sequence[Unit], losses: Sequence[float]) -> tuple[ByFormat, ByFormat]:
+    """Losses of some weights and of some inputs, by layer and format."""
     weights: dict[str, dict[str, float]] = {unit.layer: {} for unit in units}
     inputs: dict[str, dict[str, float]] = {unit.layer: {} for unit in units}
     for unit, loss in zip(units, losses, strict=True):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mezzotint.allocation import Solution
-from mezzotint.measuring import Metric
-from mezzotint.plan import Choice, Encoding
+from mezzotint.plan import Choice
 from mezzotint.recipes.auto.doubt import RESAMPLES, Doubt, doubt_about
 from mezzotint.recipes.auto.estimates import Estimates
-from mezzotint.recipes.auto.losses import Losses
+from mezzotint.recipes.auto.losses import ByFormat, Losses
 from mezzotint.recipes.auto.program import IntegerProgram, chosen
-from mezzotint.recipes.auto.sensitivity import Unit, measured, units_of
-from mezzotint.recipes.study import Measuring
+from mezzotint.recipes.auto.sensitivity import Unit, units_of
 
 BEYOND_FIRST_ORDER = 0.03
 """Noise from which on a first-order estimate is not trusted."""
@@ -43,15 +41,18 @@ class Verified:
 def verified(
     program: IntegerProgram,
     estimates: Estimates,
-    measuring: Measuring,
-    metric: Metric,
-    encoding: Encoding,
+    measured: Callable[[Sequence[Unit]], tuple[ByFormat, ByFormat]],
 ) -> Verified:
     """Solve; measure the contested formats, and chosen ones beyond first order; solve again.
 
     Contested are formats between which programs of resampled probes differ. Where there are more
     than can be measured, those go first that are at stake most: by their loss, and by how often
     they were chosen.
+
+    Args:
+        program: costs and limits.
+        estimates: losses by probes.
+        measured: losses of some weights and of some inputs, by really running them.
     """
     losses, units = estimates.losses, dict[Unit, None]()
     solution = program.solve(losses)
@@ -62,7 +63,7 @@ def verified(
         wanted = wanted[: MOST_MEASURED - len(units)]
         if not wanted:
             break
-        losses = losses.with_measured(*measured(measuring, wanted, metric, encoding))
+        losses = losses.with_measured(*measured(wanted))
         units.update(dict.fromkeys(wanted))
         solution = program.solve(losses)
     return Verified(solution, losses, tuple(units))
