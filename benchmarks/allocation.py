@@ -52,7 +52,7 @@ ALLOCATION = mz.Auto(
 )
 FEEDBACK = dataclasses.replace(ALLOCATION, rounding="feedback", sensitivity="hybrid")
 LUT = dataclasses.replace(FEEDBACK, formats=mz.Auto.formats)
-INPUTS = dataclasses.replace(LUT, inputs=mz.Auto.inputs, act_share=mz.Auto.act_share)
+INPUTS = dataclasses.replace(LUT, inputs=None, act_share=None)
 CORRECTED = dataclasses.replace(INPUTS, bias_correction=True)
 #: The same with scales in float32: what this recipe did before it had the other parts.
 BEFORE = dataclasses.replace(ALLOCATION, formats=tuple(f"{name}/float32" for name in INTEGERS))
@@ -170,7 +170,7 @@ def quantized(pipe: Any, place: Place, cache: Path) -> mz.Result:
         budget = mz.Budget(weight_bits=place.bits, act_bits=place.act_bits)
         options = PLANS[place.plan]
         if place.act_bits == 16:
-            options = dataclasses.replace(options, inputs=None)
+            options = dataclasses.replace(options, inputs=None, act_share=None)
         return mz.quantize(pipe, options, budget, journal=journal)
     result = mz.apply(pipe, uniform(pipe, f"int{place.bits:g}/channel"))
     if place.plan == UNIFORM:
