@@ -18,11 +18,11 @@ W3 = Choice("int3/channel")
 LAYERS = {
     "emoji-dit": (
         "transformer_blocks.0.attn1.to_v",
-        "transformer_blocks.2.ff.net.2",
+        "transformer_blocks.5.attn1.to_q",
         "transformer_blocks.4.attn2.to_out.0",
     ),
     "emoji-turbo": (
-        "conv_in",
+        "up_blocks.1.attentions.0.proj_out",
         "down_blocks.0.resnets.0.conv1",
         "mid_block.attentions.0.transformer_blocks.0.ff.net.2",
     ),

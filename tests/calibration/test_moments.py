@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -153,6 +155,16 @@ class TestMemory:
         for name in LAYERS:
             assert torch.equal(at_once[name][0].blocks[0], apart[name][0].blocks[0])
 
+    def test_where_there_is_no_room_on_disk_layers_are_not_half_gathered(
+        self, denoiser: nn.Module, monkeypatch: pytest.MonkeyPatch
+    ):
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(CalibrationError, match=r"no room for 5,184 bytes.*TMPDIR"):
+            self.passes(denoiser, 1)
+
 
 def named(name: str, x: Tensor) -> InputMoments:
     class _One(nn.Module):
@@ -185,7 +197,7 @@ def test_large_sums_keep_their_digits():
     x = 1000 + noise(20_000, 2)
     found = named("fc", x)
     exact = torch.cat([torch.ones(1, 2), x]).double()
-    assert found.count == 2049
+    assert found.count == 4097
     torch.testing.assert_close(found.mean[0].double(), exact.mean(0), rtol=1e-3, atol=0)
 
 

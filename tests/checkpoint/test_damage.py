@@ -74,7 +74,7 @@ class TestValues:
         self, opening: Opener, saved_copy: Path, weights: Path, scale: float
     ):
         scales = load_file(weights)["conv_out.weight_scale"]
-        scales[0] = as_bits(torch.tensor([scale]))
+        scales[0] = as_bits(torch.tensor([scale], dtype=torch.bfloat16))
         packed.rewrite(weights, **{"conv_out.weight_scale": scales})
         message = refusal(opening, saved_copy)
         assert message.startswith(f"{weights}: layer conv_out: scale holds values that are not")
@@ -142,7 +142,7 @@ class TestPlans:
         assert message.startswith(f"{saved_copy}/unet/config.json: the plan names layer nowhere")
 
     def test_of_a_future_version(self, opening: Opener, saved_copy: Path):
-        packed.edit_config(saved_copy / "unet", lambda config: config["plan"].update(version=3))
+        packed.edit_config(saved_copy / "unet", lambda config: config["plan"].update(version=4))
         message = refusal(opening, saved_copy, PlanError)
         assert f"{saved_copy}/unet/config.json: quantization_config: plan: field version" in message
 

@@ -121,7 +121,29 @@ class TestRoundTrip:
         assert model.state_dict().keys() == tiny.tiny_unet().state_dict().keys()
         assert packed.run(model).isfinite().all()
 
-    def test_a_plan_of_version_1_still_loads(self, unet: UNet2DConditionModel, damaged: Path):
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_a_checkpoint_of_float32_scales_still_loads(self, version: int, tmp_path: Path):
+        wide = (mz.Choice("int4/channel/float32"), mz.Choice("uint3/channel/float32", "int8/token"))
+        packed.packed_unet(*wide).save_pretrained(tmp_path)
+
+        def as_once(config: dict[str, Any]) -> None:
+            config["plan"]["version"] = version
+            if version == 1:
+                del config["plan"]["encoding"]
+            for layer in config["plan"]["layers"].values():
+                layer["weight"] = layer["weight"].removesuffix("/float32")
+
+        packed.edit_config(tmp_path, as_once)
+        assert "float32" not in json.dumps(
+            json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+        )
+        assert packed.same(load(tmp_path).state_dict(), packed.packed_unet(*wide).state_dict())
+
+    def test_a_plan_of_version_1_still_loads(self, tmp_path: Path):
+        unet = packed.structured_unet(mz.Choice("int4/tensor", "uint8/tensor"))
+        damaged = tmp_path / "unet"
+        unet.save_pretrained(damaged)
+
         def as_once(config: dict[str, Any]) -> None:
             config["plan"]["version"] = 1
             del config["plan"]["encoding"]
@@ -179,7 +201,8 @@ class TestDamage:
     def test_an_impossible_value(self, tmp_path: Path, name: str, value: float, complaint: str):
         packed.structured_unet(mz.Choice("int4/channel")).save_pretrained(tmp_path)
         stored = load_file(tmp_path / packed.WEIGHTS)[name]
-        stored[0] = as_bits(torch.tensor([value]))
+        dtype = torch.bfloat16 if stored.dtype == torch.int16 else torch.float32
+        stored[0] = as_bits(torch.tensor([value], dtype=dtype))
         packed.rewrite(tmp_path / packed.WEIGHTS, **{name: stored})
         with pytest.raises(CheckpointError, match=complaint):
             load(tmp_path)

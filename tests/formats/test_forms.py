@@ -18,10 +18,7 @@ from mezzotint.formats import (
 )
 from tests.formats.strategies import NAMES, normal, value_of, weights
 
-CODEBOOKS = (
-    *(f"kmeans{bits}/{g}" for bits in range(1, 9) for g in ("tensor", "channel")),
-    *(f"lut{bits}/channel" for bits in range(1, 7)),
-)
+CODEBOOKS = tuple(f"kmeans{bits}/{g}" for bits in range(1, 9) for g in ("tensor", "channel"))
 MIXED = ("mixed/int2:1,int3:2,int4:1", "mixed/uint1:3,uint8:1", "mixed/int1:1,int5:3")
 ALL = ("int3/channel", "uint4/group8", "int8/tensor", "kmeans4/channel", "lut3/channel", *MIXED)
 
@@ -62,6 +59,31 @@ def test_a_codebook_is_one_lookup_segment(name: str):
     assert (segment.shape, segment.bits, segment.scale) == ((4, 9), fmt.bits, None)
     assert segment.levels.shape == (4 if name.endswith("channel") else 1, 2**fmt.bits)
     assert fmt.order(tensors) is None
+
+
+@pytest.mark.parametrize("bits", range(1, 7))
+def test_a_lookup_format_is_one_segment_of_integers_that_are_scaled(bits: int):
+    fmt = parsed(f"lut{bits}/channel")
+    (segment,) = fmt.segments(fmt.encode(normal(4, 9), MINMAX), (4, 9))
+    assert isinstance(segment, LookupSegment)
+    assert (segment.levels.shape, segment.levels.dtype) == ((1, 2**bits), torch.int8)
+    assert segment.scale is not None
+    assert (segment.scale.shape, segment.scale.dtype) == ((4, 1), torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("int3/channel", 3),
+        ("uint8/tensor", 8),
+        ("lut2/channel", 8),
+        ("int3/group4", None),
+        ("kmeans3/channel", None),
+    ],
+)
+def test_a_segment_knows_whether_its_rows_are_multiples_of_integers(name: str, bits: int | None):
+    (form,) = parsed(name).forms((4, 9))
+    assert form.integer_bits == bits
 
 
 @pytest.mark.parametrize("name", MIXED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,6 @@ import mezzotint as mz
 from mezzotint._progress import listening
 from mezzotint.measuring import Estimate, tell, timed_call
 from mezzotint.models import find_denoiser
-from mezzotint.recipes import Job, Study
 
 
 class TestLine:
@@ -43,21 +44,35 @@ class TestTelling:
         with listening(pytest.fail):
             tell("Measuring", 0, lambda: 2.0)
 
-    def test_a_recipe_tells_how_much_it_will_measure_and_on_what(self, pipe):
-        job = Job(find_denoiser(pipe)[1], "tiny", mz.Budget(), pipe, mz.Sampling(("owl", "fox")))
-        study = Study.of(job, bos=False, shortcuts="none", momentum=None)
-        lines: list[str] = []
-        recipe = mz.Auto(formats=("int4/channel", "int8/channel"), bos=False, shortcuts="none")
-        with listening(lines.append):
-            mz.quantize(pipe, recipe, mz.Budget(12), sampling=job.sampling)
-        layers, calls = len(study.layers), len(study.calls)
-        (line,) = lines
-        assert line.startswith(
-            f"Measuring: {2 * layers} changes of {layers} layers on {calls} calls at "
+    @pytest.fixture
+    def recipe(self) -> mz.Auto:
+        return mz.Auto(
+            formats=("int4/channel", "int8/channel"),
+            bos=False,
+            shortcuts="none",
+            sensitivity="measured",
+            exchanges=False,
         )
 
-    def test_what_the_journal_holds_is_not_counted(self, pipe, tmp_path):
-        recipe, sampling = mz.Auto(formats=("int8/channel",)), mz.Sampling(("owl", "fox"))
+    def test_a_recipe_tells_how_much_it_will_measure_and_on_what(self, pipe, recipe):
+        layers = [layer for layer in mz.inventory(find_denoiser(pipe)[1]) if layer.supported]
+        sampling, lines = mz.Sampling(("owl", "fox")), []
+        calls = len(mz.record_calls(pipe, sampling))
+        with listening(lines.append):
+            mz.quantize(pipe, recipe, mz.Budget(12, act_bits=16), sampling=sampling)
+        assert lines[0].startswith(
+            f"Measuring: {2 * len(layers)} changes of {len(layers)} layers on {calls} calls at "
+        )
+
+    def test_probes_are_told_as_well(self, pipe, recipe):
+        recipe, lines = replace(recipe, sensitivity="probes"), []
+        with listening(lines.append):
+            mz.quantize(pipe, recipe, mz.Budget(12), sampling=mz.Sampling(("owl", "fox")))
+        assert lines[0].startswith("Probing: ")
+        assert " probes at " in lines[0]
+
+    def test_what_the_journal_holds_is_not_counted(self, pipe, recipe, tmp_path):
+        sampling = mz.Sampling(("owl", "fox"))
         run = {"budget": mz.Budget(12), "sampling": sampling, "journal": tmp_path / "journal"}
         mz.quantize(pipe, recipe, **run)
         with listening(pytest.fail):

@@ -75,7 +75,7 @@ def model_calls(denoiser: nn.Module) -> tuple[Call, ...]:
                 return torch.full(shape, float(timestep))
             return torch.randn(shape, generator=generator)
 
-        calls.append(example_call(denoiser)._mapped(filled))
+        calls.append(example_call(denoiser).mapped(filled))
     return tuple(calls)
 
 

@@ -19,6 +19,7 @@ FORMATS = (
     "uint4/group32",
     "kmeans3/channel",
     "kmeans2/tensor",
+    "lut3/channel",
     "mixed/int2:6,int3:12,int4:6",
 )
 

@@ -10,7 +10,7 @@ from mezzotint.calibration import input_moments
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, as_bits
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Encoding, Plan
+from mezzotint.plan import Choice, Encoding, LayerShape, Plan
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime import Calibration, ConstantTokens, PackedLayer, SplitInput, pack_layer
 from tests.runtime.layers import conv, linear, noise
@@ -99,6 +99,12 @@ def test_a_bias_of_half_precision_keeps_its_dtype():
     made = packed(layer, (noise(9, layer.in_features) + 1).half(), W2, CORRECTED)
     assert made.bias.dtype == torch.float16
     assert not torch.equal(made.bias, layer.bias)
+
+
+def test_a_structure_of_other_outputs_has_to_say_what_a_bias_can_do():
+    shifts = {"first": torch.zeros(3), "second": torch.zeros(3)}
+    with pytest.raises(FormatError, match=r"split: its parts have other outputs .*bias_correction"):
+        SplitInput(2).join_shifts(shifts, LayerShape((6, 5)))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.calibration import calibrated
+from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, MSE
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
@@ -112,6 +113,18 @@ def test_the_format_of_inputs_makes_no_difference(encodings: list[str]):
     assert encodings == ["int3/channel"]
 
 
+def test_nor_do_their_range_and_the_bias(encodings: list[str]):
+    calibration = with_encoded(known(CHOICES["plain"]))
+    for encoding in (
+        FEEDBACK,
+        Encoding(MINMAX, "feedback"),
+        Encoding(MINMAX, "feedback", clip="mse"),
+    ):
+        alone = state(CHOICES["plain"], known(CHOICES["plain"]), encoding)
+        assert same(state(CHOICES["plain"], calibration, encoding), alone)
+    assert encodings == ["int3/channel"]
+
+
 def test_formats_and_encodings_are_kept_apart(encodings: list[str]):
     calibration = with_encoded(known(CHOICES["plain"]))
     for name in ("int3/channel", "int4/channel"):
@@ -145,6 +158,22 @@ def test_packed_layers_outlive_the_files(tmp_path: Path):
     packed = model[0]
     assert isinstance(packed, PackedLayer)
     assert same(packed.state_dict(), expected)
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encodings: list[str]
+):
+    def full(tensors: object, file: Path) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    choice = CHOICES["plain"]
+    calibration = with_encoded(known(choice), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoded, "save_file", full)
+        with pytest.raises(UsageError, match=r"No space left.*TMPDIR"):
+            state(choice, calibration)
+    assert same(state(choice, calibration), state(choice, known(choice)))
 
 
 def test_trained_weights_pass_by(encodings: list[str]):

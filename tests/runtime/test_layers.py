@@ -311,11 +311,15 @@ class TestModuleBehaviour:
         text = repr(nn.Sequential(packed(linear(), "int4/channel", "int8/token")))
         assert "(0): QuantLinear((7, 19), int4/channel × int8/token)" in text
 
-    def test_scales_are_float32_values(self):
-        quantized = packed(linear(), "int4/channel")
-        scale = from_bits(quantized.weight_tensors()["scale"], torch.float32)
+    @pytest.mark.parametrize(
+        ("weight", "dtype"),
+        [("int4/channel", torch.bfloat16), ("int4/channel/float32", torch.float32)],
+    )
+    def test_scales_are_floating_values_kept_as_bits(self, weight: str, dtype: torch.dtype):
+        quantized = packed(linear(), weight)
+        scale = from_bits(quantized.weight_tensors()["scale"], dtype)
         expected = linear().weight.abs().amax(1, keepdim=True) / 7
-        assert torch.allclose(scale, expected)
+        assert torch.equal(scale, expected.to(dtype).float())
 
     @EITHER_LAYER
     @SOME_CHOICES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ LARGEST = 12288
 MEMORY = 2**31
 """Bytes of Gram matrices that are gathered in one pass over the calls."""
 
-_FEWEST_ROWS = 4096
+_FEWEST_ROWS = 8192
 _ROWS_PER_COLUMN = 2
 _SCARCE = 100
 """Inputs per sample from which on a layer is warned of."""
@@ -46,7 +47,7 @@ def input_moments(
 
     Inputs are counted as they are before they are rounded, and only what a quantizer sees of
     them, as the layer's structures say. Of many only some are taken, spread evenly over samples,
-    positions and calls: two for every column of a matrix, and 4096 at least. The same calls give
+    positions and calls: two for every column of a matrix, and 8192 at least. The same calls give
     the same moments.
 
     The calls are run once for as many layers as `memory` has room for. Where that takes several
@@ -233,5 +234,14 @@ def _on_disk(tensor: Tensor) -> Tensor:
     """A copy in a memory-mapped file, whose name is gone and whose space goes with the tensor."""
     with tempfile.TemporaryDirectory(prefix="mezzotint-moments-") as folder:
         file = Path(folder, "values")
+        try:
+            with file.open("wb") as opened:
+                # Room that is lacking is an error here, and would be a fault once it is written to.
+                os.posix_fallocate(opened.fileno(), 0, tensor.nbytes)
+        except OSError as cause:
+            raise CalibrationError(
+                f"{folder}: there is no room for {tensor.nbytes:,} bytes of moments "
+                f"({cause.strerror}); name another folder in TMPDIR"
+            ) from cause
         mapped = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=tensor.dtype)
         return mapped.view(tensor.shape).copy_(tensor)

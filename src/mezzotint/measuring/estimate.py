@@ -17,7 +17,7 @@ from mezzotint.models import Call, device_of
 
 _UNITS = (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400))
 _MOST = 90
-"""From so many of a unit of time on, the next larger one is told."""
+"""Largest count of a unit of time; beyond it the next larger unit is told."""
 
 
 @dataclass(frozen=True)

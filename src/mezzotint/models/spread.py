@@ -32,7 +32,7 @@ def steps_of_strata(strata: Sequence[int], calls: int, steps: int) -> dict[int, 
 
 
 def members_of_step(places: Sequence[int], members: int) -> tuple[int, ...]:
-    """Which calls of a step to keep: one per place, in turn, where a step makes several."""
+    """The calls of a step to keep: one per place, in turn, where a step makes several."""
     return tuple(sorted({place % members for place in places}))
 
 

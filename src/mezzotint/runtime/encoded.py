@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Protocol
 from weakref import finalize
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mezzotint.errors import FormatError
-from mezzotint.plan import FULL, Choice, Encoding, Tensors
+from mezzotint.errors import FormatError, UsageError
+from mezzotint.plan import Choice, Encoding, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
 from mezzotint.runtime.composition import join_weights, own_tensors, part_weights, quantizers
@@ -85,7 +86,7 @@ class EncodedWeights:
                 for index, part in enumerate(encoded)
                 for key, tensor in part.items()
             }
-            save_file(whole, file)
+            self._save(whole, file)
         stored, device = load_file(file), layer.get_parameter("weight").device
         found: list[dict[str, Tensor]] = [{} for _ in range(choice.parts)]
         for dotted, tensor in stored.items():
@@ -131,6 +132,18 @@ class EncodedWeights:
             )
         return self._shifts[key]
 
+    def _save(self, tensors: dict[str, Tensor], file: Path) -> None:
+        """Write a file that is there whole or not at all."""
+        partial = file.with_suffix(".partial")
+        try:
+            save_file(tensors, partial)
+            partial.replace(file)
+        except (OSError, SafetensorError) as cause:
+            raise UsageError(
+                f"{self._folder}: encoded weights cannot be written ({cause}); make room, or name "
+                "another folder in TMPDIR"
+            ) from cause
+
     def _decoded(
         self,
         name: str,
@@ -152,8 +165,9 @@ class EncodedWeights:
 def _key(name: str, choice: Choice, encoding: Encoding) -> str:
     """Equal for what is stored in the same way; a name for a file."""
     structures = [structure.to_dict() for structure in choice.structures]
-    of_weight = replace(encoding, clip=FULL)
-    whole = json.dumps([name, choice.weight, structures, of_weight.to_dict()])
+    # Neither the range of inputs nor the bias makes a difference to the codes.
+    rounded = dataclasses.replace(encoding, clip=Encoding.clip, bias_correction=False)
+    whole = json.dumps([name, choice.weight, structures, rounded.to_dict()])
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
