@@ -148,3 +148,14 @@ def deadline(
         for choice in choices:
             found.cost(layer.name, choice)
     return found
+
+
+def in_profile(source: str, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """Those of some choices that every layer of a profile has a figure of; all, if there are none.
+
+    Raises:
+        ProfileError: the file is none.
+    """
+    layers = Profile.load(Path(source)).layers.values()
+    found = tuple(each for each in choices if all(each.plain in one.figures for one in layers))
+    return found if any(each.quantized for each in found) else tuple(choices)

@@ -306,3 +306,43 @@ def test_the_pipeline_is_left_as_it_was(quantize, pipe):
     after = pipe.unet.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_weights_are_rounded_with_feedback_unless_asked_otherwise(pipe, sampling):
+    one = {"content_weight_bits": (4,), "quality_weight_bits": (4,), "metric": "sqnr"}
+    budget = mz.Budget(weight_bits=9, act_bits=16)
+    results = {
+        rounding: mz.quantize(pipe, MixDQ(**one, rounding=rounding), budget, sampling=sampling)
+        for rounding in ("feedback", "nearest")
+    }
+    for rounding, result in results.items():
+        assert result.plan.encoding.rounding == rounding
+    one, other = (dict(result.denoiser.state_dict()) for result in results.values())
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert MixDQ().rounding == "feedback"
+
+
+def test_a_screen_measures_less_for_nearly_the_same_plan(pipe, sampling, monkeypatch):
+    options = {"metric": "sqnr", "protect": 0.0, "content_weight_bits": (2, 4, 6, 8)}
+    budget = mz.Budget(weight_bits=4, act_bits=16)
+    asked = watched(monkeypatch)
+    full = mz.quantize(pipe, MixDQ(**options), budget, sampling=sampling)
+    every = len(asked)
+    asked.clear()
+    screened = mz.quantize(pipe, MixDQ(**options, screen=True), budget, sampling=sampling)
+    assert 0 < len(asked) < 0.95 * every
+
+    def noise(result: mz.Result) -> float:
+        return sum(full.measurements[n][c]["noise"] for n, c in result.plan.choices.items())
+
+    assert noise(full) <= noise(screened) < 1.05 * noise(full)
+
+
+def test_a_screen_of_images_counts_what_it_skips_as_unchanged(pipe, sampling, monkeypatch):
+    options = MixDQ(split="none", selection_prompts=1, protect=0.0, screen=True)
+    result = mz.quantize(pipe, options, mz.Budget(5, act_bits=16), sampling=sampling)
+    scores = [
+        f["ssim"] for each in result.measurements.values() for f in each.values() if "ssim" in f
+    ]
+    assert max(scores) == 1.0
+    assert min(scores) < 1.0

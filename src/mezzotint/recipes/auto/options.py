@@ -34,7 +34,7 @@ class Auto:
         calibration_prompts: how many to take where none are given.
         calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
             over all of it, of 8 samples each; none for all of them, whole.
-        formats: weight formats a layer may take.
+        formats: weight formats a layer may take; of the default ones, those in the `profile`.
         inputs: activation formats a layer may take; by default those of the budget's `act_bits`
             per token, with and without a zero point, and `float`.
         activation: the one activation format of every layer, in place of `inputs`.

@@ -26,11 +26,11 @@ from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.losses import ByFormat, Losses
-from mezzotint.recipes.auto.options import Auto
+from mezzotint.recipes.auto.options import FORMATS, Auto
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.job import Job
-from mezzotint.recipes.latency import Deadline, deadline
+from mezzotint.recipes.latency import Deadline, deadline, in_profile
 from mezzotint.recipes.option_values import selected_calls
 from mezzotint.recipes.probing import Probing
 from mezzotint.recipes.study import Measuring, Study
@@ -193,6 +193,8 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
         selection=selected_calls(options.calls),
     )
     formats = candidate_formats(job.budget, options)
+    if options.profile is not None and options.formats == FORMATS:  # nobody asked for those
+        formats = in_profile(options.profile, formats)
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
