@@ -48,7 +48,7 @@ def allocated(search: Search) -> Found:
         estimates, doubt = probed(search)
     except ProbeError as cause:
         return by_measuring(search).noting(f"sensitivity was measured, not probed: {cause}")
-    summary = {"probes": len(estimates.projections), "regret_bound": round(doubt.regret, 4)}
+    summary = {"probes": len(estimates.projections), "regret_bound": round(doubt.regret.bound, 4)}
     if search.options.sensitivity == "probes":
         solution = search.program.solve(estimates.losses)
         return Found(
@@ -91,6 +91,6 @@ def probed(search: Search) -> tuple[Estimates, Doubt]:
     while True:
         estimates = Estimates(search.projections(count))
         doubt = doubt_about(search.program, estimates, estimates.losses)
-        if doubt.regret <= search.options.regret or count >= MOST_PROBES:
+        if doubt.regret.bound <= search.options.regret or count >= MOST_PROBES:
             return estimates, doubt
         count = min(2 * count, MOST_PROBES)

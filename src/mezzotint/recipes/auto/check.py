@@ -64,7 +64,7 @@ def _told(search: Search, how: str, loss: float) -> dict[str, object]:
 
 
 def _apart(search: Search, predicted: float, found: float) -> str:
-    """How far the estimate was off, for people."""
+    """A line for people on how far the estimate was off."""
     if isinstance(search.metric, Noise):
         off = decibels(found) - decibels(predicted)
         return (

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mezzotint.allocation import Regret, bootstrapped_regret
 from mezzotint.plan import Choice
 from mezzotint.recipes.auto.estimates import Estimates
 from mezzotint.recipes.auto.losses import Losses
 from mezzotint.recipes.auto.program import IntegerProgram
 
 RESAMPLES = 40
-"""Bootstrap samples; the second largest of them is the 95% bound."""
+"""Bootstrap samples."""
 
 _SEED = 0
 
@@ -23,25 +24,12 @@ class Doubt:
     """Plans that other probes of the same number might have led to.
 
     Attributes:
-        loss: of the plan, found as the others were.
-        losses: of every other plan, by the same estimates, in ascending order.
+        regret: what the plan may lose beyond the best.
         rivals: layer → candidate of another plan → how many have it.
     """
 
-    loss: float
-    losses: tuple[float, ...]
+    regret: Regret
     rivals: Mapping[str, Mapping[Choice, int]]
-
-    @property
-    def regret(self) -> float:
-        """95% bound on what the plan loses beyond the best, as a share of its loss.
-
-        Such a plan is to the true losses what those of resampled probes are to all probes'.
-        """
-        if not self.loss:
-            return 0.0
-        bound = self.losses[-1 - len(self.losses) // 20]
-        return max(bound / self.loss - 1, 0.0)
 
 
 def doubt_about(program: IntegerProgram, estimates: Estimates, known: Losses) -> Doubt:
@@ -64,4 +52,4 @@ def doubt_about(program: IntegerProgram, estimates: Estimates, known: Losses) ->
             if choice != plan[name]:
                 counts = rivals.setdefault(name, {})
                 counts[choice] = counts.get(choice, 0) + 1
-    return Doubt(known.of_plan(plan), tuple(sorted(losses)), rivals)
+    return Doubt(bootstrapped_regret(known.of_plan(plan), losses), rivals)

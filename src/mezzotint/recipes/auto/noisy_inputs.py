@@ -18,7 +18,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class InputNoise:
-    """What a plan loses by its inputs, and with which.
+    """Loss of a plan with its inputs rounded, and with floating ones.
 
     Attributes:
         with_inputs: loss of the plan.

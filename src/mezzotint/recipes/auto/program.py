@@ -68,7 +68,7 @@ class IntegerProgram:
         return Relaxation.of(self.costs, self.limits)
 
     def used(self, choices: Mapping[str, Choice], resource: str) -> int:
-        """What a plan takes of a resource."""
+        """Use that a plan makes of a resource."""
         return sum(self.costs[name][choice][resource] for name, choice in choices.items())
 
     def allows(self, choices: Mapping[str, Choice]) -> bool:
