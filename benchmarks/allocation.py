@@ -154,13 +154,17 @@ def compare(pipe: Any, wanted: list[Place], arguments: argparse.Namespace) -> It
     for place in wanted:
         result = quantized(pipe, place, arguments.cache)
         evaluation = evaluate(baseline, result.pipeline)
-        yield dataclasses.asdict(place) | evaluation.to_dict() | {
-            "recipe": {
-                name: value
-                for name, value in result.plan.context.items()
-                if name not in ("sampling", "budget")
+        yield (
+            dataclasses.asdict(place)
+            | evaluation.to_dict()
+            | {
+                "recipe": {
+                    name: value
+                    for name, value in result.plan.context.items()
+                    if name not in ("sampling", "budget")
+                }
             }
-        }
+        )
 
 
 def quantized(pipe: Any, place: Place, cache: Path) -> mz.Result:

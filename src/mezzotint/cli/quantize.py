@@ -180,7 +180,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
         budget = Budget(**given)
         pipe = load(model, device=device)
-        count = None if prompts else found.prompts(options)
+        count = None if prompts else found.prompts(options, pipe)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
         search = partial(run_recipe, pipe, options, budget, sampling=sampling)
         if dry_run:

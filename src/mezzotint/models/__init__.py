@@ -23,7 +23,12 @@ from mezzotint.models.prompts import read_prompts
 from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.rows import batch_size, rows_of
-from mezzotint.models.sampling import GENERATION_FILE, generate, generation_defaults
+from mezzotint.models.sampling import (
+    GENERATION_FILE,
+    default_steps,
+    generate,
+    generation_defaults,
+)
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
@@ -50,6 +55,7 @@ __all__ = [
     "check_no_adapters",
     "completed_calls",
     "components",
+    "default_steps",
     "denoises",
     "device_of",
     "download_pipeline",

@@ -57,6 +57,18 @@ def generation_defaults(pipe: DiffusionPipeline) -> dict[str, Any]:
     return fields
 
 
+def default_steps(pipe: DiffusionPipeline) -> int:
+    """Denoising steps that the pipeline takes where the caller says nothing; 50 where unknown.
+
+    Raises:
+        ModelError: `generation.json` is malformed.
+    """
+    named = generation_defaults(pipe).get("num_inference_steps")
+    parameter = _call_parameters(pipe).get("num_inference_steps")
+    usual = None if parameter is None else parameter.default
+    return next((steps for steps in (named, usual) if isinstance(steps, int) and steps > 0), 50)
+
+
 @torch.no_grad()
 def generate(
     pipe: DiffusionPipeline, sampling: Sampling, *, progress: bool = True

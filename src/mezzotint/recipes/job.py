@@ -16,7 +16,7 @@ from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
 from mezzotint.models import Call, Example, Sampling, check_no_adapters, completed_calls
 from mezzotint.plan import Budget, Plan
-from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling
+from mezzotint.recipes.default_prompts import default_sampling, usual_count
 from mezzotint.runtime import Calibration, packed_layers
 
 
@@ -88,7 +88,7 @@ class Recipe:
     Attributes:
         options: its configuration dataclass, which also stands for the recipe; a field
             `calibration_prompts` of it, where there is one, says how many prompts to take where
-            none are given.
+            none are given; None for the usual number.
         run: what it does.
         takes_latency: whether it keeps to a budget's latency.
     """
@@ -99,9 +99,10 @@ class Recipe:
     run: Callable[[Job, Any], Outcome]
     takes_latency: bool = False
 
-    def prompts(self, options: RecipeOptions) -> int:
+    def prompts(self, options: RecipeOptions, pipe: DiffusionPipeline) -> int:
         """Calibration prompts wanted under these options."""
-        return int(getattr(options, "calibration_prompts", CALIBRATION_COUNT))
+        wanted = getattr(options, "calibration_prompts", None)
+        return usual_count(pipe) if wanted is None else int(wanted)
 
 
 _RECIPES: Registry[Recipe] = Registry("recipes", "recipe")
@@ -171,7 +172,7 @@ def run_recipe(
     check_latency(chosen, job.budget)
     check_floating(job.model, job.denoiser)
     if job.pipe is not None and job.sampling is None:
-        job = replace(job, sampling=default_sampling(job.pipe, chosen.prompts(options)))
+        job = replace(job, sampling=default_sampling(job.pipe, chosen.prompts(options, job.pipe)))
     if calls is not None:
         job = replace(job, calls=completed_calls(job.denoiser, calls))
     return chosen.run(job, options)

@@ -11,7 +11,7 @@ from mezzotint.calibration import calibrated, with_settings
 from mezzotint.errors import CalibrationError
 from mezzotint.models import on_device, record_calls
 from mezzotint.plan import CalibrationSettings, Plan, Sampling
-from mezzotint.recipes.default_prompts import default_sampling
+from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling, usual_count
 from mezzotint.recipes.found_structures import probing_calls
 from mezzotint.runtime import Calibration
 
@@ -35,7 +35,7 @@ def calibrate_plan(
             f"the plan was calibrated on {before.calls} calls of the denoiser which it does not "
             "hold; give prompts to calibrate it anew"
         )
-    chosen = chosen or default_sampling(pipe)
+    chosen = chosen or default_sampling(pipe, _prompts(pipe, plan))
     calls = on_device(record_calls(pipe, chosen, before.selection), denoiser)
     if sampling is None and before.calls not in (None, len(calls)):
         raise CalibrationError(
@@ -46,3 +46,10 @@ def calibrate_plan(
     settings = replace(before, sampling=chosen, calls=len(calls))
     plan = with_settings(plan, settings)
     return plan, calibrated(denoiser, plan, calls, probing_calls(pipe, chosen))
+
+
+def _prompts(pipe: DiffusionPipeline, plan: Plan) -> int:
+    """The number of them for a plan that does not say."""
+    encodings = map(plan.encoding_of, plan.quantized)
+    looks = any(encoding.needs_moments(bias=True) for encoding in encodings)
+    return usual_count(pipe) if looks else CALIBRATION_COUNT

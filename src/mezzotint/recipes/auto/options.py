@@ -9,7 +9,6 @@ from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format
 from mezzotint.measuring import CACHE_BYTES, Metric, chosen_metric
 from mezzotint.plan import CLIPS, CallSelection, Encoding
-from mezzotint.recipes.default_prompts import CALIBRATION_COUNT
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.option_values import check_words, selected_calls
 
@@ -31,7 +30,8 @@ class Auto:
     """The default recipe: exact allocation of weights and inputs, and how it looks for a plan.
 
     Attributes:
-        calibration_prompts: how many to take where none are given.
+        calibration_prompts: how many to take where none are given; by default 8 to 32, as many as
+            256 denoising steps allow.
         calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
             over all of it, of 8 samples each; none for all of them, whole.
         formats: weight formats a layer may take; of the default ones, those in the `profile`.
@@ -67,7 +67,7 @@ class Auto:
             or 1.
     """
 
-    calibration_prompts: int = CALIBRATION_COUNT
+    calibration_prompts: int | None = None
     calls: int | None = CallSelection.calls
     formats: tuple[str, ...] = FORMATS
     inputs: tuple[str, ...] | None = None
@@ -96,8 +96,9 @@ class Auto:
 
     def _check_numbers(self) -> None:
         for name in ("calibration_prompts", "probes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise UsageError(f"{name}: is {count}; give 1 or more")
         selected_calls(self.calls)
         if self.profile_batch is not None and self.profile_batch < 1:
             raise UsageError(f"profile_batch: is {self.profile_batch}; give 1 or more")
