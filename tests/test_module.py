@@ -130,7 +130,7 @@ class TestQuantizeModule:
         for each in found.values():
             for choice, one in each.items():
                 assert (one["input"] > 0) == (choice.activation != "float")
-                assert one["loss"] == one["weight"] + one["input"]
+                assert one["noise"] == one["weight"] + one["input"]
 
     def test_the_plan_predicts_less_noise_than_the_uniform_one_of_the_same_bytes(
         self, module: Denoiser
@@ -140,7 +140,7 @@ class TestQuantizeModule:
         ours = mz.quantize_module(module, examples(), budget=mz.Budget(size=size))
 
         def noise(plan: mz.Plan) -> float:
-            return sum(ours.measurements[name][plan[name]]["loss"] for name in plan)
+            return sum(ours.measurements[name][plan[name]]["noise"] for name in plan)
 
         assert noise(ours.plan) < noise(uniform)
 
@@ -179,9 +179,9 @@ class TestQuantizeModule:
             for metric in metrics
         ]
         assert results[0].plan.choices != results[1].plan.choices
-        for own in results:
+        for metric, own in zip(metrics, results, strict=True):
             losses = [
-                sum(own.measurements[name][plan[name]]["loss"] for name in plan)
+                sum(own.measurements[name][plan[name]][metric.kind] for name in plan)
                 for plan in (result.plan for result in results)
             ]
             assert losses[results.index(own)] == min(losses)

@@ -26,7 +26,7 @@ class ModuleResult:
     Attributes:
         module: the packed copy; its state dict loads into another copy packed after `plan`.
         plan: the choice of every layer.
-        measurements: what the recipe measured, by layer and choice.
+        measurements: figures of candidates, measured or predicted, by layer and choice.
         record: all that was measured; `record.write(path)` keeps it for another budget.
     """
 

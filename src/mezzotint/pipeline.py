@@ -39,7 +39,7 @@ class Result:
     Attributes:
         pipeline: ready to use; shares everything but the denoiser with the original.
         plan: the choice of every layer.
-        measurements: what the recipe measured, by layer and choice.
+        measurements: figures of candidates, measured or predicted, by layer and choice.
         record: all that was measured, for other budgets.
     """
 

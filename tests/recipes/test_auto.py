@@ -87,7 +87,7 @@ def test_the_plan_predicts_less_noise_than_uniform_of_the_same_bytes(pipe, sampl
     )
 
     def noise(plan: mz.Plan) -> float:
-        return sum(ours.measurements[name][plan[name]]["loss"] for name in plan)
+        return sum(ours.measurements[name][plan[name]]["noise"] for name in plan)
 
     assert noise(ours.plan) < noise(uniform)
 
@@ -158,7 +158,7 @@ def test_a_constant_first_token_that_stands_out_is_no_noise(pipe, sampling):
             mz.Budget(weight_bits=16),
             sampling=sampling,
         ).measurements
-        noise.append(sum(one["loss"] for name in readers for one in measurements[name].values()))
+        noise.append(sum(one["noise"] for name in readers for one in measurements[name].values()))
     assert noise[0] < 0.8 * noise[1]
 
 
@@ -277,7 +277,9 @@ def test_a_metric_may_have_options_of_its_own(pipe, sampling, monkeypatch):
     asked = watched(monkeypatch)
     result = mz.quantize(pipe, quick(formats=formats, metric=metric), mz.Budget(6), sampling=few)
     assert {task.metric for task in asked} == {metric}
-    losses = [found[result.plan[name]]["loss"] for name, found in result.measurements.items()]
+    losses = [
+        found[result.plan[name]]["image-error"] for name, found in result.measurements.items()
+    ]
     assert result.plan.context["predicted_image-error_loss"] == pytest.approx(sum(losses))
 
 

@@ -97,7 +97,7 @@ def with_figures(profile: Profile, cost) -> Profile:
 
 
 def noise(result: mz.Result) -> float:
-    return sum(result.measurements[name][result.plan[name]]["loss"] for name in result.plan)
+    return sum(result.measurements[name][result.plan[name]]["noise"] for name in result.plan)
 
 
 @pytest.mark.parametrize("ratio", [0.9, 0.6, 0.4, 0.25])

@@ -65,7 +65,7 @@ class Outcome:
     Attributes:
         plan: what every layer takes, and how it was calibrated.
         calibration: what was calibrated for it.
-        measurements: what was measured on the way, by layer and choice.
+        measurements: figures of candidates, measured or predicted, by layer and choice.
         record: all of the journal, for other budgets.
     """
 

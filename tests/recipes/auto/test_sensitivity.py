@@ -21,7 +21,7 @@ def test_plans_are_as_good_as_fully_measured_ones(run, sensitivity):
     found = run(sensitivity=sensitivity, probes=256, exchanges=False)
 
     def loss(result: mz.ModuleResult) -> float:
-        return sum(measured.measurements[n][c]["loss"] for n, c in result.plan.choices.items())
+        return sum(measured.measurements[n][c]["noise"] for n, c in result.plan.choices.items())
 
     assert loss(measured) <= loss(found) <= 1.1 * loss(measured)
 

@@ -146,7 +146,9 @@ def test_the_range_search_changes_the_packed_weights(prepare):
         with prepare(MixDQ(search=search)) as method:
             layer = method.study.job.denoiser.get_submodule("conv_in")
             plan = Plan({"conv_in": method.choice("conv_in", 2, None)}, encoding=method.encoding)
-            packed.append(pack_layer("conv_in", layer, plan).dequantized_weight())
+            packed.append(
+                pack_layer("conv_in", layer, plan, method.calibration).dequantized_weight()
+            )
     assert not torch.equal(*packed)
 
 

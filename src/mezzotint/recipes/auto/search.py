@@ -161,11 +161,11 @@ class Search:
         )
 
     def measurements(self, losses: Losses) -> Measurements:
-        """Loss of every candidate, of its weight and of its input."""
+        """Loss of every candidate by the metric, and what its weight and its input are of it."""
         return {
             name: {
                 choice: {
-                    "loss": losses.of(name, choice),
+                    self.metric.kind: losses.of(name, choice),
                     "weight": losses.weight(name, choice),
                     "input": losses.input(name, choice),
                 }

@@ -1,8 +1,8 @@
 """Screening: candidates that cannot matter are told from a few backward passes, not measured.
 
 A plan within the budget has a certain noise at the least, whatever is chosen. Candidates that
-would add up to a hundredth of it if every layer took such a one are not worth a measurement: they
-count as if they changed nothing. All others are measured by the published metrics.
+would add up to a hundredth of it if every layer took such a one are not worth a measurement. All
+others are measured by the published metrics.
 """
 
 from __future__ import annotations

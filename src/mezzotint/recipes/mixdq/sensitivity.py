@@ -69,8 +69,8 @@ def metric_of(method: Method, group: LayerGroup) -> Metric:
 def measured(method: Method, changes: Changes, average: float) -> Measurements:
     """Figures of every change, each by its group's metric; and the noise floor of images.
 
-    Where the options ask for it, changes that cannot matter are not measured: their figures are
-    those of the unchanged model.
+    Where the options ask for it, changes that cannot matter are not measured: their noise is that
+    which probes tell, and their images count as unchanged.
 
     Args:
         method: runs and journals measurements.
@@ -86,13 +86,15 @@ def measured(method: Method, changes: Changes, average: float) -> Measurements:
         by_metric.setdefault(metric, []).extend(wanted)
     for metric in sorted(by_metric, key=lambda metric: metric.sees == "images"):
         unchanged: Figures = {}
-        if metric.sees == "images" or spared:
+        if metric.sees == "images":
             (unchanged,) = method.measuring.figures([Task(Unchanged(), metric)])
         for name, figures in method.measuring.layers(by_metric[metric], metric).items():
             found[name].update(figures)
         for name, widths in spared.items():
             if metric_of(method, method.groups[name]) == metric:
-                found[name].update({changes[name][w].choice: unchanged for w in widths})
+                found[name].update(
+                    {changes[name][w].choice: unchanged or {"noise": n} for w, n in widths.items()}
+                )
     return found
 
 
