@@ -3,13 +3,13 @@
 A plan has an error e, of which N random projections are known, and so is the change of each
 projection by every move: another option for one layer. The noise of a plan after some moves is
 then, to first order in them, the mean of (e + Σ moves)² over the projections. Moves are found on
-one half of the projections, and made only while the other half agrees: what fits the few
-projections at hand, and not the error behind them, is no gain there.
+one half of the projections, and made only if the other half agrees and the gain of both is beyond
+doubt: what fits the few projections at hand, and not the error behind them, is no gain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,12 @@ from mezzotint.errors import UsageError
 
 MOST_MOVES = 2048
 """Moves of which all pairs are looked at: those that promise most, of each direction a half."""
+
+MOST_TRIED = 512
+"""Moves and pairs, those that gain most on one half, that are looked at on all projections."""
+
+SURE = 2.0
+"""Standard errors that a gain has to exceed."""
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +50,7 @@ class Exchanges:
 
     Attributes:
         moves: their indices, at most one for each layer.
-        predicted: relative change of the noise on the half that did not choose them, ≤ 0.
+        predicted: relative change of the noise on the second half, ≤ 0.
     """
 
     moves: tuple[int, ...]
@@ -64,33 +70,27 @@ def find_exchanges(error: Floats, moves: Moves, room: Floats) -> Exchanges:
     """
     if len(error) < 4:
         raise UsageError(f"exchanges: {len(error)} projections tell too little; give 4 or more")
-    chooses, judges = error[::2].copy(), error[1::2].copy()
-    start = _noise(judges)
-    kept: dict[int, int] = {}
+    start, kept = error, dict[int, int]()
     room = room.astype(np.float64)
     # A layer that has moved stays: what is left to find is found among the others.
     open_moves = np.arange(len(moves.layer))
     while len(open_moves):
-        found = _best(chooses, moves, open_moves, room)
-        if not found:
+        found = _surest(error, moves, _promising(error, moves, open_moves, room))
+        if found is None:
             break
-        change = moves.change[list(found)].sum(axis=0)
-        if _noise(judges + change[1::2]) >= _noise(judges):
-            break
-        chooses, judges = chooses + change[::2], judges + change[1::2]
-        room = room - moves.cost[list(found)].sum(axis=0)
-        kept |= {int(moves.layer[move]): move for move in found}
+        error = error + moves.change[found].sum(axis=0)
+        room = room - moves.cost[found].sum(axis=0)
+        kept |= {int(moves.layer[move]): int(move) for move in found}
         open_moves = open_moves[~np.isin(moves.layer[open_moves], list(kept))]
-    return Exchanges(tuple(kept.values()), _noise(judges) / start - 1 if start else 0.0)
+    before, after = (float(np.square(each[1::2]).mean()) for each in (start, error))
+    return Exchanges(tuple(kept.values()), after / before - 1 if before else 0.0)
 
 
-def _noise(error: Floats) -> float:
-    return float(np.square(error).mean())
-
-
-def _best(error: Floats, moves: Moves, open_moves: NDArray[np.intp], room: Floats) -> list[int]:
-    """The one move or two that lower the noise most and fit into the room; none where none do."""
-    change = moves.change[open_moves, ::2]
+def _promising(
+    error: Floats, moves: Moves, open_moves: NDArray[np.intp], room: Floats
+) -> list[list[int]]:
+    """Single moves and pairs that fit into the room and gain most on the first half."""
+    error, change = error[::2], moves.change[open_moves, ::2]
     gain = 2 * change @ error / len(error) + np.square(change).mean(axis=1)
     order = gain.argsort(kind="stable")
     frees = np.asarray((moves.cost[open_moves] < 0).any(axis=1))[order]
@@ -100,16 +100,27 @@ def _best(error: Floats, moves: Moves, open_moves: NDArray[np.intp], room: Float
     together = gain[:, None] + gain + 2 * (change @ change.T) / len(error)
     np.fill_diagonal(together, gain)  # a move on its own
     same = (layer[:, None] == layer) & ~np.eye(len(layer), dtype=bool)
-    together[same] = np.inf
+    together[same | np.tri(len(layer), k=-1, dtype=bool)] = np.inf
     for resource, left in enumerate(room):
         total = cost[:, None, resource] + cost[:, resource]
         np.fill_diagonal(total, cost[:, resource])
         together[total > left] = np.inf
-    best = int(together.argmin())
-    if not together.flat[best] < 0:
-        return []
-    one, other = divmod(best, len(chosen))
-    return [int(chosen[index]) for index in dict.fromkeys((one, other))]
+    best = together.ravel().argsort(kind="stable")[:MOST_TRIED]
+    pairs = (divmod(int(index), len(chosen)) for index in best if together.flat[index] < 0)
+    return [[int(chosen[index]) for index in dict.fromkeys(pair)] for pair in pairs]
+
+
+def _surest(error: Floats, moves: Moves, tried: Sequence[Sequence[int]]) -> list[int] | None:
+    """Of some moves the ones that gain most over all, and beyond doubt; None where none do."""
+    best: tuple[float, list[int]] | None = None
+    for each in tried:
+        change = moves.change[list(each)].sum(axis=0)
+        gains = change * (change + 2 * error)
+        mean, doubt = float(gains.mean()), float(gains.std(ddof=1)) / len(gains) ** 0.5
+        sure = mean + SURE * doubt < 0 and float(gains[1::2].mean()) < 0
+        if sure and (best is None or mean < best[0]):
+            best = mean, list(each)
+    return None if best is None else best[1]
 
 
 def stacked_moves(

@@ -27,7 +27,7 @@ class Exchange:
     Attributes:
         choices: of all layers.
         changed: layers that have another format than before.
-        predicted: relative change of the noise, by probes that did not choose them.
+        predicted: relative change of the noise, by probes.
     """
 
     choices: Mapping[str, Choice]
