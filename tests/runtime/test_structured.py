@@ -54,12 +54,12 @@ class TestStorage:
 
     def test_a_constant_costs_a_float_per_output(self):
         extra = module_bytes(packed(linear(), TEXT)) - module_bytes(packed(linear(), TEXT.plain))
-        assert extra == 4 * 7
+        assert extra == torch.bfloat16.itemsize * 7
 
     def test_a_split_costs_a_scale_per_output(self):
         layer = linear(18)
         extra = module_bytes(packed(layer, SPLIT)) - module_bytes(packed(layer, SPLIT.plain))
-        assert extra == 4 * 7
+        assert extra == torch.bfloat16.itemsize * 7
 
     @EVERY
     def test_the_empty_layer_has_its_place_for_every_tensor(
