@@ -193,8 +193,9 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
         selection=selected_calls(options.calls),
     )
     formats = candidate_formats(job.budget, options)
-    if options.profile is not None and options.formats == FORMATS:  # nobody asked for those
-        formats = in_profile(options.profile, formats)
+    timed_by = options.profile if job.budget.latency is not None else None
+    if timed_by is not None and options.formats == FORMATS:  # nobody asked for those
+        formats = in_profile(timed_by, formats)
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
