@@ -62,7 +62,7 @@ def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NEAREST = {"rounding": "nearest", "bias_correction": False}
+NEAREST = {"rounding": "nearest", "bias_correction": "never"}
 
 
 def auto(pipe: DiffusionPipeline, **options: object) -> mz.Result:

@@ -202,10 +202,12 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     encoding = Encoding(
         options.search,
         options.rounding,
-        bias_correction=options.bias_correction,
+        bias_correction=options.bias_correction == "always",
         clip=options.clips[0],
     )
-    calibration = study.calibrated(candidates, encoding)
+    # Means of inputs are there for biases that are tried at the end as well.
+    biases = replace(encoding, bias_correction=options.bias_correction != "never")
+    calibration = study.calibrated(candidates, biases)
     static = any(choice.static for choice in formats)
     clips = options.clips[1:] if static else ()
     others = {clip: study.ranges(candidates, clip) for clip in clips}
