@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import mezzotint as mz
 from mezzotint._journal import Record
 from mezzotint.measuring import Prober
+from mezzotint.recipes.auto.search import Search
 from tests.recipes.auto.denoisers import Chain, OneWay, calls
 from tests.recipes.watching import watched
 
@@ -103,3 +105,15 @@ class TestJournal:
         new = Record.read(path).entries.keys() - Record.read(finished).entries.keys()
         assert new
         assert not [unit for unit in new if unit.startswith("probe of")]
+
+
+def test_a_plan_that_ruins_the_outputs_comes_with_a_warning(run, monkeypatch):
+    ordinary = Search.plan_losses
+
+    def ruined(self: Search, plans: list[mz.Plan]) -> list[float]:
+        return [math.inf for _ in ordinary(self, plans)]
+
+    monkeypatch.setattr(Search, "plan_losses", ruined)
+    plan = run(exchanges=False).plan
+    assert any("outputs hold NaN or infinite values" in note for note in plan.context["notes"])
+    assert "measured_sqnr_db" not in plan.context
