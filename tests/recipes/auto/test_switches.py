@@ -81,13 +81,15 @@ def test_exchanges_are_looked_for_unless_switched_off(run):
 
 
 def test_corrected_biases_are_tried_and_kept_where_held_out_samples_gain(run):
-    plan = run(mz.Budget(16), **QUICK | {"bias_correction": "tried"}).plan
+    options = {"sensitivity": "hybrid", "bias_correction": "tried"}
+    plan = run(mz.Budget(16), **QUICK | options).plan
     tried = plan.context["bias_correction"]
     assert tried["kept"] == (tried["held_out_gain"] > tried["standard_error"])
     assert plan.encoding.bias_correction == tried["kept"]
 
 
 def test_biases_that_rounding_shifts_far_are_corrected(run):
-    options = QUICK | {"formats": ("int2/channel",), "activation": "float", "rounding": "nearest"}
+    options = {"formats": ("int2/channel",), "activation": "float", "rounding": "nearest"}
+    options = QUICK | options | {"sensitivity": "hybrid"}
     plan = run(mz.Budget(16), **options | {"bias_correction": "tried"}).plan
     assert plan.context["bias_correction"]["kept"]

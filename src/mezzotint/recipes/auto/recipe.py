@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mezzotint.measuring import Noise
 from mezzotint.plan import Plan
 from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.bias import with_biases
@@ -34,7 +33,7 @@ def auto(job: Job, options: Auto) -> Outcome:
         search = begun.clipped(found.clips)
         if options.exchanges and search.probes:
             found = exchanged(search, found)
-        if options.bias_correction == "tried" and isinstance(search.metric, Noise):
+        if search.tries_biases:
             search, found = with_biases(search, found)
         plan = plan_of(search, checked(search, found))
         measurements = search.measurements(found.losses)

@@ -79,6 +79,12 @@ class Search:
         """True where the plan that is found is measured."""
         return not self.probes or self.options.sensitivity != "probes"
 
+    @property
+    def tries_biases(self) -> bool:
+        """True where whole plans are run to see whether corrected biases help."""
+        noise = isinstance(self.metric, Noise)
+        return noise and self.verifies and self.options.bias_correction == "tried"
+
     def clipped(self, clips: Mapping[str, str]) -> Search:
         """The same search with these clips of static inputs, by layer."""
         if not clips:
