@@ -50,7 +50,7 @@ class Auto:
             other than noise are measured.
         probes: backward passes at the least; they double, up to 256, while the plan is in doubt.
         regret: share of the plan's noise that more probes might save, and need not.
-        exchanges: try to trade bytes between the layers of the plan that is found.
+        exchanges: try to trade bytes between the layers of a plan that was found by probes.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
         shortcuts: which layers get a quantizer per half of a concatenated input (MixDQ):
             `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
