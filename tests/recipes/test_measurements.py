@@ -70,10 +70,12 @@ def test_only_what_is_missing_is_measured(pipe, sampling, finished, monkeypatch,
 
 def test_a_journal_can_be_taken_up_as_well(pipe, sampling, journal, tmp_path, monkeypatch):
     cut = Path(shutil.copy(journal, tmp_path / "cut.jsonl"))
-    cut.write_bytes(cut.read_bytes()[:-10])
+    # Other budgets, tried before, may have left plans of their own at the end.
+    units = [each for each in cut.read_bytes().splitlines(True) if b'"unit": "plan ' not in each]
+    cut.write_bytes(b"".join(units)[:-10])
     asked = watched(monkeypatch)
     mz.quantize(pipe, MEASURED, sampling=sampling, measurements=cut)
-    assert len(asked) == 1
+    assert len(of_layers(asked)) == 1
 
 
 def test_what_is_taken_over_goes_into_the_journal_at_once(pipe, sampling, finished, tmp_path):
