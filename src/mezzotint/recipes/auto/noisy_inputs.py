@@ -10,8 +10,8 @@ from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice
 from mezzotint.recipes.auto.losses import Losses
 
-DOMINATES = 2.0
-"""A plan this many times as noisy as with floating inputs comes with a warning."""
+DOMINATES = 4.0
+"""A plan this many times as noisy as with floating inputs (6 dB) comes with a warning."""
 
 _NAMED = 5
 
