@@ -9,7 +9,7 @@ import torch
 
 import mezzotint as mz
 from mezzotint._progress import listening
-from mezzotint.measuring import Estimate, tell, timed_call
+from mezzotint.measuring import Estimate, checkpointing, tell, timed_call
 from mezzotint.models import find_denoiser
 
 
@@ -101,6 +101,16 @@ class TestTimedCall:
             hook.remove()
         assert "conv_in.weight" in reached
         assert len(set(reached)) == len(hooks)
+
+    @pytest.mark.parametrize("free", [0, 2**40], ids=["short", "ample"])
+    def test_blocks_are_computed_again_where_memory_is_short(self, unet, calls, monkeypatch, free):
+        monkeypatch.setattr(checkpointing, "_free_bytes", lambda device: free)
+        runs: list[bool] = []
+        unet.down_blocks[0].resnets[0].register_forward_pre_hook(
+            lambda *_: runs.append(torch.is_grad_enabled())
+        )
+        timed_call(unet, calls[0], backward=True)
+        assert runs == [False, *[True] * (1 + (free == 0))]
 
     def test_it_works_on_a_frozen_model(self, unet, calls):
         unet.requires_grad_(False)

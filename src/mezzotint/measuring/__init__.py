@@ -1,5 +1,6 @@
 """Measuring what changes of a model cost: change × metric → figures, journaled and resumable."""
 
+from mezzotint.measuring.backward_errors import backward_errors
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
 from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
@@ -27,7 +28,6 @@ from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
-from mezzotint.measuring.remembered_weights import remembered
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -69,6 +69,7 @@ __all__ = [
     "Similarity",
     "Task",
     "Unchanged",
+    "backward_errors",
     "calls_digest",
     "check_weights",
     "chosen_metric",
@@ -82,7 +83,6 @@ __all__ = [
     "model_digest",
     "register_metric",
     "relative_noise",
-    "remembered",
     "sample_noises",
     "similarity_map",
     "task_seconds",

@@ -10,6 +10,7 @@ import pytest
 
 import mezzotint as mz
 from mezzotint._journal import Record
+from mezzotint._progress import listening
 from mezzotint.measuring import Prober
 from tests.recipes.auto.denoisers import Chain, OneWay, calls
 from tests.recipes.watching import watched
@@ -62,6 +63,13 @@ def test_a_model_without_a_way_back_is_measured(run):
     assert any("sensitivity was measured" in note for note in found.plan.context["notes"])
     assert found.plan.context["sensitivity"] == "measured"
     assert found.plan.choices == run(sensitivity="measured").plan.choices
+
+
+def test_so_it_is_where_someone_listens_how_long_that_takes(run):
+    lines: list[str] = []
+    with listening(lines.append):
+        assert run(module=OneWay().eval()).plan.context["sensitivity"] == "measured"
+    assert lines[0].startswith("Measuring: ")
 
 
 def test_other_metrics_are_measured(run, monkeypatch):
