@@ -2,7 +2,7 @@
 
 from mezzotint.measuring.backward_errors import backward_errors
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
-from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
+from mezzotint.measuring.forecast import Forecast, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
 from mezzotint.measuring.input_edge import InputCandidate
@@ -44,10 +44,10 @@ __all__ = [
     "MOST_PROBES",
     "CandidateWeight",
     "Change",
-    "Estimate",
     "Executor",
     "ExecutorFactory",
     "Figures",
+    "Forecast",
     "ImageError",
     "InProcess",
     "InputCandidate",

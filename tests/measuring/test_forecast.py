@@ -9,7 +9,7 @@ import torch
 
 import mezzotint as mz
 from mezzotint._progress import listening
-from mezzotint.measuring import Estimate, checkpointing, tell, timed_call
+from mezzotint.measuring import Forecast, checkpointing, tell, timed_call
 from mezzotint.models import find_denoiser
 
 
@@ -26,10 +26,10 @@ class TestLine:
         ],
     )
     def test_it_says_units_seconds_and_their_product(self, units, seconds, end):
-        assert Estimate(units, seconds).line("Measuring") == f"Measuring: {end}"
+        assert Forecast(units, seconds).line("Measuring") == f"Measuring: {end}"
 
     def test_units_have_a_name(self):
-        assert "64 probes at" in Estimate(64, 3).line("Probing", "probes")
+        assert "64 probes at" in Forecast(64, 3).line("Probing", "probes")
 
 
 class TestTelling:

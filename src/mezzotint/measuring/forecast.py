@@ -22,7 +22,7 @@ _MOST = 90
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """Units of work, and what one of them takes.
 
     Attributes:
@@ -60,7 +60,7 @@ def tell(label: str, units: int, seconds: Callable[[], float], what: str = "unit
     """
     listener = announcer()
     if listener is not None and units:
-        listener(Estimate(units, seconds()).line(label, what))
+        listener(Forecast(units, seconds()).line(label, what))
 
 
 def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> float:
