@@ -38,6 +38,7 @@ from mezzotint.measuring.run import (
     measure,
     measure_layers,
 )
+from mezzotint.measuring.samples import Samples
 
 __all__ = [
     "CACHE_BYTES",
@@ -66,6 +67,7 @@ __all__ = [
     "Projections",
     "Replay",
     "SampleNoise",
+    "Samples",
     "Similarity",
     "Task",
     "Unchanged",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mezzotint._journal import Journal
 from mezzotint._progress import track
@@ -37,7 +37,7 @@ from mezzotint.measuring.probed_layer import (
     Memory,
     ProbedLayer,
 )
-from mezzotint.measuring.probes import Probe
+from mezzotint.measuring.probes import Probe, random_signs
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES
 from mezzotint.measuring.samples import Samples, sample_count
@@ -141,7 +141,7 @@ class Prober:
     ) -> dict[str, Any]:
         """The projections of one probe, JSON values."""
         y = recorded_output(sample).double()
-        direction = _direction(y, probe.seed)
+        direction = random_signs(y, probe.seed)
         with backward_errors(self.denoiser, probe.call):
             output = sample.run(self.denoiser)
             if not bool(torch.isfinite(output).all()):
@@ -247,22 +247,6 @@ class Prober:
 def _described(candidate: InputCandidate) -> list[object]:
     name = FLOAT if candidate.format is None else candidate.format.name
     return [name, [dataclasses.astuple(each) for each in candidate.ranges]]
-
-
-def _direction(y: Tensor, seed: int) -> Tensor:
-    """Random signs, float64; of several rows, each as large as all together, on average.
-
-    So the energy of all rows is to the squared projection as each row's own to its own error,
-    which is what the noise of a row is.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(2, y.shape, generator=generator, dtype=torch.float64).mul_(2).sub_(1)
-    signs = signs.to(y.device)
-    if len(y) == 1:
-        return signs
-    power = y.flatten(1).square().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
-    scale = (power.mean() / power).sqrt()
-    return signs * scale.view(-1, *(1,) * (y.ndim - 1))
 
 
 def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> None:

@@ -16,12 +16,13 @@ from mezzotint.measuring import (
     Probe,
     Prober,
     Projections,
+    Samples,
     backward_errors,
     draw_probes,
     tell,
     timed_call,
 )
-from mezzotint.models import Call, batch_size, rows_of
+from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
@@ -99,9 +100,8 @@ class Probing:
             ProbeError: the model's backward pass fails.
         """
         first = missing[0]
-        call = calls[first.call]
-        sample = rows_of(call, [first.row]) if first.row is not None and batch_size(call) else call
         denoiser = self.study.job.denoiser
+        sample = Samples(denoiser).sample(calls[first.call], first.row)
         with backward_errors(denoiser, first.call):
             passes = timed_call(denoiser, sample, backward=True)
         sizes = {layer.name: layer.parameters for layer in self.study.layers}
