@@ -46,14 +46,14 @@ ALLOCATION = mz.Auto(
     rounding="nearest",
     inputs=("int8/token",),
     act_share=1.0,
-    bias_correction=False,
+    bias_correction="never",
     exchanges=False,
     sensitivity="measured",
 )
 FEEDBACK = dataclasses.replace(ALLOCATION, rounding="feedback", sensitivity="hybrid")
 LUT = dataclasses.replace(FEEDBACK, formats=mz.Auto.formats)
 INPUTS = dataclasses.replace(LUT, inputs=None, act_share=None)
-CORRECTED = dataclasses.replace(INPUTS, bias_correction=True)
+CORRECTED = dataclasses.replace(INPUTS, bias_correction="tried")
 #: The same with scales in float32: what this recipe did before it had the other parts.
 BEFORE = dataclasses.replace(ALLOCATION, formats=tuple(f"{name}/float32" for name in INTEGERS))
 

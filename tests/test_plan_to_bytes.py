@@ -62,6 +62,9 @@ def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+NEAREST = {"rounding": "nearest", "bias_correction": "never"}
+
+
 def auto(pipe: DiffusionPipeline, **options: object) -> mz.Result:
     recipe = mz.Auto(formats=("int3/channel", "uint6/group16"), **options)
     sampling = SAMPLING if options.get("bos") is not False else None
@@ -116,10 +119,14 @@ WAYS = (
         lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX, calls=3),
         True,
     ),
-    Way("auto-plain", lambda pipe: auto(pipe, bos=False, search=SEARCH), False),
+    Way("auto-plain", lambda pipe: auto(pipe, bos=False, search=SEARCH, **NEAREST), False),
     Way("mixdq-sweep", lambda pipe: mixdq(pipe, "sweep"), True),
     Way("mixdq-joint", lambda pipe: mixdq(pipe, "joint", momentum=0.5), True),
-    Way("mixdq-plain", lambda pipe: mixdq(pipe, "none", bos=False, activation="token"), False),
+    Way(
+        "mixdq-plain",
+        lambda pipe: mixdq(pipe, "none", bos=False, activation="token", rounding="nearest"),
+        False,
+    ),
     Way("uniform", uniform, False),
     Way("encodings", mixed_encodings, False),
     Way("feedback", feedback, True),

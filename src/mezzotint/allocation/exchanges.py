@@ -120,7 +120,7 @@ def _promising(
 
 
 def _surest(error: Floats, moves: Moves, tried: Sequence[Sequence[int]]) -> list[int] | None:
-    """The moves that gain most over all, and beyond doubt; None where none do."""
+    """The moves among some that gain most over all, and beyond doubt; None where none do."""
     best: tuple[float, list[int]] | None = None
     for each in tried:
         change = moves.change[list(each)].sum(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import mezzotint as mz
 from mezzotint._journal import Record
 from mezzotint._progress import listening
 from mezzotint.measuring import Prober
+from mezzotint.recipes.auto.search import Search
 from tests.recipes.auto.denoisers import Chain, OneWay, calls
 from tests.recipes.watching import watched
 
@@ -45,7 +47,7 @@ def test_probes_alone_run_no_change(run, monkeypatch):
 
 def test_a_hybrid_measures_few_formats_and_the_plan(run, monkeypatch):
     asked = watched(monkeypatch)
-    plan = run(probes=8, exchanges=False).plan
+    plan = run(probes=8, exchanges=False, bias_correction="never").plan
     layers = [task for task in asked if task.change.layer is not None]
     assert 0 < len(layers) == plan.context["measured_formats"] < 4 * 7
     assert len(asked) - len(layers) == 2  # the plan, and its weights with floating inputs
@@ -111,3 +113,15 @@ class TestJournal:
         new = Record.read(path).entries.keys() - Record.read(finished).entries.keys()
         assert new
         assert not [unit for unit in new if unit.startswith("probe of")]
+
+
+def test_a_plan_that_ruins_the_outputs_comes_with_a_warning(run, monkeypatch):
+    ordinary = Search.plan_losses
+
+    def ruined(self: Search, plans: list[mz.Plan]) -> list[float]:
+        return [math.inf for _ in ordinary(self, plans)]
+
+    monkeypatch.setattr(Search, "plan_losses", ruined)
+    plan = run(exchanges=False).plan
+    assert any("outputs hold NaN or infinite values" in note for note in plan.context["notes"])
+    assert "measured_sqnr_db" not in plan.context

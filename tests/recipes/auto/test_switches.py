@@ -9,7 +9,7 @@ import mezzotint as mz
 from mezzotint.formats import MINMAX
 from mezzotint.runtime import packed_layers
 
-QUICK = {"sensitivity": "probes", "exchanges": False}
+QUICK = {"sensitivity": "probes", "exchanges": False, "bias_correction": "never"}
 
 
 def stored(result: mz.ModuleResult) -> dict[str, torch.Tensor]:
@@ -28,7 +28,7 @@ def differ(one: mz.ModuleResult, other: mz.ModuleResult) -> bool:
     "switch",
     [
         {"rounding": "nearest"},
-        {"bias_correction": False},
+        {"bias_correction": "always"},
         {"search": MINMAX},
         {"formats": ("int2/channel", "int4/channel", "int8/channel")},
         {"inputs": ("float",), "act_share": 0},
@@ -38,15 +38,17 @@ def differ(one: mz.ModuleResult, other: mz.ModuleResult) -> bool:
     ids=str,
 )
 def test_it_changes_what_is_stored(run, switch):
-    assert differ(run(**QUICK), run(**QUICK, **switch))
+    assert differ(run(**QUICK), run(**QUICK | switch))
 
 
-@pytest.mark.parametrize("switch", [{"rounding": "nearest"}, {"bias_correction": False}], ids=str)
+@pytest.mark.parametrize(
+    "switch", [{"rounding": "nearest"}, {"bias_correction": "always"}], ids=str
+)
 def test_it_changes_the_same_formats_bytes(run, switch):
     one = {"formats": ("int3/channel",), "activation": "float"}
     plain, changed = (
         run(mz.Budget(16), **QUICK, **one),
-        run(mz.Budget(16), **QUICK, **one, **switch),
+        run(mz.Budget(16), **QUICK | one | switch),
     )
     assert plain.plan.choices == changed.plan.choices
     assert differ(plain, changed)
@@ -65,8 +67,8 @@ def test_sensitivities_are_those_of_the_rounding_that_is_stored(run):
 def test_bias_correction_moves_the_mean_of_a_layers_output_back(run):
     one = {"formats": ("int2/channel",), "activation": "float", **QUICK}
     corrected, plain = (
-        packed_layers(run(mz.Budget(16), **one, bias_correction=switch).module)["last"].bias
-        for switch in (True, False)
+        packed_layers(run(mz.Budget(16), **one | {"bias_correction": switch}).module)["last"].bias
+        for switch in ("always", "never")
     )
     assert not torch.equal(corrected, plain)
 
@@ -76,3 +78,18 @@ def test_exchanges_are_looked_for_unless_switched_off(run):
     assert found["held_out"] == "every 4th of 16 recorded samples"
     assert found["kept"] in (0, found["tried"])
     assert "exchanges" not in run(exchanges=False).plan.context
+
+
+def test_corrected_biases_are_tried_and_kept_where_held_out_samples_gain(run):
+    options = {"sensitivity": "hybrid", "bias_correction": "tried"}
+    plan = run(mz.Budget(16), **QUICK | options).plan
+    tried = plan.context["bias_correction"]
+    assert tried["kept"] == (tried["held_out_gain"] > tried["standard_error"])
+    assert plan.encoding.bias_correction == tried["kept"]
+
+
+def test_biases_that_rounding_shifts_far_are_corrected(run):
+    options = {"formats": ("int2/channel",), "activation": "float", "rounding": "nearest"}
+    options = QUICK | options | {"sensitivity": "hybrid"}
+    plan = run(mz.Budget(16), **options | {"bias_correction": "tried"}).plan
+    assert plan.context["bias_correction"]["kept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -58,6 +59,8 @@ def _spreads(search: Search) -> dict[str, InputSpread]:
 
 
 def _told(search: Search, how: str, loss: float) -> dict[str, object]:
+    if not math.isfinite(loss):  # JSON knows no infinity
+        return {}
     if isinstance(search.metric, Noise):
         return {f"{how}_sqnr_db": round(decibels(loss), 3)}
     return {f"{how}_{search.metric.kind}_loss": loss}
@@ -65,6 +68,8 @@ def _told(search: Search, how: str, loss: float) -> dict[str, object]:
 
 def _apart(search: Search, predicted: float, found: float) -> str:
     """A line for people on how far the estimate was off."""
+    if not math.isfinite(found):
+        return "warning: under the plan, outputs hold NaN or infinite values; allow more bits"
     if isinstance(search.metric, Noise):
         off = decibels(found) - decibels(predicted)
         return (

@@ -22,6 +22,7 @@ FORMATS = (
 """Weight formats among which layers choose where nothing else is asked for."""
 
 Rounding = Literal["feedback", "nearest"]
+BiasCorrection = Literal["tried", "always", "never"]
 Sensitivity = Literal["hybrid", "probes", "measured"]
 
 
@@ -41,13 +42,15 @@ class Auto:
         act_share: least share of the multiply-accumulates whose inputs are quantized; by default
             0.95, and any where `activation` or a latency decides.
         rounding: `feedback` of each column's error to those left (GPTQ), or to the `nearest` value.
-        bias_correction: put what rounding shifts a layer's mean output by into its bias.
+        bias_correction: whether biases absorb what rounding shifts the layers' mean outputs by:
+            `tried` at the end, and kept where it lowers the noise of held-out samples; or `always`,
+            or `never`.
         sensitivity: `probes` predict the noise of every candidate from backward passes, `measured`
             measures it one by one, `hybrid` measures those that probes leave in doubt. Metrics
             other than noise are measured.
         probes: backward passes at the least; they double, up to 256, while the plan is in doubt.
         regret: share of the plan's noise that more probes might save, and need not.
-        exchanges: try to trade bytes between the layers of the plan that is found.
+        exchanges: try to trade bytes between the layers of a plan that was found by probes.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
         shortcuts: which layers get a quantizer per half of a concatenated input (MixDQ):
             `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
@@ -74,7 +77,7 @@ class Auto:
     activation: str | None = None
     act_share: float | None = None
     rounding: Rounding = "feedback"
-    bias_correction: bool = True
+    bias_correction: BiasCorrection = "tried"
     sensitivity: Sensitivity = "hybrid"
     probes: int = 64
     regret: float = 0.05

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mezzotint.plan import Plan
 from mezzotint.recipes.auto.allocation import allocated
+from mezzotint.recipes.auto.bias import with_biases
 from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.options import Auto
@@ -25,13 +26,15 @@ def auto(job: Job, options: Auto) -> Outcome:
     Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
     formats within the limits of the budget. Probes predict each noise; what they leave in doubt
     is measured, and so is the plan that comes of it. Exchanges then look at what sums leave out:
-    errors of different layers that cancel.
+    errors of different layers that cancel. Corrected biases are kept where they help.
     """
     with prepared(job, options) as begun:
         found = allocated(begun)
         search = begun.clipped(found.clips)
         if options.exchanges and search.probes:
             found = exchanged(search, found)
+        if search.tries_biases:
+            search, found = with_biases(search, found)
         plan = plan_of(search, checked(search, found))
         measurements = search.measurements(found.losses)
     return Outcome(plan, search.calibration, measurements, search.measuring.journal.record)

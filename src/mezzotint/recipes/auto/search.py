@@ -79,6 +79,12 @@ class Search:
         """True where the plan that is found is measured."""
         return not self.probes or self.options.sensitivity != "probes"
 
+    @property
+    def tries_biases(self) -> bool:
+        """True where whole plans are run to see whether corrected biases help."""
+        noise = isinstance(self.metric, Noise)
+        return noise and self.verifies and self.options.bias_correction == "tried"
+
     def clipped(self, clips: Mapping[str, str]) -> Search:
         """The same search with these clips of static inputs, by layer."""
         if not clips:
@@ -193,18 +199,21 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
         selection=selected_calls(options.calls),
     )
     formats = candidate_formats(job.budget, options)
-    if options.profile is not None and options.formats == FORMATS:  # nobody asked for those
-        formats = in_profile(options.profile, formats)
+    timed_by = options.profile if job.budget.latency is not None else None
+    if timed_by is not None and options.formats == FORMATS:  # nobody asked for those
+        formats = in_profile(timed_by, formats)
     candidates = study.structured(formats)
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
     encoding = Encoding(
         options.search,
         options.rounding,
-        bias_correction=options.bias_correction,
+        bias_correction=options.bias_correction == "always",
         clip=options.clips[0],
     )
-    calibration = study.calibrated(candidates, encoding)
+    # Means of inputs are there for biases that are tried at the end as well.
+    biases = replace(encoding, bias_correction=options.bias_correction != "never")
+    calibration = study.calibrated(candidates, biases)
     static = any(choice.static for choice in formats)
     clips = options.clips[1:] if static else ()
     others = {clip: study.ranges(candidates, clip) for clip in clips}
