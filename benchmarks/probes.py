@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,14 @@ from torch import Tensor, nn
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint._journal import Journal
-from mezzotint.allocation import Limit, Option, Problem, bootstrapped_regret, solve
+from mezzotint.allocation import (
+    Limit,
+    Option,
+    Problem,
+    Relaxation,
+    bootstrapped_regret,
+    solve,
+)
 from mezzotint.formats import parse_activation_format
 from mezzotint.measuring import (
     InProcess,
@@ -60,6 +68,7 @@ from mezzotint.measuring import (
 from mezzotint.models import Call, find_denoiser, inventory, record_calls
 from mezzotint.plan import Budget, CallSelection, Choice, Encoding, Plan
 from mezzotint.recipes import Job
+from mezzotint.recipes.auto.estimates import Estimates
 from mezzotint.recipes.costs import choice_bytes
 from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.recipes.study import Study
@@ -272,6 +281,8 @@ def planned(
     most = sum(size for each in sizes.values() for c, size in each.items() if c.weight == uniform)
     limits = [Limit("bytes", most)]
 
+    estimated = _losses(projections.weights, projections.noise_of_weight)
+
     def problem(losses: Losses) -> Problem:
         return Problem(
             {
@@ -283,18 +294,26 @@ def planned(
             }
         )
 
-    def estimated(found: Projections) -> Problem:
-        return problem(_losses(found.weights, found.noise_of_weight))
+    def by_choice(losses: Losses) -> dict[str, dict[Choice, float]]:
+        return {name: {c: losses[name][c.weight] for c in each} for name, each in sizes.items()}
 
-    problems = {"measured": problem(measured), "probes": estimated(projections)}
+    def lost(plan: Mapping[str, Any]) -> float:
+        return math.fsum(estimated[name][choice.weight] for name, choice in plan.items())
+
+    problems = {"measured": problem(measured), "probes": problem(estimated)}
     solutions = {name: solve(each, limits) for name, each in problems.items()}
     noises = {
         name: subject.noise(Plan(dict(each.chosen), encoding=ENCODING), calls)
         for name, each in solutions.items()
     }
+    doubted = Relaxation.of(_costs(sizes), limits)
     rng = np.random.default_rng(0)
-    resampled = (estimated(projections.resampled(rng)) for _ in range(RESAMPLES))
-    regret = bootstrapped_regret(problems["probes"], limits, solutions["probes"], resampled)
+    others = []
+    for sampled in Estimates(projections).resampled(rng, RESAMPLES):
+        other = doubted.solve(by_choice(sampled.weights))
+        assert other is not None, "the plan itself is within the limits"
+        others.append(lost(other))
+    regret = bootstrapped_regret(lost(solutions["probes"].chosen), others)
     alike = [
         solutions["probes"].chosen[name] == solutions["measured"].chosen[name] for name in sizes
     ]
@@ -307,6 +326,10 @@ def planned(
         "same_choice": sum(alike) / len(alike),
         "regret_bound": regret.bound,
     }
+
+
+def _costs(sizes: Mapping[str, Mapping[Choice, int]]) -> dict[str, dict[Choice, dict[str, int]]]:
+    return {name: {c: {"bytes": n} for c, n in each.items()} for name, each in sizes.items()}
 
 
 def timed_probes(probes: int, timed: int, formats: list[str]) -> dict[str, Any]:

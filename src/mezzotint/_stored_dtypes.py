@@ -6,7 +6,7 @@ as it came. Each module of it notes the dtypes of its own tensors; copies of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,16 @@ def stored_state(module: nn.Module) -> Iterator[None]:
 
     def cast(_: nn.Module, state: dict[str, Any], *rest: object) -> None:
         tensors = {name: each for name, each in state.items() if isinstance(each, Tensor)}
-        made: dict[int, Tensor] = {}
+        made: dict[Hashable, Tensor] = {}
         for name, dtype in stored_dtypes(module, tensors).items():
             tensor = tensors[name]
-            if dtype != tensor.dtype:
-                state[name] = made.setdefault(tensor.data_ptr(), tensor.to(dtype))
+            if dtype == tensor.dtype:
+                continue
+            # Not the place alone: a view of another shape, and all empty tensors, share one.
+            same = tensor.data_ptr(), tensor.shape, tensor.stride(), dtype
+            if same not in made:
+                made[same] = tensor.to(dtype)
+            state[name] = made[same]
 
     hook = module.register_state_dict_post_hook(cast)  # type: ignore[no-untyped-call]
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from mezzotint.allocation import Moves, find_exchanges, stacked_moves
 from mezzotint.errors import UsageError
+from mezzotint.measuring import draw_probes
+from mezzotint.models import Call
 
 PROBES = 64
 ROOM = np.array([0.0])
@@ -19,6 +22,10 @@ def projections(count: int, seed: int = 0) -> np.ndarray:
 def moves(changes: list[np.ndarray], costs: list[float], layers: list[int] | None = None) -> Moves:
     layers = list(range(len(changes))) if layers is None else layers
     return Moves(np.array(layers), np.array(changes), np.array(costs)[:, None])
+
+
+def step_call(step: int) -> Call:
+    return Call((), {}, torch.zeros(2, 1), step=step)
 
 
 def noise(error: np.ndarray, *changes: np.ndarray) -> float:
@@ -75,6 +82,17 @@ def test_chance_is_no_gain():
         truth = 1 + sum(0.3**2 for _ in found.moves)  # independent of the error: it only adds
         gains.append(truth - 1)
     assert np.mean(gains) < 0.3
+
+
+def test_both_halves_of_the_probes_are_spread_over_the_schedule():
+    """What helps at some timesteps, and does no harm at others, is a gain to both."""
+    calls = [step_call(step) for step in range(8)]
+    late = np.array([probe.call >= 4 for probe in draw_probes(calls, PROBES)])
+    error, _ = projections(2)
+    change = np.where(late, -0.9 * error, 0.0)
+    found = find_exchanges(error, moves([change], [0]), ROOM)
+    assert found.moves == (0,)
+    assert found.predicted == pytest.approx(noise(error, change) / noise(error) - 1, abs=0.15)
 
 
 def test_few_projections_are_refused():

@@ -9,9 +9,10 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import mezzotint as mz
+from mezzotint._stored_dtypes import note_dtypes, stored_state
 from mezzotint.evaluation import module_bytes, stored_bytes
 from tests.models import tiny
 
@@ -146,3 +147,18 @@ class TestBytes:
     def test_a_layer_that_stays_floating_costs_what_its_file_holds(self, half):
         by_name = {layer.name: layer for layer in mz.inventory(mz.load(half).unet)}
         assert by_name["conv_in"].weight_bytes == 2 * by_name["conv_in"].parameters
+
+
+def test_tensors_that_share_a_place_and_nothing_else_are_cast_apart():
+    """All empty tensors stand at the same address; so does a view of another shape."""
+    module = nn.Module()
+    module.whole = nn.Parameter(torch.ones(2, 3))
+    module.flat = nn.Parameter(module.whole.detach().view(6))
+    module.none, module.neither = nn.Parameter(torch.ones(0, 3)), nn.Parameter(torch.ones(4, 0))
+    note_dtypes(module, dict.fromkeys(("whole", "flat", "none", "neither"), torch.float16))
+    with stored_state(module):
+        stored = module.state_dict()
+    assert {name: tuple(each.shape) for name, each in stored.items()} == {
+        "whole": (2, 3), "flat": (6,), "none": (0, 3), "neither": (4, 0),
+    }  # fmt: skip
+    assert {each.dtype for each in stored.values()} == {torch.float16}

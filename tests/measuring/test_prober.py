@@ -355,7 +355,8 @@ class TestAroundAPlan:
         return noise(network, PlanChange(plan), [call])
 
     def test_the_residual_is_the_noise_of_the_plan(self, network: Narrow, call: Call, found):
-        assert found.base_noise == pytest.approx(self.noise_of(network, call), rel=1e-2)
+        noise = np.mean(found.residual**2 / found.energy)
+        assert noise == pytest.approx(self.noise_of(network, call), rel=1e-2)
 
     @pytest.mark.parametrize("weight", ["int2/channel", "int8/channel"])
     @pytest.mark.parametrize("layer", ["first", "second"])
@@ -377,17 +378,6 @@ class TestAroundAPlan:
     def test_what_the_plan_has_already_changes_nothing(self, found):
         assert found.noise_of_weight("first", "int4/channel") == 0
         assert found.noise_of_input("first", "int4/token") == 0
-
-    def test_exchanges_of_two_layers_are_added_before_they_are_squared(self, found):
-        selection = {"first": ("int8/channel", "int8/token"), "second": ("int2/channel", None)}
-        total = (
-            found.weights["first"]["int8/channel"]
-            + found.inputs["first"]["int8/token"]
-            + found.weights["second"]["int2/channel"]
-        )
-        before = found.residual**2 / found.energy
-        after = (found.residual + total) ** 2 / found.energy
-        assert found.noise_of(selection) == pytest.approx(np.mean(after - before))
 
     def test_shifts_of_the_bias_are_compared_with_the_plans(self, network: Narrow, call: Call):
         values = packed_weights(network)

@@ -240,6 +240,14 @@ class TestJournal:
         probed(unet, calls, asked, 4, journal, **{field: PLAN if field == "plan" else "feedback"})
         assert runs == [8]
 
+    def test_so_are_other_calls_of_the_same_model(self, unet, calls, asked, runs):
+        journal = Journal(None, {})
+        one, others = [Probe(0, 0, 0)], calls[::-1]
+        probed(unet, calls, asked, one, journal)
+        found = probed(unet, others, asked, one, journal)
+        assert runs == [2]
+        assert equal(found, probed(unet, others, asked, one))
+
     def test_so_are_other_static_ranges(self, unet, calls, runs):
         journal = Journal(None, {})
         for high in (1.0, 2.0):

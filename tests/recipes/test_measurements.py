@@ -105,6 +105,17 @@ def test_those_of_other_calls_are_refused(pipe, sampling, finished):
         mz.quantize(pipe, MEASURED, sampling=sampling, calls=calls[:1], measurements=finished)
 
 
+def test_those_of_formats_of_an_earlier_version_are_refused(pipe, sampling, finished, tmp_path):
+    """Until plans of version 3, `int4/channel` had scales in float32."""
+    earlier = tmp_path / FILE
+    first, *units = (finished / FILE).read_text("utf-8").splitlines(keepends=True)
+    header = json.loads(first)["header"]
+    del header["formats"]
+    earlier.write_text("".join([json.dumps({"header": header}) + "\n", *units]), "utf-8")
+    with pytest.raises(JournalError, match="formats as plans of another version have them; leave"):
+        mz.quantize(pipe, MEASURED, sampling=sampling, measurements=earlier)
+
+
 def test_another_range_search_is_measured_anew(pipe, sampling, finished, monkeypatch):
     recipe = quick(formats=("int8/channel",), search=MINMAX)
     asked = watched(monkeypatch)

@@ -121,7 +121,7 @@ class TestMeasuring:
         with found.measuring(found.calibrated({})) as measuring:
             (loss,) = measuring.losses([change], Noise())
         assert measuring.journal.record.entries == {Task(change, Noise()).key: {"noise": loss}}
-        assert {"model", "sampling", "calls", "torch"} == set(measuring.journal.header)
+        assert {"model", "sampling", "calls", "torch", "formats"} == set(measuring.journal.header)
         job.denoiser.conv_in.bias.data[0] += 1
         changed = study(replace(job, measuring=MeasuringSettings(path)))
         with (

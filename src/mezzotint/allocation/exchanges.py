@@ -3,8 +3,10 @@
 A plan has an error e, of which N random projections are known, and so is the change of each
 projection by every move: another option for one layer. The noise of a plan after some moves is
 then, to first order in them, the mean of (e + Σ moves)² over the projections. Moves are found on
-one half of the projections, and made only if the other half agrees and the gain of both is beyond
-doubt: what fits the few projections at hand, and not the error behind them, is no gain.
+the first half of the projections, and made only if the second agrees and the gain of both is beyond
+doubt: what fits the few projections at hand, and not the error behind them, is no gain. Halves are
+consecutive, as those of a low-discrepancy sequence are spread over all of its range; every other
+point of one is all of its lower end.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def find_exchanges(error: Floats, moves: Moves, room: Floats) -> Exchanges:
     """Moves, one or two at a time, that lower the mean of (error + Σ change)².
 
     Args:
-        error: N projections of the plan's error, relative to the root of the signal's energy.
+        error: N projections of the plan's error, relative to the root of the signal's energy, in
+            the order of their probes.
         moves: the options of all layers but those that the plan has.
         room: what is left of each resource, [R].
 
@@ -82,15 +85,21 @@ def find_exchanges(error: Floats, moves: Moves, room: Floats) -> Exchanges:
         room = room - moves.cost[found].sum(axis=0)
         kept |= {int(moves.layer[move]): int(move) for move in found}
         open_moves = open_moves[~np.isin(moves.layer[open_moves], list(kept))]
-    before, after = (float(np.square(each[1::2]).mean()) for each in (start, error))
+    before, after = (float(np.square(_second(each)).mean()) for each in (start, error))
     return Exchanges(tuple(kept.values()), after / before - 1 if before else 0.0)
+
+
+def _second(projections: Floats) -> Floats:
+    """The half that judges."""
+    return projections[len(projections) // 2 :]
 
 
 def _promising(
     error: Floats, moves: Moves, open_moves: NDArray[np.intp], room: Floats
 ) -> list[list[int]]:
     """Single moves and pairs that fit into the room and gain most on the first half."""
-    error, change = error[::2], moves.change[open_moves, ::2]
+    first = slice(len(error) // 2)
+    error, change = error[first], moves.change[open_moves, first]
     gain = 2 * change @ error / len(error) + np.square(change).mean(axis=1)
     order = gain.argsort(kind="stable")
     frees = np.asarray((moves.cost[open_moves] < 0).any(axis=1))[order]
@@ -117,7 +126,7 @@ def _surest(error: Floats, moves: Moves, tried: Sequence[Sequence[int]]) -> list
         change = moves.change[list(each)].sum(axis=0)
         gains = change * (change + 2 * error)
         mean, doubt = float(gains.mean()), float(gains.std(ddof=1)) / len(gains) ** 0.5
-        sure = mean + SURE * doubt < 0 and float(gains[1::2].mean()) < 0
+        sure = mean + SURE * doubt < 0 and float(_second(gains).mean()) < 0
         if sure and (best is None or mean < best[0]):
             best = mean, list(each)
     return None if best is None else best[1]

@@ -1,7 +1,7 @@
 """Calibration: ranges, moments and sizes of inputs, and structures' tensors, from calls."""
 
+from mezzotint.calibration.gram_matrices import input_moments
 from mezzotint.calibration.input_spread import InputSpread, input_spreads
-from mezzotint.calibration.moments import input_moments
 from mezzotint.calibration.needs import (
     calibrated,
     needs_calibration,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from mezzotint.calibration.moments import input_moments
+from mezzotint.calibration.gram_matrices import input_moments
 from mezzotint.calibration.observed_ranges import input_ranges
 from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError

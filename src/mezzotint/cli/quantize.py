@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, sampling_of
+from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._output import check_free, show
 from mezzotint.errors import UsageError
 
@@ -184,7 +185,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
         search = partial(run_recipe, pipe, options, budget, sampling=sampling)
         if dry_run:
-            _foretell(search, measurements or _begun(output, resume))
+            foretell(partial(search, measurements=measurements or _begun(output, resume)))
             return
         with _journal(output, resume) as journal, listening(partial(typer.echo, err=True)):
             result = search(journal=journal, measurements=measurements)
@@ -223,27 +224,6 @@ def _refuse_with_plan(*options: object) -> None:
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
             "--latency, --act-bits, --resume, --measurements and --dry-run"
         )
-
-
-class _ToldError(BaseException):  # no error of the recipe's, which would be reported
-    """Ends a recipe once it has told how long it will take."""
-
-
-def _foretell(search: Callable[..., Result], measurements: Path | None) -> None:
-    """Print what the recipe would measure and how long that takes, and go no further."""
-
-    def stop(line: str) -> None:
-        typer.echo(line)
-        raise _ToldError
-
-    from mezzotint._progress import listening
-
-    try:
-        with listening(stop):
-            search(measurements=measurements)
-    except _ToldError:
-        return
-    typer.echo("nothing is left to measure")
 
 
 def _begun(output: Path, resume: bool) -> Path | None:

@@ -1,7 +1,8 @@
 """Measuring what changes of a model cost: change × metric → figures, journaled and resumable."""
 
+from mezzotint.measuring.backward_errors import backward_errors
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
-from mezzotint.measuring.estimate import Estimate, task_seconds, tell, timed_call
+from mezzotint.measuring.forecast import Forecast, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
 from mezzotint.measuring.input_edge import InputCandidate
@@ -27,7 +28,6 @@ from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
-from mezzotint.measuring.remembered_weights import remembered
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -38,16 +38,17 @@ from mezzotint.measuring.run import (
     measure,
     measure_layers,
 )
+from mezzotint.measuring.samples import Samples
 
 __all__ = [
     "CACHE_BYTES",
     "MOST_PROBES",
     "CandidateWeight",
     "Change",
-    "Estimate",
     "Executor",
     "ExecutorFactory",
     "Figures",
+    "Forecast",
     "ImageError",
     "InProcess",
     "InputCandidate",
@@ -66,9 +67,11 @@ __all__ = [
     "Projections",
     "Replay",
     "SampleNoise",
+    "Samples",
     "Similarity",
     "Task",
     "Unchanged",
+    "backward_errors",
     "calls_digest",
     "check_weights",
     "chosen_metric",
@@ -82,7 +85,6 @@ __all__ = [
     "model_digest",
     "register_metric",
     "relative_noise",
-    "remembered",
     "sample_noises",
     "similarity_map",
     "task_seconds",

@@ -11,26 +11,25 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mezzotint._journal import Journal
 from mezzotint._progress import track
 from mezzotint.errors import (
     CalibrationError,
-    JournalError,
-    MezzotintError,
     PlanError,
     ProbeError,
     UsageError,
-    first_line,
 )
 from mezzotint.formats import FLOAT
+from mezzotint.measuring.backward_errors import backward_errors
 from mezzotint.measuring.change import PlanChange
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
+from mezzotint.measuring.identity import calls_digest
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.measuring.input_edge import InputCandidate
+from mezzotint.measuring.probe_entries import entry_key, read_projections
 from mezzotint.measuring.probed_layer import (
     Base,
     CandidateWeight,
@@ -38,8 +37,8 @@ from mezzotint.measuring.probed_layer import (
     Memory,
     ProbedLayer,
 )
-from mezzotint.measuring.probes import Probe
-from mezzotint.measuring.projections import Projections, Values
+from mezzotint.measuring.probes import Probe, random_signs
+from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES
 from mezzotint.measuring.samples import Samples, sample_count
 from mezzotint.models import Call
@@ -109,7 +108,7 @@ class Prober:
             with self._probing(missing) as run:
                 for probe in track(missing, "Probing"):
                     journal.add(keys[probe], run(probe))
-        return self._projections(journal, [keys[probe] for probe in probes])
+        return read_projections(journal, [keys[probe] for probe in probes], self.candidates)
 
     def missing(self, probes: Sequence[Probe], journal: Journal) -> list[Probe]:
         """The probes that the journal lacks, each once."""
@@ -117,7 +116,7 @@ class Prober:
 
     def _keys(self, probes: Sequence[Probe]) -> dict[Probe, str]:
         digest = self._digest()
-        return {probe: _key(probe, digest) for probe in probes}
+        return {probe: entry_key(probe, digest) for probe in probes}
 
     @contextmanager
     def _probing(self, probes: Sequence[Probe]) -> Iterator[Callable[[Probe], dict[str, Any]]]:
@@ -142,8 +141,8 @@ class Prober:
     ) -> dict[str, Any]:
         """The projections of one probe, JSON values."""
         y = recorded_output(sample).double()
-        direction = _direction(y, probe.seed)
-        try:
+        direction = random_signs(y, probe.seed)
+        with backward_errors(self.denoiser, probe.call):
             output = sample.run(self.denoiser)
             if not bool(torch.isfinite(output).all()):
                 raise CalibrationError(
@@ -151,13 +150,6 @@ class Prober:
                 )
             projected = (output.float() * direction.float()).sum()
             projected.backward()  # type: ignore[no-untyped-call]
-        except MezzotintError:
-            raise
-        except Exception as cause:  # whatever a module's own code may raise
-            raise ProbeError(
-                f"call {probe.call}: the backward pass of {type(self.denoiser).__name__} fails "
-                f"({first_line(cause)}); measure its layers one by one instead"
-            ) from cause
         residual = 0.0
         if self.plan is not None:
             residual = float(((output.detach().double() - y) * direction).sum())
@@ -229,7 +221,7 @@ class Prober:
         )
 
     def _digest(self) -> str:
-        """A hash of all that projections depend on, beside the model and its calls."""
+        """A hash of all that projections depend on, beside the model and what is calibrated."""
         asked = {
             name: [
                 list(each.weights),
@@ -248,53 +240,13 @@ class Prober:
                     if name in self.plan.choices and self.plan[name].static
                 },
             ]
-        content = json.dumps([asked, around, self.encoding])
+        content = json.dumps([asked, around, self.encoding, calls_digest(self.calls)])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    def _projections(self, journal: Journal, keys: Sequence[str]) -> Projections:
-        entries = [_checked(journal, key, self.candidates) for key in keys]
-
-        def column(*path: str) -> Values:
-            return np.array([_at(entry, path) for entry in entries], dtype=np.float64)
-
-        return Projections(
-            column("energy"),
-            column("residual"),
-            {
-                name: {each: column("weights", name, each) for each in asked.weights}
-                for name, asked in self.candidates.items()
-            },
-            {
-                name: {key: column("inputs", name, key) for key in asked.inputs}
-                for name, asked in self.candidates.items()
-            },
-        )
-
-
-def _key(probe: Probe, digest: str) -> str:
-    row = "all rows" if probe.row is None else f"row {probe.row}"
-    return f"probe of call {probe.call}, {row}, seed {probe.seed} | {digest}"
 
 
 def _described(candidate: InputCandidate) -> list[object]:
     name = FLOAT if candidate.format is None else candidate.format.name
     return [name, [dataclasses.astuple(each) for each in candidate.ranges]]
-
-
-def _direction(y: Tensor, seed: int) -> Tensor:
-    """Random signs, float64; of several rows, each as large as all together, on average.
-
-    So the energy of all rows is to the squared projection as each row's own to its own error,
-    which is what the noise of a row is.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(2, y.shape, generator=generator, dtype=torch.float64).mul_(2).sub_(1)
-    signs = signs.to(y.device)
-    if len(y) == 1:
-        return signs
-    power = y.flatten(1).square().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
-    scale = (power.mean() / power).sqrt()
-    return signs * scale.view(-1, *(1,) * (y.ndim - 1))
 
 
 def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> None:
@@ -305,36 +257,6 @@ def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> Non
                     f"call {probe.call}: layer {name}: its gradient or its input holds NaN or "
                     f"infinite values ({key}); measure the layers one by one instead"
                 )
-
-
-def _checked(
-    journal: Journal, key: str, candidates: Mapping[str, LayerCandidates]
-) -> Mapping[str, Any]:
-    """A probe's entry in the journal, which may come from a file that was damaged."""
-    entry = journal[key]
-    paths: list[tuple[str, ...]] = [("energy",), ("residual",)]
-    for name, asked in candidates.items():
-        paths += [("weights", name, each) for each in asked.weights]
-        paths += [("inputs", name, each) for each in asked.inputs]
-    for path in paths:
-        try:
-            value = _at(entry, path)
-        except (KeyError, TypeError):
-            value = None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
-            raise JournalError(
-                f"{journal.source(key) or 'the journal'}: unit {key!r}: {'.'.join(path)} is "
-                f"{value!r}; expected a number; delete its line to probe again"
-            )
-    return entry
-
-
-def _at(entry: Mapping[str, Any], path: Sequence[str]) -> Any:
-    found: Any = entry
-    for step in path:
-        found = found[step]
-    return found
 
 
 @contextmanager

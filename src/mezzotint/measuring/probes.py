@@ -8,6 +8,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.measuring.samples import sample_count
 from mezzotint.models import Call
@@ -66,6 +69,24 @@ def draw_probes(calls: Sequence[Call], count: int, seed: int = 0) -> tuple[Probe
         place = bisect_right(ends, (time * ends[-1]) >> _BITS)
         probes.append(Probe(order[place], (row * rows[place]) >> _BITS, _seed_of(seed, index)))
     return tuple(probes)
+
+
+def random_signs(y: Tensor, seed: int) -> Tensor:
+    """Direction of a probe of the output `y`: float64 signs of its shape.
+
+    Those of several rows are scaled, so that each row is as large as all together, on average.
+
+    So the energy of all rows is to the squared projection as each row's own to its own error,
+    which is what the noise of a row is.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(2, y.shape, generator=generator, dtype=torch.float64).mul_(2).sub_(1)
+    signs = signs.to(y.device)
+    if len(y) == 1:
+        return signs
+    power = y.flatten(1).square().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = (power.mean() / power).sqrt()
+    return signs * scale.view(-1, *(1,) * (y.ndim - 1))
 
 
 def _position(index: int) -> tuple[int, int]:

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 Values: TypeAlias = NDArray[np.float64]
 """One number per probe, [n]."""
 
-Selection: TypeAlias = Mapping[str, tuple[str | None, str | None]]
-"""Layer → names of its weight format and of its input, None for one that is left as it is."""
-
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -48,47 +45,7 @@ class Projections:
         """Noise that one layer's input adds to the base model's."""
         return self._added(self.inputs[layer][key])
 
-    def noise_of(self, selection: Selection) -> float:
-        """Noise that several changes add together, less than none where they undo others.
-
-        Contributions are added before they are squared: errors that cancel do so here.
-        """
-        total = np.zeros(len(self))
-        for layer, (weight, key) in selection.items():
-            if weight is not None:
-                total = total + self.weights[layer][weight]
-            if key is not None:
-                total = total + self.inputs[layer][key]
-        return self._added(total)
-
-    @property
-    def base_noise(self) -> float:
-        """Noise of the base model itself; 0 of the floating one."""
-        return float(np.mean(self.residual**2 / self._power))
-
-    def resampled(self, rng: np.random.Generator) -> Projections:
-        """Bootstrap sample: as many probes, drawn from these with replacement."""
-        drawn = rng.integers(len(self), size=len(self))
-        return Projections(
-            self.energy[drawn],
-            self.residual[drawn],
-            _taken(self.weights, drawn),
-            _taken(self.inputs, drawn),
-        )
-
-    @property
-    def _power(self) -> Values:
-        """Never 0, as in `relative_noise`."""
-        return np.maximum(self.energy, _TINY)
-
     def _added(self, change: Values) -> float:
-        # (r + p)² - r² without cancellation.
-        return float(np.mean(change * (change + 2 * self.residual) / self._power))
-
-
-def _taken(
-    values: Mapping[str, Mapping[str, Values]], drawn: NDArray[np.int64]
-) -> dict[str, dict[str, Values]]:
-    return {
-        layer: {key: each[drawn] for key, each in found.items()} for layer, found in values.items()
-    }
+        # (r + p)² - r² without cancellation; energies are never 0, as in `relative_noise`.
+        power = np.maximum(self.energy, _TINY)
+        return float(np.mean(change * (change + 2 * self.residual) / power))

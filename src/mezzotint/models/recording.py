@@ -16,7 +16,7 @@ from mezzotint.models.calls import Call
 from mezzotint.models.denoiser import find_denoiser
 from mezzotint.models.recorder import Recorder
 from mezzotint.models.sampling import run_batches
-from mezzotint.models.selected_calls import selected_calls
+from mezzotint.models.selected_calls import record_selection
 from mezzotint.plan import CallSelection, Sampling
 
 
@@ -51,7 +51,7 @@ def record_calls(
         raise UsageError("limit: is for recording all calls; leave it or the selection out")
     _, denoiser = find_denoiser(pipe)
     if selection is not None:
-        return selected_calls(pipe, denoiser, sampling, selection)
+        return record_selection(pipe, denoiser, sampling, selection)
     calls: list[Call] = []
 
     def take(call: Call) -> None:

@@ -25,10 +25,10 @@ _APART = 0.05
 """Relative difference of outputs from which samples are said to depend on each other."""
 
 
-def selected_calls(
+def record_selection(
     pipe: DiffusionPipeline, denoiser: nn.Module, sampling: Sampling, selection: CallSelection
 ) -> tuple[Call, ...]:
-    """The selection's calls, those of some samples with outputs of their own."""
+    """Run the pipeline and keep the selection's calls, cut ones with outputs of their own."""
     starts = range(0, len(sampling.prompts), sampling.batch)
     strata = strata_of_runs(selection.calls, len(starts))
     calls: list[Call] = []

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 from torch import Tensor
 
 from mezzotint._journal import Journal
 from mezzotint.measuring import (
-    CandidateWeight,
     LayerCandidates,
     Probe,
     Prober,
     Projections,
+    Samples,
+    backward_errors,
     draw_probes,
-    remembered,
     tell,
     timed_call,
 )
-from mezzotint.models import Call, batch_size, rows_of
+from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
@@ -70,7 +71,7 @@ class Probing:
             calls,
             candidates,
             self._weight_of,
-            str(self.encoding),
+            json.dumps(self.encoding.to_dict()),
             self.calibration,
             plan,
         )
@@ -78,11 +79,7 @@ class Probing:
         tell("Probing", len(missing), partial(self._seconds, candidates, missing, calls), "probes")
         return prober.run(probes, self.journal)
 
-    @cached_property
-    def _weight_of(self) -> CandidateWeight:
-        return remembered(self._weight)
-
-    def _weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
+    def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
         """The weight as it would be stored, and what is added to its bias."""
         layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
         assert known.encoded is not None, "every study keeps what it encodes"
@@ -98,11 +95,15 @@ class Probing:
         """Seconds of a probe, with its share of the time that encoding all candidates takes.
 
         One sample is timed, and the encoding of one layer's weights.
+
+        Raises:
+            ProbeError: the model's backward pass fails.
         """
         first = missing[0]
-        call = calls[first.call]
-        sample = rows_of(call, [first.row]) if first.row is not None and batch_size(call) else call
-        passes = timed_call(self.study.job.denoiser, sample, backward=True)
+        denoiser = self.study.job.denoiser
+        sample = Samples(denoiser).sample(calls[first.call], first.row)
+        with backward_errors(denoiser, first.call):
+            passes = timed_call(denoiser, sample, backward=True)
         sizes = {layer.name: layer.parameters for layer in self.study.layers}
         encoded = {name: each for name, each in candidates.items() if each.weights}
         if not encoded:

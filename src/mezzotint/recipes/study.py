@@ -47,7 +47,7 @@ from mezzotint.models import (
     text_readers,
     trace_graph,
 )
-from mezzotint.plan import CalibrationSettings, CallSelection, Choice, Encoding, Plan
+from mezzotint.plan import VERSION, CalibrationSettings, CallSelection, Choice, Encoding, Plan
 from mezzotint.recipes.found_structures import (
     FoundStructures,
     Shortcuts,
@@ -201,6 +201,7 @@ class Study:
             "sampling": self._sampling(),
             "calls": calls_digest(self.calls),
             "torch": torch.__version__,
+            "formats": VERSION,  # names of formats in keys mean what they do in plans of it
         }
         make = job.measuring.executor or partial(InProcess, cache_bytes=cache_bytes)
         with Journal(job.measuring.journal, header) as journal:
@@ -303,6 +304,7 @@ _MEANINGS = {
     "calls": "other calls of the denoiser",
     "sampling": "other prompts, seeds or steps",
     "torch": "another version of torch",
+    "formats": "formats as plans of another version have them",
 }
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Protocol
-from weakref import finalize
 
 import torch
 from safetensors import SafetensorError
@@ -42,19 +39,20 @@ class EncodingValues(Protocol):
 class EncodedWeights:
     """Stored tensors of a floating model's weights, encoded where they are first asked for.
 
-    They are kept in memory-mapped files of a temporary folder, one for each layer, weight format,
-    structures and encoding; the activation format makes no difference. The folder is removed with
-    this object. All is of one model and one calibration: whoever has another needs another one.
+    They are kept in memory-mapped temporary files without a name, one for each layer, weight
+    format, structures and encoding; the activation format makes no difference. Their space goes
+    with this object, or with the process, however that ends. All is of one model and one
+    calibration: whoever has another needs another one.
     """
 
     def __init__(self, place: Path | None = None) -> None:
         """Empty.
 
         Args:
-            place: folder in which the temporary one is made; by default the system's.
+            place: folder in which files are made; by default the system's temporary one.
         """
-        self._folder = Path(mkdtemp(prefix="mezzotint-encoded-", dir=place))
-        finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._place = place
+        self._stored: dict[str, dict[str, Tensor]] = {}
         self._shifts: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -78,20 +76,20 @@ class EncodedWeights:
         Raises:
             FormatError: the weight holds NaN or infinity, or moments are of another layer.
         """
-        file = Path(self._folder, f"{_key(name, choice, encoding)}.safetensors")
-        if not file.exists():
+        key = _key(name, choice, encoding)
+        if key not in self._stored:
             encoded = _encoded(name, layer, choice, encoding, calibration)
             whole = {
-                f"{index}.{key}": tensor.contiguous()
+                f"{index}.{each}": tensor.contiguous()
                 for index, part in enumerate(encoded)
-                for key, tensor in part.items()
+                for each, tensor in part.items()
             }
-            self._save(whole, file)
-        stored, device = load_file(file), layer.get_parameter("weight").device
+            self._stored[key] = self._on_disk(whole)
+        device = layer.get_parameter("weight").device
         found: list[dict[str, Tensor]] = [{} for _ in range(choice.parts)]
-        for dotted, tensor in stored.items():
-            index, _, key = dotted.partition(".")
-            found[int(index)][key] = tensor.to(device)
+        for dotted, tensor in self._stored[key].items():
+            index, _, each = dotted.partition(".")
+            found[int(index)][each] = tensor.to(device)
         return tuple(found)
 
     @torch.no_grad()
@@ -132,17 +130,19 @@ class EncodedWeights:
             )
         return self._shifts[key]
 
-    def _save(self, tensors: dict[str, Tensor], file: Path) -> None:
-        """Write a file that is there whole or not at all."""
-        partial = file.with_suffix(".partial")
-        try:
-            save_file(tensors, partial)
-            partial.replace(file)
-        except (OSError, SafetensorError) as cause:
-            raise UsageError(
-                f"{self._folder}: encoded weights cannot be written ({cause}); make room, or name "
-                "another folder in TMPDIR"
-            ) from cause
+    def _on_disk(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same tensors, mapped from a file whose name is gone."""
+        prefix = "mezzotint-encoded-"
+        with TemporaryDirectory(prefix=prefix, dir=self._place, ignore_cleanup_errors=True) as made:
+            file = Path(made, "weights.safetensors")
+            try:
+                save_file(tensors, file)
+                return load_file(file)
+            except (OSError, SafetensorError) as cause:
+                raise UsageError(
+                    f"{made}: encoded weights cannot be written ({cause}); make room, or name "
+                    "another folder in TMPDIR"
+                ) from cause
 
     def _decoded(
         self,
@@ -163,12 +163,11 @@ class EncodedWeights:
 
 
 def _key(name: str, choice: Choice, encoding: Encoding) -> str:
-    """Equal for what is stored in the same way; a name for a file."""
+    """Equal for what is stored in the same way."""
     structures = [structure.to_dict() for structure in choice.structures]
     # Neither the range of inputs nor the bias makes a difference to the codes.
     rounded = dataclasses.replace(encoding, clip=Encoding.clip, bias_correction=False)
-    whole = json.dumps([name, choice.weight, structures, rounded.to_dict()])
-    return hashlib.sha256(whole.encode()).hexdigest()[:32]
+    return json.dumps([name, choice.weight, structures, rounded.to_dict()])
 
 
 def _own(name: str, layer: nn.Module, choice: Choice, calibration: EncodingValues) -> Tensors:

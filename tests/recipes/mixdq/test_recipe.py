@@ -12,8 +12,14 @@ from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
 import mezzotint as mz
-from mezzotint.errors import CalibrationError, InfeasibleBudgetError, UsageError
-from mezzotint.measuring import InputChange
+from mezzotint.errors import (
+    CalibrationError,
+    CalibrationWarning,
+    InfeasibleBudgetError,
+    ProbeError,
+    UsageError,
+)
+from mezzotint.measuring import InputChange, Prober
 from mezzotint.models import LayerGroup
 from mezzotint.recipes import MixDQ
 from mezzotint.recipes.found_structures import zeroes_prompts
@@ -336,6 +342,19 @@ def test_a_screen_measures_less_for_nearly_the_same_plan(pipe, sampling, monkeyp
         return sum(full.measurements[n][c]["noise"] for n, c in result.plan.choices.items())
 
     assert noise(full) <= noise(screened) < 1.05 * noise(full)
+
+
+def test_nothing_is_left_out_of_a_model_that_cannot_be_probed(pipe, sampling, monkeypatch):
+    def failing(*_: object) -> None:
+        raise ProbeError("call 0: the backward pass fails")
+
+    monkeypatch.setattr(Prober, "run", failing)
+    options = {"metric": "sqnr", "protect": 0.0, "content_weight_bits": (2, 4, 8)}
+    budget = mz.Budget(weight_bits=4, act_bits=16)
+    full = mz.quantize(pipe, MixDQ(**options), budget, sampling=sampling)
+    with pytest.warns(CalibrationWarning, match="nothing is left out: call 0: the backward"):
+        screened = mz.quantize(pipe, MixDQ(**options, screen=True), budget, sampling=sampling)
+    assert screened.plan.choices == full.plan.choices
 
 
 def test_a_screen_of_images_counts_what_it_skips_as_unchanged(pipe, sampling, monkeypatch):

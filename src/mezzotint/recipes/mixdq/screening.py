@@ -7,10 +7,11 @@ others are measured by the published metrics.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 from mezzotint.allocation import allocate
-from mezzotint.errors import InfeasibleBudgetError, ProbeError
+from mezzotint.errors import CalibrationWarning, InfeasibleBudgetError, ProbeError
 from mezzotint.measuring import (
     InputCandidate,
     InputChange,
@@ -35,7 +36,7 @@ def negligible(
 ) -> dict[str, dict[int, float]]:
     """The candidates that cannot matter, with the noise that probes tell of them.
 
-    None where the model cannot be probed: all candidates are measured then.
+    None, and a warning, where the model cannot be probed: all candidates are measured then.
 
     Args:
         method: calibrated.
@@ -44,7 +45,8 @@ def negligible(
     """
     try:
         noises = _noises(method, changes)
-    except ProbeError:
+    except ProbeError as cause:
+        warnings.warn(f"screen: nothing is left out: {cause}", CalibrationWarning, stacklevel=2)
         return {name: {} for name in changes}
     bound = NEGLIGIBLE * _least(method, noises, average) / len(noises)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -232,12 +233,15 @@ def _block_sizes(shape: LayerShape) -> list[int]:
 
 def _on_disk(tensor: Tensor) -> Tensor:
     """A copy in a memory-mapped file, whose name is gone and whose space goes with the tensor."""
-    with tempfile.TemporaryDirectory(prefix="mezzotint-moments-") as folder:
+    prefix = "mezzotint-moments-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         file = Path(folder, "values")
         try:
             with file.open("wb") as opened:
-                # Room that is lacking is an error here, and would be a fault once it is written to.
-                os.posix_fallocate(opened.fileno(), 0, tensor.nbytes)
+                opened.truncate(tensor.nbytes)
+                if sys.platform == "linux":
+                    # Lack of room is an error here, and would be a fault once it is written to.
+                    os.posix_fallocate(opened.fileno(), 0, tensor.nbytes)
         except OSError as cause:
             raise CalibrationError(
                 f"{folder}: there is no room for {tensor.nbytes:,} bytes of moments "

@@ -9,7 +9,7 @@ import torch
 
 import mezzotint as mz
 from mezzotint._progress import listening
-from mezzotint.measuring import Estimate, tell, timed_call
+from mezzotint.measuring import Forecast, checkpointing, tell, timed_call
 from mezzotint.models import find_denoiser
 
 
@@ -26,10 +26,10 @@ class TestLine:
         ],
     )
     def test_it_says_units_seconds_and_their_product(self, units, seconds, end):
-        assert Estimate(units, seconds).line("Measuring") == f"Measuring: {end}"
+        assert Forecast(units, seconds).line("Measuring") == f"Measuring: {end}"
 
     def test_units_have_a_name(self):
-        assert "64 probes at" in Estimate(64, 3).line("Probing", "probes")
+        assert "64 probes at" in Forecast(64, 3).line("Probing", "probes")
 
 
 class TestTelling:
@@ -101,6 +101,16 @@ class TestTimedCall:
             hook.remove()
         assert "conv_in.weight" in reached
         assert len(set(reached)) == len(hooks)
+
+    @pytest.mark.parametrize("free", [0, 2**40], ids=["short", "ample"])
+    def test_blocks_are_computed_again_where_memory_is_short(self, unet, calls, monkeypatch, free):
+        monkeypatch.setattr(checkpointing, "_free_bytes", lambda device: free)
+        runs: list[bool] = []
+        unet.down_blocks[0].resnets[0].register_forward_pre_hook(
+            lambda *_: runs.append(torch.is_grad_enabled())
+        )
+        timed_call(unet, calls[0], backward=True)
+        assert runs == [False, *[True] * (1 + (free == 0))]
 
     def test_it_works_on_a_frozen_model(self, unet, calls):
         unet.requires_grad_(False)
