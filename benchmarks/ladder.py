@@ -40,7 +40,7 @@ TABLES = ("ladder", "widths")
 RESULTS = Path(__file__).parent / "results"
 
 INTEGERS = tuple(f"int{bits}/channel" for bits in (2, 3, 4, 5, 6, 8))
-#: Allocation alone: every layer and format measured, nearest rounding, every input in 8 bits.
+#: Allocation alone: nearest rounding, every input in 8 bits.
 ALLOCATION = mz.Auto(
     formats=INTEGERS,
     rounding="nearest",
@@ -48,14 +48,19 @@ ALLOCATION = mz.Auto(
     act_share=1.0,
     bias_correction="never",
     exchanges=False,
-    sensitivity="measured",
 )
-FEEDBACK = dataclasses.replace(ALLOCATION, rounding="feedback", sensitivity="hybrid")
+FEEDBACK = dataclasses.replace(ALLOCATION, rounding="feedback")
 LUT = dataclasses.replace(FEEDBACK, formats=mz.Auto.formats)
 INPUTS = dataclasses.replace(LUT, inputs=None, act_share=None)
 CORRECTED = dataclasses.replace(INPUTS, bias_correction="tried")
-#: The same with scales in float32: what this recipe did before it had the other parts.
-BEFORE = dataclasses.replace(ALLOCATION, formats=tuple(f"{name}/float32" for name in INTEGERS))
+#: The same with scales in float32, every format of every layer measured, on 8 prompts: what this
+#: recipe did before it had the other parts.
+BEFORE = dataclasses.replace(
+    ALLOCATION,
+    formats=tuple(f"{name}/float32" for name in INTEGERS),
+    sensitivity="measured",
+    calibration_prompts=8,
+)
 
 UNIFORM, CONSTANT = "uniform", "+ constant first token"
 RUNGS: dict[str, mz.Auto | None] = {

@@ -127,3 +127,7 @@ class TestWarning:
     def test_probes_alone_warn_as_well(self, run):
         plan = run(act_share=1, sensitivity="probes", exchanges=False).plan
         assert [note for note in plan.context["notes"] if "warning" in note]
+
+    def test_the_plan_says_what_its_inputs_cost(self, run):
+        assert run(act_share=1).plan.context["inputs_cost_db"] > 6
+        assert "inputs_cost_db" not in run(activation="float").plan.context

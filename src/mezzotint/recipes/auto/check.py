@@ -43,6 +43,8 @@ def checked(search: Search, found: Found) -> Checked:
         plans = [search.plan(each) for each in ([choices, floating] if quantizes else [choices])]
         losses = [max(loss, _LEAST) for loss in search.plan_losses(plans)]
         noise = InputNoise(losses[0], losses[-1])
+        if quantizes and isinstance(search.metric, Noise) and math.isfinite(noise.ratio):
+            context["inputs_cost_db"] = round(-decibels(noise.ratio), 2)
         context |= _told(search, "measured", losses[0])
         found = found.noting(_apart(search, predicted, losses[0]))
     spreads = _spreads(search) if quantizes else {}
