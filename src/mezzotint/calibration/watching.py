@@ -78,7 +78,9 @@ def _show(
     try:
         parts = part_inputs(inputs[0], choice.structures, shape_of(layer), own)
         if all(part.numel() for part in parts):  # else all tokens are constant
-            watcher.see(parts)
+            # What is summed up here may be changed wherever the layer itself runs.
+            with torch.inference_mode(False), torch.no_grad():
+                watcher.see(parts)
     except (CalibrationError, PlanError) as cause:
         raise CalibrationError(f"layer {name}: {cause}") from cause
 

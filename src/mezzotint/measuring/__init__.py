@@ -24,7 +24,7 @@ from mezzotint.measuring.metrics import (
 )
 from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
 from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
-from mezzotint.measuring.prober import Prober
+from mezzotint.measuring.prober import Prober, backward_of
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.remembered_weights import remembered
@@ -69,6 +69,7 @@ __all__ = [
     "Similarity",
     "Task",
     "Unchanged",
+    "backward_of",
     "calls_digest",
     "check_weights",
     "chosen_metric",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from mezzotint._progress import announcer
+from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
 from mezzotint.measuring.metrics import Metric
 from mezzotint.measuring.original import Original
 from mezzotint.models import Call, device_of
@@ -65,10 +66,18 @@ def tell(label: str, units: int, seconds: Callable[[], float], what: str = "unit
 def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> float:
     """Seconds of one recorded call; with `backward` of a pass back to all weights as well.
 
-    Gradients are dropped as soon as they are there; those that the weights have are kept.
+    Gradients are dropped as soon as they are there; those that the weights have are kept. Blocks
+    are computed again on the way back where memory is short, as a `Prober` has it.
     """
     device = device_of(denoiser)
-    with _gradients_dropped(denoiser) if backward else torch.no_grad():
+    with ExitStack() as stack:
+        if backward:
+            stack.enter_context(torch.inference_mode(False))
+            if needs_checkpointing(denoiser, call):
+                stack.enter_context(gradient_checkpointing(denoiser))
+            stack.enter_context(_gradients_dropped(denoiser))
+        else:
+            stack.enter_context(torch.no_grad())
         _finish(device)
         started = time.perf_counter()
         output = call.run(denoiser)

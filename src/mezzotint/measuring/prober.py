@@ -143,7 +143,7 @@ class Prober:
         """The projections of one probe, JSON values."""
         y = recorded_output(sample).double()
         direction = _direction(y, probe.seed)
-        try:
+        with backward_of(self.denoiser, probe.call):
             output = sample.run(self.denoiser)
             if not bool(torch.isfinite(output).all()):
                 raise CalibrationError(
@@ -151,13 +151,6 @@ class Prober:
                 )
             projected = (output.float() * direction.float()).sum()
             projected.backward()  # type: ignore[no-untyped-call]
-        except MezzotintError:
-            raise
-        except Exception as cause:  # whatever a module's own code may raise
-            raise ProbeError(
-                f"call {probe.call}: the backward pass of {type(self.denoiser).__name__} fails "
-                f"({first_line(cause)}); measure its layers one by one instead"
-            ) from cause
         residual = 0.0
         if self.plan is not None:
             residual = float(((output.detach().double() - y) * direction).sum())
@@ -269,6 +262,20 @@ class Prober:
                 for name, asked in self.candidates.items()
             },
         )
+
+
+@contextmanager
+def backward_of(denoiser: nn.Module, call: int) -> Iterator[None]:
+    """Raise ProbeError where a pass through the denoiser and back fails; names the call."""
+    try:
+        yield
+    except MezzotintError:
+        raise
+    except Exception as cause:  # whatever a module's own code may raise
+        raise ProbeError(
+            f"call {call}: the backward pass of {type(denoiser).__name__} fails "
+            f"({first_line(cause)}); measure its layers one by one instead"
+        ) from cause
 
 
 def _key(probe: Probe, digest: str) -> str:

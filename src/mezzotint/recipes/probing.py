@@ -16,6 +16,7 @@ from mezzotint.measuring import (
     Probe,
     Prober,
     Projections,
+    backward_of,
     draw_probes,
     remembered,
     tell,
@@ -102,7 +103,9 @@ class Probing:
         first = missing[0]
         call = calls[first.call]
         sample = rows_of(call, [first.row]) if first.row is not None and batch_size(call) else call
-        passes = timed_call(self.study.job.denoiser, sample, backward=True)
+        denoiser = self.study.job.denoiser
+        with backward_of(denoiser, first.call):
+            passes = timed_call(denoiser, sample, backward=True)
         sizes = {layer.name: layer.parameters for layer in self.study.layers}
         encoded = {name: each for name, each in candidates.items() if each.weights}
         if not encoded:

@@ -52,8 +52,17 @@ class EncodedWeights:
 
         Args:
             place: folder in which the temporary one is made; by default the system's.
+
+        Raises:
+            UsageError: the folder cannot be made.
         """
-        self._folder = Path(mkdtemp(prefix="mezzotint-encoded-", dir=place))
+        try:
+            self._folder = Path(mkdtemp(prefix="mezzotint-encoded-", dir=place))
+        except OSError as cause:
+            raise UsageError(
+                f"{place or 'the temporary folder'}: no folder for encoded weights can be made "
+                f"there ({cause.strerror}); name another one in TMPDIR"
+            ) from cause
         finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._shifts: dict[str, Tensor] = {}
 
@@ -87,7 +96,7 @@ class EncodedWeights:
                 for key, tensor in part.items()
             }
             self._save(whole, file)
-        stored, device = load_file(file), layer.get_parameter("weight").device
+        stored, device = self._read(file), layer.get_parameter("weight").device
         found: list[dict[str, Tensor]] = [{} for _ in range(choice.parts)]
         for dotted, tensor in stored.items():
             index, _, key = dotted.partition(".")
@@ -142,6 +151,15 @@ class EncodedWeights:
             raise UsageError(
                 f"{self._folder}: encoded weights cannot be written ({cause}); make room, or name "
                 "another folder in TMPDIR"
+            ) from cause
+
+    def _read(self, file: Path) -> dict[str, Tensor]:
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as cause:
+            raise UsageError(
+                f"{file}: encoded weights cannot be read ({cause}); keep the folder until the run "
+                "ends, or name another one in TMPDIR"
             ) from cause
 
     def _decoded(

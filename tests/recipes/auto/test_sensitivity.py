@@ -11,6 +11,7 @@ import pytest
 
 import mezzotint as mz
 from mezzotint._journal import Record
+from mezzotint._progress import listening
 from mezzotint.measuring import Prober
 from mezzotint.recipes.auto.search import Search
 from tests.recipes.auto.denoisers import Chain, OneWay, calls
@@ -64,6 +65,14 @@ def test_a_model_without_a_way_back_is_measured(run):
     assert any("sensitivity was measured" in note for note in found.plan.context["notes"])
     assert found.plan.context["sensitivity"] == "measured"
     assert found.plan.choices == run(sensitivity="measured").plan.choices
+
+
+def test_it_is_so_where_a_listener_is_told_how_long_probes_take(run):
+    lines: list[str] = []
+    with listening(lines.append):
+        found = run(module=OneWay().eval())
+    assert found.plan.context["sensitivity"] == "measured"
+    assert not [line for line in lines if line.startswith("Probing: ")]
 
 
 def test_other_metrics_are_measured(run, monkeypatch):
