@@ -78,8 +78,12 @@ def _show(
     try:
         parts = part_inputs(inputs[0], choice.structures, shape_of(layer), own)
         if all(part.numel() for part in parts):  # else all tokens are constant
-            # What is summed up here may be changed wherever the layer itself runs.
-            with torch.inference_mode(False), torch.no_grad():
+            # Whatever the layer itself runs in, sums are kept and are of float32 products.
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast(parts[0].device.type, enabled=False),
+            ):
                 watcher.see(parts)
     except (CalibrationError, PlanError) as cause:
         raise CalibrationError(f"layer {name}: {cause}") from cause

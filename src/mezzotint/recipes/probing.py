@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mezzotint._journal import Journal
 from mezzotint.measuring import (
@@ -81,14 +81,9 @@ class Probing:
 
     @cached_property
     def _weight_of(self) -> CandidateWeight:
-        return remembered(self._weight)
-
-    def _weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
-        """The weight as it would be stored, and what is added to its bias."""
-        layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
-        assert known.encoded is not None, "every study keeps what it encodes"
-        weight = known.encoded.weight(name, layer, choice, self.encoding, known)
-        return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
+        # Not of a method: in a cycle, the files of encoded weights would outlive their last use.
+        denoiser = self.study.job.denoiser
+        return remembered(partial(_stored_weight, denoiser, self.calibration, self.encoding))
 
     def _seconds(
         self,
@@ -117,3 +112,13 @@ class Probing:
             self._weight_of(middle, encoded[middle].choice(weight))
         taken = (time.perf_counter() - start) * sum(map(sizes.__getitem__, encoded))
         return passes + taken / sizes[middle] / len(missing)
+
+
+def _stored_weight(
+    denoiser: nn.Module, known: Calibration, encoding: Encoding, name: str, choice: Choice
+) -> tuple[Tensor, Tensor | None]:
+    """The weight as it would be stored, and what is added to its bias."""
+    layer = denoiser.get_submodule(name)
+    assert known.encoded is not None, "every study keeps what it encodes"
+    weight = known.encoded.weight(name, layer, choice, encoding, known)
+    return weight, known.encoded.bias_shift(name, layer, choice, encoding, known)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,17 @@ def test_it_is_so_where_a_listener_is_told_how_long_probes_take(run):
         found = run(module=OneWay().eval())
     assert found.plan.context["sensitivity"] == "measured"
     assert not [line for line in lines if line.startswith("Probing: ")]
+
+
+@pytest.mark.parametrize("sensitivity", ["probes", "hybrid", "measured"])
+def test_files_of_encoded_weights_go_with_the_run(run, monkeypatch, tmp_path, sensitivity):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.disable()  # at once, and not some time later
+    try:
+        run(sensitivity=sensitivity)
+        assert not list(tmp_path.iterdir())
+    finally:
+        gc.enable()
 
 
 def test_other_metrics_are_measured(run, monkeypatch):
