@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from mezzotint.allocation import FEWEST_PROJECTIONS
 from mezzotint.errors import FormatError, UsageError
-from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format
+from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format, parse_weight_format
 from mezzotint.measuring import CACHE_BYTES, MOST_PROBES, Metric, chosen_metric
 from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.found_structures import Shortcuts
@@ -126,11 +127,18 @@ class Auto:
             raise UsageError("inputs: more than one has static ranges; keep one of them")
         if self.inputs is not None and not self.inputs:
             raise UsageError("inputs: none given; a layer needs at least one to choose from")
-        for name in self.inputs or ():
+        self._check_names("formats", self.formats, parse_weight_format)
+        self._check_names("inputs", self.inputs or (), parse_activation_format)
+        activation = () if self.activation is None else (self.activation,)
+        self._check_names("activation", activation, parse_activation_format)
+
+    @staticmethod
+    def _check_names(field: str, names: Iterable[str], parse: Callable[[str], object]) -> None:
+        for name in names:
             try:
-                parse_activation_format(name)
+                parse(name)
             except FormatError as cause:
-                raise UsageError(f"inputs: {cause}") from cause
+                raise UsageError(f"{field}: {cause}") from cause
 
     @property
     def floats_weights(self) -> bool:
