@@ -227,8 +227,12 @@ class TestQuantizeModule:
             ([], "calls: none given"),
             ([torch.ones(1)], "calls: number 0 is a Tensor; give recorded calls, or pairs"),
             ([(torch.ones(1), {})], "calls: number 0 is a tuple"),
+            (
+                [((torch.ones(0, 4, 8, 8),), {"label": torch.ones(0, 8)})],
+                "calls: number 0 has an empty output",
+            ),
         ],
-        ids=["none", "a tensor", "no tuple"],
+        ids=["none", "a tensor", "no tuple", "no sample"],
     )
     def test_what_is_no_call_is_refused(self, module: Denoiser, calls: list, told: str):
         with pytest.raises(UsageError, match=told):
@@ -246,6 +250,21 @@ class TestQuantizeModule:
         module.middle.weight.data[0] = torch.nan
         with pytest.raises(CalibrationError, match="layer middle"):
             mz.quantize_module(module, examples())
+
+    def test_a_module_in_training_is_quantized_as_it_is_used(self):
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Conv2d(4, 16, 3), nn.BatchNorm2d(16), nn.Dropout(0.5), nn.Conv2d(16, 4, 3)
+        )
+        before = {name: each.clone() for name, each in module.state_dict().items()}
+        calls = [((args[0],), {}) for args, _ in examples()]
+        result = mz.quantize_module(module, calls, budget=BUDGET)
+        assert module.training
+        assert all(torch.equal(each, before[name]) for name, each in module.state_dict().items())
+        assert (
+            result.plan.choices
+            == mz.quantize_module(module.eval(), calls, budget=BUDGET).plan.choices
+        )
 
     def test_a_quantized_module_is_refused(self, module: Denoiser):
         result = mz.quantize_module(module, examples(), budget=BUDGET)

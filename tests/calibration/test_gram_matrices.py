@@ -65,6 +65,22 @@ def inputs_of(denoiser: nn.Module, name: str) -> Tensor:
     return torch.cat(seen)
 
 
+class _WithoutGradients(_Denoiser):
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+def test_layers_that_run_in_inference_mode_have_the_same():
+    torch.manual_seed(0)
+    plain = _Denoiser()
+    sealed = _WithoutGradients()
+    sealed.load_state_dict(plain.state_dict())
+    (expected,), (found,) = (gathered(each, "conv")["conv"] for each in (plain, sealed))
+    assert torch.equal(found.blocks[0], expected.blocks[0])
+    assert torch.equal(found.mean, expected.mean)
+
+
 def test_they_are_averages_over_all_rows(denoiser: nn.Module):
     (found,) = gathered(denoiser, "tokens")["tokens"]
     rows = inputs_of(denoiser, "tokens").flatten(0, 1)

@@ -261,6 +261,10 @@ def test_unknown_recipes_and_foreign_options_are_refused(pipe):
         mz.quantize(pipe, object())
     with pytest.raises(UsageError, match="formats"):
         quick(formats=())
+    with pytest.raises(UsageError, match="formats: unknown weight format 'lut0/channel'"):
+        mz.Auto(formats=("lut0/channel",))
+    with pytest.raises(UsageError, match="activation: unknown activation format 'int8'"):
+        mz.Auto(activation="int8")
     with pytest.raises(UsageError, match="shortcuts: is 'all'; it is one of: none, shortcuts"):
         mz.Auto(shortcuts="all")
     with pytest.raises(UsageError, match="unknown metric 'best'"):

@@ -2,7 +2,13 @@
 
 from mezzotint.allocation.average import allocate
 from mezzotint.allocation.bit_program import Allocation, BitProgram, decimal
-from mezzotint.allocation.exchanges import Exchanges, Moves, find_exchanges, stacked_moves
+from mezzotint.allocation.exchanges import (
+    FEWEST_PROJECTIONS,
+    Exchanges,
+    Moves,
+    find_exchanges,
+    stacked_moves,
+)
 from mezzotint.allocation.front import pareto_front
 from mezzotint.allocation.regret import Regret, bootstrapped_regret
 from mezzotint.allocation.relaxation import Relaxation
@@ -10,6 +16,7 @@ from mezzotint.allocation.solver import solve
 from mezzotint.allocation.values import Limit, Option, Problem, Solution, exact
 
 __all__ = [
+    "FEWEST_PROJECTIONS",
     "Allocation",
     "BitProgram",
     "Exchanges",

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from mezzotint.errors import UsageError
 
+FEWEST_PROJECTIONS = 4
+"""Two on which exchanges are found, and two on which they are judged."""
+
 MOST_MOVES = 2048
 """Moves of which all pairs are looked at: those that promise most, of each direction a half."""
 
@@ -71,8 +74,11 @@ def find_exchanges(error: Floats, moves: Moves, room: Floats) -> Exchanges:
     Raises:
         UsageError: there are fewer than four projections.
     """
-    if len(error) < 4:
-        raise UsageError(f"exchanges: {len(error)} projections tell too little; give 4 or more")
+    if len(error) < FEWEST_PROJECTIONS:
+        raise UsageError(
+            f"exchanges: {len(error)} projections tell too little; give {FEWEST_PROJECTIONS} or "
+            "more"
+        )
     start, kept = error, dict[int, int]()
     room = room.astype(np.float64)
     # A layer that has moved stays: what is left to find is found among the others.

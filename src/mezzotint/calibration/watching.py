@@ -78,7 +78,13 @@ def _show(
     try:
         parts = part_inputs(inputs[0], choice.structures, shape_of(layer), own)
         if all(part.numel() for part in parts):  # else all tokens are constant
-            watcher.see(parts)
+            # Whatever the layer itself runs in, sums are kept and are of float32 products.
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast(parts[0].device.type, enabled=False),
+            ):
+                watcher.see(parts)
     except (CalibrationError, PlanError) as cause:
         raise CalibrationError(f"layer {name}: {cause}") from cause
 

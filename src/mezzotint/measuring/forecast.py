@@ -71,9 +71,13 @@ def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> fl
     """
     device = device_of(denoiser)
     with ExitStack() as stack:
-        if backward and needs_checkpointing(denoiser, call):
-            stack.enter_context(gradient_checkpointing(denoiser))
-        stack.enter_context(_gradients_dropped(denoiser) if backward else torch.no_grad())
+        if backward:
+            stack.enter_context(torch.inference_mode(False))
+            if needs_checkpointing(denoiser, call):
+                stack.enter_context(gradient_checkpointing(denoiser))
+            stack.enter_context(_gradients_dropped(denoiser))
+        else:
+            stack.enter_context(torch.no_grad())
         _finish(device)
         started = time.perf_counter()
         output = call.run(denoiser)

@@ -41,7 +41,7 @@ def _bytes(tensor: Tensor) -> bytes:
 def check_weights(denoiser: nn.Module, names: Sequence[str]) -> None:
     """Raise CalibrationError, naming the layer, where a weight holds NaN or infinity."""
     for name in names:
-        weight = denoiser.get_submodule(name).get_parameter("weight")
+        weight = denoiser.get_submodule(name).get_parameter("weight").detach()
         if not bool(torch.isfinite(weight).all()):
             raise CalibrationError(
                 f"layer {name}: the weight holds NaN or infinite values; the model is damaged"

@@ -41,7 +41,7 @@ from mezzotint.measuring.probes import Probe, random_signs
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES
 from mezzotint.measuring.samples import Samples, sample_count
-from mezzotint.models import Call
+from mezzotint.models import Call, evaluating
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, own_tensors, shape_of
 from mezzotint.runtime.composition import check_calibrated
@@ -263,12 +263,10 @@ def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> Non
 def _frozen(denoiser: nn.Module) -> Iterator[None]:
     """No parameter requires gradients, and dropout is off; as before at the end."""
     gradients = {parameter: parameter.requires_grad for parameter in denoiser.parameters()}
-    training = {module: module.training for module in denoiser.modules()}
-    try:
-        denoiser.requires_grad_(False).eval()
-        yield
-    finally:
-        for parameter, required in gradients.items():
-            parameter.requires_grad_(required)
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(denoiser):
+        try:
+            denoiser.requires_grad_(False)
+            yield
+        finally:
+            for parameter, required in gradients.items():
+                parameter.requires_grad_(required)

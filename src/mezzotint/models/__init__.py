@@ -11,6 +11,7 @@ from mezzotint.models.calls import (
 )
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, model_name
+from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
@@ -59,6 +60,7 @@ __all__ = [
     "denoises",
     "device_of",
     "download_pipeline",
+    "evaluating",
     "example_call",
     "find_denoiser",
     "generate",

@@ -86,8 +86,8 @@ def completed_calls(denoiser: nn.Module, examples: Iterable[Example]) -> tuple[C
     """Calls with their outputs: those that lack one are run on the denoiser.
 
     Raises:
-        UsageError: there is none, or one is neither a call nor a pair of arguments, or gives
-            arguments on which the denoiser fails.
+        UsageError: there is none, or one is neither a call nor a pair of arguments, gives
+            arguments on which the denoiser fails, or has an empty output.
         ModelError: the denoiser returns no floating tensor.
     """
     calls = []
@@ -100,6 +100,8 @@ def completed_calls(denoiser: nn.Module, examples: Iterable[Example]) -> tuple[C
         call = example if isinstance(example, Call) else _call_of(index, example)
         if call.output is None:
             call = _completed(index, call.to(device_of(denoiser)), denoiser)
+        if call.output is not None and not call.output.numel():
+            raise UsageError(f"calls: number {index} has an empty output; give one sample at least")
         calls.append(call)
     if not calls:
         raise UsageError("calls: none given; record one at least")

@@ -14,7 +14,14 @@ from mezzotint._journal import Record
 from mezzotint._plugins import Registry
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
-from mezzotint.models import Call, Example, Sampling, check_no_adapters, completed_calls
+from mezzotint.models import (
+    Call,
+    Example,
+    Sampling,
+    check_no_adapters,
+    completed_calls,
+    evaluating,
+)
 from mezzotint.plan import Budget, Plan
 from mezzotint.recipes.default_prompts import default_sampling, usual_count
 from mezzotint.runtime import Calibration, packed_layers
@@ -171,11 +178,15 @@ def run_recipe(
     chosen, options = chosen_recipe(recipe)
     check_latency(chosen, job.budget)
     check_floating(job.model, job.denoiser)
-    if job.pipe is not None and job.sampling is None:
-        job = replace(job, sampling=default_sampling(job.pipe, chosen.prompts(options, job.pipe)))
-    if calls is not None:
-        job = replace(job, calls=completed_calls(job.denoiser, calls))
-    return chosen.run(job, options)
+    # Measured is the model that makes images: no dropout, and nothing learned from the calls.
+    with evaluating(job.denoiser):
+        if job.pipe is not None and job.sampling is None:
+            job = replace(
+                job, sampling=default_sampling(job.pipe, chosen.prompts(options, job.pipe))
+            )
+        if calls is not None:
+            job = replace(job, calls=completed_calls(job.denoiser, calls))
+        return chosen.run(job, options)
 
 
 def check_floating(name: str, denoiser: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from mezzotint.calibration import calibrated, with_settings
 from mezzotint.errors import CalibrationError
-from mezzotint.models import on_device, record_calls
+from mezzotint.models import evaluating, on_device, record_calls
 from mezzotint.plan import CalibrationSettings, Plan, Sampling
 from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling, usual_count
 from mezzotint.recipes.found_structures import probing_calls
@@ -36,7 +36,8 @@ def calibrate_plan(
             "hold; give prompts to calibrate it anew"
         )
     chosen = chosen or default_sampling(pipe, _prompts(pipe, plan))
-    calls = on_device(record_calls(pipe, chosen, before.selection), denoiser)
+    with evaluating(denoiser):
+        calls = on_device(record_calls(pipe, chosen, before.selection), denoiser)
     if sampling is None and before.calls not in (None, len(calls)):
         raise CalibrationError(
             f"the plan was calibrated on {before.calls} calls of the denoiser; here the same "
@@ -45,7 +46,8 @@ def calibrate_plan(
         )
     settings = replace(before, sampling=chosen, calls=len(calls))
     plan = with_settings(plan, settings)
-    return plan, calibrated(denoiser, plan, calls, probing_calls(pipe, chosen))
+    with evaluating(denoiser):
+        return plan, calibrated(denoiser, plan, calls, probing_calls(pipe, chosen))
 
 
 def _prompts(pipe: DiffusionPipeline, plan: Plan) -> int:

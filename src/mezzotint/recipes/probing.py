@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mezzotint._journal import Journal
 from mezzotint.measuring import (
@@ -115,3 +115,13 @@ class Probing:
             self._weight_of(middle, encoded[middle].choice(weight))
         taken = (time.perf_counter() - start) * sum(map(sizes.__getitem__, encoded))
         return passes + taken / sizes[middle] / len(missing)
+
+
+def _stored_weight(
+    denoiser: nn.Module, known: Calibration, encoding: Encoding, name: str, choice: Choice
+) -> tuple[Tensor, Tensor | None]:
+    """The weight as it would be stored, and what is added to its bias."""
+    layer = denoiser.get_submodule(name)
+    assert known.encoded is not None, "every study keeps what it encodes"
+    weight = known.encoded.weight(name, layer, choice, encoding, known)
+    return weight, known.encoded.bias_shift(name, layer, choice, encoding, known)

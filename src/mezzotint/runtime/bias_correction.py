@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mezzotint.plan import LayerShape, Structure, Tensors
@@ -42,4 +43,5 @@ def _mean_error(exact: Tensor, decoded: Tensor, moments: InputMoments) -> Tensor
     moments.check(*error.shape, grams=False)
     mean = moments.mean.to(error.device)
     by_group = error.view(moments.groups, -1, moments.columns)
-    return (by_group @ mean.unsqueeze(-1)).flatten()
+    with torch.autocast(error.device.type, enabled=False):
+        return (by_group @ mean.unsqueeze(-1)).flatten()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mezzotint.formats import WeightFormat
@@ -20,10 +21,12 @@ def encoded_part(
         FormatError: the weight holds NaN or infinity, trained values lie on no grid of the format,
             or moments are lacking or of another layer.
     """
-    grid = layer_grid(weight_format, weight, encoding)
-    trained = calibration.values
-    if trained is not None:
-        grid = grid.with_parameters(trained.parameters)
-        return weight_format.store_values(grid, trained.values.to(weight.device))
-    rounding = rounding_named(encoding.rounding)
-    return weight_format.store(grid, rounding(weight, grid, calibration.moments))
+    # Within autocast as without: what is stored does not depend on what runs around it.
+    with torch.autocast(weight.device.type, enabled=False):
+        grid = layer_grid(weight_format, weight, encoding)
+        trained = calibration.values
+        if trained is not None:
+            grid = grid.with_parameters(trained.parameters)
+            return weight_format.store_values(grid, trained.values.to(weight.device))
+        rounding = rounding_named(encoding.rounding)
+        return weight_format.store(grid, rounding(weight, grid, calibration.moments))

@@ -132,17 +132,18 @@ class EncodedWeights:
 
     def _on_disk(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The same tensors, mapped from a file whose name is gone."""
-        prefix = "mezzotint-encoded-"
-        with TemporaryDirectory(prefix=prefix, dir=self._place, ignore_cleanup_errors=True) as made:
-            file = Path(made, "weights.safetensors")
-            try:
+        try:
+            with TemporaryDirectory(
+                prefix="mezzotint-encoded-", dir=self._place, ignore_cleanup_errors=True
+            ) as made:
+                file = Path(made, "weights.safetensors")
                 save_file(tensors, file)
                 return load_file(file)
-            except (OSError, SafetensorError) as cause:
-                raise UsageError(
-                    f"{made}: encoded weights cannot be written ({cause}); make room, or name "
-                    "another folder in TMPDIR"
-                ) from cause
+        except (OSError, SafetensorError) as cause:
+            raise UsageError(
+                f"{self._place or 'the temporary folder'}: encoded weights cannot be written there "
+                f"({cause}); make room, or name another folder in TMPDIR"
+            ) from cause
 
     def _decoded(
         self,

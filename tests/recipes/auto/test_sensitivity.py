@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,17 @@ def test_so_it_is_where_someone_listens_how_long_that_takes(run):
     with listening(lines.append):
         assert run(module=OneWay().eval()).plan.context["sensitivity"] == "measured"
     assert lines[0].startswith("Measuring: ")
+
+
+@pytest.mark.parametrize("sensitivity", ["probes", "hybrid", "measured"])
+def test_files_of_encoded_weights_go_with_the_run(run, monkeypatch, tmp_path, sensitivity):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.disable()  # at once, and not some time later
+    try:
+        run(sensitivity=sensitivity)
+        assert not list(tmp_path.iterdir())
+    finally:
+        gc.enable()
 
 
 def test_other_metrics_are_measured(run, monkeypatch):

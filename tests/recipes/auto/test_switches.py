@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import mezzotint as mz
+from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX
 from mezzotint.runtime import packed_layers
 
@@ -93,3 +94,9 @@ def test_biases_that_rounding_shifts_far_are_corrected(run):
     options = QUICK | options | {"sensitivity": "hybrid"}
     plan = run(mz.Budget(16), **options | {"bias_correction": "tried"}).plan
     assert plan.context["bias_correction"]["kept"]
+
+
+@pytest.mark.parametrize("count", [0, 3, 257])
+def test_probes_are_as_many_as_tell_enough_and_no_more_than_are_worth_it(count):
+    with pytest.raises(UsageError, match=f"probes: is {count}; give 4 to 256"):
+        mz.Auto(probes=count)

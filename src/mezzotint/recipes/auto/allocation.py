@@ -87,7 +87,7 @@ def probed(search: Search) -> tuple[Estimates, Doubt]:
     Raises:
         ProbeError: the model cannot be probed.
     """
-    count = min(search.options.probes, MOST_PROBES)
+    count = search.options.probes
     while True:
         estimates = Estimates(search.projections(count))
         doubt = doubt_about(search.program, estimates, estimates.losses)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from mezzotint.allocation import FEWEST_PROJECTIONS
 from mezzotint.errors import FormatError, UsageError
-from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format
-from mezzotint.measuring import CACHE_BYTES, Metric, chosen_metric
+from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format, parse_weight_format
+from mezzotint.measuring import CACHE_BYTES, MOST_PROBES, Metric, chosen_metric
 from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.option_values import check_words, selected_calls
@@ -48,7 +50,7 @@ class Auto:
         sensitivity: `probes` predict the noise of every candidate from backward passes, `measured`
             measures it one by one, `hybrid` measures those that probes leave in doubt. Metrics
             other than noise are measured.
-        probes: backward passes at the least; they double, up to 256, while the plan is in doubt.
+        probes: backward passes at the least, 4 to 256; they double while the plan is in doubt.
         regret: share of the plan's noise that more probes might save, and need not.
         exchanges: try to trade bytes between the layers of a plan that was found by probes.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
@@ -98,10 +100,12 @@ class Auto:
         self._check_inputs()
 
     def _check_numbers(self) -> None:
-        for name in ("calibration_prompts", "probes"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise UsageError(f"{name}: is {count}; give 1 or more")
+        if self.calibration_prompts is not None and self.calibration_prompts < 1:
+            raise UsageError(f"calibration_prompts: is {self.calibration_prompts}; give 1 or more")
+        if not FEWEST_PROJECTIONS <= self.probes <= MOST_PROBES:
+            raise UsageError(
+                f"probes: is {self.probes}; give {FEWEST_PROJECTIONS} to {MOST_PROBES}"
+            )
         selected_calls(self.calls)
         if self.profile_batch is not None and self.profile_batch < 1:
             raise UsageError(f"profile_batch: is {self.profile_batch}; give 1 or more")
@@ -123,11 +127,18 @@ class Auto:
             raise UsageError("inputs: more than one has static ranges; keep one of them")
         if self.inputs is not None and not self.inputs:
             raise UsageError("inputs: none given; a layer needs at least one to choose from")
-        for name in self.inputs or ():
+        self._check_names("formats", self.formats, parse_weight_format)
+        self._check_names("inputs", self.inputs or (), parse_activation_format)
+        activation = () if self.activation is None else (self.activation,)
+        self._check_names("activation", activation, parse_activation_format)
+
+    @staticmethod
+    def _check_names(field: str, names: Iterable[str], parse: Callable[[str], object]) -> None:
+        for name in names:
             try:
-                parse_activation_format(name)
+                parse(name)
             except FormatError as cause:
-                raise UsageError(f"inputs: {cause}") from cause
+                raise UsageError(f"{field}: {cause}") from cause
 
     @property
     def floats_weights(self) -> bool:
