@@ -17,7 +17,7 @@ from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, sampling_of
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._output import check_free, show
-from mezzotint.errors import UsageError
+from mezzotint.errors import MezzotintError, UsageError
 
 if TYPE_CHECKING:
     from mezzotint.pipeline import Result
@@ -238,14 +238,22 @@ def _journal_path(output: Path) -> Path:
 
 @contextmanager
 def _journal(output: Path, resume: bool) -> Iterator[Path]:
-    """The file beside `output` that holds finished measurements until all is done."""
-    from mezzotint._journal import discard_journal
+    """The file beside `output` that holds finished measurements until all is done.
+
+    After an error it is kept where there are any.
+    """
+    from mezzotint._journal import Record, discard_journal
 
     journal = _journal_path(output)
     if not resume:
         discard_journal(journal)
+    began = not journal.exists()
     try:
         yield journal
+    except MezzotintError:
+        if began and journal.exists() and not Record.read(journal).entries:
+            journal.unlink()
+        raise
     except KeyboardInterrupt as interruption:
         if journal.exists():
             interruption.add_note(f"measurements are kept in {journal}")
