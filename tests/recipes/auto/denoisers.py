@@ -58,6 +58,14 @@ class OneWay(Chain):
         return passed
 
 
+class Cut(Chain):
+    """A model in which no gradient reaches the first layer, though its output does."""
+
+    @override
+    def between(self, h: Tensor) -> Tensor:
+        return h.detach()
+
+
 def calls(count: int = 4, samples: int = 4) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Arguments of some calls, of several tokens each."""
     generator = torch.Generator().manual_seed(6)

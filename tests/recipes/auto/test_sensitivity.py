@@ -16,7 +16,8 @@ from mezzotint._journal import Record
 from mezzotint._progress import listening
 from mezzotint.measuring import Prober
 from mezzotint.recipes.auto.search import Search
-from tests.recipes.auto.denoisers import Chain, OneWay, calls
+from tests.recipes.auto.conftest import FORMATS
+from tests.recipes.auto.denoisers import Chain, Cut, OneWay, calls
 from tests.recipes.watching import watched
 
 
@@ -74,6 +75,14 @@ def test_so_it_is_where_someone_listens_how_long_that_takes(run):
     with listening(lines.append):
         assert run(module=OneWay().eval()).plan.context["sensitivity"] == "measured"
     assert lines[0].startswith("Measuring: ")
+
+
+def test_a_layer_that_no_gradient_reaches_is_measured(run, monkeypatch):
+    asked = watched(monkeypatch)
+    found = run(module=Cut().eval(), exchanges=False, bias_correction="never")
+    measured = {task.change.name for task in asked if task.change.layer == "first"}
+    assert len(measured) == len(FORMATS) + 2  # and two formats of its input
+    assert all(figures["noise"] for figures in found.measurements["first"].values())
 
 
 @pytest.mark.parametrize("sensitivity", ["probes", "hybrid", "measured"])

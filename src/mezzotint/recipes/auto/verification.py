@@ -45,6 +45,9 @@ def verified(
 ) -> Verified:
     """Solve; measure the contested formats, and chosen ones beyond first order; solve again.
 
+    Layers of which no probe tells anything are measured in every format before: no gradient reaches
+    them, which is not to say that nothing of them reaches the output.
+
     Contested are formats between which programs of resampled probes differ. Where there are more
     than can be measured, those go first that are at stake most: by their loss, and by how often
     they were chosen.
@@ -54,7 +57,10 @@ def verified(
         estimates: losses by probes.
         measured: losses of some weights and of some inputs, by really running them.
     """
-    losses, units = estimates.losses, dict[Unit, None]()
+    losses, unseen = estimates.losses, _unseen(program, estimates.losses)
+    if unseen:
+        losses = losses.with_measured(*measured(unseen))
+    units = dict[Unit, None]()
     solution = program.solve(losses)
     for _ in range(ROUNDS):
         plan = chosen(solution)
@@ -66,7 +72,17 @@ def verified(
         losses = losses.with_measured(*measured(wanted))
         units.update(dict.fromkeys(wanted))
         solution = program.solve(losses)
-    return Verified(solution, losses, tuple(units))
+    return Verified(solution, losses, (*unseen, *units))
+
+
+def _unseen(program: IntegerProgram, losses: Losses) -> list[Unit]:
+    """Every format of the layers whose estimates are all exactly 0."""
+    return [
+        unit
+        for layer, choices in program.costs.items()
+        if not any(losses.of(layer, choice) for choice in choices)
+        for unit in units_of(layer, choices)
+    ]
 
 
 def _in_doubt(plan: Mapping[str, Choice], losses: Losses, doubt: Doubt) -> list[Unit]:
