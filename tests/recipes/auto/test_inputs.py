@@ -110,6 +110,11 @@ class TestStaticInputs:
             run(inputs=("uint8/tensor", "int8/tensor"))
 
 
+def test_floating_inputs_alone_ask_for_no_share(run):
+    plan = run(inputs=("float",)).plan
+    assert {choice.activation for choice in plan.choices.values()} == {"float"}
+
+
 class TestWarning:
     """No plan is worse for its inputs than it need be without a word."""
 

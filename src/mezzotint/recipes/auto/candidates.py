@@ -40,6 +40,6 @@ def quantized_share(budget: Budget, options: Auto) -> float | None:
     """Least share of the multiply-accumulates with quantized inputs; None for any."""
     if options.act_share is not None:
         return options.act_share
-    floating = budget.act_bits == NO_ACTIVATION_BITS
+    floating = budget.act_bits == NO_ACTIVATION_BITS or options.inputs == (FLOAT,)
     decided = options.activation is not None or budget.latency is not None
     return None if floating or decided else ACT_SHARE
