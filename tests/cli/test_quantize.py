@@ -135,7 +135,7 @@ def test_force_replaces_a_pipeline(run, model, quantized, tmp_path, uniform):
 
 
 def test_another_budget_takes_over_what_an_earlier_run_measured(run, model, tmp_path, monkeypatch):
-    enough = ("--probes", 16, "--regret", 1e9)
+    enough = ("--probes", 16, "--regret", 1e9, "--bias-correction", "never")
     run("quantize", model, "-o", tmp_path / "w4", *enough)
     asked = watched(monkeypatch)
     command = ["quantize", model, "-o", tmp_path / "w5", "--weight-bits", 5, *enough]
