@@ -398,6 +398,7 @@ def markdown(result: dict[str, Any]) -> str:
                 f"{plan['sqnr']['probes']:.2f} | {plan['ratio']:.3f} | {plan['same_choice']:.0%} "
                 f"| {plan['regret_bound']:.1%} |"
             )
+    for model, row in models.items():
         lines += [
             "",
             f"{model}: {row['layers']} layers, {row['probes']} probes of {row['samples']} samples "
