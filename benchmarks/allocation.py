@@ -22,16 +22,14 @@ from typing import Any
 
 import torch
 from contestants.hardware import describe
+from contestants.uniform_plans import ACTIVATION, uniform, with_constant_tokens
 from contestants.weights_digest import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
-from mezzotint.calibration import observe_structures
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
-from mezzotint.models import find_denoiser, inventory, record_calls, text_readers
-from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.default_prompts import default_sampling
-from mezzotint.runtime import ConstantTokens, module_bytes
+from mezzotint.runtime import module_bytes
 
 #: Uniform weight format per nominal width. Half a bit comes as one scale per 32 weights.
 UNIFORM = {
@@ -39,7 +37,6 @@ UNIFORM = {
     3.5: "int3/group32",
     3.0: "int3/channel/float32",
 }
-ACTIVATION = "int8/token"
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("emoji-turbo", "emoji-dit")
 CONSTANT = "uniform, constant first token"
@@ -121,27 +118,6 @@ def compare(pipe: Any, wanted: list[Place], arguments: argparse.Namespace) -> It
             )
         evaluation = evaluate(baseline, result.pipeline)
         yield {"model": model, "bits": bits, "plan": plan} | evaluation.to_dict()
-
-
-def uniform(pipe: Any, weight: str) -> Plan:
-    """Every layer in one format."""
-    names = mz.uniform_plan(find_denoiser(pipe)[1], weight_bits=4).choices
-    return Plan({name: Choice(weight, ACTIVATION) for name in names})
-
-
-def with_constant_tokens(pipe: Any, plan: Plan) -> Plan:
-    """The same formats, with the structure of the layers in which `auto` finds constant tokens."""
-    denoiser = find_denoiser(pipe)[1]
-    structure = (ConstantTokens(1),)
-    readers = dict.fromkeys(text_readers(inventory(denoiser)), structure)
-    calls = record_calls(pipe, default_sampling(pipe))
-    constant = observe_structures(denoiser, readers, calls).tensors
-    return Plan(
-        {
-            name: choice.with_structures(*structure) if name in constant else choice
-            for name, choice in plan.choices.items()
-        }
-    )
 
 
 def shown(row: Row) -> str:

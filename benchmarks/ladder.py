@@ -24,16 +24,14 @@ from typing import Any
 
 import torch
 from contestants.hardware import describe
+from contestants.uniform_plans import uniform, with_constant_tokens
 from contestants.weights_digest import weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
-from mezzotint.calibration import observe_structures
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
-from mezzotint.models import find_denoiser, inventory, record_calls, text_readers
-from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.default_prompts import default_sampling
-from mezzotint.runtime import ConstantTokens, module_bytes
+from mezzotint.runtime import module_bytes
 
 MODELS = ("emoji-turbo", "emoji-dit")
 TABLES = ("ladder", "widths")
@@ -190,27 +188,6 @@ def quantized(pipe: Any, place: Place, cache: Path) -> mz.Result:
     options = RUNGS[place.plan]
     assert options is not None
     return mz.quantize(pipe, options, budget, journal=journal)
-
-
-def uniform(pipe: Any, weight: str) -> Plan:
-    """Every layer in one format."""
-    names = mz.uniform_plan(find_denoiser(pipe)[1], weight_bits=4).choices
-    return Plan({name: Choice(weight, "int8/token") for name in names})
-
-
-def with_constant_tokens(pipe: Any, plan: Plan) -> Plan:
-    """The same formats, with the structure of the layers in which `auto` finds constant tokens."""
-    denoiser = find_denoiser(pipe)[1]
-    structure = (ConstantTokens(1),)
-    readers = dict.fromkeys(text_readers(inventory(denoiser)), structure)
-    calls = record_calls(pipe, default_sampling(pipe))
-    constant = observe_structures(denoiser, readers, calls).tensors
-    return Plan(
-        {
-            name: choice.with_structures(*structure) if name in constant else choice
-            for name, choice in plan.choices.items()
-        }
-    )
 
 
 HEAD = (

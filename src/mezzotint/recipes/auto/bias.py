@@ -1,7 +1,8 @@
 """Bias correction, where it helps the whole plan.
 
 A layer's mean output is right again, but of many layers together the shifts may have cancelled: on
-the embedded models the noise of a plan rather rises. So it is tried on samples set aside.
+the embedded models the noise of a plan rather rises. So it is tried, and judged by samples that
+chose no format; the means themselves are of all samples.
 """
 
 from __future__ import annotations

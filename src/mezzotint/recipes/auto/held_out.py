@@ -1,4 +1,7 @@
-"""Recorded samples that are set aside, so that a gain is judged on others than it was found on."""
+"""Recorded samples that are set aside, so that a gain is judged on others than it was found on.
+
+They are set aside from the search for the gain alone: ranges, means and Gram matrices are of all.
+"""
 
 from __future__ import annotations
 
