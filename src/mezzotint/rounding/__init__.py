@@ -1,7 +1,7 @@
 """Roundings: how a weight gets onto its grid. Knows formats only."""
 
 from mezzotint.rounding.channel_orders import order_named
-from mezzotint.rounding.fake_quantize import fake_quantize
+from mezzotint.rounding.fake_quantize import fake_quantize, fake_quantize_input
 from mezzotint.rounding.feedback import feedback
 from mezzotint.rounding.kurtosis import channel_order, kurtosis
 from mezzotint.rounding.moments import InputMoments
@@ -18,6 +18,7 @@ __all__ = [
     "Rounding",
     "channel_order",
     "fake_quantize",
+    "fake_quantize_input",
     "feedback",
     "kurtosis",
     "nearest",

@@ -59,6 +59,8 @@ class Calibration:
             them.
         encoded: where weights are kept once they are encoded; of the same model and the same
             values as these. None to encode them anew each time.
+        floating: dotted name of a parameter that stays floating, such as a bias or a norm's weight
+            → what training has made of it.
     """
 
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class Calibration:
     weights: Mapping[str, tuple[GridValues, ...]] = field(default_factory=dict)
     moments: Mapping[str, tuple[InputMoments, ...]] = field(default_factory=dict)
     encoded: EncodedWeights | None = None
+    floating: Tensors = field(default_factory=dict)
 
     def of_parts(self, name: str, parts: int) -> tuple[PartCalibration, ...]:
         """The values of each part of a layer, of which there are `parts`."""
