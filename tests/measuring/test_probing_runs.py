@@ -498,7 +498,7 @@ class TestShortMemory:
     def test_blocks_are_computed_again_where_free_memory_is_short(
         self, monkeypatch: pytest.MonkeyPatch, free: int | None, runs: int
     ):
-        monkeypatch.setattr(checkpointing, "_free_bytes", lambda device: free)
+        monkeypatch.setattr(checkpointing, "free_bytes", lambda device: free)
         denoiser = tiny_unet().eval()
         call, found = denoised(denoiser), []
 
@@ -511,7 +511,7 @@ class TestShortMemory:
         assert len(found) == runs
 
     def test_modules_that_have_no_such_blocks_are_left_alone(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(checkpointing, "_free_bytes", lambda device: 0)
+        monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 0)
         model = nn.Sequential(nn.Linear(4, 4))
         call = call_of(model, torch.randn(2, 4))
         asked = candidates(["0"], WEIGHTS)
