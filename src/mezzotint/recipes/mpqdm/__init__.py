@@ -1,0 +1,1 @@
+"""MPQ-DM (arXiv 2412.11549): few-bit weights with light training."""
