@@ -1,4 +1,4 @@
-"""A score after the Inception score, with captions in the place of an image classifier's classes."""
+"""A score after the Inception score: captions stand in for an image classifier's classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def caption_score(
     captions: Sequence[str],
     scale: float = SCALE,
 ) -> float:
-    """exp of the mean KL(p(caption | image) ‖ p(caption)): images that say clearly different things.
+    """Mean KL(p(caption | image) ‖ p(caption)) as a number of things that images show: its exp.
 
     After Salimans et al., "Improved Techniques for Training GANs" (2016); the classes are the
     distinct captions, and their probabilities the softmax of `scale` · cosine similarity. From 1,

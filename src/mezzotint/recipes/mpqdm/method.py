@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mezzotint.calibration import calibrated
-from mezzotint.models import Layer
+from mezzotint.models import Call, Layer
 from mezzotint.plan import CallSelection, Choice, Encoding, Plan, Structure
 from mezzotint.recipes.found_structures import probing_calls
 from mezzotint.recipes.job import Job
@@ -76,7 +76,8 @@ class Method:
 
     def calibrated(self, plan: Plan) -> Calibration:
         """All that the plan's structures, inputs and encoding need of the recorded calls."""
-        job, probes = self.study.job, ()
+        job = self.study.job
+        probes: tuple[Call, ...] = ()
         if job.calls is None and job.pipe is not None and job.sampling is not None:
             probes = probing_calls(job.pipe, job.sampling)
         return calibrated(job.denoiser, plan, self.study.calls, probes)
