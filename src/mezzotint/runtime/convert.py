@@ -15,10 +15,17 @@ from mezzotint.formats import check_finite
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
+from mezzotint.runtime.structured import StructuredLayer
+from mezzotint.runtime.timestep import TimestepReader, check_timed
 
 
 def check_plan(module: nn.Module, plan: Plan) -> None:
-    """Raise PlanError unless every layer of the plan exists in `module` and can be quantized."""
+    """Refuse a plan whose layers do not all exist in `module`, or cannot be quantized.
+
+    Raises:
+        PlanError: naming the layer.
+        UsageError: layers depend on the timestep, and `module` is called without one.
+    """
     modules = dict(module.named_modules())
     for name, choice in plan.choices.items():
         if name not in modules:
@@ -33,6 +40,8 @@ def check_plan(module: nn.Module, plan: Plan) -> None:
             )
         if choice.quantized:
             check_layer(name, modules[name], choice)
+    if any(choice.timed for choice in plan.choices.values()):
+        check_timed(module)
 
 
 def pack_module(
@@ -108,7 +117,26 @@ def _packed(
         weight = layer.get_parameter("weight")
         replace_layer(module, name, pack_weight(name, layer, weight, plan, calibration))
         progress(name)
+    read_timesteps(module)
     return module
+
+
+def read_timesteps(denoiser: nn.Module) -> None:
+    """Let the packed layers that depend on the denoiser's timestep know it.
+
+    Raises:
+        UsageError: there are some, and the denoiser is called without one.
+    """
+    layers = [
+        layer
+        for layer in denoiser.modules()
+        if isinstance(layer, StructuredLayer) and layer.structure.timed
+    ]
+    if not layers:
+        return
+    reader = TimestepReader.attach(denoiser)
+    for layer in layers:
+        layer.reader = reader
 
 
 def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
@@ -127,7 +155,8 @@ def dequantize_module(
 ) -> nn.Module:
     """Replace, in place, every packed layer by a stock one with the dequantized weight.
 
-    A layer of constant tokens becomes a plain Linear that computes them like all others.
+    A layer of constant tokens becomes a plain Linear that computes them like all others. The
+    module's timestep is read no longer.
 
     Args:
         module: with packed layers.
@@ -138,6 +167,9 @@ def dequantize_module(
     first = next(floating, torch.float32)
     for name, layer in packed_layers(module).items():
         replace_layer(module, name, layer.to_float(first if dtype_of is None else dtype_of(name)))
+    reader = TimestepReader.of(module)
+    if reader is not None:
+        reader.detach()
     return module
 
 
