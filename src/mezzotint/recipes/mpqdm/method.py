@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mezzotint.calibration import calibrated
+from mezzotint.calibration.step_ranges import calls_by_timestep
 from mezzotint.models import Call, Layer
 from mezzotint.plan import CallSelection, Choice, Encoding, Plan, Structure
 from mezzotint.recipes.found_structures import probing_calls
@@ -16,7 +17,7 @@ from mezzotint.recipes.mpqdm.exempt_layers import Exemption, exemptions
 from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.widths import Widths, nominal_widths
 from mezzotint.recipes.study import Study
-from mezzotint.runtime import Calibration
+from mezzotint.runtime import Calibration, StepScales
 
 EVERY_CALL = 10_000
 """Calls to keep at the most: more than any sampler's steps, so those of every step are kept."""
@@ -44,9 +45,12 @@ class Method:
         return tuple(layer for layer in self.study.layers if layer.name not in self.exempt)
 
     @cached_property
-    def steps(self) -> int:
-        """Distinct timesteps of the recorded calls."""
-        return len({call.timestep for call in self.study.calls})
+    def structures(self) -> tuple[Structure, ...]:
+        """What every one of them does beside its quantizer, within any constant tokens."""
+        if self.widths.activation is None or self.options.inputs != "step":
+            return ()
+        steps = calls_by_timestep(self.study.job.denoiser, self.study.calls)
+        return (StepScales(len(steps)),)
 
     @property
     def encoding(self) -> Encoding:
@@ -71,8 +75,8 @@ class Method:
 
     def _choice(self, layer: str, weight: str) -> Choice:
         plain = self.study.structures.applied(layer, Choice(weight))
-        inner = self._inner_structures()
-        return Choice(weight, self.widths.input_format(self.options), plain.structures + inner)
+        structures = plain.structures + self.structures
+        return Choice(weight, self.widths.input_format(self.options), structures)
 
     def calibrated(self, plan: Plan) -> Calibration:
         """All that the plan's structures, inputs and encoding need of the recorded calls."""
@@ -81,9 +85,6 @@ class Method:
         if job.calls is None and job.pipe is not None and job.sampling is not None:
             probes = probing_calls(job.pipe, job.sampling)
         return calibrated(job.denoiser, plan, self.study.calls, probes)
-
-    def _inner_structures(self) -> tuple[Structure, ...]:
-        return ()
 
     def context(self) -> dict[str, object]:
         """Origin of the plan, as JSON values."""
