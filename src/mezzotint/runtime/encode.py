@@ -23,10 +23,11 @@ def encoded_part(
     """
     # Within autocast as without: what is stored does not depend on what runs around it.
     with torch.autocast(weight.device.type, enabled=False):
-        grid = layer_grid(weight_format, weight, encoding)
         trained = calibration.values
         if trained is not None:
+            grid = layer_grid(weight_format, weight, encoding, trained.order)
             grid = grid.with_parameters(trained.parameters)
             return weight_format.store_values(grid, trained.values.to(weight.device))
+        grid = layer_grid(weight_format, weight, encoding)
         rounding = rounding_named(encoding.rounding)
         return weight_format.store(grid, rounding(weight, grid, calibration.moments))
