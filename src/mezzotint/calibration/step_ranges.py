@@ -16,9 +16,9 @@ from mezzotint.errors import CalibrationError
 from mezzotint.formats import ActivationFormat, RangeSearch, as_bits
 from mezzotint.models import Call, batch_size, rows_of
 from mezzotint.plan import Choice, Tensors
-from mezzotint.runtime import InputRange, StepScales, shape_of
-from mezzotint.runtime.composition import dotted, places
-from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT
+from mezzotint.runtime import InputRange, shape_of
+from mezzotint.runtime.composition import dotted
+from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT, step_places
 from mezzotint.runtime.timestep import TimestepReader
 
 SEARCH = RangeSearch(steps=80, lowest=0.21, power=2.4)
@@ -157,13 +157,8 @@ def _tables(
     layer: nn.Module, choice: Choice, timesteps: Tensor, rows: Sequence[list[tuple[Tensor, Tensor]]]
 ) -> dict[str, Tensor]:
     """The stored tensors of a layer, from the parameters of its quantizers at every timestep."""
-    shape = shape_of(layer)
     found: dict[str, Tensor] = {}
-    owners = [
-        place.path
-        for place in places(choice.structures, shape)
-        if isinstance(place.structure, StepScales)
-    ]
+    owners = step_places(choice.structures, shape_of(layer))
     for path, quantizer in zip(owners, zip(*rows, strict=True), strict=True):
         scales, zero_points = (torch.cat(each) for each in zip(*quantizer, strict=True))
         found |= {

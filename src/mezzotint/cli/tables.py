@@ -46,16 +46,16 @@ def packed_table(executions: Sequence[Execution], title: str) -> Table:
     for each in executions:
         choice = each.choice
         formats = (choice.weight, choice.activation, choice.label)
-        table.add_row(each.layer, *formats, each.kernel, each.arithmetic)
+        table.add_row(each.layer, *formats, each.kernel, each.products)
     return table
 
 
 def kernels_table(executions: Sequence[Execution]) -> Table:
     """Count of layers per kernel, with the reasons against faster ones."""
     table = titled_table("Kernels", "kernel", "arithmetic", "layers:", "why not a faster one")
-    counts = Counter((each.kernel, each.arithmetic, each.reason) for each in executions)
-    for (kernel, arithmetic, reason), count in counts.most_common():
-        table.add_row(kernel, arithmetic, str(count), reason or "")
+    counts = Counter((each.kernel, each.products, each.reason) for each in executions)
+    for (kernel, products, reason), count in counts.most_common():
+        table.add_row(kernel, products, str(count), reason or "")
     return table
 
 

@@ -20,6 +20,7 @@ from mezzotint.runtime.convert import (
     packed_copy,
     packed_layers,
     read_timesteps,
+    reading_timesteps,
     replace_layer,
 )
 from mezzotint.runtime.encoded import EncodedWeights
@@ -119,6 +120,7 @@ __all__ = [
     "placeholders",
     "quantizers",
     "read_timesteps",
+    "reading_timesteps",
     "register_kernel",
     "registered_kernels",
     "replace_layer",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -127,14 +128,33 @@ def read_timesteps(denoiser: nn.Module) -> None:
     Raises:
         UsageError: there are some, and the denoiser is called without one.
     """
-    layers = [
-        layer
-        for layer in denoiser.modules()
-        if isinstance(layer, StructuredLayer) and layer.structure.timed
-    ]
+    layers = _timed_layers(denoiser)
+    if layers:
+        _tell(layers, TimestepReader.attach(denoiser))
+
+
+@contextmanager
+def reading_timesteps(denoiser: nn.Module) -> Iterator[None]:
+    """The same for a while, where packed layers stand in a floating denoiser.
+
+    Raises:
+        UsageError: as `read_timesteps`.
+    """
+    layers = _timed_layers(denoiser)
     if not layers:
+        yield
         return
-    reader = TimestepReader.attach(denoiser)
+    with TimestepReader.reading(denoiser) as reader:
+        _tell(layers, reader)
+        yield
+
+
+def _timed_layers(denoiser: nn.Module) -> list[StructuredLayer]:
+    layers = (layer for layer in denoiser.modules() if isinstance(layer, StructuredLayer))
+    return [layer for layer in layers if layer.structure.timed]
+
+
+def _tell(layers: Iterable[StructuredLayer], reader: TimestepReader) -> None:
     for layer in layers:
         layer.reader = reader
 
@@ -194,6 +214,14 @@ class Execution:
     kernel: str
     arithmetic: str
     reason: str | None
+
+    @property
+    def products(self) -> str:
+        """Arithmetic for people: narrower inputs than those of its products are named."""
+        activation = self.choice.activation_format
+        if self.arithmetic != "int8" or activation is None or activation.width == 8:
+            return self.arithmetic
+        return f"{activation.width}-bit inputs in 8-bit products"
 
 
 def executions(module: nn.Module) -> tuple[Execution, ...]:

@@ -65,6 +65,22 @@ class TimestepReader:
         return reader
 
     @classmethod
+    @contextmanager
+    def reading(cls, denoiser: nn.Module) -> Iterator[Self]:
+        """The reader of a denoiser, attached for a while where it has none.
+
+        Raises:
+            UsageError: its `forward` takes no timestep.
+        """
+        found = cls.of(denoiser)
+        reader = found or cls.attach(denoiser)
+        try:
+            yield reader
+        finally:
+            if found is None:
+                reader.detach()
+
+    @classmethod
     def of(cls, denoiser: nn.Module) -> Self | None:
         """The reader that is attached to a denoiser; None where there is none."""
         for hook in denoiser._forward_pre_hooks.values():

@@ -20,6 +20,7 @@ from mezzotint.plan import (
     check_count,
     register_structure,
 )
+from mezzotint.runtime.composition import places
 from mezzotint.runtime.operands import InputQuantizer
 from mezzotint.runtime.timestep import nearest_step
 
@@ -138,6 +139,12 @@ def parameters_at(timestep: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
     index = nearest_step(from_bits(tensors[TIMESTEP], torch.float32), timestep)
     scale = from_bits(tensors[SCALE], torch.float32)[index]
     return scale, tensors[ZERO_POINT][index].float()
+
+
+def step_places(structures: tuple[Structure, ...], layer: LayerShape) -> tuple[str, ...]:
+    """Paths of each quantizer's tables among the tensors of a layer, see `Place`."""
+    found = places(structures, layer)
+    return tuple(each.path for each in found if isinstance(each.structure, StepScales))
 
 
 def check_step_scales(activation: ActivationFormat, tensors: Tensors) -> None:
