@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mezzotint._time_argument import TimeArgument
 from mezzotint.calibration.step_ranges import calls_by_timestep
 from mezzotint.calibration.watching import watch_inputs
 from mezzotint.formats import ActivationFormat
@@ -59,9 +60,8 @@ def sampled_inputs(
 
     Raises:
         CalibrationError: samples of other timesteps cannot be told apart.
-        UsageError: the denoiser is called without a timestep.
     """
-    few = few_samples(calls_by_timestep(denoiser, calls))
+    few = few_samples(_steps(denoiser, calls))
     share = sum(len(call.output) for _, call in few if call.output is not None)
     share /= max(len(call.output) for call in calls if call.output is not None)
     for names in _groups({name: sizes[name] * share * 4 for name in choices}):
@@ -73,6 +73,13 @@ def sampled_inputs(
         watch_inputs(denoiser, shown, watched, [call for _, call in few], calibration.tensors)
         for name in names:
             yield name, watched.pop(name).found()
+
+
+def _steps(denoiser: nn.Module, calls: Sequence[Call]) -> Mapping[float, Sequence[Call]]:
+    """Timestep → its calls; all are of one where the denoiser is called without any."""
+    if TimeArgument.of(denoiser.forward) is None:
+        return {0.0: calls}
+    return calls_by_timestep(denoiser, calls)
 
 
 def few_samples(steps: Mapping[float, Sequence[Call]]) -> list[tuple[float, Call]]:
