@@ -15,6 +15,7 @@ from mezzotint.recipes.found_structures import probing_calls
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.mpqdm.exempt_layers import Exemption, exemptions
 from mezzotint.recipes.mpqdm.options import MPQDM
+from mezzotint.recipes.mpqdm.outlier_channels import ChannelSearch
 from mezzotint.recipes.mpqdm.widths import Widths, nominal_widths
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, StepScales
@@ -52,24 +53,31 @@ class Method:
         steps = calls_by_timestep(self.study.job.denoiser, self.study.calls)
         return (StepScales(len(steps)),)
 
+    @cached_property
+    def search(self) -> ChannelSearch:
+        """The search for channels of more bits and of fewer."""
+        options = self.options
+        return ChannelSearch(options.search, options.channels, options.plus, options.one_bit_levels)
+
     @property
     def encoding(self) -> Encoding:
         """Rounding of all weights, before any training."""
-        order = self.options.channels if self.options.mixes_widths else Encoding.order
-        return Encoding(self.options.ranges, self.options.rounding, order)
+        return Encoding(self.options.ranges, self.options.rounding, self.search.order)
 
-    def plan(self, weights: Mapping[str, str]) -> Plan:
+    def plan(self, weights: Mapping[str, str] | None = None) -> Plan:
         """The bare plan of some weight formats: what decides its bytes.
 
         Args:
-            weights: layer → its weight format, where that is not the uniform one.
+            weights: layer → its weight format, for all that are no exception; by default one width
+                for all channels.
         """
-        uniform = f"uint{self.widths.weight}/channel"
+        bits, search = self.widths.weight, self.search
+        if weights is None:
+            weights = {
+                layer.name: search.format_name(bits, layer.out_features, 0) for layer in self.narrow
+            }
         choices = {name: each.choice for name, each in self.exempt.items()}
-        choices |= {
-            layer.name: self._choice(layer.name, weights.get(layer.name, uniform))
-            for layer in self.narrow
-        }
+        choices |= {name: self._choice(name, weight) for name, weight in weights.items()}
         ordered = {layer.name: choices[layer.name] for layer in self.study.layers}
         return self.study.settled(Plan(ordered, self.study.job.model, encoding=self.encoding))
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 from mezzotint.plan import Plan
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mpqdm.method import Method, prepared
+from mezzotint.recipes.mpqdm.omq import mixed_widths
 from mezzotint.recipes.mpqdm.options import MPQDM
+from mezzotint.recipes.mpqdm.outlier_channels import Mixture
 from mezzotint.recipes.mpqdm.plan_bits import plan_bits
 from mezzotint.recipes.unpacked import add_unpacked
 
@@ -25,13 +27,14 @@ def mpqdm(job: Job, options: MPQDM) -> Outcome:
     it goes through.
     """
     method = prepared(job, options)
-    weights: dict[str, str] = {}
-    plan = method.plan(weights)
-    calibration = method.calibrated(plan)
-    return Outcome(explained(method, plan), calibration)
+    uniform = method.plan()
+    calibration = method.calibrated(uniform)
+    mixtures = mixed_widths(method, uniform, calibration)
+    plan = method.plan({name: mixture.format for name, mixture in mixtures.items()})
+    return Outcome(explained(method, plan, mixtures), calibration)
 
 
-def explained(method: Method, plan: Plan, notes: Mapping[str, object] | None = None) -> Plan:
+def explained(method: Method, plan: Plan, mixtures: Mapping[str, Mixture]) -> Plan:
     """The plan with its exceptions, what it stores per weight, and how it came to be."""
     study = method.study
     bits = plan_bits(study.job.denoiser, study.layers, plan.choices, method.exempt)
@@ -39,6 +42,7 @@ def explained(method: Method, plan: Plan, notes: Mapping[str, object] | None = N
     reasons = {name: why for name, why in structures.items() if plan[name].structures}
     reasons |= {name: each.reason for name, each in method.exempt.items()}
     choices = dict(plan.choices)
+    shown = {name: mixture.m for name, mixture in mixtures.items()}
     add_unpacked(choices, reasons, study.job.denoiser)
-    context = {**method.context(), **bits.context(), **(notes or {})}
+    context = {**method.context(), **bits.context(), "outlier_channels": shown}
     return replace(plan, choices=choices, reasons=reasons, context=context)

@@ -62,8 +62,8 @@ def sampled_inputs(
         CalibrationError: samples of other timesteps cannot be told apart.
     """
     few = few_samples(_steps(denoiser, calls))
-    share = sum(len(call.output) for _, call in few if call.output is not None)
-    share /= max(len(call.output) for call in calls if call.output is not None)
+    kept = sum(len(call.output) for _, call in few if call.output is not None)
+    share = kept / max(len(call.output) for call in calls if call.output is not None)
     for names in _groups({name: sizes[name] * share * 4 for name in choices}):
         watched = {
             name: _Sampler(shape_of(denoiser.get_submodule(name)), [step for step, _ in few])
