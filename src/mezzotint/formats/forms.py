@@ -122,7 +122,7 @@ class LookupSegment(_Rows):
     @property
     def line(self) -> tuple[Tensor, Tensor]:
         """Middle and half the distance of each row's `two_levels`, float32 [rows or 1, 1]."""
-        low, high = self.levels.float().split(1, dim=1)
+        low, high = self.levels[:, :1].float(), self.levels[:, 1:].float()
         # Halves first: the distance of huge levels would overflow.
         return high / 2 + low / 2, high / 2 - low / 2
 
