@@ -11,6 +11,7 @@ from mezzotint.formats import ActivationFormat, as_bits, straight_through
 from mezzotint.plan import Tensors
 from mezzotint.rounding import fake_quantize_input
 from mezzotint.runtime import InputRange, nearest_step
+from mezzotint.runtime.operands import along_batch
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT
 
 TimestepOf = Callable[[], Tensor]
@@ -51,8 +52,8 @@ class LearnedInput(nn.Module):
         scale, zero_point = self.scale, self.whole_zero_point
         if self.timesteps is not None:
             index = nearest_step(self.timesteps, timestep())
-            scale = _along_batch(scale[index], x)
-            zero_point = None if zero_point is None else _along_batch(zero_point[index], x)
+            scale = along_batch(scale[index], x)
+            zero_point = None if zero_point is None else along_batch(zero_point[index], x)
         return fake_quantize_input(x, scale, zero_point, self.format.width)
 
     @property
@@ -110,11 +111,3 @@ class FloatingInput(nn.Module):
     def forward(self, x: Tensor, timestep: TimestepOf) -> Tensor:
         """`x` itself."""
         return x
-
-
-def _along_batch(values: Tensor, x: Tensor) -> Tensor:
-    """One value, or [n] for n equal parts of the batch of `x`, to be combined with it."""
-    if len(values) == 1:
-        return values
-    each = values.repeat_interleave(x.shape[0] // len(values))
-    return each.view(-1, *(1,) * (x.ndim - 1))
