@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -64,6 +65,27 @@ class LayerShape:
         return y if bias is None else y + self.along_channels(bias.to(y.dtype))
 
 
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A layer, or part of one, that reads a tensor.
+
+    Attributes:
+        weight: floating.
+        layer: its shape.
+    """
+
+    weight: Tensor
+    layer: LayerShape
+
+    @cached_property
+    def channel_peaks(self) -> Tensor:
+        """Largest |weight| that multiplies each input channel: float32 [in_channels]."""
+        outputs, inputs, *_ = self.layer.weight
+        groups = self.layer.groups
+        magnitudes = self.weight.detach().abs().reshape(groups, outputs // groups, inputs, -1)
+        return magnitudes.amax((1, 3)).flatten().float()
+
+
 class Observer(Protocol):
     """Watches the runs of one floating layer, or of a part of one, for what must be calibrated."""
 
@@ -101,6 +123,8 @@ class Structure(ABC):
         calibrated: those of its own tensors that calibration finds.
         same_for_every_prompt: whether those must not depend on the prompt, so that calibration
             shows it prompts of other first words as well.
+        same_for_siblings: whether those must be the same for all layers that read the very same
+            tensor, so that its observer is told of them.
         left_out_by: option of recipes that leaves it out, such as `bos=false`; None where none
             does.
     """
@@ -109,6 +133,7 @@ class Structure(ABC):
     part_names: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[frozenset[str]] = frozenset()
     same_for_every_prompt: ClassVar[bool] = False
+    same_for_siblings: ClassVar[bool] = False
     left_out_by: ClassVar[str | None] = None
 
     #: Settings with which pydantic reads the fields.
@@ -158,12 +183,13 @@ class Structure(ABC):
         specs = self.tensors(layer)
         return {name: specs[name].zeros() for name in self.calibrated}
 
-    def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
+    def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:
         """Finds the calibrated tensors of a layer; asked only where there are any.
 
         Args:
-            weight: the floating weight of the layer.
-            layer: its shape.
+            reader: the floating layer.
+            siblings: all layers of the model that read the very same tensor, `reader` among them,
+                whatever a plan says of them; `reader` alone unless `same_for_siblings`.
 
         Raises:
             CalibrationError: the structure has none.

@@ -61,7 +61,7 @@ from mezzotint.runtime.packed import (
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structured import StructuredLayer, shape_of
-from mezzotint.runtime.structures import ConstantTokens, SplitInput
+from mezzotint.runtime.structures import ConstantTokens, Smoothing, SplitInput
 
 #: Modules that register a kernel when imported.
 BUILT_IN_KERNELS = (cpu, cuda, reference_kernel)
@@ -91,6 +91,7 @@ __all__ = [
     "Replacement",
     "Request",
     "Selection",
+    "Smoothing",
     "SplitInput",
     "StructuredLayer",
     "calibrated_tensors",

@@ -1,6 +1,7 @@
 """Built-in structures, one file each; importing this package registers them."""
 
 from mezzotint.runtime.structures.constant_tokens import ConstantTokens
+from mezzotint.runtime.structures.smoothing import Smoothing
 from mezzotint.runtime.structures.split_input import SplitInput
 
-__all__ = ["ConstantTokens", "SplitInput"]
+__all__ = ["ConstantTokens", "Smoothing", "SplitInput"]
