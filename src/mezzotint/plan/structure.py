@@ -80,10 +80,18 @@ class Reader:
     @cached_property
     def channel_peaks(self) -> Tensor:
         """Largest |weight| that multiplies each input channel: float32 [in_channels]."""
+        return self._by_channel().abs().amax((1, 3)).flatten().float()
+
+    @cached_property
+    def channel_energies(self) -> Tensor:
+        """Sum of the squares of the weights of each input channel: float64 [in_channels]."""
+        return self._by_channel().double().square().sum((1, 3)).flatten()
+
+    def _by_channel(self) -> Tensor:
+        """The weight as [groups, outputs of one, inputs of one, kernel]."""
         outputs, inputs, *_ = self.layer.weight
         groups = self.layer.groups
-        magnitudes = self.weight.detach().abs().reshape(groups, outputs // groups, inputs, -1)
-        return magnitudes.amax((1, 3)).flatten().float()
+        return self.weight.detach().reshape(groups, outputs // groups, inputs, -1)
 
 
 class Observer(Protocol):

@@ -150,6 +150,7 @@ class TestPackedLayer:
         )
         assert_close(found(x), exact)
 
+    @torch.no_grad()
     @EVERY_LAYER
     @pytest.mark.parametrize("activation", ["int8/token", "uint8/token", "uint8/tensor"])
     def test_an_outlier_channel_costs_less(

@@ -29,11 +29,11 @@ HIGHEST = 14
 """Largest exponent: 2^14 and 2^-14 are normal numbers of every floating dtype, float16 as well."""
 
 _BIAS, _MANTISSA = 127, 23
-"""Of float32: the bias of its exponent, and the bits below that."""
+"""Layout of float32: the bias of its exponent, and the bits below that."""
 
 
 def powers_of_two(exponent: Tensor) -> Tensor:
-    """2^e, exactly, of whole exponents from -126 to 127: float32."""
+    """Exact powers 2^e of whole exponents e from -126 to 127, float32."""
     return ((exponent.to(torch.int32) + _BIAS) << _MANTISSA).view(torch.float32)
 
 
@@ -132,12 +132,12 @@ class Smoothing(Structure):
 
 
 def _of_input(exponent: Tensor, layer: LayerShape) -> Tensor:
-    """2^e, to be multiplied with an input."""
+    """Powers 2^e that multiply an input."""
     return layer.along_channels(powers_of_two(exponent))
 
 
 def _of_weight(exponent: Tensor, layer: LayerShape) -> Tensor:
-    """2^e, to be multiplied with a weight: [out or 1, in / groups, 1…]."""
+    """Powers 2^e that multiply a weight: [out or 1, in / groups, 1…]."""
     outputs, _, *kernel = layer.weight
     powers = powers_of_two(exponent).view(layer.groups, -1)
     if layer.groups > 1:
