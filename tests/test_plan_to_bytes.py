@@ -62,7 +62,7 @@ def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NEAREST = {"rounding": "nearest", "bias_correction": "never"}
+NEAREST = {"rounding": "nearest", "bias_correction": "never", "bos": False, "smoothing": False}
 
 
 def auto(pipe: DiffusionPipeline, **options: object) -> mz.Result:
@@ -144,7 +144,11 @@ WAYS = (
         lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX, calls=3),
         True,
     ),
-    Way("auto-plain", lambda pipe: auto(pipe, bos=False, search=SEARCH, **NEAREST), False),
+    Way(
+        "auto-plain",
+        lambda pipe: auto(pipe, search=SEARCH, **NEAREST),
+        False,
+    ),
     Way("mixdq-sweep", lambda pipe: mixdq(pipe, "sweep"), True),
     Way("mixdq-joint", lambda pipe: mixdq(pipe, "joint", momentum=0.5), True),
     Way(
