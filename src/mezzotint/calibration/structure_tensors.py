@@ -103,7 +103,7 @@ def _watched(
     name: str, structures: tuple[Structure, ...], readers: Readers, known: Tensors
 ) -> _Watched | Refusal | None:
     """None where nothing needs calibrating."""
-    if not any(structure.calibrated for structure in structures):
+    if not any(structure.observed for structure in structures):
         return None
     layer = readers.denoiser.get_submodule(name)
     if not isinstance(layer, nn.Linear | nn.Conv2d):
@@ -148,7 +148,8 @@ class _Watched:
         self._turns = [
             depth
             for depth, each in enumerate(self.structures)
-            if any(
+            if each.observed
+            and any(
                 dotted(place.path, name) not in self.known
                 for place in self.places
                 if place.depth == depth

@@ -21,8 +21,10 @@ from mezzotint.plan.encoding import (
 )
 from mezzotint.plan.plan import VERSION, Plan, dumps
 from mezzotint.plan.structure import (
+    NOW,
     LayerShape,
     Observer,
+    Part,
     Parts,
     Reader,
     Structure,
@@ -41,6 +43,7 @@ from mezzotint.plan.uniform_plans import (
 __all__ = [
     "CLIPS",
     "FULL",
+    "NOW",
     "NO_ACTIVATION_BITS",
     "ONLY_IN_CHECKPOINT",
     "SEARCHES",
@@ -54,6 +57,7 @@ __all__ = [
     "Encoding",
     "LayerShape",
     "Observer",
+    "Part",
     "Parts",
     "Plan",
     "Planned",

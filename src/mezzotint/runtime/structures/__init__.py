@@ -3,5 +3,6 @@
 from mezzotint.runtime.structures.constant_tokens import ConstantTokens
 from mezzotint.runtime.structures.smoothing import Smoothing
 from mezzotint.runtime.structures.split_input import SplitInput
+from mezzotint.runtime.structures.step_scales import StepScales
 
-__all__ = ["ConstantTokens", "Smoothing", "SplitInput"]
+__all__ = ["ConstantTokens", "Smoothing", "SplitInput", "StepScales"]
