@@ -25,8 +25,9 @@ from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.losses import ByFormat, Losses
-from mezzotint.recipes.auto.names import input_name, is_smoothed, weight_name
+from mezzotint.recipes.auto.names import input_name, is_smoothed
 from mezzotint.recipes.auto.options import FORMATS, Auto
+from mezzotint.recipes.auto.probed_layers import around_choice, around_floating
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
@@ -143,19 +144,12 @@ class Search:
     def _probed(
         self, name: str, candidates: Sequence[Choice], plan: Plan | None
     ) -> LayerCandidates:
-        quantized = [each for each in candidates if each.quantized]
         if plan is not None:
-            around = plan[name] if plan[name].quantized else quantized[0]
-            alike = [each for each in quantized if each.structures == around.structures]
-            formats = dict.fromkeys(each.weight for each in alike)
-            return LayerCandidates(tuple(formats), structures=around.structures)
-        weights = dict.fromkeys(weight_name(each) for each in quantized)
-        structures = next((each.structures for each in quantized), ())
+            return around_choice(candidates, plan[name])
         rounded: dict[str, InputCandidate] = {}
-        for _, choice in sorted({input_name(each): each for each in quantized}.items()):
+        for _, choice in sorted({input_name(each): each for each in candidates}.items()):
             rounded |= self._rounded(name, choice)
-        variants = {weight_name(each): each for each in quantized if is_smoothed(each)}
-        return LayerCandidates(tuple(weights), rounded, structures, variants)
+        return around_floating(candidates, rounded)
 
     def _rounded(self, name: str, choice: Choice) -> dict[str, InputCandidate]:
         """The roundings of a layer's input under a choice, by the names that probes have for them.
