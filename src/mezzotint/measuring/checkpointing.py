@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,11 +26,17 @@ _SHARE = 0.5
 
 
 @contextmanager
-def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
+def gradient_checkpointing(
+    denoiser: nn.Module, around: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Iterator[None]:
     """Let a denoiser of diffusers compute its blocks again in the backward pass.
 
     Each block's part of the graph stays as it is (not reentrant), so gradients and their hooks are
     the same. Denoisers that have no such blocks are left alone.
+
+    Args:
+        denoiser: to be run, and differentiated, meanwhile.
+        around: asked in the forward pass of a block for what to compute it in again.
     """
     if not supports_checkpointing(denoiser):
         yield
@@ -41,7 +47,9 @@ def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
         for module in denoiser.modules()
         if hasattr(module, names[0])
     }
-    denoiser._set_gradient_checkpointing(True, _checkpointed)  # type: ignore[operator]
+    denoiser._set_gradient_checkpointing(  # type: ignore[operator]
+        True, partial(_checkpointed, around)
+    )
     try:
         yield
     finally:
@@ -80,6 +88,10 @@ def needs_checkpointing(denoiser: nn.Module, call: Call) -> bool:
     return _KEPT * total > _SHARE * free
 
 
-def _checkpointed(module: Any, *args: Any) -> Any:
+def _checkpointed(
+    around: Callable[[], AbstractContextManager[object]], module: Any, *args: Any
+) -> Any:
     function = module.__call__ if isinstance(module, nn.Module) else module
-    return checkpoint(function, *args, use_reentrant=False)
+    return checkpoint(
+        function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), around())
+    )

@@ -33,7 +33,7 @@ class Rows(Protocol):
 
     @property
     def shift(self) -> Tensor | None:
-        """Scale times zero point, float32 [rows]; None where it is zero."""
+        """Float32 [rows]; None where it is zero."""
 
     def integers(self) -> Tensor:
         """Int8 [rows, columns]."""
@@ -136,6 +136,10 @@ class Int8Kernel(Kernel):
             # Nothing to multiply, or torch's own operation says what is wrong.
             shift = None if bias is None else bias.to(x.dtype)
             return operation.apply(x, prepared.values().to(x.dtype), shift)
+        if quantizer.several:
+            # As single calls would: sums of other zero points are rounded otherwise.
+            outputs = [self.run(prepared, part, own, bias) for part, own in quantizer.split(x)]
+            return torch.cat(outputs)
         x = x.resolve_neg()
         if isinstance(operation, Conv2d):
             images = x if x.ndim == 4 else x.unsqueeze(0)
@@ -175,5 +179,8 @@ def replaced_tensor(weight: PackedWeight) -> str | None:
 
 
 def is_symmetric(segments: Sequence[Segment]) -> bool:
-    """Return whether no segment stores zero points."""
-    return all(isinstance(each, LookupSegment) or each.zero_point is None for each in segments)
+    """Return whether the integers of all segments count from the value zero."""
+    return all(
+        not each.two_levels if isinstance(each, LookupSegment) else each.zero_point is None
+        for each in segments
+    )
