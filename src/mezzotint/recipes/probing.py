@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mezzotint._journal import Journal
 from mezzotint.measuring import (
@@ -51,6 +51,7 @@ class Probing:
         *,
         calls: Sequence[Call] | None = None,
         plan: Plan | None = None,
+        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Project every candidate; how long that will take is announced.
 
@@ -59,6 +60,7 @@ class Probing:
             count: of probes.
             calls: by default the study's.
             plan: around which; None for the floating model.
+            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails; measure instead.
@@ -76,7 +78,8 @@ class Probing:
             plan,
         )
         missing = prober.missing(probes, self.journal)
-        tell("Probing", len(missing), partial(self._seconds, candidates, missing, calls), "probes")
+        seconds = partial(self._seconds, candidates, missing, calls)
+        tell("Probing", len(missing), seconds, "probes", then)
         return prober.run(probes, self.journal)
 
     def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
@@ -115,13 +118,3 @@ class Probing:
             self._weight_of(middle, encoded[middle].choice(weight))
         taken = (time.perf_counter() - start) * sum(map(sizes.__getitem__, encoded))
         return passes + taken / sizes[middle] / len(missing)
-
-
-def _stored_weight(
-    denoiser: nn.Module, known: Calibration, encoding: Encoding, name: str, choice: Choice
-) -> tuple[Tensor, Tensor | None]:
-    """The weight as it would be stored, and what is added to its bias."""
-    layer = denoiser.get_submodule(name)
-    assert known.encoded is not None, "every study keeps what it encodes"
-    weight = known.encoded.weight(name, layer, choice, encoding, known)
-    return weight, known.encoded.bias_shift(name, layer, choice, encoding, known)

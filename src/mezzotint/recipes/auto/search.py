@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -119,7 +119,11 @@ class Search:
         return losses_of(units, self.measuring.losses(changes, self.metric))
 
     def projections(
-        self, count: int, calls: Sequence[Call] | None = None, plan: Plan | None = None
+        self,
+        count: int,
+        calls: Sequence[Call] | None = None,
+        plan: Plan | None = None,
+        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Probe every candidate around the floating model, or every weight around a plan.
 
@@ -127,6 +131,7 @@ class Search:
             count: of probes.
             calls: by default all.
             plan: the incumbent; None for the floating model.
+            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails.
@@ -134,7 +139,7 @@ class Search:
         candidates = {
             name: self._probed(name, each, plan) for name, each in self.candidates.items()
         }
-        return self.probing.projections(candidates, count, calls=calls, plan=plan)
+        return self.probing.projections(candidates, count, calls=calls, plan=plan, then=then)
 
     def _probed(
         self, name: str, candidates: Sequence[Choice], plan: Plan | None
