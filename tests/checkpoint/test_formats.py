@@ -15,7 +15,7 @@ from torch import nn
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
 from mezzotint.errors import CheckpointError, PlanError
-from mezzotint.formats import MixedFormat, as_bits, parse_weight_format
+from mezzotint.formats import as_bits, parse_weight_format
 from mezzotint.report import layer_rows, role_rows
 from mezzotint.runtime import executions, module_bytes, packed_layers
 from tests.checkpoint import packed
@@ -35,9 +35,10 @@ TURNS = (
 
 
 def mixture(rows: int, symmetric: bool) -> str:
-    """A quarter of the channels at two bits, a quarter at four, the rest at three."""
+    """A quarter of the channels at two bits (or two levels), a quarter at four, others at three."""
     quarter = rows // 4
-    return MixedFormat((2, 3, 4), (quarter, rows - 2 * quarter, quarter), symmetric).name
+    few, kind = ("int2", "int") if symmetric else ("kmeans1", "uint")
+    return f"mixed/{few}:{quarter},{kind}3:{rows - 2 * quarter},{kind}4:{quarter}"
 
 
 def plan_for(model: nn.Module, turns: tuple[tuple[str, str], ...] = TURNS) -> mz.Plan:

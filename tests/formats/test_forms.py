@@ -11,7 +11,9 @@ from mezzotint.formats import (
     MINMAX,
     AffineSegment,
     LookupSegment,
+    MixedFormat,
     Segment,
+    UniformFormat,
     WeightFormat,
     pack,
     parse_weight_format,
@@ -19,7 +21,13 @@ from mezzotint.formats import (
 from tests.formats.strategies import NAMES, normal, value_of, weights
 
 CODEBOOKS = tuple(f"kmeans{bits}/{g}" for bits in range(1, 9) for g in ("tensor", "channel"))
-MIXED = ("mixed/int2:1,int3:2,int4:1", "mixed/uint1:3,uint8:1", "mixed/int1:1,int5:3")
+MIXED = (
+    "mixed/int2:1,int3:2,int4:1",
+    "mixed/uint1:3,uint8:1",
+    "mixed/int1:1,int5:3",
+    "mixed/kmeans1:2,uint2:1,uint3:1",
+    "mixed/lut1:1,lut4:3",
+)
 ALL = ("int3/channel", "uint4/group8", "int8/tensor", "kmeans4/channel", "lut3/channel", *MIXED)
 
 
@@ -79,6 +87,8 @@ def test_a_lookup_format_is_one_segment_of_integers_that_are_scaled(bits: int):
         ("lut2/channel", 8),
         ("int3/group4", None),
         ("kmeans3/channel", None),
+        ("kmeans1/channel", 1),
+        ("kmeans1/tensor", 1),
     ],
 )
 def test_a_segment_knows_whether_its_rows_are_multiples_of_integers(name: str, bits: int | None):
@@ -87,13 +97,21 @@ def test_a_segment_knows_whether_its_rows_are_multiples_of_integers(name: str, b
 
 
 @pytest.mark.parametrize("name", MIXED)
-def test_a_mixture_has_an_affine_segment_for_each_width(name: str):
+def test_a_mixture_has_a_segment_for_each_width(name: str):
     fmt = parsed(name)
+    assert isinstance(fmt, MixedFormat)
     segments = fmt.segments(fmt.encode(normal(4, 3, 3, 3), MINMAX), (4, 3, 3, 3))
-    kind = "uint" if "uint" in name else "int"
-    parts = [f"{kind}{segment.bits}:{segment.shape[0]}" for segment in segments]
-    assert "mixed/" + ",".join(parts) == name
-    assert all(segment.shape[1:] == (3, 3, 3) for segment in segments)
+    assert tuple(segment.bits for segment in segments) == fmt.widths
+    assert tuple(segment.shape for segment in segments) == tuple((n, 3, 3, 3) for n in fmt.counts)
+    for segment, own in zip(segments, fmt.formats, strict=True):
+        assert isinstance(segment, AffineSegment) == isinstance(own, UniformFormat)
+
+
+@pytest.mark.parametrize("low", [-3.0, 0.0, 2.0**127])
+def test_two_levels_lie_on_a_line(low: float):
+    levels = torch.tensor([[low, low], [-low, low]], dtype=torch.bfloat16)
+    middle, half = LookupSegment((2, 1), 1, torch.zeros(2, 1, dtype=torch.uint8), levels).line
+    assert torch.equal(torch.cat([middle - half, middle + half], 1), levels.float())
 
 
 @pytest.mark.parametrize("name", ALL)

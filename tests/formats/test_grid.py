@@ -25,6 +25,7 @@ from mezzotint.formats import (
     parse_weight_format,
 )
 from mezzotint.formats import grid as grid_module
+from mezzotint.rounding import fake_quantize
 from tests.formats.strategies import NAMES, normal, weights
 
 ROWS = 4
@@ -32,7 +33,13 @@ CODEBOOKS = (
     *(f"kmeans{bits}/{g}" for bits in (1, 3, 8) for g in ("tensor", "channel")),
     *(f"lut{bits}/channel" for bits in (1, 3, 6)),
 )
-MIXED = ("mixed/int2:1,int3:2,int4:1", "mixed/uint1:3,uint8:1", "mixed/int1:1,int5:3")
+MIXED = (
+    "mixed/int2:1,int3:2,int4:1",
+    "mixed/uint1:3,uint8:1",
+    "mixed/int1:1,int5:3",
+    "mixed/kmeans1:2,uint2:1,uint3:1",
+    "mixed/lut1:1,lut4:3",
+)
 SOME = (
     "int3/channel",
     "int1/group8",
@@ -319,6 +326,37 @@ class TestParameters:
         low, high = weight.amin(1).clamp(max=0), weight.amax(1).clamp(min=0)
         levels = torch.tensor([7.0, 3.0, 15.0, 7.0])
         assert torch.allclose(grid.parameters["scale"][:, 0], (high - low) / levels)
+
+    def test_those_of_some_segments_have_rows_for_their_channels_alone(self):
+        weight = normal(ROWS, 19)
+        fmt = parsed("mixed/kmeans1:2,uint2:1,uint3:1")
+        grid = grid_of(fmt, weight)
+        # Channels 1 and 3 have two levels each.
+        alone = [CodebookFormat(1).grid(weight[row : row + 1], MINMAX).levels for row in (1, 3)]
+        assert torch.equal(grid.parameters["levels"], torch.cat(alone))
+        low, high = weight.amin(1).clamp(max=0), weight.amax(1).clamp(min=0)
+        scale = torch.stack([(high - low)[0] / 3, (high - low)[2] / 7])
+        assert torch.allclose(grid.parameters["scale"][:, 0], scale, rtol=0.01)
+        assert grid.parameters["zero_point"].shape == (2, 1)
+        doubled = grid.with_parameters({"levels": 2 * grid.parameters["levels"]})
+        codes = grid.nearest(weight)
+        factor = torch.tensor([[1.0], [2.0], [1.0], [2.0]])
+        assert torch.equal(doubled.values(codes), factor * grid.values(codes))
+
+    @given(weight=FOUR_ROWS, data=st.data())
+    @pytest.mark.parametrize("name", [name for name in SOME if "group" not in name])
+    def test_no_parameters_bring_a_row_more_values_than_it_has_codes(
+        self, name: str, weight: Tensor, data: st.DataObject
+    ):
+        fmt = parsed(name)
+        grid = grid_of(fmt, weight)
+        given = {
+            key: old + data.draw(st.floats(-9, 9)) * normal(*old.shape)
+            for key, old in grid.parameters.items()
+        }
+        found = fake_quantize(weight, grid.with_parameters(given))
+        for row, width in zip(found, width_of_rows(fmt), strict=True):
+            assert len(row.unique()) <= 2**width
 
     def test_an_unknown_name_is_refused(self):
         grid = grid_of(parsed("int3/channel"), normal(ROWS, 19))

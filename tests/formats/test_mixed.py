@@ -11,22 +11,51 @@ from torch import Tensor
 from mezzotint.errors import FormatError
 from mezzotint.formats import (
     MINMAX,
+    MPQ_DM,
     MSE,
+    CodebookFormat,
+    LookupSegment,
+    LutFormat,
     MixedFormat,
     RangeSearch,
+    TensorSpec,
     UniformFormat,
     parse_weight_format,
 )
 from mezzotint.rounding import channel_order
 from tests.formats.strategies import WIDTHS, normal, weights
+from tests.formats.test_kmeans import least_error
+
+
+def mixed(
+    widths: tuple[int, ...],
+    counts: tuple[int, ...],
+    symmetric: bool = True,
+    wide_scale: bool = False,
+) -> MixedFormat:
+    formats = [UniformFormat(width, symmetric, wide_scale=wide_scale) for width in widths]
+    return MixedFormat(tuple(formats), counts)
+
+
+def free(rows: int, *others: tuple[int, int], symmetric: bool = False) -> MixedFormat:
+    """A mixture whose first `rows` stored rows have two levels each; then widths and counts."""
+    kind = "int" if symmetric else "uint"
+    segments = ",".join(f"{kind}{width}:{count}" for width, count in others)
+    found = parse_weight_format(f"mixed/kmeans1:{rows},{segments}")
+    assert isinstance(found, MixedFormat)
+    return found
+
 
 FORMATS = [
-    MixedFormat((2, 3, 4), (1, 2, 1)),
-    MixedFormat((1, 2, 3), (1, 1, 2), symmetric=False),
-    MixedFormat((3, 8), (3, 1)),
-    MixedFormat((1, 5), (1, 3), symmetric=False),
-    MixedFormat((1, 2, 7, 8), (1, 1, 1, 1)),
-    MixedFormat((2, 5), (2, 2), symmetric=False, wide_scale=True),
+    mixed((2, 3, 4), (1, 2, 1)),
+    mixed((1, 2, 3), (1, 1, 2), symmetric=False),
+    mixed((3, 8), (3, 1)),
+    mixed((1, 5), (1, 3), symmetric=False),
+    mixed((1, 2, 7, 8), (1, 1, 1, 1)),
+    mixed((2, 5), (2, 2), symmetric=False, wide_scale=True),
+    free(1, (2, 2), (3, 1)),
+    free(2, (3, 1), (8, 1), symmetric=True),
+    MixedFormat((LutFormat(2), LutFormat(3)), (2, 2)),
 ]
 EVERY_FORMAT = pytest.mark.parametrize("fmt", FORMATS, ids=str)
 SHAPES = ((4, 1), (4, 7), (4, 9), (4, 33), (4, 3, 3, 3), (4, 4, 1, 1))
@@ -38,11 +67,17 @@ HUGE = torch.finfo(torch.float32).max / 2
 def formats(draw, rows: int) -> MixedFormat:
     """Any, for that many output channels."""
     count = draw(st.integers(2, min(rows, 4)))
-    widths = sorted(draw(st.sets(st.sampled_from(WIDTHS), min_size=count, max_size=count)))
+    kinds = (UniformFormat, partial(UniformFormat, symmetric=False), LutFormat)
+    kind = draw(st.sampled_from(kinds))
+    known = range(1, 7) if kind is LutFormat else WIDTHS
+    widths = sorted(draw(st.sets(st.sampled_from(known), min_size=count, max_size=count)))
     cuts = draw(st.sets(st.integers(1, rows - 1), min_size=count - 1, max_size=count - 1))
     edges = [0, *sorted(cuts), rows]
     counts = tuple(b - a for a, b in itertools.pairwise(edges))
-    return MixedFormat(tuple(widths), counts, draw(st.booleans()))
+    segments = list(map(kind, widths))
+    if widths[0] == 1 and draw(st.booleans()):
+        segments[0] = CodebookFormat(1)
+    return MixedFormat(tuple(segments), counts)
 
 
 @st.composite
@@ -58,10 +93,12 @@ def encode_ordered(
     return fmt.store(grid, grid.nearest_rows(weight))
 
 
-def widths_of(fmt: MixedFormat, order: Tensor) -> list[int]:
-    """Bits of each output channel."""
-    stored = [w for w, count in zip(fmt.widths, fmt.counts, strict=True) for _ in range(count)]
-    return [stored[place] for place in order.tolist()]
+def assert_as_if_alone(fmt: MixedFormat, weight: Tensor, tensors: dict[str, Tensor]) -> None:
+    """The channels of each segment are what its own format makes of them."""
+    restored = fmt.decode(tensors, tuple(weight.shape))
+    channels = torch.split(tensors["order"].argsort(), list(fmt.counts))
+    for own, rows in zip(fmt.formats, channels, strict=True):
+        assert torch.equal(restored[rows], own.roundtrip(weight[rows], MINMAX))
 
 
 class TestNames:
@@ -70,9 +107,9 @@ class TestNames:
         assert parse_weight_format(fmt.name) == fmt
 
     def test_the_name_says_everything(self):
-        expected = MixedFormat((2, 3, 4), (64, 128, 64))
+        expected = mixed((2, 3, 4), (64, 128, 64))
         assert expected.name == "mixed/int2:64,int3:128,int4:64"
-        assert MixedFormat((1, 3), (5, 6), symmetric=False).name == "mixed/uint1:5,uint3:6"
+        assert mixed((1, 3), (5, 6), symmetric=False).name == "mixed/uint1:5,uint3:6"
 
     @pytest.mark.parametrize(
         ("name", "complaint"),
@@ -82,6 +119,12 @@ class TestNames:
             ("mixed/int3:4,int3:4", "ascending, each one once"),
             ("mixed/int3:4,uint4:4", "all 'int' or all 'uint'"),
             ("mixed/int3:4,int9:4", "bits is 9"),
+            ("mixed/lut2:4,int3:4", "all 'int' or all 'uint', or all 'lut'"),
+            ("mixed/kmeans1:4,int3:4,uint4:4", "all 'int' or all 'uint'"),
+            ("mixed/kmeans2:4,uint3:4", "kmeans2/channel is no format of a segment"),
+            ("mixed/kmeans1:4,kmeans2:4", "kmeans2/channel is no format of a segment"),
+            ("mixed/int1:4,kmeans1:4,int2:4", "ascending, each one once"),
+            ("mixed/kmeans1:4,lut2:4/float32", "no scales of another dtype"),
         ],
     )
     def test_another_spelling_of_a_format_is_refused_with_the_name(self, name: str, complaint: str):
@@ -101,11 +144,11 @@ class TestNames:
     )
     def test_widths_and_counts_go_together(self, widths: tuple[int, ...], counts: tuple[int, ...]):
         with pytest.raises(FormatError, match=r"counts|two widths"):
-            MixedFormat(widths, counts)
+            mixed(widths, counts)
 
     def test_bits_are_the_average_of_channels(self):
-        assert MixedFormat((2, 3, 4), (64, 128, 64)).bits == 3.0
-        assert MixedFormat((1, 3), (1, 3)).bits == 2.5
+        assert mixed((2, 3, 4), (64, 128, 64)).bits == 3.0
+        assert mixed((1, 3), (1, 3)).bits == 2.5
 
 
 class TestStorage:
@@ -130,7 +173,7 @@ class TestStorage:
         ]
 
     def test_a_mixture_costs_its_parts_and_the_order(self):
-        fmt = MixedFormat((2, 3, 4), (64, 128, 64))
+        fmt = mixed((2, 3, 4), (64, 128, 64))
         parts = [(2, 64), (3, 128), (4, 64)]
         assert fmt.stored_bytes((256, 40)) == 256 * 4 + sum(
             UniformFormat(width).stored_bytes((count, 40)) for width, count in parts
@@ -165,12 +208,7 @@ class TestChannels:
     ):
         fmt, weight = case
         tensors = fmt.encode(weight, MINMAX)
-        restored = fmt.decode(tensors, tuple(weight.shape))
-        for channel, width in enumerate(widths_of(fmt, tensors["order"])):
-            alone = UniformFormat(width, fmt.symmetric, wide_scale=fmt.wide_scale).roundtrip(
-                weight[channel : channel + 1], MINMAX
-            )
-            assert torch.equal(restored[channel], alone[0])
+        assert_as_if_alone(fmt, weight, tensors)
 
     @EVERY_FORMAT
     @pytest.mark.parametrize("shape", [(4, 33), (4, 3, 3, 3)], ids=str)
@@ -178,12 +216,7 @@ class TestChannels:
         weight, order = normal(*shape), torch.tensor([2, 0, 3, 1])
         tensors = encode_ordered(fmt, weight, order)
         assert tensors["order"].tolist() == order.tolist()
-        restored = fmt.decode(tensors, shape)
-        for channel, width in enumerate(widths_of(fmt, order)):
-            alone = UniformFormat(width, fmt.symmetric, wide_scale=fmt.wide_scale).roundtrip(
-                weight[channel : channel + 1], MINMAX
-            )
-            assert torch.equal(restored[channel], alone[0])
+        assert_as_if_alone(fmt, weight, tensors)
 
     @EVERY_FORMAT
     def test_by_default_channels_are_stored_as_they_come(self, fmt: MixedFormat):
@@ -212,7 +245,7 @@ class TestChannels:
     def test_more_bits_for_outliers_are_worth_it(self):
         weight = normal(64, 256)
         weight[::4, 0] = 12.0
-        fmt = MixedFormat((2, 3, 4), (16, 32, 16))
+        fmt = mixed((2, 3, 4), (16, 32, 16))
         uniform = UniformFormat(3)
 
         def error(restored: Tensor) -> float:
@@ -225,11 +258,50 @@ class TestChannels:
         assert error(by_kurtosis) < error(reverse)
         assert error(by_kurtosis) < error(uniform.roundtrip(weight, MINMAX))
 
-    @EVERY_FORMAT
+    @pytest.mark.parametrize("fmt", FORMATS[:-1], ids=str)
     def test_a_range_search_helps(self, fmt: MixedFormat):
         weight = normal(4, 500)
         full, searched = fmt.roundtrip(weight, MINMAX), fmt.roundtrip(weight, MSE)
         assert (searched - weight).square().sum() < (full - weight).square().sum()
+
+
+class TestFreeLevels:
+    """Channels of one bit with two levels each: `kmeans1` segments."""
+
+    @given(case=cases())
+    def test_the_first_segment_is_a_codebook_of_two_levels_per_channel(self, case):
+        fmt, weight = case
+        segment = fmt.segments(fmt.encode(weight, MINMAX), tuple(weight.shape))[0]
+        free = fmt.formats[0] == CodebookFormat(1)
+        assert (isinstance(segment, LookupSegment) and segment.two_levels) == free
+
+    def test_levels_are_stored_in_bfloat16(self):
+        layout = free(3, (2, 1)).layout((4, 9))
+        assert layout["codebook0"] == TensorSpec((3, 2), torch.int16)
+        assert list(layout) == ["codes0", "codebook0", "codes1", "scale1", "zero_point1", "order"]
+
+    def test_they_are_the_best_two(self):
+        weight, fmt = normal(40, 96), free(39, (2, 1))
+        weight[:20] = weight[:20].exp()
+        error = (fmt.roundtrip(weight, MINMAX)[:39] - weight[:39]).square().sum(1)
+        best = torch.tensor([least_error(row.tolist(), 2) for row in weight[:39]])
+        decibels = 10 * (error / best).log10()
+        assert float(decibels.max()) < 0.1
+
+    def test_an_affine_channel_of_one_bit_is_worse(self):
+        weight = normal(40, 96)
+
+        def error(fmt: MixedFormat) -> float:
+            return float((fmt.roundtrip(weight, MPQ_DM) - weight)[:39].square().sum())
+
+        assert error(free(39, (2, 1))) < 0.8 * error(mixed((1, 2), (39, 1), symmetric=False))
+
+    @EVERY_FORMAT
+    def test_no_channel_takes_more_values_than_its_width_allows(self, fmt: MixedFormat):
+        restored = fmt.roundtrip(normal(4, 500), MINMAX)
+        channels = torch.split(torch.arange(4), list(fmt.counts))
+        for width, rows in zip(fmt.widths, channels, strict=True):
+            assert all(len(row.unique()) <= 2**width for row in restored[rows])
 
 
 class TestExtremes:
@@ -237,7 +309,7 @@ class TestExtremes:
     @pytest.mark.parametrize("value", [0.0, 1e-45, 1e-38, -1e30, HUGE])
     def test_constants_survive(self, fmt: MixedFormat, value: float):
         weight = torch.full((4, 5), value)
-        rounding = 1e-5 if fmt.wide_scale else 2.0**-7
+        rounding = 1e-5 if fmt.name.endswith("float32") else 2.0**-7
         assert torch.allclose(fmt.roundtrip(weight, MINMAX), weight, rtol=rounding, atol=1e-37)
 
     @given(case=cases())
@@ -250,7 +322,7 @@ class TestExtremes:
         self, case: tuple[MixedFormat, Tensor]
     ):
         fmt, weight = case
-        fmt = MixedFormat(fmt.widths, fmt.counts, symmetric=True)
+        fmt = mixed(fmt.widths, fmt.counts)
         tensors = fmt.encode(weight, MINMAX)
         once = fmt.decode(tensors, tuple(weight.shape))
         twice = fmt.decode(encode_ordered(fmt, once, tensors["order"]), tuple(weight.shape))

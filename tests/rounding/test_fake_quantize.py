@@ -22,7 +22,13 @@ from mezzotint.rounding import fake_quantize
 from tests.formats.strategies import NAMES, normal, weights
 
 ROWS = 4
-MIXED = ("mixed/int2:1,int3:2,int4:1", "mixed/uint1:3,uint8:1", "mixed/int1:1,int5:3")
+MIXED = (
+    "mixed/int2:1,int3:2,int4:1",
+    "mixed/uint1:3,uint8:1",
+    "mixed/int1:1,int5:3",
+    "mixed/kmeans1:2,uint2:1,uint3:1",
+    "mixed/lut1:1,lut4:3",
+)
 TABLES = ("kmeans1/channel", "kmeans3/tensor", "lut3/channel")
 SOME = ("int1/tensor", "int3/channel", "uint2/channel", "uint4/group8", "int4/group8", *MIXED)
 FOUR_ROWS = weights(limit=1e30, rows=ROWS, least_rows=ROWS)

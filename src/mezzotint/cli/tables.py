@@ -93,6 +93,23 @@ def latency_table(plan: Plan) -> list[Table]:
     return [table]
 
 
+def bits_table(plan: Plan) -> list[Table]:
+    """Bits per weight, nominal and stored, of a plan that says them; no table otherwise."""
+    found = plan.context.get("bits")
+    if not isinstance(found, Mapping):
+        return []
+    table = titled_table("Bits per weight", "", "bits:")
+    for name, text in (
+        ("nominal", "nominal, without exceptions"),
+        ("with_exceptions", "nominal, all layers"),
+        ("stored", "stored, scales and structures included"),
+        ("denoiser", "stored, whole denoiser"),
+    ):
+        if isinstance(found.get(name), int | float):
+            table.add_row(text, f"{found[name]:.3f}")
+    return [table]
+
+
 def differences_table(differences: Sequence[Difference], left: str, right: str) -> Table:
     """A row per layer on which two plans disagree."""
     table = titled_table(f"{len(differences)} layers differ", "layer", left, right)

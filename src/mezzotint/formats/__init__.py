@@ -4,6 +4,7 @@ from mezzotint.formats.activation import ActivationFormat
 from mezzotint.formats.affine_grid import AffineGrid
 from mezzotint.formats.bitcast import as_bits, from_bits
 from mezzotint.formats.codebook import CodebookFormat
+from mezzotint.formats.coded_format import CodedFormat
 from mezzotint.formats.forms import AffineSegment, LookupSegment, Segment
 from mezzotint.formats.grid import Columns, Grid
 from mezzotint.formats.lookup_grid import LookupGrid
@@ -11,7 +12,7 @@ from mezzotint.formats.lut import LutFormat
 from mezzotint.formats.mixed import MixedFormat
 from mezzotint.formats.mixed_grid import MixedGrid
 from mezzotint.formats.packing import pack, packed_width, unpack
-from mezzotint.formats.ranges import MINMAX, MSE, RangeSearch
+from mezzotint.formats.ranges import MINMAX, MPQ_DM, MSE, RangeSearch
 from mezzotint.formats.registry import (
     FLOAT,
     parse_activation_format,
@@ -33,12 +34,14 @@ from mezzotint.formats.weight_format import (
 __all__ = [
     "FLOAT",
     "MINMAX",
+    "MPQ_DM",
     "MSE",
     "ActivationFormat",
     "AffineGrid",
     "AffineSegment",
     "ChannelOrder",
     "CodebookFormat",
+    "CodedFormat",
     "Codes",
     "Columns",
     "Grid",

@@ -14,6 +14,7 @@ from typing_extensions import override
 from mezzotint.errors import FormatError
 from mezzotint.formats.bitcast import as_bits, from_bits
 from mezzotint.formats.chunks import row_chunks
+from mezzotint.formats.coded_format import CodedFormat
 from mezzotint.formats.forms import LookupSegment
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.kmeans import kmeans
@@ -22,26 +23,23 @@ from mezzotint.formats.packing import packed_width
 from mezzotint.formats.ranges import RangeSearch
 from mezzotint.formats.registry import NUMBER, register_weight_format
 from mezzotint.formats.weight_format import (
-    Codes,
     Shape,
     TensorSpec,
     WeightFormat,
     check_finite,
-    code_pieces,
     matrix_shape,
-    packed,
 )
 
 
 @dataclass(frozen=True)
-class CodebookFormat(WeightFormat):
+class CodebookFormat(CodedFormat):
     """w ≈ codebook[code]: 2^width levels per output channel (`kmeans4/channel`) or per tensor.
 
-    Qua²SeDiMo (arXiv 2412.14628): K-Means C and K-Means A. Levels are found by Lloyd's algorithm
-    and stored ascending in bfloat16, 16 bits each as the paper counts. bfloat16 has float32's
-    range, so no scale is needed; a level is off by 1/256 of itself at most, and codes are computed
-    from the levels as stored. Against exact levels the squared error of emoji-turbo's weights grows
-    by 0.04% at 4 bits and 1% at 6. Zero is not exact unless the weights hold it often.
+    Qua²SeDiMo (arXiv 2412.14628): K-Means C and K-Means A. Levels are found by Lloyd's algorithm,
+    two levels exactly, and stored ascending in bfloat16, 16 bits each as the paper counts. bfloat16
+    has float32's range, so no scale is needed; a level is off by 1/256 of itself at most, and codes
+    are computed from the levels as stored. Against exact levels the squared error of emoji-turbo's
+    weights grows by 0.04% at 4 bits and 1% at 6. Zero is not exact unless weights hold it often.
     """
 
     width: int
@@ -55,11 +53,6 @@ class CodebookFormat(WeightFormat):
     @override
     def name(self) -> str:
         return f"kmeans{self.width}/{self.granularity}"
-
-    @property
-    @override
-    def bits(self) -> float:
-        return float(self.width)
 
     @override
     def layout(self, shape: Shape) -> Mapping[str, TensorSpec]:
@@ -82,10 +75,9 @@ class CodebookFormat(WeightFormat):
         return LookupGrid(self._codebook(matrix).float(), (rows, columns), dtype=torch.bfloat16)
 
     @override
-    def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
+    def store_parameters(self, grid: Grid) -> dict[str, Tensor]:
         levels = self._checked(grid).levels.detach()
-        rows = [packed(piece, self.width) for piece in code_pieces(codes, grid.shape)]
-        return {"codes": torch.cat(rows), "codebook": as_bits(levels.to(torch.bfloat16))}
+        return {"codebook": as_bits(levels.to(torch.bfloat16))}
 
     @override
     def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[LookupSegment, ...]:

@@ -94,6 +94,8 @@ class AffineSegment(_Rows):
 class LookupSegment(_Rows):
     """Consecutive stored rows of w = levels[code], or scale · levels[code].
 
+    Two levels lie evenly, whatever they are: w = low + (high - low) · code.
+
     Attributes:
         levels: floating [rows or 1, 2^bits], ascending; or int8 [1, 2^bits], with a scale.
         scale: floating [rows or 1, 1], or None for 1.
@@ -104,8 +106,25 @@ class LookupSegment(_Rows):
 
     @property
     def integer_bits(self) -> int | None:
-        """The width of levels that are integers of all rows, with scales; None for others."""
+        """The width of the integers that stand for levels; None for levels of any value.
+
+        Integers of all rows, with scales, stand for themselves, codes for two levels of any value.
+        """
+        if self.two_levels:
+            return 1
         return 8 if self.scale is not None and self.levels.dtype == torch.int8 else None
+
+    @property
+    def two_levels(self) -> bool:
+        """True of two levels of any value."""
+        return self.bits == 1 and self.scale is None
+
+    @property
+    def line(self) -> tuple[Tensor, Tensor]:
+        """Middle and half the distance of each row's `two_levels`, float32 [rows or 1, 1]."""
+        low, high = self.levels[:, :1].float(), self.levels[:, 1:].float()
+        # Halves first: the distance of huge levels would overflow.
+        return high / 2 + low / 2, high / 2 - low / 2
 
     @property
     def grid(self) -> LookupGrid:

@@ -1,4 +1,4 @@
-"""K-means in one dimension, many rows at once: Lloyd's algorithm on sorted values."""
+"""K-means in one dimension, many rows at once, on sorted values: Lloyd's algorithm, or all cuts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ POINTS = 8
 def kmeans(rows: Tensor, count: int) -> Tensor:
     """`count` levels per row that make Σ (w - nearest level)² small, deterministically.
 
-    Rows with no more distinct values than levels keep each of them, the highest repeated. Takes
-    about 24 bytes per value while it runs: in sorted order a step needs prefix sums and the
-    borders of clusters only, and no distances.
+    Two levels are the best that there are. Rows with no more distinct values than levels keep each
+    of them, the highest repeated. Takes about 24 bytes per value while it runs: in sorted order a
+    step needs prefix sums and the borders of clusters only, and no distances.
 
     Args:
         rows: finite, float32 [rows, n].
@@ -32,7 +32,7 @@ def kmeans(rows: Tensor, count: int) -> Tensor:
     few = first.sum(1) <= count
     if bool(few.all()):
         return _distinct(ordered, first, count)
-    levels = _lloyd(ordered, _start(ordered, count))
+    levels = _best_pair(ordered) if count == 2 else _lloyd(ordered, _start(ordered, count))
     levels[few] = _distinct(ordered[few], first[few], count)
     return levels
 
@@ -52,6 +52,25 @@ def _distinct(ordered: Tensor, first: Tensor, count: int) -> Tensor:
     wanted = torch.arange(1, count + 1, device=rank.device).expand(len(rank), -1)
     index = torch.searchsorted(rank, torch.minimum(wanted, rank[:, -1:]))
     return ordered.gather(1, index).double()
+
+
+def _best_pair(ordered: Tensor) -> Tensor:
+    """The two levels of least error: the means of the halves that the best of all cuts makes."""
+    rows, n = ordered.shape
+    if n == 1:
+        return ordered.double().expand(rows, 2).clone()
+    center = ordered.mean(1, keepdim=True, dtype=torch.float64)
+    total = (ordered - center).cumsum_(1)
+    below = torch.arange(1, n, dtype=torch.float64, device=ordered.device)
+    # Of values about their mean, both halves have the same sum but for the sign.
+    gain = total[:, :-1].square() / (below * (n - below))
+    cut = gain.argmax(1, keepdim=True)
+    low, size = total.gather(1, cut), cut + 1.0
+    means = torch.cat([center + low / size, center - low / (n - size)], 1)
+    # Beside huge values sums lose small ones altogether.
+    least = ordered.gather(1, torch.cat([torch.zeros_like(cut), cut + 1], 1)).double()
+    most = ordered.gather(1, torch.cat([cut, torch.full_like(cut, n - 1)], 1)).double()
+    return means.maximum(least).minimum(most)
 
 
 def _start(ordered: Tensor, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError
 from mezzotint.formats.bitcast import as_bits, from_bits
+from mezzotint.formats.coded_format import CodedFormat
 from mezzotint.formats.forms import LookupSegment
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.integer_book import PEAK, fitted
@@ -20,19 +21,16 @@ from mezzotint.formats.packing import packed_width
 from mezzotint.formats.ranges import RangeSearch
 from mezzotint.formats.registry import NUMBER, register_weight_format
 from mezzotint.formats.weight_format import (
-    Codes,
     Shape,
     TensorSpec,
     WeightFormat,
     check_finite,
-    code_pieces,
     matrix_shape,
-    packed,
 )
 
 
 @dataclass(frozen=True)
-class LutFormat(WeightFormat):
+class LutFormat(CodedFormat):
     """w ≈ scale · book[code]: 2^width levels for the whole layer, a scale per output channel.
 
     Levels lie where the weights do, as in a codebook, and are whole numbers from -127 to 127, so
@@ -50,11 +48,6 @@ class LutFormat(WeightFormat):
     @override
     def name(self) -> str:
         return f"lut{self.width}/channel"
-
-    @property
-    @override
-    def bits(self) -> float:
-        return float(self.width)
 
     @override
     def layout(self, shape: Shape) -> Mapping[str, TensorSpec]:
@@ -76,14 +69,9 @@ class LutFormat(WeightFormat):
         return LookupGrid(levels, size, scale, torch.bfloat16)
 
     @override
-    def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
+    def store_parameters(self, grid: Grid) -> dict[str, Tensor]:
         levels, scale = self._checked(grid)
-        rows = [packed(piece, self.width) for piece in code_pieces(codes, grid.shape)]
-        return {
-            "codes": torch.cat(rows),
-            "scale": as_bits(scale.to(torch.bfloat16)),
-            "book": levels.to(torch.int8),
-        }
+        return {"scale": as_bits(scale.to(torch.bfloat16)), "book": levels.to(torch.int8)}
 
     @override
     def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[LookupSegment, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.errors import FormatError
-from mezzotint.formats.forms import AffineSegment
+from mezzotint.formats.codebook import CodebookFormat
+from mezzotint.formats.coded_format import CodedFormat
+from mezzotint.formats.forms import Segment
 from mezzotint.formats.grid import Grid
+from mezzotint.formats.lut import LutFormat
 from mezzotint.formats.mixed_grid import MixedGrid
 from mezzotint.formats.packing import packed_width
 from mezzotint.formats.ranges import RangeSearch
@@ -29,53 +32,55 @@ from mezzotint.formats.weight_format import (
     packed,
 )
 
+#: Format of channels of one bit with two free levels each; products of their codes are whole.
+FREE = CodebookFormat(1, "channel")
+
+_WIDE = "/float32"
+
 
 @dataclass(frozen=True)
 class MixedFormat(WeightFormat):
-    """Output channels stored in segments, each uniform per channel of its own width.
+    """Output channels stored in segments, each in a format of its own width.
 
     `mixed/int2:64,int3:128,int4:64`: 64 channels of 2 bits, 128 of 3, 64 of 4, for weights of
     exactly 256 output channels. MPQ-DM (arXiv 2412.11549), outlier-driven mixed quantization.
+    Channels of one bit may have two free levels each: `mixed/kmeans1:64,uint2:128,uint3:64`.
 
-    Stored are `codes0`, `scale0` (and `zero_point0`), `codes1`, … as `UniformFormat` lays out each
-    segment, and `order`, int32 [out_channels]: where each output channel stands among the stored
-    rows.
+    Stored are `codes0`, `scale0` (and `zero_point0`), `codes1`, … as the format of each segment
+    lays them out, and `order`, int32 [out_channels]: where each output channel stands among the
+    stored rows.
 
     Attributes:
-        widths: bits of each segment, ascending.
+        formats: of the segments, of ascending width: all `int…/channel`, all `uint…/channel` or all
+            `lut…/channel`, or the first one `kmeans1/channel`; scales in one dtype.
         counts: output channels of each segment.
-        symmetric: of all segments alike: `int` or `uint`.
-        wide_scale: whether scales are float32 (`mixed/int2:64,int3:192/float32`), not bfloat16.
     """
 
-    widths: tuple[int, ...]
+    formats: tuple[CodedFormat, ...]
     counts: tuple[int, ...]
-    symmetric: bool = True
-    wide_scale: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.widths) != len(self.counts):
+        if len(self.formats) != len(self.counts):
             raise FormatError(
-                f"there are {len(self.widths)} widths but {len(self.counts)} counts; give a count "
+                f"there are {len(self.formats)} widths but {len(self.counts)} counts; give a count "
                 "for each width"
             )
-        if len(self.widths) < 2:
+        if len(self.formats) < 2:
             raise FormatError("fewer than two widths; name a uniform format such as 'int4/channel'")
-        if list(self.widths) != sorted(set(self.widths)):
-            raise FormatError(f"widths are {self.widths}; write them ascending, each one once")
+        widths = self.widths
+        if list(widths) != sorted(set(widths)):
+            raise FormatError(f"widths are {widths}; write them ascending, each one once")
         for count in self.counts:
             if count < 1:
                 raise FormatError(f"counts has {count}; a segment has 1 output channel or more")
-        for width in self.widths:
-            self._format(width)
+        _check_kinds(self.formats[1:] if self.formats[0] == FREE else self.formats)
 
     @property
     @override
     def name(self) -> str:
-        kind = "int" if self.symmetric else "uint"
-        parts = zip(self.widths, self.counts, strict=True)
-        segments = ",".join(f"{kind}{width}:{count}" for width, count in parts)
-        return f"mixed/{segments}{'/float32' if self.wide_scale else ''}"
+        parts = zip(self.formats, self.counts, strict=True)
+        segments = ",".join(f"{_kind(fmt)}{fmt.width}:{count}" for fmt, count in parts)
+        return f"mixed/{segments}{self._suffix}"
 
     @property
     @override
@@ -84,12 +89,15 @@ class MixedFormat(WeightFormat):
         return sum(width * count for width, count in parts) / sum(self.counts)
 
     @property
-    def formats(self) -> tuple[UniformFormat, ...]:
-        """Format of each segment."""
-        return tuple(map(self._format, self.widths))
+    def widths(self) -> tuple[int, ...]:
+        """Bits of each segment, ascending."""
+        return tuple(fmt.width for fmt in self.formats)
 
-    def _format(self, width: int) -> UniformFormat:
-        return UniformFormat(width, self.symmetric, wide_scale=self.wide_scale)
+    @property
+    def _suffix(self) -> str:
+        """Of the name: `/float32` for scales of that dtype."""
+        last = self.formats[-1]
+        return _WIDE if isinstance(last, UniformFormat) and last.wide_scale else ""
 
     @override
     def layout(self, shape: Shape) -> Mapping[str, TensorSpec]:
@@ -161,7 +169,7 @@ class MixedFormat(WeightFormat):
         return found
 
     @override
-    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[AffineSegment, ...]:
+    def segments(self, tensors: Mapping[str, Tensor], shape: Shape) -> tuple[Segment, ...]:
         return tuple(
             segment
             for index, (fmt, part) in enumerate(self._parts(shape))
@@ -183,7 +191,7 @@ class MixedFormat(WeightFormat):
 
     def _stored(self, tensors: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
         """The tensors of one segment, under the names of its own format."""
-        names = ("codes", "scale") if self.symmetric else ("codes", "scale", "zero_point")
+        names = self.formats[index].layout((1, 1))
         return {name: tensors[f"{name}{index}"] for name in names}
 
     def _check_order(self, order: Tensor) -> None:
@@ -194,7 +202,7 @@ class MixedFormat(WeightFormat):
                 f"order is not a permutation of the {rows} output channels, 0 to {rows - 1}"
             )
 
-    def _parts(self, shape: Shape) -> tuple[tuple[UniformFormat, Shape], ...]:
+    def _parts(self, shape: Shape) -> tuple[tuple[CodedFormat, Shape], ...]:
         """Format and shape of each segment of a weight of `shape`."""
         rows, _ = matrix_shape(shape)
         if rows != sum(self.counts):
@@ -206,15 +214,42 @@ class MixedFormat(WeightFormat):
         return tuple((fmt, (count, *shape[1:])) for fmt, count in counted)
 
 
+def _kind(fmt: CodedFormat) -> str:
+    """The name of a segment's format as far as its width."""
+    return fmt.name.partition("/")[0].rstrip("0123456789")
+
+
+def _check_kinds(formats: Sequence[CodedFormat]) -> None:
+    """Raise FormatError where formats are none of segments, or do not go together."""
+    for fmt in formats:
+        uniform = isinstance(fmt, UniformFormat) and fmt.granularity == "channel"
+        if not uniform and not isinstance(fmt, LutFormat):
+            raise FormatError(
+                f"{fmt} is no format of a segment; use {str(FREE)!r} for the first, and 'int', "
+                "'uint' or 'lut' per channel"
+            )
+    if len({(_kind(fmt), fmt.name.partition("/")[2]) for fmt in formats}) > 1:
+        raise FormatError("segments are all 'int' or all 'uint', or all 'lut', not several")
+
+
 @register_weight_format
 def _mixed(name: str) -> WeightFormat | None:
-    part = rf"u?int{NUMBER}:{NUMBER}"
-    match = re.fullmatch(rf"mixed/{part}(,{part})*(/float32)?", name)
+    part = rf"(?:u?int|lut|kmeans){NUMBER}:{NUMBER}"
+    match = re.fullmatch(rf"mixed/{part}(?:,{part})*({_WIDE})?", name)
     if match is None:
         return None
-    found = re.findall(r"(u?)int(\d+):(\d+)", name)
-    kinds, widths, counts = zip(*found, strict=True)
-    if len(set(kinds)) > 1:
-        raise FormatError("segments are all 'int' or all 'uint', not both")
-    numbers = tuple(map(int, widths)), tuple(map(int, counts))
-    return MixedFormat(*numbers, not kinds[0], name.endswith("/float32"))
+    found = re.findall(r"([a-z]+)(\d+):(\d+)", name)
+    formats = [_segment(kind, int(width), wide=bool(match[1])) for kind, width, _ in found]
+    mixture = MixedFormat(tuple(formats), tuple(int(count) for *_, count in found))
+    if mixture.name != name:
+        raise FormatError(f"'lut' segments have no scales of another dtype; leave out {_WIDE!r}")
+    return mixture
+
+
+def _segment(kind: str, width: int, *, wide: bool) -> CodedFormat:
+    """Format of a segment; those that are not uniform have no float32 scales."""
+    if kind == "kmeans":
+        return CodebookFormat(width, "channel")
+    if kind == "lut":
+        return LutFormat(width)
+    return UniformFormat(width, kind == "int", wide_scale=wide)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.formats.affine_grid import AffineGrid
 from mezzotint.formats.grid import Columns, Grid, checked_parameters
 
 
@@ -20,14 +19,15 @@ from mezzotint.formats.grid import Columns, Grid, checked_parameters
 class MixedGrid(Grid):
     """Segments of rows with a grid each, and where each output channel stands among them.
 
-    Values, codes and parameters are in the order of the output channels.
+    Values, codes and parameters are in the order of the output channels. A parameter that only
+    some segments have, such as the `levels` of two per row, has a row for each of their channels.
 
     Attributes:
-        segments: grids of consecutive stored rows, one scale per row.
+        segments: grids of consecutive stored rows, parameters per row.
         order: int64 [out_channels], where each channel stands among the stored rows.
     """
 
-    segments: tuple[AffineGrid, ...]
+    segments: tuple[Grid, ...]
     order: Tensor
 
     @property
@@ -38,20 +38,35 @@ class MixedGrid(Grid):
     @property
     @override
     def parameters(self) -> Mapping[str, Tensor]:
-        stored = [segment.parameters for segment in self.segments]
+        stored = [(each, each.parameters) for each in self.segments]
+        names = dict.fromkeys(name for _, known in stored for name in known)
         return {
-            name: torch.cat([each[name] for each in stored]).index_select(0, self.order)
-            for name in stored[0]
+            name: torch.cat(
+                [_by_row(known[name], each) for each, known in stored if name in known]
+            ).index_select(0, self._channels_with(name).argsort())
+            for name in names
         }
 
     @override
     def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:
         known = checked_parameters(self, parameters)
-        segments = [
-            segment.with_parameters({n: p.index_select(0, rows) for n, p in known.items()})
-            for segment, rows in zip(self.segments, self.channels, strict=True)
-        ]
-        return replace(self, segments=tuple(segments))
+        changed: list[dict[str, Tensor]] = [{} for _ in self.segments]
+        for name, parameter in known.items():
+            having = self._having(name)
+            rows = self._channels_with(name).argsort().argsort()
+            counts = [self.segments[index].shape[0] for index in having]
+            for index, part in zip(having, torch.split(rows, counts), strict=True):
+                changed[index][name] = parameter.index_select(0, part)
+        segments = zip(self.segments, changed, strict=True)
+        return replace(self, segments=tuple(each.with_parameters(of) for each, of in segments))
+
+    def _having(self, name: str) -> list[int]:
+        """The segments that have a parameter of that name."""
+        return [i for i, each in enumerate(self.segments) if name in each.parameters]
+
+    def _channels_with(self, name: str) -> Tensor:
+        """The output channels that have such a parameter, as they are stored."""
+        return torch.cat([self.channels[index] for index in self._having(name)])
 
     @override
     def nearest(self, values: Tensor, columns: Columns = None) -> Tensor:
@@ -87,9 +102,14 @@ class MixedGrid(Grid):
         counts = [segment.shape[0] for segment in self.segments]
         return torch.split(self.order.argsort(), counts)
 
-    def _joined(self, make: Callable[[AffineGrid, Tensor], Tensor], matrix: Tensor) -> Tensor:
+    def _joined(self, make: Callable[[Grid, Tensor], Tensor], matrix: Tensor) -> Tensor:
         parts = [
             make(segment, matrix.index_select(0, channels))
             for segment, channels in zip(self.segments, self.channels, strict=True)
         ]
         return torch.cat(parts).index_select(0, self.order)
+
+
+def _by_row(parameter: Tensor, grid: Grid) -> Tensor:
+    """A parameter of a grid, of which a single row stands for all of them, or for none."""
+    return parameter.expand(grid.shape[0], -1)

@@ -15,7 +15,7 @@ class RangeSearch:
     """Search of clipping ranges: the ratio of the full range that minimises Σ|w - ŵ|^p.
 
     `steps` ratios are tried from 1 down to `lowest`; one step is plain min-max. MPQ-DM searches 80
-    steps with p = 2.4; Qua²SeDiMo ten ratios with the same p.
+    steps with p = 2.4 (`MPQ_DM`); Qua²SeDiMo ten ratios with the same p.
     """
 
     steps: int = 1
@@ -43,3 +43,6 @@ class RangeSearch:
 
 MINMAX = RangeSearch()
 MSE = RangeSearch(steps=40)
+
+#: The clip search of MPQ-DM (arXiv 2412.11549): ratios from 1.00 to 0.21.
+MPQ_DM = RangeSearch(steps=80, lowest=0.21, power=2.4)

@@ -14,27 +14,19 @@ from mezzotint.errors import FormatError
 from mezzotint.formats.affine_grid import AffineGrid
 from mezzotint.formats.bitcast import as_bits, from_bits, integer_dtype
 from mezzotint.formats.chunks import PIECE, row_chunks
+from mezzotint.formats.coded_format import CodedFormat
 from mezzotint.formats.forms import AffineSegment
 from mezzotint.formats.grid import Grid
 from mezzotint.formats.packing import packed_width
 from mezzotint.formats.ranges import RangeSearch
 from mezzotint.formats.scales import ScaleChoice
-from mezzotint.formats.weight_format import (
-    Codes,
-    Shape,
-    TensorSpec,
-    WeightFormat,
-    check_finite,
-    code_pieces,
-    matrix_shape,
-    packed,
-)
+from mezzotint.formats.weight_format import Shape, TensorSpec, check_finite, matrix_shape
 
 Granularity = Literal["tensor", "channel", "group"]
 
 
 @dataclass(frozen=True)
-class UniformFormat(WeightFormat):
+class UniformFormat(CodedFormat):
     """1–8 bit integers with one scale per tensor, output channel, or group of inputs.
 
     Symmetric (`int4/channel`): L = 2^(bits-1) - 1, scale = absmax / L, codes in [-L-1, L]; at one
@@ -70,11 +62,6 @@ class UniformFormat(WeightFormat):
         kind = "int" if self.symmetric else "uint"
         suffix = f"group{self.group_size}" if self.group_size else self.granularity
         return f"{kind}{self.width}/{suffix}{'/float32' if self.wide_scale else ''}"
-
-    @property
-    @override
-    def bits(self) -> float:
-        return float(self.width)
 
     @property
     def scale_dtype(self) -> torch.dtype:
@@ -120,17 +107,7 @@ class UniformFormat(WeightFormat):
         )
 
     @override
-    def store(self, grid: Grid, codes: Codes) -> dict[str, Tensor]:
-        parameters = self.store_parameters(grid)
-        rows = [packed(piece, self.width) for piece in code_pieces(codes, grid.shape)]
-        return {"codes": torch.cat(rows)} | parameters
-
     def store_parameters(self, grid: Grid) -> dict[str, Tensor]:
-        """The stored scale, and zero point where there is one, of a grid of this format.
-
-        Raises:
-            FormatError: the grid is none of this format.
-        """
         scale, zero_point = self._checked(grid)
         tensors = {"scale": as_bits(scale.to(self.scale_dtype))}
         return (

@@ -133,7 +133,7 @@ class Choice:
     def of_parts(self) -> Choice:
         """The choice of the parts that the outermost structure has."""
         rest = self.structures[1:]
-        kind = _Fragment if self.steps and not rest else Choice
+        kind = _Fragment if self.steps and not (self._whole and rest) else Choice
         return kind(self.weight, self.activation, rest)
 
     @property

@@ -1,13 +1,10 @@
-"""Orders of output channels by kurtosis: those with outliers take the most bits."""
+"""Kurtosis of output channels: how far outliers stand out."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mezzotint.errors import FormatError
 from mezzotint.formats.chunks import row_chunks
 from mezzotint.formats.weight_format import check_finite, matrix_shape
 
@@ -36,24 +33,3 @@ def _kurtosis(rows: Tensor) -> Tensor:
     fourth = squares.square_().mean(1)
     ratio = fourth / torch.where(constant, 1.0, variance.square())
     return torch.where(constant, 0.0, ratio)
-
-
-def channel_order(weight: Tensor, counts: Sequence[int]) -> Tensor:
-    """The place of each output channel among rows stored in segments of `counts` rows.
-
-    Kurtosis rises from segment to segment: the last one, of the most bits, has the channels with
-    the worst outliers. Equal ones, and channels within a segment, keep their order.
-
-    Returns:
-        int64 [out_channels]: a permutation.
-
-    Raises:
-        FormatError: the counts do not sum to the output channels, or the weight holds NaN.
-    """
-    rising = kurtosis(weight).argsort(stable=True)
-    if sum(counts) != len(rising):
-        raise FormatError(
-            f"counts sum to {sum(counts)}, but the weight has {len(rising)} output channels"
-        )
-    stored = torch.cat([segment.sort().values for segment in torch.split(rising, list(counts))])
-    return stored.argsort()

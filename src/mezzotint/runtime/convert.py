@@ -107,6 +107,13 @@ def _check_names(module: nn.Module, calibration: Calibration) -> None:
                 f"the calibration names layer {name}, which {type(module).__name__} does not have; "
                 "was it found for another model?"
             )
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name, tensor in calibration.floating.items():
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise PlanError(
+                f"the calibration has a {name} of shape {tuple(tensor.shape)}, which "
+                f"{type(module).__name__} does not have; was it found for another model?"
+            )
 
 
 def _packed(
@@ -118,6 +125,9 @@ def _packed(
         weight = layer.get_parameter("weight")
         replace_layer(module, name, pack_weight(name, layer, weight, plan, calibration))
         progress(name)
+    with torch.no_grad():
+        for name, tensor in calibration.floating.items():
+            module.get_parameter(name).copy_(tensor)
     read_timesteps(module)
     return module
 

@@ -95,7 +95,7 @@ class InputQuantizer:
         """Scale and whole zero point, float32; `dims` of `x` share a dynamic one."""
         if self.scale is None or self.zero_point is None:
             return self.format.dynamic_parameters(x, dims)
-        return _along_batch(self.scale, x), _along_batch(self.zero_point.float(), x)
+        return along_batch(self.scale, x), along_batch(self.zero_point.float(), x)
 
     @property
     def several(self) -> bool:
@@ -133,7 +133,7 @@ class InputQuantizer:
         return self.format.roundtrip(x, *self.parameters(x, dims))
 
 
-def _along_batch(values: Tensor, x: Tensor) -> Tensor:
+def along_batch(values: Tensor, x: Tensor) -> Tensor:
     """One value, or [n] for n equal parts of the batch of `x`, to be combined with it."""
     if len(values) == 1:
         return values

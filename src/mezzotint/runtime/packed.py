@@ -35,10 +35,13 @@ class GridValues:
         values: floating, of the shape of the part's weight.
         parameters: parameters of the grid that training has changed, such as scales, as
             `Grid.with_parameters` takes them; the others are as the plan's search finds them.
+        order: where each output channel of a mixed format stands among the stored rows, int64
+            [out_channels], as it was when training began; None for the order that the plan names.
     """
 
     values: Tensor
     parameters: Tensors = field(default_factory=dict)
+    order: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ FORMATS = (
     "lut1/channel",
     "lut4/channel",
     "mixed/int2:3,int5:4",
+    "mixed/kmeans1:3,uint2:3,uint3:1",
 )
 EITHER = pytest.mark.parametrize(
     ("layer", "x"),

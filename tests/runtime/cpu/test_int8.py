@@ -329,7 +329,16 @@ def test_tiles_make_no_difference(weight: str, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor"])
-@pytest.mark.parametrize("weight", ["mixed/int1:3,int4:2,int7:2", "mixed/uint2:1,uint3:6"])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        "mixed/int1:3,int4:2,int7:2",
+        "mixed/uint2:1,uint3:6",
+        "mixed/kmeans1:3,uint2:2,uint3:2",
+        "mixed/kmeans1:6,int8:1",
+        "mixed/lut1:2,lut4:5",
+    ],
+)
 @pytest.mark.parametrize(
     ("layer", "x"),
     [(linear(), noise(2, 5, 19)), (conv(4, 7, padding=1), noise(2, 4, 6, 6))],
@@ -341,6 +350,31 @@ def test_several_widths_in_one_layer_come_out_in_the_layer_s_own_order(
     found = packed(layer, weight, activation)
     expected = found.to_float()(found.round_input(x))
     assert torch.allclose(run(kernel, found, x), expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("weight", ["kmeans1/channel", "kmeans1/tensor"])
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [(linear(), noise(2, 5, 19)), (conv(4, 7, padding=1), noise(2, 4, 6, 6))],
+    ids=["linear", "conv2d"],
+)
+def test_products_with_two_levels_are_sums_of_whole_numbers(
+    layer: nn.Module, x: Tensor, weight: str, kernel: Kernel
+):
+    layer = copy.deepcopy(layer)
+    # A channel whose levels are the same, levels about zero, levels to one side of it.
+    levels = [(3.0, 3.0), (-1.0, 1.0), (2.0, 10.0), (-8.0, 0.0), (0.0, 0.0)]
+    for row, (low, high) in zip(layer.weight.data, levels, strict=False):
+        row.copy_(torch.where(row > 0, high, low))
+    layer.weight.data[len(levels) :].sign_()
+    if weight.endswith("tensor"):
+        layer.weight.data = torch.where(layer.weight.data > 0, 6.0, -2.0)
+    layer.bias.data.zero_()
+    x = (x * 16).round().clamp(-127, 127) / 16
+    x.view(len(x), -1)[:, 0] = 127 / 16
+    found = packed(layer, weight, "int8/tensor", ranges=InputRange(-127 / 16, 127 / 16))
+    assert run(kernel, found, x).equal(layer(x))
 
 
 def test_one_and_many_threads_agree():

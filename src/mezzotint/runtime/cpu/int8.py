@@ -33,7 +33,7 @@ class Rows(Protocol):
 
     @property
     def shift(self) -> Tensor | None:
-        """Scale times zero point, float32 [rows]; None where it is zero."""
+        """Float32 [rows]; None where it is zero."""
 
     def integers(self) -> Tensor:
         """Int8 [rows, columns]."""
@@ -179,5 +179,8 @@ def replaced_tensor(weight: PackedWeight) -> str | None:
 
 
 def is_symmetric(segments: Sequence[Segment]) -> bool:
-    """Return whether no segment stores zero points."""
-    return all(isinstance(each, LookupSegment) or each.zero_point is None for each in segments)
+    """Return whether the integers of all segments count from the value zero."""
+    return all(
+        not each.two_levels if isinstance(each, LookupSegment) else each.zero_point is None
+        for each in segments
+    )

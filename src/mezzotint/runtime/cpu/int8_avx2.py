@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.formats import AffineSegment, Segment
+from mezzotint.formats import Segment
 from mezzotint.runtime.cpu import native
 from mezzotint.runtime.cpu.input_codes import encode_images, encode_rows, window_sums
 from mezzotint.runtime.cpu.int8 import (
@@ -46,7 +46,7 @@ class Panels:
         data: int8 [panels, depth / together, 16, together].
         totals: Σ codes, int32 [rows].
         scale: float32 [rows].
-        shift: scale · shift, float32 [rows]; None where it is zero.
+        shift: float32 [rows], w = scale · code - shift; None where it is zero.
         bits: width of the integers.
         kernel: channels, height and width.
     """
@@ -183,11 +183,10 @@ def panels_of(weight: PackedWeight, *, whole: bool = False) -> Iterator[tuple[in
 
 def panel_bytes(segment: Segment) -> int:
     """Bytes of a segment in panels, beside views of what is stored."""
-    assert segment.scale is not None
-    viewed = segment.scale.dtype == torch.float32 and len(segment.scale) == segment.shape[0]
-    shifted = isinstance(segment, AffineSegment) and segment.zero_point is not None
-    per_row = 4 * (1 + (segment.bits == 1 or not viewed) + shifted)
-    return padded_size(segment.shape, _width(segment)) + segment.shape[0] * per_row
+    scale, rows = segment.scale, segment.shape[0]
+    viewed = scale is not None and scale.dtype == torch.float32 and len(scale) == rows
+    per_row = 4 * (1 + (segment.bits == 1 or not viewed) + (not is_symmetric([segment])))
+    return padded_size(segment.shape, _width(segment)) + rows * per_row
 
 
 def padded_size(shape: tuple[int, ...], bits: int) -> int:
@@ -220,7 +219,6 @@ def _panels(tile: Tile) -> Panels:
     codes = native.PackedCodes(packed, segment.bits, book, channels, height * width)
     native.panels(codes, data, totals)
     scale, shift = steps(segment)
-    shift = None if shift is None else scale * shift
     return Panels(data, totals, scale.contiguous(), shift, bits, (channels, height, width))
 
 
@@ -243,7 +241,7 @@ def _output(
 
 
 def multiply(images: CodedImages, weight: Panels, bias: Tensor | None, out: Tensor) -> None:
-    """`out` [rows, outputs] = scale · (Σ x · w - shift · Σ x) + bias, all sums exact.
+    """`out` [rows, outputs] = x_scale · (scale · Σ x · w - shift · Σ x) + bias, all sums exact.
 
     `out` is float32 or bfloat16; its rows may lie further apart than their length.
     """

@@ -21,7 +21,7 @@ class OneDNNRows:
     Attributes:
         packed: an opaque tensor.
         scale: float32 [rows].
-        shift: scale · shift, float32 [rows]; None where it is zero.
+        shift: float32 [rows], w = scale · code - shift; None where it is zero.
         rows: the number of outputs.
         geometry: of a convolution; None where rows of inputs are multiplied.
     """
@@ -41,7 +41,6 @@ class OneDNNRows:
 def in_layout(weight: IntegerTile, geometry: ConvGeometry | None = None) -> OneDNNRows:
     """Rows in oneDNN's layout, to be multiplied by rows of codes or by images."""
     scale = weight.scale.contiguous()
-    shift = None if weight.shift is None else scale * weight.shift
     if geometry is None:
         packed = torch.ops.onednn.qlinear_prepack(weight.codes, None)
     else:
@@ -50,7 +49,7 @@ def in_layout(weight: IntegerTile, geometry: ConvGeometry | None = None) -> OneD
             codes, scale, 1.0, 0, geometry.stride, geometry.even_padding, geometry.dilation,
             geometry.groups, None,
         )  # fmt: skip
-    return OneDNNRows(packed, scale, shift, len(weight.codes), geometry)
+    return OneDNNRows(packed, scale, weight.shift, len(weight.codes), geometry)
 
 
 def multiply(

@@ -83,7 +83,7 @@ def stored_bias(bias: Tensor | None, order: Tensor | None, dtype: torch.dtype) -
 
 @dataclass(frozen=True)
 class IntegerTile:
-    """w = scale · (codes - shift).
+    """w = scale · codes - shift.
 
     Attributes:
         codes: int8 [rows, columns].
@@ -114,23 +114,28 @@ def integers(tile: Tile) -> IntegerTile:
 
 def book_of(segment: Segment) -> Tensor | None:
     """The levels of a segment's codes, int8 [1, 2^bits]; None where codes count from the middle."""
-    return segment.levels.contiguous() if isinstance(segment, LookupSegment) else None
+    if isinstance(segment, AffineSegment) or segment.two_levels:
+        return None
+    return segment.levels.contiguous()
 
 
 def steps(segment: Segment) -> tuple[Tensor, Tensor | None]:
     """Scale and shift of a segment's `IntegerTile`."""
     rows = segment.shape[0]
-    assert segment.scale is not None
-    scale = segment.scale.float().view(-1).expand(rows)
     if isinstance(segment, LookupSegment):
-        return scale, None
+        if segment.scale is not None:
+            return segment.scale.float().view(-1).expand(rows), None
+        # The codes ±1 count from the middle.
+        middle, half = (each.view(-1).expand(rows) for each in segment.line)
+        return half, -middle
+    scale = segment.scale.float().view(-1).expand(rows)
     # At one bit the codes ±1 count in halves of the scale.
     step = 2 if segment.bits == 1 else 1
-    shift = None
-    if segment.zero_point is not None:
-        half = 0.5 if segment.bits == 1 else 2 ** (segment.bits - 1)
-        shift = (segment.zero_point.view(-1).float() - half).mul_(step).expand(rows)
-    return scale if step == 1 else scale / step, shift
+    scale = scale if step == 1 else scale / step
+    if segment.zero_point is None:
+        return scale, None
+    zero_point = (segment.zero_point.view(-1).float() - segment.offset).mul_(step).expand(rows)
+    return scale, scale * zero_point
 
 
 def floats(tile: Tile, dtype: torch.dtype) -> Tensor:
