@@ -67,7 +67,9 @@ def capturing(norm: nn.Module | None) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def relation_loss(teacher: Sequence[Tensor], student: Sequence[Tensor], temperature: float) -> Tensor:
+def relation_loss(
+    teacher: Sequence[Tensor], student: Sequence[Tensor], temperature: float
+) -> Tensor:
     """Σ KL(teacher ‖ student) over all positions of all maps: float32 [].
 
     The features of several denoising steps are averaged and normalized over their channels; the
@@ -83,7 +85,7 @@ def relation_loss(teacher: Sequence[Tensor], student: Sequence[Tensor], temperat
     positions = ours.shape[1]
     if positions <= WHOLE:
         return rows(ours, ours, theirs, theirs)
-    pieces = zip(ours.split(WHOLE, 1), theirs.split(WHOLE, 1), strict=True)
+    pieces = zip(torch.split(ours, WHOLE, 1), torch.split(theirs, WHOLE, 1), strict=True)
     losses = [
         checkpoint(rows, mine, ours, other, theirs, use_reentrant=False) for mine, other in pieces
     ]
