@@ -24,10 +24,11 @@ from mezzotint.models import (
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
-from mezzotint.recipes import Auto, MixDQ
+from mezzotint.recipes import MPQDM, Auto, MixDQ
 from mezzotint.runtime import ConstantTokens, SplitInput
 
 __all__ = [
+    "MPQDM",
     "Auto",
     "Budget",
     "Call",

@@ -78,3 +78,38 @@ def announcer() -> Callable[[str], None] | None:
 
 def _print(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+class Meter:
+    """A bar over a share of work that is done, with a line of figures."""
+
+    def show(self, done: float, figures: str) -> None:
+        """Show the share that is done, from 0 to 1, and figures."""
+
+
+class _BarMeter(Meter):
+    def __init__(self, progress: Progress, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=1.0, figures="")
+
+    def show(self, done: float, figures: str) -> None:
+        self._progress.update(self._task, completed=done, figures=figures)
+
+
+@contextmanager
+def meter(description: str) -> Iterator[Meter]:
+    """A meter on standard error, for a while; it disappears at the end.
+
+    Nothing is written when standard error is not a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield Meter()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _BarMeter(progress, description)

@@ -51,6 +51,10 @@ class ProbeError(CalibrationError):
     """A model's backward pass fails or runs out of memory: measure its layers one by one."""
 
 
+class TrainingError(MezzotintError):
+    """Training came upon NaN, or made a model worse; the last good state is kept."""
+
+
 class JournalError(MezzotintError):
     """A resumable journal belongs to another run or is damaged beyond its last line."""
 

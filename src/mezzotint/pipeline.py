@@ -10,6 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._progress import track
 from mezzotint.calibration import needs_calibration
@@ -41,12 +42,14 @@ class Result:
         plan: the choice of every layer.
         measurements: figures of candidates, measured or predicted, by layer and choice.
         record: all that was measured, for other budgets.
+        training: curve of the training, where there was any.
     """
 
     pipeline: DiffusionPipeline
     plan: Plan
     measurements: Measurements = field(default_factory=dict)
     record: Record | None = None
+    training: JsonFile | None = None
 
     @property
     def denoiser(self) -> nn.Module:
@@ -54,11 +57,13 @@ class Result:
         return find_denoiser(self.pipeline)[1]
 
     def save(self, path: str | Path) -> Path:
-        """Write the pipeline to a folder that `load` and diffusers read, and what was measured.
+        """Write the pipeline to a folder that `load` and diffusers read.
+
+        Measurements and the curve of the training go with it.
 
         Complete or absent: a kill in the middle leaves what was there before.
         """
-        return save_pipeline(self.pipeline, path, self.record)
+        return save_pipeline(self.pipeline, path, self.record, self.training)
 
 
 def load(
@@ -135,7 +140,12 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
     )
     outcome = run_recipe(recipe, job, calls)
     result = apply(pipe, outcome.plan, outcome.calibration)
-    return replace(result, measurements=outcome.measurements, record=outcome.record)
+    return replace(
+        result,
+        measurements=outcome.measurements,
+        record=outcome.record,
+        training=outcome.training,
+    )
 
 
 def measuring_settings(

@@ -46,6 +46,12 @@ def test_fewer_bits_are_further_away(pipe, baseline):
     assert eight.denoiser_bytes > three.denoiser_bytes
 
 
+def test_images_that_are_made_already_are_compared(pipe, baseline):
+    found = evaluate(baseline, quantized(pipe, 3).pipeline, images=baseline.images)
+    assert found.ssim.value == 1
+    assert found.sqnr_db < 40
+
+
 def test_error_is_reported_for_every_timestep(pipe, baseline):
     found = evaluate(baseline, quantized(pipe, 4).pipeline)
     assert len(found.error) == 2

@@ -10,6 +10,7 @@ from mezzotint.calibration.needs import (
 )
 from mezzotint.calibration.observed_ranges import input_ranges
 from mezzotint.calibration.sizes import input_sizes
+from mezzotint.calibration.step_ranges import step_scales
 from mezzotint.calibration.structure_tensors import Refusal, StructureTensors, observe_structures
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "needs_calibration",
     "observe_structures",
     "plan_moments",
+    "step_scales",
     "with_settings",
 ]

@@ -9,6 +9,7 @@ from torch import nn
 
 from mezzotint.calibration.gram_matrices import input_moments
 from mezzotint.calibration.observed_ranges import input_ranges
+from mezzotint.calibration.step_ranges import step_scales
 from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
 from mezzotint.models import Call
@@ -32,8 +33,8 @@ def calibrated(
 ) -> Calibration:
     """All that the plan's layers need calibrated, as seen in recorded calls.
 
-    That is structures' tensors, static ranges, and moments of inputs for encodings that look at
-    them.
+    That is structures' tensors, static ranges, tables of scales for each timestep, and moments of
+    inputs for encodings that look at them.
 
     Args:
         denoiser: the floating model.
@@ -46,7 +47,9 @@ def calibrated(
         PlanError: the calls do not allow a structure, such as a constant first token; the layer
             is named.
         CalibrationError: a layer of a static range, or of an encoding that looks at inputs, is
-            never called, or sees NaN or infinity.
+            never called, or sees NaN or infinity; or the calls are of other timesteps than layers
+            have scales for.
+        UsageError: layers have scales for timesteps, and the denoiser is called without one.
     """
     layers = plan.quantized
     tensors: dict[str, Tensors] = {}
@@ -57,6 +60,10 @@ def calibrated(
                 f"layer {name}: {refusal.kind}: {refusal.why}; leave {refusal.kind} out for it"
             )
         tensors |= found.tensors
+    stepped = {name: choice for name, choice in layers.items() if choice.steps}
+    if stepped:
+        for name, tables in step_scales(denoiser, stepped, calls, tensors).items():
+            tensors[name] = {**tensors.get(name, {}), **tables}
     static = {name: choice for name, choice in layers.items() if choice.static}
     momentum = None if plan.calibration is None else plan.calibration.momentum
     ranges: dict[str, tuple[InputRange, ...]] = {}
@@ -107,7 +114,7 @@ def _watched(
     others: dict[str, tuple[Structure, ...]] = {}
     for name, choice in layers.items():
         alike = any(each.same_for_every_prompt for each in choice.structures)
-        if any(each.calibrated for each in choice.structures):
+        if any(each.observed for each in choice.structures):
             (constant if alike and probes else others)[name] = choice.structures
     if constant:
         yield [*calls, *probes], constant

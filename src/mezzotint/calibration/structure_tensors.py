@@ -87,7 +87,7 @@ def _watched(
     name: str, layer: nn.Module, structures: tuple[Structure, ...]
 ) -> _Watched | Refusal | None:
     """None where nothing needs calibrating."""
-    if not any(structure.calibrated for structure in structures):
+    if not any(structure.observed for structure in structures):
         return None
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         kind = type(layer).__name__
@@ -124,7 +124,7 @@ class _Watched:
     refusal: Refusal | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._turns = [n for n, each in enumerate(self.structures) if each.calibrated]
+        self._turns = [n for n, each in enumerate(self.structures) if each.observed]
         self._begin()
 
     def _begin(self) -> None:

@@ -9,6 +9,7 @@ from mezzotint.checkpoint.diffusers import (
 )
 from mezzotint.checkpoint.save import (
     MEASUREMENTS_FILE,
+    TRAINING_FILE,
     check_apart,
     check_replaceable,
     read_plan,
@@ -17,6 +18,7 @@ from mezzotint.checkpoint.save import (
 
 __all__ = [
     "MEASUREMENTS_FILE",
+    "TRAINING_FILE",
     "MezzotintConfig",
     "MezzotintMethod",
     "MezzotintQuantizer",

@@ -11,7 +11,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from mezzotint._files import check_no_file, is_taken, read_json, replacing_folder
+from mezzotint._files import JsonFile, check_no_file, is_taken, read_json, replacing_folder
 from mezzotint._journal import Record
 from mezzotint._stored_dtypes import stored_state
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
@@ -21,6 +21,9 @@ from mezzotint.plan import Plan
 
 MEASUREMENTS_FILE = "measurements.jsonl"
 """Journal of what was measured for the plan: `quantize --measurements` takes it up again."""
+
+TRAINING_FILE = "training.json"
+"""Curve of the training that the packed weights come from."""
 
 _COMPANIONS = (GENERATION_FILE, "prompts.txt", "LICENSE", "NOTICE")
 
@@ -49,13 +52,16 @@ does both.
 
 
 def save_pipeline(
-    pipe: DiffusionPipeline, path: str | Path, measurements: Record | None = None
+    pipe: DiffusionPipeline,
+    path: str | Path,
+    measurements: Record | None = None,
+    training: JsonFile | None = None,
 ) -> Path:
     """Save a pipeline with a packed denoiser; the folder appears complete or not at all.
 
     Written: everything diffusers writes (safetensors only), a model card, the generation defaults
-    and prompts of the original folder, and the measurements behind the plan where given. Floating
-    tensors go back in the dtypes that they came in.
+    and prompts of the original folder, and where given the measurements behind the plan and the
+    curve of the training. Floating tensors go back in the dtypes that they came in.
 
     A pipeline already there is replaced; any other folder with content is left alone.
 
@@ -85,6 +91,8 @@ def save_pipeline(
             copy_companions(Path(pipe.name_or_path), temporary)
         if measurements is not None:
             measurements.write(temporary / MEASUREMENTS_FILE)
+        if training is not None:
+            training.save(temporary / TRAINING_FILE)
         write_card(temporary, folder.name, component, quantizer.plan)
     return folder
 

@@ -35,10 +35,10 @@ def show_plan(path: PlanPath, as_json: AsJson = False) -> None:
     The JSON is the plan itself: edit it and hand it to `mezzotint quantize --plan`.
     """
     from mezzotint.checkpoint import read_plan
-    from mezzotint.cli.tables import latency_table
+    from mezzotint.cli.tables import bits_table, latency_table
 
     found = read_plan(path)
-    tables = [found.table(), found.summary(), *latency_table(found)]
+    tables = [found.table(), found.summary(), *bits_table(found), *latency_table(found)]
     show(found.to_dict(), tables, as_json=as_json)
 
 

@@ -263,7 +263,7 @@ def _journal(output: Path, resume: bool) -> Iterator[Path]:
 
 
 def _report(result: Result, output: Path, as_json: bool) -> None:
-    from mezzotint.cli.tables import floating_table, kernels_table, latency_table
+    from mezzotint.cli.tables import bits_table, floating_table, kernels_table, latency_table
     from mezzotint.runtime import executions, module_bytes
 
     plan, packed, size = result.plan, executions(result.denoiser), module_bytes(result.denoiser)
@@ -275,7 +275,7 @@ def _report(result: Result, output: Path, as_json: bool) -> None:
     }
     floating = floating_table(plan)
     tables = [plan.summary(), *([floating] if floating.row_count else []), kernels_table(packed)]
-    tables += latency_table(plan)
+    tables += [*bits_table(plan), *latency_table(plan)]
     show(value, tables, as_json=as_json)
     if not as_json:
         for note in plan.context.get("notes", ()):

@@ -46,16 +46,16 @@ def packed_table(executions: Sequence[Execution], title: str) -> Table:
     for each in executions:
         choice = each.choice
         formats = (choice.weight, choice.activation, choice.label)
-        table.add_row(each.layer, *formats, each.kernel, each.arithmetic)
+        table.add_row(each.layer, *formats, each.kernel, each.products)
     return table
 
 
 def kernels_table(executions: Sequence[Execution]) -> Table:
     """Count of layers per kernel, with the reasons against faster ones."""
     table = titled_table("Kernels", "kernel", "arithmetic", "layers:", "why not a faster one")
-    counts = Counter((each.kernel, each.arithmetic, each.reason) for each in executions)
-    for (kernel, arithmetic, reason), count in counts.most_common():
-        table.add_row(kernel, arithmetic, str(count), reason or "")
+    counts = Counter((each.kernel, each.products, each.reason) for each in executions)
+    for (kernel, products, reason), count in counts.most_common():
+        table.add_row(kernel, products, str(count), reason or "")
     return table
 
 
@@ -90,6 +90,23 @@ def latency_table(plan: Plan) -> list[Table]:
         table.add_row(name, f"{milliseconds:.3f}", f"{milliseconds / found.float_ms:.3f}x")
     where = f"{found.processor}, {found.device}, batch {found.batch}"
     table.caption = f"profile of machine {found.machine}: {where}"
+    return [table]
+
+
+def bits_table(plan: Plan) -> list[Table]:
+    """Bits per weight, nominal and stored, of a plan that says them; no table otherwise."""
+    found = plan.context.get("bits")
+    if not isinstance(found, Mapping):
+        return []
+    table = titled_table("Bits per weight", "", "bits:")
+    for name, text in (
+        ("nominal", "nominal, without exceptions"),
+        ("with_exceptions", "nominal, all layers"),
+        ("stored", "stored, scales and structures included"),
+        ("denoiser", "stored, whole denoiser"),
+    ):
+        if isinstance(found.get(name), int | float):
+            table.add_row(text, f"{found[name]:.3f}")
     return [table]
 
 

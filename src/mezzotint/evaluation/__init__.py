@@ -9,6 +9,7 @@ from mezzotint.evaluation.alignment import (
 )
 from mezzotint.evaluation.bench import Bench, BenchedDenoiser, bench
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
+from mezzotint.evaluation.caption_score import caption_score
 from mezzotint.evaluation.contrastive import (
     contrastive_for,
     embedded_contrastive,
@@ -34,6 +35,7 @@ __all__ = [
     "StepError",
     "bench",
     "bootstrap_interval",
+    "caption_score",
     "contrastive_for",
     "embedded_contrastive",
     "error_by_timestep",

@@ -66,7 +66,7 @@ class Bench:
             span = f"{1e3 * one.latency.minimum:.1f}–{1e3 * one.latency.maximum:.1f}"
             counts: dict[str, int] = {}
             for execution in one.executions:
-                label = f"{execution.kernel} ({execution.arithmetic})"
+                label = f"{execution.kernel} ({execution.products})"
                 counts[label] = counts.get(label, 0) + 1
             kernels = ", ".join(f"{n} × {label}" for label, n in counts.items()) or "torch"
             median = f"{1e3 * one.latency.median:.1f}"

@@ -184,6 +184,7 @@ def evaluate(
     sampling: Sampling | None = None,
     *,
     contrastive: Contrastive | None = None,
+    images: ImageArray | None = None,
 ) -> Evaluation:
     """Compare `pipe` with `reference` on the same prompts and seeds.
 
@@ -193,15 +194,19 @@ def evaluate(
         sampling: prompts and seeds; needed with a pipeline, ignored with a baseline.
         contrastive: text and image encoders for the R-precision; by default the embedded ones
             for embedded pipelines, and no R-precision for others.
+        images: of `pipe` on the reference's sampling, uint8 [n, H, W, 3], where they are made
+            already.
 
     Raises:
         ModelError: a pipeline does not make images, or makes NaN.
+        UsageError: there is no sampling, or the images are not as many and as large as the
+            reference's.
     """
     if not isinstance(reference, Baseline):
         if sampling is None:
             raise UsageError("sampling: give prompts, unless the reference is a Baseline")
         reference = Baseline.of(reference, sampling, contrastive or contrastive_for(reference))
-    images = generate(pipe, reference.sampling)
+    images = generate(pipe, reference.sampling) if images is None else images
     first, expected = _first_ranks(reference, images), reference.first_ranks
     denoiser = find_denoiser(pipe)[1]
     reference_denoiser = find_denoiser(reference.pipe)[1]

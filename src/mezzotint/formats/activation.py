@@ -11,19 +11,23 @@ from torch import Tensor
 from mezzotint.errors import FormatError
 from mezzotint.formats.straight_through import straight_through
 
+Granularity = Literal["tensor", "step", "token"]
+"""Inputs that share a scale: all, those of one timestep, or those of one token or image."""
+
 
 @dataclass(frozen=True)
 class ActivationFormat:
-    """Integers of `width` bits with a static scale per tensor or a dynamic one per token.
+    """Integers of `width` bits with a static scale per tensor or step, or a dynamic one per token.
 
     Per tensor (`uint8/tensor`): scale and zero point are calibrated once and stored with the
-    layer. Per token (`int8/token`): computed from each input: one scale per row of [..., features]
-    for a Linear, one per image of [n, c, h, w] for a convolution.
+    layer. Per step (`uint4/step`): calibrated for each timestep of the denoiser, and stored in the
+    tables of the structure `StepScales`. Per token (`int8/token`): computed from each input: one
+    scale per row of [..., features] for a Linear, one per image of [n, c, h, w] for a convolution.
     """
 
     width: int
     symmetric: bool
-    granularity: Literal["tensor", "token"]
+    granularity: Granularity
 
     def __post_init__(self) -> None:
         if not 2 <= self.width <= 8:
@@ -36,8 +40,18 @@ class ActivationFormat:
 
     @property
     def static(self) -> bool:
-        """True if the range comes from calibration."""
+        """True if one range, from calibration, holds for all inputs."""
         return self.granularity == "tensor"
+
+    @property
+    def per_step(self) -> bool:
+        """True if each timestep has a range of its own, from calibration."""
+        return self.granularity == "step"
+
+    @property
+    def dynamic(self) -> bool:
+        """True if the range comes from each input itself."""
+        return self.granularity == "token"
 
     @property
     def limits(self) -> tuple[int, int]:

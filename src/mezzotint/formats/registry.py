@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from mezzotint._plugins import load_plugins
 from mezzotint.errors import FormatError
-from mezzotint.formats.activation import ActivationFormat
+from mezzotint.formats.activation import ActivationFormat, Granularity
 from mezzotint.formats.uniform import UniformFormat
 from mezzotint.formats.weight_format import WeightFormat
 
@@ -61,8 +62,8 @@ def parse_weight_format(name: str) -> WeightFormat | None:
             return found
     raise FormatError(
         f"unknown weight format {name!r}; expected 'float' or a name such as 'int4/channel', "
-        "'uint3/group64', 'int8/tensor', 'lut3/channel', 'kmeans4/channel', 'kmeans3/tensor' or "
-        "'mixed/int2:64,int3:128,int4:64'"
+        "'int4/channel/float32', 'uint3/group64', 'int8/tensor', 'lut3/channel', "
+        "'kmeans4/channel', 'kmeans3/tensor' or 'mixed/int2:64,int3:128,int4:64'"
     )
 
 
@@ -81,20 +82,19 @@ def parse_activation_format(name: str) -> ActivationFormat | None:
     """The activation format called `name`; None for `float`.
 
     Raises:
-        FormatError: the name is not of the form `int8/token` or `uint8/tensor`, or its width is
-            not 2 to 8.
+        FormatError: the name is not of the form `int8/token`, `uint8/tensor` or `uint4/step`, or
+            its width is not 2 to 8.
     """
     if name == FLOAT:
         return None
-    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|token)", name)
+    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|step|token)", name)
     if match is None:
         raise FormatError(
-            f"unknown activation format {name!r}; expected 'float', 'int8/token' or 'uint8/tensor'"
+            f"unknown activation format {name!r}; expected 'float', 'int8/token', 'uint8/tensor' "
+            "or 'uint4/step'"
         )
     unsigned, width, granularity = match.groups()
     try:
-        return ActivationFormat(
-            int(width), not unsigned, "tensor" if granularity == "tensor" else "token"
-        )
+        return ActivationFormat(int(width), not unsigned, cast("Granularity", granularity))
     except FormatError as cause:
         raise FormatError(f"activation format {name!r}: {cause}") from cause

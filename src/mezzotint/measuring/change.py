@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import ActivationFormat
-from mezzotint.plan import FULL, Choice, Encoding, Plan, Tensors
+from mezzotint.plan import FULL, Choice, Encoding, LayerShape, Plan, Tensors
 from mezzotint.runtime import (
     Calibration,
+    InputQuantizer,
     InputRange,
+    TimestepReader,
     check_input_ranges,
     join_inputs,
     operation_of,
@@ -26,10 +29,12 @@ from mezzotint.runtime import (
     pack_layer,
     packed_copy,
     part_inputs,
+    reading_timesteps,
     replace_layer,
     shape_of,
 )
-from mezzotint.runtime.operands import Operation
+from mezzotint.runtime.composition import at_top, check_calibrated, under
+from mezzotint.runtime.structures.step_scales import parameters_at, step_places
 
 
 class Change(ABC):
@@ -152,7 +157,8 @@ class LayerChange(_OneLayer):
         packed = pack_layer(self.target, layer, plan, calibration)
         replace_layer(denoiser, self.target, packed)
         try:
-            yield denoiser
+            with reading_timesteps(denoiser):
+                yield denoiser
         finally:
             replace_layer(denoiser, self.target, layer)
 
@@ -200,14 +206,18 @@ class InputChange(_OneLayer):
         structures = self.choice.structures
         try:
             check_input_ranges(self.choice, ranges)
+            if self.choice.timed:
+                check_calibrated(self.choice, shape_of(layer), known)
             own = own_tensors(structures, layer.weight.detach(), shape_of(layer), known)
         except FormatError as cause:
             raise FormatError(f"layer {self.target}: {cause}") from cause
-        hook = layer.register_forward_pre_hook(_rounding(self.choice, ranges, own))
-        try:
+        with ExitStack() as stack:
+            reader = None
+            if self.choice.timed:
+                reader = stack.enter_context(TimestepReader.reading(denoiser))
+            rounding = _InputRounding(self.choice, ranges, own, reader)
+            stack.callback(layer.register_forward_pre_hook(rounding).remove)
             yield denoiser
-        finally:
-            hook.remove()
 
 
 @dataclass(frozen=True)
@@ -265,31 +275,44 @@ def _encoding_name(encoding: Encoding) -> str:
     )
 
 
-def _rounding(
-    choice: Choice, ranges: Sequence[InputRange], tensors: Tensors
-) -> Callable[[nn.Linear | nn.Conv2d, tuple[Any, ...]], tuple[Any, ...]]:
-    """A hook that rounds what each quantizer of a packed layer would see, by its own range."""
-    activation = choice.activation_format
+@dataclass(frozen=True, eq=False)
+class _InputRounding:
+    """A hook that rounds what each quantizer of a packed layer would see, by its own range.
 
-    def round_input(layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    Attributes:
+        choice: whose activation format and structures count.
+        ranges: of the quantizers, where they are static.
+        tensors: of the structures, as `own_tensors` gives them.
+        reader: tells the timestep, where scales depend on it.
+    """
+
+    choice: Choice
+    ranges: Sequence[InputRange]
+    tensors: Tensors
+    reader: TimestepReader | None
+
+    def __call__(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x, *rest = inputs
+        activation, structures = self.choice.activation_format, self.choice.structures
         if activation is None:
             return inputs
-        shape = shape_of(layer)
+        shape, dims = shape_of(layer), operation_of(layer).token_dims
         rounded = []
-        for index, part in enumerate(part_inputs(x, choice.structures, shape, tensors)):
-            calibrated = ranges[index] if activation.static else None
-            rounded.append(_rounded(part, activation, calibrated, operation_of(layer)).to(x.dtype))
-        return (join_inputs(x, rounded, choice.structures, shape, tensors), *rest)
+        for index, part in enumerate(part_inputs(x, structures, shape, self.tensors)):
+            quantizer = self._quantizer(activation, index, shape, x.device)
+            rounded.append(quantizer.rounded(part, dims).to(x.dtype))
+        return (join_inputs(x, rounded, structures, shape, self.tensors), *rest)
 
-    return round_input
-
-
-def _rounded(
-    x: Tensor, activation: ActivationFormat, calibrated: InputRange | None, operation: Operation
-) -> Tensor:
-    if calibrated is None:
-        scale, zero_point = activation.dynamic_parameters(x, operation.token_dims)
-    else:
-        scale, zero_point = activation.range_parameters(calibrated.low, calibrated.high, x.device)
-    return activation.roundtrip(x, scale, zero_point)
+    def _quantizer(
+        self, activation: ActivationFormat, index: int, shape: LayerShape, device: torch.device
+    ) -> InputQuantizer:
+        if activation.static:
+            one = self.ranges[index]
+            return InputQuantizer(
+                activation, *activation.range_parameters(one.low, one.high, device)
+            )
+        if self.reader is None:
+            return InputQuantizer(activation)
+        place = step_places(self.choice.structures, shape)[index]
+        tables = at_top(under(self.tensors, place) if place else self.tensors)
+        return InputQuantizer(activation, *parameters_at(self.reader.timestep, tables))

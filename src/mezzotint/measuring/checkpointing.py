@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mezzotint.measuring._patching import Forward, patched
+from mezzotint.measuring.free_memory import free_bytes
 from mezzotint.measuring.trace import memory
 from mezzotint.models import Call
 from mezzotint.models.calls import device_of
@@ -26,11 +26,17 @@ _SHARE = 0.5
 
 
 @contextmanager
-def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
+def gradient_checkpointing(
+    denoiser: nn.Module, around: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Iterator[None]:
     """Let a denoiser of diffusers compute its blocks again in the backward pass.
 
     Each block's part of the graph stays as it is (not reentrant), so gradients and their hooks are
     the same. Denoisers that have no such blocks are left alone.
+
+    Args:
+        denoiser: to be run, and differentiated, meanwhile.
+        around: asked in the forward pass of a block for what to compute it in again.
     """
     if not supports_checkpointing(denoiser):
         yield
@@ -41,7 +47,9 @@ def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
         for module in denoiser.modules()
         if hasattr(module, names[0])
     }
-    denoiser._set_gradient_checkpointing(True, _checkpointed)  # type: ignore[operator]
+    denoiser._set_gradient_checkpointing(  # type: ignore[operator]
+        True, partial(_checkpointed, around)
+    )
     try:
         yield
     finally:
@@ -60,9 +68,10 @@ def supports_checkpointing(denoiser: nn.Module) -> bool:
 def needs_checkpointing(denoiser: nn.Module, call: Call) -> bool:
     """True where what a backward pass keeps may take more than half of the memory that is free.
 
-    Estimated from the outputs of all modules without submodules, in one run of `call`.
+    Free is what the system and the limits of this process leave, see `free_bytes`. What is kept is
+    estimated from the outputs of all modules without submodules, in one run of `call`.
     """
-    free = _free_bytes(device_of(denoiser))
+    free = free_bytes(device_of(denoiser))
     if free is None or not supports_checkpointing(denoiser):
         return False
     total = 0
@@ -79,18 +88,10 @@ def needs_checkpointing(denoiser: nn.Module, call: Call) -> bool:
     return _KEPT * total > _SHARE * free
 
 
-def _checkpointed(module: Any, *args: Any) -> Any:
+def _checkpointed(
+    around: Callable[[], AbstractContextManager[object]], module: Any, *args: Any
+) -> Any:
     function = module.__call__ if isinstance(module, nn.Module) else module
-    return checkpoint(function, *args, use_reentrant=False)
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    """None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found) * 1024
+    return checkpoint(
+        function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), around())
+    )

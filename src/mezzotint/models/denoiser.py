@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModelMixin
 from torch import nn
 
+from mezzotint._time_argument import TimeArgument
 from mezzotint.errors import ModelError
-
-TIME_ARGUMENTS = frozenset({"timestep", "timesteps", "t", "timestep_ratio"})
-"""Names of the timestep among the arguments of diffusers' denoisers."""
 
 
 def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
@@ -42,7 +39,7 @@ def denoises(kind: type[Any]) -> bool:
     """True if modules of that class predict noise."""
     if not issubclass(kind, ModelMixin) or "ControlNet" in kind.__name__:
         return False
-    return not TIME_ARGUMENTS.isdisjoint(inspect.signature(kind.forward).parameters)
+    return TimeArgument.of(kind.forward) is not None
 
 
 def model_name(pipe: DiffusionPipeline) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mezzotint._time_argument import TimeArgument
 from mezzotint.models.calls import Call, output_tensor
-from mezzotint.models.denoiser import TIME_ARGUMENTS
 
 
 @dataclass
@@ -60,6 +59,8 @@ def _on_cpu(call: Call) -> Call:
 
 
 def _timestep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    value = next((value for name, value in arguments.items() if name in TIME_ARGUMENTS), math.nan)
+    argument = TimeArgument.of(module.forward)
+    value = None if argument is None else argument.value(args, kwargs)
+    if value is None:
+        return math.nan
     return float(value.flatten()[0]) if isinstance(value, Tensor) else float(value)

@@ -21,8 +21,10 @@ from mezzotint.plan.encoding import (
 )
 from mezzotint.plan.plan import VERSION, Plan, dumps
 from mezzotint.plan.structure import (
+    NOW,
     LayerShape,
     Observer,
+    Part,
     Parts,
     Structure,
     Tensors,
@@ -40,6 +42,7 @@ from mezzotint.plan.uniform_plans import (
 __all__ = [
     "CLIPS",
     "FULL",
+    "NOW",
     "NO_ACTIVATION_BITS",
     "ONLY_IN_CHECKPOINT",
     "SEARCHES",
@@ -53,6 +56,7 @@ __all__ = [
     "Encoding",
     "LayerShape",
     "Observer",
+    "Part",
     "Parts",
     "Plan",
     "Planned",

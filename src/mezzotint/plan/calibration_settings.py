@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
@@ -64,6 +64,10 @@ class CallSelection:
         for name, count in asdict(self).items():
             if not 1 <= count <= _HIGHEST:
                 raise UsageError(f"{name}: is {count}; give 1 to {_HIGHEST}")
+
+    def covering(self, steps: int) -> CallSelection:
+        """The same, or with as many calls as there are steps: one at each at least."""
+        return replace(self, calls=max(self.calls, steps))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import (
@@ -36,6 +36,8 @@ class Choice:
     activation: str = FLOAT
     structures: tuple[Structure, ...] = ()
 
+    _whole: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         parse_weight_format(self.weight)
         parse_activation_format(self.activation)
@@ -44,6 +46,26 @@ class Choice:
                 f"activation {self.activation!r} goes with a quantized weight, not with 'float'"
             )
         self._check_structures()
+        if self._whole:
+            self._check_granularity()
+
+    def _check_granularity(self) -> None:
+        """Refuse scales that nothing stores, and tables of scales for another format."""
+        activation = self.activation_format
+        if activation is not None and activation.per_step and not self.steps:
+            raise FormatError(
+                f"activation {self.activation!r} goes with the structure step_scales, which stores "
+                "a scale for each timestep; add it as the last of the structures, or take "
+                f"'{replace(activation, granularity='tensor')}'"
+            )
+        for each in self.structures:
+            if each.granularity is None:
+                continue
+            if activation is None or activation.granularity != each.granularity:
+                raise FormatError(
+                    f"{each.kind} goes with an activation such as 'uint4/{each.granularity}', not "
+                    f"with {self.activation!r}"
+                )
 
     def _check_structures(self) -> None:
         if not isinstance(self.structures, tuple) or not all(
@@ -85,19 +107,34 @@ class Choice:
         return activation is not None and activation.static
 
     @property
+    def steps(self) -> int:
+        """Timesteps that the layer stores a scale for; 0 where it has none for each."""
+        return max((each.calibrated_steps for each in self.structures), default=0)
+
+    @property
+    def timed(self) -> bool:
+        """True if the layer depends on the denoiser's timestep."""
+        return any(each.timed for each in self.structures)
+
+    @property
     def parts(self) -> int:
         """Number of quantizers."""
         return math.prod(len(each.part_names) for each in self.structures)
 
     @property
     def plain(self) -> Choice:
-        """The same formats, for a layer of one quantizer."""
-        return self.with_structures()
+        """The same formats, for a layer of one quantizer: of all steps alike."""
+        activation = self.activation_format
+        if activation is None or not activation.per_step:
+            return self.with_structures()
+        return Choice(self.weight, replace(activation, granularity="tensor").name)
 
     @property
     def of_parts(self) -> Choice:
         """The choice of the parts that the outermost structure has."""
-        return self.with_structures(*self.structures[1:])
+        rest = self.structures[1:]
+        kind = _Innermost if self.steps and not rest else Choice
+        return kind(self.weight, self.activation, rest)
 
     def with_structures(self, *structures: Structure) -> Choice:
         """The same formats, for a layer of these structures and no others.
@@ -122,3 +159,10 @@ class Choice:
     def __str__(self) -> str:
         formats = f"{self.weight} × {self.activation}"
         return f"{formats}, {self.label}" if self.structures else formats
+
+
+@dataclass(frozen=True)
+class _Innermost(Choice):
+    """The choice of a part whose scales for each timestep are given by the structure around it."""
+
+    _whole: ClassVar[bool] = False

@@ -96,6 +96,11 @@ class Plan(JsonFile):
         """Quantized layers whose weights stand in the plan's checkpoint only."""
         return tuple(name for name in self.quantized if self.encoding_of(name).trained)
 
+    @property
+    def steps(self) -> int:
+        """Timesteps that layers store a scale for; 0 where none does."""
+        return max((choice.steps for choice in self.choices.values()), default=0)
+
     def encoding_of(self, name: str) -> Encoding:
         """Rounding of a quantized layer's weight."""
         return self.encodings.get(name, self.encoding)

@@ -19,8 +19,25 @@ from mezzotint.formats import Shape, TensorSpec
 Tensors = Mapping[str, Tensor]
 """A structure's own tensors as they are stored, by their names within the layer."""
 
-Parts = Mapping[str, Callable[[Tensor], Tensor]]
-"""The quantized layers that a structure is made of, by name; none of them adds a bias."""
+
+class Part(Protocol):
+    """A quantized layer that a structure is made of; it adds no bias of its own."""
+
+    def __call__(self, x: Tensor, /, *scales: Tensor | None) -> Tensor:
+        """The output for the input `x`.
+
+        Args:
+            x: input of the part.
+            scales: given by structures that have a `granularity`: scale and zero point of `x`,
+                float32 [1] or one for each sample, and the bias to be added, or None.
+        """
+
+
+Parts = Mapping[str, Part]
+"""The parts of a structure by name."""
+
+NOW = "now"
+"""Key, among the tensors of a `timed` structure, of the timestep of the call in progress."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,10 @@ class Structure(ABC):
             shows it prompts of other first words as well.
         left_out_by: option of recipes that leaves it out, such as `bos=false`; None where none
             does.
+        granularity: of activation formats whose scales and zero points it stores, such as `step`;
+            they are calibrated with the ranges of inputs. None where it stores none.
+        timed: whether its layer depends on the denoiser's timestep: `forward` then finds that
+            among the tensors, as `NOW`, float32 [1] or one for each sample.
     """
 
     kind: ClassVar[str]
@@ -110,6 +131,8 @@ class Structure(ABC):
     calibrated: ClassVar[frozenset[str]] = frozenset()
     same_for_every_prompt: ClassVar[bool] = False
     left_out_by: ClassVar[str | None] = None
+    granularity: ClassVar[str | None] = None
+    timed: ClassVar[bool] = False
 
     #: Settings with which pydantic reads the fields.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -130,6 +153,16 @@ class Structure(ABC):
     def refuse(self, inner: Structure) -> str | None:
         """The reason why parts cannot have the structure `inner`, with the remedy; or None."""
         return None
+
+    @property
+    def calibrated_steps(self) -> int:
+        """Timesteps that it stores scales for; 0 where it stores none for each."""
+        return 0
+
+    @property
+    def observed(self) -> bool:
+        """True if an observer finds calibrated tensors of it."""
+        return bool(self.calibrated) and self.granularity is None
 
     def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
         """Shape and dtype of every tensor of its own."""
@@ -159,7 +192,7 @@ class Structure(ABC):
         return {name: specs[name].zeros() for name in self.calibrated}
 
     def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
-        """Finds the calibrated tensors of a layer; asked only where there are any.
+        """Finds the calibrated tensors of a layer; asked only of those that are `observed`.
 
         Args:
             weight: the floating weight of the layer.
@@ -248,7 +281,8 @@ def register_structure(kind: type[_StructureT]) -> type[_StructureT]:
         UsageError: it has calibrated tensors, but no observer that finds them, or there is one of
             that kind.
     """
-    if kind.calibrated and kind.observer is Structure.observer:
+    unwatched = kind.observer is Structure.observer and kind.granularity is None
+    if kind.calibrated and unwatched:
         raise UsageError(
             f"the structure {kind.kind} has calibrated tensors, but no observer that finds them; "
             "give it the method `observer`"

@@ -56,8 +56,10 @@ def measure_profile(
     is measured on whole denoisers, and added.
 
     A choice that a layer cannot take, such as a group that does not divide its inputs, is left
-    out of that layer's figures.
+    out of that layer's figures. Structures of choices do not count: `Work` has those of layers. Of
+    formats such as `uint4/step`, that of a single scale is timed.
     """
+    choices = tuple(dict.fromkeys(choice.plain for choice in choices))
     if _WHOLE not in journal:
         journal.add(_WHOLE, _measure_whole(subject, timer))
     pieces = {

@@ -1,6 +1,6 @@
 """Named ways from a pipeline to a plan."""
 
-from mezzotint.recipes import auto, mixdq
+from mezzotint.recipes import auto, mixdq, mpqdm
 from mezzotint.recipes.auto import Auto
 from mezzotint.recipes.job import (
     Job,
@@ -16,14 +16,16 @@ from mezzotint.recipes.job import (
     run_recipe,
 )
 from mezzotint.recipes.mixdq import MixDQ
+from mezzotint.recipes.mpqdm import MPQDM
 from mezzotint.recipes.option_values import OptionHelp, options_help, parse_options
 from mezzotint.recipes.study import Study
 
 #: Modules that register a recipe when imported.
-BUILT_IN_RECIPES = (auto, mixdq)
+BUILT_IN_RECIPES = (auto, mixdq, mpqdm)
 
 __all__ = [
     "BUILT_IN_RECIPES",
+    "MPQDM",
     "Auto",
     "Job",
     "MeasuringSettings",

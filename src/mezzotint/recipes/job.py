@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._plugins import Registry
 from mezzotint.errors import UsageError
@@ -74,12 +75,14 @@ class Outcome:
         calibration: what was calibrated for it.
         measurements: figures of candidates, measured or predicted, by layer and choice.
         record: all of the journal, for other budgets.
+        training: curve of the training that the plan's trained weights come from.
     """
 
     plan: Plan
     calibration: Calibration
     measurements: Measurements = field(default_factory=dict)
     record: Record | None = None
+    training: JsonFile | None = None
 
 
 class RecipeOptions(Protocol):

@@ -6,7 +6,7 @@ from mezzotint.rounding.channel_orders import (
     order_named,
     ranking_named,
 )
-from mezzotint.rounding.fake_quantize import fake_quantize
+from mezzotint.rounding.fake_quantize import fake_quantize, fake_quantize_input
 from mezzotint.rounding.feedback import feedback
 from mezzotint.rounding.kurtosis import kurtosis
 from mezzotint.rounding.moments import InputMoments
@@ -23,6 +23,7 @@ __all__ = [
     "Rounding",
     "channel_order",
     "fake_quantize",
+    "fake_quantize_input",
     "feedback",
     "in_segments",
     "kurtosis",

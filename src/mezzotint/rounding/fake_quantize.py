@@ -29,6 +29,23 @@ def fake_quantize(weight: Tensor, grid: Grid) -> Tensor:
     return _rounded(weight.flatten(1).float(), grid).reshape(weight.shape)
 
 
+def fake_quantize_input(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int
+) -> Tensor:
+    """The values of the codes of an input, in its dtype; gradients as those of `fake_quantize`.
+
+    Args:
+        x: floating.
+        scale: positive float32, to be combined with `x`.
+        zero_point: whole float32 from 0 to 2^bits - 1, likewise; None for the middle of the codes.
+        bits: 2 to 8.
+    """
+    rounded: Tensor = _RoundAffine.apply(  # type: ignore[no-untyped-call]
+        x, scale, zero_point, bits
+    )
+    return rounded.to(x.dtype)
+
+
 def _rounded(matrix: Tensor, grid: Grid) -> Tensor:
     if isinstance(grid, MixedGrid):
         parts = zip(grid.segments, grid.channels, strict=True)
@@ -67,7 +84,7 @@ class _RoundAffine(torch.autograd.Function):
         inside = covered(steps, shift, ctx.bits)
         of_weight = of_scale = of_zero = None
         if ctx.needs_input_grad[0]:
-            of_weight = gradient * inside
+            of_weight = (gradient * inside).to(weight.dtype)
         if ctx.needs_input_grad[1]:
             codes = nearest_codes(steps, zero_point, ctx.bits).sub_(shift)
             slope = torch.where(inside, codes - steps, codes)

@@ -19,6 +19,8 @@ from mezzotint.runtime.convert import (
     pack_module,
     packed_copy,
     packed_layers,
+    read_timesteps,
+    reading_timesteps,
     replace_layer,
 )
 from mezzotint.runtime.encoded import EncodedWeights
@@ -61,7 +63,8 @@ from mezzotint.runtime.packed import (
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structured import StructuredLayer, shape_of
-from mezzotint.runtime.structures import ConstantTokens, SplitInput
+from mezzotint.runtime.structures import ConstantTokens, SplitInput, StepScales
+from mezzotint.runtime.timestep import TimestepReader, nearest_step
 
 #: Modules that register a kernel when imported.
 BUILT_IN_KERNELS = (cpu, cuda, reference_kernel)
@@ -92,7 +95,9 @@ __all__ = [
     "Request",
     "Selection",
     "SplitInput",
+    "StepScales",
     "StructuredLayer",
+    "TimestepReader",
     "calibrated_tensors",
     "check_calibration",
     "check_input_ranges",
@@ -103,6 +108,7 @@ __all__ = [
     "join_inputs",
     "keep_unpacked",
     "module_bytes",
+    "nearest_step",
     "operation_of",
     "own_tensors",
     "pack_layer",
@@ -113,6 +119,8 @@ __all__ = [
     "part_inputs",
     "placeholders",
     "quantizers",
+    "read_timesteps",
+    "reading_timesteps",
     "register_kernel",
     "registered_kernels",
     "replace_layer",

@@ -6,17 +6,23 @@ Tensors are named by their place in the layer: `constant` of the outermost struc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import FLOAT, Shape, TensorSpec
-from mezzotint.plan import Choice, LayerShape, Structure, Tensors
+from mezzotint.plan import Choice, LayerShape, Part, Structure, Tensors
 from mezzotint.runtime.layer import part_tensors
 
 Structures = tuple[Structure, ...]
+
+QuantizerOutput: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+"""Output of one quantizer's layer, from its input and its bias."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -283,11 +289,36 @@ def join_shifts(shifts: Sequence[Tensor], structures: Structures, layer: LayerSh
     return outer.join_shifts(joined, layer)
 
 
-def _by_part(tensors: Sequence[Tensor], outer: Structure) -> Iterator[tuple[str, Sequence[Tensor]]]:
+def joined_output(
+    x: Tensor,
+    outputs: Sequence[QuantizerOutput],
+    bias: Tensor | None,
+    structures: Structures,
+    layer: LayerShape,
+    tensors: Tensors,
+) -> Tensor:
+    """The layer's output of `x`, from those of its quantizers, each of its own input and bias.
+
+    Raises:
+        PlanError, FormatError: as `part_inputs`.
+    """
+    if not structures:
+        return outputs[0](x, bias)
+    outer, shapes = structures[0], structures[0].part_shapes(layer)
+
+    def part(name: str, each: Sequence[QuantizerOutput]) -> Part:
+        rest, shape, own = structures[1:], shapes[name], under(tensors, name)
+        return lambda x, /, *_: joined_output(x, each, None, rest, shape, own)
+
+    parts = {name: part(name, each) for name, each in _by_part(outputs, outer)}
+    return outer.forward(x, parts, layer, at_top(tensors), bias)
+
+
+def _by_part(each_of: Sequence[_T], outer: Structure) -> Iterator[tuple[str, Sequence[_T]]]:
     """Each part of a structure with what belongs to the quantizers in it."""
-    each = len(tensors) // len(outer.part_names)
+    each = len(each_of) // len(outer.part_names)
     for index, name in enumerate(outer.part_names):
-        yield name, tensors[index * each : (index + 1) * each]
+        yield name, each_of[index * each : (index + 1) * each]
 
 
 def input_of(

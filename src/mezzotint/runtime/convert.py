@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,17 @@ from mezzotint.formats import check_finite
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
+from mezzotint.runtime.structured import StructuredLayer
+from mezzotint.runtime.timestep import TimestepReader, check_timed
 
 
 def check_plan(module: nn.Module, plan: Plan) -> None:
-    """Raise PlanError unless every layer of the plan exists in `module` and can be quantized."""
+    """Refuse a plan whose layers do not all exist in `module`, or cannot be quantized.
+
+    Raises:
+        PlanError: naming the layer.
+        UsageError: layers depend on the timestep, and `module` is called without one.
+    """
     modules = dict(module.named_modules())
     for name, choice in plan.choices.items():
         if name not in modules:
@@ -33,6 +41,8 @@ def check_plan(module: nn.Module, plan: Plan) -> None:
             )
         if choice.quantized:
             check_layer(name, modules[name], choice)
+    if any(choice.timed for choice in plan.choices.values()):
+        check_timed(module)
 
 
 def pack_module(
@@ -97,6 +107,13 @@ def _check_names(module: nn.Module, calibration: Calibration) -> None:
                 f"the calibration names layer {name}, which {type(module).__name__} does not have; "
                 "was it found for another model?"
             )
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name, tensor in calibration.floating.items():
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise PlanError(
+                f"the calibration has a {name} of shape {tuple(tensor.shape)}, which "
+                f"{type(module).__name__} does not have; was it found for another model?"
+            )
 
 
 def _packed(
@@ -108,7 +125,48 @@ def _packed(
         weight = layer.get_parameter("weight")
         replace_layer(module, name, pack_weight(name, layer, weight, plan, calibration))
         progress(name)
+    with torch.no_grad():
+        for name, tensor in calibration.floating.items():
+            module.get_parameter(name).copy_(tensor)
+    read_timesteps(module)
     return module
+
+
+def read_timesteps(denoiser: nn.Module) -> None:
+    """Let the packed layers that depend on the denoiser's timestep know it.
+
+    Raises:
+        UsageError: there are some, and the denoiser is called without one.
+    """
+    layers = _timed_layers(denoiser)
+    if layers:
+        _tell(layers, TimestepReader.attach(denoiser))
+
+
+@contextmanager
+def reading_timesteps(denoiser: nn.Module) -> Iterator[None]:
+    """The same for a while, where packed layers stand in a floating denoiser.
+
+    Raises:
+        UsageError: as `read_timesteps`.
+    """
+    layers = _timed_layers(denoiser)
+    if not layers:
+        yield
+        return
+    with TimestepReader.reading(denoiser) as reader:
+        _tell(layers, reader)
+        yield
+
+
+def _timed_layers(denoiser: nn.Module) -> list[StructuredLayer]:
+    layers = (layer for layer in denoiser.modules() if isinstance(layer, StructuredLayer))
+    return [layer for layer in layers if layer.structure.timed]
+
+
+def _tell(layers: Iterable[StructuredLayer], reader: TimestepReader) -> None:
+    for layer in layers:
+        layer.reader = reader
 
 
 def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
@@ -127,7 +185,8 @@ def dequantize_module(
 ) -> nn.Module:
     """Replace, in place, every packed layer by a stock one with the dequantized weight.
 
-    A layer of constant tokens becomes a plain Linear that computes them like all others.
+    A layer of constant tokens becomes a plain Linear that computes them like all others. The
+    module's timestep is read no longer.
 
     Args:
         module: with packed layers.
@@ -138,6 +197,9 @@ def dequantize_module(
     first = next(floating, torch.float32)
     for name, layer in packed_layers(module).items():
         replace_layer(module, name, layer.to_float(first if dtype_of is None else dtype_of(name)))
+    reader = TimestepReader.of(module)
+    if reader is not None:
+        reader.detach()
     return module
 
 
@@ -162,6 +224,14 @@ class Execution:
     kernel: str
     arithmetic: str
     reason: str | None
+
+    @property
+    def products(self) -> str:
+        """Arithmetic for people: narrower inputs than those of its products are named."""
+        activation = self.choice.activation_format
+        if self.arithmetic != "int8" or activation is None or activation.width == 8:
+            return self.arithmetic
+        return f"{activation.width}-bit inputs in 8-bit products"
 
 
 def executions(module: nn.Module) -> tuple[Execution, ...]:

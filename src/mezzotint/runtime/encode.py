@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mezzotint.formats import WeightFormat
+from mezzotint.formats import Codes, Grid, WeightFormat
 from mezzotint.plan import Encoding
 from mezzotint.rounding import rounding_named
 from mezzotint.runtime.layer_grid import layer_grid
@@ -23,11 +23,21 @@ def encoded_part(
     """
     # Within autocast as without: what is stored does not depend on what runs around it.
     with torch.autocast(weight.device.type, enabled=False):
-        trained = calibration.values
-        if trained is not None:
-            grid = layer_grid(weight_format, weight, encoding, trained.order)
-            grid = grid.with_parameters(trained.parameters)
-            return weight_format.store_values(grid, trained.values.to(weight.device))
+        return weight_format.store(*rounded_part(weight_format, weight, encoding, calibration))
+
+
+def rounded_part(
+    weight_format: WeightFormat, weight: Tensor, encoding: Encoding, calibration: PartCalibration
+) -> tuple[Grid, Codes]:
+    """The grid of one quantizer's weight and the code of every weight, before they are packed.
+
+    Raises:
+        FormatError: as `encoded_part`.
+    """
+    trained = calibration.values
+    if trained is None:
         grid = layer_grid(weight_format, weight, encoding)
-        rounding = rounding_named(encoding.rounding)
-        return weight_format.store(grid, rounding(weight, grid, calibration.moments))
+        return grid, rounding_named(encoding.rounding)(weight, grid, calibration.moments)
+    grid = layer_grid(weight_format, weight, encoding, trained.order)
+    grid = grid.with_parameters(trained.parameters)
+    return grid, grid.codes_of_rows(trained.values.to(weight.device))

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mezzotint.runtime.operands import GivenScales
+
 
 class OpaqueLayer(Protocol):
     """A layer that compilers may take as one operation."""
@@ -16,7 +18,7 @@ class OpaqueLayer(Protocol):
     def runs_opaque(self, device: str) -> bool:
         """Return whether its kernel on a device is one that compilers cannot trace."""
 
-    def opaque_output(self, x: Tensor) -> Tensor:
+    def opaque_output(self, x: Tensor, given: GivenScales | None = None) -> Tensor:
         """The output for an input with values, laid out as `empty_output`."""
 
     def empty_output(self, x: Tensor) -> Tensor:
@@ -62,4 +64,17 @@ def packed_layer(x: Tensor, handle: int) -> Tensor:
 
 @packed_layer.register_fake
 def _(x: Tensor, handle: int) -> Tensor:
+    return _layer(handle).empty_output(x)
+
+
+@torch.library.custom_op("mezzotint::packed_layer_given", mutates_args=())
+def packed_layer_given(
+    x: Tensor, scale: Tensor, zero_point: Tensor, bias: Tensor | None, handle: int
+) -> Tensor:
+    """The same of a layer that is given the scale of its input, see `GivenScales`."""
+    return _layer(handle).opaque_output(x, GivenScales(scale, zero_point, bias))
+
+
+@packed_layer_given.register_fake
+def _(x: Tensor, scale: Tensor, zero_point: Tensor, bias: Tensor | None, handle: int) -> Tensor:
     return _layer(handle).empty_output(x)

@@ -6,7 +6,7 @@ They know neither modules nor kernels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -56,13 +56,35 @@ class PackedWeight:
 
 
 @dataclass(frozen=True, eq=False)
+class GivenScales:
+    """Scales that a layer is given with its input, for formats that have several, and its bias.
+
+    Attributes:
+        scale: of the input, float32 [1], or [n] for n equal parts of the batch, one after another.
+        zero_point: likewise, of whole numbers.
+        bias: floating [out], to be added to the output; None for none.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    bias: Tensor | None = None
+
+    def shared(self) -> GivenScales:
+        """The same with a single scale and zero point, where all are equal."""
+        scale, zero_point = self.scale, self.zero_point
+        alike = (scale == scale[0]) & (zero_point == zero_point[0])
+        return GivenScales(scale[:1], zero_point[:1], self.bias) if bool(alike.all()) else self
+
+
+@dataclass(frozen=True, eq=False)
 class InputQuantizer:
     """The rounding of an input.
 
     Attributes:
         format: of the codes.
-        scale: float32 [1], calibrated; None where the format is dynamic.
-        zero_point: uint8 [1], likewise.
+        scale: float32 [1], calibrated, or [n] for n equal parts of the batch, one after another;
+            None where the format is dynamic.
+        zero_point: whole numbers, likewise.
     """
 
     format: ActivationFormat
@@ -73,10 +95,27 @@ class InputQuantizer:
         """Scale and whole zero point, float32; `dims` of `x` share a dynamic one."""
         if self.scale is None or self.zero_point is None:
             return self.format.dynamic_parameters(x, dims)
-        return self.scale, self.zero_point.float()
+        return along_batch(self.scale, x), along_batch(self.zero_point.float(), x)
 
-    def check(self) -> None:
-        """Refuse a stored range that no calibration can have written.
+    @property
+    def several(self) -> bool:
+        """True if parts of the batch have calibrated scales of their own."""
+        return self.scale is not None and len(self.scale) > 1
+
+    def split(self, x: Tensor) -> Iterator[tuple[Tensor, InputQuantizer]]:
+        """Each part of the batch that has scales of its own, with its quantizer."""
+        assert self.scale is not None
+        assert self.zero_point is not None
+        parts = torch.split(x, len(x) // len(self.scale))
+        for each, scale, zero in zip(parts, self.scale, self.zero_point, strict=True):
+            yield each, InputQuantizer(self.format, scale.view(1), zero.view(1))
+
+    def check(self, scale: str = "input_scale", zero_point: str = "input_zero_point") -> None:
+        """Refuse stored ranges that no calibration can have written.
+
+        Args:
+            scale: name of that tensor.
+            zero_point: likewise.
 
         Raises:
             FormatError: naming the tensor.
@@ -84,14 +123,22 @@ class InputQuantizer:
         if self.scale is None or self.zero_point is None:
             return
         if not bool((torch.isfinite(self.scale) & (self.scale > 0)).all()):
-            raise FormatError("input_scale is not positive and finite")
+            raise FormatError(f"{scale} is not positive and finite")
         highest = 0 if self.format.symmetric else self.format.limits[1]
         if int(self.zero_point.max()) > highest:
-            raise FormatError(f"input_zero_point is above {highest}, the highest of {self.format}")
+            raise FormatError(f"{zero_point} is above {highest}, the highest of {self.format}")
 
     def rounded(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
         """The values of the codes of `x`, in its dtype; gradients pass straight through."""
         return self.format.roundtrip(x, *self.parameters(x, dims))
+
+
+def along_batch(values: Tensor, x: Tensor) -> Tensor:
+    """One value, or [n] for n equal parts of the batch of `x`, to be combined with it."""
+    if len(values) == 1:
+        return values
+    each = values.repeat_interleave(x.shape[0] // len(values))
+    return each.view(-1, *(1,) * (x.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -107,6 +154,10 @@ class Linear:
     groups: ClassVar[int] = 1
     #: The layout of outputs under compilers.
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+
+    def batch(self, x: Tensor) -> int:
+        """Samples, or rows, among which a batch of inputs is divided."""
+        return x.shape[0] if x.ndim > 1 else 1
 
     def takes(self, x: Tensor, weight_shape: Shape) -> bool:
         """Return whether `x` fits a weight of that shape."""
@@ -136,6 +187,10 @@ class Conv2d:
     def groups(self) -> int:
         """Groups of channels that are convolved apart."""
         return self.geometry.groups
+
+    def batch(self, x: Tensor) -> int:
+        """Images of the batch."""
+        return x.shape[0] if x.ndim > 3 else 1
 
     def takes(self, x: Tensor, weight_shape: Shape) -> bool:
         """Return whether `x` fits a weight of that shape, and is large enough for one window."""

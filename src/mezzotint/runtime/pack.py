@@ -18,7 +18,6 @@ from mezzotint.plan import (
     TRAINED,
     Choice,
     Encoding,
-    LayerShape,
     Plan,
     Tensors,
 )
@@ -59,6 +58,8 @@ class Calibration:
             them.
         encoded: where weights are kept once they are encoded; of the same model and the same
             values as these. None to encode them anew each time.
+        floating: dotted name of a parameter that stays floating, such as a bias or a norm's weight
+            → what training has made of it.
     """
 
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Calibration:
     weights: Mapping[str, tuple[GridValues, ...]] = field(default_factory=dict)
     moments: Mapping[str, tuple[InputMoments, ...]] = field(default_factory=dict)
     encoded: EncodedWeights | None = None
+    floating: Tensors = field(default_factory=dict)
 
     def of_parts(self, name: str, parts: int) -> tuple[PartCalibration, ...]:
         """The values of each part of a layer, of which there are `parts`."""
@@ -213,25 +215,42 @@ def pack_weight(
             )
         packed.load_weight(weight, encoding, parts)
         if encoding.bias_correction and packed.bias is not None:
-            shift = _bias_shift(name, shape_of(layer), weight, packed, calibration)
-            packed.bias.copy_(_storable(layer, packed.bias + shift.to(packed.bias.device)))
+            decoded = [part.packed_weight.dequantized(torch.float32) for part in packed.parts]
+            bias = corrected_bias(name, layer, weight, decoded, packed.choice, calibration)
+            packed.bias.copy_(bias)
     return packed.train(layer.training)
 
 
-def _storable(layer: nn.Module, bias: Tensor) -> Tensor:
-    """A new bias as it will be stored: rounded to the dtype of the old one, where it fits in."""
-    rounded = bias.to(stored_dtype(layer, "bias", layer.get_parameter("bias"))).to(bias.dtype)
-    return rounded if bool(rounded.isfinite().all()) else bias
-
-
-def _bias_shift(
-    name: str, shape: LayerShape, weight: Tensor, packed: PackedLayer, calibration: Calibration
+def corrected_bias(  # noqa: PLR0913  (a layer, its weight before and after, and what is known)
+    name: str,
+    layer: nn.Module,
+    weight: Tensor,
+    decoded: Sequence[Tensor],
+    choice: Choice,
+    calibration: Calibration,
 ) -> Tensor:
-    structures = packed.choice.structures
-    decoded = [part.packed_weight.dequantized(torch.float32) for part in packed.parts]
+    """A layer's bias with the mean output error of its rounded weight, as it will be stored.
+
+    Args:
+        name: of the layer.
+        layer: floating; its own weight may stand on the meta device.
+        weight: floating.
+        decoded: rounded, of each quantizer.
+        choice: gives the structures.
+        calibration: has the moments of its inputs.
+    """
+    shape, structures = shape_of(layer), choice.structures
     own = own_tensors(structures, weight.detach(), shape, calibration.tensors.get(name, {}))
-    moments = calibration.moments[name]
-    return bias_shift(weight, decoded, moments, structures, shape, own)
+    shift = bias_shift(weight, decoded, calibration.moments[name], structures, shape, own)
+    bias = layer.get_parameter("bias").detach()
+    return storable(layer, "bias", bias + shift.to(bias.device))
+
+
+def storable(module: nn.Module, name: str, value: Tensor) -> Tensor:
+    """A new value of a parameter as it will be stored: in the old one's dtype, where it fits in."""
+    dtype = stored_dtype(module, name, module.get_parameter(name))
+    rounded = value.to(dtype).to(value.dtype)
+    return rounded if bool(rounded.isfinite().all()) else value
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
-from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
+from mezzotint.plan import NOW, Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layers import FixedGeometry, attributes_of, quant_like, set_attributes
 from mezzotint.runtime.packed import PackedLayer, PartCalibration, refuse_tensors
 from mezzotint.runtime.part import QuantizedPart
+from mezzotint.runtime.timestep import TimestepReader
 
 
 class StructuredLayer(PackedLayer):
@@ -21,7 +22,14 @@ class StructuredLayer(PackedLayer):
 
     The parts are submodules under the structure's names for them, and its own tensors are
     buffers; the structure says what comes of them.
+
+    Attributes:
+        structure: the structure.
+        shape: of the layer.
+        reader: tells the timestep to a structure that depends on it.
     """
+
+    reader: TimestepReader
 
     def __init__(
         self,
@@ -40,6 +48,8 @@ class StructuredLayer(PackedLayer):
         self.tensor_names = tuple(specs)
         for name, spec in specs.items():
             self.register_buffer(name, spec.zeros())
+        if self.structure.timed:
+            self.reader = TimestepReader()
 
     @property
     def named_parts(self) -> dict[str, PackedLayer]:
@@ -105,9 +115,10 @@ class StructuredLayer(PackedLayer):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        return self.structure.forward(
-            input, self.named_parts, self.shape, self.own_tensors, self.bias
-        )
+        tensors = self.own_tensors
+        if self.structure.timed:
+            tensors[NOW] = self.reader.timestep
+        return self.structure.forward(input, self.named_parts, self.shape, tensors, self.bias)
 
 
 class StructuredLinear(StructuredLayer, nn.Linear):  # type: ignore[misc]  # weight is lazy

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from torch import Tensor, nn
 
 from mezzotint.errors import CheckpointError, FormatError
-from mezzotint.runtime import PackedLayer, QuantLayer, StructuredLayer
+from mezzotint.runtime import PackedLayer, QuantLayer, StepScales, StructuredLayer
+from mezzotint.runtime.structures.step_scales import check_step_scales
 
 
 def check_names(names: Collection[str], complaint: str) -> None:
@@ -56,8 +57,13 @@ def check_layer(source: str, name: str, layer: PackedLayer) -> None:
 def _check_module(module: nn.Module) -> None:
     if isinstance(module, QuantLayer):
         module.weight_format.check(module.weight_tensors())
-        if module.input_quantizer is not None:
+        activation = module.activation_format
+        if activation is not None and activation.static:
+            assert module.input_quantizer is not None
             module.input_quantizer.check()
     if isinstance(module, StructuredLayer):
         for name, tensor in module.own_tensors.items():
             module.structure.check_tensor(name, tensor)
+        activation = module.choice.activation_format
+        if isinstance(module.structure, StepScales) and activation is not None:
+            check_step_scales(activation, module.own_tensors)

@@ -24,6 +24,7 @@ from mezzotint.runtime import (
     check_plan,
     dequantize_module,
     pack_weight,
+    read_timesteps,
     replace_layer,
     unfilled_layer,
 )
@@ -226,6 +227,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(self._source, name, layer)
+        read_timesteps(model)
         self._note_dtypes(model)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mezzotint._time_argument import TIME_ARGUMENTS
 from mezzotint.engines.variant import base_class
 from mezzotint.errors import UsageError
-from mezzotint.models.denoiser import TIME_ARGUMENTS
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mezzotint.measuring import Measurements
-from mezzotint.models import LayerGroup, inventory
-from mezzotint.plan import Choice, Plan
+from mezzotint.models import LayerGroup
+from mezzotint.plan import Plan
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mixdq.budgets import input_programs, weight_programs
 from mezzotint.recipes.mixdq.deciding import Decision, check_feasible, decide, everything
@@ -23,10 +23,7 @@ from mezzotint.recipes.mixdq.sensitivity import (
     unmeasured,
     weight_changes,
 )
-
-NOT_PACKED = (
-    "stays floating: only Linear and Conv2d layers that the denoiser runs as such can be packed"
-)
+from mezzotint.recipes.unpacked import add_unpacked
 
 
 @register_recipe(
@@ -131,10 +128,7 @@ def plan_of(method: Method, weights: Decision, inputs: InputDecision) -> Plan:
     reasons = method.study.structures.reasons()
     for name, why in inputs.protected.items():
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
-    for layer in inventory(method.study.job.denoiser):
-        if layer.name not in choices:
-            choices[layer.name] = Choice()
-            reasons[layer.name] = NOT_PACKED
+    add_unpacked(choices, reasons, method.study.job.denoiser)
     # The average is that of the inputs which are not protected.
     summary = {
         "weights": weights.summary,

@@ -1,1 +1,6 @@
-"""MPQ-DM (arXiv 2412.11549): few-bit weights with light training."""
+"""MPQ-DM, step by step."""
+
+from mezzotint.recipes.mpqdm.options import MPQDM
+from mezzotint.recipes.mpqdm.recipe import mpqdm
+
+__all__ = ["MPQDM", "mpqdm"]

@@ -45,7 +45,7 @@ class Codes:
 
 def has_own_zero_points(activation: ActivationFormat) -> bool:
     """Return whether each row or image has its own zero point, as oneDNN does not want it."""
-    return not activation.static and not activation.symmetric
+    return activation.dynamic and not activation.symmetric
 
 
 def encode_rows(quantizer: InputQuantizer, rows: Tensor) -> Codes:

@@ -136,6 +136,10 @@ class Int8Kernel(Kernel):
             # Nothing to multiply, or torch's own operation says what is wrong.
             shift = None if bias is None else bias.to(x.dtype)
             return operation.apply(x, prepared.values().to(x.dtype), shift)
+        if quantizer.several:
+            # As single calls would: sums of other zero points are rounded otherwise.
+            outputs = [self.run(prepared, part, own, bias) for part, own in quantizer.split(x)]
+            return torch.cat(outputs)
         x = x.resolve_neg()
         if isinstance(operation, Conv2d):
             images = x if x.ndim == 4 else x.unsqueeze(0)

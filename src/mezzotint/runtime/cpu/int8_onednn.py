@@ -94,7 +94,8 @@ class OneDNNKernel(Int8Kernel):
     ) -> Tensor:
         codes = encode_rows(quantizer, x)
         codes = replace(codes, scale=marked(codes.scale, codes.sums))
-        product = _Product(weight, codes, None, codes.scale, codes.sums, quantizer.format.static)
+        calibrated = not quantizer.format.dynamic
+        product = _Product(weight, codes, None, codes.scale, codes.sums, calibrated)
         if has_own_zero_points(quantizer.format):
             product = _with_common_zero_point(product)
         return _output(product, bias, x.dtype)
@@ -133,7 +134,8 @@ class OneDNNKernel(Int8Kernel):
         if by_windows:
             codes = replace(codes, codes=windows(codes, geometry, (height, width)))
         place = None if by_windows else geometry
-        product = _Product(weight, codes, place, scale, sums.view(-1), quantizer.format.static)
+        calibrated = not quantizer.format.dynamic
+        product = _Product(weight, codes, place, scale, sums.view(-1), calibrated)
         y = _output(product, bias, x.dtype)
         return y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 

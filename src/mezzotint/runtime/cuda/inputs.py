@@ -73,9 +73,9 @@ def quantized_statically(
 
     Args:
         x: floating, contiguous.
-        activation: static.
-        scale: float32 [1].
-        zero_point: uint8 [1].
+        activation: calibrated.
+        scale: float32 [1], or [n] for n equal parts of `x`.
+        zero_point: whole numbers, likewise.
     """
     # Copies: NaN is marked in the scale, and the layer's own must not change.
     scale = scale.clone()
@@ -83,7 +83,7 @@ def quantized_statically(
     codes = torch.empty_like(x, dtype=torch.int8)
     if x.numel():
         _encode(x, codes, scale, shifted, activation)
-    return ProductInput(codes, scale, None if activation.symmetric else shifted)
+    return ProductInput(codes, scale, None if activation.symmetric else shifted, len(scale))
 
 
 def _find_scales(

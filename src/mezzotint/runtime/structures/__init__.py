@@ -2,5 +2,6 @@
 
 from mezzotint.runtime.structures.constant_tokens import ConstantTokens
 from mezzotint.runtime.structures.split_input import SplitInput
+from mezzotint.runtime.structures.step_scales import StepScales
 
-__all__ = ["ConstantTokens", "SplitInput"]
+__all__ = ["ConstantTokens", "SplitInput", "StepScales"]

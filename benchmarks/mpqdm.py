@@ -1,0 +1,245 @@
+"""MPQ-DM part by part, against its base EfficientDM, the recipe auto, and ours, row by row.
+
+Tables: W2A4 and W3A6 in full on emoji-teacher (`main`); other widths there (`settings`); the other
+embedded models (`models`); one switch of MPQ-DM at a time (`ablations`); what the paper does not
+have (`beyond`). Trained rows have equal minutes. Rows come in the order of the tables, so that an
+interrupted run leaves a valid one. Finished rows are kept, training goes on where it was killed:
+run it again to go on. About nine hours on 2 cores in all.
+
+    PYTHONPATH=. python benchmarks/mpqdm.py --corpus FOLDER
+        [--models emoji-teacher] [--tables main] [--settings W2A4] [--rows MPQ-DM auto]
+        [--minutes 10] [--images 2048]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from contestants.figures import jackknife
+from contestants.hardware import describe
+from contestants.weights_digest import weights_of
+from mpqdm_rows import AUTO, FLOAT, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
+from mpqdm_table import markdown
+
+import mezzotint as mz
+from mezzotint._files import write_json
+from mezzotint.evaluation import (
+    Baseline,
+    caption_score,
+    contrastive_for,
+    evaluate,
+    frechet_distance,
+    lite0_features,
+)
+from mezzotint.recipes.default_prompts import default_sampling
+from tools.emoji.config import PRESETS
+from tools.emoji.data import load_corpus
+
+RESULTS = Path(__file__).parent / "results"
+SEED = 1000
+REAL = 2048
+"""Pictures of the corpus that distances to real ones are from."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--settings", nargs="+", help="only these, such as W2A4")
+    parser.add_argument("--rows", nargs="+", help="only these, by name, such as MPQ-DM")
+    parser.add_argument("--minutes", type=float, help="of training, in place of each row's own")
+    parser.add_argument("--steps", type=int, help="updates of training, in place of minutes")
+    parser.add_argument("-n", "--images", type=int, help="in place of each row's own")
+    parser.add_argument("--corpus", type=Path, help="real pictures, see tools/emoji/corpus.py")
+    parser.add_argument("--fresh", action="store_true", help="make finished rows again")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/mpqdm"), help="work under way")
+    parser.add_argument("--results", type=Path, default=RESULTS / "mpqdm.json")
+    arguments = parser.parse_args()
+    every = rows(minutes=arguments.minutes, images=arguments.images)
+    kept = Kept(arguments.results, [row.place for row in every])
+    real = None if arguments.corpus is None else real_features(arguments.corpus)
+    for model in arguments.models:
+        wanted = [row for row in every if row.model == model and asked_for(row, arguments)]
+        bench = Bench(model, arguments.steps, arguments.cache, kept, real)
+        kept.drop_others(model, bench.identity)
+        for row in wanted:
+            if arguments.fresh or not kept.has(row, arguments.steps):
+                found = bench.measured(row)
+                kept.add(found)
+                print(row.place, found["fd_lite0"], found["r_precision"]["value"], flush=True)
+    print(markdown(kept.rows))
+
+
+def asked_for(row: Row, arguments: argparse.Namespace) -> bool:
+    return (
+        row.table in arguments.tables
+        and row.setting in (arguments.settings or [row.setting])
+        and row.plan in (arguments.rows or [row.plan])
+    )
+
+
+def real_features(corpus: Path) -> np.ndarray:
+    """EfficientNet-Lite0 features of pictures that the models were trained on."""
+    found = load_corpus(corpus, PRESETS["cpu"])
+    chosen = np.random.default_rng(0).permutation(found.rows(train=True))[:REAL]
+    return lite0_features(found.images[chosen])
+
+
+@dataclass
+class Kept:
+    """Finished rows, in a file that is whole after each of them.
+
+    Attributes:
+        path: of the JSON file; the table stands beside it.
+        order: places of all rows there are.
+    """
+
+    path: Path
+    order: list[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        there = self.path.exists()
+        self.rows: list[dict[str, Any]] = json.loads(self.path.read_text()) if there else []
+
+    def drop_others(self, model: str, weights: str) -> None:
+        """Rows of another training of the model do not belong into one table."""
+        self.rows = [one for one in self.rows if one["model"] != model or one["weights"] == weights]
+
+    def has(self, row: Row, steps: int | None) -> bool:
+        found = self.at(row.place)
+        asked = None if steps is None else steps
+        return found is not None and (
+            found["context"]["images"] == row.images
+            and found["asked"] == {"minutes": row.minutes, "steps": asked}
+        )
+
+    def at(self, place: Sequence[str]) -> dict[str, Any] | None:
+        return next((one for one in self.rows if place_of(one) == tuple(place)), None)
+
+    def add(self, found: dict[str, Any]) -> None:
+        """Add or replace one."""
+        self.rows = [one for one in self.rows if place_of(one) != place_of(found)] + [found]
+        self.rows.sort(key=lambda one: self.order.index(place_of(one)))
+        write_json(self.path, self.rows)
+        self.path.with_suffix(".md").write_text(markdown(self.rows), "utf-8")
+
+
+def place_of(one: dict[str, Any]) -> tuple[str, ...]:
+    return one["model"], one["table"], one["setting"], one["plan"]
+
+
+class Bench:
+    """One model, and everything that its rows share."""
+
+    def __init__(
+        self, model: str, steps: int | None, cache: Path, kept: Kept, real: np.ndarray | None
+    ) -> None:
+        self.model, self.steps, self.kept, self.real = model, steps, kept, real
+        self.pipe = mz.load(model)
+        self.identity = weights_of(self.pipe)
+        self.cache = cache / self.identity
+        self._baselines: dict[int, Baseline] = {}
+
+    def baseline(self, images: int) -> Baseline:
+        """The original's images, made once for all rows of as many."""
+        if images not in self._baselines:
+            self._baselines[images] = Baseline.of(self.pipe, self.sampling(images), self.contrast)
+        return self._baselines[images]
+
+    def sampling(self, images: int) -> mz.Sampling:
+        prompts = default_sampling(self.pipe, images).prompts
+        return mz.Sampling(prompts=prompts, seed=SEED, batch=32)
+
+    @cached_property
+    def contrast(self) -> Any:
+        return contrastive_for(self.pipe)
+
+    def measured(self, row: Row) -> dict[str, Any]:
+        """The row's figures, and all that says what they are of."""
+        result = None if row.plan == FLOAT else self.result(row)
+        pipe = self.pipe if result is None else result.pipeline
+        return (
+            {
+                "model": row.model,
+                "table": row.table,
+                "setting": row.setting,
+                "plan": row.plan,
+                "asked": {"minutes": row.minutes, "steps": self.steps},
+                "weights": self.identity,
+                "measured_on": describe("cpu", torch.get_num_threads())["name"],
+            }
+            | self.figures(pipe, row.images)
+            | _training(result)
+            | _plan(result)
+        )
+
+    def figures(self, pipe: Any, images: int) -> dict[str, Any]:
+        """Against the original and against real pictures; images are made once for all of it."""
+        baseline = self.baseline(images)
+        made = baseline.images if pipe is self.pipe else mz.generate(pipe, baseline.sampling)
+        features = lite0_features(made)
+        evaluation = evaluate(baseline, pipe, images=made)
+        texts = self.contrast.embed_texts(baseline.sampling.prompts)
+        score = caption_score(
+            self.contrast.embed_images(made), texts, captions=baseline.sampling.prompts
+        )
+
+        def distance(kept: np.ndarray) -> float:
+            return frechet_distance(baseline.features[kept], features[kept])
+
+        return evaluation.to_dict() | {
+            "fd_interval": jackknife(distance, images),
+            "fd_real": None if self.real is None else frechet_distance(self.real, features),
+            "caption_score": score,
+        }
+
+    def result(self, row: Row) -> mz.Result:
+        """The quantized model of a row; training under way is gone on with."""
+        journal = self.cache / f"{row.slug}.journal.jsonl"
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        if row.plan == AUTO:
+            return self.allocated(row)
+        if row.plan == TUNED:
+            raise NotImplementedError
+        budget = mz.Budget(weight_bits=row.weight_bits, act_bits=row.act_bits)
+        return mz.quantize(self.pipe, row.recipe(self.steps), budget, journal=journal)
+
+    def allocated(self, row: Row) -> mz.Result:
+        """The plan of `auto` in the stored bytes of MPQ-DM, every input as narrow."""
+        published = self.kept.at((row.model, "main", row.setting, PUBLISHED))
+        if published is None:
+            raise SystemExit(f"{row.plan}: its bytes are those of the row {PUBLISHED}; make that")
+        budget = mz.Budget(size=published["denoiser_bytes"], act_bits=row.act_bits)
+        options = mz.Auto(inputs=(f"int{row.act_bits}/token",), act_share=1.0)
+        journal = self.cache / f"auto-{row.setting}.journal.jsonl"
+        return mz.quantize(self.pipe, options, budget, journal=journal)
+
+
+def _training(result: mz.Result | None) -> dict[str, Any]:
+    """Updates and minutes that there were."""
+    if result is None or result.training is None:
+        return {"updates": 0, "minutes": 0.0}
+    curve = result.training.to_dict()
+    return {"updates": curve["updates"], "minutes": curve["minutes"], "curve": curve}
+
+
+def _plan(result: mz.Result | None) -> dict[str, Any]:
+    if result is None:
+        return {"bits": None}
+    return {
+        "bits": result.plan.context.get("bits"),
+        "exceptions": result.plan.context.get("exceptions"),
+        "options": result.plan.context.get("options"),
+    }
+
+
+if __name__ == "__main__":
+    main()

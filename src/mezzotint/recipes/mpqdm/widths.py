@@ -1,0 +1,67 @@
+"""The widths that a budget asks for: whole bits, as the paper counts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mezzotint.errors import UsageError
+from mezzotint.formats import FLOAT
+from mezzotint.plan import NO_ACTIVATION_BITS, Budget
+from mezzotint.recipes.mpqdm.options import MPQDM
+
+WIDEST = 8
+"""Bits of the widest codes of a format."""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Nominal widths of all layers that are no exception.
+
+    Attributes:
+        weight: bits of weights, on average over a layer's channels.
+        activation: bits of inputs; None leaves them floating.
+    """
+
+    weight: int
+    activation: int | None
+
+    def input_format(self, options: MPQDM) -> str:
+        """Name of the layers' activation format."""
+        if self.activation is None:
+            return FLOAT
+        return f"uint{self.activation}/{options.inputs}"
+
+
+def nominal_widths(budget: Budget, options: MPQDM) -> Widths:
+    """The widths of a budget under nominal counting.
+
+    Raises:
+        UsageError: it asks for bytes, for a fraction of a bit, or for widths that the method does
+            not have; the message names the option to change.
+    """
+    if budget.size is not None or options.counting == "stored":
+        raise UsageError(
+            "counting: MPQ-DM gives every layer the same nominal width, which no number of bytes "
+            "decides; give weight_bits with counting nominal, or use recipe 'auto' for a size"
+        )
+    bits = budget.weight_bits
+    assert bits is not None, "a budget without size and latency has one"
+    if bits != int(bits):
+        raise UsageError(f"weight_bits: is {bits:g}; the method has whole widths, such as 2 or 3")
+    if options.mixes_widths and bits < 2:
+        raise UsageError(
+            "weight_bits: is 1, but outlier channels take their bit from others, which would have "
+            "0; give 2 or more, or channels none"
+        )
+    widest = WIDEST - 1 if options.mixes_widths else WIDEST
+    if bits > widest:
+        raise UsageError(f"weight_bits: is {bits:g}; give {widest} at most, or use recipe 'auto'")
+    return Widths(int(bits), _activation(budget.act_bits))
+
+
+def _activation(bits: float) -> int | None:
+    if bits == NO_ACTIVATION_BITS:
+        return None
+    if bits != int(bits):
+        raise UsageError(f"act_bits: is {bits:g}; the method has whole widths, such as 4 or 6")
+    return int(bits)

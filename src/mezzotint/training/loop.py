@@ -1,0 +1,375 @@
+"""The training loop: trajectories of the pipeline, and updates after their steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from mezzotint._progress import Meter, meter
+from mezzotint.errors import TrainingError, UsageError
+from mezzotint.measuring import model_digest
+from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
+from mezzotint.models import Call, evaluating, find_denoiser, generation_defaults
+from mezzotint.models.calls import device_of
+from mezzotint.plan import dumps
+from mezzotint.runtime.cpu.processor import BFLOAT16
+from mezzotint.training.checkpoint import Checkpoint, Position, State, Sums
+from mezzotint.training.curve import Curve, Point
+from mezzotint.training.losses import Window
+from mezzotint.training.optimizer import Optimizer
+from mezzotint.training.options import Training
+from mezzotint.training.relation import capturing, output_norm
+from mezzotint.training.student import Student
+from mezzotint.training.trajectories import Guidance, Trajectories
+from mezzotint.training.trouble import (
+    GROWN,
+    first_infinite,
+    gradients_are_finite,
+    infinite_gradient,
+    most_changed,
+)
+
+SAVE_EVERY = 60.0
+"""Seconds between states on disk."""
+
+POINT_EVERY = 10
+"""Updates from one point of the curve to the next; gradients are compared at one of them."""
+
+
+def train(  # noqa: PLR0913  (the last one is for tests)
+    student: Student,
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str],
+    options: Training,
+    folder: str | Path | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Curve:
+    """Distill the floating denoiser into the student, along the pipeline's own trajectories.
+
+    A training that was interrupted goes on from the folder's state; one that is done is not
+    repeated. With `options.steps` the result does not depend on interruptions.
+
+    Args:
+        student: of the pipeline's denoiser; trained in place.
+        pipe: floating; runs its own scheduler and guidance.
+        prompts: that trajectories are of.
+        options: as the student was made with.
+        folder: for the state of training, every minute and at the end; None to keep none.
+        clock: tells seconds.
+
+    Raises:
+        UsageError: there are no prompts, the pipeline has another denoiser, or the folder holds
+            something else.
+        JournalError: the folder is of another training, which is named; or cannot be written.
+        TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
+            the folder keep the last good state.
+        ModelError: the pipeline fails, or does not make images from text.
+    """
+    if not prompts:
+        raise UsageError("prompts: none given; training needs one at least")
+    if find_denoiser(pipe)[1] is not student.denoiser:
+        raise UsageError("pipe: has another denoiser than the student; give the student's own")
+    identity = _identity(student, pipe, prompts, options)
+    checkpoint = Checkpoint(None if folder is None else Path(folder), identity)
+    known = checkpoint.load()
+    share = options.own_share if options.trajectory == "mixed" else 0.0
+    trajectories = Trajectories(
+        pipe, student.denoiser, tuple(prompts), options.batch, options.seed, share
+    )
+    loop = Loop(student, trajectories, options, checkpoint, clock)
+    if known is not None:
+        loop.restore(known)
+    with evaluating(student.denoiser), meter("Training") as bar:
+        loop.run(bar)
+    return Curve(
+        loop.position.updates, loop.position.minutes, options.to_dict(), loop.position.points
+    )
+
+
+class Loop:
+    """A training at work.
+
+    Attributes:
+        position: the place that it has come to.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        trajectories: Trajectories,
+        options: Training,
+        checkpoint: Checkpoint,
+        clock: Callable[[], float],
+    ) -> None:
+        """Begin; `restore` and `run` follow."""
+        self.student, self.trajectories, self.options = student, trajectories, options
+        self.checkpoint, self.clock = checkpoint, clock
+        self.position = Position()
+        self._optimizer = Optimizer(student, options.rates)
+        self._guidance = Guidance.of(trajectories.pipe, student.denoiser)
+        self._outputs: list[Tensor] = []
+        self._known: tuple[Tensor, ...] = ()
+        self._window = Window(options)
+        self._holding = ExitStack()
+        self._norm: nn.Module | None = None
+        self._blocks_again: bool | None = options.checkpointing
+        self._begun = self._saved = clock()
+        self._minutes_before = 0.0
+        self._good = self._state()
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self._load(state)
+        self._good = self._state()
+
+    def _load(self, state: State) -> None:
+        self.position, self._known = state.position, state.outputs
+        self._minutes_before = state.position.minutes
+        with torch.no_grad():
+            for name, parameter in self.student.parameters().items():
+                parameter.copy_(state.parameters[name])
+        self._optimizer.load(state.optimizer)
+
+    def _state(self) -> State:
+        """The present state; parameters and optimizer as copies."""
+        parameters = {n: p.detach().clone() for n, p in self.student.parameters().items()}
+        optimizer = {n: t.clone() for n, t in self._optimizer.state().items()}
+        return State(self.position, parameters, optimizer, tuple(self._outputs))
+
+    def run(self, bar: Meter) -> None:
+        """Train to the end, and save.
+
+        Raises:
+            TrainingError: see `train`.
+        """
+        self._bar = bar
+        try:
+            while not self._done:
+                self.trajectories.run(self.position.trajectory, self._answer)
+                if self._window.errors and self.options.trd_graph == "window":
+                    self._update()
+                self._end_trajectory()
+        except _DoneError:
+            pass
+        finally:
+            self._new_window()
+        self._save()
+
+    @property
+    def _done(self) -> bool:
+        return self.options.progress(self.position.updates, self._minutes) >= 1.0
+
+    @property
+    def _minutes(self) -> float:
+        return self._minutes_before + (self.clock() - self._begun) / 60
+
+    def _answer(self, call: Call) -> Tensor:
+        """The output of one call of the pipeline; there may be an update before it is returned."""
+        place = len(self._outputs)
+        if place < len(self._known):
+            self._outputs.append(self._known[place].to(device_of(self.student.denoiser)))
+            return self._outputs[-1]
+        if self._done:
+            raise _DoneError
+        self._outputs.append(self._computed(call))
+        if self._window.full or self.options.trd_graph == "stop":
+            self._update()
+        return self._outputs[-1]
+
+    def _computed(self, call: Call) -> Tensor:
+        """The output that the pipeline is given; what both models computed is in the window."""
+        self._prepare(call)
+        if not self._window.errors:
+            with torch.enable_grad():
+                self._holding.enter_context(self.student.holding_weights())
+        with torch.no_grad(), self._autocast(), capturing(self._norm) as theirs:
+            teacher = call.run(self.student.denoiser)
+        with torch.enable_grad(), self._computing() as denoiser:
+            with capturing(self._norm) as ours:
+                found = call.run(denoiser)
+            y, guided = (self._guidance.guided(o, self.options.batch) for o in (teacher, found))
+            self._window.add(y, guided, (theirs, ours))
+        lost = self._window.relative[-1]
+        self.position = replace(self.position, losses=(*self.position.losses, lost))
+        if not math.isfinite(lost):
+            self._give_up(f"the loss is {lost}, first in layer {first_infinite(self.student, call)}")
+        led = found if self.trajectories.own(self.position.trajectory) else teacher
+        return led.detach().to(next(self.student.denoiser.parameters()).dtype)
+
+    def _prepare(self, call: Call) -> None:
+        """Find out, in the first call, what depends on calls."""
+        denoiser = self.student.denoiser
+        if self._norm is None and self.options.feature_loss != "none":
+            self._norm = output_norm(denoiser, call)
+        if self._blocks_again is None:
+            self._blocks_again = needs_checkpointing(denoiser, call)
+
+    @contextmanager
+    def _computing(self) -> Iterator[nn.Module]:
+        """The student, to be run or differentiated."""
+        with ExitStack() as stack:
+            denoiser = stack.enter_context(self.student.quantized())
+            if self._blocks_again:
+                stack.enter_context(gradient_checkpointing(denoiser, self.student.again))
+            stack.enter_context(self._autocast())
+            yield denoiser
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        device = device_of(self.student.denoiser).type
+        wanted = self.options.autocast
+        if wanted is None:
+            wanted = torch.cuda.is_bf16_supported() if device == "cuda" else BFLOAT16
+        if not wanted or device not in ("cpu", "cuda"):
+            return nullcontext()
+        return torch.autocast(device, dtype=torch.bfloat16)
+
+    def _update(self) -> None:
+        """Learn from the window, or from its last step; keep the state, where it is time."""
+        window, position = self._window, self.position
+        main = window.main()
+        features = window.features() if window.full or self.options.trd_graph == "window" else None
+        number = position.updates + 1
+        ratio = self._differentiated(main, features, compared=number % POINT_EVERY == 0)
+        self._holding.close()
+        if not gradients_are_finite(self._optimizer.parameters):
+            where = infinite_gradient(self._optimizer.parameters)
+            self._give_up(f"the gradient is infinite or NaN, first in {where}")
+        self._optimizer.step(self.options.progress(position.updates, self._minutes))
+        lost = sum(window.relative) / len(window.errors)
+        sums = position.sums.plus(lost, features and lost * float(features / main), ratio)
+        self.position = replace(position, updates=number, minutes=self._minutes, sums=sums)
+        if number % POINT_EVERY == 0:
+            self._add_point()
+        self._bar.show(self.options.progress(number, self._minutes), self._figures(sums))
+        window.learned()
+        if window.full:
+            self._new_window()
+        if self._window.steps == 0 and self.clock() - self._saved >= SAVE_EVERY:
+            self._save()
+
+    def _differentiated(
+        self, main: Tensor, features: Tensor | None, *, compared: bool
+    ) -> float | None:
+        """Gradients of the sum of both losses; the ratio of their norms, if they are compared."""
+        with self._computing():
+            if features is None or not compared:
+                (main if features is None else main + features).backward()
+                return None
+            parameters = [*self._optimizer.parameters.values()]
+            kept, other = (
+                torch.autograd.grad(loss, parameters, retain_graph=first, allow_unused=True)
+                for loss, first in ((main, True), (features, False))
+            )
+        for parameter, *pair in zip(parameters, kept, other, strict=True):
+            found = [each for each in pair if each is not None]
+            parameter.grad = torch.stack(found).sum(0) if found else None
+        norms = [
+            float(nn.utils.get_total_norm([each for each in part if each is not None]))
+            for part in (kept, other)
+        ]
+        return norms[1] / norms[0] if norms[0] else None
+
+    def _add_point(self) -> None:
+        position, sums = self.position, self.position.sums
+        count = sums.updates
+        point = Point(
+            position.updates,
+            position.minutes,
+            sums.loss / count,
+            None if sums.feature_loss is None else sums.feature_loss / count,
+            sums.ratio,
+        )
+        self.position = replace(position, sums=Sums(), points=(*position.points, point))
+
+    def _figures(self, sums: Sums) -> str:
+        """The line of the progress bar."""
+        position = self.position
+        rate = position.updates / max(position.minutes * 60, 1e-9)
+        part = "" if not sums.feature_loss else f", features {sums.feature_loss / sums.updates:.4f}"
+        return f"loss {sums.loss / sums.updates:.4f}{part}, {rate:.2f} updates/s"
+
+    def _end_trajectory(self) -> None:
+        """Compare its loss with the first one's, and begin another.
+
+        Raises:
+            TrainingError: it has grown.
+        """
+        position = self.position
+        mean = sum(position.losses) / max(len(position.losses), 1)
+        first = mean if position.first is None else position.first
+        if mean > GROWN * first:
+            layer = most_changed(self.student, self._good.parameters)
+            self._give_up(
+                f"the loss has grown from {first:.3g} to {mean:.3g}, while layer {layer} changed "
+                "most"
+            )
+        self.position = replace(
+            position, trajectory=position.trajectory + 1, losses=(), first=first
+        )
+        self._outputs, self._known = [], ()
+        self._new_window()
+        self._good = self._state()
+
+    def _new_window(self) -> None:
+        self._holding.close()
+        self._window = Window(self.options)
+
+    def _save(self) -> None:
+        self.checkpoint.save(self._state())
+        self._saved = self.clock()
+
+    def _give_up(self, why: str) -> None:
+        """Go back to the last good state, keep it, and say what went wrong.
+
+        Raises:
+            TrainingError: always.
+        """
+        losses = self.position.losses
+        step = max(range(len(losses)), key=lambda i: losses[i] if losses[i] == losses[i] else math.inf)
+        where = f"update {self.position.updates + 1}, denoising step {step + 1}"
+        self._new_window()
+        self._load(self._good)
+        self.checkpoint.save(self._good)
+        raise TrainingError(
+            f"{where}: {why}; the state of update {self.position.updates} is kept: take that, or "
+            "train with lower rates"
+        )
+
+
+class _DoneError(BaseException):  # no error of the pipeline's, which would be reported
+    """Ends a pipeline's run in the middle of a trajectory."""
+
+
+def _identity(
+    student: Student, pipe: DiffusionPipeline, prompts: Sequence[str], options: Training
+) -> dict[str, Any]:
+    """All that a training depends on, JSON values."""
+    start = hashlib.sha256()
+    for name, parameter in student.parameters().items():
+        start.update(name.encode())
+        start.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "options": json.loads(json.dumps(options.to_dict())),
+        "model": model_digest(student.denoiser),
+        "plan": _digest(dumps(student.plan)),
+        "start": start.hexdigest()[:16],
+        "prompts": _digest(json.dumps([*prompts])),
+        "sampling": generation_defaults(pipe),
+        "scheduler": _digest(json.dumps(dict(pipe.scheduler.config), default=str, sort_keys=True)),
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

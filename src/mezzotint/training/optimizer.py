@@ -1,0 +1,90 @@
+"""AdamW over groups of parameters, each with a rate of its own that falls to 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from mezzotint.training.options import Rates
+from mezzotint.training.student import Student
+
+_COUNT = "step"
+_STATE = (_COUNT, "exp_avg", "exp_avg_sq")
+_LEAST = 1e-3
+"""Root mean square below which biases and norms are all alike, such as zeros."""
+
+
+class Optimizer:
+    """AdamW with weight decay on LoRA alone.
+
+    Attributes:
+        parameters: all that is trained, by name.
+    """
+
+    def __init__(self, student: Student, rates: Rates) -> None:
+        """Rates at the start of training; each layer's LoRA has that of its own Δ."""
+        self.parameters = student.parameters()
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for parameter, rate, decay in _rated(student, rates):
+            if parameter.requires_grad:
+                groups.setdefault((rate, decay), []).append(parameter)
+        self._adam = AdamW(
+            {"params": each, "lr": rate, "weight_decay": decay}
+            for (rate, decay), each in groups.items()
+        )
+        self._rates = [rate for rate, _ in groups]
+
+    def step(self, progress: float) -> None:
+        """Change the parameters after their gradients, which are dropped.
+
+        Args:
+            progress: share of the training that is done, from 0 to 1.
+        """
+        for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
+            group["lr"] = rate * (1 - progress)
+        self._adam.step()
+        self._adam.zero_grad()
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments and counts of all parameters: `moment.parameter` → tensor."""
+        return {
+            f"{key}.{name}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self._adam.state.get(parameter, {}).items()
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave."""
+        for name, parameter in self.parameters.items():
+            found = {key: state[f"{key}.{name}"] for key in _STATE if f"{key}.{name}" in state}
+            if found:
+                # Counts stay on the CPU.
+                self._adam.state[parameter] = {
+                    key: value.to("cpu" if key == _COUNT else parameter.device, copy=True)
+                    for key, value in found.items()
+                }
+
+
+def _rated(student: Student, rates: Rates) -> Iterator[tuple[nn.Parameter, float, float]]:
+    """Each parameter with its rate and its weight decay."""
+    of_weights = {"log_scale": rates.weight_scale, "zero_point": rates.weight_zero_point}
+    of_inputs = {"log_scale": rates.input_scale, "zero_point": rates.input_zero_point}
+    for layer in student.layers.values():
+        if layer.weight is not None:
+            lora = layer.weight.lora is not None
+            rate, decay = (rates.lora, rates.decay) if lora else (rates.weights, 0.0)
+            for parameter in layer.weight.parameters():
+                yield parameter, rate * layer.step, decay
+        for name, parameter in layer.grids.named_parameters():
+            own = name.rpartition(".")[2]
+            yield parameter, of_weights.get(own, rates.weight_scale * _size(parameter)), 0.0
+        for name, parameter in layer.inputs.named_parameters():
+            yield parameter, of_inputs[name.rpartition(".")[2]], 0.0
+    for parameter in student.floating.learned.values():
+        yield parameter, rates.floating * _size(parameter), 0.0
+
+
+def _size(parameter: Tensor) -> float:
+    return max(float(parameter.detach().square().mean().sqrt()), _LEAST)
