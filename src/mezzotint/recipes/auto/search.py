@@ -26,6 +26,7 @@ from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.losses import ByFormat, Losses
+from mezzotint.recipes.auto.mixtures import with_mixtures
 from mezzotint.recipes.auto.options import FORMATS, Auto
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
@@ -208,6 +209,8 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     if timed_by is not None and options.formats == FORMATS:  # nobody asked for those
         formats = in_profile(timed_by, formats)
     candidates = study.structured(formats)
+    if job.budget.latency is None:  # profiles know no format that only one layer has
+        candidates = with_mixtures(study, candidates, options.mixtures)
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
     encoding = Encoding(
