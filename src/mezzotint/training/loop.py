@@ -204,7 +204,9 @@ class Loop:
         lost = self._window.relative[-1]
         self.position = replace(self.position, losses=(*self.position.losses, lost))
         if not math.isfinite(lost):
-            self._give_up(f"the loss is {lost}, first in layer {first_infinite(self.student, call)}")
+            self._give_up(
+                f"the loss is {lost}, first in layer {first_infinite(self.student, call)}"
+            )
         led = found if self.trajectories.own(self.position.trajectory) else teacher
         return led.detach().to(next(self.student.denoiser.parameters()).dtype)
 
@@ -337,7 +339,9 @@ class Loop:
             TrainingError: always.
         """
         losses = self.position.losses
-        step = max(range(len(losses)), key=lambda i: losses[i] if losses[i] == losses[i] else math.inf)
+        step = max(
+            range(len(losses)), key=lambda i: losses[i] if losses[i] == losses[i] else math.inf
+        )
         where = f"update {self.position.updates + 1}, denoising step {step + 1}"
         self._new_window()
         self._load(self._good)

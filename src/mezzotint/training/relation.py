@@ -67,7 +67,9 @@ def capturing(norm: nn.Module | None) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def relation_loss(teacher: Sequence[Tensor], student: Sequence[Tensor], temperature: float) -> Tensor:
+def relation_loss(
+    teacher: Sequence[Tensor], student: Sequence[Tensor], temperature: float
+) -> Tensor:
     """Σ KL(teacher ‖ student) over all positions of all maps: float32 [].
 
     The features of several denoising steps are averaged and normalized over their channels; the

@@ -172,10 +172,13 @@ class Student:
         return replace(
             start,
             weights={name: values for name, values in weights.items() if values},
-            input_ranges=dict(start.input_ranges) | {n: found for n, found in ranges.items() if found},
+            input_ranges=dict(start.input_ranges)
+            | {n: found for n, found in ranges.items() if found},
             tensors={name: found for name, found in tensors.items() if found},
             encoded=None,
-            floating={name: value.detach().clone() for name, value in self.floating.values().items()},
+            floating={
+                name: value.detach().clone() for name, value in self.floating.values().items()
+            },
         )
 
 

@@ -79,9 +79,7 @@ class StudentLayer(nn.Module):
         scales_only = options.train == "scales"
         if scales_only or weight_format.bits < options.untrained_bits:
             if encoding.bias_correction and layer.bias is not None:
-                self.bias = corrected_bias(
-                    name, layer, floating, values, self.choice, calibration
-                )
+                self.bias = corrected_bias(name, layer, floating, values, self.choice, calibration)
             self.grids.extend(LearnedGrid(g, c if scales_only else None) for g, c in starts)
             begun = floating
             if not scales_only:
@@ -187,9 +185,7 @@ class StudentLayer(nn.Module):
         }
 
 
-def _per_step(
-    activation: ActivationFormat, tables: Tensors, device: torch.device
-) -> LearnedInput:
+def _per_step(activation: ActivationFormat, tables: Tensors, device: torch.device) -> LearnedInput:
     timesteps, scale = (
         from_bits(tables[name].to(device), torch.float32) for name in (TIMESTEP, SCALE)
     )

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from mezzotint.calibration import calibrated
 from mezzotint.calibration.step_ranges import calls_by_timestep
+from mezzotint.errors import ModelError
 from mezzotint.models import Call, Layer
 from mezzotint.plan import CallSelection, Choice, Encoding, Plan, Structure
 from mezzotint.recipes.found_structures import probing_calls
@@ -113,7 +114,7 @@ def prepared(job: Job, options: MPQDM) -> Method:
 
     Raises:
         UsageError: the budget names widths that the method does not have.
-        ModelError: there is nothing to quantize.
+        ModelError: there is nothing to quantize, or exceptions only.
         CalibrationError: weights hold NaN; the layer is named.
     """
     widths = nominal_widths(job.budget, options)
@@ -126,6 +127,10 @@ def prepared(job: Job, options: MPQDM) -> Method:
         selection=None if samples is None else CallSelection(EVERY_CALL, samples),
     )
     inputs = widths.activation is not None
-    return Method(
-        study, options, widths, exemptions(study.layers, options.shortcuts, inputs=inputs)
-    )
+    exempt = exemptions(study.layers, options.shortcuts, inputs=inputs)
+    if len(exempt) == len(study.layers):
+        raise ModelError(
+            f"{job.model}: every layer is an exception, and none is left for few bits; use recipe "
+            "'auto'"
+        )
+    return Method(study, options, widths, exempt)
