@@ -1,10 +1,13 @@
 """Worth of each part of MixDQ on the embedded models, row by row.
 
-At 8-bit weights: naive per-tensor inputs, then the constant first token, then split shortcuts, then
-protected inputs found by one metric, then by two. Below: uniform weights, one metric, two metrics,
-and the joint program, at equal average bits. Finished rows are kept: run it again to go on.
+Two tables. Parts, at 8-bit weights: naive per-tensor inputs, then the constant first token, then
+split shortcuts, then protected inputs found by one metric, then by two. Below: uniform weights, one
+metric, two metrics, and the joint program, at equal average bits; all rounded to nearest, as
+published. Rounding: MixDQ as published, and the same with error feedback. Finished rows are kept:
+run it again to go on.
 
-    python benchmarks/mixdq.py [--models emoji-turbo emoji-dit] [--images 2048] [--fresh]
+    python benchmarks/mixdq.py [--tables parts rounding] [--models emoji-turbo emoji-dit]
+                               [--images 2048] [--fresh]
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from contestants.weights_digest import weights_of
 import mezzotint as mz
 from mezzotint._files import write_json
 from mezzotint.evaluation import Baseline, contrastive_for, evaluate
+from mezzotint.plan import VERSION
 from mezzotint.recipes import MixDQ
 from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.runtime import module_bytes
 
 RESULTS = Path(__file__).parent / "results"
+#: Table → name of its files in the results.
+TABLES = {"parts": "mixdq", "rounding": "mixdq_rounding"}
 MODELS = ("emoji-turbo", "emoji-dit")
 PLAIN = {"bos": False, "shortcuts": "none"}
 UNIFORM = {"protect": 0.0, "split": "none"}
@@ -40,15 +46,27 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
 
     def recipe_options(self) -> MixDQ:
-        """Nominal bits, as the paper counts them."""
-        return MixDQ(**({"counting": "nominal"} | self.options))
+        """Nominal bits, as the paper counts them; rounded to nearest where nothing else is said."""
+        return MixDQ(**({"counting": "nominal", "rounding": "nearest"} | self.options))
 
 
 def one_width(bits: int) -> dict[str, Any]:
     return {"content_weight_bits": (bits,), "quality_weight_bits": (bits,)}
 
 
-def rows() -> list[Row]:
+def rows(table: str) -> list[Row]:
+    return parts() if table == "parts" else roundings()
+
+
+def roundings() -> list[Row]:
+    return [
+        Row(setting, plan, mz.Budget(weight_bits=weights, act_bits=8), {"rounding": rounding})
+        for setting, weights in (("W8A8", 8), ("W5A8", 5), ("W4A8", 4), ("W3.66A8", 3.66))
+        for plan, rounding in (("nearest", "nearest"), ("error feedback", "feedback"))
+    ]
+
+
+def parts() -> list[Row]:
     w8a8 = mz.Budget(weight_bits=8, act_bits=8)
     found = [
         Row("W8A8", "naive", w8a8, PLAIN | UNIFORM),
@@ -74,28 +92,65 @@ def rows() -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=tuple(TABLES))
     parser.add_argument("-n", "--images", type=int, default=2048)
     parser.add_argument("--settings", nargs="+", help="only these, such as W8A8")
     parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
     parser.add_argument("--cache", type=Path, default=RESULTS / "measurements", help="journals")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     arguments = parser.parse_args()
-    wanted = [row for row in rows() if arguments.settings in (None, [row.setting])
-              or row.setting in (arguments.settings or ())]  # fmt: skip
+    tables = [Table(name, arguments.results) for name in arguments.tables]
     for model in arguments.models:
         pipe = mz.load(model)
-        identity = weights_of(pipe)
-        run = {"weights": identity, "images": arguments.images}
-        finished = set() if arguments.fresh else {place(one) for one in saved() if of_run(one, run)}
-        todo = [row for row in wanted if (model, row.setting, row.plan) not in finished]
+        run = {"weights": weights_of(pipe), "images": arguments.images}
+        todo = [
+            (table, row)
+            for table in tables
+            for row in table.unfinished(model, {} if arguments.fresh else run)
+            if arguments.settings is None or row.setting in arguments.settings
+        ]
         if not todo:
             continue
         sampling = default_sampling(pipe, arguments.images, seed=1000)
         sampling = mz.Sampling(prompts=sampling.prompts, seed=sampling.seed, batch=64)
         baseline = Baseline.of(pipe, sampling, contrastive_for(pipe))
-        for row in todo:
-            figures = compare(model, row, baseline, arguments.cache / identity)
-            keep(figures | {"weights": identity}, run)
+        for table, row in todo:
+            figures = compare(model, row, baseline, arguments.cache / run["weights"])
+            table.keep(figures | {"weights": run["weights"]}, run)
             print(line(figures), flush=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one table that are finished, in a folder."""
+
+    name: str
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{TABLES[self.name]}.json"
+
+    def unfinished(self, model: str, run: dict[str, Any]) -> list[Row]:
+        """Rows of a model that are not there; without a run, all."""
+        finished = {place(one) for one in self.saved() if run and of_run(one, run)}
+        return [row for row in rows(self.name) if (model, row.setting, row.plan) not in finished]
+
+    def saved(self) -> list[dict[str, Any]]:
+        path = self.path
+        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+        return found
+
+    def keep(self, row: dict[str, Any], run: dict[str, Any]) -> None:
+        """Add or replace one row; what another model's run saved meanwhile stays."""
+        done = [
+            one for one in self.saved()
+            if place(one) != place(row) and (one["model"] != row["model"] or of_run(one, run))
+        ] + [row]  # fmt: skip
+        order = [(each.setting, each.plan) for each in rows(self.name)]
+        done.sort(key=lambda one: (MODELS.index(one["model"]), order.index(place(one)[1:])))
+        write_json(self.path, done)
+        self.path.with_suffix(".md").write_text(markdown(done), "utf-8")
 
 
 def place(one: dict[str, Any]) -> tuple[str, str, str]:
@@ -106,29 +161,11 @@ def of_run(one: dict[str, Any], run: dict[str, Any]) -> bool:
     return one["weights"] == run["weights"] and one["context"]["images"] == run["images"]
 
 
-def saved() -> list[dict[str, Any]]:
-    path = RESULTS / "mixdq.json"
-    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
-    return found
-
-
-def keep(row: dict[str, Any], run: dict[str, Any]) -> None:
-    """Add or replace one row; what another model's run saved meanwhile stays."""
-    done = [
-        one for one in saved()
-        if place(one) != place(row) and (one["model"] != row["model"] or of_run(one, run))
-    ] + [row]  # fmt: skip
-    order = [(setting.setting, setting.plan) for setting in rows()]
-    done.sort(key=lambda one: (MODELS.index(one["model"]), order.index(place(one)[1:])))
-    write_json(RESULTS / "mixdq.json", done)
-    (RESULTS / "mixdq.md").write_text(markdown(done), "utf-8")
-
-
 def quantize(pipe: Any, row: Row, cache: Path) -> mz.Result:
     options = row.recipe_options()
-    # One journal per structure; budgets and divisions share it.
-    name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}"
-    return mz.quantize(pipe, options, row.budget, journal=cache / f"{name}.jsonl")
+    # One journal per structure; budgets, divisions and roundings share it.
+    name = f"{'bos' if options.bos else 'plain'}-{options.shortcuts}-{VERSION}.jsonl"
+    return mz.quantize(pipe, options, row.budget, journal=cache / name)
 
 
 def compare(model: str, row: Row, baseline: Baseline, cache: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mixdq import MODELS, RESULTS, quantize, rows, weights_of
+from mixdq import MODELS, RESULTS, parts, quantize, weights_of
 
 import mezzotint as mz
 from mezzotint._files import write_json
@@ -54,7 +54,7 @@ def distances(model: str, corpus: Corpus, images: int, cache: Path) -> list[dict
     real = corpus.images[chosen]
     found = [{"model": model, "bits": "", "plan": "original", "images": len(chosen),
               "fd_lite0": fd_lite0(real, mz.generate(pipe, sampling)).value}]  # fmt: skip
-    for row in rows():
+    for row in parts():
         if (row.setting, row.plan) in PLANS:
             quantized = quantize(pipe, row, cache / weights_of(pipe)).pipeline
             distance = fd_lite0(real, mz.generate(quantized, sampling)).value

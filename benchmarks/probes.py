@@ -10,9 +10,11 @@ Markdown table and writes it with all figures to benchmarks/results/.
                                 [--layers 0]
 
 `--layers N` takes every N-th layer only, for a quick look. `--shape sd15` times single probes of a
-U-Net of that shape with random weights instead, and reports what all of them would take:
+U-Net of that shape with random weights instead, and reports what all of them would take. What it
+has encoded stays in a folder: run it again to go on.
 
-    python benchmarks/probes.py --shape sd15 [--probes 64] [--timed 3]
+    python benchmarks/probes.py --shape sd15 [--probes 64] [--timed 3] [--cache .cache/encoded]
+                                [--formats int4/channel lut4/channel]
 """
 
 from __future__ import annotations
@@ -22,16 +24,16 @@ import dataclasses
 import json
 import math
 import resource
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from contestants.clock import Clock
 from contestants.hardware import describe
+from contestants.kept_weights import KeptWeights
 from diffusers import UNet2DConditionModel
 from scipy.stats import spearmanr
 from torch import Tensor, nn
@@ -98,13 +100,14 @@ def main() -> None:
     parser.add_argument("--shape", choices=("sd15",))
     parser.add_argument("--timed", type=int, default=3)
     parser.add_argument("--formats", nargs="+", default=WEIGHTS)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/encoded"), help="see --shape")
     parser.add_argument("--results", type=Path, default=RESULTS / "probes.json")
     arguments = parser.parse_args()
     path = arguments.results
     result: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     machine = describe("cpu", torch.get_num_threads())
     if arguments.shape is not None:
-        timed = timed_probes(arguments.probes, arguments.timed, arguments.formats)
+        timed = timed_probes(arguments)
         rows = {**result.get("shapes", {}), arguments.shape: {**timed, "machine": machine}}
         result["shapes"] = rows
     else:
@@ -114,21 +117,6 @@ def main() -> None:
     write_json(path, result)
     path.with_suffix(".md").write_text(markdown(result), "utf-8")
     print(markdown(result))
-
-
-@dataclass
-class Clock:
-    """Processor and wall time of one part."""
-
-    processor: float = 0.0
-    wall: float = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        processor, wall = time.process_time(), time.perf_counter()
-        yield
-        self.processor += time.process_time() - processor
-        self.wall += time.perf_counter() - wall
 
 
 @dataclass(eq=False)
@@ -332,7 +320,7 @@ def _costs(sizes: Mapping[str, Mapping[Choice, int]]) -> dict[str, dict[Choice, 
     return {name: {c: {"bytes": n} for c, n in each.items()} for name, each in sizes.items()}
 
 
-def timed_probes(probes: int, timed: int, formats: list[str]) -> dict[str, Any]:
+def timed_probes(arguments: argparse.Namespace) -> dict[str, Any]:
     """A U-Net of the shape of Stable Diffusion 1.5 with random weights."""
     torch.manual_seed(0)
     denoiser = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval()
@@ -340,27 +328,29 @@ def timed_probes(probes: int, timed: int, formats: list[str]) -> dict[str, Any]:
     text = {"encoder_hidden_states": torch.randn(2, 77, 768)}
     with torch.no_grad():
         call = Call(args, text, Call(args, text).run(denoiser))
-    choices = tuple(Choice(weight) for weight in formats)
     names = [layer.name for layer in inventory(denoiser, call) if layer.supported]
-    calibration = Calibration(encoded=EncodedWeights())
-    subject = Subject(denoiser, (call,), dict.fromkeys(names, choices), calibration)
-    subject.encode()
+    weights = KeptWeights(arguments.cache, denoiser)
+    encoding = weights.encode(names, arguments.formats)
+    inputs = {name: InputCandidate(parse_activation_format(name)) for name in INPUTS}
+    asked = dict.fromkeys(names, LayerCandidates(tuple(arguments.formats), inputs))
+    prober = Prober(denoiser, (call,), asked, weights.weight_of)
+    probes, timed, journal = arguments.probes, arguments.timed, Journal(None, {})
+    drawn = draw_probes((call,), timed + 1)
     first, rest = Clock(), Clock()
-    prober, journal = subject.prober(), Journal(None, {})
-    drawn = draw_probes(subject.calls, timed + 1)
     with first.running():  # with what is done once: trying rows, memory
         prober.run(drawn[:1], journal)
+    print(f"the first probe took {first.wall:.0f} s", flush=True)
     with rest.running():
         prober.run(drawn, journal)
     each = {name: value / timed for name, value in dataclasses.asdict(rest).items()}
     return {
         "layers": len(names),
-        "formats": list(formats),
+        "formats": list(arguments.formats),
         "inputs": list(INPUTS),
         "seconds_per_probe": each,
         "probes": probes,
         "minutes": probes * each["wall"] / 60,
-        "encoding_seconds": dataclasses.asdict(subject.encoding),
+        "encoding_seconds": dataclasses.asdict(encoding),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "timed": timed,
     }

@@ -45,6 +45,12 @@ def test_profile_prints_tables_and_writes_json(run, model, tmp_path):
     assert all(layer.floating > 0 for layer in found.layers.values())
 
 
+def test_all_weight_formats_of_the_default_recipe_are_measured(run, model):
+    command = ("profile", model, "--repeats", 1, "--activations", "float", "--json")
+    found = Profile.from_dict(json.loads(run(*command).stdout))
+    assert {choice.weight for choice in found.choices} == {"float", *mz.Auto.formats}
+
+
 def test_profile_prints_json(run, model):
     found = json.loads(run("profile", model, *QUICK, "float", "--batch", 2, "--json").stdout)
     assert Profile.from_dict(found).batch == 2

@@ -104,7 +104,7 @@ class TestTimedCall:
 
     @pytest.mark.parametrize("free", [0, 2**40], ids=["short", "ample"])
     def test_blocks_are_computed_again_where_memory_is_short(self, unet, calls, monkeypatch, free):
-        monkeypatch.setattr(checkpointing, "_free_bytes", lambda device: free)
+        monkeypatch.setattr(checkpointing, "free_bytes", lambda device: free)
         runs: list[bool] = []
         unet.down_blocks[0].resnets[0].register_forward_pre_hook(
             lambda *_: runs.append(torch.is_grad_enabled())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -257,20 +258,45 @@ class TestJournal:
             probed(unet, calls, {"conv_in": LayerCandidates(inputs={"x": candidate})}, 4, journal)
         assert runs == [8]
 
-    @pytest.mark.parametrize("value", ["null", '"much"', "true", "NaN", "{}"])
-    def test_a_damaged_entry_is_named(self, unet, calls, asked, tmp_path: Path, value: str):
-        path = tmp_path / "journal.jsonl"
+    def damaged(self, unet, calls, asked, path: Path, field: str, value: str) -> None:
+        """Read a journal whose one probe has another value in one field."""
         with Journal(path, {}) as journal:
             probed(unet, calls, asked, 1, journal)
-        header, line = path.read_text().splitlines()
+        *others, line = path.read_text().splitlines()
         record = json.loads(line)
-        record["result"]["weights"]["conv_in"]["int3/channel"] = json.loads(value)
-        path.write_text(f"{header}\n{json.dumps(record)}\n")
-        with (
-            Journal(path, {}) as journal,
-            pytest.raises(JournalError, match=r"journal.*weights.conv_in.int3/channel is"),
-        ):
+        record["result"][field] = json.loads(value)
+        path.write_text("\n".join([*others, json.dumps(record)]) + "\n")
+        with Journal(path, {}) as journal:
             probed(unet, calls, asked, 1, journal)
+
+    @pytest.mark.parametrize("value", ["null", '"much"', "true", "NaN", "{}"])
+    def test_a_damaged_number_is_named(self, unet, calls, asked, tmp_path: Path, value: str):
+        with pytest.raises(JournalError, match=r"journal.*probe of call.*: energy is"):
+            self.damaged(unet, calls, asked, tmp_path / "journal.jsonl", "energy", value)
+
+    @pytest.mark.parametrize("values", [[1.0] * 5, [1.0] * 7, [math.nan] * 6], ids=str)
+    def test_so_are_projections_of_other_changes(self, unet, calls, asked, tmp_path, values):
+        text = base64.b64encode(np.array(values, "<f4").tobytes()).decode()
+        with pytest.raises(JournalError, match=r"journal.*projections are not 6 numbers"):
+            self.damaged(
+                unet, calls, asked, tmp_path / "journal.jsonl", "projections", json.dumps(text)
+            )
+
+    @pytest.mark.parametrize("value", ["null", "[1.0]", '"AAA"', '"%"', '"é"'])
+    def test_so_is_what_is_no_base64(self, unet, calls, asked, tmp_path: Path, value: str):
+        with pytest.raises(JournalError, match=r"journal.*projections are not"):
+            self.damaged(unet, calls, asked, tmp_path / "journal.jsonl", "projections", value)
+
+    def test_names_are_kept_once_and_a_probe_takes_few_bytes(self, unet, calls, tmp_path: Path):
+        path = tmp_path / "journal.jsonl"
+        asked = candidates(supported(unet), WEIGHTS, INPUTS)
+        with Journal(path, {}) as journal:
+            probed(unet, calls, asked, 3, journal)
+        _, names, *probes = path.read_text().splitlines()
+        listed = {name: [*WEIGHTS, *INPUTS] for name in asked}
+        assert json.loads(names)["result"] == listed
+        assert len(probes) == 3
+        assert all(len(line) < 250 + 6 * 3 * len(asked) for line in probes)
 
 
 class TestPrecision:
@@ -472,7 +498,7 @@ class TestShortMemory:
     def test_blocks_are_computed_again_where_free_memory_is_short(
         self, monkeypatch: pytest.MonkeyPatch, free: int | None, runs: int
     ):
-        monkeypatch.setattr(checkpointing, "_free_bytes", lambda device: free)
+        monkeypatch.setattr(checkpointing, "free_bytes", lambda device: free)
         denoiser = tiny_unet().eval()
         call, found = denoised(denoiser), []
 
@@ -485,7 +511,7 @@ class TestShortMemory:
         assert len(found) == runs
 
     def test_modules_that_have_no_such_blocks_are_left_alone(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(checkpointing, "_free_bytes", lambda device: 0)
+        monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 0)
         model = nn.Sequential(nn.Linear(4, 4))
         call = call_of(model, torch.randn(2, 4))
         asked = candidates(["0"], WEIGHTS)

@@ -37,8 +37,13 @@ def profile(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = None,
     formats: Annotated[
-        str, typer.Option(metavar="NAMES", help="Weight formats to measure, with commas.")
-    ] = "int2/channel,int3/channel,int4/channel,int5/channel,int6/channel,int8/channel",
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Weight formats to measure, with commas.",
+            show_default="those of recipe auto",
+        ),
+    ] = None,
     activations: Annotated[
         str, typer.Option(metavar="NAMES", help="Activation formats to measure, with commas.")
     ] = "float,int8/token,uint8/tensor",
@@ -85,14 +90,16 @@ def profile(  # noqa: PLR0913  (one parameter per option)
         slowest_table,
         totals_table,
     )
+    from mezzotint.recipes import Auto
 
+    weights = Auto.formats if formats is None else _names(formats)
     source = resolve(model).folder
     if output is not None and source is not None:
         check_apart(output, source)
     found = profile_pipeline(
         load(model, device=device),
         Work(batch=batch),
-        choices=candidates(_names(formats), _names(activations)),
+        choices=candidates(weights, _names(activations)),
         cache=cache,
         fresh=fresh,
         timer=Timer(repeats=repeats),

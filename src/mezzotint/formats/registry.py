@@ -62,8 +62,8 @@ def parse_weight_format(name: str) -> WeightFormat | None:
             return found
     raise FormatError(
         f"unknown weight format {name!r}; expected 'float' or a name such as 'int4/channel', "
-        "'uint3/group64', 'int8/tensor', 'lut3/channel', 'kmeans4/channel', 'kmeans3/tensor' or "
-        "'mixed/int2:64,int3:128,int4:64'"
+        "'int4/channel/float32', 'uint3/group64', 'int8/tensor', 'lut3/channel', "
+        "'kmeans4/channel', 'kmeans3/tensor' or 'mixed/int2:64,int3:128,int4:64'"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mezzotint.measuring._patching import Forward, patched
+from mezzotint.measuring.free_memory import free_bytes
 from mezzotint.measuring.trace import memory
 from mezzotint.models import Call
 from mezzotint.models.calls import device_of
@@ -68,9 +68,10 @@ def supports_checkpointing(denoiser: nn.Module) -> bool:
 def needs_checkpointing(denoiser: nn.Module, call: Call) -> bool:
     """True where what a backward pass keeps may take more than half of the memory that is free.
 
-    Estimated from the outputs of all modules without submodules, in one run of `call`.
+    Free is what the system and the limits of this process leave, see `free_bytes`. What is kept is
+    estimated from the outputs of all modules without submodules, in one run of `call`.
     """
-    free = _free_bytes(device_of(denoiser))
+    free = free_bytes(device_of(denoiser))
     if free is None or not supports_checkpointing(denoiser):
         return False
     total = 0
@@ -94,15 +95,3 @@ def _checkpointed(
     return checkpoint(
         function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), around())
     )
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    """None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found) * 1024

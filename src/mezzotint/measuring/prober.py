@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_chec
 from mezzotint.measuring.identity import calls_digest
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.measuring.input_edge import InputCandidate
-from mezzotint.measuring.probe_entries import entry_key, read_projections
+from mezzotint.measuring.probe_entries import ProbeEntries
 from mezzotint.measuring.probed_layer import (
     Base,
     CandidateWeight,
@@ -102,21 +103,21 @@ class Prober:
             raise CalibrationError("no denoiser calls were recorded; give at least one prompt")
         if not probes:
             raise CalibrationError("no probes were drawn; give at least one")
-        keys = self._keys(probes)
         missing = self.missing(probes, journal)
         if missing:
             with self._probing(missing) as run:
                 for probe in track(missing, "Probing"):
-                    journal.add(keys[probe], run(probe))
-        return read_projections(journal, [keys[probe] for probe in probes], self.candidates)
+                    self._entries.add(journal, probe, run(probe))
+        return self._entries.read(journal, probes)
 
     def missing(self, probes: Sequence[Probe], journal: Journal) -> list[Probe]:
         """The probes that the journal lacks, each once."""
-        return [probe for probe, key in self._keys(probes).items() if key not in journal]
+        entries = self._entries
+        return [probe for probe in dict.fromkeys(probes) if entries.key(probe) not in journal]
 
-    def _keys(self, probes: Sequence[Probe]) -> dict[Probe, str]:
-        digest = self._digest()
-        return {probe: entry_key(probe, digest) for probe in probes}
+    @cached_property
+    def _entries(self) -> ProbeEntries:
+        return ProbeEntries(self.candidates, self._digest())
 
     @contextmanager
     def _probing(self, probes: Sequence[Probe]) -> Iterator[Callable[[Probe], dict[str, Any]]]:
@@ -139,7 +140,7 @@ class Prober:
     def _probe(
         self, probe: Probe, sample: Call, layers: Mapping[str, ProbedLayer]
     ) -> dict[str, Any]:
-        """The projections of one probe, JSON values."""
+        """Energy, residual and projections of one probe."""
         y = recorded_output(sample).double()
         direction = random_signs(y, probe.seed)
         with backward_errors(self.denoiser, probe.call):
@@ -240,7 +241,8 @@ class Prober:
                     if name in self.plan.choices and self.plan[name].static
                 },
             ]
-        content = json.dumps([asked, around, self.encoding, calls_digest(self.calls)])
+        calls = calls_digest(self.calls)
+        content = json.dumps(["float32", asked, around, self.encoding, calls])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

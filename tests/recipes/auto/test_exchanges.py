@@ -72,6 +72,12 @@ def test_a_change_that_does_not_help_on_held_out_samples_is_not_kept(monkeypatch
         assert found.summary["exchanges"]["kept"] == 0
 
 
+def test_they_are_looked_for_with_as_many_probes_as_the_plan_needed():
+    with searching(probes=4, regret=0.5) as search:
+        found = exchanged(search, allocated(search))
+        assert found.summary["exchanges"]["probes"] == found.summary["probes"] > 4
+
+
 def test_inputs_stay_as_they_are():
     with searching() as search:
         poor = uneven(search, allocated(search))

@@ -27,6 +27,7 @@ class Found:
         summary: part of the plan's context, JSON values.
         notes: for people.
         clips: layer → clip of its static input, where that is not the first among the options'.
+        probes: how many it took to tell the losses; 0 where all were measured.
     """
 
     choices: Mapping[str, Choice]
@@ -34,6 +35,7 @@ class Found:
     summary: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     clips: Mapping[str, str] = field(default_factory=dict)
+    probes: int = 0
 
     def noting(self, note: str) -> Found:
         """The same, with one more note."""
@@ -48,7 +50,8 @@ def allocated(search: Search) -> Found:
         estimates, doubt = probed(search)
     except ProbeError as cause:
         return by_measuring(search).noting(f"sensitivity was measured, not probed: {cause}")
-    summary = {"probes": len(estimates.projections), "regret_bound": round(doubt.regret.bound, 4)}
+    count = len(estimates.projections)
+    summary = {"probes": count, "regret_bound": round(doubt.regret.bound, 4)}
     if search.options.sensitivity == "probes":
         solution = search.program.solve(estimates.losses)
         return Found(
@@ -56,6 +59,7 @@ def allocated(search: Search) -> Found:
             estimates.losses,
             {"sensitivity": "probes", **summary, "allocation_gap": solution.gap},
             clips=estimates.clips,
+            probes=count,
         )
     checked = verified(search.program, estimates, search.clipped(estimates.clips).measured)
     return Found(
@@ -68,6 +72,7 @@ def allocated(search: Search) -> Found:
             "allocation_gap": checked.solution.gap,
         },
         clips=estimates.clips,
+        probes=count,
     )
 
 

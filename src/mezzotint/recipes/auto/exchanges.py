@@ -97,19 +97,25 @@ def exchange(
 def exchanged(search: Search, found: Found) -> Found:
     """The plan with exchanges of bytes between layers, where they help on held-out samples.
 
-    They are predicted by probes of the other samples, around the plan as it would be stored.
+    They are predicted by probes of the other samples, around the plan as it would be stored: by as
+    many as it took to find the plan.
     """
     held = hold_out(search.study.calls)
     if not held.enough:
         return found.noting("no exchanges: too few samples were recorded to hold some out")
     before = search.plan(found.choices)
     try:
-        projections = search.projections(search.options.probes, held.others, before)
+        projections = search.projections(found.probes, held.others, before)
     except ProbeError as cause:
         return found.noting(f"no exchanges: {cause}")
     others = neighbours(found.choices, search.candidates)
     tried = exchange(search.program, found.choices, others, projections)
-    summary = {"held_out": held.shown, "tried": len(tried.changed), "kept": 0}
+    summary = {
+        "held_out": held.shown,
+        "probes": len(projections),
+        "tried": len(tried.changed),
+        "kept": 0,
+    }
     if tried.changed:
         was, now = search.sample_noises([before, search.plan(tried.choices)])
         fall = gain(was, now, held.samples)

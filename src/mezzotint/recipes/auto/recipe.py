@@ -31,7 +31,7 @@ def auto(job: Job, options: Auto) -> Outcome:
     with prepared(job, options) as begun:
         found = allocated(begun)
         search = begun.clipped(found.clips)
-        if options.exchanges and search.probes:
+        if options.exchanges and found.probes:
             found = exchanged(search, found)
         if search.tries_biases:
             search, found = with_biases(search, found)
