@@ -29,9 +29,7 @@ def fake_quantize(weight: Tensor, grid: Grid) -> Tensor:
     return _rounded(weight.flatten(1).float(), grid).reshape(weight.shape)
 
 
-def fake_quantize_input(
-    x: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int
-) -> Tensor:
+def fake_quantize_input(x: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
     """The values of the codes of an input, in its dtype; gradients as those of `fake_quantize`.
 
     Args:

@@ -221,7 +221,7 @@ def pack_weight(
     return packed.train(layer.training)
 
 
-def corrected_bias(  # noqa: PLR0913  (a layer, its weight before and after, and what is known)
+def corrected_bias(
     name: str,
     layer: nn.Module,
     weight: Tensor,

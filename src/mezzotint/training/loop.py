@@ -46,8 +46,10 @@ SAVE_EVERY = 60.0
 POINT_EVERY = 10
 """Updates from one point of the curve to the next; gradients are compared at one of them."""
 
+_TINY = torch.finfo(torch.float32).tiny
 
-def train(  # noqa: PLR0913  (the last one is for tests)
+
+def train(
     student: Student,
     pipe: DiffusionPipeline,
     prompts: Sequence[str],
@@ -188,15 +190,15 @@ class Loop:
             self._update()
         return self._outputs[-1]
 
+    @torch.enable_grad()
     def _computed(self, call: Call) -> Tensor:
         """The output that the pipeline is given; what both models computed is in the window."""
         self._prepare(call)
         if not self._window.errors:
-            with torch.enable_grad():
-                self._holding.enter_context(self.student.holding_weights())
+            self._holding.enter_context(self.student.holding_weights())
         with torch.no_grad(), self._autocast(), capturing(self._norm) as theirs:
             teacher = call.run(self.student.denoiser)
-        with torch.enable_grad(), self._computing() as denoiser:
+        with self._computing() as denoiser:
             with capturing(self._norm) as ours:
                 found = call.run(denoiser)
             y, guided = (self._guidance.guided(o, self.options.batch) for o in (teacher, found))
@@ -237,11 +239,12 @@ class Loop:
             return nullcontext()
         return torch.autocast(device, dtype=torch.bfloat16)
 
+    @torch.enable_grad()
     def _update(self) -> None:
         """Learn from the window, or from its last step; keep the state, where it is time."""
         window, position = self._window, self.position
-        main = window.main()
-        features = window.features() if window.full or self.options.trd_graph == "window" else None
+        whole = window.full or self.options.trd_graph == "window"
+        main, features = window.main(), window.features() if whole else None
         number = position.updates + 1
         ratio = self._differentiated(main, features, compared=number % POINT_EVERY == 0)
         self._holding.close()
@@ -250,7 +253,10 @@ class Loop:
             self._give_up(f"the gradient is infinite or NaN, first in {where}")
         self._optimizer.step(self.options.progress(position.updates, self._minutes))
         lost = sum(window.relative) / len(window.errors)
-        sums = position.sums.plus(lost, features and lost * float(features / main), ratio)
+        of_features = None
+        if features is not None:
+            of_features = lost * float(features.detach() / main.detach().clamp(min=_TINY))
+        sums = position.sums.plus(lost, of_features, ratio)
         self.position = replace(position, updates=number, minutes=self._minutes, sums=sums)
         if number % POINT_EVERY == 0:
             self._add_point()
@@ -267,7 +273,8 @@ class Loop:
         """Gradients of the sum of both losses; the ratio of their norms, if they are compared."""
         with self._computing():
             if features is None or not compared:
-                (main if features is None else main + features).backward()
+                loss = main if features is None else main + features
+                loss.backward()  # type: ignore[no-untyped-call]
                 return None
             parameters = [*self._optimizer.parameters.values()]
             kept, other = (
@@ -340,7 +347,7 @@ class Loop:
         """
         losses = self.position.losses
         step = max(
-            range(len(losses)), key=lambda i: losses[i] if losses[i] == losses[i] else math.inf
+            range(len(losses)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i]
         )
         where = f"update {self.position.updates + 1}, denoising step {step + 1}"
         self._new_window()

@@ -120,6 +120,15 @@ class Training:
             raise UsageError(f"minutes: is {self.minutes}; give 0 or more")
         if self.steps is not None and self.steps < 0:
             raise UsageError(f"steps: is {self.steps}; give 0 or more")
+        self._check_numbers()
+        for name, hint in get_type_hints(type(self)).items():
+            words = [word for word in get_args(hint) if isinstance(word, str)]
+            if words and getattr(self, name) not in words:
+                raise UsageError(
+                    f"{name}: there is no {getattr(self, name)!r}; use {', '.join(words)}"
+                )
+
+    def _check_numbers(self) -> None:
         for name in ("rank", "batch", "window", "untrained_bits"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give 1 or more")
@@ -130,12 +139,6 @@ class Training:
             raise UsageError(f"own_share: is {self.own_share}; give 0 to 1")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed: is {self.seed}; give 0 or more")
-        for name, hint in get_type_hints(type(self)).items():
-            words = [word for word in get_args(hint) if isinstance(word, str)]
-            if words and getattr(self, name) not in words:
-                raise UsageError(
-                    f"{name}: there is no {getattr(self, name)!r}; use {', '.join(words)}"
-                )
 
     @property
     def trains(self) -> bool:

@@ -85,7 +85,7 @@ def relation_loss(
     positions = ours.shape[1]
     if positions <= WHOLE:
         return rows(ours, ours, theirs, theirs)
-    pieces = zip(ours.split(WHOLE, 1), theirs.split(WHOLE, 1), strict=True)
+    pieces = zip(torch.split(ours, WHOLE, 1), torch.split(theirs, WHOLE, 1), strict=True)
     losses = [
         checkpoint(rows, mine, ours, other, theirs, use_reentrant=False) for mine, other in pieces
     ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import UsageError
-from mezzotint.measuring._patching import patched
+from mezzotint.measuring._patching import Forward, patched
 from mezzotint.plan import TRAINED, Plan
 from mezzotint.runtime import Calibration, TimestepReader, check_plan
 from mezzotint.runtime.pack import check_calibration, naming
@@ -97,7 +97,7 @@ class Student:
         return found | self.floating.learned
 
     @contextmanager
-    def quantized(self, on: bool = True) -> Iterator[nn.Module]:  # noqa: FBT001, FBT002
+    def quantized(self, on: bool = True) -> Iterator[nn.Module]:
         """The denoiser as the student, or as the teacher, for a while.
 
         The weights are rounded anew each time, unless they are held. A backward pass belongs into
@@ -114,7 +114,7 @@ class Student:
                 self._reader = stack.enter_context(TimestepReader.reading(self.denoiser))
                 stack.callback(setattr, self, "_reader", None)
             weights = self._weights
-            forwards = {
+            forwards: dict[nn.Module, Forward] = {
                 layer.layer: partial(self._forward, layer, weights[name])
                 for name, layer in self.layers.items()
             }

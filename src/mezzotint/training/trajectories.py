@@ -1,4 +1,4 @@
-"""Trajectories of a pipeline: its own scheduler and guidance, with outputs that training gives it."""
+"""Trajectories of a pipeline: its scheduler and guidance, on outputs that training gives it."""
 
 from __future__ import annotations
 
@@ -117,9 +117,8 @@ class Guidance:
         usual = 1.0 if parameter is None else parameter.default
         scale = generation_defaults(pipe).get("guidance_scale", usual)
         config = getattr(denoiser, "config", {})
-        channels = config.get("in_channels"), config.get("out_channels")
-        variance = None not in channels and channels[1] == 2 * channels[0]
-        return cls(float(scale), variance)
+        inputs, outputs = config.get("in_channels"), config.get("out_channels")
+        return cls(float(scale), bool(inputs) and outputs == 2 * inputs)
 
     def guided(self, output: Tensor, prompts: int) -> Tensor:
         """The prediction that the scheduler is given, float32, of so many prompts."""
