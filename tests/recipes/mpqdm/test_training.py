@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ import mezzotint as mz
 from mezzotint.calibration import input_ranges
 from mezzotint.checkpoint import TRAINING_FILE
 from mezzotint.errors import JournalError, PlanError, UsageError
+from mezzotint.formats import MINMAX
 from mezzotint.models import record_calls
-from mezzotint.plan import TRAINED
 from mezzotint.recipes.job import training_folder
 from mezzotint.runtime import module_bytes
 
@@ -50,12 +49,19 @@ def test_the_plan_keeps_its_reasons(quantize):
 
 @pytest.mark.parametrize(
     "change",
-    [{"feature_loss": "none"}, {"feature_loss": "l2"}, {"train": "weights"}, {"train": "scales"},
-     {"lora_init": "svd"}, {"trd_graph": "stop"}, {"rates": "published"}, {"seed": 1},
-     {"trajectory": "mixed", "own_share": 1.0}, {"temperature": 1.0, "relation_weight": 100.0},
-     {"train_steps": 0}],
+    [
+        {"feature_loss": "none"},
+        {"feature_loss": "l2"},
+        {"train": "weights"},
+        {"rank": 2, "lora_init": "svd"},
+        {"trd_graph": "stop"},
+        {"rates": "published"},
+        {"trajectory": "mixed", "own_share": 1.0},
+        {"temperature": 1.0, "relation_weight": 100.0},
+        {"train_steps": 0},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_every_switch_of_training_changes_the_packed_output(quantize, call, change):
     usual = {"train_steps": 2, "autocast": False}
     one, other = quantize(**usual), quantize(**usual | change)
@@ -83,7 +89,7 @@ def test_trained_weights_cannot_be_made_again_from_the_plan(quantize, pipe):
 
 def test_a_training_under_way_is_gone_on_with(pipe, sampling, call, tmp_path):
     def run(steps: int, name: str) -> mz.Result:
-        options = mz.MPQDM(train_steps=steps)
+        options = mz.MPQDM(train_steps=steps, ranges=MINMAX)
         journal = tmp_path / f"{name}.journal.jsonl"
         return mz.quantize(pipe, options, BUDGET, sampling=sampling, journal=journal)
 
@@ -100,9 +106,9 @@ def test_a_training_under_way_is_gone_on_with(pipe, sampling, call, tmp_path):
 def test_other_options_do_not_go_on_with_it(pipe, sampling, tmp_path):
     journal = tmp_path / "run.journal.jsonl"
     mz.quantize(pipe, mz.MPQDM(train_steps=1), BUDGET, sampling=sampling, journal=journal)
+    other = mz.MPQDM(train_steps=1, temperature=0.5)
     with pytest.raises(JournalError, match="temperature"):
-        options = mz.MPQDM(train_steps=1, temperature=0.5)
-        mz.quantize(pipe, options, BUDGET, sampling=sampling, journal=journal)
+        mz.quantize(pipe, other, BUDGET, sampling=sampling, journal=journal)
 
 
 def test_a_folder_of_something_else_is_left_alone(pipe, sampling, tmp_path):
@@ -121,18 +127,22 @@ def test_a_module_alone_cannot_be_trained(pipe, sampling):
         mz.quantize_module(pipe.unet, calls, mz.MPQDM(train_steps=1), BUDGET)
 
 
-class TestTune:
-    @pytest.fixture(scope="class")
-    def plan(self, pipe):
-        return mz.uniform_plan(pipe.unet, weight_bits=4, act_bits=8, model="tiny")
+@pytest.fixture(scope="module")
+def plan(pipe):
+    """Four bits everywhere, with scales in which the least change shows."""
+    names = mz.uniform_plan(pipe.unet, weight_bits=4).choices
+    return mz.Plan(dict.fromkeys(names, mz.Choice("int4/channel/float32", "int8/token")), "tiny")
 
+
+class TestTune:
     def test_no_byte_is_added_and_weights_keep_their_codes(self, pipe, plan):
         before, after = mz.apply(pipe, plan), mz.tune(pipe, plan, steps=2)
         assert after.plan.choices == plan.choices
         assert module_bytes(after.denoiser) == module_bytes(before.denoiser)
-        for name in plan.quantized:
-            codes = [r.denoiser.get_submodule(name).get_buffer("codes") for r in (before, after)]
-            assert torch.equal(*codes), name
+        one, other = before.denoiser.state_dict(), after.denoiser.state_dict()
+        codes = [name for name in one if name.endswith("codes")]
+        assert len(codes) == len(plan.quantized)
+        assert all(torch.equal(one[name], other[name]) for name in codes)
 
     def test_scales_biases_and_norms_change(self, pipe, plan):
         before, after = mz.apply(pipe, plan).denoiser, mz.tune(pipe, plan, steps=2).denoiser
@@ -142,7 +152,8 @@ class TestTune:
             if not torch.equal(tensor, after.state_dict()[name])
         }
         ends = {name.rpartition(".")[2] for name in changed}
-        assert {"scale", "bias", "weight"} <= ends
+        assert any("scale" in end for end in ends)
+        assert {"bias", "weight"} <= ends
         assert any("norm" in name for name in changed)
 
     def test_static_inputs_are_calibrated_and_tuned(self, pipe, sampling):
@@ -172,4 +183,3 @@ def test_no_journal_leaves_no_folder(quantize, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quantize(train_steps=2)
     assert not list(tmp_path.iterdir())
-    shutil.rmtree(tmp_path)

@@ -47,6 +47,6 @@ def explained(method: Method, plan: Plan, mixtures: Mapping[str, Mixture]) -> Pl
     reasons |= {name: each.reason for name, each in method.exempt.items()}
     choices = dict(plan.choices)
     shown = {name: mixture.m for name, mixture in mixtures.items()}
-    add_unpacked(choices, reasons, study.job.denoiser)
+    add_unpacked(choices, reasons, study.job.denoiser, study.graph)
     context = {**method.context(), **bits.context(), "outlier_channels": shown}
     return replace(plan, choices=choices, reasons=reasons, context=context)
