@@ -76,6 +76,28 @@ def test_constant_tokens_splits_and_mixed_widths_agree(unet):
     assert agreement(case) > FLOAT_DB
 
 
+def test_smoothed_inputs_agree(unet):
+    inner = (mz.Smoothing(),)
+    case = packed_case(
+        unet,
+        mz.Choice("int4/channel", structures=inner),
+        up_blocks__1__resnets__0__conv_shortcut=mz.Choice(
+            "int4/channel", structures=(mz.SplitInput(32), *inner)
+        ),
+        down_blocks__1__attentions__0__transformer_blocks__0__attn2__to_k=mz.Choice(
+            "int4/channel", structures=(mz.ConstantTokens(1), *inner)
+        ),
+    )
+    assert agreement(case) > FLOAT_DB
+
+
+def test_smoothed_static_inputs_become_8_bit_products(unet):
+    case = packed_case(unet, mz.Choice("int4/channel", "uint8/tensor", (mz.Smoothing(),)))
+    denoiser = compiled(case)
+    assert decibels(case.expected, case.call.run(denoiser)) > ROUNDED_DB
+    assert {row.arithmetic for row in engine_executions(denoiser)} == {"int8"}
+
+
 def test_convolutions_in_groups_agree():
     pipe = float_case_of_grouped_convolution()
     choice = mz.Choice("int4/channel", "uint8/tensor")

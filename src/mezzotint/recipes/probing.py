@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mezzotint._journal import Journal
 from mezzotint.measuring import (
@@ -72,7 +72,7 @@ class Probing:
             candidates,
             self._weight_of,
             json.dumps(self.encoding.to_dict()),
-            self.calibration,
+            self.calibration if plan is None else self.calibration.under(plan.choices),
             plan,
         )
         missing = prober.missing(probes, self.journal)
@@ -81,7 +81,8 @@ class Probing:
 
     def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
         """The weight as it would be stored, and what is added to its bias."""
-        layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
+        layer = self.study.job.denoiser.get_submodule(name)
+        known = self.calibration.under({name: choice})
         assert known.encoded is not None, "every study keeps what it encodes"
         weight = known.encoded.weight(name, layer, choice, self.encoding, known)
         return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
@@ -115,13 +116,3 @@ class Probing:
             self._weight_of(middle, encoded[middle].choice(weight))
         taken = (time.perf_counter() - start) * sum(map(sizes.__getitem__, encoded))
         return passes + taken / sizes[middle] / len(missing)
-
-
-def _stored_weight(
-    denoiser: nn.Module, known: Calibration, encoding: Encoding, name: str, choice: Choice
-) -> tuple[Tensor, Tensor | None]:
-    """The weight as it would be stored, and what is added to its bias."""
-    layer = denoiser.get_submodule(name)
-    assert known.encoded is not None, "every study keeps what it encodes"
-    weight = known.encoded.weight(name, layer, choice, encoding, known)
-    return weight, known.encoded.bias_shift(name, layer, choice, encoding, known)

@@ -57,6 +57,8 @@ class Auto:
         shortcuts: which layers get a quantizer per half of a concatenated input (MixDQ):
             `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
             `none`.
+        smoothing: let inputs with a few large channels be smoothed (SmoothQuant), for a byte per
+            channel, where that is worth it.
         search: choice of the clipping ranges of weights.
         clips: of static inputs, among which each layer takes the one of least noise by probes:
             `full` range, `p99.9`, `p99.99` (shares of the values), or `mse`. Without probes all
@@ -86,6 +88,7 @@ class Auto:
     exchanges: bool = True
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
+    smoothing: bool = True
     search: RangeSearch = Encoding.search
     clips: tuple[str, ...] = ("full", "p99.99", "mse")
     metric: str | Metric = "noise"
