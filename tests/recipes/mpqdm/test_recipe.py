@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import mezzotint as mz
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import find_denoiser, record_calls
-from mezzotint.runtime import ConstantTokens, StepScales, module_bytes
+from mezzotint.runtime import ConstantTokens, Smoothing, StepScales, module_bytes
 from tests.models import tiny
 
 
@@ -87,6 +87,7 @@ def test_plus_takes_bits_from_nobody(quantize):
         {"one_bit_levels": False},
         {"rounding": "feedback"},
         {"ranges": mz.Encoding().search},
+        {"smoothing": False},
         {"inputs": "tensor"},
         {"inputs": "token"},
         {"bos": False},
@@ -112,6 +113,13 @@ def test_constant_first_tokens_stay_out_of_quantizers(quantize):
 
     assert constant(quantize().plan)
     assert not constant(quantize(bos=False).plan)
+
+
+def test_inputs_are_smoothed_within_constant_tokens_and_around_their_scales(quantize):
+    for choice in narrow(quantize().plan).values():
+        assert choice.structures[-2:] == (Smoothing(), StepScales(2))
+    plain = narrow(quantize(smoothing=False).plan).values()
+    assert not any(Smoothing() in choice.structures for choice in plain)
 
 
 def test_scales_are_of_all_steps_of_the_sampler(quantize):

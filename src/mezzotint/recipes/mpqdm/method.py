@@ -19,7 +19,7 @@ from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.outlier_channels import ChannelSearch
 from mezzotint.recipes.mpqdm.widths import Widths, nominal_widths
 from mezzotint.recipes.study import Study
-from mezzotint.runtime import Calibration, StepScales
+from mezzotint.runtime import Calibration, Smoothing, StepScales
 
 EVERY_CALL = 10_000
 """Calls to keep at the most: more than any sampler's steps, so those of every step are kept."""
@@ -49,10 +49,11 @@ class Method:
     @cached_property
     def structures(self) -> tuple[Structure, ...]:
         """What every one of them does beside its quantizer, within any constant tokens."""
+        smoothing = (Smoothing(),) if self.options.smoothing else ()
         if self.widths.activation is None or self.options.inputs != "step":
-            return ()
+            return smoothing
         steps = calls_by_timestep(self.study.job.denoiser, self.study.calls)
-        return (StepScales(len(steps)),)
+        return (*smoothing, StepScales(len(steps)))
 
     @cached_property
     def search(self) -> ChannelSearch:
