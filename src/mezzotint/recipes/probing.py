@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,6 +51,7 @@ class Probing:
         *,
         calls: Sequence[Call] | None = None,
         plan: Plan | None = None,
+        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Project every candidate; how long that will take is announced.
 
@@ -59,6 +60,7 @@ class Probing:
             count: of probes.
             calls: by default the study's.
             plan: around which; None for the floating model.
+            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails; measure instead.
@@ -76,7 +78,8 @@ class Probing:
             plan,
         )
         missing = prober.missing(probes, self.journal)
-        tell("Probing", len(missing), partial(self._seconds, candidates, missing, calls), "probes")
+        seconds = partial(self._seconds, candidates, missing, calls)
+        tell("Probing", len(missing), seconds, "probes", then)
         return prober.run(probes, self.journal)
 
     def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
