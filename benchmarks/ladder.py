@@ -46,11 +46,13 @@ ALLOCATION = mz.Auto(
     act_share=1.0,
     bias_correction="never",
     exchanges=False,
+    smoothing=False,
 )
 FEEDBACK = dataclasses.replace(ALLOCATION, rounding="feedback")
 LUT = dataclasses.replace(FEEDBACK, formats=mz.Auto.formats)
 INPUTS = dataclasses.replace(LUT, inputs=None, act_share=None)
-CORRECTED = dataclasses.replace(INPUTS, bias_correction="tried")
+SMOOTHED = dataclasses.replace(INPUTS, smoothing=True)
+CORRECTED = dataclasses.replace(SMOOTHED, bias_correction="tried")
 #: The same with scales in float32, every format of every layer measured, on 8 prompts: what this
 #: recipe did before it had the other parts.
 BEFORE = dataclasses.replace(
@@ -68,6 +70,7 @@ RUNGS: dict[str, mz.Auto | None] = {
     "+ error feedback": FEEDBACK,
     "+ lut formats": LUT,
     "+ inputs in the program": INPUTS,
+    "+ smoothing": SMOOTHED,
     "+ bias correction": CORRECTED,
     "+ exchanges (auto)": mz.Auto(),
 }

@@ -208,9 +208,15 @@ class Bench:
         if row.plan == AUTO:
             return self.allocated(row)
         if row.plan == TUNED:
-            raise NotImplementedError
+            return self.tuned(row, journal)
         budget = mz.Budget(weight_bits=row.weight_bits, act_bits=row.act_bits)
         return mz.quantize(self.pipe, row.recipe(self.steps), budget, journal=journal)
+
+    def tuned(self, row: Row, journal: Path) -> mz.Result:
+        """The same plan as `allocated`, its scales, biases and norms trained."""
+        plan = self.allocated(row).plan
+        minutes = row.minutes if self.steps is None else None
+        return mz.tune(self.pipe, plan, minutes=minutes, steps=self.steps, journal=journal)
 
     def allocated(self, row: Row) -> mz.Result:
         """The plan of `auto` in the stored bytes of MPQ-DM, every input as narrow."""

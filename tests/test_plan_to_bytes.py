@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,7 @@ def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NEAREST = {"rounding": "nearest", "bias_correction": "never"}
+NEAREST = {"rounding": "nearest", "bias_correction": "never", "bos": False, "smoothing": False}
 
 
 def auto(pipe: DiffusionPipeline, **options: object) -> mz.Result:
@@ -103,6 +103,45 @@ def feedback(pipe: DiffusionPipeline) -> mz.Result:
     return mz.apply(pipe, plan, sampling=SAMPLING)
 
 
+def stepped(pipe: DiffusionPipeline) -> mz.Result:
+    """Inputs have a scale for each step, beside constant tokens, in halves, and alone."""
+    steps = mz.StepScales(2)
+    formats = "int3/channel", "uint4/step"
+    names = mz.uniform_plan(pipe.unet, weight_bits=3).choices
+    choices = {name: mz.Choice(*formats, (steps,)) for name in names}
+    for name in names:
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            choices[name] = mz.Choice(*formats, (mz.ConstantTokens(1), steps))
+    choices["up_blocks.0.resnets.0.conv_shortcut"] = mz.Choice(*formats, (mz.SplitInput(8), steps))
+    choices["conv_in"] = mz.Choice("int8/channel", "uint8/tensor")
+    return mz.apply(pipe, mz.Plan(choices), sampling=SAMPLING)
+
+
+def smoothed(pipe: DiffusionPipeline) -> mz.Result:
+    """Alone and within others, with inputs of every kind, and with what looks at inputs."""
+    block = "up_blocks.0.attentions.0.transformer_blocks.0"
+    inner = (mz.Smoothing(),)
+    plan = mz.uniform_plan(pipe.unet, weight_bits=4, act_bits=8)
+    choices = {
+        **plan.choices,
+        "conv_in": mz.Choice("int3/channel", structures=inner),
+        "conv_out": mz.Choice("int3/channel", "int8/token", inner),
+        f"{block}.attn1.to_q": mz.Choice("uint4/group4", "uint8/tensor", inner),
+        f"{block}.attn1.to_k": mz.Choice("lut3/channel", "int8/token", inner),
+        f"{block}.attn2.to_k": mz.Choice(
+            "int4/channel", "uint8/token", (mz.ConstantTokens(), *inner)
+        ),
+        "up_blocks.0.resnets.0.conv_shortcut": mz.Choice(
+            "int3/channel", "uint8/tensor", (mz.SplitInput(8), *inner)
+        ),
+    }
+    encodings = {
+        name: mz.Encoding(MINMAX, "feedback", bias_correction=True)
+        for name in ("conv_in", "up_blocks.0.resnets.0.conv_shortcut")
+    }
+    return mz.apply(pipe, mz.Plan(choices, encodings=encodings), sampling=SAMPLING)
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to a plan, and whether something in it must be calibrated."""
@@ -119,7 +158,11 @@ WAYS = (
         lambda pipe: auto(pipe, activation="uint8/tensor", search=MINMAX, calls=3),
         True,
     ),
-    Way("auto-plain", lambda pipe: auto(pipe, bos=False, search=SEARCH, **NEAREST), False),
+    Way(
+        "auto-plain",
+        lambda pipe: auto(pipe, search=SEARCH, **NEAREST),
+        False,
+    ),
     Way("mixdq-sweep", lambda pipe: mixdq(pipe, "sweep"), True),
     Way("mixdq-joint", lambda pipe: mixdq(pipe, "joint", momentum=0.5), True),
     Way(
@@ -130,6 +173,8 @@ WAYS = (
     Way("uniform", uniform, False),
     Way("encodings", mixed_encodings, False),
     Way("feedback", feedback, True),
+    Way("steps", stepped, True),
+    Way("smoothed", smoothed, True),
 )
 NAMES = [way.name for way in WAYS]
 
@@ -245,6 +290,29 @@ class TestTerms:
         left, right = usual.state_dict(), other.state_dict()
         different = {name for name in left if not torch.equal(left[name], right[name])}
         assert {name.rpartition(".")[0] for name in different} == {"conv_out"}
+
+    def test_leaving_out_smoothing_changes_the_smoothed_layers(
+        self, makers: dict[str, Made], floating: Path
+    ):
+        plan = mz.Plan.load(makers["smoothed"].plan)
+        without = {
+            name: choice.with_structures(
+                *(each for each in choice.structures if each != mz.Smoothing())
+            )
+            for name, choice in plan.choices.items()
+        }
+        special = {name for name, choice in plan.choices.items() if choice != without[name]}
+        assert len(special) == 6
+        smooth = mz.apply(mz.load(floating), plan).denoiser.state_dict()
+        plain = mz.apply(mz.load(floating), replace(plan, choices=without)).denoiser.state_dict()
+        for name in special:
+            codes = [
+                sorted(t.sum().item() for n, t in each.items() if n.startswith(f"{name}."))
+                for each in (smooth, plain)
+            ]
+            assert codes[0] != codes[1]
+        others = [n for n in plain if not n.startswith(tuple(f"{name}." for name in special))]
+        assert all(torch.equal(smooth[name], plain[name]) for name in others)
 
     @pytest.mark.parametrize(
         "changes",

@@ -17,10 +17,10 @@ from mezzotint.calibration import (
 from mezzotint.errors import FormatError
 from mezzotint.formats import from_bits
 from mezzotint.models import Call, Sampling, record_calls, trace_graph
-from mezzotint.plan import Choice, LayerShape, Observer, Tensors
+from mezzotint.plan import Choice, Observer, Reader, Tensors
 from mezzotint.runtime import ConstantTokens, InputRange, SplitInput
 from tests.models import tiny
-from tests.runtime.structures.scaled import InputScale, Smoothing
+from tests.runtime.structures.scaled import Evened, InputScale
 
 
 class _Denoiser(nn.Module):
@@ -173,14 +173,14 @@ def test_a_causal_text_encoder_gives_every_prompt_the_same_first_token():
 
 
 @dataclass(frozen=True)
-class _Kept(Smoothing):
+class _Kept(Evened):
     """Keeps the outputs that it observes."""
 
     kind = "kept"
     seen: ClassVar[list[Tensor]] = []
 
-    def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
-        return _Keeping(super().observer(weight, layer), self.seen)
+    def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:
+        return _Keeping(super().observer(reader, siblings), self.seen)
 
 
 @dataclass
@@ -201,18 +201,18 @@ class TestComposition:
 
     def test_an_inner_one_sees_what_its_part_does(self):
         denoiser, calls = _Denoiser(), [call(1, 2)]
-        structures = (ConstantTokens(1), Smoothing())
+        structures = (ConstantTokens(1), Evened())
         found = observe_structures(denoiser, {"to_k": structures}, calls)
         assert found.tensors["to_k"].keys() == {"constant", "others.exponent"}
         rest = [Call((calls[0].args[0][:, 1:],), {})]
-        alone = observe_structures(denoiser, {"to_k": (Smoothing(),)}, rest)
+        alone = observe_structures(denoiser, {"to_k": (Evened(),)}, rest)
         exponent = found.tensors["to_k"]["others.exponent"]
         assert torch.equal(exponent, alone.tensors["to_k"]["exponent"])
         assert int(exponent.abs().max()) < 5  # of the first token, with its 800, there is nothing
 
     def test_an_outer_one_is_found_first_and_changes_what_the_inner_sees(self):
         denoiser, calls = _Denoiser(), [call(1, 2)]
-        structures = (Smoothing(), ConstantTokens(1))
+        structures = (Evened(), ConstantTokens(1))
         found = observe_structures(denoiser, {"to_k": structures}, calls)
         constant = from_bits(found.tensors["to_k"]["scaled.constant"], torch.float32)
         # The bias is the outer one's affair.
@@ -220,7 +220,7 @@ class TestComposition:
         torch.testing.assert_close(constant, expected, rtol=1e-5, atol=1e-3)
 
     def test_every_part_is_watched(self):
-        structures = (SplitInput(1), Smoothing())
+        structures = (SplitInput(1), Evened())
         found = observe_structures(_Denoiser(), {"to_k": structures}, [call(1, 2)])
         tensors = found.tensors["to_k"]
         assert {name: len(tensor) for name, tensor in tensors.items()} == {
@@ -230,7 +230,7 @@ class TestComposition:
 
     def test_an_outer_one_that_is_refused_ends_it(self):
         found = observe_structures(
-            _Denoiser(), {"mixed": (ConstantTokens(1), Smoothing())}, [call(1, 2)]
+            _Denoiser(), {"mixed": (ConstantTokens(1), Evened())}, [call(1, 2)]
         )
         assert found.refused["mixed"].kind == "constant_tokens"
 
@@ -255,7 +255,7 @@ class TestComposition:
 
     def test_ranges_are_of_what_the_quantizers_see(self):
         denoiser, calls = _Denoiser(), [call(1, 2)]
-        structures = (ConstantTokens(1), Smoothing())
+        structures = (ConstantTokens(1), Evened())
         tensors = observe_structures(denoiser, {"to_k": structures}, calls).tensors
         choices = {"to_k": Choice("int8/channel", "uint8/tensor", structures)}
         (seen,) = input_ranges(denoiser, choices, calls, tensors=tensors, momentum=None)["to_k"]
@@ -264,12 +264,12 @@ class TestComposition:
         assert seen == InputRange(float(smooth.min()), float(smooth.max()))
 
     def test_ranges_that_depend_on_what_is_not_calibrated_are_refused(self):
-        choices = {"to_k": Choice("int8/channel", "uint8/tensor", (Smoothing(),))}
+        choices = {"to_k": Choice("int8/channel", "uint8/tensor", (Evened(),))}
         with pytest.raises(FormatError, match="exponent has to be calibrated first"):
             input_ranges(_Denoiser(), choices, [call(1, 2)], momentum=None)
 
     def test_sizes_need_nothing_calibrated(self):
-        choices = {"to_k": Choice("int8/channel", structures=(ConstantTokens(1), Smoothing()))}
+        choices = {"to_k": Choice("int8/channel", structures=(ConstantTokens(1), Evened()))}
         graph = trace_graph(_Denoiser(), call(1, 2))
         assert input_sizes(_Denoiser(), graph, choices) == {"to_k": 2 * 4 * 4}
 

@@ -11,9 +11,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 import mezzotint as mz
-from mezzotint.formats import as_bits
+from mezzotint.calibration import calibrated
 from mezzotint.models import Call, find_denoiser, record_calls
-from mezzotint.runtime import Calibration, InputRange, part_inputs, shape_of
 from tests.models import tiny
 
 PROMPTS = mz.Sampling(("owl", "red apple"))
@@ -45,35 +44,9 @@ def packed_case(original: Case, *choices: mz.Choice, **named: mz.Choice) -> Case
     picked = dict(zip(names, itertools.cycle(choices), strict=False))
     picked |= {name.replace("__", "."): choice for name, choice in named.items()}
     plan = mz.Plan(picked)
-    pipe = mz.apply(original.pipe, plan, calibrated(original, plan)).pipeline
+    pipe = mz.apply(original.pipe, plan, calibrated(denoiser, plan, [original.call])).pipeline
     with torch.no_grad():
         return Case(pipe, original.call, original.call.run(find_denoiser(pipe)[1]))
-
-
-def calibrated(case: Case, plan: mz.Plan) -> Calibration:
-    """Ranges and constant outputs from the case's own call."""
-    ranges: dict[str, tuple[InputRange, ...]] = {}
-    constants: dict[str, dict[str, Tensor]] = {}
-
-    def look(name: str, choice: mz.Choice):
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            parts = part_inputs(inputs[0], choice.structures, shape_of(layer), {})
-            ranges[name] = tuple(InputRange(float(p.min()), float(p.max())) for p in parts)
-            for each in choice.structures:
-                if isinstance(each, mz.ConstantTokens):
-                    constants[name] = {"constant": as_bits(output[0, : each.count].clone())}
-
-        return hook
-
-    handles = [
-        case.denoiser.get_submodule(name).register_forward_hook(look(name, choice))
-        for name, choice in plan.choices.items()
-    ]
-    with torch.no_grad():
-        case.call.run(case.denoiser)
-    for handle in handles:
-        handle.remove()
-    return Calibration(input_ranges=ranges, tensors=constants)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ A denoiser with a single output per sample leaves nothing to chance: the one ran
 1. Where that output is linear in what changes, every estimate is exact.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan, Structure
-from mezzotint.runtime import Calibration, ConstantTokens, InputRange, SplitInput
+from mezzotint.runtime import Calibration, ConstantTokens, InputRange, Smoothing, SplitInput
 from tests.measuring.figures import CALIBRATION, noise
 from tests.measuring.probing import call_of, candidates, dynamic, packed_weights, probed
 
@@ -259,7 +260,12 @@ STRUCTURED = {
     "split conv": Structured(nn.Conv2d(6, 5, 3), (6, 5, 5), (SplitInput(2),)),
     "constant tokens": Structured(nn.Linear(6, 5), (4, 6), (ConstantTokens(1),)),
     "split others": Structured(nn.Linear(6, 5), (4, 6), (ConstantTokens(1), SplitInput(2))),
+    "smoothed linear": Structured(nn.Linear(6, 5), (4, 6), (Smoothing(),)),
+    "smoothed conv": Structured(nn.Conv2d(6, 4, 3, groups=2), (6, 5, 5), (Smoothing(),)),
+    "smoothed others": Structured(nn.Linear(6, 5), (4, 6), (ConstantTokens(1), Smoothing())),
+    "smoothed halves": Structured(nn.Conv2d(6, 5, 3), (6, 5, 5), (SplitInput(2), Smoothing())),
 }
+SMOOTHED = {name: each for name, each in STRUCTURED.items() if Smoothing() in each.structures}
 
 
 @pytest.mark.parametrize("given", STRUCTURED.values(), ids=STRUCTURED)
@@ -309,6 +315,74 @@ class TestStructures:
         change = InputChange("layer", Choice("int8/channel", key, given.structures))
         expected = noise(network, change, [call], calibration)
         assert found.noise_of_input("layer", key) == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("given", SMOOTHED.values(), ids=SMOOTHED)
+class TestVariants:
+    """A layer without smoothing is probed for candidates that smooth its input."""
+
+    @pytest.fixture
+    def network(self, given: Structured) -> Single:
+        return Single(copy.deepcopy(given.layer))
+
+    @pytest.fixture
+    def call(self, network: Single, given: Structured) -> Call:
+        x = randn(2, *given.shape)
+        x[:, 0] = x[0, 0]
+        x.select(-1 if isinstance(network.layer, nn.Linear) else 1, 3).mul_(40)
+        network.layer.weight.data[:, 0] /= 10
+        return call_of(network, x)
+
+    @pytest.fixture
+    def calibration(self, network: Single, call: Call, given: Structured) -> Calibration:
+        found = {
+            structures: observe_structures(network, {"layer": structures}, [call]).tensors
+            for structures in (given.structures, given.structures[:-1])
+        }
+        ranges = input_ranges(
+            network,
+            {"layer": Choice("int8/channel", structures=given.structures)},
+            [call],
+            momentum=None,
+            tensors=found[given.structures],
+        )
+        others = {given.structures: Calibration(ranges, found[given.structures])}
+        return Calibration(tensors=found[given.structures[:-1]], others=others)
+
+    @pytest.mark.parametrize("weight", W)
+    def test_a_weight_is_as_measured(
+        self, network: Single, call: Call, calibration: Calibration, given: Structured, weight: str
+    ):
+        choice = Choice(weight, structures=given.structures)
+        asked = LayerCandidates((weight, "smooth"), {}, given.structures[:-1], {"smooth": choice})
+        rows = [Probe(0, row, 0) for row in range(2)]
+        found = probed(network, [call], {"layer": asked}, rows, calibration=calibration)
+        expected = noise(network, LayerChange("layer", choice), [call], calibration)
+        assert found.noise_of_weight("layer", "smooth") == pytest.approx(expected, rel=1e-2)
+        plain = LayerChange("layer", choice.with_structures(*given.structures[:-1]))
+        expected = noise(network, plain, [call], calibration)
+        assert found.noise_of_weight("layer", weight) == pytest.approx(expected, rel=1e-2)
+
+    @pytest.mark.parametrize("key", [*X, "uint8/tensor"])
+    def test_an_input_is_as_measured(
+        self, network: Single, call: Call, calibration: Calibration, given: Structured, key: str
+    ):
+        activation = parse_activation_format(key)
+        choice = Choice("int8/channel", key, given.structures)
+        known = calibration.under({"layer": choice})
+        exponents = tuple(
+            tuple(tensor.tolist())
+            for name, tensor in known.tensors["layer"].items()
+            if name.endswith("exponent")
+        )
+        assert any(map(any, exponents))
+        ranges = known.input_ranges["layer"] if activation.static else ()
+        inputs = {"smooth": InputCandidate(activation, ranges, exponents)}
+        asked = LayerCandidates(inputs=inputs, structures=given.structures[:-1])
+        rows = [Probe(0, row, 0) for row in range(2)]
+        found = probed(network, [call], {"layer": asked}, rows, calibration=calibration)
+        expected = noise(network, InputChange("layer", choice), [call], calibration)
+        assert found.noise_of_input("layer", "smooth") == pytest.approx(expected, rel=1e-2)
 
 
 class Narrow(nn.Module):

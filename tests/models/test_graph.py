@@ -32,6 +32,7 @@ def graphs(draw: st.DrawFn) -> Graph:
                 macs=draw(SIZES),
                 sections=draw(SHAPES),
                 functional=draw(st.booleans()),
+                tensor=draw(st.none() | SIZES),
             )
         )
     ends = st.none() | st.integers(0, len(nodes) - 1) if nodes else st.none()
@@ -55,6 +56,37 @@ def residual() -> Graph:
         output=2,
         idle=("b",),
     )
+
+
+class TestSiblings:
+    """Layers that read the very same tensors are known together."""
+
+    def graph(self, *runs: tuple[str, str, int | None]) -> Graph:
+        nodes = (Node("layer", name, operation, tensor=tensor) for name, operation, tensor in runs)
+        return Graph(tuple(nodes))
+
+    def test_they_are_in_order_with_the_layer_itself(self):
+        found = self.graph(("q", "linear", 0), ("k", "linear", 0), ("out", "linear", 1)).siblings
+        assert found == {"q": ("q", "k"), "k": ("q", "k"), "out": ("out",)}
+
+    def test_another_operation_reads_other_channels(self):
+        found = self.graph(("a", "linear", 0), ("b", "conv2d", 0)).siblings
+        assert found == {"a": ("a",), "b": ("b",)}
+
+    def test_of_layers_that_run_often_all_runs_count(self):
+        runs = [("a", "linear", 0), ("b", "linear", 0), ("a", "linear", 1), ("c", "linear", 1)]
+        assert set(self.graph(*runs).siblings.values()) == {("a",), ("b",), ("c",)}
+        assert self.graph(*runs, ("b", "linear", 1)).siblings["a"] == ("a", "b")
+
+    def test_where_no_tensor_is_told_there_are_none(self):
+        found = self.graph(("a", "linear", None), ("b", "linear", None)).siblings
+        assert found == {"a": ("a",), "b": ("b",)}
+
+    def test_older_files_tell_no_tensors(self):
+        value = residual().to_dict()
+        for node in value["nodes"]:
+            del node["tensor"]
+        assert Graph.from_dict(value) == residual()
 
 
 def test_edges_go_from_a_source_to_its_reader_once():

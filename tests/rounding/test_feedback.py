@@ -22,6 +22,7 @@ FORMATS = (
     "kmeans2/tensor",
     "lut3/channel",
     "mixed/int2:6,int3:12,int4:6",
+    "mixed/kmeans1:6,uint2:12,uint3:6",
 )
 
 

@@ -14,6 +14,7 @@ from mezzotint.runtime import (
     ConstantTokens,
     InputRange,
     PackedLayer,
+    Smoothing,
     SplitInput,
     StructuredLayer,
     pack_layer,
@@ -38,17 +39,20 @@ sizes = st.integers(1, 21)
 
 
 def constants(choice: Choice, layer: nn.Module) -> dict[str, Tensor]:
-    """A constant drawn at random for every place that needs one."""
+    """Constants and exponents drawn at random for every place that needs some."""
     specs = structure_tensors(choice.structures, shape_of(layer))
-    return {
-        name: as_bits(noise(*spec.shape, seed=3))
-        for name, spec in specs.items()
-        if name.endswith("constant")
-    }
+    found = {}
+    for name, spec in specs.items():
+        values = noise(*spec.shape, seed=3)
+        if name.endswith("constant"):
+            found[name] = as_bits(values)
+        elif name.endswith("exponent"):
+            found[name] = values.mul(2).round().to(torch.int8)
+    return found
 
 
 def packed(layer: nn.Linear | nn.Conv2d, choice: Choice) -> PackedLayer:
-    """`layer` packed alone; its constant outputs are drawn at random."""
+    """`layer` packed alone; its constants and exponents are drawn at random."""
     ranges = RANGES[: choice.parts]
     plan = Plan({"0": choice}, encoding=Encoding(MINMAX))
     calibration = Calibration({"0": ranges}, {"0": constants(choice, layer)})
@@ -72,12 +76,33 @@ def assert_close(output: Tensor, exact: Tensor) -> None:
 TEXT = Choice("int4/channel", "int8/token", (ConstantTokens(1),))
 SPLIT = Choice("int4/channel", "int8/token", (SplitInput(2),))
 BOTH = Choice("int4/channel", "int8/token", (ConstantTokens(1), SplitInput(2)))
+SMOOTHED = Choice("int4/channel", "int8/token", (Smoothing(),))
+DEEP = Choice("int4/channel", "int8/token", (ConstantTokens(1), SplitInput(2), Smoothing()))
 TEXT_LAYER = (linear(), TEXT, noise(2, 5, 19))
 SPLIT_LINEAR = (linear(), SPLIT, noise(2, 5, 19))
 SPLIT_CONV = (conv(padding=1), SPLIT, noise(2, 4, 6, 6))
 BOTH_LAYER = (linear(), BOTH, noise(2, 5, 19))
+SMOOTHED_LINEAR = (linear(), SMOOTHED, noise(2, 5, 19))
+SMOOTHED_CONV = (conv(padding=1, groups=2), SMOOTHED, noise(2, 4, 6, 6))
+DEEP_LAYER = (linear(), DEEP, noise(2, 5, 19))
 EVERY = pytest.mark.parametrize(
     ("layer", "choice", "x"),
-    [TEXT_LAYER, SPLIT_LINEAR, SPLIT_CONV, BOTH_LAYER],
-    ids=["constant tokens", "split linear", "split conv2d", "split within constant tokens"],
+    [
+        TEXT_LAYER,
+        SPLIT_LINEAR,
+        SPLIT_CONV,
+        BOTH_LAYER,
+        SMOOTHED_LINEAR,
+        SMOOTHED_CONV,
+        DEEP_LAYER,
+    ],
+    ids=[
+        "constant tokens",
+        "split linear",
+        "split conv2d",
+        "split within constant tokens",
+        "smoothed linear",
+        "smoothed conv2d in groups",
+        "smoothed split within constant tokens",
+    ],
 )

@@ -17,6 +17,7 @@ from mezzotint.runtime import (
     ConstantTokens,
     GridValues,
     InputRange,
+    Smoothing,
     SplitInput,
     check_input_ranges,
     pack_layer,
@@ -128,6 +129,43 @@ class TestForeignCalibration:
             FormatError, match=f"layer fc: .* none of its structures has: {name[-8:]}"
         ):
             pack_layer("fc", linear(), plan, Calibration(tensors={"fc": tensors}))
+
+
+class TestOtherStructures:
+    """A calibration may be of several structures that a layer may have."""
+
+    PLAIN, SMOOTH = Choice("int4/channel", "uint8/tensor"), (Smoothing(),)
+
+    @pytest.fixture
+    def calibration(self) -> Calibration:
+        exponents = torch.arange(19, dtype=torch.int8).remainder(3)
+        others = Calibration({"fc": (InputRange(-2.0, 2.0),)}, {"fc": {"exponent": exponents}})
+        ranges = {"fc": (InputRange(-8.0, 8.0),), "other": (InputRange(0.0, 1.0),)}
+        return Calibration(ranges, others={self.SMOOTH: others})
+
+    def test_its_values_are_those_of_the_structures_at_hand(self, calibration: Calibration):
+        smooth = self.PLAIN.with_structures(*self.SMOOTH)
+        plain, smoothed = (calibration.under({"fc": each}) for each in (self.PLAIN, smooth))
+        assert (plain.input_ranges, plain.tensors) == (calibration.input_ranges, {})
+        assert smoothed.input_ranges["fc"] == (InputRange(-2.0, 2.0),)
+        assert smoothed.input_ranges["other"] == calibration.input_ranges["other"]
+        assert list(smoothed.tensors["fc"]) == ["exponent"]
+
+    @pytest.mark.parametrize("smooth", [False, True])
+    def test_layers_are_packed_with_those(self, calibration: Calibration, smooth: bool):
+        choice = self.PLAIN.with_structures(*self.SMOOTH) if smooth else self.PLAIN
+        plan = Plan({"fc": choice})
+        alone = pack_layer("fc", linear(), plan, calibration).state_dict()
+        module = nn.Sequential()
+        module.fc = linear()
+        module.other = nn.Identity()
+        within = packed_copy(module, plan, calibration).fc.state_dict()
+        expected = pack_layer("fc", linear(), plan, calibration.under({"fc": choice})).state_dict()
+        assert alone.keys() == within.keys() == expected.keys()
+        assert all(torch.equal(alone[name], expected[name]) for name in alone)
+        assert all(torch.equal(within[name], expected[name]) for name in alone)
+        scale = alone["smoothed.input_scale" if smooth else "input_scale"].view(torch.float32)
+        assert float(scale) == pytest.approx((4 if smooth else 16) / 255)
 
 
 class TestTrainedWeights:

@@ -17,6 +17,7 @@ from mezzotint.runtime import (
     pack_layer,
     pack_module,
     packed_layers,
+    shape_of,
     stored_tensors,
 )
 from mezzotint.runtime.layers import Conv2dPart, LinearPart
@@ -45,7 +46,8 @@ class TestStorage:
     ):
         choice = Choice(weight, activation, choice.structures)
         quantized = packed(layer, choice)
-        stored = stored_tensors(choice, tuple(layer.weight.shape))
+        shape = shape_of(layer)
+        stored = stored_tensors(choice, shape.weight, shape.groups)
         held = {name: (b.shape, b.dtype) for name, b in quantized.named_buffers()}
         assert held == {name: (spec.shape, spec.dtype) for name, spec in stored.items()}
         assert [name for name, _ in quantized.named_parameters()] == ["bias"]

@@ -1,6 +1,7 @@
 """Calibration: ranges, moments and sizes of inputs, and structures' tensors, from calls."""
 
 from mezzotint.calibration.gram_matrices import input_moments
+from mezzotint.calibration.input_noise import input_noises
 from mezzotint.calibration.input_spread import InputSpread, input_spreads
 from mezzotint.calibration.needs import (
     calibrated,
@@ -19,6 +20,7 @@ __all__ = [
     "StructureTensors",
     "calibrated",
     "input_moments",
+    "input_noises",
     "input_ranges",
     "input_sizes",
     "input_spreads",

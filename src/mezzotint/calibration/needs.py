@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -13,7 +13,7 @@ from mezzotint.calibration.step_ranges import step_scales
 from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
 from mezzotint.models import Call
-from mezzotint.plan import CalibrationSettings, Choice, Plan, Structure, Tensors
+from mezzotint.plan import CalibrationSettings, Plan, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime import Calibration, InputRange
 
@@ -52,14 +52,13 @@ def calibrated(
         UsageError: layers have scales for timesteps, and the denoiser is called without one.
     """
     layers = plan.quantized
-    tensors: dict[str, Tensors] = {}
-    for shown, structures in _watched(layers, calls, probes):
-        found = observe_structures(denoiser, structures, shown)
-        for name, refusal in found.refused.items():
-            raise PlanError(
-                f"layer {name}: {refusal.kind}: {refusal.why}; leave {refusal.kind} out for it"
-            )
-        tensors |= found.tensors
+    structures = {name: choice.structures for name, choice in layers.items()}
+    found = observe_structures(denoiser, structures, calls, probes=probes)
+    for name, refusal in found.refused.items():
+        raise PlanError(
+            f"layer {name}: {refusal.kind}: {refusal.why}; leave {refusal.kind} out for it"
+        )
+    tensors = dict(found.tensors)
     stepped = {name: choice for name, choice in layers.items() if choice.steps}
     if stepped:
         for name, tables in step_scales(denoiser, stepped, calls, tensors).items():
@@ -104,22 +103,6 @@ def plan_moments(
 
 def _has_bias(denoiser: nn.Module, name: str) -> bool:
     return getattr(denoiser.get_submodule(name), "bias", None) is not None
-
-
-def _watched(
-    layers: Mapping[str, Choice], calls: Sequence[Call], probes: Sequence[Call]
-) -> Iterator[tuple[Sequence[Call], dict[str, tuple[Structure, ...]]]]:
-    """Calls to be shown to layers' structures: probes only where all calls must be alike."""
-    constant: dict[str, tuple[Structure, ...]] = {}
-    others: dict[str, tuple[Structure, ...]] = {}
-    for name, choice in layers.items():
-        alike = any(each.same_for_every_prompt for each in choice.structures)
-        if any(each.observed for each in choice.structures):
-            (constant if alike and probes else others)[name] = choice.structures
-    if constant:
-        yield [*calls, *probes], constant
-    if others:
-        yield calls, others
 
 
 def with_settings(plan: Plan, settings: CalibrationSettings) -> Plan:

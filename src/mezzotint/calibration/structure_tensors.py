@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mezzotint.calibration.readers import Readers
 from mezzotint.errors import CalibrationError, PlanError
-from mezzotint.models import Call
+from mezzotint.models import Call, Graph
 from mezzotint.plan import Observer, Structure, Tensors
 from mezzotint.runtime import operation_of, own_tensors, shape_of
-from mezzotint.runtime.composition import Place, dotted, input_of, places, weight_of
+from mezzotint.runtime.composition import Place, dotted, input_of, places
 
 _Layer = nn.Linear | nn.Conv2d
 
@@ -49,7 +50,13 @@ class StructureTensors:
 
 @torch.no_grad()
 def observe_structures(
-    denoiser: nn.Module, structures: Mapping[str, tuple[Structure, ...]], calls: Sequence[Call]
+    denoiser: nn.Module,
+    structures: Mapping[str, tuple[Structure, ...]],
+    calls: Sequence[Call],
+    *,
+    probes: Sequence[Call] = (),
+    graph: Graph | None = None,
+    known: Mapping[str, Tensors] | None = None,
 ) -> StructureTensors:
     """Run the calls for what the layers' structures need calibrated.
 
@@ -61,20 +68,29 @@ def observe_structures(
         denoiser: the floating model.
         structures: layer → its structures, outermost first.
         calls: recorded calls.
+        probes: further calls, of other prompts, for structures that must be the same for every
+            prompt.
+        graph: of the denoiser; by default it is traced, where structures ask for siblings.
+        known: layer → tensors that are calibrated already.
+
+    Raises:
+        ModelError: the graph cannot be traced.
     """
     tensors: dict[str, Tensors] = {}
     refused: dict[str, Refusal] = {}
     watched = []
+    readers = Readers(denoiser, calls, graph)
     for name, each in structures.items():
-        found = _watched(name, denoiser.get_submodule(name), each)
+        found = _watched(name, each, readers, (known or {}).get(name, {}))
         if isinstance(found, Refusal):
             refused[name] = found
         elif found is not None:
             watched.append(found)
-    todo = watched
+    todo = [layer for layer in watched if layer.next_round()]
     while todo:
         _run(denoiser, todo, calls)
-        todo = [layer for layer in todo if layer.next_round()]
+        _run(denoiser, [layer for layer in todo if layer.same_for_every_prompt], probes)
+        todo = [layer for layer in todo if layer.found() and layer.next_round()]
     for layer in watched:
         if layer.refusal is not None:
             refused[layer.name] = layer.refusal
@@ -84,11 +100,12 @@ def observe_structures(
 
 
 def _watched(
-    name: str, layer: nn.Module, structures: tuple[Structure, ...]
+    name: str, structures: tuple[Structure, ...], readers: Readers, known: Tensors
 ) -> _Watched | Refusal | None:
     """None where nothing needs calibrating."""
     if not any(structure.observed for structure in structures):
         return None
+    layer = readers.denoiser.get_submodule(name)
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         kind = type(layer).__name__
         return Refusal(structures[0].kind, f"it is a {kind}, neither a Linear nor a Conv2d")
@@ -96,10 +113,12 @@ def _watched(
         found = tuple(places(structures, shape_of(layer)))
     except PlanError as cause:
         return Refusal(structures[0].kind, str(cause))
-    return _Watched(name, layer, structures, found)
+    return _Watched(name, layer, structures, found, readers, dict(known))
 
 
-def _run(denoiser: nn.Module, layers: Iterable[_Watched], calls: Sequence[Call]) -> None:
+def _run(denoiser: nn.Module, layers: Collection[_Watched], calls: Sequence[Call]) -> None:
+    if not layers:
+        return
     with ExitStack() as hooks:
         for layer in layers:
             hooks.enter_context(layer.module.register_forward_hook(layer.observe))
@@ -113,6 +132,7 @@ class _Watched:
 
     Attributes:
         places: of all its structures; equal ones of several parts are watched together.
+        readers: the layer and its siblings, as observers are given them.
         known: name within the layer → calibrated tensor.
     """
 
@@ -120,24 +140,43 @@ class _Watched:
     module: _Layer
     structures: tuple[Structure, ...]
     places: tuple[Place, ...]
-    known: dict[str, Tensor] = field(default_factory=dict, init=False)
+    readers: Readers
+    known: dict[str, Tensor]
     refusal: Refusal | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._turns = [n for n, each in enumerate(self.structures) if each.observed]
-        self._begin()
+        self._turns = [
+            depth
+            for depth, each in enumerate(self.structures)
+            if each.observed
+            and any(
+                dotted(place.path, name) not in self.known
+                for place in self.places
+                if place.depth == depth
+                for name in each.calibrated
+            )
+        ]
+        self._observers: list[tuple[Place, Tensor, Observer]] = []
 
-    def _begin(self) -> None:
-        """Set observers on the next structures."""
+    @property
+    def same_for_every_prompt(self) -> bool:
+        """True where what is watched must be the same in all calls."""
+        return any(place.structure.same_for_every_prompt for place, _, _ in self._observers)
+
+    def next_round(self) -> bool:
+        """Set observers on the next structures; whether there are any."""
+        if not self._turns:
+            return False
         depth = self._turns.pop(0)
         shape, weight = shape_of(self.module), self.module.weight.detach()
         self._tensors = own_tensors(self.structures[:depth], weight, shape, self.known)
-        self._observers: list[tuple[Place, Tensor, Observer]] = []
+        self._observers = []
         for place in self.places:
             if place.depth == depth:
-                part = weight_of(place.path, weight, self.structures, shape, self._tensors)
-                observer = place.structure.observer(part, place.layer)
-                self._observers.append((place, part, observer))
+                among = self.readers.of(self.name, self.structures, place, self._tensors)
+                observer = place.structure.observer(among[0], among)
+                self._observers.append((place, among[0].weight, observer))
+        return True
 
     def observe(self, module: _Layer, inputs: tuple[Any, ...], output: Tensor) -> None:
         """A forward hook."""
@@ -153,8 +192,8 @@ class _Watched:
                 return
             observer.observe(x, partial(operation_of(module).apply, x, weight, None))
 
-    def next_round(self) -> bool:
-        """Take what the observers found; whether there are others to come."""
+    def found(self) -> bool:
+        """Take what the observers found; whether they found it."""
         if self.refusal is not None:
             return False
         for place, _, observer in self._observers:
@@ -164,7 +203,4 @@ class _Watched:
                 self.refusal = Refusal(place.structure.kind, str(cause))
                 return False
             self.known |= {dotted(place.path, name): each for name, each in found.items()}
-        if not self._turns:
-            return False
-        self._begin()
         return True

@@ -201,6 +201,7 @@ class InputChange(_OneLayer):
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             kind = type(layer).__name__
             raise PlanError(f"layer {self.target} is a {kind}, not a Linear or Conv2d")
+        calibration = calibration.under({self.target: self.choice})
         ranges = calibration.input_ranges.get(self.target, ())
         known = calibration.tensors.get(self.target, {})
         structures = self.choice.structures

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from mezzotint.formats import ActivationFormat
 from mezzotint.plan import Choice, Structure
 from mezzotint.runtime import InputRange, Operation, check_input_ranges
+from mezzotint.runtime.structures.smoothing import powers_of_two
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,13 @@ class InputCandidate:
     Attributes:
         format: None leaves the input floating.
         ranges: one per quantizer where the format is static.
+        exponents: of `Smoothing` within the base model's structures, for each quantizer; empty
+            where the candidate does not smooth its input.
     """
 
     format: ActivationFormat | None = None
     ranges: tuple[InputRange, ...] = ()
+    exponents: tuple[tuple[int, ...], ...] = ()
 
     def check(self, structures: tuple[Structure, ...]) -> None:
         """Raise FormatError where a static format lacks a range of a layer of these structures."""
@@ -38,6 +42,19 @@ class InputCandidate:
         activation = self.format
         if activation is None or x.numel() == 0:
             return x.float()
+        if not self.exponents:
+            return self._roundtrip(activation, x, quantizer, operation)
+        exponent = torch.tensor(self.exponents[quantizer], dtype=torch.int8, device=x.device)
+        down, up = (
+            powers_of_two(each).view(-1, *(1,) * (-operation.channel_dim - 1))
+            for each in (-exponent, exponent)
+        )
+        smoothed = x.detach() * down.to(x.dtype)
+        return self._roundtrip(activation, smoothed, quantizer, operation).mul_(up)
+
+    def _roundtrip(
+        self, activation: ActivationFormat, x: Tensor, quantizer: int, operation: Operation
+    ) -> Tensor:
         if activation.static:
             found = self.ranges[quantizer]
             scale, zero_point = activation.range_parameters(found.low, found.high, x.device)

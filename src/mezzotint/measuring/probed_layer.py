@@ -33,7 +33,9 @@ class LayerCandidates:
     Attributes:
         weights: weight formats, by name; `float` is the floating weight.
         inputs: name → rounding of the input.
-        structures: of the layer under every one of them.
+        structures: of the layer, in which it is probed.
+        variants: name among `weights` → weight format and structures, for those whose weight is
+            rounded in others.
 
     Raises:
         FormatError: a weight format is unknown, or does not go with the structures.
@@ -42,6 +44,7 @@ class LayerCandidates:
     weights: tuple[str, ...] = ()
     inputs: Mapping[str, InputCandidate] = field(default_factory=dict)
     structures: tuple[Structure, ...] = ()
+    variants: Mapping[str, Choice] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for weight in self.weights:
@@ -54,6 +57,8 @@ class LayerCandidates:
 
     def choice(self, weight: str) -> Choice:
         """The choice that a weight is asked for by."""
+        if weight in self.variants:
+            return self.variants[weight]
         return Choice(weight, structures=() if weight == FLOAT else self.structures)
 
 

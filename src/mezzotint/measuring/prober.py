@@ -228,6 +228,7 @@ class Prober:
                 list(each.weights),
                 {key: _described(one) for key, one in each.inputs.items()},
                 [structure.to_dict() for structure in each.structures],
+                *({key: one.to_dict()} for key, one in each.variants.items()),
             ]
             for name, each in self.candidates.items()
         }
@@ -248,7 +249,8 @@ class Prober:
 
 def _described(candidate: InputCandidate) -> list[object]:
     name = FLOAT if candidate.format is None else candidate.format.name
-    return [name, [dataclasses.astuple(each) for each in candidate.ranges]]
+    ranges = [dataclasses.astuple(each) for each in candidate.ranges]
+    return [name, ranges, *candidate.exponents]
 
 
 def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> None:

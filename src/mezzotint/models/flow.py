@@ -11,6 +11,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
@@ -105,6 +106,11 @@ class Flow(TorchFunctionMode):
         self._denoiser = denoiser
         self._kinds = {name: kind_of(layer) for name, layer in weight_layers(denoiser)}
         self._records: MutableMapping[Tensor, _Record] = WeakTensorKeyDictionary()
+        self._numbers: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+        """Numbers of tensors that are no views, none of which is given twice."""
+        self._counter = count()
+        self._seen: dict[tuple[Any, ...], int] = {}
+        """Number, version, and place of a view within it → number of what a layer reads."""
         self._running: list[tuple[str, list[_Read]]] = []
         """The modules that are being run, outermost first, and what each was given."""
         self._aside = 0
@@ -248,6 +254,15 @@ class Flow(TorchFunctionMode):
         self._running.pop()
         self._aside -= 1
 
+    def _number(self, read: _Read) -> int:
+        """The same for the same values of the same tensor: a new number for every other."""
+        whole = read.tensor if read.whole is None else read.whole[0]
+        if whole not in self._numbers:
+            self._numbers[whole] = next(self._counter)
+        number, tensor = self._numbers[whole], read.tensor
+        place = tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+        return self._seen.setdefault((number, read.version, *place), len(self._seen))
+
     def _leave_layer(self, layer: WeightLayer, args: Any, output: Any) -> None:
         name, (x, *_) = self._running.pop()
         y = next(tensors_in(output))
@@ -261,6 +276,7 @@ class Flow(TorchFunctionMode):
             output=tuple(y.shape),
             macs=multiply_accumulates(layer, x.tensor, y),
             sections=sections if apart else (),
+            tensor=self._number(x),
         )
         origin = Origin(self.builder.append(node))
         for tensor in tensors_in(output):

@@ -64,6 +64,8 @@ class Node:
             channels with nothing between; else empty.
         functional: the layer is not run: a function reads its weight. `inputs` are then all
             tensors that meet the weight there, and `macs` is 0, since nobody can tell how often.
+        tensor: number of the tensor that a layer's run reads: runs of one number read the very same
+            one, with nothing written to it between. None for other nodes.
     """
 
     kind: NodeKind
@@ -74,6 +76,7 @@ class Node:
     macs: int = 0
     sections: tuple[int, ...] = ()
     functional: bool = False
+    tensor: int | None = None
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -130,6 +133,23 @@ class Graph(JsonFile):
         """The nodes of layers that are run, in order of execution."""
         return tuple(node for node in self.nodes if node.kind == "layer" and not node.functional)
 
+    @property
+    def siblings(self) -> dict[str, tuple[str, ...]]:
+        """Layer → the layers that read the very same tensors with the same operation.
+
+        The layer itself is among them; all are in order of execution. Such are the projections to
+        queries, keys and values of self-attention.
+        """
+        reads: dict[str, set[int | None]] = {}
+        operations = {node.name: node.operation for node in self.runs}
+        for node in self.runs:
+            reads.setdefault(node.name, set()).add(node.tensor)
+        groups: dict[tuple[object, ...], list[str]] = {}
+        for name, tensors in reads.items():
+            told = frozenset(tensors) if None not in tensors else name
+            groups.setdefault((operations[name], told), []).append(name)
+        return {name: tuple(group) for group in groups.values() for name in group}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
         return {"version": VERSION} | asdict(self) | {"tied": dict(self.tied)}
@@ -171,6 +191,7 @@ class _NodeModel(_StrictModel):
     macs: NonNegativeInt
     sections: tuple[NonNegativeInt, ...]
     functional: bool
+    tensor: NonNegativeInt | None = None  # older files have none
 
     def value(self) -> Node:
         inputs = tuple(NodeInput(read.shape, read.source) for read in self.inputs)

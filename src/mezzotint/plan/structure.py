@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -81,6 +82,35 @@ class LayerShape:
         return y if bias is None else y + self.along_channels(bias.to(y.dtype))
 
 
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A layer, or part of one, that reads a tensor.
+
+    Attributes:
+        weight: floating.
+        layer: its shape.
+    """
+
+    weight: Tensor
+    layer: LayerShape
+
+    @cached_property
+    def channel_peaks(self) -> Tensor:
+        """Largest |weight| that multiplies each input channel: float32 [in_channels]."""
+        return self._by_channel().abs().amax((1, 3)).flatten().float()
+
+    @cached_property
+    def channel_energies(self) -> Tensor:
+        """Sum of the squares of the weights of each input channel: float64 [in_channels]."""
+        return self._by_channel().double().square().sum((1, 3)).flatten()
+
+    def _by_channel(self) -> Tensor:
+        """The weight as [groups, outputs of one, inputs of one, kernel]."""
+        outputs, inputs, *_ = self.layer.weight
+        groups = self.layer.groups
+        return self.weight.detach().reshape(groups, outputs // groups, inputs, -1)
+
+
 class Observer(Protocol):
     """Watches the runs of one floating layer, or of a part of one, for what must be calibrated."""
 
@@ -118,6 +148,8 @@ class Structure(ABC):
         calibrated: those of its own tensors that calibration finds.
         same_for_every_prompt: whether those must not depend on the prompt, so that calibration
             shows it prompts of other first words as well.
+        same_for_siblings: whether those must be the same for all layers that read the very same
+            tensor, so that its observer is told of them.
         left_out_by: option of recipes that leaves it out, such as `bos=false`; None where none
             does.
         granularity: of activation formats whose scales and zero points it stores, such as `step`;
@@ -130,6 +162,7 @@ class Structure(ABC):
     part_names: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[frozenset[str]] = frozenset()
     same_for_every_prompt: ClassVar[bool] = False
+    same_for_siblings: ClassVar[bool] = False
     left_out_by: ClassVar[str | None] = None
     granularity: ClassVar[str | None] = None
     timed: ClassVar[bool] = False
@@ -191,12 +224,13 @@ class Structure(ABC):
         specs = self.tensors(layer)
         return {name: specs[name].zeros() for name in self.calibrated}
 
-    def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
+    def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:
         """Finds the calibrated tensors of a layer; asked only of those that are `observed`.
 
         Args:
-            weight: the floating weight of the layer.
-            layer: its shape.
+            reader: the floating layer.
+            siblings: all layers of the model that read the very same tensor, `reader` among them,
+                whatever a plan says of them; `reader` alone unless `same_for_siblings`.
 
         Raises:
             CalibrationError: the structure has none.

@@ -105,7 +105,7 @@ def find_structures(
     if readers and job.calls is None and job.pipe is not None and job.sampling is not None:
         probes = probing_calls(job.pipe, job.sampling)
     constant = dict.fromkeys(readers, (ConstantTokens(1),))
-    found = observe_structures(job.denoiser, constant, [*calls, *probes])
+    found = observe_structures(job.denoiser, constant, calls, probes=probes)
     refused = {name: refusal.why for name, refusal in found.refused.items()}
     if refused:
         why = "; ".join(dict.fromkeys(refused.values()))

@@ -74,7 +74,7 @@ class Probing:
             candidates,
             self._weight_of,
             json.dumps(self.encoding.to_dict()),
-            self.calibration,
+            self.calibration if plan is None else self.calibration.under(plan.choices),
             plan,
         )
         missing = prober.missing(probes, self.journal)
@@ -84,7 +84,8 @@ class Probing:
 
     def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
         """The weight as it would be stored, and what is added to its bias."""
-        layer, known = self.study.job.denoiser.get_submodule(name), self.calibration
+        layer = self.study.job.denoiser.get_submodule(name)
+        known = self.calibration.under({name: choice})
         assert known.encoded is not None, "every study keeps what it encodes"
         asked = LayerToEncode(name, layer, choice, self.encoding, known)
         return known.encoded.weight(asked), known.encoded.bias_shift(asked)

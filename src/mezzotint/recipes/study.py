@@ -47,7 +47,15 @@ from mezzotint.models import (
     text_readers,
     trace_graph,
 )
-from mezzotint.plan import VERSION, CalibrationSettings, CallSelection, Choice, Encoding, Plan
+from mezzotint.plan import (
+    VERSION,
+    CalibrationSettings,
+    CallSelection,
+    Choice,
+    Encoding,
+    Plan,
+    Tensors,
+)
 from mezzotint.recipes.found_structures import (
     FoundStructures,
     Shortcuts,
@@ -130,6 +138,7 @@ class Study:
         self,
         choices: Mapping[str, Sequence[Choice]],
         encoding: Encoding | None = None,
+        tensors: Mapping[str, Tensors] | None = None,
     ) -> Calibration:
         """The first pass over the calls: all that some choice or the encoding needs of inputs.
 
@@ -139,24 +148,31 @@ class Study:
         Args:
             choices: layer → its candidates; those that are quantized have the same structures.
             encoding: of the weights of all of them; of its clip are the ranges.
+            tensors: layer → what its structures have calibrated; by default the first tokens'
+                constants.
         """
-        tensors, encoding = self.structures.constants, encoding or Encoding()
+        tensors = self.structures.constants if tensors is None else tensors
+        encoding = encoding or Encoding()
         plan = Plan(
             {n: choice for n, each in choices.items() for choice in each if choice.quantized},
             encoding=encoding,
         )
         moments = plan_moments(self.job.denoiser, plan, self.calls, tensors)
-        ranges = self.ranges(choices, encoding.clip)
+        ranges = self.ranges(choices, encoding.clip, tensors)
         return Calibration(ranges, tensors, moments=moments, encoded=EncodedWeights())
 
     def ranges(
-        self, choices: Mapping[str, Sequence[Choice]], clip: str
+        self,
+        choices: Mapping[str, Sequence[Choice]],
+        clip: str,
+        tensors: Mapping[str, Tensors] | None = None,
     ) -> dict[str, tuple[InputRange, ...]]:
         """Ranges of the inputs that are static, under a clip of `Encoding`.
 
         Args:
             choices: layer → its candidates.
             clip: of all of them.
+            tensors: as of `calibrated`.
         """
         static = {n: choice for n, each in choices.items() for choice in each if choice.static}
         if not static:
@@ -167,7 +183,7 @@ class Study:
             self.calls,
             momentum=self.momentum,
             clips=dict.fromkeys(static, clip),
-            tensors=self.structures.constants,
+            tensors=self.structures.constants if tensors is None else tensors,
         )
 
     def settled(self, plan: Plan) -> Plan:

@@ -63,7 +63,7 @@ from mezzotint.runtime.packed import (
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes
 from mezzotint.runtime.structured import StructuredLayer, shape_of
-from mezzotint.runtime.structures import ConstantTokens, SplitInput, StepScales
+from mezzotint.runtime.structures import ConstantTokens, Smoothing, SplitInput, StepScales
 from mezzotint.runtime.timestep import TimestepReader, nearest_step
 
 #: Modules that register a kernel when imported.
@@ -95,6 +95,7 @@ __all__ = [
     "Replacement",
     "Request",
     "Selection",
+    "Smoothing",
     "SplitInput",
     "StepScales",
     "StructuredLayer",

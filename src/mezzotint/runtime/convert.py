@@ -62,7 +62,7 @@ def pack_module(
         FormatError: a weight holds NaN, or a static range or a calibrated tensor is missing;
             the layer is named.
     """
-    calibration = calibration or Calibration()
+    calibration = (calibration or Calibration()).under(plan.choices)
     _check(module, plan, calibration)
     # Formats refuse such weights by themselves, but then some layers would be packed already: what
     # is changed in place is looked through twice, and nothing else is.
@@ -83,7 +83,7 @@ def packed_copy(
     Raises:
         PlanError, FormatError: as `pack_module`.
     """
-    calibration = calibration or Calibration()
+    calibration = (calibration or Calibration()).under(plan.choices)
     _check(module, plan, calibration)
     weights = [module.get_submodule(name).get_parameter("weight") for name in plan.quantized]
     copied = copy.deepcopy(module, {id(weight): weight for weight in weights})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -19,6 +19,7 @@ from mezzotint.plan import (
     Choice,
     Encoding,
     Plan,
+    Structure,
     Tensors,
 )
 from mezzotint.rounding import InputMoments
@@ -60,6 +61,7 @@ class Calibration:
             values as these. None to encode them anew each time.
         floating: dotted name of a parameter that stays floating, such as a bias or a norm's weight
             → what training has made of it.
+        others: structures → values of layers that may have them, in the place of those above.
     """
 
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
@@ -68,6 +70,32 @@ class Calibration:
     moments: Mapping[str, tuple[InputMoments, ...]] = field(default_factory=dict)
     encoded: EncodedWeights | None = None
     floating: Tensors = field(default_factory=dict)
+    others: Mapping[tuple[Structure, ...], Calibration] = field(default_factory=dict)
+
+    def under(self, choices: Mapping[str, Choice]) -> Calibration:
+        """The values of layers that have the structures of these choices, and no others."""
+        if not self.others:
+            return self
+        replaced = {
+            name: other
+            for name, choice in choices.items()
+            if name in (other := self.others.get(choice.structures, Calibration())).tensors
+        }
+
+        def each(
+            own: Mapping[str, _T], of: Callable[[Calibration], Mapping[str, _T]]
+        ) -> dict[str, _T]:
+            kept = {name: values for name, values in own.items() if name not in replaced}
+            found = {name: of(other) for name, other in replaced.items()}
+            return kept | {name: values[name] for name, values in found.items() if name in values}
+
+        return replace(
+            self,
+            input_ranges=each(self.input_ranges, lambda other: other.input_ranges),
+            tensors=each(self.tensors, lambda other: other.tensors),
+            moments=each(self.moments, lambda other: other.moments),
+            others={},
+        )
 
     def of_parts(self, name: str, parts: int) -> tuple[PartCalibration, ...]:
         """The values of each part of a layer, of which there are `parts`."""
@@ -178,7 +206,7 @@ def pack_layer(
         FormatError: the weight holds NaN or infinity, or a static range or a calibrated tensor
             is missing; the layer is named.
     """
-    calibration = calibration or Calibration()
+    calibration = (calibration or Calibration()).under({name: plan[name]})
     check_layer(name, layer, plan[name])
     check_calibration(name, layer, plan, calibration)
     return pack_weight(name, layer, layer.get_parameter("weight"), plan, calibration)

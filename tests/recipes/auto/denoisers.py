@@ -70,3 +70,36 @@ def calls(count: int = 4, samples: int = 4) -> list[tuple[tuple[Any, ...], dict[
     """Arguments of some calls, of several tokens each."""
     generator = torch.Generator().manual_seed(6)
     return [((torch.randn(samples, 8, WIDTH, generator=generator),), {}) for _ in range(count)]
+
+
+class Images(nn.Module):
+    """Convolutions and a Linear, two of which read a few channels far larger than all others.
+
+    Those channels hardly matter: their weights are as small as they are large.
+    """
+
+    def __init__(self, peak: float = 300.0) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.first = nn.Conv2d(4, WIDTH, 3, padding=1)
+        self.peaked_conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=2)
+        self.peaked_linear = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Conv2d(WIDTH, 4, 3, padding=1)
+        self.peak = peak
+        with torch.no_grad():
+            self.peaked_conv.weight[:, 3] /= peak  # of each group: input channels 3 and 19
+            self.peaked_linear.weight[:, 3] /= peak
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        scale = x.new_ones(WIDTH)
+        scale[[3, 19]] = self.peak
+        h = self.peaked_conv(self.first(x).tanh() * scale.view(-1, 1, 1)).tanh().movedim(1, -1)
+        scale[19] = 1.0
+        return self.last(self.peaked_linear(h * scale).tanh().movedim(-1, 1))
+
+
+def image_calls(count: int = 4, samples: int = 4) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Arguments of some calls of `Images`."""
+    generator = torch.Generator().manual_seed(8)
+    return [((torch.randn(samples, 4, 6, 6, generator=generator),), {}) for _ in range(count)]

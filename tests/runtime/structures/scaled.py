@@ -1,12 +1,12 @@
 """Structures that the package does not know: a power of two for every input channel.
 
-W = (W · 2^e)(x / 2^e). `InputScale` takes the exponents from the weight alone, `Smoothing` from
+W = (W · 2^e)(x / 2^e). `InputScale` takes the exponents from the weight alone, `Evened` from
 the inputs as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,15 @@ from torch import Tensor
 
 from mezzotint.errors import CalibrationError, FormatError, PlanError
 from mezzotint.formats import TensorSpec
-from mezzotint.plan import LayerShape, Observer, Parts, Structure, Tensors, register_structure
+from mezzotint.plan import (
+    LayerShape,
+    Observer,
+    Parts,
+    Reader,
+    Structure,
+    Tensors,
+    register_structure,
+)
 
 
 @dataclass(frozen=True)
@@ -81,14 +89,14 @@ class InputScale(_Scaled):
 
 @register_structure
 @dataclass(frozen=True)
-class Smoothing(_Scaled):
+class Evened(_Scaled):
     """Columns of the weight and channels of the input become about equally large."""
 
-    kind = "smoothing"
+    kind = "evened"
     calibrated = frozenset({"exponent"})
 
-    def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
-        return _Peaks(weight, layer)
+    def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:
+        return _Peaks(reader.weight, reader.layer)
 
 
 @dataclass

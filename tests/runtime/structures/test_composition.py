@@ -24,7 +24,7 @@ from mezzotint.runtime import (
     stored_tensors,
 )
 from tests.runtime.layers import conv, linear, noise
-from tests.runtime.structures.scaled import InputScale, Smoothing
+from tests.runtime.structures.scaled import Evened, InputScale
 
 SCALED_REST = (ConstantTokens(1), InputScale())
 DEEP = (ConstantTokens(1), InputScale(), SplitInput(9))
@@ -118,8 +118,8 @@ def test_it_compiles_to_one_graph():
 
 
 def test_what_an_inner_one_needs_calibrated_is_named():
-    choice = Choice("int8/channel", structures=(SplitInput(9), Smoothing()))
-    with pytest.raises(FormatError, match=r"layer 0: smoothing needs its calibrated first\.expo"):
+    choice = Choice("int8/channel", structures=(SplitInput(9), Evened()))
+    with pytest.raises(FormatError, match=r"layer 0: evened needs its calibrated first\.expo"):
         pack_layer("0", linear(), Plan({"0": choice}))
 
 

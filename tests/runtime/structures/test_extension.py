@@ -22,7 +22,7 @@ from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.runtime import Calibration, module_bytes, packed_layers, stored_tensors
 from tests.checkpoint import packed
 from tests.models import tiny
-from tests.runtime.structures.scaled import InputScale, Smoothing
+from tests.runtime.structures.scaled import Evened, InputScale
 
 KEY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 QUERY = KEY.replace("to_k", "to_q")
@@ -31,7 +31,7 @@ SCALED = (InputScale(limit=3),)
 PLAN = Plan(
     {
         KEY: Choice("int4/channel", "int8/token", (mz.ConstantTokens(1), *SCALED)),
-        QUERY: Choice("uint3/group8", "uint8/tensor", (Smoothing(),)),
+        QUERY: Choice("uint3/group8", "uint8/tensor", (Evened(),)),
         SHORTCUT: Choice("int4/channel", "uint8/tensor", (*SCALED, mz.SplitInput(16))),
     }
 )
@@ -130,10 +130,8 @@ def test_what_it_says_is_impossible_is_refused_while_loading(saved: Path, tmp_pa
 
 
 def test_without_calibration_the_layer_is_named(pipe: DiffusionPipeline):
-    with pytest.raises(FormatError, match=f"layer {QUERY}: smoothing needs its calibrated expo"):
-        mz.apply(
-            pipe, Plan({QUERY: Choice("int4/channel", structures=(Smoothing(),))}), Calibration()
-        )
+    with pytest.raises(FormatError, match=f"layer {QUERY}: evened needs its calibrated expo"):
+        mz.apply(pipe, Plan({QUERY: Choice("int4/channel", structures=(Evened(),))}), Calibration())
 
 
 def test_it_enters_the_integer_program(

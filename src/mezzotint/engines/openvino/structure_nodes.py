@@ -13,7 +13,14 @@ from mezzotint.engines.openvino.nodes import integers, part_of, with_bias
 from mezzotint.errors import UsageError
 from mezzotint.formats import from_bits
 from mezzotint.plan import Structure
-from mezzotint.runtime import ConstantTokens, SplitInput, StructuredLayer, packed_layers
+from mezzotint.runtime import (
+    ConstantTokens,
+    Smoothing,
+    SplitInput,
+    StructuredLayer,
+    packed_layers,
+)
+from mezzotint.runtime.structures.smoothing import EXPONENT, powers_of_two
 
 PartNode = Callable[[str, Any], Any]
 """Name of a part and node of its input → node of its output, without bias."""
@@ -65,6 +72,13 @@ def _split_input(layer: StructuredLayer, x: Any, part: PartNode) -> Any:
     first = part("first", part_of(x, 0, structure.first, dim))
     second = part("second", part_of(x, structure.first, None, dim))
     return with_bias(ops.add(first, second), layer.bias, dim)
+
+
+@register_builder(Smoothing)
+def _smoothing(layer: StructuredLayer, x: Any, part: PartNode) -> Any:
+    factors = layer.shape.along_channels(powers_of_two(-layer.own_tensors[EXPONENT]))
+    smoothed = part("smoothed", ops.multiply(x, ops.constant(factors.numpy())))
+    return with_bias(smoothed, layer.bias, layer.shape.channel_dim)
 
 
 @register_builder(ConstantTokens)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice
+from mezzotint.recipes.auto.names import input_name, weight_name
 
 ByFormat = Mapping[str, Mapping[str, float]]
-"""Layer → name of a format → loss of that alone, all else floating."""
+"""Layer → name of a weight or input → loss of that alone, all else floating."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Losses:
     """Loss of every layer's weight and input in every format, each with all else floating.
 
     Attributes:
-        weights: layer → weight format → loss.
-        inputs: layer → activation format → loss; at the best clip, where it is static.
+        weights: layer → `weight_name` → loss.
+        inputs: layer → `input_name` → loss; at the best clip, where it is static.
     """
 
     weights: ByFormat
@@ -27,18 +28,18 @@ class Losses:
 
     def weight(self, layer: str, choice: Choice) -> float:
         """Loss of the layer's weight under a choice; 0 where it stays floating."""
-        return self.weights[layer][choice.weight] if choice.quantized else 0.0
+        return self.weights[layer][weight_name(choice)] if choice.quantized else 0.0
 
     def input(self, layer: str, choice: Choice) -> float:
         """Loss of the layer's input under a choice; 0 where it stays floating."""
-        return 0.0 if choice.activation == FLOAT else self.inputs[layer][choice.activation]
+        return 0.0 if choice.activation == FLOAT else self.inputs[layer][input_name(choice)]
 
     def of(self, layer: str, choice: Choice) -> float:
         """Loss of a candidate: independent errors add up."""
         return self.weight(layer, choice) + self.input(layer, choice)
 
     def of_format(self, layer: str, name: str, *, of_input: bool) -> float:
-        """Loss of one format, of a layer's input or of its weight."""
+        """Loss of one name, of a layer's input or of its weight."""
         return (self.inputs if of_input else self.weights)[layer][name]
 
     def of_plan(self, choices: Mapping[str, Choice]) -> float:

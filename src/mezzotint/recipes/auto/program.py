@@ -14,6 +14,7 @@ from mezzotint.formats import FLOAT
 from mezzotint.models import Layer
 from mezzotint.plan import Choice
 from mezzotint.recipes.auto.losses import Losses
+from mezzotint.recipes.auto.names import input_name, weight_name
 from mezzotint.recipes.costs import BYTES, byte_limit, choice_bytes
 from mezzotint.recipes.latency import PICOSECONDS, Deadline
 from mezzotint.recipes.study import Study
@@ -145,8 +146,8 @@ def share_limit(share: float, layers: Sequence[Layer], costs: Costs) -> Limit:
 
 def nothing_lost(candidates: Mapping[str, Sequence[Choice]]) -> Losses:
     """Losses of 0: a program of them only asks whether its limits can be kept to."""
-    weights = {n: {each.weight: 0.0 for each in choices} for n, choices in candidates.items()}
-    inputs = {n: {each.activation: 0.0 for each in choices} for n, choices in candidates.items()}
+    weights = {n: {weight_name(each): 0.0 for each in own} for n, own in candidates.items()}
+    inputs = {n: {input_name(each): 0.0 for each in own} for n, own in candidates.items()}
     return Losses(weights, inputs)
 
 

@@ -37,14 +37,16 @@ def auto(job: Job, options: Auto) -> Outcome:
             search, found = with_biases(search, found)
         plan = plan_of(search, checked(search, found))
         measurements = search.measurements(found.losses)
-    return Outcome(plan, search.calibration, measurements, search.measuring.journal.record)
+    calibration = search.calibration.under(plan.choices)
+    return Outcome(plan, calibration, measurements, search.measuring.journal.record)
 
 
 def plan_of(search: Search, checked: Checked) -> Plan:
     """The plan with its reasons, and how it came to be."""
     choices, structures = checked.found.choices, search.study.structures.reasons()
     reasons = {name: why for name, why in structures.items() if choices[name].structures}
-    for name, why in checked.reasons.items():
+    told = (*search.smoothed.reasons(choices).items(), *checked.reasons.items())
+    for name, why in told:
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
     study = search.study
     notes = [*study.structures.notes, *checked.found.notes]

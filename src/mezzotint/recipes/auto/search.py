@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from mezzotint.formats import FLOAT, parse_activation_format
 from mezzotint.measuring import (
     InputCandidate,
     LayerCandidates,
@@ -26,9 +25,13 @@ from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.losses import ByFormat, Losses
+from mezzotint.recipes.auto.mixtures import with_mixtures
+from mezzotint.recipes.auto.names import input_name, is_smoothed
 from mezzotint.recipes.auto.options import FORMATS, Auto
+from mezzotint.recipes.auto.probed_layers import around_choice, around_floating
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
+from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.latency import Deadline, deadline, in_profile
 from mezzotint.recipes.option_values import selected_calls
@@ -49,9 +52,11 @@ class Search:
         candidates: of every layer, with its structures.
         program: what they cost, and the limits.
         timed: the limit on latency, if there is one.
-        calibration: constants, ranges and moments of inputs.
+        smoothed: layers whose input may be smoothed.
+        calibration: constants, ranges and moments of inputs; of smoothed ones as well.
         ranges: clip → ranges of static inputs under it.
         clips: layer → clip of its static input, where it is another than that of the encoding.
+            Smoothed inputs keep the latter.
         measuring: runs and journals measurements.
         probing: runs and journals probes.
     """
@@ -63,6 +68,7 @@ class Search:
     candidates: Candidates
     program: IntegerProgram
     timed: Deadline | None
+    smoothed: SmoothedInputs
     calibration: Calibration
     ranges: Mapping[str, Mapping[str, tuple[InputRange, ...]]]
     measuring: Measuring
@@ -106,7 +112,7 @@ class Search:
         encodings = {
             name: replace(self.encoding, clip=clip)
             for name, clip in self.clips.items()
-            if choices[name].static
+            if choices[name].static and not is_smoothed(choices[name])
         }
         return Plan(
             dict(choices), self.study.job.model, encoding=self.encoding, encodings=encodings
@@ -144,18 +150,31 @@ class Search:
     def _probed(
         self, name: str, candidates: Sequence[Choice], plan: Plan | None
     ) -> LayerCandidates:
-        weights = {each.weight: each for each in candidates if each.quantized}
-        inputs = [] if plan is not None else {each.activation for each in candidates} - {FLOAT}
-        structures = next((each.structures for each in weights.values()), ())
+        if plan is not None:
+            return around_choice(candidates, plan[name])
         rounded: dict[str, InputCandidate] = {}
-        for activation in sorted(inputs):
-            found = parse_activation_format(activation)
-            if found is None or not found.static:
-                rounded[activation] = InputCandidate(found)
-                continue
-            for clip, ranges in self.ranges.items():
-                rounded[clipped_name(activation, clip)] = InputCandidate(found, ranges[name])
-        return LayerCandidates(tuple(weights), rounded, structures)
+        for _, choice in sorted({input_name(each): each for each in candidates}.items()):
+            rounded |= self._rounded(name, choice)
+        return around_floating(candidates, rounded)
+
+    def _rounded(self, name: str, choice: Choice) -> dict[str, InputCandidate]:
+        """The roundings of a layer's input under a choice, by the names that probes have for them.
+
+        A static one has one for each clip, unless it is smoothed.
+        """
+        activation, key = choice.activation_format, input_name(choice)
+        if activation is None:
+            return {}
+        if is_smoothed(choice):
+            exponents = self.smoothed.exponents(self.study, name)
+            ranges = self.calibration.under({name: choice}).input_ranges.get(name, ())
+            return {key: InputCandidate(activation, ranges, exponents)}
+        if not activation.static:
+            return {key: InputCandidate(activation)}
+        return {
+            clipped_name(key, clip): InputCandidate(activation, ranges[name])
+            for clip, ranges in self.ranges.items()
+        }
 
     def sample_noises(self, plans: Sequence[Plan]) -> list[list[float]]:
         """Noise of whole plans on every recorded sample, by really running them."""
@@ -208,6 +227,11 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     if timed_by is not None and options.formats == FORMATS:  # nobody asked for those
         formats = in_profile(timed_by, formats)
     candidates = study.structured(formats)
+    if job.budget.latency is None:  # profiles know no format that only one layer has
+        candidates = with_mixtures(study, candidates, options.mixtures)
+    smoothed = smoothed_inputs(study, candidates) if options.smoothing else SmoothedInputs()
+    others = smoothed.candidates(candidates)
+    plain, candidates = candidates, {n: each + others.get(n, ()) for n, each in candidates.items()}
     timed = deadline(study, formats, options.profile, options.profile_batch)
     program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
     encoding = Encoding(
@@ -218,10 +242,15 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     )
     # Means of inputs are there for biases that are tried at the end as well.
     biases = replace(encoding, bias_correction=options.bias_correction != "never")
-    calibration = study.calibrated(candidates, biases)
+    calibration = study.calibrated(plain, biases)
+    if others:
+        known = study.calibrated(others, biases, smoothed.tensors)
+        calibration = replace(
+            calibration, others=dict.fromkeys(smoothed.structures.values(), known)
+        )
     static = any(choice.static for choice in formats)
     clips = options.clips[1:] if static else ()
-    others = {clip: study.ranges(candidates, clip) for clip in clips}
+    clipped = {clip: study.ranges(plain, clip) for clip in clips}
     with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
         yield Search(
             study=study,
@@ -231,8 +260,9 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
             candidates=candidates,
             program=program,
             timed=timed,
+            smoothed=smoothed,
             calibration=calibration,
-            ranges={encoding.clip: calibration.input_ranges, **others},
+            ranges={encoding.clip: calibration.input_ranges, **clipped},
             measuring=measuring,
             probing=Probing(study, calibration, encoding, measuring.journal),
         )

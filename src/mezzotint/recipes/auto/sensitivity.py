@@ -9,6 +9,7 @@ from mezzotint.formats import FLOAT
 from mezzotint.measuring import InputChange, LayerChange
 from mezzotint.plan import FULL, Choice, Encoding
 from mezzotint.recipes.auto.losses import ByFormat
+from mezzotint.recipes.auto.names import input_name, is_smoothed, weight_name
 
 _ANY_WEIGHT = "int8/channel"
 """Weight format of a choice whose input is meant; it changes nothing."""
@@ -33,18 +34,20 @@ class Unit:
 
     @property
     def format(self) -> str:
-        """Name of the format that is meant."""
-        return self.choice.activation if self.of_input else self.choice.weight
+        """Name of the weight or input that is meant."""
+        return input_name(self.choice) if self.of_input else weight_name(self.choice)
 
     def change(self, encoding: Encoding, clips: Mapping[str, str]) -> LayerChange | InputChange:
         """The change that measures it.
 
         Args:
             encoding: of all weights.
-            clips: layer → clip of a static input.
+            clips: layer → clip of a static input, unless it is smoothed.
         """
         if self.of_input:
-            return InputChange(self.layer, self.choice, clips.get(self.layer, FULL))
+            smoothed = is_smoothed(self.choice)
+            clip = encoding.clip if smoothed else clips.get(self.layer, FULL)
+            return InputChange(self.layer, self.choice, clip)
         return LayerChange(self.layer, self.choice, encoding)
 
 
@@ -55,10 +58,10 @@ def units_of(layer: str, choices: Iterable[Choice]) -> tuple[Unit, ...]:
     for choice in choices:
         if choice.quantized:
             alone = replace(choice, activation=FLOAT)
-            weights.setdefault(choice.weight, Unit(layer, alone, of_input=False))
+            weights.setdefault(weight_name(choice), Unit(layer, alone, of_input=False))
         if choice.activation != FLOAT:
             alike = replace(choice, weight=_ANY_WEIGHT)
-            inputs.setdefault(choice.activation, Unit(layer, alike, of_input=True))
+            inputs.setdefault(input_name(choice), Unit(layer, alike, of_input=True))
     return (*weights.values(), *inputs.values())
 
 

@@ -129,7 +129,7 @@ def plan_of(method: Method, weights: Decision, inputs: InputDecision) -> Plan:
     reasons = method.study.structures.reasons()
     for name, why in inputs.protected.items():
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
-    add_unpacked(choices, reasons, method.study.job.denoiser)
+    add_unpacked(choices, reasons, method.study.job.denoiser, method.study.graph)
     # The average is that of the inputs which are not protected.
     summary = {
         "weights": weights.summary,

@@ -1,7 +1,8 @@
 """Built-in structures, one file each; importing this package registers them."""
 
 from mezzotint.runtime.structures.constant_tokens import ConstantTokens
+from mezzotint.runtime.structures.smoothing import Smoothing
 from mezzotint.runtime.structures.split_input import SplitInput
 from mezzotint.runtime.structures.step_scales import StepScales
 
-__all__ = ["ConstantTokens", "SplitInput", "StepScales"]
+__all__ = ["ConstantTokens", "Smoothing", "SplitInput", "StepScales"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from mezzotint.plan import (
     LayerShape,
     Observer,
     Parts,
+    Reader,
     Structure,
     Tensors,
     check_count,
@@ -75,7 +76,7 @@ class ConstantTokens(Structure):
             raise FormatError(f"{name} holds NaN or infinite values")
 
     @override
-    def observer(self, weight: Tensor, layer: LayerShape) -> Observer:
+    def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:
         return _Constancy(self.count)
 
     @override

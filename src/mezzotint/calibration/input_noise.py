@@ -1,0 +1,93 @@
+"""Error of a layer's output that rounding its input makes, as recorded inputs tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.calibration.watching import extremes, layer_of, watch_inputs
+from mezzotint.formats import ActivationFormat
+from mezzotint.models import Call
+from mezzotint.plan import Choice, Reader, Tensors
+from mezzotint.runtime import Operation, operation_of, own_tensors, quantizers, shape_of
+from mezzotint.runtime.composition import part_weights
+
+
+def input_noises(
+    denoiser: nn.Module,
+    choices: Mapping[str, Choice],
+    calls: Sequence[Call],
+    tensors: Mapping[str, Tensors] | None = None,
+) -> dict[str, float]:
+    """Expected squared error of every layer's output where its input alone is rounded.
+
+    The errors of different channels and positions are taken for independent, and borders of
+    convolutions for inner positions. So figures of one layer under different choices can be
+    compared. A static format has the range of the run at hand.
+
+    Args:
+        denoiser: the floating model.
+        choices: layer → activation format and structures; the weight format does not matter.
+        calls: recorded calls.
+        tensors: layer → what its structures have calibrated.
+
+    Raises:
+        CalibrationError, PlanError, FormatError: as `watch_inputs`.
+    """
+    tensors = tensors or {}
+    sums = {
+        name: _sums(layer_of(denoiser, name), choice, tensors.get(name, {}))
+        for name, choice in choices.items()
+        if choice.activation_format is not None
+    }
+    watch_inputs(denoiser, choices, sums, calls, tensors)
+    return {name: float(sums[name].total) if name in sums else 0.0 for name in choices}
+
+
+def _sums(layer: nn.Linear | nn.Conv2d, choice: Choice, known: Tensors) -> _Sums:
+    weight, shape = layer.weight.detach(), shape_of(layer)
+    own = own_tensors(choice.structures, weight, shape, known)
+    weights = part_weights(weight, choice.structures, shape, own)
+    shapes = (each for _, each in quantizers(choice.structures, shape))
+    activation = choice.activation_format
+    assert activation is not None
+    energies = [
+        Reader(part, each).channel_energies for part, each in zip(weights, shapes, strict=True)
+    ]
+    return _Sums(operation_of(layer), activation, energies)
+
+
+@dataclass(eq=False)
+class _Sums:
+    """The error of one layer's output, summed over all runs; a watcher.
+
+    Attributes:
+        operation: of the layer.
+        activation: format of its input.
+        energies: Σ w² of each input channel, for each quantizer.
+    """
+
+    operation: Operation
+    activation: ActivationFormat
+    energies: Sequence[Tensor]
+    total: Tensor | float = field(default=0.0, init=False)
+
+    def see(self, parts: tuple[Tensor, ...]) -> None:
+        """Add the errors of one run."""
+        for x, energies in zip(parts, self.energies, strict=True):
+            low, high = extremes(x)
+            if self.activation.static:
+                scale, zero_point = self.activation.range_parameters(low, high, x.device)
+            else:
+                dims = self.operation.token_dims
+                scale, zero_point = self.activation.dynamic_parameters(x, dims)
+            exact = x.detach().float()
+            error = self.activation.roundtrip(exact, scale, zero_point).sub_(exact).square_()
+            by_channel = error.movedim(self.operation.channel_dim, 0).flatten(1).sum(1)
+            self.total += torch.dot(by_channel.double(), energies)
+
+    def end_call(self) -> None:
+        """Sums are over all calls alike."""

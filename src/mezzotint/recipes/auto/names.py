@@ -1,0 +1,25 @@
+"""Names of weights and inputs among the candidates of one layer."""
+
+from __future__ import annotations
+
+from mezzotint.plan import Choice
+from mezzotint.runtime import Smoothing
+
+
+def is_smoothed(choice: Choice) -> bool:
+    """True where the input of a choice is smoothed."""
+    return any(isinstance(each, Smoothing) for each in choice.structures)
+
+
+def weight_name(choice: Choice) -> str:
+    """Name of a weight among those of one layer: its format, and whether it is smoothed."""
+    return f"{choice.weight}{_suffix(choice)}"
+
+
+def input_name(choice: Choice) -> str:
+    """Name of an input among those of one layer: its format, and whether it is smoothed."""
+    return f"{choice.activation}{_suffix(choice)}"
+
+
+def _suffix(choice: Choice) -> str:
+    return "+smoothing" if is_smoothed(choice) else ""
