@@ -15,7 +15,7 @@ from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.formats import from_bits, parse_activation_format
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import ConstantTokens, InputRange, SplitInput, StepScales
+from mezzotint.runtime import ConstantTokens, InputRange, Smoothing, SplitInput, StepScales
 from tests.fuzzing import examples
 from tests.runtime.layers import noise
 
@@ -71,6 +71,16 @@ class TestTimesteps:
         found = step_scales(_Denoiser(), {"layer": choice(2)}, [mixed])["layer"]
         expected = step_scales(_Denoiser(), {"layer": choice(2)}, singles)["layer"]
         assert parameters(found) == parameters(expected)
+
+    def test_smoothed_inputs_are_seen_as_they_are_rounded(self):
+        x = X * torch.tensor([100.0, *[1.0] * 7])
+        denoiser, plain, smooth = _Denoiser(), choice(1), choice(1, "uint4/step", Smoothing())
+        (found,) = calibrated(denoiser, Plan({"layer": smooth}), [call(x, 5)]).tensors.values()
+        smoothed = x / found["exponent"].float().exp2()
+        expected = step_scales(denoiser, {"layer": plain}, [call(smoothed, 5)])["layer"]
+        assert found["exponent"][0] >= 3
+        tables = {name.removeprefix("smoothed."): each for name, each in found.items()}
+        assert parameters(tables) == parameters(expected)
 
     def test_samples_that_cannot_be_told_apart_are_refused(self):
         with pytest.raises(

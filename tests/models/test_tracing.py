@@ -633,3 +633,33 @@ class TestRuns:
     def test_a_call_that_does_not_fit_is_an_error(self):
         with pytest.raises(ModelError, match="Model cannot be run on the given call"):
             traced(layers(lambda self, x: self.a(x)), X, X)
+
+
+class TestWhichLayersReadTheVerySameTensor:
+    @pytest.mark.parametrize(
+        ("forward", "same"),
+        [
+            (lambda self, x: self.a(x) + self.b(x), True),
+            (lambda self, x: self.a(x.view(10, 8)) + self.b(x.view(10, 8)), True),
+            (lambda self, x: self.a(x[:, 1:]) + self.b(x[:, 1:]), True),
+            (lambda self, x: self.a(x[:, 1:]) + self.b(x[:, :-1]), False),
+            (lambda self, x: self.a(x) + self.b(x * 1.0), False),
+            (lambda self, x: self.a(x) + self.b(x.clone()), False),
+            (lambda self, x: self.a(x) + self.b(x.add_(1)), False),
+            (lambda self, x: self.a(F.silu(x)) + self.b(F.silu(x)), False),
+        ],
+        ids=["object", "view", "slice", "slices", "product", "copy", "written to", "recomputed"],
+    )
+    def test_they_are_siblings(self, forward: object, same: bool):
+        found = traced(layers(forward), X).siblings
+        assert found["a"] == (("a", "b") if same else ("a",))
+
+    def test_numbers_of_tensors_that_are_gone_are_not_given_again(self):
+        def forward(self, x):
+            for layer in (self.a, self.b, self.c, self.d):
+                x = layer(x.clone())
+                gc.collect()
+            return x
+
+        groups = set(traced(layers(forward), X).siblings.values())
+        assert groups == {("a",), ("b",), ("c",), ("d",)}

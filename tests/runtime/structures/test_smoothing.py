@@ -18,6 +18,7 @@ from mezzotint.runtime import (
     PackedLayer,
     Smoothing,
     SplitInput,
+    StepScales,
     join_inputs,
     operation_of,
     pack_layer,
@@ -216,6 +217,12 @@ class TestOrder:
         with pytest.raises(FormatError, match=f"smoothing cannot hold {inner.kind}: .*{remedy}"):
             Choice("int4/channel", "int8/token", (Smoothing(), inner))
         Choice("int4/channel", "int8/token", (inner, Smoothing()))
+
+    def test_scales_of_steps_stand_within_it(self):
+        steps = StepScales(3)
+        Choice("int4/channel", "uint4/step", (Smoothing(), steps))
+        with pytest.raises(FormatError, match=r"step_scales cannot hold smoothing: .*last"):
+            Choice("int4/channel", "uint4/step", (steps, Smoothing()))
 
     def test_each_half_of_a_split_input_has_exponents_of_its_own(self):
         choice = Choice("int4/channel", structures=(SplitInput(3), Smoothing()))

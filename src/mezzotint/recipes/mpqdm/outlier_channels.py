@@ -94,7 +94,7 @@ class ChannelSearch:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What the search found for a layer.
+    """Result of the search for a layer.
 
     Attributes:
         m: channels of N+1 bits.
