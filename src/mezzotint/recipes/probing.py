@@ -25,7 +25,7 @@ from mezzotint.measuring import (
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.study import Study
-from mezzotint.runtime import Calibration
+from mezzotint.runtime import Calibration, LayerToEncode
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,8 @@ class Probing:
         layer = self.study.job.denoiser.get_submodule(name)
         known = self.calibration.under({name: choice})
         assert known.encoded is not None, "every study keeps what it encodes"
-        weight = known.encoded.weight(name, layer, choice, self.encoding, known)
-        return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
+        asked = LayerToEncode(name, layer, choice, self.encoding, known)
+        return known.encoded.weight(asked), known.encoded.bias_shift(asked)
 
     def _seconds(
         self,
