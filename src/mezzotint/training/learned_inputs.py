@@ -81,7 +81,7 @@ class LearnedInput(nn.Module):
         return InputRange(scale * (low - shift), scale * (high - shift))
 
     def tables(self) -> Tensors:
-        """What the structure of a scale per step stores."""
+        """The tables that the structure of a scale per step stores."""
         assert self.timesteps is not None
         zero_point = self.whole_zero_point
         if zero_point is None:

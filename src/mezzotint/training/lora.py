@@ -22,7 +22,7 @@ class LowRank(nn.Module):
     """
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
-        """Of a weight [out, in / groups, …]; the rank is that of its smaller side at most."""
+        """Fit a weight [out, in / groups, …]; the rank is that of its smaller side at most."""
         super().__init__()
         out, columns, *kernel = weight.shape
         rank = min(rank, out, columns)
