@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import mezzotint as mz
 from mezzotint.errors import InfeasibleBudgetError
+from mezzotint.formats import MINMAX
 from mezzotint.recipes import Auto
+from mezzotint.recipes.mpqdm import byte_program
 from mezzotint.recipes.mpqdm.byte_program import program_options
 from mezzotint.runtime import module_bytes
 
@@ -19,8 +23,22 @@ def size(quantize) -> int:
 
 @pytest.fixture(scope="module")
 def by_size(pipe, sampling, size):
-    options = mz.MPQDM(train_steps=2)
-    return mz.quantize(pipe, options, mz.Budget(size=size, act_bits=8), sampling=sampling)
+    """That many bytes, by a program that looks no closer than it must."""
+
+    def quick(options: mz.MPQDM) -> Auto:
+        return replace(
+            program_options(options),
+            formats=("int2/channel", "lut3/channel", "int4/channel", "int8/channel"),
+            probes=8,
+            regret=1e9,
+            exchanges=False,
+            sensitivity="probes",
+        )
+
+    options = mz.MPQDM(train_steps=2, ranges=MINMAX)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(byte_program, "program_options", quick)
+        return mz.quantize(pipe, options, mz.Budget(size=size, act_bits=8), sampling=sampling)
 
 
 def test_the_bytes_are_kept_and_the_plan_is_trained(by_size, size):
