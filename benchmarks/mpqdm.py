@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from contestants.figures import jackknife
 from contestants.hardware import describe
+from contestants.mpqdm_rows import AUTO, FLOAT, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
+from contestants.mpqdm_table import markdown
 from contestants.weights_digest import weights_of
-from mpqdm_rows import AUTO, FLOAT, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
-from mpqdm_table import markdown
 
 import mezzotint as mz
 from mezzotint._files import write_json
@@ -208,9 +208,15 @@ class Bench:
         if row.plan == AUTO:
             return self.allocated(row)
         if row.plan == TUNED:
-            raise NotImplementedError
+            return self.tuned(row, journal)
         budget = mz.Budget(weight_bits=row.weight_bits, act_bits=row.act_bits)
         return mz.quantize(self.pipe, row.recipe(self.steps), budget, journal=journal)
+
+    def tuned(self, row: Row, journal: Path) -> mz.Result:
+        """The same plan as `allocated`, its scales, biases and norms trained."""
+        plan = self.allocated(row).plan
+        minutes = row.minutes if self.steps is None else None
+        return mz.tune(self.pipe, plan, minutes=minutes, steps=self.steps, journal=journal)
 
     def allocated(self, row: Row) -> mz.Result:
         """The plan of `auto` in the stored bytes of MPQ-DM, every input as narrow."""

@@ -75,7 +75,7 @@ from mezzotint.recipes.costs import choice_bytes
 from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
-from mezzotint.runtime.encoded import EncodedWeights
+from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 
 MODELS = ("emoji-turbo", "emoji-dit")
 WEIGHTS = (
@@ -132,7 +132,7 @@ class Subject:
     def weight(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
         layer, known = self.denoiser.get_submodule(name), self.calibration
         assert known.encoded is not None
-        return known.encoded.weight(name, layer, choice, ENCODING, known), None
+        return known.encoded.weight(LayerToEncode(name, layer, choice, ENCODING, known)), None
 
     def encode(self) -> None:
         """Encode all candidates: no part of either way."""

@@ -103,6 +103,20 @@ def feedback(pipe: DiffusionPipeline) -> mz.Result:
     return mz.apply(pipe, plan, sampling=SAMPLING)
 
 
+def stepped(pipe: DiffusionPipeline) -> mz.Result:
+    """Inputs have a scale for each step, beside constant tokens, in halves, and alone."""
+    steps = mz.StepScales(2)
+    formats = "int3/channel", "uint4/step"
+    names = mz.uniform_plan(pipe.unet, weight_bits=3).choices
+    choices = {name: mz.Choice(*formats, (steps,)) for name in names}
+    for name in names:
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            choices[name] = mz.Choice(*formats, (mz.ConstantTokens(1), steps))
+    choices["up_blocks.0.resnets.0.conv_shortcut"] = mz.Choice(*formats, (mz.SplitInput(8), steps))
+    choices["conv_in"] = mz.Choice("int8/channel", "uint8/tensor")
+    return mz.apply(pipe, mz.Plan(choices), sampling=SAMPLING)
+
+
 def smoothed(pipe: DiffusionPipeline) -> mz.Result:
     """Alone and within others, with inputs of every kind, and with what looks at inputs."""
     block = "up_blocks.0.attentions.0.transformer_blocks.0"
@@ -159,6 +173,7 @@ WAYS = (
     Way("uniform", uniform, False),
     Way("encodings", mixed_encodings, False),
     Way("feedback", feedback, True),
+    Way("steps", stepped, True),
     Way("smoothed", smoothed, True),
 )
 NAMES = [way.name for way in WAYS]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline, HeunDiscreteScheduler, UNet2DConditionModel
+from typer.testing import CliRunner
 
 import mezzotint as mz
+from mezzotint.cli import app
 from mezzotint.models import recording
-from mezzotint.plan import CallSelection, Choice
+from mezzotint.plan import CalibrationSettings, CallSelection, Choice
 from mezzotint.runtime import ConstantTokens, StepScales, TimestepReader
 from tests.models import tiny
 
@@ -170,6 +173,14 @@ class TestCalibration:
         one, other = result.denoiser.state_dict(), again.denoiser.state_dict()
         assert all(torch.equal(one[name], other[name]) for name in one)
 
+    def test_a_selection_of_fewer_calls_is_widened(self, folder: Path):
+        pipe = small_pipeline()
+        few = CalibrationSettings(PROMPTS, 2, None, CallSelection(calls=2, samples=1))
+        plan = replace(stepped_plan(pipe.unet), calibration=few)
+        settings = mz.apply(pipe, plan).plan.calibration
+        wider = CallSelection(calls=STEPS, samples=1)
+        assert settings == CalibrationSettings(PROMPTS, STEPS, None, wider)
+
     def test_every_step_has_scales_of_its_own(self, pristine):
         tables = pristine.conv_in.own_tensors
         assert len(tables["timestep"].unique()) == STEPS
@@ -189,6 +200,11 @@ def copy_with_steps(choice: Choice, steps: int) -> Choice:
 def test_a_dequantized_denoiser_reads_no_timestep(pipe):
     assert TimestepReader.of(pipe.unet) is not None
     assert TimestepReader.of(pipe.unet.dequantize()) is None
+
+
+def test_the_command_line_says_how_inputs_are_multiplied(folder: Path):
+    told = CliRunner().invoke(app, ["inspect", str(folder)]).output
+    assert "4-bit inputs in 8-bit products" in " ".join(told.split())
 
 
 def test_openvino_refuses_it_and_names_the_remedy(pipe):

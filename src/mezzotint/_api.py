@@ -22,10 +22,10 @@ from mezzotint.models import (
     recording,
 )
 from mezzotint.module import ModuleResult, quantize_module
-from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
+from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ
-from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput
+from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales
 
 __all__ = [
     "MPQDM",
@@ -47,6 +47,7 @@ __all__ = [
     "Sampling",
     "Smoothing",
     "SplitInput",
+    "StepScales",
     "Storage",
     "allocate",
     "apply",
@@ -61,6 +62,7 @@ __all__ = [
     "quantize_module",
     "record_calls",
     "recording",
+    "tune",
     "uniform_plan",
     "with_engine",
 ]

@@ -21,6 +21,7 @@ from mezzotint.measuring import ExecutorFactory, Measurements, with_denoiser
 from mezzotint.models import (
     Example,
     Sampling,
+    evaluating,
     find_denoiser,
     load_pipeline,
     model_name,
@@ -29,8 +30,11 @@ from mezzotint.models import (
 )
 from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
 from mezzotint.recipes import Job, MeasuringSettings, RecipeOptions, check_floating, run_recipe
+from mezzotint.recipes.default_prompts import default_sampling
+from mezzotint.recipes.distillation import USUAL_MINUTES, distilled
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
+from mezzotint.training import Training
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         calls: calls of the denoiser, as `recording` gives them, for pipelines that need more than
             a prompt; by default the pipeline is run on `sampling` for them. Images, where a recipe
             compares some, are those of `sampling` in any case.
-        journal: file for finished measurements, so that an interrupted run can resume.
+        journal: file for finished measurements, so that an interrupted run can resume; where the
+            recipe trains, its states are kept in a folder beside it (`owl.training` beside
+            `owl.journal.jsonl`).
         measurements: folder of an earlier result of the same model and calls, or a journal: what
             is found there is not measured again.
         executor: makes what runs the measurements, given the floating model; by default this
@@ -198,6 +204,64 @@ def apply(
     packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)
     return Result(with_denoiser(pipe, packed), plan)
+
+
+def tune(
+    pipe: DiffusionPipeline,
+    plan: Plan,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    sampling: Sampling | None = None,
+    batch: int = Training.batch,
+    journal: str | Path | None = None,
+) -> Result:
+    """Pack after a plan, and train its scales, zero points, biases and norms: no byte is added.
+
+    Weights keep their codes. The pipeline, which is left as it is, teaches along its own
+    trajectory; data are not needed.
+
+    Args:
+        pipe: the floating pipeline that the plan was made for.
+        plan: what every layer takes.
+        minutes: of training; 10 unless `steps` are given.
+        steps: updates, in the place of minutes.
+        sampling: prompts, seed and steps of the calibration, as for `apply`; training takes its
+            prompts, too, where they are not the usual ones.
+        batch: prompts per update.
+        journal: the states of the training are kept in a folder beside this file (`owl.training`
+            beside `owl.journal.jsonl`), from which an interrupted one goes on.
+
+    Raises:
+        PlanError: the plan is of another model, or has weights that stand in their checkpoint only.
+        UsageError: the pipeline is quantized already, or has an adapter loaded; a number is out of
+            its domain.
+        TrainingError: the loss is NaN, or grows.
+        JournalError: the states are of another training.
+    """
+    if minutes is None and steps is None:
+        minutes = USUAL_MINUTES
+    training = Training(minutes, steps, train="scales", batch=batch)
+    denoiser = _float_denoiser(pipe)
+    check_plan(denoiser, plan)
+    if plan.trained:
+        raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    calibration = Calibration()
+    if needs_calibration(plan):
+        plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
+    known = None if plan.calibration is None else plan.calibration.sampling
+    job = Job(
+        denoiser=denoiser,
+        model=model_name(pipe),
+        budget=Budget(),
+        pipe=pipe,
+        sampling=sampling or known or default_sampling(pipe),
+        measuring=measuring_settings(journal, None, None),
+    )
+    with evaluating(denoiser):
+        outcome = distilled(job, plan, calibration, training)
+    result = apply(pipe, outcome.plan, outcome.calibration)
+    return replace(result, training=outcome.training)
 
 
 def quantize_denoiser(

@@ -14,6 +14,7 @@ from mezzotint.models import Call
 from mezzotint.plan import Choice
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime import ConstantTokens, SplitInput
+from tests.devices import DEVICES
 
 W4 = Choice("int4/channel")
 
@@ -236,3 +237,14 @@ def test_a_structure_that_does_not_fit_is_named(denoiser: nn.Module):
 def test_a_single_sample_of_many_inputs_is_warned_of():
     with pytest.warns(CalibrationWarning, match=r"layer fc: 2 input\(s\) .* 2000 go together"):
         named("fc", torch.ones(1, 2000))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_moments_are_gathered_where_the_model_is_and_kept_on_the_cpu(device: str):
+    model = nn.Sequential(nn.Linear(6, 5)).to(device)
+    rows = noise(2, 50, 6)
+    found = input_moments(model, {"0": W4}, [Call((rows.to(device),), {})], grams=True)
+    (part,), exact = found["0"], rows.flatten(0, 1).double()
+    assert {each.device.type for each in (*part.blocks, part.mean)} == {"cpu"}
+    torch.testing.assert_close(part.blocks[0][0], (exact.T @ exact / 100).float())
+    torch.testing.assert_close(part.mean[0], exact.mean(0).float())

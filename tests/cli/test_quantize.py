@@ -56,8 +56,10 @@ def test_how_long_it_takes_is_said_on_standard_error(run, model, tmp_path):
 
 def test_a_dry_run_says_it_and_stops(run, model, tmp_path):
     found = run("quantize", model, "-o", tmp_path / "out", "--calls", 1, "--dry-run")
-    (line,) = found.stdout.splitlines()
-    assert line.startswith("Probing: 64 probes at ")
+    first, later = found.stdout.splitlines()
+    assert first.startswith("Probing: 64 probes at ")
+    # Doubled twice, and exchanges; 48 contested formats, and two plans in three stages.
+    assert later.startswith("Then at the most 448 more probes and 54 measurements on 1 calls: ")
     assert not list(tmp_path.iterdir())
 
 
@@ -143,10 +145,11 @@ def test_another_budget_takes_over_what_an_earlier_run_measured(run, model, tmp_
     kept = [Record.read(tmp_path / name / "measurements.jsonl") for name in ("w4", "w5")]
     new = kept[1].entries.keys() - kept[0].entries.keys()
     assert len([task for task in asked if task.change.layer is None]) in (2, 3)  # plans
-    measured = [unit for unit in new if not unit.startswith("probe of")]
+    measured = [unit for unit in new if "probe" not in unit]
     assert len(measured) == len(asked)
-    # Probes of the floating model are taken over; those around the plan are of another plan.
-    assert len(new) - len(measured) == 16
+    # Probes of the floating model are taken over; those around the plan are of another plan, whose
+    # changes have an entry for their names.
+    assert len(new) - len(measured) == 16 + 1
     assert read_plan(tmp_path / "w5").choices != read_plan(tmp_path / "w4").choices
 
 

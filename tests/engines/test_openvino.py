@@ -2,14 +2,18 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import mezzotint as mz
 from mezzotint.engines import engine_executions
+from mezzotint.engines.openvino.weights import integers
 from mezzotint.evaluation import sqnr
+from mezzotint.formats import MINMAX
 from mezzotint.models import find_denoiser, generate
+from mezzotint.runtime import PackedWeight
 from tests.engines.conftest import PROMPTS, Case, float_case, packed_case
 from tests.models import tiny
 
@@ -61,11 +65,12 @@ def test_static_inputs_are_rounded_to_the_scales_of_the_plan(packed, fast, unet)
 
 
 def test_constant_tokens_splits_and_mixed_widths_agree(unet):
-    mixed = "mixed/int2:8,int4:8"
     case = packed_case(
         unet,
         mz.Choice("int4/channel"),
-        conv_in=mz.Choice(mixed),
+        conv_in=mz.Choice("mixed/int2:8,int4:8"),
+        mid_block__resnets__0__conv1=mz.Choice("mixed/kmeans1:12,uint2:12,uint3:8"),
+        mid_block__resnets__0__conv2=mz.Choice("kmeans1/channel", "uint8/tensor"),
         up_blocks__1__resnets__0__conv_shortcut=mz.Choice(
             "int4/channel", structures=(mz.SplitInput(32),)
         ),
@@ -74,6 +79,23 @@ def test_constant_tokens_splits_and_mixed_widths_agree(unet):
         ),
     )
     assert agreement(case) > FLOAT_DB
+
+
+@pytest.mark.parametrize(
+    "name", ["kmeans1/channel", "mixed/kmeans1:3,uint2:2", "mixed/lut2:3,lut3:2"]
+)
+def test_levels_of_any_value_have_integers_where_there_are_two(name: str):
+    fmt = mz.Choice(name).weight_format
+    torch.manual_seed(0)
+    weight = torch.randn(5, 24)
+    weight[0], weight[1] = 0.0, 0.3
+    assert fmt is not None
+    stored = PackedWeight(fmt, fmt.encode(weight, MINMAX), (5, 24))
+    found = integers(stored)
+    assert found is not None
+    restored = (found.codes.astype(np.float32) - found.zero_point) * found.scale
+    expected = stored.dequantized(torch.float32).numpy()
+    assert restored[:, 0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_smoothed_inputs_agree(unet):

@@ -24,6 +24,17 @@ inputs = arrays(
 ).map(torch.from_numpy)
 
 
+@pytest.mark.parametrize(
+    ("granularity", "kind"), [("tensor", "static"), ("step", "per_step"), ("token", "dynamic")]
+)
+def test_a_granularity_says_where_scales_come_from(granularity: str, kind: str):
+    found = parse_activation_format(f"uint6/{granularity}")
+    assert found is not None
+    assert (found.name, found.width) == (f"uint6/{granularity}", 6)
+    kinds = {name: getattr(found, name) for name in ("static", "per_step", "dynamic")}
+    assert kinds == {name: name == kind for name in kinds}
+
+
 def dynamic(fmt: ActivationFormat, x: Tensor, dims: tuple[int, ...] = (-1,)) -> Tensor:
     return fmt.roundtrip(x, *fmt.dynamic_parameters(x, dims))
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import MINMAX, MSE, RangeSearch, UniformFormat
+from mezzotint.formats import MINMAX, MPQ_DM, MSE, RangeSearch, UniformFormat
 from tests.formats.strategies import formats, normal, parsed, weights
 
 
@@ -91,6 +91,11 @@ def test_ratios_run_from_one_to_the_lowest():
     ratios = RangeSearch(steps=5, lowest=0.2).ratios
     assert ratios == pytest.approx((1.0, 0.8, 0.6, 0.4, 0.2))
     assert MINMAX.ratios == (1.0,)
+
+
+def test_mpq_dm_tries_eighty_ratios_from_1_00_to_0_21_by_the_power_of_2_4():
+    assert MPQ_DM.ratios == pytest.approx([(100 - step) / 100 for step in range(80)])
+    assert MPQ_DM.power == 2.4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 import mezzotint as mz
 from mezzotint._progress import listening
-from mezzotint.measuring import Forecast, checkpointing, tell, timed_call
+from mezzotint.measuring import Forecast, at_most, checkpointing, tell, timed_call
 from mezzotint.models import find_denoiser
 
 
@@ -30,6 +30,30 @@ class TestLine:
 
     def test_units_have_a_name(self):
         assert "64 probes at" in Forecast(64, 3).line("Probing", "probes")
+
+
+class TestBound:
+    @pytest.mark.parametrize(
+        ("probes", "runs", "line"),
+        [
+            (192, 6, "Then at the most 192 more probes and 6 runs: about 5 minutes"),
+            (0, 6, "Then at the most 6 runs: about 2 minutes"),
+            (0, 0, "Then at the most nothing: about 1 second"),
+        ],
+    )
+    def test_it_names_what_there_is_and_the_time_of_all(self, probes, runs, line):
+        stages = {"more probes": Forecast(probes, 1.0), "runs": Forecast(runs, 20.0)}
+        assert at_most(stages) == line
+
+    def test_it_is_told_with_the_first_stage(self):
+        lines: list[str] = []
+        with listening(lines.append):
+            tell("Measuring", 3, lambda: 2.0, then=lambda: "Then more")
+        assert lines == ["Measuring: 3 units at 2 s each: about 6 seconds\nThen more"]
+
+    def test_where_there_is_no_first_stage_nothing_is(self):
+        with listening(pytest.fail):
+            tell("Measuring", 0, lambda: 2.0, then=lambda: "Then more")
 
 
 class TestTelling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -33,9 +34,10 @@ from mezzotint.measuring import (
     checkpointing,
     draw_probes,
 )
-from mezzotint.models import Call, inventory
+from mezzotint.models import Call, inventory, on_device
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import ConstantTokens, InputRange, SplitInput
+from tests.devices import DEVICES
 from tests.measuring.conftest import recorded_calls
 from tests.measuring.figures import noise
 from tests.measuring.probing import call_of, candidates, dynamic, packed_weights, probed
@@ -112,9 +114,9 @@ class TestNothingIsLeftBehind:
         calls = recorded_calls(unet)
         before = [call.copied() for call in calls]
         probed(unet, calls, candidates(["conv_in"], WEIGHTS), 4)
-        for call, copy in zip(calls, before, strict=True):
-            assert torch.equal(call.args[0], copy.args[0])
-            assert torch.equal(call.output, copy.output)
+        for call, earlier in zip(calls, before, strict=True):
+            assert torch.equal(call.args[0], earlier.args[0])
+            assert torch.equal(call.output, earlier.output)
 
 
 class TestDropout:
@@ -327,6 +329,29 @@ class TestPrecision:
             for name in names
         ]
         assert abs(np.mean(ratios)) < 0.2
+
+
+class TestDevices:
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_every_device_finds_what_float64_on_the_cpu_does(self, device: str):
+        exact = tiny_unet().eval()
+        weights, calls = packed_weights(copy.deepcopy(exact)), recorded_calls(exact)
+        model, exact = copy.deepcopy(exact).to(device), exact.double()
+        asked = candidates(supported(exact)[::4], WEIGHTS)
+        found, expected = (
+            probed(
+                each,
+                on_device([call.to(dtype=each.dtype) for call in calls], each),
+                asked,
+                4,
+                weight_of=weights,
+            )
+            for each in (model, exact)
+        )
+        for name in asked:
+            one, other = (each.noise_of_weight(name, WEIGHTS[0]) for each in (found, expected))
+            # Convolutions of some devices keep 10 bits of each factor.
+            assert one == pytest.approx(other, rel=0.02)
 
 
 class TestWholeCalls:

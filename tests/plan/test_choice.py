@@ -5,7 +5,7 @@ import pytest
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import parse_activation_format, parse_weight_format
 from mezzotint.plan import Choice, Structure, register_structure, structure_named
-from mezzotint.runtime import ConstantTokens, SplitInput
+from mezzotint.runtime import ConstantTokens, SplitInput, StepScales
 
 W4A8 = Choice("int4/channel", "int8/token")
 TEXT = Choice("int4/channel", "int8/token", structures=(ConstantTokens(1),))
@@ -14,8 +14,12 @@ BOTH = TEXT.with_structures(ConstantTokens(1), SplitInput(320))
 
 STRUCTURE = pytest.mark.parametrize(
     ("structure", "field"),
-    [(ConstantTokens, "constant_tokens: count"), (SplitInput, "split: first")],
-    ids=["constant_tokens", "split"],
+    [
+        (ConstantTokens, "constant_tokens: count"),
+        (SplitInput, "split: first"),
+        (StepScales, "step_scales: steps"),
+    ],
+    ids=["constant_tokens", "split", "step_scales"],
 )
 
 
@@ -111,3 +115,39 @@ class TestStructure:
     def test_what_is_no_tuple_of_structures_is_refused(self, value: Any):
         with pytest.raises(FormatError, match="expected a tuple such as"):
             Choice("int4/channel", structures=value)
+
+
+class TestScalesPerStep:
+    """The activation format names the grid, the structure stores its scales: both or neither."""
+
+    STEPPED = Choice("int4/channel", "uint4/step", (StepScales(20),))
+
+    def test_it_prints_both(self):
+        assert str(self.STEPPED) == "int4/channel × uint4/step, input scales of 20 steps"
+
+    def test_the_format_needs_the_structure(self):
+        complaint = "'uint4/step' goes with the structure step_scales.*or take 'uint4/tensor'"
+        with pytest.raises(FormatError, match=complaint):
+            Choice("int4/channel", "uint4/step")
+        with pytest.raises(FormatError, match=complaint):
+            Choice("int4/channel", "uint4/step", (ConstantTokens(1),))
+
+    @pytest.mark.parametrize("activation", ["float", "uint4/tensor", "int8/token"])
+    def test_the_structure_needs_the_format(self, activation: str):
+        complaint = f"step_scales goes with .* 'uint4/step', not with '{activation}'"
+        with pytest.raises(FormatError, match=complaint):
+            Choice("int4/channel", activation, (StepScales(20),))
+
+    def test_no_single_range_is_calibrated(self):
+        assert not self.STEPPED.static
+        assert self.STEPPED.timed
+        assert (self.STEPPED.steps, W4A8.steps) == (20, 0)
+
+    def test_its_part_has_its_formats(self):
+        (part,) = [self.STEPPED.of_parts]
+        assert (part.activation, part.structures) == ("uint4/step", ())
+        text = Choice("int4/channel", "uint4/step", (ConstantTokens(1), StepScales(20)))
+        assert text.of_parts == self.STEPPED
+
+    def test_without_structures_it_has_one_scale(self):
+        assert self.STEPPED.plain == Choice("int4/channel", "uint4/tensor")

@@ -247,7 +247,7 @@ class TestEncodings:
             Encoding(rounding="up")
 
     def test_an_unknown_order_is_refused(self):
-        with pytest.raises(FormatError, match="order of channels 'up'; expected 'kurtosis' or"):
+        with pytest.raises(FormatError, match="order of channels 'up'; expected one of 'kurtosis'"):
             Encoding(order="up")
 
 
@@ -407,7 +407,7 @@ class TestMistakes:
             (edited(encoding={"search": {}}), r"encoding\.search\.\w+", "required|valid string"),
             (edited(encoding={"search": {"steps": 0}}), "encoding", "steps is 0"),
             (edited(encoding={"rounding": "up"}), "encoding", "'up'; there are: feedback, nearest"),
-            (edited(encoding={"order": "up"}), "encoding", "'up'; expected 'kurtosis'"),
+            (edited(encoding={"order": "up"}), "encoding", "'up'; expected one of 'kurtosis'"),
             (edited(encoding={"order": 1}), r"encoding\.order", "valid string"),
             (
                 edited(encoding={"bias_correction": 1}),

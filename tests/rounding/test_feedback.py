@@ -9,6 +9,7 @@ from torch import Tensor
 from mezzotint.errors import FormatError
 from mezzotint.formats import MINMAX, MSE, Grid, LookupGrid, parse_weight_format
 from mezzotint.rounding import InputMoments, feedback, nearest, needs_moments, rounding_named
+from tests.devices import DEVICES
 
 ROWS, COLUMNS = 24, 160
 FORMATS = (
@@ -21,6 +22,7 @@ FORMATS = (
     "kmeans2/tensor",
     "lut3/channel",
     "mixed/int2:6,int3:12,int4:6",
+    "mixed/kmeans1:6,uint2:12,uint3:6",
 )
 
 
@@ -203,3 +205,16 @@ def test_moments_of_something_else_are_refused(given: InputMoments | None, messa
     grid = parse_weight_format("int3/channel").grid(WEIGHT, MINMAX)
     with pytest.raises(FormatError, match=message):
         feedback(WEIGHT, grid, given)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_device_finds_the_codes_of_single_rows_on_the_cpu(device: str):
+    known, weight = moments(gram()), noise(ROWS, COLUMNS)
+    fmt = parse_weight_format("int3/channel")
+    assert fmt is not None
+    there = weight.to(device)
+    found = feedback(there, fmt.grid(there, MSE), known)
+    assert found.device.type == device
+    expected = torch.cat([feedback(row, fmt.grid(row, MSE), known) for row in weight.split(1)])
+    # A last digit may decide a code, and with it some of those that follow.
+    assert (found.cpu() == expected).float().mean() > 0.97

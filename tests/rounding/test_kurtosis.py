@@ -4,11 +4,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.rounding import channel_order, kurtosis
+from mezzotint.rounding import channel_order, kurtosis, order_named
 from tests.formats.strategies import normal, weights
+
+ORDERS = ("kurtosis", "range", "stored", "head-tail", "random")
 
 
 def with_outliers(rows: int, columns: int, worst: list[int]) -> Tensor:
@@ -50,6 +53,12 @@ class TestKurtosis:
         weight = normal(6, 4, 3, 3)
         assert torch.equal(kurtosis(weight), kurtosis(weight.flatten(1)))
 
+    @pytest.mark.parametrize("shape", [(9, 40), (5, 4, 3, 3)], ids=str)
+    def test_is_that_of_scipy(self, shape: tuple[int, ...]):
+        weight = normal(*shape).pow(3)
+        expected = stats.kurtosis(weight.flatten(1).double().numpy(), axis=1, fisher=False)
+        assert kurtosis(weight).numpy() == pytest.approx(expected, rel=1e-10)
+
 
 class TestOrder:
     def test_the_worst_outliers_stand_last(self):
@@ -71,6 +80,29 @@ class TestOrder:
 
     def test_equal_channels_keep_their_order(self):
         assert channel_order(torch.ones(5, 3), [2, 3]).tolist() == [0, 1, 2, 3, 4]
+
+    @pytest.mark.parametrize(
+        ("name", "few", "many"),
+        [
+            ("kurtosis", [0, 2], [1, 4]),
+            ("range", [3, 5], [1, 4]),
+            ("stored", [0, 1], [4, 5]),
+            ("head-tail", [4, 5], [0, 1]),
+        ],
+    )
+    def test_an_order_assigns_channels_to_widths(self, name: str, few: list[int], many: list[int]):
+        weight = with_outliers(6, 256, worst=[1, 4])
+        weight[[0, 2]] = 5 * weight[[0, 2]].sign()
+        weight[[3, 5]] = weight[[3, 5]].tanh()
+        channels = order_named(name)(weight, [2, 2, 2]).argsort()
+        assert (channels[:2].tolist(), channels[4:].tolist()) == (few, many)
+
+    def test_a_random_order_is_the_same_each_time_and_none_of_the_others(self):
+        weight, counts = with_outliers(40, 16, worst=[1, 4]), [10, 20, 10]
+        found = {name: order_named(name)(weight, counts).tolist() for name in ORDERS}
+        assert sorted(found["random"]) == list(range(40))
+        assert found["random"] == order_named("random")(normal(40, 3, seed=5), counts).tolist()
+        assert len({tuple(order) for order in found.values()}) == len(ORDERS)
 
     def test_counts_that_do_not_fit_are_refused(self):
         with pytest.raises(FormatError, match=r"counts sum to 5.*has 4 output channels"):

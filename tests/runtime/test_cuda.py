@@ -28,7 +28,9 @@ def equipped(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("equipped")
 class TestSelection:
     @pytest.mark.parametrize("weight", [*WEIGHTS, "mixed/uint2:3,uint8:4", "lut4/channel"])
-    @pytest.mark.parametrize("activation", ["int8/token", "uint8/tensor", "uint4/token"])
+    @pytest.mark.parametrize(
+        "activation", ["int8/token", "uint8/tensor", "uint4/token", "uint4/step"]
+    )
     def test_integers_run_on_integer_units(self, weight: str, activation: str):
         selection = select_kernel(request(weight, activation))
         assert (selection.kernel.name, selection.kernel.arithmetic) == ("cuda-int8", "int8")

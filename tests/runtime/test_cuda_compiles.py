@@ -105,6 +105,7 @@ LAYERS = {
     "lookup by half": (linear(64, 80), "lut6/channel", "float", (3, 64)),
     "integer groups": (linear(100, 80), "uint8/group48", "int8/token", (3, 100)),
     "mixed": (linear(64, 80), "mixed/uint5:40,uint8:40", "uint8/tensor", (3, 64)),
+    "two levels": (linear(64, 80), "mixed/kmeans1:40,uint2:40", "uint4/tensor", (3, 64)),
     "conv": (conv(16, 32, 3, padding=1), "int6/channel", "uint8/token", (1, 16, 8, 8)),
     "conv by half": (conv(16, 32, 3, padding=1), "int1/tensor", "float", (1, 16, 8, 8)),
     "first conv": (conv(4, 32, 3, padding=1), "uint2/channel", "float", (1, 4, 8, 8)),

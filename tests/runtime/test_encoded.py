@@ -17,6 +17,7 @@ from mezzotint.runtime import (
     Calibration,
     ConstantTokens,
     EncodedWeights,
+    LayerToEncode,
     PackedLayer,
     SplitInput,
     encoded,
@@ -91,10 +92,10 @@ def test_layers_are_packed_as_without_them(choice: Choice):
 def test_weight_and_bias_are_those_of_the_packed_layer(choice: Choice):
     calibration = with_encoded(known(choice))
     made = pack_layer("0", layer(), Plan({"0": choice}, encoding=FEEDBACK), calibration)
-    arguments = ("0", layer(), choice, FEEDBACK, calibration)
+    asked = LayerToEncode("0", layer(), choice, FEEDBACK, calibration)
     assert calibration.encoded is not None
-    assert torch.equal(calibration.encoded.weight(*arguments), made.dequantized_weight())
-    shift = calibration.encoded.bias_shift(*arguments)
+    assert torch.equal(calibration.encoded.weight(asked), made.dequantized_weight())
+    shift = calibration.encoded.bias_shift(asked)
     assert torch.equal(layer().bias + shift, made.bias)
 
 
@@ -141,9 +142,12 @@ def test_without_correction_or_bias_there_is_no_shift():
     calibration = with_encoded(known(CHOICES["plain"]))
     held, choice = calibration.encoded, Choice("int3/channel")
     assert held is not None
-    assert held.bias_shift("0", layer(), choice, Encoding(MINMAX), calibration) is None
-    bare = nn.Linear(12, 8, bias=False)
-    assert held.bias_shift("0", bare, choice, FEEDBACK, calibration) is None
+    for module, encoding in (
+        (layer(), Encoding(MINMAX)),
+        (nn.Linear(12, 8, bias=False), FEEDBACK),
+    ):
+        asked = LayerToEncode("0", module, choice, encoding, calibration)
+        assert held.bias_shift(asked) is None
 
 
 def test_no_file_is_left_however_the_process_ends(tmp_path: Path, encodings: list[str]):

@@ -22,7 +22,7 @@ from mezzotint.plan import Plan
 MEASUREMENTS_FILE = "measurements.jsonl"
 """Journal of what was measured for the plan: `quantize --measurements` takes it up again."""
 
-TRAINING_FILE = "training.json"
+TRAINING_FILE = "training_curve.json"
 """Curve of the training that the packed weights come from."""
 
 _COMPANIONS = (GENERATION_FILE, "prompts.txt", "LICENSE", "NOTICE")

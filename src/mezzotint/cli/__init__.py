@@ -9,6 +9,7 @@ from mezzotint.cli import (
     models,
     profile,
     quantize,
+    tune,
     pack,
     recipes,
     plans,
@@ -20,6 +21,18 @@ from mezzotint.cli import (
 from mezzotint.cli._app import app, main
 
 #: Modules that register verbs when imported.
-VERBS = (models, profile, quantize, pack, recipes, plans, allocate, generate, evaluation, version)
+VERBS = (
+    models,
+    profile,
+    quantize,
+    tune,
+    pack,
+    recipes,
+    plans,
+    allocate,
+    generate,
+    evaluation,
+    version,
+)
 
 __all__ = ["VERBS", "app", "main"]

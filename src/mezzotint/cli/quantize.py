@@ -4,23 +4,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, sampling_of
 from mezzotint.cli._dry_run import foretell
-from mezzotint.cli._output import check_free, show
-from mezzotint.errors import MezzotintError, UsageError
-
-if TYPE_CHECKING:
-    from mezzotint.pipeline import Result
+from mezzotint.cli._output import check_free
+from mezzotint.cli._results import begun, kept_work, report
+from mezzotint.errors import UsageError
 
 
 @app.command(
@@ -185,12 +181,12 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
         search = partial(run_recipe, pipe, options, budget, sampling=sampling)
         if dry_run:
-            foretell(partial(search, measurements=measurements or _begun(output, resume)))
+            foretell(partial(search, measurements=measurements or begun(output, resume)))
             return
-        with _journal(output, resume) as journal, listening(partial(typer.echo, err=True)):
+        with kept_work(output, resume) as journal, listening(partial(typer.echo, err=True)):
             result = search(journal=journal, measurements=measurements)
             result.save(output)
-    _report(result, output, as_json)
+    report(result, output, as_json)
 
 
 def recipe_options(arguments: Sequence[str]) -> dict[str, str]:
@@ -224,60 +220,3 @@ def _refuse_with_plan(*options: object) -> None:
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
             "--latency, --act-bits, --resume, --measurements and --dry-run"
         )
-
-
-def _begun(output: Path, resume: bool) -> Path | None:
-    """The journal of an interrupted run that is to be gone on with."""
-    journal = _journal_path(output)
-    return journal if resume and journal.exists() else None
-
-
-def _journal_path(output: Path) -> Path:
-    return output.with_name(f"{output.name}.journal.jsonl")
-
-
-@contextmanager
-def _journal(output: Path, resume: bool) -> Iterator[Path]:
-    """The file beside `output` that holds finished measurements until all is done.
-
-    After an error it is kept where there are any.
-    """
-    from mezzotint._journal import Record, discard_journal
-
-    journal = _journal_path(output)
-    if not resume:
-        discard_journal(journal)
-    began = not journal.exists()
-    try:
-        yield journal
-    except MezzotintError:
-        if began and journal.exists() and not Record.read(journal).entries:
-            journal.unlink()
-        raise
-    except KeyboardInterrupt as interruption:
-        if journal.exists():
-            interruption.add_note(f"measurements are kept in {journal}")
-            interruption.add_note("repeat the command with --resume to go on")
-        raise
-    journal.unlink(missing_ok=True)
-
-
-def _report(result: Result, output: Path, as_json: bool) -> None:
-    from mezzotint.cli.tables import bits_table, floating_table, kernels_table, latency_table
-    from mezzotint.runtime import executions, module_bytes
-
-    plan, packed, size = result.plan, executions(result.denoiser), module_bytes(result.denoiser)
-    value: dict[str, Any] = {
-        "output": str(output),
-        "denoiser_bytes": size,
-        "plan": plan.to_dict(),
-        "execution": [dataclasses.asdict(each) for each in packed],
-    }
-    floating = floating_table(plan)
-    tables = [plan.summary(), *([floating] if floating.row_count else []), kernels_table(packed)]
-    tables += [*bits_table(plan), *latency_table(plan)]
-    show(value, tables, as_json=as_json)
-    if not as_json:
-        for note in plan.context.get("notes", ()):
-            typer.echo(f"note: {note}")
-        typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -108,6 +108,17 @@ def bits_table(plan: Plan) -> list[Table]:
         if isinstance(found.get(name), int | float):
             table.add_row(text, f"{found[name]:.3f}")
     return [table]
+
+
+def training_table(curve: Mapping[str, Any]) -> Table:
+    """Updates, minutes and loss of a training, from the JSON of its curve."""
+    table = titled_table("Training", "", "value:")
+    table.add_row("updates", f"{curve['updates']:,}")
+    table.add_row("minutes", f"{curve['minutes']:.1f}")
+    if curve["points"]:
+        table.add_row("loss at first", f"{curve['points'][0]['loss']:.4g}")
+        table.add_row("loss at last", f"{curve['points'][-1]['loss']:.4g}")
+    return table
 
 
 def differences_table(differences: Sequence[Difference], left: str, right: str) -> Table:

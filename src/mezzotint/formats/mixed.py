@@ -95,7 +95,7 @@ class MixedFormat(WeightFormat):
 
     @property
     def _suffix(self) -> str:
-        """Of the name: `/float32` for scales of that dtype."""
+        """End of the name: `/float32` for scales of that dtype."""
         last = self.formats[-1]
         return _WIDE if isinstance(last, UniformFormat) and last.wide_scale else ""
 

@@ -2,7 +2,7 @@
 
 from mezzotint.measuring.backward_errors import backward_errors
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
-from mezzotint.measuring.forecast import Forecast, task_seconds, tell, timed_call
+from mezzotint.measuring.forecast import Forecast, at_most, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
 from mezzotint.measuring.input_edge import InputCandidate
@@ -71,6 +71,7 @@ __all__ = [
     "Similarity",
     "Task",
     "Unchanged",
+    "at_most",
     "backward_errors",
     "calls_digest",
     "check_weights",

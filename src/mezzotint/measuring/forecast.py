@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -49,7 +49,24 @@ class Forecast:
         return f"{label}: {self.units:,} {what} at {each} each: about {_duration(self.total)}"
 
 
-def tell(label: str, units: int, seconds: Callable[[], float], what: str = "units") -> None:
+def at_most(stages: Mapping[str, Forecast]) -> str:
+    """A line for people: `Then at the most 192 more probes and 6 checks: about 2 minutes`.
+
+    Args:
+        stages: what the units are, in the plural → how many, and how long.
+    """
+    counts = " and ".join(f"{each.units:,} {what}" for what, each in stages.items() if each.units)
+    total = sum(each.total for each in stages.values())
+    return f"Then at the most {counts or 'nothing'}: about {_duration(total)}"
+
+
+def tell(
+    label: str,
+    units: int,
+    seconds: Callable[[], float],
+    what: str = "units",
+    then: Callable[[], str] | None = None,
+) -> None:
     """Announce a stage of work, where anyone listens and there is any.
 
     Args:
@@ -57,10 +74,12 @@ def tell(label: str, units: int, seconds: Callable[[], float], what: str = "unit
         units: how many there are.
         seconds: measures one; is called only where someone listens.
         what: the units, in the plural.
+        then: a line on the work that follows, which is announced with it.
     """
     listener = announcer()
     if listener is not None and units:
-        listener(Forecast(units, seconds()).line(label, what))
+        line = Forecast(units, seconds()).line(label, what)
+        listener(line if then is None else f"{line}\n{then()}")
 
 
 def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> float:

@@ -133,8 +133,14 @@ class Choice:
     def of_parts(self) -> Choice:
         """The choice of the parts that the outermost structure has."""
         rest = self.structures[1:]
-        kind = _Innermost if self.steps and not rest else Choice
+        kind = _Fragment if self.steps and not (self._whole and rest) else Choice
         return kind(self.weight, self.activation, rest)
+
+    @property
+    def of_weight(self) -> Choice:
+        """The same structures and weight format, which name and store all but static ranges."""
+        kind = _Fragment if self.steps else Choice
+        return kind(self.weight, FLOAT, self.structures)
 
     def with_structures(self, *structures: Structure) -> Choice:
         """The same formats, for a layer of these structures and no others.
@@ -162,7 +168,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Innermost(Choice):
-    """The choice of a part whose scales for each timestep are given by the structure around it."""
+class _Fragment(Choice):
+    """A choice of which the scales for each timestep, or what they are of, stand elsewhere."""
 
     _whole: ClassVar[bool] = False

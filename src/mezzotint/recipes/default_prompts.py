@@ -39,7 +39,21 @@ def default_sampling(
 
     Where `count` exceeds the list, prompts repeat with further seeds.
     """
+    return Sampling(prompts=tuple(islice(cycle(default_prompts(pipe)), count)), seed=seed)
+
+
+def default_prompts(pipe: DiffusionPipeline) -> tuple[str, ...]:
+    """All prompts of the pipeline's folder, or of a general list."""
     path = Path(pipe.name_or_path or "") / PROMPTS_FILE
     if not path.is_file():
         path = Path(str(resources.files("mezzotint"))) / "data" / PROMPTS_FILE
-    return Sampling(prompts=tuple(islice(cycle(read_prompts(path)), count)), seed=seed)
+    return read_prompts(path)
+
+
+def prompts_beyond(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[str, ...]:
+    """Prompts for work that takes many: all of a list whose first ones `sampling` has.
+
+    Those of `sampling` itself where somebody chose them.
+    """
+    usual = default_sampling(pipe, len(sampling.prompts)).prompts
+    return default_prompts(pipe) if sampling.prompts == usual else sampling.prompts

@@ -33,7 +33,8 @@ class MeasuringSettings:
     """Sources and sinks of measurements: a journal, an earlier record, an executor.
 
     Attributes:
-        journal: file for finished measurements, so that an interrupted run can resume.
+        journal: file for finished measurements, so that an interrupted run can resume; the states
+            of a training are kept beside it.
         known: measurements of an earlier run, with the file that they were read from.
         executor: runs the measurements; None for this process.
     """
@@ -41,6 +42,17 @@ class MeasuringSettings:
     journal: Path | None = None
     known: tuple[Path, Record] | None = None
     executor: ExecutorFactory | None = None
+
+    @property
+    def training(self) -> Path | None:
+        """Folder for the states of a training; None where there is no journal either."""
+        return None if self.journal is None else training_folder(self.journal)
+
+
+def training_folder(journal: Path) -> Path:
+    """The folder beside a journal: `owl.training` for `owl.journal.jsonl`."""
+    name = journal.name.removesuffix(".jsonl").removesuffix(".journal")
+    return journal.with_name(f"{name}.training")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +25,7 @@ from mezzotint.measuring import (
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.study import Study
-from mezzotint.runtime import Calibration
+from mezzotint.runtime import Calibration, LayerToEncode
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,7 @@ class Probing:
         *,
         calls: Sequence[Call] | None = None,
         plan: Plan | None = None,
+        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Project every candidate; how long that will take is announced.
 
@@ -59,6 +60,7 @@ class Probing:
             count: of probes.
             calls: by default the study's.
             plan: around which; None for the floating model.
+            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails; measure instead.
@@ -76,7 +78,8 @@ class Probing:
             plan,
         )
         missing = prober.missing(probes, self.journal)
-        tell("Probing", len(missing), partial(self._seconds, candidates, missing, calls), "probes")
+        seconds = partial(self._seconds, candidates, missing, calls)
+        tell("Probing", len(missing), seconds, "probes", then)
         return prober.run(probes, self.journal)
 
     def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
@@ -84,8 +87,8 @@ class Probing:
         layer = self.study.job.denoiser.get_submodule(name)
         known = self.calibration.under({name: choice})
         assert known.encoded is not None, "every study keeps what it encodes"
-        weight = known.encoded.weight(name, layer, choice, self.encoding, known)
-        return weight, known.encoded.bias_shift(name, layer, choice, self.encoding, known)
+        asked = LayerToEncode(name, layer, choice, self.encoding, known)
+        return known.encoded.weight(asked), known.encoded.bias_shift(asked)
 
     def _seconds(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mezzotint.models import inventory
+from mezzotint.models import Graph, layers_in
 from mezzotint.plan import Choice
 
 NOT_PACKED = (
@@ -12,9 +12,11 @@ NOT_PACKED = (
 )
 
 
-def add_unpacked(choices: dict[str, Choice], reasons: dict[str, str], denoiser: nn.Module) -> None:
+def add_unpacked(
+    choices: dict[str, Choice], reasons: dict[str, str], denoiser: nn.Module, graph: Graph
+) -> None:
     """Add every Linear or Conv layer that has no choice yet, floating, and say why it is."""
-    for layer in inventory(denoiser):
+    for layer in layers_in(denoiser, graph):
         if layer.name not in choices:
             choices[layer.name] = Choice()
             reasons[layer.name] = NOT_PACKED

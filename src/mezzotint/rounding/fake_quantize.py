@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mezzotint.formats import AffineGrid, Grid, MixedGrid
+from mezzotint.formats import AffineGrid, Grid, LookupGrid, MixedGrid
 from mezzotint.formats.affine_grid import covered, middle, nearest_codes
+
+_FEW = 8
+"""Levels that are looked through one by one for their gradients."""
 
 
 def fake_quantize(weight: Tensor, grid: Grid) -> Tensor:
@@ -41,7 +44,7 @@ def fake_quantize_input(x: Tensor, scale: Tensor, zero_point: Tensor | None, bit
     rounded: Tensor = _RoundAffine.apply(  # type: ignore[no-untyped-call]
         x, scale, zero_point, bits
     )
-    return rounded.to(x.dtype)
+    return rounded
 
 
 def _rounded(matrix: Tensor, grid: Grid) -> Tensor:
@@ -55,38 +58,67 @@ def _rounded(matrix: Tensor, grid: Grid) -> Tensor:
             blocks, scale, zero_point, grid.bits
         )
         return grid.matrix(rounded, matrix.shape[1])
-    exact = torch.where(grid.covers(matrix), matrix - matrix.detach(), 0.0)
-    return grid.values(grid.nearest(matrix)) + exact
+    codes, covers = grid.nearest(matrix), grid.covers(matrix)
+    if isinstance(grid, LookupGrid) and grid.levels.requires_grad and grid.levels.shape[1] <= _FEW:
+        found: Tensor = _RoundLookup.apply(  # type: ignore[no-untyped-call]
+            matrix, grid.levels, codes, covers
+        )
+        return found
+    return grid.values(codes) + torch.where(covers, matrix - matrix.detach(), 0.0)
 
 
 class _RoundAffine(torch.autograd.Function):
-    """scale · (nearest code - zero_point); the backward pass counts steps again to save memory."""
+    """scale · (nearest code - zero_point), in the dtype of the weight or input that is rounded."""
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int
+        ctx: Any, exact: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int
     ) -> Tensor:
-        ctx.save_for_backward(weight, scale, zero_point)
-        ctx.bits = bits
         shift = middle(bits) if zero_point is None else zero_point
-        return nearest_codes(weight / scale, zero_point, bits).sub_(shift).mul_(scale)
+        steps = exact / scale
+        if zero_point is None and bits == 1:
+            codes, inside = nearest_codes(steps, None, 1), covered(steps, shift, 1)
+        else:
+            unclipped = steps.round_().add_(shift)
+            codes = unclipped.clamp(0, 2**bits - 1)
+            inside = codes == unclipped
+        rounded = codes.sub_(shift).mul_(scale).to(exact.dtype)
+        ctx.save_for_backward(exact, rounded, inside, scale)
+        return rounded
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        weight, scale, zero_point = ctx.saved_tensors
-        shift = middle(ctx.bits) if zero_point is None else zero_point
-        steps = weight / scale
-        inside = covered(steps, shift, ctx.bits)
-        of_weight = of_scale = of_zero = None
-        if ctx.needs_input_grad[0]:
-            of_weight = (gradient * inside).to(weight.dtype)
+        exact, rounded, inside, scale = ctx.saved_tensors
+        of_exact = gradient * inside
+        of_scale = of_zero = None
         if ctx.needs_input_grad[1]:
-            codes = nearest_codes(steps, zero_point, ctx.bits).sub_(shift)
-            slope = torch.where(inside, codes - steps, codes)
-            of_scale = (gradient * slope).sum_to_size(scale.shape)
+            # In this order bfloat16 does: neighbours differ exactly.
+            slope = (rounded - exact * inside).mul_(gradient)
+            of_scale = slope.sum_to_size(scale.shape) / scale
         if ctx.needs_input_grad[2]:
-            of_zero = torch.where(inside, 0.0, -gradient * scale).sum_to_size(scale.shape)
-        return of_weight, of_scale, of_zero, None
+            of_zero = (of_exact - gradient).sum_to_size(scale.shape) * scale
+        return of_exact if ctx.needs_input_grad[0] else None, of_scale, of_zero, None
+
+
+class _RoundLookup(torch.autograd.Function):
+    """The nearest of a few levels of each row; cheaper than gathering and scattering them."""
+
+    @staticmethod
+    def forward(ctx: Any, exact: Tensor, levels: Tensor, codes: Tensor, covers: Tensor) -> Tensor:
+        ctx.save_for_backward(codes, covers)
+        ctx.shape = levels.shape
+        return levels.expand(len(codes), -1).gather(1, codes.long())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        codes, covers = ctx.saved_tensors
+        of_exact = gradient * covers if ctx.needs_input_grad[0] else None
+        of_levels = None
+        if ctx.needs_input_grad[1]:
+            each = [(gradient * (codes == code)).sum(1) for code in range(ctx.shape[1])]
+            of_levels = torch.stack(each, 1).sum_to_size(ctx.shape)
+        return of_exact, of_levels, None, None

@@ -23,7 +23,7 @@ from mezzotint.runtime.convert import (
     reading_timesteps,
     replace_layer,
 )
-from mezzotint.runtime.encoded import EncodedWeights
+from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
     AsStored,
@@ -82,6 +82,7 @@ __all__ = [
     "InputQuantizer",
     "InputRange",
     "Kernel",
+    "LayerToEncode",
     "Linear",
     "Operation",
     "PackedLayer",

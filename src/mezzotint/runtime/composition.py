@@ -7,13 +7,13 @@ Tensors are named by their place in the layer: `constant` of the outermost struc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
 from mezzotint.errors import FormatError
-from mezzotint.formats import FLOAT, Shape, TensorSpec
+from mezzotint.formats import Shape, TensorSpec
 from mezzotint.plan import Choice, LayerShape, Part, Structure, Tensors
 from mezzotint.runtime.layer import part_tensors
 
@@ -131,7 +131,7 @@ def calibrated_tensors(
     for place in places(choice.structures, layer):
         specs = place.structure.tensors(place.layer)
         found |= {dotted(place.path, n): specs[n] for n in sorted(place.structure.calibrated)}
-    of_weight = replace(choice, activation=FLOAT)
+    of_weight = choice.of_weight
     for path, shape in quantizers(choice.structures, layer):
         specs, without = (part_tensors(each, shape.weight) for each in (choice, of_weight))
         found |= {dotted(path, name): specs[name] for name in specs if name not in without}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mezzotint.errors import FormatError, UsageError
-from mezzotint.plan import Choice, Encoding, Tensors
+from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
 from mezzotint.runtime.composition import join_weights, own_tensors, part_weights, quantizers
@@ -34,6 +35,77 @@ class EncodingValues(Protocol):
     @property
     def moments(self) -> Mapping[str, tuple[InputMoments, ...]]:
         """Layer → moments of the input of each of its parts."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerToEncode:
+    """A floating layer, and all that decides how its weight is stored.
+
+    Attributes:
+        name: of the layer.
+        layer: floating.
+        choice: quantized; its activation format makes no difference.
+        encoding: how the weight is rounded; not `trained`.
+        calibration: checked, see `check_calibration`.
+    """
+
+    name: str
+    layer: nn.Module
+    choice: Choice
+    encoding: Encoding
+    calibration: EncodingValues
+
+    @property
+    def key(self) -> str:
+        """Equal for what is stored in the same way, of one model and one calibration."""
+        structures = [structure.to_dict() for structure in self.choice.structures]
+        # Neither the range of inputs nor the bias makes a difference to the codes.
+        rounded = dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
+        return json.dumps([self.name, self.choice.weight, structures, rounded.to_dict()])
+
+    @property
+    def weight(self) -> Tensor:
+        """The floating weight."""
+        return self.layer.get_parameter("weight").detach()
+
+    @property
+    def shape(self) -> LayerShape:
+        """Of the whole layer."""
+        return shape_of(self.layer)
+
+    @property
+    def own(self) -> Tensors:
+        """All tensors of its structures, stored and derived."""
+        known = self.calibration.tensors.get(self.name, {})
+        return own_tensors(self.choice.structures, self.weight, self.shape, known)
+
+    def encoded(self) -> list[dict[str, Tensor]]:
+        """The stored tensors of each quantizer's weight.
+
+        Raises:
+            FormatError: there is nothing to encode, the weight holds NaN or infinity, or moments
+                are of another layer.
+        """
+        weight_format = self.choice.weight_format
+        if weight_format is None or self.encoding.trained:
+            raise FormatError(
+                f"layer {self.name}: there is nothing to encode in {self.choice}, {self.encoding}"
+            )
+        weights = part_weights(self.weight, self.choice.structures, self.shape, self.own)
+        moments = self.calibration.moments.get(self.name) or (None,) * len(weights)
+        return [
+            encoded_part(weight_format, each, self.encoding, PartCalibration(moments=seen))
+            for each, seen in zip(weights, moments, strict=True)
+        ]
+
+    def decoded(self, parts: Sequence[Tensors]) -> list[Tensor]:
+        """The dequantized weight of each quantizer, of its stored tensors."""
+        weight_format = self.choice.weight_format
+        assert weight_format is not None, "of a quantized layer"
+        shapes = [shape.weight for _, shape in quantizers(self.choice.structures, self.shape)]
+        return [
+            weight_format.decode(part, shape) for part, shape in zip(parts, shapes, strict=True)
+        ]
 
 
 class EncodedWeights:
@@ -56,77 +128,47 @@ class EncodedWeights:
         self._shifts: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def parts(
-        self,
-        name: str,
-        layer: nn.Module,
-        choice: Choice,
-        encoding: Encoding,
-        calibration: EncodingValues,
-    ) -> tuple[Tensors, ...]:
+    def parts(self, asked: LayerToEncode) -> tuple[Tensors, ...]:
         """The stored tensors of each quantizer's weight, by the names of the format's layout.
-
-        Args:
-            name: of the layer.
-            layer: floating.
-            choice: quantized.
-            encoding: how the weight is rounded; not `trained`.
-            calibration: checked, see `check_calibration`.
 
         Raises:
             FormatError: the weight holds NaN or infinity, or moments are of another layer.
         """
-        key = _key(name, choice, encoding)
+        key = asked.key
         if key not in self._stored:
-            encoded = _encoded(name, layer, choice, encoding, calibration)
             whole = {
                 f"{index}.{each}": tensor.contiguous()
-                for index, part in enumerate(encoded)
+                for index, part in enumerate(asked.encoded())
                 for each, tensor in part.items()
             }
             self._stored[key] = self._on_disk(whole)
-        device = layer.get_parameter("weight").device
-        found: list[dict[str, Tensor]] = [{} for _ in range(choice.parts)]
+        device = asked.weight.device
+        found: list[dict[str, Tensor]] = [{} for _ in range(asked.choice.parts)]
         for dotted, tensor in self._stored[key].items():
             index, _, each = dotted.partition(".")
             found[int(index)][each] = tensor.to(device)
         return tuple(found)
 
     @torch.no_grad()
-    def weight(
-        self,
-        name: str,
-        layer: nn.Module,
-        choice: Choice,
-        encoding: Encoding,
-        calibration: EncodingValues,
-    ) -> Tensor:
+    def weight(self, asked: LayerToEncode) -> Tensor:
         """The dequantized weight, of the layer's shape, float32. See `parts`."""
-        decoded = self._decoded(name, layer, choice, encoding, calibration)
-        own = _own(name, layer, choice, calibration)
-        return join_weights(decoded, choice.structures, shape_of(layer), own)
+        decoded = asked.decoded(self.parts(asked))
+        return join_weights(decoded, asked.choice.structures, asked.shape, asked.own)
 
     @torch.no_grad()
-    def bias_shift(
-        self,
-        name: str,
-        layer: nn.Module,
-        choice: Choice,
-        encoding: Encoding,
-        calibration: EncodingValues,
-    ) -> Tensor | None:
+    def bias_shift(self, asked: LayerToEncode) -> Tensor | None:
         """Addition to the bias by its correction, float32 [out]; None where there is none."""
-        if not encoding.bias_correction or layer.bias is None:
+        if not asked.encoding.bias_correction or asked.layer.bias is None:
             return None
-        key = _key(name, choice, encoding)
+        key = asked.key
         if key not in self._shifts:
             self._shifts[key] = bias_shift(
-                layer.get_parameter("weight"),
-                self._decoded(name, layer, choice, encoding, calibration),
-                calibration.moments[name],
-                choice.structures,
-                shape_of(layer),
-                _own(name, layer, choice, calibration),
+                asked.weight,
+                asked.decoded(self.parts(asked)),
+                asked.calibration.moments[asked.name],
+                asked.choice.structures,
+                asked.shape,
+                asked.own,
             )
         return self._shifts[key]
 
@@ -144,50 +186,3 @@ class EncodedWeights:
                 f"{self._place or 'the temporary folder'}: encoded weights cannot be written there "
                 f"({cause}); make room, or name another folder in TMPDIR"
             ) from cause
-
-    def _decoded(
-        self,
-        name: str,
-        layer: nn.Module,
-        choice: Choice,
-        encoding: Encoding,
-        calibration: EncodingValues,
-    ) -> list[Tensor]:
-        """The dequantized weight of each quantizer."""
-        weight_format = choice.weight_format
-        assert weight_format is not None, "of a quantized layer"
-        shapes = [shape.weight for _, shape in quantizers(choice.structures, shape_of(layer))]
-        parts = self.parts(name, layer, choice, encoding, calibration)
-        return [
-            weight_format.decode(part, shape) for part, shape in zip(parts, shapes, strict=True)
-        ]
-
-
-def _key(name: str, choice: Choice, encoding: Encoding) -> str:
-    """Equal for what is stored in the same way."""
-    structures = [structure.to_dict() for structure in choice.structures]
-    # Neither the range of inputs nor the bias makes a difference to the codes.
-    rounded = dataclasses.replace(encoding, clip=Encoding.clip, bias_correction=False)
-    return json.dumps([name, choice.weight, structures, rounded.to_dict()])
-
-
-def _own(name: str, layer: nn.Module, choice: Choice, calibration: EncodingValues) -> Tensors:
-    known = calibration.tensors.get(name, {})
-    weight = layer.get_parameter("weight").detach()
-    return own_tensors(choice.structures, weight, shape_of(layer), known)
-
-
-def _encoded(
-    name: str, layer: nn.Module, choice: Choice, encoding: Encoding, calibration: EncodingValues
-) -> list[dict[str, Tensor]]:
-    weight_format = choice.weight_format
-    if weight_format is None or encoding.trained:
-        raise FormatError(f"layer {name}: there is nothing to encode in {choice}, {encoding}")
-    own = _own(name, layer, choice, calibration)
-    weight = layer.get_parameter("weight").detach()
-    weights = part_weights(weight, choice.structures, shape_of(layer), own)
-    moments = calibration.moments.get(name) or (None,) * len(weights)
-    return [
-        encoded_part(weight_format, each, encoding, PartCalibration(moments=seen))
-        for each, seen in zip(weights, moments, strict=True)
-    ]

@@ -30,7 +30,7 @@ from mezzotint.runtime.composition import (
     quantizers,
     stored_tensors,
 )
-from mezzotint.runtime.encoded import EncodedWeights
+from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.layer import part_tensors
 from mezzotint.runtime.layers import check_padding_mode
 from mezzotint.runtime.packed import (
@@ -236,7 +236,8 @@ def pack_weight(
             packed.load_tensors(calibration.tensors.get(name, {}))
         parts = calibration.of_parts(name, plan[name].parts)
         if calibration.encoded is not None and not encoding.trained:
-            stored = calibration.encoded.parts(name, layer, plan[name], encoding, calibration)
+            asked = LayerToEncode(name, layer, plan[name], encoding, calibration)
+            stored = calibration.encoded.parts(asked)
             parts = tuple(
                 replace(part, encoded={key: tensor.clone() for key, tensor in each.items()})
                 for part, each in zip(parts, stored, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,6 +160,17 @@ class Checkpoint:
                 f"{self.folder}: cannot be written ({first_line(cause)}); the state before it is "
                 "kept, from which the same call goes on"
             ) from cause
+
+
+def discard_training(folder: Path) -> None:
+    """Delete the states of a training, if there are any.
+
+    Raises:
+        UsageError: the folder holds something else.
+    """
+    if folder.exists():
+        Checkpoint(folder, {})
+        shutil.rmtree(folder)
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -167,6 +167,8 @@ class Loop:
             pass
         finally:
             self._new_window()
+        if self.position.sums.updates:
+            self._add_point()
         self._save()
 
     @property

@@ -31,8 +31,11 @@ class Optimizer:
             if parameter.requires_grad:
                 groups.setdefault((rate, decay), []).append(parameter)
         self._adam = AdamW(
-            {"params": each, "lr": rate, "weight_decay": decay}
-            for (rate, decay), each in groups.items()
+            [
+                {"params": each, "lr": rate, "weight_decay": decay}
+                for (rate, decay), each in groups.items()
+            ],
+            fused=True,
         )
         self._rates = [rate for rate, _ in groups]
 

@@ -47,6 +47,7 @@ class Student:
         self._weights: dict[str, tuple[Tensor, ...]] | None = None
         self._values: dict[str, Tensor] = {}
         self._reader: TimestepReader | None = None
+        self._on = False
 
     @classmethod
     def of(
@@ -100,13 +101,16 @@ class Student:
     def quantized(self, on: bool = True) -> Iterator[nn.Module]:
         """The denoiser as the student, or as the teacher, for a while.
 
-        The weights are rounded anew each time, unless they are held. A backward pass belongs into
-        the same block where blocks are computed again in it.
+        The weights are rounded anew each time, unless they are held. Where modules are computed
+        again in a backward pass, that belongs into such a block as well.
         """
+        assert not self._on, "leave the one before entering the other"
         if not on:
             yield self.denoiser
             return
         with ExitStack() as stack:
+            self._on = True
+            stack.callback(setattr, self, "_on", False)
             if self._weights is None:
                 stack.enter_context(self.holding_weights())
             assert self._weights is not None

@@ -118,7 +118,7 @@ class Guidance:
         scale = generation_defaults(pipe).get("guidance_scale", usual)
         config = getattr(denoiser, "config", {})
         inputs, outputs = config.get("in_channels"), config.get("out_channels")
-        return cls(float(scale), bool(inputs) and outputs == 2 * inputs)
+        return cls(float(scale), inputs is not None and outputs == 2 * inputs)
 
     def guided(self, output: Tensor, prompts: int) -> Tensor:
         """The prediction that the scheduler is given, float32, of so many prompts."""

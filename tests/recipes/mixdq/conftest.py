@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 import mezzotint as mz
 from mezzotint.models import find_denoiser
 from mezzotint.recipes import Job, MixDQ
-from mezzotint.recipes.mixdq.method import Method, prepared
+from mezzotint.recipes.mixdq.method import Method, Setting, calibrated
 from tests.models import tiny
 
 PROMPTS = ("owl", "red heart")
@@ -65,7 +65,7 @@ def prepare(pipe: DiffusionPipeline, sampling: mz.Sampling):
             budget=mz.Budget(weight_bits=5),
             sampling=mz.Sampling(prompts=prompts, steps=1),
         )
-        with prepared(job, options or MixDQ()) as method:
+        with calibrated(Setting.of(job, options or MixDQ())) as method:
             yield method
 
     return opened

@@ -211,11 +211,11 @@ def test_a_budget_for_everything_needs_no_measurements(pipe, sampling):
     assert set(weight_bits(result).values()) == {8}
 
 
-def test_an_average_below_the_narrowest_is_refused_before_measuring(pipe, sampling, tmp_path):
+def test_an_average_below_the_narrowest_is_refused_before_calibrating(pipe, sampling, tmp_path):
     path = tmp_path / "journal.jsonl"
     with pytest.raises(InfeasibleBudgetError, match="weight_bits 2"):
         mz.quantize(pipe, "mixdq", mz.Budget(weight_bits=2), sampling=sampling, journal=path)
-    assert len(path.read_bytes().splitlines()) == 1  # the header
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("options", [{}, {"split": "joint", "joint_plans": 2}, {"metric": "sqnr"}],
@@ -231,20 +231,20 @@ def test_what_a_refusal_names_as_feasible_is(quantize, pipe, options):
     assert module_bytes(quantize(mz.Budget(size=size), **options).denoiser) <= size
 
 
-def test_a_window_out_of_reach_is_refused_before_measuring(pipe, sampling, tmp_path):
+def test_a_window_out_of_reach_is_refused_before_calibrating(pipe, sampling, tmp_path):
     path = tmp_path / "journal.jsonl"
     options = MixDQ(split="joint", tolerance=0.02)
     with pytest.raises(InfeasibleBudgetError, match=r"weight_bits: from 11\.98 to 12\.02"):
         mz.quantize(pipe, options, mz.Budget(weight_bits=12), sampling=sampling,
                     journal=path)  # fmt: skip
-    assert len(path.read_bytes().splitlines()) == 1  # the header
+    assert not path.exists()
 
 
-def test_inputs_that_cannot_be_met_are_refused_before_measuring(pipe, sampling, tmp_path):
+def test_inputs_that_cannot_be_met_are_refused_before_calibrating(pipe, sampling, tmp_path):
     path, budget = tmp_path / "journal.jsonl", mz.Budget(weight_bits=5, act_bits=3)
     with pytest.raises(InfeasibleBudgetError, match="act_bits 3"):
         mz.quantize(pipe, "mixdq", budget, sampling=sampling, journal=path)
-    assert len(path.read_bytes().splitlines()) == 1  # the header
+    assert not path.exists()
 
 
 def test_a_size_does_not_go_with_a_window(quantize):

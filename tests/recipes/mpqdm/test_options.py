@@ -5,6 +5,7 @@ import pytest
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX
 from mezzotint.recipes import MPQDM, options_help, parse_options, recipe_named
+from mezzotint.training.options import Rates
 
 RECIPE = recipe_named("mpqdm")
 
@@ -12,7 +13,7 @@ RECIPE = recipe_named("mpqdm")
 @pytest.mark.parametrize(
     ("field", "value"),
     [("calibration_prompts", 0), ("samples", 0), ("rank", 0), ("batch", 0), ("window", 0),
-     ("temperature", 0.0), ("relation_weight", float("nan")), ("seed", -1),
+     ("own_share", 1.5), ("temperature", 0.0), ("relation_weight", float("nan")), ("seed", -1),
      ("train_minutes", -1.0), ("train_minutes", float("inf")), ("train_steps", -1)],
 )  # fmt: skip
 def test_numbers_out_of_their_domain_are_refused(field: str, value: float):
@@ -47,8 +48,16 @@ def test_minutes_and_updates_exclude_each_other():
     ids=["nothing said", "minutes", "no minutes", "updates", "no updates"],
 )
 def test_training_takes_minutes_or_updates(options: MPQDM, minutes: float | None, trains: bool):
-    assert options.minutes == minutes
-    assert options.trains == trains
+    assert options.training.minutes == minutes
+    assert options.training.trains == trains
+
+
+def test_options_of_training_reach_it():
+    options = MPQDM(train="weights", window=3, temperature=0.5, rates="published", seed=7)
+    training = options.training
+    assert (training.train, training.window, training.temperature) == ("weights", 3, 0.5)
+    assert training.rates == Rates.published()
+    assert training.seed == 7
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 import mezzotint as mz
-from mezzotint.errors import UsageError
+from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import find_denoiser, record_calls
-from mezzotint.runtime import ConstantTokens, StepScales, module_bytes
+from mezzotint.runtime import ConstantTokens, Smoothing, StepScales, module_bytes
 from tests.models import tiny
 
 
@@ -87,6 +87,7 @@ def test_plus_takes_bits_from_nobody(quantize):
         {"one_bit_levels": False},
         {"rounding": "feedback"},
         {"ranges": mz.Encoding().search},
+        {"smoothing": False},
         {"inputs": "tensor"},
         {"inputs": "token"},
         {"bos": False},
@@ -112,6 +113,13 @@ def test_constant_first_tokens_stay_out_of_quantizers(quantize):
 
     assert constant(quantize().plan)
     assert not constant(quantize(bos=False).plan)
+
+
+def test_inputs_are_smoothed_within_constant_tokens_and_around_their_scales(quantize):
+    for choice in narrow(quantize().plan).values():
+        assert choice.structures[-2:] == (Smoothing(), StepScales(2))
+    plain = narrow(quantize(smoothing=False).plan).values()
+    assert not any(Smoothing() in choice.structures for choice in plain)
 
 
 def test_scales_are_of_all_steps_of_the_sampler(quantize):
@@ -142,7 +150,10 @@ def test_few_channels_are_left_alone_by_the_released_search(quantize, pipe, opti
 
 def test_a_transformer_has_its_exceptions_by_role(tmp_path):
     tiny.tiny_pixart_sigma().save_pretrained(tmp_path)
-    tiny.write_generation(tmp_path, num_inference_steps=2, guidance_scale=2.0)
+    tiny.write_generation(
+        tmp_path, num_inference_steps=2, guidance_scale=2.0, use_resolution_binning=False,
+        clean_caption=False, max_sequence_length=16
+    )  # fmt: skip
     pipe = mz.load(tmp_path)
     budget = mz.Budget(weight_bits=2, act_bits=4)
     sampling = mz.Sampling(prompts=("owl", "red heart"))
@@ -173,12 +184,18 @@ class TestBadInput:
             mz.quantize(pipe, mz.MPQDM(**options), mz.Budget(**budget), sampling=sampling)
 
     def test_without_a_timestep_there_are_no_steps_to_scale_inputs_by(self):
-        module = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 16))
+        module = nn.Sequential(*(nn.Linear(16, 16) for _ in range(3)))
         calls = [((torch.randn(4, 16),), {})]
         with pytest.raises(UsageError, match=r"without a timestep"):
             mz.quantize_module(
                 module, calls, mz.MPQDM(train_steps=0), mz.Budget(weight_bits=2, act_bits=4)
             )
+
+    def test_there_has_to_be_a_layer_that_is_no_exception(self):
+        module = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 16))
+        calls = [((torch.randn(4, 16),), {})]
+        with pytest.raises(ModelError, match="every layer is an exception"):
+            mz.quantize_module(module, calls, mz.MPQDM(train_steps=0), mz.Budget(weight_bits=2))
 
     def test_a_latency_is_refused(self, pipe: DiffusionPipeline):
         with pytest.raises(UsageError, match="latency: recipe 'mpqdm'"):

@@ -15,10 +15,13 @@ from tests.runtime.cuda.exact import assert_close, assert_exact
 from tests.runtime.layers import WEIGHTS, linear, noise, packed, run
 
 CODEBOOKS = (*(f"kmeans{width}/channel" for width in range(1, 9)), "kmeans2/tensor")
-MIXED = ("mixed/int2:3,int3:2,int8:2", "mixed/uint1:4,uint5:1,uint8:2")
+MIXED = ("mixed/int2:3,int3:2,int8:2", "mixed/uint1:4,uint5:1,uint8:2", "mixed/kmeans1:4,uint2:3")
 LOOKUPS = tuple(f"lut{width}/channel" for width in range(1, 7))
 ACTIVATIONS = ("int8/token", "uint8/tensor", "int8/tensor", "uint8/token", "int4/token")
-INTEGERS = tuple(zip((*WEIGHTS, *MIXED, *LOOKUPS), itertools.cycle(ACTIVATIONS), strict=False))
+TWO_LEVELS = ("kmeans1/channel", "kmeans1/tensor")
+INTEGERS = tuple(
+    zip((*WEIGHTS, *MIXED, *LOOKUPS, *TWO_LEVELS), itertools.cycle(ACTIVATIONS), strict=False)
+)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -58,7 +61,7 @@ def test_any_shape_by_floating_inputs(
 
 @examples(12)
 @given(
-    weight=st.sampled_from((*WEIGHTS, *LOOKUPS)),
+    weight=st.sampled_from((*WEIGHTS, *LOOKUPS, *TWO_LEVELS)),
     activation=st.sampled_from(ACTIVATIONS),
     inputs=st.integers(1, 150),
     outputs=st.integers(1, 40),

@@ -1,8 +1,11 @@
 """Layers whose inputs have a scale and zero point for each timestep."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mezzotint.errors import FormatError, PlanError, UsageError
 from mezzotint.formats import FLOAT, as_bits, parse_activation_format
@@ -194,6 +197,31 @@ class TestCompiled:
             layer.compile(backend="aot_eager", fullgraph=True)
         for t, output in zip(given, expected, strict=True):
             assert torch.equal(denoiser(x, t), output)
+
+    def test_exported_it_takes_any_timestep(self):
+        denoiser, x = packed_denoiser(), batch(2)
+        exported = torch.export.export(denoiser, (x, torch.tensor([900])), strict=False).module()
+        for t in (10, 480, 900):
+            torch.testing.assert_close(exported(x, torch.tensor([t])), denoiser(x, t))
+
+    def test_checkpointed_layers_are_told_the_timestep_of_their_call(self):
+        denoiser = packed_denoiser()
+        reader = TimestepReader.of(denoiser)
+        inner = denoiser.conv.forward
+
+        def checkpointed(x: Tensor) -> Tensor:
+            again = reader.holding(reader.timestep)
+            return checkpoint(
+                inner, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
+            )
+
+        x = batch(2).requires_grad_()
+        (expected,) = torch.autograd.grad(denoiser(x, 900).square().sum(), x)
+        denoiser.conv.forward = checkpointed
+        output = denoiser(x, 900)
+        denoiser(x, 10)
+        (found,) = torch.autograd.grad(output.square().sum(), x)
+        assert torch.equal(found, expected)
 
 
 class TestStored:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -15,18 +14,13 @@ from mezzotint.checkpoint.streaming.stored_tensors import (
     weight_files,
 )
 from mezzotint.errors import CheckpointError, PlanError
-from mezzotint.formats import FLOAT, TensorSpec
+from mezzotint.formats import TensorSpec
 from mezzotint.models import check_model_folder
-from mezzotint.plan import TRAINED, Choice, Plan
+from mezzotint.plan import TRAINED, Plan
 from mezzotint.runtime import calibrated_tensors, shape_of, stored_tensors
 
 Calibrated = Mapping[str, StoredTensor]
 """Name in the packed checkpoint → where the calibrated tensor stands."""
-
-
-def of_weight_alone(choice: Choice) -> Choice:
-    """`choice` without its activation format: the same tensors, but for static input ranges."""
-    return replace(choice, activation=FLOAT)
 
 
 def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
@@ -92,7 +86,9 @@ def _refusal(plan: Plan, model: nn.Module) -> str:
     }
     shown = ", ".join(f"{layer} ({choice})" for layer, choice in list(needy.items())[:3])
     left_out = {
-        structure.kind
+        f"{structure.kind} (with inputs such as 'int8/token')"
+        if structure.granularity
+        else structure.kind
         for choice in needy.values()
         for structure in choice.structures
         if structure.calibrated

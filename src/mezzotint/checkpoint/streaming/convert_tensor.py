@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mezzotint.checkpoint.streaming.calibrated import Calibrated, of_weight_alone, specs_of
+from mezzotint.checkpoint.streaming.calibrated import Calibrated, specs_of
 from mezzotint.checkpoint.streaming.conversions import Conversion
 from mezzotint.errors import FormatError
 from mezzotint.plan import Plan
@@ -36,7 +36,7 @@ def convert_tensor(
     found = {name: calibrated[name].read() for name in conversion.outputs if name in calibrated}
     if found.keys() == conversion.outputs.keys():
         return found
-    choice, layer = of_weight_alone(plan[conversion.layer]), model.get_submodule(conversion.layer)
+    choice, layer = plan[conversion.layer].of_weight, model.get_submodule(conversion.layer)
     start = f"{conversion.layer}."
     # Input ranges stand there in stored form; they are taken over as they are.
     encoding = replace(plan.encoding_of(conversion.layer), bias_correction=False)

@@ -25,7 +25,7 @@ class IntegerWeight:
     Attributes:
         codes: uint8 [rows, groups, columns of a group].
         scale: float32 [rows, groups, 1].
-        zero_point: whole float32 [rows, groups, 1].
+        zero_point: float32 [rows, groups, 1]; whole, but for rows of two levels of any value.
         bits: the fewest of 2, 4 and 8 that hold all codes.
     """
 
@@ -38,7 +38,8 @@ class IntegerWeight:
     def middle(self) -> float:
         """The zero point of every row where they agree (symmetric formats), or half the range."""
         first = float(self.zero_point.flat[0])
-        return first if bool((self.zero_point == first).all()) else float(2 ** (self.bits - 1))
+        common = first.is_integer() and bool((self.zero_point == first).all())
+        return first if common else float(2 ** (self.bits - 1))
 
     @property
     def shifted(self) -> bool:
@@ -84,8 +85,11 @@ def _even(segment: Segment) -> bool:
 
 
 def _segment(segment: Segment) -> IntegerWeight:
+    rows = segment.shape[0]
+    if isinstance(segment, LookupSegment) and segment.two_levels:
+        return _two_levels(segment)
     assert segment.scale is not None
-    rows, groups = segment.shape[0], segment.scale.shape[1]
+    groups = segment.scale.shape[1]
     codes = segment.unpacked().numpy().reshape(rows, groups, -1)
 
     def spread(tensor: Tensor) -> npt.NDArray[np.float32]:
@@ -107,6 +111,20 @@ def _segment(segment: Segment) -> IntegerWeight:
     return IntegerWeight(codes, scale, zero, _stored(segment.bits))
 
 
+def _two_levels(segment: LookupSegment) -> IntegerWeight:
+    """Codes 0 and 2 about the middle of each row's levels."""
+    shape = (segment.shape[0], 1, 1)
+    middle, half = (each.expand(shape[:2]).reshape(shape).numpy() for each in segment.line)
+    codes = segment.unpacked().numpy().reshape(shape[0], 1, -1)
+    # Levels that hardly differ are one: no zero point would tell it.
+    flat = half <= np.abs(middle) * np.finfo(np.float32).eps
+    scale = np.where(flat, np.float32(1), half)
+    zero_point = np.where(flat, 0, 1) - middle / scale
+    return IntegerWeight(
+        np.where(flat, 0, 2 * codes).astype(np.uint8), scale, zero_point.astype(np.float32), 2
+    )
+
+
 def _stored(width: int) -> int:
     return 2 if width <= 2 else 4 if width <= 4 else 8
 
@@ -118,8 +136,11 @@ def compressed(weight: IntegerWeight, shape: tuple[int, ...], lead: int = 1) -> 
     memory where a product with it can unpack it on the way.
     """
     held = _held_shape(weight, shape)
-    rounded = weight.zero_point.astype(np.uint8)
-    zero_point = ops.convert(_constant(rounded, weight, shape, lead), np.float32)
+    whole = weight.zero_point.astype(np.uint8)
+    if bool((whole == weight.zero_point).all()):
+        zero_point = ops.convert(_constant(whole, weight, shape, lead), np.float32)
+    else:
+        zero_point = _constant(weight.zero_point, weight, shape, lead)
     codes = ops.convert(_unsigned(weight, held), np.float32)
     scaled = ops.multiply(
         ops.subtract(codes, zero_point), _constant(weight.scale, weight, shape, lead)

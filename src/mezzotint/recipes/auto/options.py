@@ -38,6 +38,9 @@ class Auto:
         calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
             over all of it, of 8 samples each; none for all of them, whole.
         formats: weight formats a layer may take; of the default ones, those in the `profile`.
+        mixtures: average bits, 2 to 7 each, of mixtures of widths inside a layer that it may take
+            as well: channels with outliers take a bit more, as many of the others a bit less, by
+            the search of MPQ-DM. There are none under a latency.
         inputs: activation formats a layer may take; by default those of the budget's `act_bits`
             per token, with and without a zero point, and `float`.
         activation: the one activation format of every layer, in place of `inputs`.
@@ -77,6 +80,7 @@ class Auto:
     calibration_prompts: int | None = None
     calls: int | None = CallSelection.calls
     formats: tuple[str, ...] = FORMATS
+    mixtures: tuple[int, ...] = ()
     inputs: tuple[str, ...] | None = None
     activation: str | None = None
     act_share: float | None = None
@@ -131,6 +135,8 @@ class Auto:
         if self.inputs is not None and not self.inputs:
             raise UsageError("inputs: none given; a layer needs at least one to choose from")
         self._check_names("formats", self.formats, parse_weight_format)
+        if not all(2 <= bits <= 7 for bits in self.mixtures):
+            raise UsageError(f"mixtures: are of {self.mixtures} bits; give 2 to 7 each, or none")
         self._check_names("inputs", self.inputs or (), parse_activation_format)
         activation = () if self.activation is None else (self.activation,)
         self._check_names("activation", activation, parse_activation_format)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +25,7 @@ from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.losses import ByFormat, Losses
+from mezzotint.recipes.auto.mixtures import with_mixtures
 from mezzotint.recipes.auto.names import input_name, is_smoothed
 from mezzotint.recipes.auto.options import FORMATS, Auto
 from mezzotint.recipes.auto.probed_layers import around_choice, around_floating
@@ -124,7 +125,11 @@ class Search:
         return losses_of(units, self.measuring.losses(changes, self.metric))
 
     def projections(
-        self, count: int, calls: Sequence[Call] | None = None, plan: Plan | None = None
+        self,
+        count: int,
+        calls: Sequence[Call] | None = None,
+        plan: Plan | None = None,
+        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Probe every candidate around the floating model, or every weight around a plan.
 
@@ -132,6 +137,7 @@ class Search:
             count: of probes.
             calls: by default all.
             plan: the incumbent; None for the floating model.
+            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails.
@@ -139,7 +145,7 @@ class Search:
         candidates = {
             name: self._probed(name, each, plan) for name, each in self.candidates.items()
         }
-        return self.probing.projections(candidates, count, calls=calls, plan=plan)
+        return self.probing.projections(candidates, count, calls=calls, plan=plan, then=then)
 
     def _probed(
         self, name: str, candidates: Sequence[Choice], plan: Plan | None
@@ -221,6 +227,8 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     if timed_by is not None and options.formats == FORMATS:  # nobody asked for those
         formats = in_profile(timed_by, formats)
     candidates = study.structured(formats)
+    if job.budget.latency is None:  # profiles know no format that only one layer has
+        candidates = with_mixtures(study, candidates, options.mixtures)
     smoothed = smoothed_inputs(study, candidates) if options.smoothing else SmoothedInputs()
     others = smoothed.candidates(candidates)
     plain, candidates = candidates, {n: each + others.get(n, ()) for n, each in candidates.items()}

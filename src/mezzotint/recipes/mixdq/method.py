@@ -22,22 +22,40 @@ NO_QUANTIZATION = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Method:
-    """The method at work: calibrated once for all widths, its journal open.
+class Setting:
+    """The method before anything is calibrated: enough to see whether the budget can be met.
 
     Attributes:
         study: layers, calls and structures of the floating denoiser.
         options: the method's switches.
         groups: layer → what it shapes.
-        calibration: ranges and constants; a range gives the scale of any width.
-        measuring: runs and journals measurements.
     """
 
     study: Study
     options: MixDQ
     groups: Mapping[str, LayerGroup]
-    calibration: Calibration
-    measuring: Measuring
+
+    @classmethod
+    def of(cls, job: Job, options: MixDQ) -> Setting:
+        """Record calls, look for structure, and group the layers.
+
+        Raises:
+            ModelError: there is nothing to quantize.
+            UsageError: images are to be compared, and there is no pipeline to make them.
+            CalibrationError: weights hold NaN; the layer is named.
+        """
+        if options.compares_images and job.pipe is None:
+            raise UsageError(
+                "metric: decoupled compares images, which a bare module does not make; use sqnr"
+            )
+        study = Study.of(
+            job,
+            bos=options.bos,
+            shortcuts=options.shortcuts,
+            momentum=options.momentum,
+            selection=selected_calls(options.calls),
+        )
+        return cls(study, options, layer_groups(study.layers, options.content))
 
     def choice(self, layer: str, weight_bits: int, act_bits: int | None) -> Choice:
         """These widths for `layer`, with its structure; None leaves its input floating."""
@@ -48,12 +66,25 @@ class Method:
     @property
     def encoding(self) -> Encoding:
         """Rounding of the weights of all layers."""
-        return encoding_of(self.options)
+        return Encoding(self.options.search, self.options.rounding)
 
     @property
     def quantizes_inputs(self) -> bool:
         """True where the budget asks for it."""
-        return quantizes_inputs(self.study.job)
+        return self.study.job.budget.act_bits < NO_QUANTIZATION
+
+
+@dataclass(frozen=True, eq=False)
+class Method(Setting):
+    """The method at work: calibrated once for all widths, its journal open.
+
+    Attributes:
+        calibration: ranges and constants; a range gives the scale of any width.
+        measuring: runs and journals measurements.
+    """
+
+    calibration: Calibration
+    measuring: Measuring
 
     @property
     def image_error(self) -> ImageError:
@@ -70,41 +101,18 @@ class Method:
 
 
 @contextmanager
-def prepared(job: Job, options: MixDQ) -> Iterator[Method]:
-    """Record, look for structure, calibrate; the journal stays open meanwhile.
+def calibrated(setting: Setting) -> Iterator[Method]:
+    """Calibrate; the journal stays open meanwhile.
 
     Raises:
-        ModelError: there is nothing to quantize.
-        UsageError: images are to be compared, and there is no pipeline to make them.
-        CalibrationError: weights, inputs or images hold NaN; the layer is named.
+        CalibrationError: inputs or images hold NaN; the layer is named.
     """
-    if options.compares_images and job.pipe is None:
-        raise UsageError(
-            "metric: decoupled compares images, which a bare module does not make; use sqnr"
-        )
-    study = Study.of(
-        job,
-        bos=options.bos,
-        shortcuts=options.shortcuts,
-        momentum=options.momentum,
-        selection=selected_calls(options.calls),
-    )
-    groups = layer_groups(study.layers, options.content)
+    study, options = setting.study, setting.options
     widest = options.activation_format(max(options.activation_bits))
-    choice = Choice(options.weight_format(8), widest if quantizes_inputs(job) else FLOAT)
-    calibration = study.calibrated(study.structured([choice]), encoding_of(options))
+    choice = Choice(options.weight_format(8), widest if setting.quantizes_inputs else FLOAT)
+    calibration = study.calibrated(study.structured([choice]), setting.encoding)
     with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
-        yield Method(study, options, groups, calibration, measuring)
-
-
-def encoding_of(options: MixDQ) -> Encoding:
-    """Rounding of the weights of all layers."""
-    return Encoding(options.search, options.rounding)
-
-
-def quantizes_inputs(job: Job) -> bool:
-    """True where the budget asks for quantized inputs."""
-    return job.budget.act_bits < NO_QUANTIZATION
+        yield Method(study, options, setting.groups, calibration, measuring)
 
 
 def selection_prompts(job: Job, options: MixDQ) -> int:

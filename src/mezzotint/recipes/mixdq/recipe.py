@@ -11,7 +11,7 @@ from mezzotint.plan import Plan
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mixdq.budgets import input_programs, weight_programs
 from mezzotint.recipes.mixdq.deciding import Decision, check_feasible, decide, everything
-from mezzotint.recipes.mixdq.method import Method, prepared
+from mezzotint.recipes.mixdq.method import Method, Setting, calibrated
 from mezzotint.recipes.mixdq.options import MixDQ
 from mezzotint.recipes.mixdq.programs import Sensitivity, Widths
 from mezzotint.recipes.mixdq.protect import protected
@@ -36,8 +36,9 @@ def mixdq(job: Job, options: MixDQ) -> Outcome:
 
     Inputs follow, given the weights; the few most sensitive of each group stay floating.
     """
-    with prepared(job, options) as method:
-        check_budget(method)
+    setting = Setting.of(job, options)
+    check_budget(setting)
+    with calibrated(setting) as method:
         weights, measurements = decide_weights(method)
         inputs = (
             decide_inputs(method, weights.widths) if method.quantizes_inputs else InputDecision()
@@ -59,17 +60,17 @@ class InputDecision:
     protected: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_budget(method: Method) -> None:
-    """Check that the budget can be met, before hours of measuring.
+def check_budget(setting: Setting) -> None:
+    """Check that the budget can be met, before anything is calibrated.
 
     Raises:
         InfeasibleBudgetError: it cannot; names what can.
     """
-    weights = unmeasured(method, weight_changes(method))
-    check_feasible(method.options, weight_programs(method, weights))
-    if method.quantizes_inputs:
-        inputs = unmeasured(method, input_changes(method, method.options.activation_bits))
-        check_feasible(method.options, input_programs(method, inputs))
+    weights = unmeasured(setting, weight_changes(setting))
+    check_feasible(setting.options, weight_programs(setting, weights))
+    if setting.quantizes_inputs:
+        inputs = unmeasured(setting, input_changes(setting, setting.options.activation_bits))
+        check_feasible(setting.options, input_programs(setting, inputs))
 
 
 def decide_weights(method: Method) -> tuple[Decision, Measurements]:
@@ -128,7 +129,7 @@ def plan_of(method: Method, weights: Decision, inputs: InputDecision) -> Plan:
     reasons = method.study.structures.reasons()
     for name, why in inputs.protected.items():
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
-    add_unpacked(choices, reasons, method.study.job.denoiser)
+    add_unpacked(choices, reasons, method.study.job.denoiser, method.study.graph)
     # The average is that of the inputs which are not protected.
     summary = {
         "weights": weights.summary,

@@ -18,7 +18,7 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import LayerGroup
 from mezzotint.plan import Choice
-from mezzotint.recipes.mixdq.method import Method
+from mezzotint.recipes.mixdq.method import Method, Setting
 from mezzotint.recipes.mixdq.programs import Sensitivity
 from mezzotint.recipes.mixdq.screening import negligible
 
@@ -29,33 +29,33 @@ Changes = Mapping[str, Mapping[int, LayerChange | InputChange]]
 """Layer → width → change."""
 
 
-def weight_changes(method: Method) -> Changes:
+def weight_changes(setting: Setting) -> Changes:
     """Every candidate width of every weight, inputs floating."""
     widths = {
-        LayerGroup.CONTENT: method.options.content_weight_bits,
-        LayerGroup.QUALITY: method.options.quality_weight_bits,
+        LayerGroup.CONTENT: setting.options.content_weight_bits,
+        LayerGroup.QUALITY: setting.options.quality_weight_bits,
     }
     return {
         name: {
-            w: LayerChange(name, method.choice(name, w, None), method.encoding)
+            w: LayerChange(name, setting.choice(name, w, None), setting.encoding)
             for w in widths[group]
         }
-        for name, group in method.groups.items()
+        for name, group in setting.groups.items()
     }
 
 
-def input_changes(method: Method, widths: Sequence[int]) -> Changes:
+def input_changes(setting: Setting, widths: Sequence[int]) -> Changes:
     """These widths of every input, weights floating."""
     return {
-        name: {w: InputChange(name, method.choice(name, 8, w)) for w in widths}
-        for name in method.groups
+        name: {w: InputChange(name, setting.choice(name, 8, w)) for w in widths}
+        for name in setting.groups
     }
 
 
-def unmeasured(method: Method, changes: Changes) -> dict[str, Sensitivity]:
+def unmeasured(setting: Setting, changes: Changes) -> dict[str, Sensitivity]:
     """The widths alone: enough to see whether a budget leaves anything to decide."""
     return {
-        name: Sensitivity(method.groups[name], dict.fromkeys(each, 0.0), dict.fromkeys(each, 0.0))
+        name: Sensitivity(setting.groups[name], dict.fromkeys(each, 0.0), dict.fromkeys(each, 0.0))
         for name, each in changes.items()
     }
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from mezzotint.calibration import calibrated
 from mezzotint.calibration.step_ranges import calls_by_timestep
+from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import Call, Layer
 from mezzotint.plan import CallSelection, Choice, Encoding, Plan, Structure
 from mezzotint.recipes.found_structures import probing_calls
@@ -18,7 +19,7 @@ from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.outlier_channels import ChannelSearch
 from mezzotint.recipes.mpqdm.widths import Widths, nominal_widths
 from mezzotint.recipes.study import Study
-from mezzotint.runtime import Calibration, StepScales
+from mezzotint.runtime import Calibration, Smoothing, StepScales
 
 EVERY_CALL = 10_000
 """Calls to keep at the most: more than any sampler's steps, so those of every step are kept."""
@@ -48,10 +49,11 @@ class Method:
     @cached_property
     def structures(self) -> tuple[Structure, ...]:
         """What every one of them does beside its quantizer, within any constant tokens."""
+        smoothing = (Smoothing(),) if self.options.smoothing else ()
         if self.widths.activation is None or self.options.inputs != "step":
-            return ()
+            return smoothing
         steps = calls_by_timestep(self.study.job.denoiser, self.study.calls)
-        return (StepScales(len(steps)),)
+        return (*smoothing, StepScales(len(steps)))
 
     @cached_property
     def search(self) -> ChannelSearch:
@@ -112,11 +114,14 @@ def prepared(job: Job, options: MPQDM) -> Method:
     """Record calls of every denoising step, look for structure, and name the exceptions.
 
     Raises:
-        UsageError: the budget names widths that the method does not have.
-        ModelError: there is nothing to quantize.
+        UsageError: the budget names widths that the method does not have, or there are earlier
+            measurements.
+        ModelError: there is nothing to quantize, or exceptions only.
         CalibrationError: weights hold NaN; the layer is named.
     """
     widths = nominal_widths(job.budget, options)
+    if job.measuring.known is not None:
+        raise UsageError("measurements: recipe 'mpqdm' measures no layer; leave them out")
     samples = options.samples
     study = Study.of(
         job,
@@ -126,6 +131,10 @@ def prepared(job: Job, options: MPQDM) -> Method:
         selection=None if samples is None else CallSelection(EVERY_CALL, samples),
     )
     inputs = widths.activation is not None
-    return Method(
-        study, options, widths, exemptions(study.layers, options.shortcuts, inputs=inputs)
-    )
+    exempt = exemptions(study.layers, options.shortcuts, inputs=inputs)
+    if len(exempt) == len(study.layers):
+        raise ModelError(
+            f"{job.model}: every layer is an exception, and none is left for few bits; use recipe "
+            "'auto'"
+        )
+    return Method(study, options, widths, exempt)

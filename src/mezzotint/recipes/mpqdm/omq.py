@@ -6,6 +6,7 @@ import torch
 
 from mezzotint._progress import track
 from mezzotint.calibration import input_sizes
+from mezzotint.calibration.watching import layer_of
 from mezzotint.plan import Plan
 from mezzotint.recipes.mpqdm.method import Method
 from mezzotint.recipes.mpqdm.outlier_channels import Mixture, choose_mixture
@@ -30,8 +31,8 @@ def mixed_widths(method: Method, plan: Plan, calibration: Calibration) -> dict[s
     found: dict[str, Mixture] = {}
     samples = sampled_inputs(denoiser, choices, study.calls, calibration, sizes)
     for name, inputs in track(samples, "Mixing widths", len(choices)):
-        layer, choice = denoiser.get_submodule(name), choices[name]
-        shape, weight = shape_of(layer), layer.get_parameter("weight").detach()
+        layer, choice = layer_of(denoiser, name), choices[name]
+        shape, weight = shape_of(layer), layer.weight.detach()
         known = calibration.tensors.get(name, {})
         own = own_tensors(choice.structures, weight, shape, known)
         (smoothed,) = part_weights(weight, choice.structures, shape, own)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from mezzotint.errors import UsageError
 from mezzotint.formats import RangeSearch
+from mezzotint.recipes.distillation import USUAL_MINUTES
 from mezzotint.recipes.option_values import check_words
+from mezzotint.training.options import Rates, Trained, Training
 
 Inputs = Literal["step", "tensor", "token"]
 Shortcuts = Literal["floating", "quantized"]
 
 PUBLISHED_RANGES = RangeSearch(steps=80, lowest=0.21, power=2.4)
 """Clip ratios 1.00, 0.99 … 0.21 of the full range."""
-
-USUAL_MINUTES = 10.0
-"""Of training, where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class MPQDM:
             tenths, by the product of rounded inputs and weights; `released`: none or a tenth, by
             rounded weights alone, as the authors' code does.
         channels: which output channels get a bit more, and which a bit less: those of the highest
-            and lowest `kurtosis`, at `random`, the first and last (`head-tail`), or `none` at all.
+            and lowest `kurtosis`, of the widest and narrowest `range`, at `random`, the first and
+            last (`head-tail`), or `none` at all.
         plus: outlier channels get their bit more, but no channel a bit less (MPQ-DM+): the average
             is above the nominal width.
         one_bit_levels: channels of one bit have two free levels each, and not a scale and a whole
@@ -64,17 +64,23 @@ class MPQDM:
         trd_graph: one update per `window` of denoising steps, with gradients through all of its
             features; or one per step, earlier features without a gradient (`stop`).
         window: denoising steps whose features are averaged.
-        temperature: of the softmax over relations; by default one found to matter.
-        relation_weight: of the feature loss; by default one found to matter.
+        temperature: of the softmax over relations; 1 is published.
+        relation_weight: of the feature loss; 100 is published.
         trajectory: states that training sees: those of the floating model (`teacher`), or for a
-            share of the updates those of the trained one (`mixed`).
+            share of the trajectories those that the trained one draws itself (`mixed`).
+        own_share: that share.
+        rates: learning rates: those found to move something within minutes (`ours`), or those
+            `published` for hours of updates.
+        autocast: compute training in bfloat16; none for where the processor or GPU does.
+        checkpointing: compute blocks again in training's backward pass, to save memory; none for
+            where memory may run short.
         seed: of the training's noise and order.
     """
 
     calibration_prompts: int = 8
     samples: int | None = 8
     search: Literal["paper", "released"] = "paper"
-    channels: Literal["kurtosis", "random", "head-tail", "none"] = "kurtosis"
+    channels: Literal["kurtosis", "range", "random", "head-tail", "none"] = "kurtosis"
     plus: bool = False
     one_bit_levels: bool = True
     ranges: RangeSearch = PUBLISHED_RANGES
@@ -86,51 +92,51 @@ class MPQDM:
     counting: Literal["nominal", "stored"] = "nominal"
     train_minutes: float | None = None
     train_steps: int | None = None
-    train: Literal["lora", "weights", "scales"] = "lora"
-    rank: int = 32
-    lora_init: Literal["zero", "svd"] = "zero"
-    batch: int = 4
-    feature_loss: Literal["trd", "l2", "none"] = "trd"
-    trd_graph: Literal["window", "stop"] = "window"
-    window: int = 2
-    temperature: float | None = None
-    relation_weight: float | None = None
-    trajectory: Literal["teacher", "mixed"] = "teacher"
-    seed: int = 0
+    train: Trained = Training.train
+    rank: int = Training.rank
+    lora_init: Literal["zero", "svd"] = Training.lora_init
+    batch: int = Training.batch
+    feature_loss: Literal["trd", "l2", "none"] = Training.feature_loss
+    trd_graph: Literal["window", "stop"] = Training.trd_graph
+    window: int = Training.window
+    temperature: float = Training.temperature
+    relation_weight: float = Training.relation_weight
+    trajectory: Literal["teacher", "mixed"] = Training.trajectory
+    own_share: float = Training.own_share
+    rates: Literal["ours", "published"] = "ours"
+    autocast: bool | None = Training.autocast
+    checkpointing: bool | None = Training.checkpointing
+    seed: int = Training.seed
 
     def __post_init__(self) -> None:
         check_words(self)
-        for name in ("calibration_prompts", "samples", "rank", "batch", "window"):
+        for name in ("calibration_prompts", "samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}: is {value}; give 1 or more")
-        for name in ("temperature", "relation_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name}: is {value}; give a positive number")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed: is {self.seed}; give 0 or more")
-        self._check_training()
-
-    def _check_training(self) -> None:
         if self.train_minutes is not None and self.train_steps is not None:
             raise UsageError("train_steps: stands in place of train_minutes; leave one of them out")
         if self.train_minutes is not None and not 0 <= self.train_minutes < math.inf:
             raise UsageError(f"train_minutes: is {self.train_minutes}; give 0 or more")
         if self.train_steps is not None and self.train_steps < 0:
             raise UsageError(f"train_steps: is {self.train_steps}; give 0 or more")
+        _ = self.training  # checks everything else that it takes
 
     @property
-    def minutes(self) -> float | None:
-        """Minutes of training; None where updates are counted."""
-        if self.train_steps is not None:
-            return None
-        return USUAL_MINUTES if self.train_minutes is None else self.train_minutes
+    def training(self) -> Training:
+        """The options of training.
 
-    @property
-    def trains(self) -> bool:
-        """True where there is any training."""
-        return bool(self.train_steps if self.minutes is None else self.minutes)
+        Raises:
+            UsageError: a value is out of its domain.
+        """
+        minutes = USUAL_MINUTES if self.train_minutes is None else self.train_minutes
+        shared = {field.name for field in fields(Training)} & {field.name for field in fields(self)}
+        return Training(
+            minutes=None if self.train_steps is not None else minutes,
+            steps=self.train_steps,
+            rates=Rates.published() if self.rates == "published" else Rates(),
+            **{name: getattr(self, name) for name in shared - {"rates"}},
+        )
 
     @property
     def mixes_widths(self) -> bool:

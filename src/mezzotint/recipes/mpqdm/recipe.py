@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mezzotint.plan import Plan
+from mezzotint.recipes.distillation import distilled
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mpqdm.method import Method, prepared
 from mezzotint.recipes.mpqdm.omq import mixed_widths
@@ -31,7 +32,10 @@ def mpqdm(job: Job, options: MPQDM) -> Outcome:
     calibration = method.calibrated(uniform)
     mixtures = mixed_widths(method, uniform, calibration)
     plan = method.plan({name: mixture.format for name, mixture in mixtures.items()})
-    return Outcome(explained(method, plan, mixtures), calibration)
+    plan = explained(method, plan, mixtures)
+    if not options.training.trains:
+        return Outcome(plan, calibration)
+    return distilled(job, plan, calibration, options.training)
 
 
 def explained(method: Method, plan: Plan, mixtures: Mapping[str, Mixture]) -> Plan:
@@ -43,6 +47,6 @@ def explained(method: Method, plan: Plan, mixtures: Mapping[str, Mixture]) -> Pl
     reasons |= {name: each.reason for name, each in method.exempt.items()}
     choices = dict(plan.choices)
     shown = {name: mixture.m for name, mixture in mixtures.items()}
-    add_unpacked(choices, reasons, study.job.denoiser)
+    add_unpacked(choices, reasons, study.job.denoiser, study.graph)
     context = {**method.context(), **bits.context(), "outlier_channels": shown}
     return replace(plan, choices=choices, reasons=reasons, context=context)

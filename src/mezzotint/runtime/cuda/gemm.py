@@ -26,6 +26,7 @@ def product_kernel(
     scale,  # float32 or bfloat16 [groups · rows or 1, scale groups]
     zero_point,  # uint8, as scale
     codebook,  # bfloat16 [groups · rows or 1, 2^BITS], or int8 [1, 2^BITS] with scales
+    center,  # float32, as scale
     bias,  # [channels of the output]
     columns,  # int64 [rows]: the output channel of each
     x_scale,  # float32 [pixels / x_span]
@@ -58,6 +59,7 @@ def product_kernel(
     SYMMETRIC: tl.constexpr,
     CODEBOOK: tl.constexpr,
     SCALED: tl.constexpr,
+    CENTERED: tl.constexpr,
     GROUP: tl.constexpr,
     INTEGER: tl.constexpr,
     X_ZERO: tl.constexpr,
@@ -75,14 +77,16 @@ def product_kernel(
     UNIT: a power of two that divides the length of a slot, which is `slot_units · UNIT` channels
     by tap, else positions. WHOLE: the input channels fill the slots. GROUP: weights per scale,
     0 for one per row.
-    CODEBOOK: weights are levels. SCALED: they have scales. X_ZERO: inputs have a zero point.
-    PADDED: windows reach over images.
+    CODEBOOK: weights are levels. SCALED: they have scales. CENTERED: integers of one bit, ±1, count
+    from the center of two levels. X_ZERO: inputs have a zero point. PADDED: windows reach over
+    images.
     WIDEN: multiply in float32 (the interpreter has no bfloat16).
     """
     TAPS: tl.constexpr = KERNEL_H * KERNEL_W
     OFFSET: tl.constexpr = 0.5 if BITS == 1 else float(1 << (BITS - 1))
     # Two products where a zero point does not fit: Σ xw = Σ x(w + shift) - shift Σ x.
     SHIFTED: tl.constexpr = INTEGER and (not SYMMETRIC) and BITS == 8
+    SUMMED: tl.constexpr = SHIFTED or CENTERED
     ALIGNED: tl.constexpr = GROUP > 0 and TAPS == 1 and UNIT % BLOCK_K == 0 and GROUP % BLOCK_K == 0
     blocks_n = tl.cdiv(rows, BLOCK_N)
     program = tl.program_id(0)
@@ -181,7 +185,7 @@ def product_kernel(
                     total = tl.dot(w, tl.trans(values), total, out_dtype=tl.int32)
                     if X_ZERO:
                         sum_w += tl.sum(w.to(tl.int32), 1)
-                    if SHIFTED:
+                    if SUMMED:
                         steps_x = values.to(tl.int32)
                         if X_ZERO:
                             steps_x = tl.where(real[None, :], steps_x - zero_x[:, None], 0)
@@ -259,11 +263,14 @@ def product_kernel(
     if INTEGER:
         scale_x = tl.load(x_scale + m // x_span, mask=present_m, other=0.0)
         result = result * scale_x[None, :]
-        if SYMMETRIC and BITS == 1 and not CODEBOOK:
+        if SYMMETRIC and BITS == 1 and not (CODEBOOK or CENTERED):
             result = result * 0.5
     if SCALED and GROUP == 0:
         scale_w = tl.load(scale + row * scale_stride, mask=present_n, other=0.0)
         result = result * scale_w[:, None].to(tl.float32)
+    if CENTERED:
+        middle = tl.load(center + row * scale_stride, mask=present_n, other=0.0)
+        result += middle[:, None] * (sum_x.to(tl.float32) * scale_x)[None, :]
     column = tl.load(columns + row, mask=present_n, other=0) if HAS_COLUMNS else row
     if HAS_BIAS:
         added = tl.load(bias + column, mask=present_n, other=0.0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.formats import AffineSegment, LookupSegment, Segment
+from mezzotint.formats import AffineSegment, Segment
 from mezzotint.runtime.cuda.conv import Windows
 from mezzotint.runtime.cuda.inputs import ProductInput
 from mezzotint.runtime.cuda.tuning import INTERPRETED, bucket, launch
@@ -64,7 +64,7 @@ def multiply(
     for segment in weight.segments:
         rows = segment.shape[0]
         places = None if columns is None else columns[start : start + rows]
-        launch({**common, "columns": places, **_stored(segment), **_shape(segment, common)})
+        launch({**common, "columns": places, **_stored(segment, common), **_shape(segment, common)})
         start += rows
     return y
 
@@ -89,26 +89,25 @@ def _geometry(windows: Windows) -> dict[str, Any]:
     }
 
 
-def _stored(segment: Segment) -> dict[str, Any]:
+def _stored(segment: Segment, common: dict[str, Any]) -> dict[str, Any]:
     """Tensors of a segment, and how they are to be read."""
-    known: dict[str, Any] = {"codes": segment.codes, "BITS": segment.bits}
-    if isinstance(segment, LookupSegment):
-        levels, scale = segment.levels, segment.scale
-        known |= {"codebook": levels, "scale": scale, "zero_point": None}
-        by_row = levels if scale is None else scale
-        known |= {"scale_stride": 0 if len(by_row) == 1 else by_row.shape[1]}
-        return known | {
-            "SYMMETRIC": True, "CODEBOOK": True, "SCALED": scale is not None, "GROUP": 0,
-        }  # fmt: skip
-    scale, zero_point = segment.scale, segment.zero_point
-    known |= {"scale": scale, "codebook": None, "zero_point": zero_point}
-    known |= {"scale_stride": 0 if len(scale) == 1 else scale.shape[1]}
-    return known | {
-        "SYMMETRIC": zero_point is None,
-        "CODEBOOK": False,
-        "SCALED": True,
-        "GROUP": segment.group_size or 0,
-    }
+    known: dict[str, Any] = {
+        "codes": segment.codes, "scale": segment.scale, "zero_point": None, "codebook": None,
+        "center": None, "BITS": segment.bits, "SYMMETRIC": True, "CODEBOOK": False,
+        "SCALED": segment.scale is not None, "CENTERED": False, "GROUP": 0,
+    }  # fmt: skip
+    by_row = segment.scale
+    if isinstance(segment, AffineSegment):
+        zero_point, group = segment.zero_point, segment.group_size or 0
+        known |= {"zero_point": zero_point, "SYMMETRIC": zero_point is None, "GROUP": group}
+    elif segment.two_levels and common["INTEGER"]:
+        center, by_row = segment.line
+        known |= {"center": center, "scale": by_row, "SCALED": True, "CENTERED": True}
+    else:
+        known |= {"codebook": segment.levels, "CODEBOOK": True}
+        by_row = segment.levels if by_row is None else by_row
+    assert by_row is not None
+    return known | {"scale_stride": 0 if len(by_row) == 1 else by_row.shape[1]}
 
 
 def _shape(segment: Segment, common: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""Results of verbs that write a quantized pipeline, and the work that is kept beside them."""
+
+# ruff: noqa: PLC0415  (verbs import what they need when they run)
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mezzotint.cli._output import show
+from mezzotint.errors import MezzotintError
+
+if TYPE_CHECKING:
+    from mezzotint.pipeline import Result
+
+
+def begun(output: Path, resume: bool) -> Path | None:
+    """The journal of an interrupted run that is to be gone on with."""
+    journal = _journal_path(output)
+    return journal if resume and journal.exists() else None
+
+
+def _journal_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.journal.jsonl")
+
+
+@contextmanager
+def kept_work(output: Path, resume: bool) -> Iterator[Path]:
+    """The file beside `output` that holds finished measurements until all is done.
+
+    After an error it is kept where there are any. Beside it is the folder of a training's states.
+    """
+    from mezzotint._journal import Record, discard_journal
+    from mezzotint.recipes.job import training_folder
+    from mezzotint.training import discard_training
+
+    journal = _journal_path(output)
+    training = training_folder(journal)
+    if not resume:
+        discard_journal(journal)
+        discard_training(training)
+    began = not journal.exists()
+    try:
+        yield journal
+    except MezzotintError:
+        if began and journal.exists() and not Record.read(journal).entries:
+            journal.unlink()
+        raise
+    except KeyboardInterrupt as interruption:
+        kept = {"measurements": journal, "states of the training": training}
+        found = {what: path for what, path in kept.items() if path.exists()}
+        for what, path in found.items():
+            interruption.add_note(f"{what} are kept in {path}")
+        if found:
+            interruption.add_note("repeat the command with --resume to go on")
+        raise
+    journal.unlink(missing_ok=True)
+    discard_training(training)
+
+
+def report(result: Result, output: Path, as_json: bool) -> None:
+    """Print what was made, and how it is computed."""
+    from mezzotint.cli.tables import (
+        bits_table,
+        floating_table,
+        kernels_table,
+        latency_table,
+        training_table,
+    )
+    from mezzotint.runtime import executions, module_bytes
+
+    plan, packed, size = result.plan, executions(result.denoiser), module_bytes(result.denoiser)
+    value: dict[str, Any] = {
+        "output": str(output),
+        "denoiser_bytes": size,
+        "plan": plan.to_dict(),
+        "execution": [dataclasses.asdict(each) for each in packed],
+    }
+    if result.training is not None:
+        value["training"] = result.training.to_dict()
+    floating = floating_table(plan)
+    tables = [plan.summary(), *([floating] if floating.row_count else []), kernels_table(packed)]
+    tables += [*bits_table(plan), *latency_table(plan)]
+    if "training" in value:
+        tables.append(training_table(value["training"]))
+    show(value, tables, as_json=as_json)
+    if not as_json:
+        for note in plan.context.get("notes", ()):
+            typer.echo(f"note: {note}")
+        typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")
