@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from contestants.figures import jackknife
 from contestants.hardware import describe
+from contestants.mpqdm_rows import AUTO, FLOAT, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
+from contestants.mpqdm_table import markdown
 from contestants.weights_digest import weights_of
-from mpqdm_rows import AUTO, FLOAT, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
-from mpqdm_table import markdown
 
 import mezzotint as mz
 from mezzotint._files import write_json

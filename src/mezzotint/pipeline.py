@@ -121,7 +121,9 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         calls: calls of the denoiser, as `recording` gives them, for pipelines that need more than
             a prompt; by default the pipeline is run on `sampling` for them. Images, where a recipe
             compares some, are those of `sampling` in any case.
-        journal: file for finished measurements, so that an interrupted run can resume.
+        journal: file for finished measurements, so that an interrupted run can resume; where the
+            recipe trains, its states are kept in a folder beside it (`owl.training` beside
+            `owl.journal.jsonl`).
         measurements: folder of an earlier result of the same model and calls, or a journal: what
             is found there is not measured again.
         executor: makes what runs the measurements, given the floating model; by default this

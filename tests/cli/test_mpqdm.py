@@ -78,6 +78,12 @@ def test_what_the_method_cannot_do_is_refused(fails, model, tmp_path, options, n
     assert not names(tmp_path)
 
 
+def test_there_are_no_earlier_measurements_to_take_over(fails, model, tmp_path):
+    (tmp_path / "journal.jsonl").write_text('{"header": {}}\n')
+    options = [*W2A4, "--measurements", tmp_path / "journal.jsonl"]
+    assert "measures no layer" in fails("quantize", model, "-o", tmp_path / "out", *options)
+
+
 def test_empty_prompts_are_refused(fails, model, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     options = [*W2A4, "--prompts", tmp_path / "empty.txt"]

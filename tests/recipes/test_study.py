@@ -174,6 +174,7 @@ class TestMeasuring:
             formats=("int4/channel", "int8/channel"),
             inputs=("int8/token", "float"),
             sensitivity="measured",
+            smoothing=False,
         )
         expected = mz.quantize(job.pipe, recipe, mz.Budget(6), sampling=job.sampling)
         found = mz.quantize(

@@ -11,7 +11,7 @@ from mezzotint.errors import FormatError
 from mezzotint.rounding import channel_order, kurtosis, order_named
 from tests.formats.strategies import normal, weights
 
-ORDERS = ("kurtosis", "stored", "head-tail", "random")
+ORDERS = ("kurtosis", "range", "stored", "head-tail", "random")
 
 
 def with_outliers(rows: int, columns: int, worst: list[int]) -> Tensor:
@@ -83,11 +83,17 @@ class TestOrder:
 
     @pytest.mark.parametrize(
         ("name", "few", "many"),
-        [("kurtosis", [0, 2], [1, 4]), ("stored", [0, 1], [4, 5]), ("head-tail", [4, 5], [0, 1])],
+        [
+            ("kurtosis", [0, 2], [1, 4]),
+            ("range", [3, 5], [1, 4]),
+            ("stored", [0, 1], [4, 5]),
+            ("head-tail", [4, 5], [0, 1]),
+        ],
     )
     def test_an_order_assigns_channels_to_widths(self, name: str, few: list[int], many: list[int]):
         weight = with_outliers(6, 256, worst=[1, 4])
-        weight[[0, 2]] = weight[[0, 2]].sign()
+        weight[[0, 2]] = 5 * weight[[0, 2]].sign()
+        weight[[3, 5]] = weight[[3, 5]].tanh()
         channels = order_named(name)(weight, [2, 2, 2]).argsort()
         assert (channels[:2].tolist(), channels[4:].tolist()) == (few, many)
 

@@ -12,7 +12,7 @@ from mezzotint.runtime import Calibration, GridValues, QuantLayer, pack_layer
 from mezzotint.runtime.layer_grid import layer_grid
 from tests.runtime.layers import noise
 
-ORDERS = ("kurtosis", "stored", "head-tail", "random")
+ORDERS = ("kurtosis", "range", "stored", "head-tail", "random")
 
 
 def weight_with_outliers() -> Tensor:

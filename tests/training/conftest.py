@@ -23,6 +23,7 @@ def guided_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
+        steps_offset=1,
     )
     pipe.save_pretrained(folder)
     write_generation(folder, num_inference_steps=3, guidance_scale=3.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from diffusers import DiffusionPipeline
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from mezzotint.calibration import calibrated
 from mezzotint.models import Call, Sampling, record_calls
-from mezzotint.plan import Choice, Encoding, Plan, Structure
+from mezzotint.plan import Choice, Encoding, Plan, Structure, dumps
 from mezzotint.runtime import Calibration, StepScales, packed_copy
 from mezzotint.training import Student, Training
 from mezzotint.training.losses import Window
@@ -48,8 +49,15 @@ def plan_of(
     return Plan(choices, encoding=encoding or Encoding())
 
 
+_CALIBRATIONS: dict[str, Calibration] = {}
+
+
 def calibration_of(denoiser: nn.Module, plan: Plan, calls: Sequence[Call]) -> Calibration:
-    return calibrated(denoiser, plan, calls)
+    """Of the one tiny denoiser, found once for each plan."""
+    key = dumps(plan)
+    if key not in _CALIBRATIONS:
+        _CALIBRATIONS[key] = calibrated(denoiser, plan, calls)
+    return _CALIBRATIONS[key]
 
 
 def student_of(
@@ -80,6 +88,35 @@ def shaken(student: Student, amount: float = 0.3, seed: int = 1) -> Student:
             size = 0.02 if name.endswith((".up", ".down")) else amount
             parameter.add_(size * noise)
     return student
+
+
+@torch.no_grad()
+def layer_differences(student: Student, packed: nn.Module, call: Call) -> dict[str, float]:
+    """Layer → difference of its output from the student's, both given the student's input."""
+    given: dict[str, tuple[Tensor, Tensor]] = {}
+    found: dict[str, float] = {}
+    with ExitStack() as hooks:
+        for name in student.layers:
+
+            def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name=name) -> None:
+                given[name] = inputs[0], output
+
+            hooks.enter_context(student.denoiser.get_submodule(name).register_forward_hook(keep))
+        output(student, call)
+    with ExitStack() as hooks:
+        for name in student.layers:
+
+            def give(*_: object, name=name) -> tuple[Tensor]:
+                return (given[name][0],)
+
+            def compare(_: nn.Module, inputs: object, output: Tensor, name=name) -> None:
+                found[name] = relative_difference(output, given[name][1])
+
+            layer = packed.get_submodule(name)
+            hooks.enter_context(layer.register_forward_pre_hook(give))
+            hooks.enter_context(layer.register_forward_hook(compare))
+        call.run(packed)
+    return found
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:

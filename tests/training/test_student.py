@@ -27,6 +27,7 @@ from mezzotint.training.learned_grid import LearnedGrid
 from tests.training.students import (
     STEPS,
     calibration_of,
+    layer_differences,
     output,
     packed,
     plan_of,
@@ -37,6 +38,9 @@ from tests.training.students import (
 
 TOLERANCE = 1e-3
 """Of fake-quantized and packed outputs, in shares of their root mean square."""
+
+CODES_APART = 2e-2
+"""The same, where sums in another order may send an input to the neighbouring code."""
 
 MIXED = "mixed/kmeans1:{0},uint2:{1},uint3:{0}"
 
@@ -129,8 +133,10 @@ class TestPacking:
         made = plan(denoiser)
         calibration = calibration_of(denoiser, made, calls)
         student = Student.of(denoiser, made, calibration, Training(steps=1, train=train))
-        expected = calls[1].run(packed_copy(denoiser, made, calibration))
-        assert relative_difference(output(student, calls[1]), expected) < TOLERANCE
+        start = packed_copy(denoiser, made, calibration)
+        differences = layer_differences(student, start, calls[1])
+        assert len(differences) == len(made.quantized)
+        assert max(differences.values()) < TOLERANCE
 
     @EVERY_PLAN
     @pytest.mark.parametrize("train", ["lora", "weights", "scales"])
@@ -143,11 +149,14 @@ class TestPacking:
         train: str,
         timestep: int,
     ):
-        student = shaken(student_of(denoiser, calls, plan(denoiser), train=train))
+        made = plan(denoiser)
+        student = shaken(student_of(denoiser, calls, made, train=train))
         call = replace(calls[1], args=(calls[1].args[0], torch.tensor(timestep)))
-        ours = output(student, call)
-        assert relative_difference(ours, call.run(packed(student))) < TOLERANCE
-        assert relative_difference(ours, call.run(denoiser)) > TOLERANCE
+        trained, ours = packed(student), output(student, call)
+        assert max(layer_differences(student, trained, call).values()) < TOLERANCE
+        apart = TOLERANCE if made["mid_block.resnets.0.conv1"].activation == "float" else CODES_APART
+        assert relative_difference(ours, call.run(trained)) < apart
+        assert relative_difference(ours, call.run(denoiser)) > CODES_APART
 
     @EVERY_PLAN
     def test_stored_bytes_are_those_of_the_plan(

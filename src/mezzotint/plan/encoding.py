@@ -40,9 +40,9 @@ class Encoding:
             up for the errors of those before it; another that is registered
             (`mezzotint.rounding`); or `trained`, where training chose the values.
         order: which output channels of a mixed format take the most bits: those of highest
-            `kurtosis`, as in MPQ-DM; the last ones, as they are `stored`; the first ones,
-            `head-tail`; or any, at `random`, but the same each time. Without effect on other
-            formats.
+            `kurtosis`, as in MPQ-DM; those of the widest `range`; the last ones, as they are
+            `stored`; the first ones, `head-tail`; or any, at `random`, but the same each time.
+            Without effect on other formats.
         clip: range of a static input format: `full` for the lowest and highest value, `p99.9` or
             `p99.99` for the middle share of all values, `mse` for the range of least expected
             squared rounding error at the format's width. Without effect on other inputs.

@@ -19,7 +19,7 @@ from mezzotint.runtime.operands import Conv2d, Linear, Operation
 from tests.formats.strategies import normal
 
 PAPER, RELEASED = ChannelSearch(), ChannelSearch("released")
-ORDERS = ("kurtosis", "random", "head-tail")
+ORDERS = ("kurtosis", "range", "random", "head-tail")
 LAYERS: tuple[tuple[Operation, Tensor, Tensor], ...] = (
     (Linear(), normal(40, 24), normal(3, 7, 24, seed=1)),
     (
@@ -146,8 +146,10 @@ class TestSearch:
         grid = layer_grid(fmt, weight, Encoding(MINMAX, order=search.order))
         few, _, many = (set(rows.tolist()) for rows in grid.channels)
         by_kurtosis = kurtosis(weight).argsort().tolist()
+        by_range = (weight.amax(1) - weight.amin(1)).argsort().tolist()
         expected = {
             "kurtosis": (set(by_kurtosis[:4]), set(by_kurtosis[-4:])),
+            "range": (set(by_range[:4]), set(by_range[-4:])),
             "head-tail": ({16, 17, 18, 19}, {0, 1, 2, 3}),
         }
         if order == "random":
@@ -169,6 +171,12 @@ class TestSearch:
         }
         assert least["kurtosis"] < 0.95 * least["random"]
         assert least["kurtosis"] < 0.95 * least["head-tail"]
+
+    def test_range_beats_kurtosis_where_channels_differ_in_size(self):
+        weight, x = normal(40, 256) * torch.linspace(0.2, 2, 40)[:, None], normal(64, 256, seed=1)
+        by_range = choose_mixture(weight, x, 3, None, ChannelSearch(channels="range"))
+        by_kurtosis = choose_mixture(weight, x, 3, None, PAPER)
+        assert by_range.errors[by_range.m] < 0.8 * by_kurtosis.errors[by_kurtosis.m]
 
     def test_none_leaves_every_channel_at_the_same_bits(self):
         search = ChannelSearch(channels="none")

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from mezzotint.calibration import calibrated
 from mezzotint.calibration.step_ranges import calls_by_timestep
-from mezzotint.errors import ModelError
+from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import Call, Layer
 from mezzotint.plan import CallSelection, Choice, Encoding, Plan, Structure
 from mezzotint.recipes.found_structures import probing_calls
@@ -114,11 +114,14 @@ def prepared(job: Job, options: MPQDM) -> Method:
     """Record calls of every denoising step, look for structure, and name the exceptions.
 
     Raises:
-        UsageError: the budget names widths that the method does not have.
+        UsageError: the budget names widths that the method does not have, or there are earlier
+            measurements.
         ModelError: there is nothing to quantize, or exceptions only.
         CalibrationError: weights hold NaN; the layer is named.
     """
     widths = nominal_widths(job.budget, options)
+    if job.measuring.known is not None:
+        raise UsageError("measurements: recipe 'mpqdm' measures no layer; leave them out")
     samples = options.samples
     study = Study.of(
         job,

@@ -34,7 +34,8 @@ class MPQDM:
             tenths, by the product of rounded inputs and weights; `released`: none or a tenth, by
             rounded weights alone, as the authors' code does.
         channels: which output channels get a bit more, and which a bit less: those of the highest
-            and lowest `kurtosis`, at `random`, the first and last (`head-tail`), or `none` at all.
+            and lowest `kurtosis`, of the widest and narrowest `range`, at `random`, the first and
+            last (`head-tail`), or `none` at all.
         plus: outlier channels get their bit more, but no channel a bit less (MPQ-DM+): the average
             is above the nominal width.
         one_bit_levels: channels of one bit have two free levels each, and not a scale and a whole
@@ -79,7 +80,7 @@ class MPQDM:
     calibration_prompts: int = 8
     samples: int | None = 8
     search: Literal["paper", "released"] = "paper"
-    channels: Literal["kurtosis", "random", "head-tail", "none"] = "kurtosis"
+    channels: Literal["kurtosis", "range", "random", "head-tail", "none"] = "kurtosis"
     plus: bool = False
     one_bit_levels: bool = True
     ranges: RangeSearch = PUBLISHED_RANGES

@@ -33,8 +33,8 @@ class ChannelSearch:
         search: `paper` looks at m = 0, g, … 5g channels, g a tenth of them, with the input rounded;
             `released` at 0 and g, with the input as it is, as the authors' code does.
         channels: by which channels are ranked, an order of `Encoding`: those of highest `kurtosis`
-            take N+1 bits; or the first ones, `head-tail`; or any, at `random`; `none` leaves all
-            at N bits.
+            take N+1 bits; or those of the widest `range`; or the first ones, `head-tail`; or any,
+            at `random`; `none` leaves all at N bits.
         plus: MPQ-DM+: channels take N+1 bits, as many as the search finds at most, and none pays
             with N-1.
         one_bit_levels: whether channels of one bit have two free levels each; else 0 is one.
@@ -44,7 +44,7 @@ class ChannelSearch:
     """
 
     search: Literal["paper", "released"] = "paper"
-    channels: Literal["kurtosis", "random", "head-tail", "none"] = "kurtosis"
+    channels: Literal["kurtosis", "range", "random", "head-tail", "none"] = "kurtosis"
     plus: bool = False
     one_bit_levels: bool = True
 

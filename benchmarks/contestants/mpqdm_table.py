@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpqdm_rows import (
+from .mpqdm_rows import (
     AUTO,
     EFFICIENTDM,
     FLOAT,

@@ -142,6 +142,7 @@ def _ablations() -> list[Row]:
     """One switch of MPQ-DM at a time."""
     changes: dict[str, dict[str, Any]] = {
         "kurtosis": {},
+        "channels by range": {"channels": "range"},
         "random channels": {"channels": "random"},
         "head-tail channels": {"channels": "head-tail"},
         "released search": {"search": "released"},
