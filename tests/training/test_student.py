@@ -154,7 +154,9 @@ class TestPacking:
         call = replace(calls[1], args=(calls[1].args[0], torch.tensor(timestep)))
         trained, ours = packed(student), output(student, call)
         assert max(layer_differences(student, trained, call).values()) < TOLERANCE
-        apart = TOLERANCE if made["mid_block.resnets.0.conv1"].activation == "float" else CODES_APART
+        apart = (
+            TOLERANCE if made["mid_block.resnets.0.conv1"].activation == "float" else CODES_APART
+        )
         assert relative_difference(ours, call.run(trained)) < apart
         assert relative_difference(ours, call.run(denoiser)) > CODES_APART
 
