@@ -97,7 +97,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
-        """Of a folder that may be there already.
+        """Begin, or go on, in a folder that may be there already.
 
         Raises:
             UsageError: it holds something else.

@@ -135,7 +135,7 @@ class Loop:
     def restore(self, state: State) -> None:
         """Go on from a state."""
         self._load(state)
-        self._good = self._state()
+        self._good = replace(self._state(), outputs=state.outputs)
 
     def _load(self, state: State) -> None:
         self.position, self._known = state.position, state.outputs
@@ -211,9 +211,7 @@ class Loop:
         start = lost if position.start is None else position.start
         self.position = replace(position, losses=(*position.losses, lost), start=start)
         if not math.isfinite(lost):
-            self._give_up(
-                f"the loss is {lost}, first in layer {first_infinite(self.student, call)}"
-            )
+            self._give_up(f"the loss is {lost}, first {first_infinite(self.student, call)}")
         led = found if self.trajectories.own(self.position.trajectory) else teacher
         return led.detach().to(next(self.student.denoiser.parameters()).dtype)
 
@@ -255,7 +253,7 @@ class Loop:
         self._holding.close()
         if not gradients_are_finite(self._optimizer.parameters):
             where = infinite_gradient(self._optimizer.parameters)
-            self._give_up(f"the gradient is infinite or NaN, first in {where}")
+            self._give_up(f"the gradient is infinite or NaN, {where}")
         self._optimizer.step(self.options.progress(position.updates, self._minutes))
         lost = sum(window.relative) / len(window.errors)
         of_features = None

@@ -48,7 +48,7 @@ class Method:
 
     @cached_property
     def structures(self) -> tuple[Structure, ...]:
-        """What every one of them does beside its quantizer, within any constant tokens."""
+        """Structures of every one of them, within any constant tokens."""
         smoothing = (Smoothing(),) if self.options.smoothing else ()
         if self.widths.activation is None or self.options.inputs != "step":
             return smoothing
