@@ -174,7 +174,7 @@ def _ablations() -> list[Row]:
 
 
 def _beyond() -> list[Row]:
-    """What the paper does not have, each by itself, and scales of the default recipe's plan."""
+    """Rows of ours: each part alone, and tuned scales of the default recipe's plan."""
     place = TEACHER, "beyond", 2, 4
     alone: dict[str, dict[str, Any]] = {
         "start by error feedback": {"rounding": "feedback"},

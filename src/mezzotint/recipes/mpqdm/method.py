@@ -48,7 +48,7 @@ class Method:
 
     @cached_property
     def structures(self) -> tuple[Structure, ...]:
-        """Structures that every narrow layer has within its constant tokens, if any."""
+        """Structures of every one of them, within any constant tokens."""
         smoothing = (Smoothing(),) if self.options.smoothing else ()
         if self.widths.activation is None or self.options.inputs != "step":
             return smoothing
