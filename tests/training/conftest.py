@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import nn
 
 from mezzotint.models import Call, find_denoiser, load_pipeline
+from tests.models.conftest import pixart_folder, pixart_pipe, unet_folder, unet_pipe  # noqa: F401
 from tests.models.tiny import tiny_stable_diffusion, write_generation
 from tests.training.students import recorded
 

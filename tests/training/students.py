@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mezzotint.calibration import calibrated
 from mezzotint.models import Call, Sampling, record_calls
-from mezzotint.plan import Choice, Encoding, Plan, Structure, dumps
+from mezzotint.plan import Choice, Encoding, Plan, dumps
 from mezzotint.runtime import Calibration, StepScales, packed_copy
 from mezzotint.training import Student, Training
 from mezzotint.training.losses import Window
@@ -28,24 +28,29 @@ def recorded(pipe: DiffusionPipeline) -> tuple[Call, ...]:
     return record_calls(pipe, Sampling(PROMPTS[:2]))
 
 
-def layers_of(denoiser: nn.Module) -> list[str]:
+BLOCK = ("up_blocks.0.resnets.0.", "up_blocks.0.attentions.0.")
+"""Layers of all kinds, and few enough to be quick."""
+
+
+def layers_of(denoiser: nn.Module, where: tuple[str, ...] = BLOCK) -> list[str]:
     kinds = (nn.Linear, nn.Conv2d)
-    return [name for name, each in denoiser.named_modules() if type(each) in kinds]
+    named = denoiser.named_modules()
+    return [name for name, each in named if type(each) in kinds and name.startswith(where)]
 
 
 def plan_of(
     denoiser: nn.Module,
     weight: str = "uint2/channel",
     activation: str = "uint4/step",
-    structures: tuple[Structure, ...] | None = None,
     encoding: Encoding | None = None,
+    where: tuple[str, ...] = BLOCK,
 ) -> Plan:
-    """The same choice for all layers, input and output at 8 bits and floating."""
-    if structures is None:
-        structures = (STEPS,) if activation.endswith("step") else ()
-    choices = {name: Choice(weight, activation, structures) for name in layers_of(denoiser)}
-    choices["conv_in"] = Choice("uint8/channel", "uint8/tensor")
-    choices["conv_out"] = Choice()
+    """The same choice for some layers, and the input layer of a U-Net at 8 bits."""
+    structures = (STEPS,) if activation.endswith("step") else ()
+    names = layers_of(denoiser, where)
+    choices = {name: Choice(weight, activation, structures) for name in names}
+    if hasattr(denoiser, "conv_in"):
+        choices["conv_in"] = Choice("uint8/channel", "uint8/tensor")
     return Plan(choices, encoding=encoding or Encoding())
 
 

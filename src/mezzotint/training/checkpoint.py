@@ -49,6 +49,7 @@ class Position:
         minutes: that they took.
         trajectory: index of the one under way.
         losses: relative losses of its steps so far.
+        start: relative loss of the very first step; None before it.
         first: mean relative loss of the first trajectory; None before its end.
         sums: since the last point of the curve.
         points: of the curve.
@@ -58,6 +59,7 @@ class Position:
     minutes: float = 0.0
     trajectory: int = 0
     losses: tuple[float, ...] = ()
+    start: float | None = None
     first: float | None = None
     sums: Sums = Sums()
     points: tuple[Point, ...] = ()

@@ -76,7 +76,8 @@ class LearnedInput(nn.Module):
         """The range that a static format finds scale and zero point from."""
         low, high = self.format.limits
         zero_point = self.whole_zero_point
-        scale, shift = float(self.scale), 0.0 if zero_point is None else float(zero_point)
+        shift = 0.0 if zero_point is None else float(zero_point.detach())
+        scale = float(self.scale.detach())
         if self.format.symmetric:
             return InputRange(-scale * high, scale * high)
         return InputRange(scale * (low - shift), scale * (high - shift))

@@ -34,6 +34,7 @@ from mezzotint.training.student import Student
 from mezzotint.training.trajectories import Guidance, Trajectories
 from mezzotint.training.trouble import (
     GROWN,
+    GROWN_FROM_START,
     first_infinite,
     gradients_are_finite,
     infinite_gradient,
@@ -206,7 +207,9 @@ class Loop:
             y, guided = (self._guidance.guided(o, self.options.batch) for o in (teacher, found))
             self._window.add(y, guided, (theirs, ours))
         lost = self._window.relative[-1]
-        self.position = replace(self.position, losses=(*self.position.losses, lost))
+        position = self.position
+        start = lost if position.start is None else position.start
+        self.position = replace(position, losses=(*position.losses, lost), start=start)
         if not math.isfinite(lost):
             self._give_up(f"the loss is {lost}, first {first_infinite(self.student, call)}")
         led = found if self.trajectories.own(self.position.trajectory) else teacher
@@ -310,7 +313,7 @@ class Loop:
         return f"loss {sums.loss / sums.updates:.4f}{part}, {rate:.2f} updates/s"
 
     def _end_trajectory(self) -> None:
-        """Compare its loss with the first one's, and begin another.
+        """Compare its loss with that of the beginning, and start another.
 
         Raises:
             TrainingError: it has grown.
@@ -318,10 +321,11 @@ class Loop:
         position = self.position
         mean = sum(position.losses) / max(len(position.losses), 1)
         first = mean if position.first is None else position.first
-        if mean > GROWN * first:
+        most = min(GROWN * first, GROWN_FROM_START * (position.start or math.inf))
+        if mean > most:
             layer = most_changed(self.student, self._good.parameters)
             self._give_up(
-                f"the loss has grown from {first:.3g} to {mean:.3g}, while layer {layer} changed "
+                f"the loss has grown to {mean:.3g}, above {most:.3g}, while layer {layer} changed "
                 "most"
             )
         self.position = replace(

@@ -105,7 +105,7 @@ class Training:
     trd_graph: Literal["window", "stop"] = "window"
     window: int = 2
     temperature: float = 0.1
-    relation_weight: float = 1.0
+    relation_weight: float = 4.0
     trajectory: Literal["teacher", "mixed"] = "teacher"
     own_share: float = 0.5
     rates: Rates = field(default_factory=Rates)

@@ -16,6 +16,9 @@ from mezzotint.training.student import Student
 GROWN = 8.0
 """Times the loss of the first trajectory that no trajectory may lose on average."""
 
+GROWN_FROM_START = 100.0
+"""Times the loss of the very first step, before any update; those of other steps differ from it."""
+
 
 def gradients_are_finite(parameters: Mapping[str, nn.Parameter]) -> bool:
     """True if no gradient holds NaN or infinity."""

@@ -10,8 +10,8 @@ from torch import nn
 from mezzotint._progress import track
 from mezzotint.calibration import input_sizes
 from mezzotint.plan import Choice
-from mezzotint.recipes.mpqdm.outlier_channels import ChannelSearch, choose_mixture
-from mezzotint.recipes.mpqdm.sampled_inputs import sampled_inputs
+from mezzotint.recipes.outlier_channels import ChannelSearch, choose_mixture
+from mezzotint.recipes.sampled_inputs import sampled_inputs
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, operation_of
 

@@ -1,0 +1,87 @@
+"""States of a training on disk: complete or absent, and of one training only."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from mezzotint.errors import JournalError, UsageError
+from mezzotint.training import Point
+from mezzotint.training import checkpoint as module
+from mezzotint.training.checkpoint import Checkpoint, Position, State, Sums
+
+IDENTITY = {"options": {"rank": 4, "words": ("a", "b")}, "plan": "12ab"}
+STATE = State(
+    Position(7, 1.25, 2, (0.5, 1 / 3), 0.9, 0.7, Sums(3, 0.1, 0.2, 0.3), (Point(5, 1.0, 0.1),)),
+    {"layer.weight.lora.up": torch.randn(3, 2)},
+    {"step.layer.weight.lora.up": torch.tensor(7.0)},
+    tuple(torch.full((2,), float(index)) for index in range(12)),
+)
+
+
+def saved(folder: Path, identity: dict[str, object] | None = None) -> Checkpoint:
+    kept = Checkpoint(folder, IDENTITY if identity is None else identity)
+    kept.save(STATE)
+    return kept
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path: Path):
+    found = saved(tmp_path / "training").load()
+    assert found.position == STATE.position
+    for ours, theirs in ((found.parameters, STATE.parameters), (found.optimizer, STATE.optimizer)):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], each) for name, each in theirs.items())
+    assert all(map(torch.equal, found.outputs, STATE.outputs))
+    assert len(found.outputs) == 12
+
+
+def test_there_is_none_at_first(tmp_path: Path):
+    assert Checkpoint(tmp_path / "training", IDENTITY).load() is None
+    assert Checkpoint(None, IDENTITY).load() is None
+
+
+def test_a_write_that_fails_leaves_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = saved(tmp_path / "training")
+
+    def full(*_: object) -> None:
+        raise SafetensorError("no space left on device")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(JournalError, match=r"cannot be written .*no space left"):
+        kept.save(STATE)
+    assert [each.name for each in tmp_path.iterdir()] == ["training"]
+    assert kept.load() is not None
+
+
+@pytest.mark.parametrize(
+    ("identity", "name"),
+    [
+        ({"options": {"rank": 8, "words": ["a", "b"]}, "plan": "12ab"}, "options.rank"),
+        ({"options": {"rank": 4, "words": ["a"]}, "plan": "12ab"}, "options.words"),
+        ({"options": {"rank": 4, "words": ["a", "b"]}, "plan": "34cd"}, "plan"),
+        ({"options": {"rank": 4, "words": ["a", "b"]}}, "plan"),
+    ],
+)
+def test_what_differs_from_another_training_is_named(
+    tmp_path: Path, identity: dict[str, object], name: str
+):
+    saved(tmp_path / "training")
+    with pytest.raises(JournalError, match=f"was begun with {name} = "):
+        Checkpoint(tmp_path / "training", identity).load()
+
+
+@pytest.mark.parametrize("file", ["training.json", "training.safetensors"])
+def test_a_damaged_file_is_named(tmp_path: Path, file: str):
+    kept = saved(tmp_path / "training")
+    (tmp_path / "training" / file).write_bytes(b"{")
+    with pytest.raises(JournalError, match=file):
+        kept.load()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
+    (tmp_path / "poem.txt").write_text("")
+    with pytest.raises(UsageError, match="holds something else"):
+        Checkpoint(tmp_path, IDENTITY)

@@ -1,0 +1,299 @@
+"""The loop: it lowers the loss, is not disturbed, and goes on after a kill as if there was none."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from mezzotint.errors import JournalError, TrainingError, UsageError
+from mezzotint.models import Call, Sampling, find_denoiser, generate
+from mezzotint.plan import Plan
+from mezzotint.training import Rates, Student, Training, loop, train
+from tests.training.students import (
+    EXACT,
+    PROMPTS,
+    calibration_of,
+    plan_of,
+    recorded,
+    student_of,
+    trajectory_loss,
+)
+
+
+class Killed(BaseException):
+    """The end of a process, without its end."""
+
+
+def options(**fields: object) -> Training:
+    return Training(**{"steps": 4, "batch": 2, "rank": 4, **EXACT} | fields)
+
+
+def begun(
+    pipe: DiffusionPipeline, calls: tuple[Call, ...], training: Training, plan: Plan | None = None
+) -> Student:
+    denoiser = find_denoiser(pipe)[1]
+    plan = plan or plan_of(denoiser)
+    return Student.of(denoiser, plan, calibration_of(denoiser, plan, calls), training)
+
+
+def values(student: Student) -> dict[str, Tensor]:
+    return {name: each.detach().clone() for name, each in student.parameters().items()}
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return all(torch.equal(each, theirs[name]) for name, each in ours.items())
+
+
+def trained(
+    pipe: DiffusionPipeline, calls: tuple[Call, ...], training: Training, **fields: Any
+) -> dict[str, Tensor]:
+    student = begun(pipe, calls, training)
+    train(student, pipe, PROMPTS, training, **fields)
+    return values(student)
+
+
+def killing_clock(after: int) -> Callable[[], float]:
+    """A clock on which every look takes two minutes, until one ends the process."""
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        if looks > after:
+            raise Killed
+        return 120.0 * looks
+
+    return clock
+
+
+class TestLearning:
+    @pytest.mark.parametrize("train_what", ["lora", "weights", "scales"])
+    def test_twenty_updates_lower_the_loss_on_trajectories_that_are_held_out(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], train_what: str
+    ):
+        rates = Rates(lora=0.1, weights=0.1, weight_scale=0.02, input_scale=0.02, floating=0.03)
+        training = options(steps=20, train=train_what, rates=rates)
+        student = begun(pipe, calls, training)
+        before = trajectory_loss(student, pipe)
+        curve = train(student, pipe, PROMPTS, training)
+        assert trajectory_loss(student, pipe) < 0.9 * before
+        assert (curve.updates, len(curve.points)) == (20, 2)
+
+    def test_no_updates_change_nothing(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+        student = begun(pipe, calls, options(steps=0))
+        before = values(student)
+        curve = train(student, pipe, PROMPTS, options(steps=0))
+        assert equal(values(student), before)
+        assert curve.updates == 0
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            {"feature_loss": "none"},
+            {"feature_loss": "l2"},
+            {"trd_graph": "stop"},
+            {"window": 3},
+            {"temperature": 1.0},
+            {"relation_weight": 30.0},
+            {"trajectory": "mixed", "own_share": 1.0},
+            {"seed": 1},
+            {"batch": 3},
+            {"rates": Rates.published()},
+        ],
+        ids="-".join,
+    )
+    def test_every_switch_changes_what_is_learned(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], field: dict[str, object]
+    ):
+        usual, other = (trained(pipe, calls, options(**each)) for each in ({}, field))
+        assert not equal(usual, other)
+
+    def test_computing_blocks_again_changes_no_more_than_rounding(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...]
+    ):
+        usual, again = (trained(pipe, calls, options(checkpointing=each)) for each in (False, True))
+        for name, value in usual.items():
+            assert torch.allclose(value, again[name], atol=1e-3), name
+
+    def test_bfloat16_learns_too(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+        training = options(autocast=True)
+        start = values(begun(pipe, calls, training))
+        assert not equal(trained(pipe, calls, training), start)
+
+    def test_a_pipeline_without_guidance_on_a_transformer(self, pixart_pipe: DiffusionPipeline):
+        denoiser = find_denoiser(pixart_pipe)[1]
+        plan = plan_of(denoiser, "uint2/channel", "int8/token", where=("transformer_blocks.",))
+        student = student_of(denoiser, recorded(pixart_pipe), plan)
+        before = values(student)
+        curve = train(student, pixart_pipe, PROMPTS, options(steps=2))
+        assert curve.updates == 2
+        assert not equal(values(student), before)
+
+    def test_minutes_end_it(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+        training = options(steps=None, minutes=30)
+        student = begun(pipe, calls, training)
+        looks = iter(range(10_000))
+        curve = train(student, pipe, PROMPTS, training, clock=lambda: 60.0 * next(looks))
+        assert curve.minutes >= 25
+        assert 2 <= curve.updates <= 15
+
+    def test_the_ratio_of_the_gradients_is_written_down(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...]
+    ):
+        student = begun(pipe, calls, options(steps=10))
+        (point,) = train(student, pipe, PROMPTS, options(steps=10)).points
+        assert point.ratio > 0
+        assert point.feature_loss > 0
+
+
+class TestNothingElse:
+    def test_an_evaluation_between_two_updates_changes_nothing(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], monkeypatch: pytest.MonkeyPatch
+    ):
+        usual = trained(pipe, calls, options(steps=6))
+        student = begun(pipe, calls, options(steps=6))
+        update = loop.Loop._update
+
+        def evaluated(self: loop.Loop) -> None:
+            update(self)
+            inner = pipe.unet.__dict__.pop("forward", None)
+            with student.quantized():
+                assert generate(pipe, Sampling(("an owl",)), progress=False).any()
+            if inner is not None:
+                pipe.unet.__dict__["forward"] = inner
+
+        monkeypatch.setattr(loop.Loop, "_update", evaluated)
+        scheduler = pipe.scheduler
+        train(student, pipe, PROMPTS, options(steps=6))
+        assert pipe.scheduler is scheduler
+        assert equal(values(student), usual)
+
+    def test_the_pipeline_is_left_as_it_was(
+        self, pipe: DiffusionPipeline, denoiser: nn.Module, calls: tuple[Call, ...]
+    ):
+        trained(pipe, calls, options())
+        assert torch.equal(calls[0].run(denoiser), calls[0].output)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in denoiser.modules())
+        assert all(parameter.grad is None for parameter in denoiser.parameters())
+        assert "forward" not in vars(denoiser)
+
+
+class TestResuming:
+    @pytest.mark.parametrize("after", [14, 21])
+    @pytest.mark.parametrize(
+        "field",
+        [{}, {"trd_graph": "stop"}, {"trajectory": "mixed", "own_share": 1.0}],
+        ids=["window", "stop", "own trajectory"],
+    )
+    def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
+        self,
+        pipe: DiffusionPipeline,
+        calls: tuple[Call, ...],
+        tmp_path: Path,
+        after: int,
+        field: dict[str, object],
+    ):
+        training = options(steps=7, **field)
+        uninterrupted = begun(pipe, calls, training)
+        expected = train(uninterrupted, pipe, PROMPTS, training, tmp_path / "other")
+        folder = tmp_path / "training"
+        with pytest.raises(Killed):
+            trained(pipe, calls, training, folder=folder, clock=killing_clock(after))
+        assert (folder / "training.json").is_file()
+        begun_with = json.loads((folder / "training.json").read_text())["position"]["updates"]
+        assert 0 < begun_with < 7
+        resumed = begun(pipe, calls, training)
+        curve = train(resumed, pipe, PROMPTS, training, folder)
+        assert equal(values(resumed), values(uninterrupted))
+        assert [p.loss for p in curve.points] == [p.loss for p in expected.points]
+
+    def test_a_finished_training_is_not_repeated(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        first = trained(pipe, calls, options(), folder=tmp_path / "training")
+        student = begun(pipe, calls, options())
+        pipe.scheduler.step = None  # whoever runs the pipeline fails
+        assert train(student, pipe, PROMPTS, options(), tmp_path / "training").updates == 4
+        assert equal(values(student), first)
+
+    @pytest.mark.parametrize(
+        ("field", "name"),
+        [
+            ({"window": 3}, "options.window"),
+            ({"rates": Rates(lora=0.5)}, "options.rates.lora"),
+            ({"steps": 5}, "options.steps"),
+        ],
+    )
+    def test_other_options_are_named(
+        self,
+        pipe: DiffusionPipeline,
+        calls: tuple[Call, ...],
+        tmp_path: Path,
+        field: dict[str, object],
+        name: str,
+    ):
+        trained(pipe, calls, options(), folder=tmp_path / "training")
+        with pytest.raises(JournalError, match=f"was begun with {name} = "):
+            trained(pipe, calls, options(**field), folder=tmp_path / "training")
+
+    def test_other_prompts_are_named(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        student = begun(pipe, calls, options())
+        train(student, pipe, PROMPTS, options(), tmp_path / "training")
+        student = begun(pipe, calls, options())
+        with pytest.raises(JournalError, match="was begun with prompts = "):
+            train(student, pipe, PROMPTS[:2], options(), tmp_path / "training")
+
+
+class TestErrors:
+    def test_no_prompts(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+        with pytest.raises(UsageError, match="prompts: none given"):
+            train(begun(pipe, calls, options()), pipe, (), options())
+
+    def test_the_student_of_another_denoiser(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], unet_pipe: DiffusionPipeline
+    ):
+        with pytest.raises(UsageError, match="another denoiser"):
+            train(begun(pipe, calls, options()), unet_pipe, PROMPTS, options())
+
+    def test_a_folder_of_something_else(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        (tmp_path / "poem.txt").write_text("")
+        with pytest.raises(UsageError, match="holds something else than a training"):
+            trained(pipe, calls, options(), folder=tmp_path)
+
+    def test_nan_stops_it_and_names_step_and_layer(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        student = begun(pipe, calls, options())
+        layer = student.layers["up_blocks.0.resnets.0.conv1"]
+        whole = layer.rounded_weights
+        layer.rounded_weights = lambda: tuple(each * math.nan for each in whole())
+        before = values(student)
+        with pytest.raises(
+            TrainingError, match=r"denoising step 1: .* up_blocks\.0\.resnets\.0\.conv1"
+        ):
+            train(student, pipe, PROMPTS, options(), tmp_path / "training")
+        assert equal(values(student), before)
+
+    def test_a_growing_loss_stops_it_and_keeps_the_last_good_state(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        wild = options(steps=30, rates=Rates(weight_scale=2.0))
+        fine = plan_of(find_denoiser(pipe)[1], "uint6/channel", "int8/token")
+        student, kept = (begun(pipe, calls, wild, fine) for _ in range(2))
+        with pytest.raises(TrainingError, match=r"loss has grown .* while layer \w+"):
+            train(student, pipe, PROMPTS, wild, tmp_path / "training")
+        state = loop.Checkpoint(
+            tmp_path / "training", loop._identity(kept, pipe, PROMPTS, wild)
+        ).load()
+        assert equal(values(student), dict(state.parameters))
+        assert all(bool(each.isfinite().all()) for each in values(student).values())
