@@ -73,8 +73,8 @@ def train(
         clock: tells seconds.
 
     Raises:
-        UsageError: there are no prompts, the pipeline has another denoiser, or the folder holds
-            something else.
+        UsageError: there are no prompts, the pipeline has another denoiser, or one in float16 on a
+            CPU, or the folder holds something else.
         JournalError: the folder is of another training, which is named; or cannot be written.
         TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
             the folder keep the last good state.
@@ -84,6 +84,9 @@ def train(
         raise UsageError("prompts: none given; training needs one at least")
     if find_denoiser(pipe)[1] is not student.denoiser:
         raise UsageError("pipe: has another denoiser than the student; give the student's own")
+    first = next(student.denoiser.parameters())
+    if first.dtype == torch.float16 and first.device.type == "cpu":
+        raise UsageError("pipe: is in float16, in which no CPU trains; load it in float32")
     identity = _identity(student, pipe, prompts, options)
     checkpoint = Checkpoint(None if folder is None else Path(folder), identity)
     known = checkpoint.load()
