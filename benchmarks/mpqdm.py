@@ -210,6 +210,8 @@ class Bench:
         if row.plan == TUNED:
             return self.tuned(row, journal)
         budget = mz.Budget(weight_bits=row.weight_bits, act_bits=row.act_bits)
+        if row.by_bytes:
+            budget = mz.Budget(size=self.bytes_of_published(row), act_bits=row.act_bits)
         return mz.quantize(self.pipe, row.recipe(self.steps), budget, journal=journal)
 
     def tuned(self, row: Row, journal: Path) -> mz.Result:
@@ -220,13 +222,18 @@ class Bench:
 
     def allocated(self, row: Row) -> mz.Result:
         """The plan of `auto` in the stored bytes of MPQ-DM, every input as narrow."""
-        published = self.kept.at((row.model, "main", row.setting, PUBLISHED))
-        if published is None:
-            raise SystemExit(f"{row.plan}: its bytes are those of the row {PUBLISHED}; make that")
-        budget = mz.Budget(size=published["denoiser_bytes"], act_bits=row.act_bits)
+        budget = mz.Budget(size=self.bytes_of_published(row), act_bits=row.act_bits)
         options = mz.Auto(inputs=(f"int{row.act_bits}/token",), act_share=1.0)
         journal = self.cache / f"auto-{row.setting}.journal.jsonl"
         return mz.quantize(self.pipe, options, budget, journal=journal)
+
+    def bytes_of_published(self, row: Row) -> int:
+        """Stored bytes of MPQ-DM at the same model and widths, from its row."""
+        for table in dict.fromkeys((row.table, *TABLES)):
+            found = self.kept.at((row.model, table, row.setting, PUBLISHED))
+            if found is not None:
+                return int(found["denoiser_bytes"])
+        raise SystemExit(f"{row.plan}: its bytes are those of the row {PUBLISHED}; make that first")
 
 
 def _training(result: mz.Result | None) -> dict[str, Any]:

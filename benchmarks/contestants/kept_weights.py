@@ -52,7 +52,7 @@ class KeptWeights:
         return self.denoiser.get_submodule(name).get_parameter("weight").detach()
 
     def _file(self, name: str, choice: Choice) -> Path:
-        """Of one layer and weight format; it is made where it is not there."""
+        """File of one layer and weight format, made where it is not there."""
         file = self.folder / f"{name}-{choice.weight.replace('/', '-')}.safetensors"
         if not file.exists():
             weight_format, clock = choice.weight_format, Clock()

@@ -20,18 +20,19 @@ ABLATION_IMAGES = 512
 
 FLOAT, UNIFORM, EFFICIENTDM = "float", "uniform PTQ", "EfficientDM"
 WITH_OMQ, WITH_TRD, PUBLISHED, PLUS = "+ OMQ", "+ TRD", "MPQ-DM", "MPQ-DM+"
-AUTO, TUNED, OURS, NOT_TRAINED = "auto", "auto, scales tuned", "ours", "ours, not trained"
+AUTO, TUNED = "auto", "auto, scales tuned"
+OURS, NOT_TRAINED = "ours", "ours, not trained"
 
 #: Parts that are ours, switched off.
 AS_PUBLISHED: dict[str, Any] = {"one_bit_levels": False, "bos": False}
 BASE: dict[str, Any] = AS_PUBLISHED | {"channels": "none", "smoothing": False}
 NO_TRAINING: dict[str, Any] = {"inputs": "tensor", "train_steps": 0}
-#: Everything that has helped so far.
+#: Ours: the published steps with better starts, or one program over all bytes.
 BEST: dict[str, Any] = {"rounding": "feedback", "trajectory": "mixed"}
 
 #: Temperatures and weights of the relation loss that are tried against each other.
 TEMPERATURES = (1.0, 0.3, 0.1)
-WEIGHTS = (10.0, 100.0, 1000.0)
+WEIGHTS = (1.0, 10.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Row:
         act_bits: of inputs.
         plan: name of the way; unique within model, table and widths.
         options: of the recipe `mpqdm`; None where another makes the plan.
+        by_bytes: whether the budget is the stored bytes of MPQ-DM, not a nominal width.
         minutes: of training; 0 where there is none.
         images: on which it is evaluated.
     """
@@ -55,6 +57,7 @@ class Row:
     act_bits: int
     plan: str
     options: dict[str, Any] | None = field(default=None, compare=False)
+    by_bytes: bool = False
     minutes: float = MINUTES
     images: int = IMAGES
 
@@ -108,7 +111,7 @@ def _five(model: str, table: str, weight_bits: int, act_bits: int) -> list[Row]:
         Row(*place, UNIFORM, BASE | NO_TRAINING, minutes=0),
         Row(*place, EFFICIENTDM, BASE | {"feature_loss": "none"}),
         Row(*place, PUBLISHED, AS_PUBLISHED),
-        Row(*place, OURS, BEST),
+        Row(*place, OURS, BEST, by_bytes=True),
     ]
 
 
@@ -123,7 +126,7 @@ def _main() -> list[Row]:
             Row(*place, WITH_TRD, BASE),
             five[3],
             Row(*place, PLUS, AS_PUBLISHED | {"plus": True}),
-            Row(*place, AUTO, minutes=0),
+            Row(*place, AUTO, by_bytes=True, minutes=0),
             five[4],
         ]
     return found
@@ -164,22 +167,24 @@ def _ablations() -> list[Row]:
         "quantized shortcuts": {"shortcuts": "quantized"},
     }
     return [
-        Row(TEACHER, "ablations", 2, 4, name, AS_PUBLISHED | change, ABLATION_MINUTES,
-            ABLATION_IMAGES)
+        Row(TEACHER, "ablations", 2, 4, name, AS_PUBLISHED | change, minutes=ABLATION_MINUTES,
+            images=ABLATION_IMAGES)
         for name, change in changes.items()
     ]  # fmt: skip
 
 
 def _beyond() -> list[Row]:
-    """What the paper does not have, each by itself, and scales of the default recipe's plan."""
+    """Rows of ours: each part alone, and tuned scales of the default recipe's plan."""
     place = TEACHER, "beyond", 2, 4
     alone: dict[str, dict[str, Any]] = {
         "start by error feedback": {"rounding": "feedback"},
         "own trajectory": {"trajectory": "mixed"},
-        NOT_TRAINED: BEST | {"train_steps": 0},
+        "inputs per token": {"inputs": "token"},
+        "ours, nominal widths": BEST,
     }
-    found = [
-        Row(*place, name, change, 0 if "train_steps" in change else MINUTES)
-        for name, change in alone.items()
+    return [
+        *(Row(*place, name, change) for name, change in alone.items()),
+        Row(*place, NOT_TRAINED, BEST | {"train_steps": 0}, by_bytes=True, minutes=0),
+        Row(*place, "ours, no mixtures", BEST | {"channels": "none"}, by_bytes=True),
+        Row(*place, TUNED, by_bytes=True),
     ]
-    return [*found, Row(*place, TUNED)]

@@ -29,7 +29,14 @@ from mezzotint.models import (
     with_generation_defaults,
 )
 from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
-from mezzotint.recipes import Job, MeasuringSettings, RecipeOptions, check_floating, run_recipe
+from mezzotint.recipes import (
+    Job,
+    MeasuringSettings,
+    Outcome,
+    RecipeOptions,
+    check_floating,
+    run_recipe,
+)
 from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.recipes.distillation import USUAL_MINUTES, distilled
 from mezzotint.recipes.plan_calibration import calibrate_plan
@@ -259,7 +266,7 @@ def tune(
         measuring=measuring_settings(journal, None, None),
     )
     with evaluating(denoiser):
-        outcome = distilled(job, plan, calibration, training)
+        outcome = distilled(job, Outcome(plan, calibration), training)
     result = apply(pipe, outcome.plan, outcome.calibration)
     return replace(result, training=outcome.training)
 

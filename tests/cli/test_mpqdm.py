@@ -63,13 +63,12 @@ def test_no_training_needs_no_minutes(run, model, tmp_path):
         (["--weight-bits", 1], "channels none"),
         (["--weight-bits", 2.5], "weight_bits"),
         (["--weight-bits", 2, "--act-bits", 1], "act_bits"),
-        (["--size", "1MB"], "counting"),
-        (["--weight-bits", 2, "--counting", "stored"], "counting"),
+        (["--size", "1kB"], "cannot be met"),
         (["--weight-bits", 2, "--train-steps", 1, "--train-minutes", 1], "train_steps"),
         (["--weight-bits", 2, "--temperature", 0], "temperature"),
         (["--weight-bits", 2, "--latency", "0.5x"], "latency"),
     ],
-    ids=["no bit to take", "part of a bit", "one bit of input", "a size", "stored bits",
+    ids=["no bit to take", "part of a bit", "one bit of input", "too few bytes",
          "updates and minutes", "no temperature", "a latency"],
 )  # fmt: skip
 def test_what_the_method_cannot_do_is_refused(fails, model, tmp_path, options, named):

@@ -139,7 +139,8 @@ def test_first_tokens_are_constants_and_shortcuts_are_split(pipe, sampling, jour
 
 
 def test_structure_can_be_left_out(pipe, sampling):
-    options = quick(formats=("int8/channel",), bos=False, shortcuts="none")
+    left_out = {"bos": False, "shortcuts": "none", "smoothing": False}
+    options = quick(formats=("int8/channel",), **left_out)
     budget = mz.Budget(weight_bits=16)
     plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
     assert {choice.structures for choice in plan.choices.values()} == {()}

@@ -12,11 +12,11 @@ from diffusers import ModelMixin
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mezzotint.measuring._patching import Forward, patched
 from mezzotint.measuring.free_memory import free_bytes
 from mezzotint.measuring.trace import memory
 from mezzotint.models import Call
 from mezzotint.models.calls import device_of
+from mezzotint.models.patching import Forward, patched
 
 _KEPT = 2
 """Bytes that a backward pass keeps, per byte that modules return."""

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from mezzotint.errors import CalibrationError
-from mezzotint.measuring._patching import Forward, patched
 from mezzotint.measuring.metrics import Figures, Metric, Pair
 from mezzotint.measuring.original import Original
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import Task
 from mezzotint.models import Call
+from mezzotint.models.patching import Forward, patched
 
 
 @dataclass(frozen=True)

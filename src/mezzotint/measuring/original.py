@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from mezzotint.errors import CalibrationError, UsageError
-from mezzotint.measuring._patching import patched
 from mezzotint.models import Call, Sampling, find_denoiser
+from mezzotint.models.patching import patched
 from mezzotint.models.sampling import rgb_images, run_batches
 from mezzotint.runtime import Calibration
 

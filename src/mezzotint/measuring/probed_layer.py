@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mezzotint.formats import FLOAT
 from mezzotint.formats.chunks import PIECE
-from mezzotint.measuring._patching import patched
 from mezzotint.measuring.input_edge import InputCandidate, InputEdge
+from mezzotint.models.patching import patched
 from mezzotint.plan import Choice, Structure, Tensors
 from mezzotint.runtime import operation_of, shape_of
 from mezzotint.runtime.floating_parts import FloatingParts

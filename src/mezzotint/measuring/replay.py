@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from mezzotint.errors import UsageError
-from mezzotint.measuring._patching import Forward, patched
 from mezzotint.measuring.trace import Invocation, Trace, memory, trace
 from mezzotint.models import Call
+from mezzotint.models.patching import Forward, patched
 
 CACHE_BYTES = 2 * 2**30
 """Default bound of what is remembered of all calls together."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mezzotint.measuring._patching import Forward, patched
 from mezzotint.models import Call
+from mezzotint.models.patching import Forward, patched
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 """Immutable values that a module may return beside tensors."""

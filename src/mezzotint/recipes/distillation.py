@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mezzotint._progress import announcer
 from mezzotint.errors import UsageError
-from mezzotint.plan import Plan
 from mezzotint.recipes.default_prompts import prompts_beyond
 from mezzotint.recipes.job import Job, Outcome
-from mezzotint.runtime import Calibration
 from mezzotint.training import Student, Training, train
 
 USUAL_MINUTES = 10.0
-"""Of training, where nothing is said."""
+"""Length of a training where nothing is said."""
 
 
-def distilled(job: Job, plan: Plan, calibration: Calibration, training: Training) -> Outcome:
-    """The plan with trained values, and the curve of the training.
+def distilled(job: Job, outcome: Outcome, training: Training) -> Outcome:
+    """The same plan with trained values, and the curve of the training.
 
     Args:
         job: its pipeline is the teacher; prompts are those of its sampling, or where nobody chose
             them all that come with the model. Its journal's place is also that of the training's
             states, from which an interrupted one goes on.
-        plan: of it.
-        calibration: for the plan.
+        outcome: plan and calibration of its denoiser.
         training: options.
 
     Raises:
@@ -38,10 +37,12 @@ def distilled(job: Job, plan: Plan, calibration: Calibration, training: Training
     listener = announcer()
     if listener is not None:
         listener(_forecast(training))
-    student = Student.of(job.denoiser, plan, calibration, training)
+    student = Student.of(job.denoiser, outcome.plan, outcome.calibration, training)
     prompts = prompts_beyond(job.pipe, job.sampling)
     curve = train(student, job.pipe, prompts, training, job.measuring.training)
-    return Outcome(student.trained_plan, student.calibration(), training=curve)
+    return replace(
+        outcome, plan=student.trained_plan, calibration=student.calibration(), training=curve
+    )
 
 
 def _forecast(training: Training) -> str:

@@ -70,7 +70,7 @@ class LayerToEncode:
 
     @property
     def shape(self) -> LayerShape:
-        """Of the whole layer."""
+        """Shape of the whole layer."""
         return shape_of(self.layer)
 
     @property

@@ -97,7 +97,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
-        """Keep states in a folder, which may be there already.
+        """Begin, or go on, in a folder that may be there already.
 
         Raises:
             UsageError: it holds something else.

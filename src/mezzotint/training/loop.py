@@ -73,8 +73,8 @@ def train(
         clock: tells seconds.
 
     Raises:
-        UsageError: there are no prompts, the pipeline has another denoiser, or the folder holds
-            something else.
+        UsageError: there are no prompts, the pipeline has another denoiser, or one in float16 on a
+            CPU, or the folder holds something else.
         JournalError: the folder is of another training, which is named; or cannot be written.
         TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
             the folder keep the last good state.
@@ -84,6 +84,9 @@ def train(
         raise UsageError("prompts: none given; training needs one at least")
     if find_denoiser(pipe)[1] is not student.denoiser:
         raise UsageError("pipe: has another denoiser than the student; give the student's own")
+    first = next(student.denoiser.parameters())
+    if first.dtype == torch.float16 and first.device.type == "cpu":
+        raise UsageError("pipe: is in float16, in which no CPU trains; load it in float32")
     identity = _identity(student, pipe, prompts, options)
     checkpoint = Checkpoint(None if folder is None else Path(folder), identity)
     known = checkpoint.load()
@@ -135,7 +138,7 @@ class Loop:
     def restore(self, state: State) -> None:
         """Go on from a state."""
         self._load(state)
-        self._good = self._state()
+        self._good = replace(self._state(), outputs=state.outputs)
 
     def _load(self, state: State) -> None:
         self.position, self._known = state.position, state.outputs
@@ -211,9 +214,7 @@ class Loop:
         start = lost if position.start is None else position.start
         self.position = replace(position, losses=(*position.losses, lost), start=start)
         if not math.isfinite(lost):
-            self._give_up(
-                f"the loss is {lost}, first in layer {first_infinite(self.student, call)}"
-            )
+            self._give_up(f"the loss is {lost}, first {first_infinite(self.student, call)}")
         led = found if self.trajectories.own(self.position.trajectory) else teacher
         return led.detach().to(next(self.student.denoiser.parameters()).dtype)
 
@@ -255,7 +256,7 @@ class Loop:
         self._holding.close()
         if not gradients_are_finite(self._optimizer.parameters):
             where = infinite_gradient(self._optimizer.parameters)
-            self._give_up(f"the gradient is infinite or NaN, first in {where}")
+            self._give_up(f"the gradient is infinite or NaN, {where}")
         self._optimizer.step(self.options.progress(position.updates, self._minutes))
         lost = sum(window.relative) / len(window.errors)
         of_features = None

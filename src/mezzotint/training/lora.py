@@ -22,7 +22,7 @@ class LowRank(nn.Module):
     """
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
-        """Fit a weight [out, in / groups, …]; the rank is that of its smaller side at most."""
+        """Begin for a weight [out, in / groups, …]; the rank is at most its smaller side."""
         super().__init__()
         out, columns, *kernel = weight.shape
         rank = min(rank, out, columns)
@@ -66,7 +66,11 @@ class Weight(nn.Module):
         """Hold `weight`: as it is, unless it is trained itself."""
         super().__init__()
         if trained:
-            self.weight = nn.Parameter(weight.detach().to(torch.float32, copy=True))
+            # Fused optimizers take parameter, gradient and moments in one layout.
+            own = weight.detach().to(
+                torch.float32, copy=True, memory_format=torch.contiguous_format
+            )
+            self.weight = nn.Parameter(own)
         else:
             self.register_buffer("weight", weight.detach(), persistent=False)
         self.lora = lora

@@ -10,8 +10,7 @@ from torch.optim import AdamW
 from mezzotint.training.options import Rates
 from mezzotint.training.student import Student
 
-_COUNT = "step"
-_STATE = (_COUNT, "exp_avg", "exp_avg_sq")
+_STATE = ("step", "exp_avg", "exp_avg_sq")
 _LEAST = 1e-3
 """Root mean square below which biases and norms are all alike, such as zeros."""
 
@@ -63,10 +62,9 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             found = {key: state[f"{key}.{name}"] for key in _STATE if f"{key}.{name}" in state}
             if found:
-                # Counts stay on the CPU.
+                # Fused steps take counts on the parameter's device, too.
                 self._adam.state[parameter] = {
-                    key: value.to("cpu" if key == _COUNT else parameter.device, copy=True)
-                    for key, value in found.items()
+                    key: value.to(parameter.device, copy=True) for key, value in found.items()
                 }
 
 

@@ -86,8 +86,9 @@ class Training:
             `own_share` of the trajectories those that the trained one draws itself (`mixed`).
         own_share: see `trajectory`.
         rates: learning rates.
-        untrained_bits: weights of so many bits or more stay as the plan's rounding has them, unless
-            scales alone are trained.
+        untrained_bits: weights of so many bits or more stay as the plan's rounding has them, and
+            inputs of so many bits as they are calibrated, where the weights do; unless scales alone
+            are trained.
         autocast: compute in bfloat16; None for where the processor or GPU does.
         checkpointing: compute blocks again in the backward pass, to save memory; None for where
             memory may run short.

@@ -109,7 +109,7 @@ def _normalized(features: Sequence[Tensor]) -> Tensor:
 def _divergence(
     mine: Tensor, ours: Tensor, other: Tensor, theirs: Tensor, temperature: float
 ) -> Tensor:
-    """Σ KL over some positions of the student (`mine`) and the teacher (`other`)."""
+    """Divergence at some positions of the student (`mine`) and the teacher (`other`), summed."""
     with torch.autocast(mine.device.type, enabled=False):
         student = log_softmax(mine @ ours.transpose(1, 2) / temperature, -1)
         teacher = log_softmax(other @ theirs.transpose(1, 2) / temperature, -1)

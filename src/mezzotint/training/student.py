@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import UsageError
-from mezzotint.measuring._patching import Forward, patched
+from mezzotint.models.patching import Forward, patched
 from mezzotint.plan import TRAINED, Plan
 from mezzotint.runtime import Calibration, TimestepReader, check_plan
 from mezzotint.runtime.pack import check_calibration, naming

@@ -96,7 +96,8 @@ class StudentLayer(nn.Module):
         self.inputs = nn.ModuleList(self._inputs(calibration.input_ranges.get(name, ())))
         activation = self.choice.activation_format
         if activation is not None and not scales_only:
-            self.inputs.requires_grad_(activation.width < options.untrained_bits)
+            narrow = activation.width < options.untrained_bits
+            self.inputs.requires_grad_(narrow or self.weight is not None)
 
     @property
     def layer(self) -> nn.Linear | nn.Conv2d:

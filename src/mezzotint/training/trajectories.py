@@ -13,8 +13,8 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from mezzotint.measuring._patching import patched
 from mezzotint.models import Call, Sampling, generation_defaults
+from mezzotint.models.patching import patched
 from mezzotint.models.sampling import run_batches
 
 Answer = Callable[[Call], Tensor]

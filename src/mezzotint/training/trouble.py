@@ -27,16 +27,16 @@ def gradients_are_finite(parameters: Mapping[str, nn.Parameter]) -> bool:
 
 
 def infinite_gradient(parameters: Mapping[str, nn.Parameter]) -> str:
-    """The first parameter whose gradient holds NaN or infinity."""
+    """The place of the first gradient that holds NaN or infinity, in words."""
     for name, each in parameters.items():
         if each.grad is not None and not bool(torch.isfinite(each.grad).all()):
-            return name
-    return "of all together"
+            return f"first in {name}"
+    return "in the norm over all parameters"
 
 
 @torch.no_grad()
 def first_infinite(student: Student, call: Call) -> str:
-    """The first module of the student whose output holds NaN or infinity in a call."""
+    """The first module of the student whose output holds NaN or infinity in a call, in words."""
     found: list[str] = []
 
     def look(name: str, module: nn.Module, inputs: object, output: object) -> None:
@@ -54,7 +54,7 @@ def first_infinite(student: Student, call: Call) -> str:
                 stack.callback(hook.remove)
         with student.quantized() as denoiser:
             call.run(denoiser)
-    return found[0] if found else "its output"
+    return f"in layer {found[0]}" if found else "in the output"
 
 
 def most_changed(student: Student, before: Mapping[str, Tensor]) -> str:

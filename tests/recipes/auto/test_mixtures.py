@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 import mezzotint as mz
+from mezzotint.calibration import observe_structures
 from mezzotint.errors import UsageError
 from mezzotint.formats import MixedFormat
+from mezzotint.models import completed_calls
+from mezzotint.recipes import Job
+from mezzotint.recipes.auto.mixtures import with_mixtures
+from mezzotint.recipes.found_structures import FoundStructures
+from mezzotint.recipes.study import Study
 from mezzotint.rounding import kurtosis
-from mezzotint.runtime import packed_layers
-from tests.recipes.auto.denoisers import WIDTH, Chain
+from mezzotint.runtime import ConstantTokens, packed_layers
+from tests.recipes.auto.denoisers import WIDTH, Chain, calls
 
 QUICK = {
     "sensitivity": "probes",
@@ -68,6 +76,34 @@ def test_structures_and_inputs_go_with_mixtures_as_with_other_formats(run):
     result = run(mz.Budget(4.25), module=with_outliers(), mixtures=(3,), **options)
     assert str(result.plan["middle"]).startswith("mixed/uint2")
     assert result.plan["middle"].activation == "int8/token"
+
+
+def test_a_constant_token_has_no_part_in_the_search():
+    """A token that no quantizer sees meets one column alone, however large it is."""
+    weight = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1))
+    weight[:, 0] *= torch.linspace(1, 30, WIDTH)
+    reader = torch.nn.Linear(WIDTH, WIDTH)
+    reader.weight = torch.nn.Parameter(weight)
+    module = torch.nn.Sequential(reader).eval()
+    found = []
+    for size in (1.0, 1e6):
+        given = calls()
+        for (x,), _ in given:
+            x[:, 0] = 0.0
+            x[:, 0, 0] = size
+        recorded = completed_calls(module, given)
+        study = Study.of(
+            Job(module, "reader", mz.Budget(4), calls=recorded),
+            bos=False,
+            shortcuts="none",
+            momentum=None,
+        )
+        constants = observe_structures(module, {"0": (ConstantTokens(1),)}, recorded).tensors
+        study = dataclasses.replace(study, structures=FoundStructures(constants))
+        candidates = study.structured((mz.Choice("int8/channel"),))
+        found.append(with_mixtures(study, candidates, (3,)))
+    assert found[0] == found[1]
+    assert len(found[0]["0"]) == 2
 
 
 def test_a_layer_of_few_channels_has_none(run):

@@ -175,9 +175,8 @@ class TestBadInput:
         [
             ({"weight_bits": 1}, {}, "weight_bits: is 1.*channels none"),
             ({"weight_bits": 2.5}, {}, "weight_bits: is 2.5"),
-            ({"size": "2MB"}, {}, "counting"),
         ],
-        ids=["no bit to take", "part of a bit", "a size"],
+        ids=["no bit to take", "part of a bit"],
     )
     def test_a_budget_that_is_no_width_is_refused(self, pipe, sampling, budget, options, named):
         with pytest.raises(UsageError, match=named):

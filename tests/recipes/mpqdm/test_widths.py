@@ -40,11 +40,9 @@ def test_inputs_have_the_granularity_asked_for(bits: int, options: MPQDM, expect
         (Budget(weight_bits=9), MPQDM(channels="none"), "weight_bits: is 9; give 8"),
         (Budget(weight_bits=2.5), MPQDM(), "weight_bits: is 2.5"),
         (Budget(weight_bits=2, act_bits=4.5), MPQDM(), "act_bits: is 4.5"),
-        (Budget(size="2MB"), MPQDM(), "counting: .*recipe 'auto'"),
-        (Budget(weight_bits=2), MPQDM(counting="stored"), "counting: .*recipe 'auto'"),
     ],
     ids=["no bit to take", "no bit to give", "too wide", "part of a weight's bit",
-         "part of an input's bit", "a size", "stored bits"],
+         "part of an input's bit"],
 )  # fmt: skip
 def test_what_the_method_has_no_width_for_is_refused(budget: Budget, options: MPQDM, named: str):
     with pytest.raises(UsageError, match=named):

@@ -10,8 +10,8 @@ from torch import nn
 from mezzotint._progress import track
 from mezzotint.calibration import input_sizes
 from mezzotint.plan import Choice
-from mezzotint.recipes.mpqdm.outlier_channels import ChannelSearch, choose_mixture
-from mezzotint.recipes.mpqdm.sampled_inputs import sampled_inputs
+from mezzotint.recipes.outlier_channels import ChannelSearch, choose_mixture
+from mezzotint.recipes.sampled_inputs import sampled_inputs
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, operation_of
 
@@ -35,9 +35,10 @@ def with_mixtures(
     if not widths:
         return dict(candidates)
     denoiser = study.job.denoiser
-    choices = {layer.name: _PLAIN for layer in study.layers}
+    choices = {layer.name: _sampled(study, layer.name) for layer in study.layers}
     sizes = input_sizes(denoiser, study.graph, choices)
-    samples = sampled_inputs(denoiser, choices, study.calls, Calibration(), sizes)
+    constants = Calibration(tensors=study.structures.constants)
+    samples = sampled_inputs(denoiser, choices, study.calls, constants, sizes)
     found: dict[str, tuple[Choice, ...]] = {}
     for name, inputs in track(samples, "Mixing widths", len(choices)):
         layer = denoiser.get_submodule(name)
@@ -50,6 +51,12 @@ def with_mixtures(
         names = [mixture.format for mixture in mixtures if mixture.m > 0]
         found[name] = _extended(candidates[name], names)
     return {name: found[name] for name in candidates}
+
+
+def _sampled(study: Study, layer: str) -> Choice:
+    """The choice in which a layer's input is sampled: without tokens that no quantizer sees."""
+    choice = study.structures.applied(layer, _PLAIN)
+    return choice if choice.parts == 1 else _PLAIN
 
 
 def _extended(candidates: Sequence[Choice], names: Iterable[str]) -> tuple[Choice, ...]:

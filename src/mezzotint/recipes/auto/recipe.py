@@ -43,8 +43,12 @@ def auto(job: Job, options: Auto) -> Outcome:
 
 def plan_of(search: Search, checked: Checked) -> Plan:
     """The plan with its reasons, and how it came to be."""
-    choices, structures = checked.found.choices, search.study.structures.reasons()
-    reasons = {name: why for name, why in structures.items() if choices[name].structures}
+    choices, structures = checked.found.choices, search.study.structures
+    reasons = {
+        name: why
+        for name, why in structures.reasons().items()
+        if name in structures.by_layer and choices[name].quantized
+    }
     told = (*search.smoothed.reasons(choices).items(), *checked.reasons.items())
     for name, why in told:
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why

@@ -16,8 +16,8 @@ from mezzotint.recipes.found_structures import probing_calls
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.mpqdm.exempt_layers import Exemption, exemptions
 from mezzotint.recipes.mpqdm.options import MPQDM
-from mezzotint.recipes.mpqdm.outlier_channels import ChannelSearch
 from mezzotint.recipes.mpqdm.widths import Widths, nominal_widths
+from mezzotint.recipes.outlier_channels import ChannelSearch
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, Smoothing, StepScales
 
@@ -48,7 +48,7 @@ class Method:
 
     @cached_property
     def structures(self) -> tuple[Structure, ...]:
-        """What every one of them does beside its quantizer, within any constant tokens."""
+        """Structures of every one of them, within any constant tokens."""
         smoothing = (Smoothing(),) if self.options.smoothing else ()
         if self.widths.activation is None or self.options.inputs != "step":
             return smoothing

@@ -9,8 +9,8 @@ from mezzotint.calibration import input_sizes
 from mezzotint.calibration.watching import layer_of
 from mezzotint.plan import Plan
 from mezzotint.recipes.mpqdm.method import Method
-from mezzotint.recipes.mpqdm.outlier_channels import Mixture, choose_mixture
-from mezzotint.recipes.mpqdm.sampled_inputs import InputRounding, sampled_inputs
+from mezzotint.recipes.outlier_channels import Mixture, choose_mixture
+from mezzotint.recipes.sampled_inputs import InputRounding, sampled_inputs
 from mezzotint.runtime import Calibration, operation_of, own_tensors, shape_of
 from mezzotint.runtime.composition import part_weights
 

@@ -51,11 +51,12 @@ class MPQDM:
         shortcuts: layers in which skip connections or resolutions change stay `floating`, as
             published, or are `quantized` like the others.
         counting: `nominal`: every layer has the budget's width, exactly, and the exceptions more,
-            as the paper counts; `stored` counts all bytes, and gives layers different widths.
+            as the paper counts; `stored`, or a size, counts all bytes: one program gives layers
+            different formats, mixtures of widths among them, and there are no exceptions.
         train_minutes: minutes of training, 10 unless `train_steps` are given; 0 for none.
         train_steps: updates of training, in place of minutes; 0 for none.
-        train: parameters that are trained beside biases, norms and the quantizers' own: `lora`
-            inside the rounding, the `weights` themselves, or none (`scales`).
+        train: `lora` inside the rounding or the `weights` themselves, each with the scales and zero
+            points of the quantizers; or `scales`, biases and norms, while weights keep their codes.
         rank: of LoRA, the layer's smaller side at most.
         lora_init: LoRA's start: `zero`, or the `svd` of what rounding loses.
         batch: prompts per update.

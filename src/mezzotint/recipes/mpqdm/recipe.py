@@ -8,11 +8,12 @@ from dataclasses import replace
 from mezzotint.plan import Plan
 from mezzotint.recipes.distillation import distilled
 from mezzotint.recipes.job import Job, Outcome, register_recipe
+from mezzotint.recipes.mpqdm.byte_program import counts_bytes, planned_by_bytes
 from mezzotint.recipes.mpqdm.method import Method, prepared
 from mezzotint.recipes.mpqdm.omq import mixed_widths
 from mezzotint.recipes.mpqdm.options import MPQDM
-from mezzotint.recipes.mpqdm.outlier_channels import Mixture
 from mezzotint.recipes.mpqdm.plan_bits import plan_bits
+from mezzotint.recipes.outlier_channels import Mixture
 from mezzotint.recipes.unpacked import add_unpacked
 
 
@@ -25,17 +26,25 @@ def mpqdm(job: Job, options: MPQDM) -> Outcome:
     """Smooth, scale inputs step by step, mix widths inside layers, and train all of it.
 
     The data are the floating model's own: its calls at every denoising step, and the states that
-    it goes through.
+    it goes through. Where bytes are counted, one program over all layers finds the plan instead.
     """
+    if counts_bytes(job, options):
+        outcome = planned_by_bytes(job, options)
+    else:
+        outcome = planned(job, options)
+    if not options.training.trains:
+        return outcome
+    return distilled(job, outcome, options.training)
+
+
+def planned(job: Job, options: MPQDM) -> Outcome:
+    """The plan of nominal widths, calibrated."""
     method = prepared(job, options)
     uniform = method.plan()
     calibration = method.calibrated(uniform)
     mixtures = mixed_widths(method, uniform, calibration)
     plan = method.plan({name: mixture.format for name, mixture in mixtures.items()})
-    plan = explained(method, plan, mixtures)
-    if not options.training.trains:
-        return Outcome(plan, calibration)
-    return distilled(job, plan, calibration, options.training)
+    return Outcome(explained(method, plan, mixtures), calibration)
 
 
 def explained(method: Method, plan: Plan, mixtures: Mapping[str, Mixture]) -> Plan:

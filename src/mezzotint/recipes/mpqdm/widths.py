@@ -36,18 +36,16 @@ def nominal_widths(budget: Budget, options: MPQDM) -> Widths:
     """The widths of a budget under nominal counting.
 
     Raises:
-        UsageError: it asks for bytes, for a fraction of a bit, or for widths that the method does
-            not have; the message names the option to change.
+        UsageError: it asks for a fraction of a bit, or for widths that the method does not have;
+            the message names the option to change.
     """
-    if budget.size is not None or options.counting == "stored":
-        raise UsageError(
-            "counting: MPQ-DM gives every layer the same nominal width, which no number of bytes "
-            "decides; give weight_bits with counting nominal, or use recipe 'auto' for a size"
-        )
     bits = budget.weight_bits
     assert bits is not None, "a budget without size and latency has one"
     if bits != int(bits):
-        raise UsageError(f"weight_bits: is {bits:g}; the method has whole widths, such as 2 or 3")
+        raise UsageError(
+            f"weight_bits: is {bits:g}, but nominal widths are whole, such as 2 or 3; counting "
+            "stored takes any average"
+        )
     if options.mixes_widths and bits < 2:
         raise UsageError(
             "weight_bits: is 1, but outlier channels take their bit from others, which would have "
@@ -55,7 +53,7 @@ def nominal_widths(budget: Budget, options: MPQDM) -> Widths:
         )
     widest = WIDEST - 1 if options.mixes_widths else WIDEST
     if bits > widest:
-        raise UsageError(f"weight_bits: is {bits:g}; give {widest} at most, or use recipe 'auto'")
+        raise UsageError(f"weight_bits: is {bits:g}; give {widest} at most, or counting stored")
     return Widths(int(bits), _activation(budget.act_bits))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mezzotint.errors import CalibrationError, FormatError, UsageError
 from mezzotint.formats import MINMAX, ActivationFormat, MixedFormat, parse_weight_format
 from mezzotint.plan import Encoding
-from mezzotint.recipes.mpqdm.outlier_channels import ChannelSearch, Mixture, choose_mixture
+from mezzotint.recipes.outlier_channels import ChannelSearch, Mixture, choose_mixture
 from mezzotint.rounding import kurtosis
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.layer_grid import layer_grid
@@ -90,7 +90,7 @@ class TestErrors:
         for operation, weight, x in LAYERS:
             whole = choose_mixture(weight, x, 3, coarse, PAPER, operation)
             with monkeypatch.context() as patch:
-                patch.setattr("mezzotint.recipes.mpqdm.outlier_channels._PIECE", 1)
+                patch.setattr("mezzotint.recipes.outlier_channels._PIECE", 1)
                 pieces = choose_mixture(weight, x, 3, coarse, PAPER, operation)
             assert pieces.m == whole.m
             assert list(pieces.errors.values()) == pytest.approx(list(whole.errors.values()))

@@ -9,8 +9,8 @@ from torch import nn
 from mezzotint.calibration import calibrated
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
-from mezzotint.recipes.mpqdm import sampled_inputs as module
-from mezzotint.recipes.mpqdm.sampled_inputs import InputRounding, few_samples, sampled_inputs
+from mezzotint.recipes import sampled_inputs as module
+from mezzotint.recipes.sampled_inputs import InputRounding, few_samples, sampled_inputs
 from mezzotint.runtime import Calibration, StepScales, pack_layer, shape_of
 from mezzotint.runtime.timestep import TimestepReader
 

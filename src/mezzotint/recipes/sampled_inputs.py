@@ -167,7 +167,7 @@ class InputRounding:
     def of(
         cls, name: str, choice: Choice, shape: LayerShape, timesteps: Tensor, found: Calibration
     ) -> InputRounding:
-        """That of a layer of one quantizer, calibrated."""
+        """The rounding of a layer of one quantizer, calibrated."""
         tables = None
         for place in places(choice.structures, shape):
             if isinstance(place.structure, StepScales):

@@ -1,0 +1,80 @@
+"""Stored bytes in place of a nominal width: one program, then training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import mezzotint as mz
+from mezzotint.errors import InfeasibleBudgetError
+from mezzotint.formats import MINMAX
+from mezzotint.recipes import Auto
+from mezzotint.recipes.mpqdm import byte_program
+from mezzotint.recipes.mpqdm.byte_program import program_options
+from mezzotint.runtime import module_bytes
+
+
+@pytest.fixture(scope="module")
+def size(quantize) -> int:
+    """Bytes of the plan of two nominal bits."""
+    return module_bytes(quantize().denoiser)
+
+
+@pytest.fixture(scope="module")
+def by_size(pipe, sampling, size):
+    """That many bytes, by a program that looks no closer than it must."""
+
+    def quick(options: mz.MPQDM) -> Auto:
+        return replace(
+            program_options(options),
+            formats=("int2/channel", "lut3/channel", "int4/channel", "int8/channel"),
+            probes=8,
+            regret=1e9,
+            exchanges=False,
+            sensitivity="probes",
+        )
+
+    options = mz.MPQDM(train_steps=2, ranges=MINMAX)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(byte_program, "program_options", quick)
+        return mz.quantize(pipe, options, mz.Budget(size=size, act_bits=8), sampling=sampling)
+
+
+def test_the_bytes_are_kept_and_the_plan_is_trained(by_size, size):
+    assert module_bytes(by_size.denoiser) <= size
+    assert by_size.plan.trained
+    assert by_size.training is not None
+    assert by_size.training.to_dict()["updates"] == 2
+
+
+def test_layers_have_different_widths(by_size):
+    assert len({choice.weight for choice in by_size.plan.quantized.values()}) > 1
+
+
+def test_bits_are_said_without_exceptions(by_size, size):
+    bits = by_size.plan.context["bits"]
+    assert bits["nominal"] == bits["with_exceptions"] < bits["stored"] < bits["denoiser"]
+    assert by_size.plan.context["recipe"] == "mpqdm"
+
+
+def test_measurements_are_kept_for_another_size(by_size):
+    assert by_size.record is not None
+
+
+def test_switches_reach_the_program():
+    assert program_options(mz.MPQDM()).mixtures == (2, 3, 4)
+    options = mz.MPQDM(channels="none", bos=False, smoothing=False, rounding="nearest")
+    found = program_options(options)
+    assert found == Auto(
+        calibration_prompts=options.calibration_prompts,
+        bos=False,
+        smoothing=False,
+        rounding="nearest",
+        search=options.ranges,
+    )
+
+
+def test_too_few_bytes_name_what_can_be_met(pipe, sampling):
+    with pytest.raises(InfeasibleBudgetError, match="the smallest plan takes"):
+        mz.quantize(pipe, mz.MPQDM(), mz.Budget(size=1000), sampling=sampling)
