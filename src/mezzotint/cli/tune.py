@@ -71,11 +71,11 @@ def tune(  # noqa: PLR0913  (one parameter per option)
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train scales, biases and norms of PLAN, while weights keep their codes; save it to DIR.
+    """Train scales, biases and norms of PLAN; save it to DIR.
 
     The original teaches: what it computes on the way from noise to image, its quantized form learns
-    to compute as well. No byte is added, whatever recipe made the plan. It is calibrated as it says
-    unless --prompts or --seed is given.
+    to compute as well. Weights keep their codes, and no byte is added, whatever recipe made the
+    plan. It is calibrated as it says unless --prompts or --seed is given.
 
     The state of the training is kept in DIR.training, every minute, until the result is saved:
     after a kill, repeat the command with --resume.

@@ -11,7 +11,7 @@ from mezzotint.recipes.job import Job, Outcome
 from mezzotint.training import Student, Training, train
 
 USUAL_MINUTES = 10.0
-"""Minutes of training, where nothing is said."""
+"""Length of a training where nothing is said."""
 
 
 def distilled(job: Job, outcome: Outcome, training: Training) -> Outcome:
