@@ -361,8 +361,8 @@ class Loop:
         self._load(self._good)
         self.checkpoint.save(self._good)
         raise TrainingError(
-            f"{where}: {why}; the state of update {self.position.updates} is kept: take that, or "
-            "train with lower rates"
+            f"{where}: {why}; went back to the state of update {self.position.updates}: train for "
+            "less time, or with lower rates"
         )
 
 
