@@ -126,6 +126,7 @@ def layer_differences(student: Student, packed: nn.Module, call: Call) -> dict[s
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     """Root mean square of the difference over that of theirs."""
+    ours, theirs = ours.detach(), theirs.detach()
     return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
 
 

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from mezzotint.errors import JournalError, TrainingError, UsageError
 from mezzotint.models import Call, Sampling, find_denoiser, generate
 from mezzotint.plan import Plan
+from mezzotint.runtime import Calibration
 from mezzotint.training import Rates, Student, Training, loop, train
 from tests.training.students import (
+    BLOCK,
     EXACT,
     PROMPTS,
     calibration_of,
     plan_of,
-    recorded,
-    student_of,
     trajectory_loss,
 )
 
@@ -126,13 +126,21 @@ class TestLearning:
         start = values(begun(pipe, calls, training))
         assert not equal(trained(pipe, calls, training), start)
 
-    def test_a_pipeline_without_guidance_on_a_transformer(self, pixart_pipe: DiffusionPipeline):
-        denoiser = find_denoiser(pixart_pipe)[1]
-        plan = plan_of(denoiser, "uint2/channel", "int8/token", where=("transformer_blocks.",))
-        student = student_of(denoiser, recorded(pixart_pipe), plan)
+    @pytest.mark.parametrize(
+        ("kind", "where"),
+        [("unet_pipe", BLOCK), ("pixart_pipe", ("transformer_blocks.",))],
+        ids=["without guidance", "transformer"],
+    )
+    def test_other_pipelines_learn_as_well(
+        self, request: pytest.FixtureRequest, kind: str, where: tuple[str, ...]
+    ):
+        other = request.getfixturevalue(kind)
+        denoiser = find_denoiser(other)[1]
+        plan = plan_of(denoiser, "uint2/channel", "int8/token", where=where)
+        plan = Plan({n: each for n, each in plan.choices.items() if n.startswith(where)})
+        student = Student.of(denoiser, plan, Calibration(), options(steps=3))
         before = values(student)
-        curve = train(student, pixart_pipe, PROMPTS, options(steps=2))
-        assert curve.updates == 2
+        assert train(student, other, PROMPTS, options(steps=3)).updates == 3
         assert not equal(values(student), before)
 
     def test_minutes_end_it(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):

@@ -78,7 +78,10 @@ class Training:
             features; or one per step, earlier features without gradients (`stop`).
         window: denoising steps whose features are averaged.
         temperature: τ of the softmax over relations.
-        relation_weight: λ of the feature loss.
+        relation_weight: λ of the feature loss. On `emoji-teacher` with 1, 2 and 3 bits per channel
+            and 4-bit inputs per step, τ = 0.1 and λ = 4 make the gradient of the relation loss 6%,
+            79%, 87% and 27% of the main one's after 2, 8, 14 and 20 of 20 steps; the published
+            τ = 1 and λ = 100 3%, 47%, 66% and 26%.
         trajectory: states that training sees: those of the floating model (`teacher`), or for
             `own_share` of the trajectories those that the trained one draws itself (`mixed`).
         own_share: see `trajectory`.
