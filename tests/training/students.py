@@ -14,9 +14,9 @@ from mezzotint.models import Call, Sampling, record_calls
 from mezzotint.plan import Choice, Encoding, Plan, dumps
 from mezzotint.runtime import Calibration, StepScales, packed_copy
 from mezzotint.training import Student, Training
-from mezzotint.training.losses import Window
 from mezzotint.training.relation import capturing, output_norm
 from mezzotint.training.trajectories import Guidance, Trajectories
+from mezzotint.training.window import Window
 
 PROMPTS = ("an owl", "a cat", "a dog", "a fox", "a house")
 STEPS = StepScales(3)

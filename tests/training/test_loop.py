@@ -16,6 +16,8 @@ from mezzotint.models import Call, Sampling, find_denoiser, generate
 from mezzotint.plan import Plan
 from mezzotint.runtime import Calibration
 from mezzotint.training import Rates, Student, Training, loop, train
+from mezzotint.training.fingerprint import fingerprint
+from mezzotint.training.states import StateFolder
 from tests.training.students import (
     BLOCK,
     EXACT,
@@ -300,8 +302,6 @@ class TestErrors:
         student, kept = (begun(pipe, calls, wild, fine) for _ in range(2))
         with pytest.raises(TrainingError, match=r"loss has grown .* while layer \w+"):
             train(student, pipe, PROMPTS, wild, tmp_path / "training")
-        state = loop.Checkpoint(
-            tmp_path / "training", loop._identity(kept, pipe, PROMPTS, wild)
-        ).load()
+        state = StateFolder(tmp_path / "training", fingerprint(kept, pipe, PROMPTS, wild)).load()
         assert equal(values(student), dict(state.parameters))
         assert all(bool(each.isfinite().all()) for each in values(student).values())
