@@ -115,10 +115,10 @@ class Kept:
 
     def has(self, row: Row, steps: int | None) -> bool:
         found = self.at(row.place)
-        asked = None if steps is None else steps
-        return found is not None and (
-            found["context"]["images"] == row.images
-            and found["asked"] == {"minutes": row.minutes, "steps": asked}
+        return (
+            found is not None
+            and found["context"]["images"] == row.images
+            and found["asked"] == row.asked(steps)
         )
 
     def at(self, place: Sequence[str]) -> dict[str, Any] | None:
@@ -172,7 +172,7 @@ class Bench:
                 "table": row.table,
                 "setting": row.setting,
                 "plan": row.plan,
-                "asked": {"minutes": row.minutes, "steps": self.steps},
+                "asked": row.asked(self.steps),
                 "weights": self.identity,
                 "measured_on": describe("cpu", torch.get_num_threads())["name"],
             }

@@ -76,6 +76,15 @@ class Row:
         kept = (each if each.isalnum() else "-" for each in "_".join(self.place).lower())
         return "".join(kept)
 
+    def asked(self, steps: int | None) -> dict[str, Any]:
+        """All that a finished row must share, JSON values; `steps` are those of `recipe`."""
+        return {
+            "minutes": self.minutes,
+            "steps": steps,
+            "options": self.options,
+            "by_bytes": self.by_bytes,
+        }
+
     def recipe(self, steps: int | None = None) -> mz.MPQDM:
         """The recipe's options; with `steps`, of that many updates in place of minutes."""
         assert self.options is not None
