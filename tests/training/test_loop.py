@@ -223,6 +223,23 @@ class TestResuming:
         assert equal(values(resumed), values(uninterrupted))
         assert [p.loss for p in curve.points] == [p.loss for p in expected.points]
 
+    def test_a_failure_after_a_kill_keeps_the_trajectory_under_way(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        training, folder = options(steps=7), tmp_path / "training"
+        expected = trained(pipe, calls, training)
+        with pytest.raises(Killed):
+            trained(pipe, calls, training, folder=folder, clock=killing_clock(9))
+        losses = json.loads((folder / "training.json").read_text())["position"]["losses"]
+        assert losses, "killed within a trajectory"
+        broken = begun(pipe, calls, training)
+        layer = next(iter(broken.layers.values()))
+        spoilt = torch.full_like(layer.layer.weight, math.nan)
+        layer.rounded_weights = lambda: (spoilt,)
+        with pytest.raises(TrainingError):
+            train(broken, pipe, PROMPTS, training, folder)
+        assert equal(trained(pipe, calls, training, folder=folder), expected)
+
     def test_a_finished_training_is_not_repeated(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
     ):
@@ -266,6 +283,12 @@ class TestErrors:
     def test_no_prompts(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         with pytest.raises(UsageError, match="prompts: none given"):
             train(begun(pipe, calls, options()), pipe, (), options())
+
+    def test_float16_on_a_cpu(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+        student = begun(pipe, calls, options())
+        student.denoiser.half()
+        with pytest.raises(UsageError, match="float16, in which no CPU trains"):
+            train(student, pipe, PROMPTS, options())
 
     def test_the_student_of_another_denoiser(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], unet_pipe: DiffusionPipeline
