@@ -116,8 +116,10 @@ class Kept:
 
     def has(self, row: Row, steps: int | None) -> bool:
         found = self.at(row.place)
-        return found is not None and (
-            found["context"]["images"] == row.images and found["asked"] == row.asked(steps)
+        return (
+            found is not None
+            and found["context"]["images"] == row.images
+            and found["asked"] == row.asked(steps)
         )
 
     def at(self, place: Sequence[str]) -> dict[str, Any] | None:

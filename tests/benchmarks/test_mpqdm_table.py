@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.contestants.mpqdm_rows import (
@@ -74,6 +77,14 @@ def test_minutes_and_images_can_be_fewer():
     short = rows(minutes=1, images=8)
     assert {one.minutes for one in short} == {0, 1}
     assert {one.images for one in short} == {8}
+
+
+def test_another_definition_of_a_row_is_another_row():
+    one = row(PUBLISHED)
+    assert one.asked(None) == json.loads(json.dumps(one.asked(None)))
+    changed = (replace(one, options={"plus": True}), replace(one, by_bytes=True))
+    assert all(other.asked(None) != one.asked(None) for other in changed)
+    assert one.asked(2) != one.asked(None)
 
 
 def test_a_table_has_a_line_for_each_row_and_as_many_cells():
