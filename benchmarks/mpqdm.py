@@ -107,8 +107,9 @@ class Kept:
     order: list[tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        there = self.path.exists()
-        self.rows: list[dict[str, Any]] = json.loads(self.path.read_text()) if there else []
+        found = json.loads(self.path.read_text()) if self.path.exists() else []
+        # Rows that there are no more have no place in the table.
+        self.rows: list[dict[str, Any]] = [one for one in found if place_of(one) in self.order]
 
     def drop_others(self, model: str, weights: str) -> None:
         """Rows of another training of the model do not belong into one table."""
@@ -116,10 +117,8 @@ class Kept:
 
     def has(self, row: Row, steps: int | None) -> bool:
         found = self.at(row.place)
-        return (
-            found is not None
-            and found["context"]["images"] == row.images
-            and found["asked"] == row.asked(steps)
+        return found is not None and (
+            found["context"]["images"] == row.images and found["asked"] == row.asked(steps)
         )
 
     def at(self, place: Sequence[str]) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from mezzotint._progress import track
+from mezzotint._progress import meter, track
 
 ERASE_LINE = "\x1b[2K"
 
@@ -62,3 +62,18 @@ def test_an_error_in_the_loop_wipes_the_bar():
     with redirect_stderr(terminal), pytest.raises(ZeroDivisionError):
         list(track(failing(), "Failing", 3, clock=count(0, 10).__next__))
     assert terminal.getvalue().endswith(ERASE_LINE)
+
+
+class TestMeter:
+    def test_it_shows_figures_and_wipes_them(self):
+        terminal = Terminal()
+        with redirect_stderr(terminal), meter("Training") as bar:
+            bar.show(0.5, "loss 0.1234")
+        assert "Training" in terminal.getvalue()
+        assert "loss 0.1234" in terminal.getvalue()
+        assert terminal.getvalue().endswith(ERASE_LINE)
+
+    def test_it_is_silent_away_from_a_terminal(self, capsys: pytest.CaptureFixture[str]):
+        with meter("Training") as bar:
+            bar.show(0.5, "loss 0.1234")
+        assert capsys.readouterr() == ("", "")

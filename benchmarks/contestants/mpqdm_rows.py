@@ -93,6 +93,11 @@ class Row:
             chosen |= {"train_minutes": self.minutes} if steps is None else {"train_steps": steps}
         return mz.MPQDM(**chosen)
 
+    def asked(self, steps: int | None = None) -> dict[str, Any]:
+        """JSON values that a finished row has to share, the recipe's defaults included."""
+        options = None if self.options is None else dataclasses.asdict(self.recipe(steps))
+        return {"minutes": self.minutes, "steps": steps, "options": options}
+
 
 def rows(*, minutes: float | None = None, images: int | None = None) -> list[Row]:
     """All rows, those of the first tables first.

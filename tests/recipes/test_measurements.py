@@ -22,7 +22,8 @@ FILE = "measurements.jsonl"
 INPUTS = ("int8/token", "uint8/token")
 """Measured beside the weights."""
 
-quick = partial(mz.Auto, sensitivity="measured")
+quick = partial(mz.Auto, sensitivity="measured", smoothing=False)
+"""Every candidate is measured, and each layer has as many."""
 
 
 def of_layers(tasks: list[Task]) -> list[Task]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mezzotint.formats import (
     MINMAX,
+    ActivationFormat,
     AffineGrid,
     Grid,
     LookupGrid,
@@ -18,7 +19,7 @@ from mezzotint.formats import (
     WeightFormat,
     parse_weight_format,
 )
-from mezzotint.rounding import fake_quantize
+from mezzotint.rounding import fake_quantize, fake_quantize_input
 from tests.formats.strategies import NAMES, normal, weights
 
 ROWS = 4
@@ -216,3 +217,26 @@ class TestTraining:
         fake_quantize(weight, grid).sum().backward()
         assert weight.grad.tolist() == [[0.0, 1.0]]
         assert bool(torch.isfinite(grid.scale.grad).all())
+
+
+class TestInputs:
+    @pytest.mark.parametrize("symmetric", [True, False])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_they_are_rounded_as_packed_layers_do(self, symmetric: bool, dtype: torch.dtype):
+        activation = ActivationFormat(4, symmetric, "tensor")
+        scale, zero_point = activation.range_parameters(-1.0, 1.5, torch.device("cpu"))
+        x = normal(ROWS, 50).to(dtype)
+        found = fake_quantize_input(x, scale, None if symmetric else zero_point, 4)
+        assert torch.equal(found, activation.roundtrip(x, scale, zero_point))
+
+    def test_samples_may_have_scales_of_their_own(self):
+        x, scale = normal(2, 3, 4, 4), torch.tensor([0.1, 0.3]).view(2, 1, 1, 1).requires_grad_()
+        zero_point = torch.tensor([3.0, 7.0]).view(2, 1, 1, 1).requires_grad_()
+        fake_quantize_input(x, scale, zero_point, 4).square().sum().backward()
+        for index in range(2):
+            one, shift = (
+                each.detach()[index : index + 1].requires_grad_() for each in (scale, zero_point)
+            )
+            fake_quantize_input(x[index : index + 1], one, shift, 4).square().sum().backward()
+            assert torch.allclose(scale.grad[index], one.grad[0])
+            assert torch.allclose(zero_point.grad[index], shift.grad[0])

@@ -21,6 +21,7 @@ from mezzotint.runtime import (
     empty_layer,
     executions,
     pack_module,
+    packed_copy,
     packed_layers,
     registered_kernels,
 )
@@ -194,6 +195,25 @@ class TestRefusals:
     def test_a_bare_layer_that_has_no_parent(self):
         with pytest.raises(PlanError, match="bare Linear cannot be replaced in place"):
             pack_module(linear(), Plan({"": W4}))
+
+
+class TestFloatingParameters:
+    def test_trained_biases_and_norms_are_taken_and_the_original_keeps_its_own(self):
+        module = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 4))
+        plan = Plan({"0": Choice("int4/channel")})
+        trained = {"0.bias": torch.randn(6), "1.weight": torch.randn(6), "2.bias": torch.randn(4)}
+        before = {name: module.get_parameter(name).clone() for name in trained}
+        packed = packed_copy(module, plan, Calibration(floating=trained))
+        for name, value in trained.items():
+            assert torch.equal(packed.get_parameter(name), value)
+            assert torch.equal(module.get_parameter(name), before[name])
+
+    @pytest.mark.parametrize("name", ["3.bias", "0.bias"], ids=["unknown", "of another shape"])
+    def test_those_of_another_model_are_refused(self, name: str):
+        module = nn.Sequential(nn.Linear(4, 6))
+        calibration = Calibration(floating={name: torch.zeros(5)})
+        with pytest.raises(PlanError, match=rf"has a {name} of shape \(5,\)"):
+            packed_copy(module, Plan({"0": Choice("int4/channel")}), calibration)
 
 
 class TestEmptyLayers:

@@ -14,9 +14,9 @@ from mezzotint.models import Call, Sampling, record_calls
 from mezzotint.plan import Choice, Encoding, Plan, dumps
 from mezzotint.runtime import Calibration, StepScales, packed_copy
 from mezzotint.training import Student, Training
-from mezzotint.training.losses import Window
 from mezzotint.training.relation import capturing, output_norm
 from mezzotint.training.trajectories import Guidance, Trajectories
+from mezzotint.training.window import Window
 
 PROMPTS = ("an owl", "a cat", "a dog", "a fox", "a house")
 STEPS = StepScales(3)
@@ -126,6 +126,7 @@ def layer_differences(student: Student, packed: nn.Module, call: Call) -> dict[s
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     """Root mean square of the difference over that of theirs."""
+    ours, theirs = ours.detach(), theirs.detach()
     return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
 
 

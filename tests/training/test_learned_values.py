@@ -142,3 +142,13 @@ class TestLearnedInput:
         scale, zero_point = static.range_parameters(found.low, found.high, torch.device("cpu"))
         assert float(scale) == pytest.approx(float(learned.scale.detach()), rel=1e-6)
         assert torch.equal(zero_point, shift)
+
+
+def test_an_input_that_all_samples_share_is_rounded_once():
+    """Such as position embeddings: one row, under the timesteps of a batch."""
+    fmt = ActivationFormat(4, False, "step")
+    scale, zero_point = torch.tensor([0.1, 0.5]), torch.tensor([3.0, 8.0])
+    learned = LearnedInput(fmt, scale, zero_point, torch.tensor([10.0, 900.0]))
+    x = noise(1, 5)
+    assert torch.equal(learned(x, lambda: torch.tensor([900.0, 900.0])),
+                       learned(x, lambda: torch.tensor([900.0])))  # fmt: skip

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from mezzotint.errors import JournalError, TrainingError, UsageError
 from mezzotint.models import Call, Sampling, find_denoiser, generate
 from mezzotint.plan import Plan
+from mezzotint.runtime import Calibration
 from mezzotint.training import Rates, Student, Training, loop, train
+from mezzotint.training.fingerprint import fingerprint
+from mezzotint.training.states import StateFolder
 from tests.training.students import (
+    BLOCK,
     EXACT,
     PROMPTS,
     calibration_of,
     plan_of,
-    recorded,
-    student_of,
     trajectory_loss,
 )
 
@@ -126,13 +128,21 @@ class TestLearning:
         start = values(begun(pipe, calls, training))
         assert not equal(trained(pipe, calls, training), start)
 
-    def test_a_pipeline_without_guidance_on_a_transformer(self, pixart_pipe: DiffusionPipeline):
-        denoiser = find_denoiser(pixart_pipe)[1]
-        plan = plan_of(denoiser, "uint2/channel", "int8/token", where=("transformer_blocks.",))
-        student = student_of(denoiser, recorded(pixart_pipe), plan)
+    @pytest.mark.parametrize(
+        ("kind", "where"),
+        [("unet_pipe", BLOCK), ("pixart_pipe", ("transformer_blocks.",))],
+        ids=["without guidance", "transformer"],
+    )
+    def test_other_pipelines_learn_as_well(
+        self, request: pytest.FixtureRequest, kind: str, where: tuple[str, ...]
+    ):
+        other = request.getfixturevalue(kind)
+        denoiser = find_denoiser(other)[1]
+        plan = plan_of(denoiser, "uint2/channel", "int8/token", where=where)
+        plan = Plan({n: each for n, each in plan.choices.items() if n.startswith(where)})
+        student = Student.of(denoiser, plan, Calibration(), options(steps=3))
         before = values(student)
-        curve = train(student, pixart_pipe, PROMPTS, options(steps=2))
-        assert curve.updates == 2
+        assert train(student, other, PROMPTS, options(steps=3)).updates == 3
         assert not equal(values(student), before)
 
     def test_minutes_end_it(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
@@ -213,6 +223,23 @@ class TestResuming:
         assert equal(values(resumed), values(uninterrupted))
         assert [p.loss for p in curve.points] == [p.loss for p in expected.points]
 
+    def test_a_failure_after_a_kill_keeps_the_trajectory_under_way(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        training, folder = options(steps=7), tmp_path / "training"
+        expected = trained(pipe, calls, training)
+        with pytest.raises(Killed):
+            trained(pipe, calls, training, folder=folder, clock=killing_clock(9))
+        losses = json.loads((folder / "training.json").read_text())["position"]["losses"]
+        assert losses, "killed within a trajectory"
+        broken = begun(pipe, calls, training)
+        layer = next(iter(broken.layers.values()))
+        spoilt = torch.full_like(layer.layer.weight, math.nan)
+        layer.rounded_weights = lambda: (spoilt,)
+        with pytest.raises(TrainingError):
+            train(broken, pipe, PROMPTS, training, folder)
+        assert equal(trained(pipe, calls, training, folder=folder), expected)
+
     def test_a_finished_training_is_not_repeated(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
     ):
@@ -257,6 +284,12 @@ class TestErrors:
         with pytest.raises(UsageError, match="prompts: none given"):
             train(begun(pipe, calls, options()), pipe, (), options())
 
+    def test_float16_on_a_cpu(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+        student = begun(pipe, calls, options())
+        student.denoiser.half()
+        with pytest.raises(UsageError, match="float16, in which no CPU trains"):
+            train(student, pipe, PROMPTS, options())
+
     def test_the_student_of_another_denoiser(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], unet_pipe: DiffusionPipeline
     ):
@@ -292,8 +325,6 @@ class TestErrors:
         student, kept = (begun(pipe, calls, wild, fine) for _ in range(2))
         with pytest.raises(TrainingError, match=r"loss has grown .* while layer \w+"):
             train(student, pipe, PROMPTS, wild, tmp_path / "training")
-        state = loop.Checkpoint(
-            tmp_path / "training", loop._identity(kept, pipe, PROMPTS, wild)
-        ).load()
+        state = StateFolder(tmp_path / "training", fingerprint(kept, pipe, PROMPTS, wild)).load()
         assert equal(values(student), dict(state.parameters))
         assert all(bool(each.isfinite().all()) for each in values(student).values())

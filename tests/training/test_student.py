@@ -210,6 +210,22 @@ class TestPacking:
         ours, theirs = packed(student).conv_in, before.conv_in
         assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
+    def test_inputs_of_many_bits_are_trained_with_their_weights(
+        self, denoiser: nn.Module, calls: tuple[Call, ...]
+    ):
+        student = student_of(denoiser, calls, plan_of(denoiser, "uint4/channel", "uint8/step"))
+        trained = {name for name in student.parameters() if ".inputs." in name}
+        assert "up_blocks.0.attentions.0.proj_in.inputs.0.log_scale" in trained
+        assert not [name for name in trained if name.startswith("conv_in.")]
+
+    def test_weights_are_trained_in_one_layout_whatever_that_of_the_model(
+        self, denoiser: nn.Module, calls: tuple[Call, ...]
+    ):
+        """Moments of the optimizer are read back contiguous, and fused with the parameter."""
+        denoiser.to(memory_format=torch.channels_last)
+        student = student_of(denoiser, calls, train="weights")
+        assert all(parameter.is_contiguous() for parameter in student.parameters().values())
+
 
 class TestScales:
     def test_every_weight_keeps_its_code(self, denoiser: nn.Module, calls: tuple[Call, ...]):

@@ -1,9 +1,9 @@
 """Training of any plan's packed form: LoRA inside the rounding, learned scales, distillation."""
 
-from mezzotint.training.checkpoint import discard_training
 from mezzotint.training.curve import Curve, Point
 from mezzotint.training.loop import train
 from mezzotint.training.options import Rates, Training
+from mezzotint.training.states import discard_training
 from mezzotint.training.student import Student
 
 __all__ = ["Curve", "Point", "Rates", "Student", "Training", "discard_training", "train"]

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from mezzotint._progress import Meter, meter
 from mezzotint.errors import TrainingError, UsageError
-from mezzotint.measuring import model_digest
-from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
-from mezzotint.models import Call, evaluating, find_denoiser, generation_defaults
+from mezzotint.models import Call, evaluating, find_denoiser
 from mezzotint.models.calls import device_of
-from mezzotint.plan import dumps
-from mezzotint.runtime.cpu.processor import BFLOAT16
-from mezzotint.training.checkpoint import Checkpoint, Position, State, Sums
+from mezzotint.training.both_models import BothModels
 from mezzotint.training.curve import Curve, Point
-from mezzotint.training.losses import Window
+from mezzotint.training.fingerprint import fingerprint
 from mezzotint.training.optimizer import Optimizer
 from mezzotint.training.options import Training
-from mezzotint.training.relation import capturing, output_norm
+from mezzotint.training.states import Position, State, StateFolder, Sums
 from mezzotint.training.student import Student
-from mezzotint.training.trajectories import Guidance, Trajectories
+from mezzotint.training.trajectories import Trajectories
 from mezzotint.training.trouble import (
     GROWN,
     GROWN_FROM_START,
@@ -40,6 +33,7 @@ from mezzotint.training.trouble import (
     infinite_gradient,
     most_changed,
 )
+from mezzotint.training.window import Window
 
 SAVE_EVERY = 60.0
 """Seconds between states on disk."""
@@ -87,14 +81,14 @@ def train(
     first = next(student.denoiser.parameters())
     if first.dtype == torch.float16 and first.device.type == "cpu":
         raise UsageError("pipe: is in float16, in which no CPU trains; load it in float32")
-    identity = _identity(student, pipe, prompts, options)
-    checkpoint = Checkpoint(None if folder is None else Path(folder), identity)
-    known = checkpoint.load()
+    identity = fingerprint(student, pipe, prompts, options)
+    states = StateFolder(None if folder is None else Path(folder), identity)
+    known = states.load()
     share = options.own_share if options.trajectory == "mixed" else 0.0
     trajectories = Trajectories(
         pipe, student.denoiser, tuple(prompts), options.batch, options.seed, share
     )
-    loop = Loop(student, trajectories, options, checkpoint, clock)
+    loop = Loop(student, trajectories, options, states, clock)
     if known is not None:
         loop.restore(known)
     with evaluating(student.denoiser), meter("Training") as bar:
@@ -116,21 +110,19 @@ class Loop:
         student: Student,
         trajectories: Trajectories,
         options: Training,
-        checkpoint: Checkpoint,
+        states: StateFolder,
         clock: Callable[[], float],
     ) -> None:
         """Begin; `restore` and `run` follow."""
         self.student, self.trajectories, self.options = student, trajectories, options
-        self.checkpoint, self.clock = checkpoint, clock
+        self.states, self.clock = states, clock
         self.position = Position()
         self._optimizer = Optimizer(student, options.rates)
-        self._guidance = Guidance.of(trajectories.pipe, student.denoiser)
+        self._models = BothModels(student, trajectories.pipe, options)
         self._outputs: list[Tensor] = []
         self._known: tuple[Tensor, ...] = ()
         self._window = Window(options)
         self._holding = ExitStack()
-        self._norm: nn.Module | None = None
-        self._blocks_again: bool | None = options.checkpointing
         self._begun = self._saved = clock()
         self._minutes_before = 0.0
         self._good = self._state()
@@ -199,16 +191,9 @@ class Loop:
     @torch.enable_grad()
     def _computed(self, call: Call) -> Tensor:
         """The output that the pipeline is given; what both models computed is in the window."""
-        self._prepare(call)
         if not self._window.errors:
             self._holding.enter_context(self.student.holding_weights())
-        with torch.no_grad(), self._autocast(), capturing(self._norm) as theirs:
-            teacher = call.run(self.student.denoiser)
-        with self._computing() as denoiser:
-            with capturing(self._norm) as ours:
-                found = call.run(denoiser)
-            y, guided = (self._guidance.guided(o, self.options.batch) for o in (teacher, found))
-            self._window.add(y, guided, (theirs, ours))
+        teacher, found = self._models.run(call, self._window)
         lost = self._window.relative[-1]
         position = self.position
         start = lost if position.start is None else position.start
@@ -218,33 +203,6 @@ class Loop:
         led = found if self.trajectories.own(self.position.trajectory) else teacher
         return led.detach().to(next(self.student.denoiser.parameters()).dtype)
 
-    def _prepare(self, call: Call) -> None:
-        """Find out, in the first call, what depends on calls."""
-        denoiser = self.student.denoiser
-        if self._norm is None and self.options.feature_loss != "none":
-            self._norm = output_norm(denoiser, call)
-        if self._blocks_again is None:
-            self._blocks_again = needs_checkpointing(denoiser, call)
-
-    @contextmanager
-    def _computing(self) -> Iterator[nn.Module]:
-        """The student, to be run or differentiated."""
-        with ExitStack() as stack:
-            denoiser = stack.enter_context(self.student.quantized())
-            if self._blocks_again:
-                stack.enter_context(gradient_checkpointing(denoiser, self.student.again))
-            stack.enter_context(self._autocast())
-            yield denoiser
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        device = device_of(self.student.denoiser).type
-        wanted = self.options.autocast
-        if wanted is None:
-            wanted = torch.cuda.is_bf16_supported() if device == "cuda" else BFLOAT16
-        if not wanted or device not in ("cpu", "cuda"):
-            return nullcontext()
-        return torch.autocast(device, dtype=torch.bfloat16)
-
     @torch.enable_grad()
     def _update(self) -> None:
         """Learn from the window, or from its last step; keep the state, where it is time."""
@@ -252,7 +210,11 @@ class Loop:
         whole = window.full or self.options.trd_graph == "window"
         main, features = window.main(), window.features() if whole else None
         number = position.updates + 1
-        ratio = self._differentiated(main, features, compared=number % POINT_EVERY == 0)
+        losses, ratio = (main, features), None
+        if number % POINT_EVERY == 0:
+            ratio = self._models.compare(losses, [*self._optimizer.parameters.values()])
+        else:
+            self._models.differentiate(losses)
         self._holding.close()
         if not gradients_are_finite(self._optimizer.parameters):
             where = infinite_gradient(self._optimizer.parameters)
@@ -272,29 +234,6 @@ class Loop:
             self._new_window()
         if self._window.steps == 0 and self.clock() - self._saved >= SAVE_EVERY:
             self._save()
-
-    def _differentiated(
-        self, main: Tensor, features: Tensor | None, *, compared: bool
-    ) -> float | None:
-        """Gradients of the sum of both losses; the ratio of their norms, if they are compared."""
-        with self._computing():
-            if features is None or not compared:
-                loss = main if features is None else main + features
-                loss.backward()  # type: ignore[no-untyped-call]
-                return None
-            parameters = [*self._optimizer.parameters.values()]
-            kept, other = (
-                torch.autograd.grad(loss, parameters, retain_graph=first, allow_unused=True)
-                for loss, first in ((main, True), (features, False))
-            )
-        for parameter, *pair in zip(parameters, kept, other, strict=True):
-            found = [each for each in pair if each is not None]
-            parameter.grad = torch.stack(found).sum(0) if found else None
-        norms = [
-            float(nn.utils.get_total_norm([each for each in part if each is not None]))
-            for part in (kept, other)
-        ]
-        return norms[1] / norms[0] if norms[0] else None
 
     def _add_point(self) -> None:
         position, sums = self.position, self.position.sums
@@ -343,7 +282,7 @@ class Loop:
         self._window = Window(self.options)
 
     def _save(self) -> None:
-        self.checkpoint.save(self._state())
+        self.states.save(self._state())
         self._saved = self.clock()
 
     def _give_up(self, why: str) -> None:
@@ -359,35 +298,12 @@ class Loop:
         where = f"update {self.position.updates + 1}, denoising step {step + 1}"
         self._new_window()
         self._load(self._good)
-        self.checkpoint.save(self._good)
+        self.states.save(self._good)
         raise TrainingError(
-            f"{where}: {why}; the state of update {self.position.updates} is kept: take that, or "
-            "train with lower rates"
+            f"{where}: {why}; went back to the state of update {self.position.updates}: train for "
+            "less time, or with lower rates"
         )
 
 
 class _DoneError(BaseException):  # no error of the pipeline's, which would be reported
     """Ends a pipeline's run in the middle of a trajectory."""
-
-
-def _identity(
-    student: Student, pipe: DiffusionPipeline, prompts: Sequence[str], options: Training
-) -> dict[str, Any]:
-    """All that a training depends on, JSON values."""
-    start = hashlib.sha256()
-    for name, parameter in student.parameters().items():
-        start.update(name.encode())
-        start.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    return {
-        "options": json.loads(json.dumps(options.to_dict())),
-        "model": model_digest(student.denoiser),
-        "plan": _digest(dumps(student.plan)),
-        "start": start.hexdigest()[:16],
-        "prompts": _digest(json.dumps([*prompts])),
-        "sampling": generation_defaults(pipe),
-        "scheduler": _digest(json.dumps(dict(pipe.scheduler.config), default=str, sort_keys=True)),
-    }
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -31,7 +31,7 @@ from mezzotint.training.learned_inputs import (
     LearnedInput,
     TimestepOf,
 )
-from mezzotint.training.lora import LowRank, Weight
+from mezzotint.training.low_rank import LowRank, Weight
 from mezzotint.training.options import Training
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import mezzotint as mz
-from mezzotint.errors import InfeasibleBudgetError
+from mezzotint.errors import InfeasibleBudgetError, UsageError
 from mezzotint.formats import MINMAX
 from mezzotint.recipes import Auto
 from mezzotint.recipes.mpqdm import byte_program
@@ -78,3 +78,16 @@ def test_switches_reach_the_program():
 def test_too_few_bytes_name_what_can_be_met(pipe, sampling):
     with pytest.raises(InfeasibleBudgetError, match="the smallest plan takes"):
         mz.quantize(pipe, mz.MPQDM(), mz.Budget(size=1000), sampling=sampling)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"inputs": "token"}, {"plus": True}, {"channels": "random"}, {"shortcuts": "quantized"}],
+    ids=str,
+)
+def test_what_would_change_nothing_is_refused(pipe, sampling, option):
+    (name,) = option
+    with pytest.raises(UsageError, match=f"{name}: .* is for nominal widths"):
+        mz.quantize(
+            pipe, mz.MPQDM(train_steps=0, **option), mz.Budget(size=10**6), sampling=sampling
+        )

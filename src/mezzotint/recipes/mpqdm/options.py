@@ -69,7 +69,7 @@ class MPQDM:
         relation_weight: of the feature loss; 100 is published.
         trajectory: states that training sees: those of the floating model (`teacher`), or for a
             share of the trajectories those that the trained one draws itself (`mixed`).
-        own_share: that share.
+        own_share: share of those trajectories, from 0 to 1.
         rates: learning rates: those found to move something within minutes (`ours`), or those
             `published` for hours of updates.
         autocast: compute training in bfloat16; none for where the processor or GPU does.

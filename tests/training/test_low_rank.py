@@ -8,7 +8,7 @@ from mezzotint.formats import MINMAX, parse_weight_format
 from mezzotint.models import Call
 from mezzotint.rounding import fake_quantize
 from mezzotint.training import Training
-from mezzotint.training.lora import LowRank, Weight
+from mezzotint.training.low_rank import LowRank, Weight
 from tests.training.students import output, student_of, window_of
 
 SHAPES = pytest.mark.parametrize(

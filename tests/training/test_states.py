@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 
 from mezzotint.errors import JournalError, UsageError
 from mezzotint.training import Point
-from mezzotint.training import checkpoint as module
-from mezzotint.training.checkpoint import Checkpoint, Position, State, Sums
+from mezzotint.training import states as module
+from mezzotint.training.states import Position, State, StateFolder, Sums
 
 IDENTITY = {"options": {"rank": 4, "words": ("a", "b")}, "plan": "12ab"}
 STATE = State(
@@ -20,8 +20,8 @@ STATE = State(
 )
 
 
-def saved(folder: Path, identity: dict[str, object] | None = None) -> Checkpoint:
-    kept = Checkpoint(folder, IDENTITY if identity is None else identity)
+def saved(folder: Path, identity: dict[str, object] | None = None) -> StateFolder:
+    kept = StateFolder(folder, IDENTITY if identity is None else identity)
     kept.save(STATE)
     return kept
 
@@ -37,8 +37,8 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path):
 
 
 def test_there_is_none_at_first(tmp_path: Path):
-    assert Checkpoint(tmp_path / "training", IDENTITY).load() is None
-    assert Checkpoint(None, IDENTITY).load() is None
+    assert StateFolder(tmp_path / "training", IDENTITY).load() is None
+    assert StateFolder(None, IDENTITY).load() is None
 
 
 def test_a_write_that_fails_leaves_the_state_before(
@@ -70,7 +70,7 @@ def test_what_differs_from_another_training_is_named(
 ):
     saved(tmp_path / "training")
     with pytest.raises(JournalError, match=f"was begun with {name} = "):
-        Checkpoint(tmp_path / "training", identity).load()
+        StateFolder(tmp_path / "training", identity).load()
 
 
 @pytest.mark.parametrize("file", ["training.json", "training.safetensors"])
@@ -84,4 +84,4 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str):
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "poem.txt").write_text("")
     with pytest.raises(UsageError, match="holds something else"):
-        Checkpoint(tmp_path, IDENTITY)
+        StateFolder(tmp_path, IDENTITY)

@@ -88,7 +88,7 @@ class State:
     outputs: tuple[Tensor, ...]
 
 
-class Checkpoint:
+class StateFolder:
     """A folder with the last state of one training.
 
     Attributes:
@@ -171,7 +171,7 @@ def discard_training(folder: Path) -> None:
         UsageError: the folder holds something else.
     """
     if folder.exists():
-        Checkpoint(folder, {})
+        StateFolder(folder, {})
         shutil.rmtree(folder)
 
 

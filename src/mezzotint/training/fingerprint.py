@@ -1,0 +1,39 @@
+"""All that the course of a training depends on, to tell one training from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from mezzotint.measuring import model_digest
+from mezzotint.models import generation_defaults
+from mezzotint.plan import dumps
+from mezzotint.training.options import Training
+from mezzotint.training.student import Student
+
+
+def fingerprint(
+    student: Student, pipe: DiffusionPipeline, prompts: Sequence[str], options: Training
+) -> dict[str, Any]:
+    """JSON values that a message can name: options as they are, and digests of the rest."""
+    start = hashlib.sha256()
+    for name, parameter in student.parameters().items():
+        start.update(name.encode())
+        start.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "options": json.loads(json.dumps(options.to_dict())),
+        "model": model_digest(student.denoiser),
+        "plan": _digest(dumps(student.plan)),
+        "start": start.hexdigest()[:16],
+        "prompts": _digest(json.dumps([*prompts])),
+        "sampling": generation_defaults(pipe),
+        "scheduler": _digest(json.dumps(dict(pipe.scheduler.config), default=str, sort_keys=True)),
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
