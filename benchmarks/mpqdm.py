@@ -14,6 +14,7 @@ run it again to go on. About nine hours on 2 cores in all.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,8 +117,10 @@ class Kept:
 
     def has(self, row: Row, steps: int | None) -> bool:
         found = self.at(row.place)
-        return found is not None and (
-            found["context"]["images"] == row.images and found["asked"] == row.asked(steps)
+        return (
+            found is not None
+            and found["context"]["images"] == row.images
+            and found["asked"] == row.asked(steps)
         )
 
     def at(self, place: Sequence[str]) -> dict[str, Any] | None:
@@ -202,7 +205,10 @@ class Bench:
 
     def result(self, row: Row) -> mz.Result:
         """The quantized model of a row; training under way is gone on with."""
-        journal = self.cache / f"{row.slug}.journal.jsonl"
+        # A row with other options is another training, whose state must not meet this one's.
+        asked = json.dumps(row.asked(self.steps), sort_keys=True).encode()
+        name = f"{row.slug}-{hashlib.sha256(asked).hexdigest()[:8]}"
+        journal = self.cache / f"{name}.journal.jsonl"
         journal.parent.mkdir(parents=True, exist_ok=True)
         if row.plan == AUTO:
             return self.allocated(row)

@@ -76,16 +76,9 @@ class Row:
         kept = (each if each.isalnum() else "-" for each in "_".join(self.place).lower())
         return "".join(kept)
 
-    def recipe(self, steps: int | None = None) -> mz.MPQDM:
-        """The recipe's options; with `steps`, of that many updates in place of minutes."""
-        assert self.options is not None
-        chosen = dict(self.options)
-        if "train_steps" not in chosen:
-            chosen |= {"train_minutes": self.minutes} if steps is None else {"train_steps": steps}
-        return mz.MPQDM(**chosen)
-
     def asked(self, steps: int | None) -> dict[str, Any]:
-        """JSON values that a finished row has to share, the recipe's defaults included."""
+        """All that a finished row must share, JSON values; `steps` are those of `recipe`."""
+        # Defaults as well: a row under others is another row.
         options = None if self.options is None else dataclasses.asdict(self.recipe(steps))
         return {
             "minutes": self.minutes,
@@ -93,6 +86,14 @@ class Row:
             "options": options,
             "by_bytes": self.by_bytes,
         }
+
+    def recipe(self, steps: int | None = None) -> mz.MPQDM:
+        """The recipe's options; with `steps`, of that many updates in place of minutes."""
+        assert self.options is not None
+        chosen = dict(self.options)
+        if "train_steps" not in chosen:
+            chosen |= {"train_minutes": self.minutes} if steps is None else {"train_steps": steps}
+        return mz.MPQDM(**chosen)
 
 
 def rows(*, minutes: float | None = None, images: int | None = None) -> list[Row]:
