@@ -76,15 +76,6 @@ class Row:
         kept = (each if each.isalnum() else "-" for each in "_".join(self.place).lower())
         return "".join(kept)
 
-    def asked(self, steps: int | None) -> dict[str, Any]:
-        """All that a finished row must share, JSON values; `steps` are those of `recipe`."""
-        return {
-            "minutes": self.minutes,
-            "steps": steps,
-            "options": self.options,
-            "by_bytes": self.by_bytes,
-        }
-
     def recipe(self, steps: int | None = None) -> mz.MPQDM:
         """The recipe's options; with `steps`, of that many updates in place of minutes."""
         assert self.options is not None
@@ -96,7 +87,8 @@ class Row:
     def asked(self, steps: int | None = None) -> dict[str, Any]:
         """JSON values that a finished row has to share, the recipe's defaults included."""
         options = None if self.options is None else dataclasses.asdict(self.recipe(steps))
-        return {"minutes": self.minutes, "steps": steps, "options": options}
+        found = {"minutes": self.minutes, "steps": steps, "options": options}
+        return found | {"by_bytes": self.by_bytes}
 
 
 def rows(*, minutes: float | None = None, images: int | None = None) -> list[Row]:
