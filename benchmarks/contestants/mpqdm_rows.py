@@ -84,11 +84,15 @@ class Row:
             chosen |= {"train_minutes": self.minutes} if steps is None else {"train_steps": steps}
         return mz.MPQDM(**chosen)
 
-    def asked(self, steps: int | None = None) -> dict[str, Any]:
+    def asked(self, steps: int | None) -> dict[str, Any]:
         """JSON values that a finished row has to share, the recipe's defaults included."""
         options = None if self.options is None else dataclasses.asdict(self.recipe(steps))
-        found = {"minutes": self.minutes, "steps": steps, "options": options}
-        return found | {"by_bytes": self.by_bytes}
+        return {
+            "minutes": self.minutes,
+            "steps": steps,
+            "options": options,
+            "by_bytes": self.by_bytes,
+        }
 
 
 def rows(*, minutes: float | None = None, images: int | None = None) -> list[Row]:
