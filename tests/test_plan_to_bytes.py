@@ -363,6 +363,14 @@ class TestCalls:
         assert first.plan.calibration == CalibrationSettings(sampling, 2, None, selection)
         assert same(mz.apply(pipe, first.plan).denoiser, first.denoiser)
 
+    def test_those_that_judged_the_plan_are_fitted_to_with_all_others(self, floating: Path):
+        pipe = mz.load(floating)
+        recipe = mz.Auto(formats=("int3/channel", "int6/channel"), probes=8, regret=1e9)
+        sampling = mz.Sampling(("red heart", "owl") * 8, steps=2)
+        first = mz.quantize(pipe, recipe, mz.Budget(5), sampling=sampling)
+        assert "every 4th of 32 recorded samples, held out" in first.plan.context["notes"][-1]
+        assert same(mz.apply(pipe, first.plan).denoiser, first.denoiser)
+
     def test_where_no_range_is_static_there_is_no_momentum(self, floating: Path):
         pipe = mz.load(floating)
         plan = mixdq(pipe, "none", activation="token").plan

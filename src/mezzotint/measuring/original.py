@@ -50,6 +50,8 @@ class Original:
         pipe: the pipeline around the denoiser; for metrics that see images.
         sampling: prompts, seeds and steps of those images.
         momentum: with which the static ranges were calibrated, see `input_ranges`.
+        part: digest of the calls where they are only a part of those that were recorded, and
+            moments are of the others; None where all are of all.
     """
 
     denoiser: nn.Module
@@ -58,6 +60,7 @@ class Original:
     pipe: DiffusionPipeline | None = None
     sampling: Sampling | None = None
     momentum: float | None = None
+    part: str | None = None
 
     @functools.cached_property
     def images(self) -> OriginalImages:

@@ -41,8 +41,9 @@ class Task:
 def conditional_key(task: Task, original: Original) -> str:
     """The task's key, with all that its figures depend on beside the model and its calls.
 
-    That is the momentum of static ranges where the change has any, and the floating images where
-    the metric compares them. So one journal serves all metrics and calibrations of a model.
+    That is the momentum of static ranges where the change has any, the calls where the metric
+    compares the outputs of held-out ones alone, and the floating images where it compares those.
+    So one journal serves all metrics and calibrations of a model.
 
     Raises:
         UsageError: images are to be compared, and there is no pipeline.
@@ -52,6 +53,8 @@ def conditional_key(task: Task, original: Original) -> str:
     if task.change.static:
         momentum = "none" if original.momentum is None else repr(original.momentum)
         conditions.append(f"momentum {momentum}")
+    if task.metric.sees == "outputs" and original.part is not None:
+        conditions.append(f"held-out calls {original.part}")
     if task.metric.sees == "images":
         conditions.append(f"images {original.images.digest}")
     return " | ".join(conditions)

@@ -139,6 +139,8 @@ class Study:
         choices: Mapping[str, Sequence[Choice]],
         encoding: Encoding | None = None,
         tensors: Mapping[str, Tensors] | None = None,
+        *,
+        fitted: Sequence[Call] | None = None,
     ) -> Calibration:
         """The first pass over the calls: all that some choice or the encoding needs of inputs.
 
@@ -150,14 +152,16 @@ class Study:
             encoding: of the weights of all of them; of its clip are the ranges.
             tensors: layer → what its structures have calibrated; by default the first tokens'
                 constants.
+            fitted: calls that the moments are of; by default all. Ranges are of all.
         """
         tensors = self.structures.constants if tensors is None else tensors
+        fitted = self.calls if fitted is None else fitted
         encoding = encoding or Encoding()
         plan = Plan(
             {n: choice for n, each in choices.items() for choice in each if choice.quantized},
             encoding=encoding,
         )
-        moments = plan_moments(self.job.denoiser, plan, self.calls, tensors)
+        moments = plan_moments(self.job.denoiser, plan, fitted, tensors)
         ranges = self.ranges(choices, encoding.clip, tensors)
         return Calibration(ranges, tensors, moments=moments, encoded=EncodedWeights())
 
@@ -195,7 +199,11 @@ class Study:
 
     @contextmanager
     def measuring(
-        self, calibration: Calibration, *, cache_bytes: int | None = CACHE_BYTES
+        self,
+        calibration: Calibration,
+        *,
+        part: tuple[Call, ...] | None = None,
+        cache_bytes: int | None = CACHE_BYTES,
     ) -> Iterator[Measuring]:
         """Open the journal, with what an earlier run has measured.
 
@@ -203,6 +211,8 @@ class Study:
 
         Args:
             calibration: as `calibrated` gives it.
+            part: samples of the calls, to measure on those alone; moments are of the others. None
+                for all.
             cache_bytes: memory for what runs before a layer, of the executor in this process.
 
         Raises:
@@ -212,6 +222,8 @@ class Study:
         original = Original(
             job.denoiser, self.calls, calibration, job.pipe, job.sampling, self.momentum
         )
+        if part is not None:
+            original = replace(original, calls=part, part=calls_digest(part))
         header: dict[str, object] = {
             "model": model_digest(job.denoiser),
             "sampling": self._sampling(),

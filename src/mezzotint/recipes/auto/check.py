@@ -75,8 +75,9 @@ def _apart(search: Search, predicted: float, found: float) -> str:
     if isinstance(search.metric, Noise):
         off = decibels(found) - decibels(predicted)
         return (
-            f"the plan's output has {decibels(found):.2f} dB of signal to noise on the recorded "
-            f"calls, {abs(off):.2f} dB {'more' if off > 0 else 'less'} than predicted"
+            f"the plan's output has {decibels(found):.2f} dB of signal to noise on "
+            f"{search.roles.shown}, {abs(off):.2f} dB {'more' if off > 0 else 'less'} than "
+            "predicted"
         )
     return (
         f"the plan's loss by {search.metric.kind} is {found:.4g} on the recorded prompts, "

@@ -12,7 +12,7 @@ from mezzotint.errors import ProbeError
 from mezzotint.measuring import Projections
 from mezzotint.plan import Choice
 from mezzotint.recipes.auto.allocation import Found
-from mezzotint.recipes.auto.held_out import gain, hold_out
+from mezzotint.recipes.auto.held_out import gain
 from mezzotint.recipes.auto.program import IntegerProgram
 from mezzotint.recipes.auto.search import Search
 from mezzotint.recipes.auto.sensitivity import Candidates
@@ -100,7 +100,7 @@ def exchanged(search: Search, found: Found) -> Found:
     They are predicted by probes of the other samples, around the plan as it would be stored: by as
     many as it took to find the plan.
     """
-    held = hold_out(search.study.calls)
+    held = search.roles.held
     if not held.enough:
         return found.noting("no exchanges: too few samples were recorded to hold some out")
     before = search.plan(found.choices)

@@ -1,13 +1,10 @@
-"""Recorded samples that are set aside, so that a gain is judged on others than it was found on.
-
-They are set aside from the search for the gain alone: ranges, means and Gram matrices are of all.
-"""
+"""Recorded samples that are set aside, so that a gain is judged on others than it was found on."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mezzotint.models import Call, batch_size, rows_of
@@ -25,11 +22,13 @@ class HeldOut:
 
     Attributes:
         others: calls of the samples that are not held out.
-        samples: those that are: indices among all rows of all calls, in their order.
+        held: calls of those that are.
+        samples: the latter: indices among all rows of all calls, in their order.
         shown: which they are, for people.
     """
 
     others: tuple[Call, ...]
+    held: tuple[Call, ...]
     samples: tuple[int, ...]
     shown: str
 
@@ -39,27 +38,59 @@ class HeldOut:
         return bool(self.others) and len(self.samples) >= FEWEST
 
 
-def hold_out(calls: Sequence[Call]) -> HeldOut:
-    """Set one sample of four aside; a whole call where its samples cannot be told apart."""
+def independent(call: Call) -> bool:
+    """True where the samples of a call can be told apart."""
+    return bool(batch_size(call))
+
+
+def hold_out(calls: Sequence[Call], apart: Callable[[Call], bool] = independent) -> HeldOut:
+    """Set one sample of four aside; a whole call where its samples have to stay together.
+
+    Args:
+        calls: recorded.
+        apart: whether the samples of a call may go different ways.
+    """
+    return _divided(calls, apart, lambda turn: turn % EVERY == EVERY - 1, f"every {EVERY}th")
+
+
+def halved(calls: Sequence[Call], apart: Callable[[Call], bool] = independent) -> HeldOut:
+    """Set half of the samples aside, in the order of Thue and Morse, which has no period.
+
+    Else, of two samples of every call, the halves might be those of guidance.
+    """
+    return _divided(calls, apart, lambda turn: turn.bit_count() % 2 == 1, "half")
+
+
+def _divided(
+    calls: Sequence[Call],
+    apart: Callable[[Call], bool],
+    aside: Callable[[int], bool],
+    share: str,
+) -> HeldOut:
     others: list[Call] = []
-    held: list[int] = []
+    held: list[Call] = []
+    samples: list[int] = []
     turn = first = 0
     for call in calls:
         rows = 0 if call.output is None else len(call.output)
-        parts = [[row] for row in range(rows)] if batch_size(call) else [list(range(rows))]
-        kept: list[int] = []
+        parts = [[row] for row in range(rows)] if apart(call) else [list(range(rows))]
+        taken: list[int] = []
         for part in parts:
+            taken += part if aside(turn) else []
             turn += 1
-            if turn % EVERY:
-                kept += part
-            else:
-                held += [first + row for row in part]
-        if len(kept) == rows:
-            others.append(call)
-        elif kept:
-            others.append(rows_of(call, kept))
+        others += _of_rows(call, [row for row in range(rows) if row not in taken])
+        held += _of_rows(call, taken)
+        samples += [first + row for row in taken]
         first += rows
-    return HeldOut(tuple(others), tuple(held), f"every {EVERY}th of {first} recorded samples")
+    shown = f"{share} of {first} recorded samples"
+    return HeldOut(tuple(others), tuple(held), tuple(samples), shown)
+
+
+def _of_rows(call: Call, rows: Sequence[int]) -> list[Call]:
+    """The call with some of its rows; none without any."""
+    if call.output is None or not rows:
+        return []
+    return [call if len(rows) == len(call.output) else rows_of(call, rows)]
 
 
 @dataclass(frozen=True)

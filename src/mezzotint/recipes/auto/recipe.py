@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mezzotint.calibration import plan_moments
 from mezzotint.plan import Plan
 from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.bias import with_biases
@@ -12,6 +13,7 @@ from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.job import Job, Outcome, register_recipe
+from mezzotint.runtime import Calibration, EncodedWeights
 
 
 @register_recipe(
@@ -26,7 +28,8 @@ def auto(job: Job, options: Auto) -> Outcome:
     Noise of independent small errors adds up, so the program minimises Σ noise of the chosen
     formats within the limits of the budget. Probes predict each noise; what they leave in doubt
     is measured, and so is the plan that comes of it. Exchanges then look at what sums leave out:
-    errors of different layers that cancel. Corrected biases are kept where they help.
+    errors of different layers that cancel. Corrected biases are kept where they help. All that is
+    judged on samples that error feedback has not seen; what is stored is fitted to all.
     """
     with prepared(job, options) as begun:
         found = allocated(begun)
@@ -37,8 +40,17 @@ def auto(job: Job, options: Auto) -> Outcome:
             search, found = with_biases(search, found)
         plan = plan_of(search, checked(search, found))
         measurements = search.measurements(found.losses)
-    calibration = search.calibration.under(plan.choices)
+    calibration = final_calibration(search, plan)
     return Outcome(plan, calibration, measurements, search.measuring.journal.record)
+
+
+def final_calibration(search: Search, plan: Plan) -> Calibration:
+    """The values that the plan is stored with: moments of all recorded samples."""
+    found, study = search.calibration.under(plan.choices), search.study
+    if not search.roles.apart:
+        return found
+    moments = plan_moments(study.job.denoiser, plan, study.calls, found.tensors)
+    return replace(found, moments=moments, encoded=EncodedWeights())
 
 
 def plan_of(search: Search, checked: Checked) -> Plan:

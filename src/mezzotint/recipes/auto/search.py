@@ -30,6 +30,7 @@ from mezzotint.recipes.auto.names import input_name, is_smoothed
 from mezzotint.recipes.auto.options import FORMATS, Auto
 from mezzotint.recipes.auto.probed_layers import around_choice, around_floating
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
+from mezzotint.recipes.auto.roles import Roles, roles
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
 from mezzotint.recipes.job import Job
@@ -46,6 +47,7 @@ class Search:
 
     Attributes:
         study: layers, calls and structures of the floating denoiser.
+        roles: of the calls: which to fit weights to, and which to judge plans on.
         options: the recipe's switches.
         metric: what the plan makes least.
         encoding: rounding of all weights; its clip is that of static inputs at first.
@@ -53,7 +55,8 @@ class Search:
         program: what they cost, and the limits.
         timed: the limit on latency, if there is one.
         smoothed: layers whose input may be smoothed.
-        calibration: constants, ranges and moments of inputs; of smoothed ones as well.
+        calibration: constants and ranges of inputs, of smoothed ones as well; moments of the calls
+            to fit to.
         ranges: clip → ranges of static inputs under it.
         clips: layer → clip of its static input, where it is another than that of the encoding.
             Smoothed inputs keep the latter.
@@ -62,6 +65,7 @@ class Search:
     """
 
     study: Study
+    roles: Roles
     options: Auto
     metric: Metric
     encoding: Encoding
@@ -135,7 +139,7 @@ class Search:
 
         Args:
             count: of probes.
-            calls: by default all.
+            calls: by default all that judge.
             plan: the incumbent; None for the floating model.
             then: a line on what follows, which is announced as well.
 
@@ -145,6 +149,7 @@ class Search:
         candidates = {
             name: self._probed(name, each, plan) for name, each in self.candidates.items()
         }
+        calls = self.roles.judging if calls is None else calls
         return self.probing.projections(candidates, count, calls=calls, plan=plan, then=then)
 
     def _probed(
@@ -177,7 +182,7 @@ class Search:
         }
 
     def sample_noises(self, plans: Sequence[Plan]) -> list[list[float]]:
-        """Noise of whole plans on every recorded sample, by really running them."""
+        """Noise of whole plans on every sample that judges, by really running them."""
         tasks = [Task(PlanChange(plan), SampleNoise()) for plan in plans]
         found = self.measuring.figures(tasks, "Measuring plans")
         return [sample_noises(figures) for figures in found]
@@ -242,20 +247,26 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     )
     # Means of inputs are there for biases that are tried at the end as well.
     biases = replace(encoding, bias_correction=options.bias_correction != "never")
-    calibration = study.calibrated(plain, biases)
+    metric = chosen_metric(options.metric)
+    # Images are of all prompts, whichever calls were recorded of them.
+    fits = encoding.needs_grams and metric.sees == "outputs"
+    parts = roles(job.denoiser, study.calls, fits=fits)
+    calibration = study.calibrated(plain, biases, fitted=parts.fitted)
     if others:
-        known = study.calibrated(others, biases, smoothed.tensors)
+        known = study.calibrated(others, biases, smoothed.tensors, fitted=parts.fitted)
         calibration = replace(
             calibration, others=dict.fromkeys(smoothed.structures.values(), known)
         )
     static = any(choice.static for choice in formats)
     clips = options.clips[1:] if static else ()
     clipped = {clip: study.ranges(plain, clip) for clip in clips}
-    with study.measuring(calibration, cache_bytes=options.cache_bytes) as measuring:
+    part = parts.judging if parts.apart else None
+    with study.measuring(calibration, part=part, cache_bytes=options.cache_bytes) as measuring:
         yield Search(
             study=study,
+            roles=parts,
             options=options,
-            metric=chosen_metric(options.metric),
+            metric=metric,
             encoding=encoding,
             candidates=candidates,
             program=program,
