@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from mezzotint._journal import differing
 from mezzotint._progress import Meter, meter
 from mezzotint.errors import TrainingError, UsageError
 from mezzotint.models import Call, evaluating, find_denoiser
@@ -69,7 +70,8 @@ def train(
     Raises:
         UsageError: there are no prompts, the pipeline has another denoiser, or one in float16 on a
             CPU, or the folder holds something else.
-        JournalError: the folder is of another training, which is named; or cannot be written.
+        JournalError: the folder is of another training, which is named; is damaged; or cannot be
+            written.
         TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
             the folder keep the last good state.
         ModelError: the pipeline fails, or does not make images from text.
@@ -128,9 +130,29 @@ class Loop:
         self._good = self._state()
 
     def restore(self, state: State) -> None:
-        """Go on from a state."""
+        """Go on from a state.
+
+        Raises:
+            JournalError: it does not fit the student.
+        """
+        misfit = self._misfit(state)
+        if misfit is not None:
+            raise self.states.damaged(misfit)
         self._load(state)
         self._good = replace(self._state(), outputs=state.outputs)
+
+    def _misfit(self, state: State) -> str | None:
+        """The first thing in a state that no training of this student has written."""
+        known = {name: each.shape for name, each in self.student.parameters().items()}
+        found = {name: each.shape for name, each in state.parameters.items()}
+        name = differing(known, found)
+        if name is not None:
+            return f"parameters/{name} is {_shown(found, name)}, not {_shown(known, name)}"
+        done = self.options.progress(state.position.updates, state.position.minutes) >= 1.0
+        steps = len(state.position.losses)
+        if not done and len(state.outputs) != steps:  # a finished trajectory is not gone on with
+            return f"{len(state.outputs)} outputs of {steps} denoising steps"
+        return self._optimizer.misfit(state.optimizer)
 
     def _load(self, state: State) -> None:
         self.position, self._known = state.position, state.outputs
@@ -303,6 +325,10 @@ class Loop:
             f"{where}: {why}; went back to the state of update {self.position.updates}: train for "
             "less time, or with lower rates"
         )
+
+
+def _shown(shapes: Mapping[str, torch.Size], name: str) -> str:
+    return f"of shape {tuple(shapes[name])}" if name in shapes else "absent"
 
 
 class _DoneError(BaseException):  # no error of the pipeline's, which would be reported
