@@ -20,6 +20,7 @@ from mezzotint.runtime import Calibration
 from mezzotint.training import Rates, Student, Training, loop, train
 from mezzotint.training.fingerprint import fingerprint
 from mezzotint.training.states import StateFolder
+from mezzotint.training.window import Window
 from tests.training.students import (
     BLOCK,
     EXACT,
@@ -117,6 +118,30 @@ class TestLearning:
     ):
         usual, other = (trained(pipe, calls, options(**each)) for each in ({}, field))
         assert not equal(usual, other)
+
+    @pytest.mark.parametrize("graph", ["window", "stop"])
+    @pytest.mark.parametrize(("size", "expected"), [(2, [2, 1]), (5, [3])], ids=["odd", "short"])
+    def test_features_are_compared_to_the_end_of_a_trajectory(
+        self,
+        pipe: DiffusionPipeline,
+        calls: tuple[Call, ...],
+        monkeypatch: pytest.MonkeyPatch,
+        graph: str,
+        size: int,
+        expected: list[int],
+    ):
+        compared, features = [], Window.features
+
+        def noted(self: Window) -> Tensor | None:
+            compared.append(self.steps)
+            return features(self)
+
+        monkeypatch.setattr(Window, "features", noted)
+        updates = 3 if graph == "stop" else len(expected)
+        training = options(steps=updates, trd_graph=graph, window=size)
+        (point,) = train(begun(pipe, calls, training), pipe, PROMPTS, training).points
+        assert compared == expected
+        assert point.feature_loss > 0
 
     def test_computing_blocks_again_changes_no_more_than_rounding(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...]

@@ -69,7 +69,8 @@ def train(
 
     Raises:
         UsageError: there are no prompts, the pipeline has another denoiser, or one in float16 on a
-            CPU, or the folder holds something else.
+            CPU, or one that calls it once for each half of guidance; or the folder holds something
+            else.
         JournalError: the folder is of another training, which is named; is damaged; or cannot be
             written.
         TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
@@ -178,7 +179,8 @@ class Loop:
         try:
             while not self._done:
                 self.trajectories.run(self.position.trajectory, self._answer)
-                if self._window.errors and self.options.trd_graph == "window":
+                self._window.ended = True
+                if self._window.errors:
                     self._update()
                 self._end_trajectory()
         except _DoneError:
@@ -203,10 +205,12 @@ class Loop:
         if place < len(self._known):
             self._outputs.append(self._known[place].to(device_of(self.student.denoiser)))
             return self._outputs[-1]
+        if self._window.errors and self.options.trd_graph == "stop":
+            self._update()  # after the step before, of which only now is known that it is no last
         if self._done:
             raise _DoneError
         self._outputs.append(self._computed(call))
-        if self._window.full or self.options.trd_graph == "stop":
+        if self._window.full:
             self._update()
         return self._outputs[-1]
 
@@ -227,10 +231,9 @@ class Loop:
 
     @torch.enable_grad()
     def _update(self) -> None:
-        """Learn from the window, or from its last step; keep the state, where it is time."""
+        """Learn from the window, or from its latest step; keep the state, where it is time."""
         window, position = self._window, self.position
-        whole = window.full or self.options.trd_graph == "window"
-        main, features = window.main(), window.features() if whole else None
+        main, features = window.main(), window.features() if window.full else None
         number = position.updates + 1
         losses, ratio = (main, features), None
         if number % POINT_EVERY == 0:

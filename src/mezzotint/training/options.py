@@ -83,7 +83,7 @@ class Training:
             positions (`trd`), their values (`l2`), or `none`.
         trd_graph: one update per `window` of denoising steps, with gradients through all of its
             features; or one per step, earlier features without gradients (`stop`).
-        window: denoising steps whose features are averaged.
+        window: denoising steps whose features are averaged; fewer at a trajectory's end.
         temperature: τ of the softmax over relations.
         relation_weight: λ of the feature loss. On `emoji-teacher` with 1, 2 and 3 bits per channel
             and 4-bit inputs per step, τ = 0.1 and λ = 4 make the gradient of the relation loss 6%,
