@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from contestants.figures import jackknife
 from contestants.hardware import describe
-from contestants.mpqdm_rows import AUTO, FLOAT, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
+from contestants.held_out_prompts import without_prompts
+from contestants.mpqdm_rows import AUTO, FLOAT, IMAGES, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
 from contestants.mpqdm_table import markdown
 from contestants.weights_digest import weights_of
 
@@ -69,7 +70,9 @@ def main() -> None:
     real = None if arguments.corpus is None else real_features(arguments.corpus)
     for model in arguments.models:
         wanted = [row for row in every if row.model == model and asked_for(row, arguments)]
-        bench = Bench(model, arguments.steps, arguments.cache, kept, real)
+        # Never fewer: training on other prompts is another training, which is not gone on with.
+        most = max(IMAGES, *(row.images for row in every))
+        bench = Bench(model, arguments.steps, arguments.cache, kept, real, most)
         kept.drop_others(model, bench.identity)
         for row in wanted:
             if arguments.fresh or not kept.has(row, arguments.steps):
@@ -142,12 +145,30 @@ class Bench:
     """One model, and everything that its rows share."""
 
     def __init__(
-        self, model: str, steps: int | None, cache: Path, kept: Kept, real: np.ndarray | None
+        self,
+        model: str,
+        steps: int | None,
+        cache: Path,
+        kept: Kept,
+        real: np.ndarray | None,
+        most: int,
     ) -> None:
+        """Load the model, and again for calibration and training on other prompts.
+
+        Args:
+            model: embedded one.
+            steps: updates of training, in place of minutes.
+            cache: folder for work under way.
+            kept: finished rows.
+            real: features of real pictures.
+            most: images of any row; their prompts are for evaluation alone.
+        """
         self.model, self.steps, self.kept, self.real = model, steps, kept, real
         self.pipe = mz.load(model)
         self.identity = weights_of(self.pipe)
         self.cache = cache / self.identity
+        evaluated = self.sampling(most).prompts
+        self.source = without_prompts(self.pipe, evaluated, self.cache / "held-out")
         self._baselines: dict[int, Baseline] = {}
 
     def baseline(self, images: int) -> Baseline:
@@ -217,20 +238,20 @@ class Bench:
         budget = mz.Budget(weight_bits=row.weight_bits, act_bits=row.act_bits)
         if row.by_bytes:
             budget = mz.Budget(size=self.bytes_of_published(row), act_bits=row.act_bits)
-        return mz.quantize(self.pipe, row.recipe(self.steps), budget, journal=journal)
+        return mz.quantize(self.source, row.recipe(self.steps), budget, journal=journal)
 
     def tuned(self, row: Row, journal: Path) -> mz.Result:
         """The same plan as `allocated`, its scales, biases and norms trained."""
         plan = self.allocated(row).plan
         minutes = row.minutes if self.steps is None else None
-        return mz.tune(self.pipe, plan, minutes=minutes, steps=self.steps, journal=journal)
+        return mz.tune(self.source, plan, minutes=minutes, steps=self.steps, journal=journal)
 
     def allocated(self, row: Row) -> mz.Result:
         """The plan of `auto` in the stored bytes of MPQ-DM, every input as narrow."""
         budget = mz.Budget(size=self.bytes_of_published(row), act_bits=row.act_bits)
         options = mz.Auto(inputs=(f"int{row.act_bits}/token",), act_share=1.0)
         journal = self.cache / f"auto-{row.setting}.journal.jsonl"
-        return mz.quantize(self.pipe, options, budget, journal=journal)
+        return mz.quantize(self.source, options, budget, journal=journal)
 
     def bytes_of_published(self, row: Row) -> int:
         """Stored bytes of MPQ-DM at the same model and widths, from its row."""

@@ -68,8 +68,8 @@ def notes(rows: Sequence[Found]) -> list[str]:
     counts = {one["context"]["images"] for one in rows}
     return [
         f"{' or '.join(f'{count:,}' for count in sorted(counts))} images per row, seeds "
-        f"{context['seed']} and following, each model at its default steps. Prompts are of the "
-        "list that training draws from as well, their noise is not; torch "
+        f"{context['seed']} and following, each model at its default steps. Calibration and "
+        "training have other prompts of the same list; torch "
         f"{context['torch']}, {context['device']}. Distances to the original are measured against "
         "its images of the same prompts and seeds, with an interval by a jackknife over ten groups "
         "of images; the other intervals are 95% bootstrap. Caption score: like an Inception score, "

@@ -343,6 +343,14 @@ class TestParameters:
         factor = torch.tensor([[1.0], [2.0], [1.0], [2.0]])
         assert torch.equal(doubled.values(codes), factor * grid.values(codes))
 
+    def test_levels_that_cross_keep_their_codes(self):
+        grid = LookupGrid(torch.tensor([[-3.0, -1.0, 1.0, 3.0]]), (ROWS, 4))
+        crossed = torch.tensor([[-3.0, 2.0, 1.0, 4.0]], requires_grad=True)
+        found = grid.with_parameters({"levels": crossed})
+        assert torch.equal(found.levels, torch.tensor([[-3.0, 2.0, 2.0, 4.0]]))
+        (found.levels * torch.tensor([5.0, 6.0, 7.0, 8.0])).sum().backward()
+        assert torch.equal(crossed.grad, torch.tensor([[5.0, 6.0, 7.0, 8.0]]))
+
     @given(weight=FOUR_ROWS, data=st.data())
     @pytest.mark.parametrize("name", [name for name in SOME if "group" not in name])
     def test_no_parameters_bring_a_row_more_values_than_it_has_codes(

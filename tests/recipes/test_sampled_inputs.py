@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mezzotint.calibration import calibrated
+from mezzotint.errors import CalibrationError
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes import sampled_inputs as module
@@ -97,6 +98,18 @@ def test_without_a_timestep_all_samples_are_of_one_step():
     shown = {"0": Choice("uint2/channel", "uint4/tensor")}
     ((_, found),) = sampled_inputs(layer, shown, [call], Calibration(), {"0": 10})
     assert torch.equal(found.x, x)
+
+
+def test_a_layer_without_samples_is_named():
+    layers = nn.ModuleDict({"used": nn.Linear(2, 3), "other": nn.Linear(2, 3)})
+    layers.forward = layers["used"].__call__
+    call = Call((torch.randn(5, 2),), {}, torch.randn(5, 3))
+    shown = dict.fromkeys(layers, Choice("uint2/channel", "uint4/tensor"))
+    found = sampled_inputs(layers, shown, [call], Calibration(), dict.fromkeys(layers, 10))
+    with pytest.raises(
+        CalibrationError, match=r"layer other: none of the sampled calls .*; sample"
+    ):
+        dict(found)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mezzotint.errors import JournalError, TrainingError, UsageError
-from mezzotint.models import Call, Sampling, find_denoiser, generate
+from mezzotint.models import Call, Sampling, find_denoiser, generate, load_pipeline
 from mezzotint.plan import Plan
 from mezzotint.runtime import Calibration
 from mezzotint.training import Rates, Student, Training, loop, train
 from mezzotint.training.fingerprint import fingerprint
 from mezzotint.training.states import StateFolder
+from mezzotint.training.window import Window
 from tests.training.students import (
     BLOCK,
     EXACT,
@@ -115,6 +118,30 @@ class TestLearning:
     ):
         usual, other = (trained(pipe, calls, options(**each)) for each in ({}, field))
         assert not equal(usual, other)
+
+    @pytest.mark.parametrize("graph", ["window", "stop"])
+    @pytest.mark.parametrize(("size", "expected"), [(2, [2, 1]), (5, [3])], ids=["odd", "short"])
+    def test_features_are_compared_to_the_end_of_a_trajectory(
+        self,
+        pipe: DiffusionPipeline,
+        calls: tuple[Call, ...],
+        monkeypatch: pytest.MonkeyPatch,
+        graph: str,
+        size: int,
+        expected: list[int],
+    ):
+        compared, features = [], Window.features
+
+        def noted(self: Window) -> Tensor | None:
+            compared.append(self.steps)
+            return features(self)
+
+        monkeypatch.setattr(Window, "features", noted)
+        updates = 3 if graph == "stop" else len(expected)
+        training = options(steps=updates, trd_graph=graph, window=size)
+        (point,) = train(begun(pipe, calls, training), pipe, PROMPTS, training).points
+        assert compared == expected
+        assert point.feature_loss > 0
 
     def test_computing_blocks_again_changes_no_more_than_rounding(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...]
@@ -277,6 +304,54 @@ class TestResuming:
         student = begun(pipe, calls, options())
         with pytest.raises(JournalError, match="was begun with prompts = "):
             train(student, pipe, PROMPTS[:2], options(), tmp_path / "training")
+
+
+@pytest.fixture(scope="module")
+def interrupted(guided_folder: Path, calls: tuple[Call, ...], tmp_path_factory) -> Path:
+    """The folder of a training that was killed within a trajectory; read only."""
+    folder = tmp_path_factory.mktemp("interrupted") / "training"
+    pipe, clock = load_pipeline(guided_folder), killing_clock(9)
+    with pytest.raises(Killed):
+        trained(pipe, calls, options(steps=7), folder=folder, clock=clock)
+    return folder
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        ("prefix", "change", "message"),
+        [
+            ("parameters/", "drop", r"parameters/.* is absent, not of shape \("),
+            ("parameters/", "reshape", r"parameters/.* is of shape \(7, 7\), not of shape \("),
+            ("optimizer/exp_avg.", "drop", r"optimizer/exp_avg\..* is absent"),
+            ("optimizer/exp_avg.", "reshape", r"optimizer/exp_avg\..* is of shape \(7, 7\), not"),
+            ("optimizer/exp_avg.", "rename", r"optimizer/\S+ is (absent|unknown)"),
+            ("outputs/", "drop", r"1 outputs of 2 denoising steps"),
+        ],
+    )
+    def test_tensors_of_no_such_training_are_named(
+        self,
+        pipe: DiffusionPipeline,
+        calls: tuple[Call, ...],
+        interrupted: Path,
+        tmp_path: Path,
+        prefix: str,
+        change: str,
+        message: str,
+    ):
+        folder = Path(shutil.copytree(interrupted, tmp_path / "training"))
+        tensors = load_file(folder / "training.safetensors")
+        key = min(key for key in tensors if key.startswith(prefix))
+        tensor = tensors.pop(key)
+        if change == "reshape":
+            tensors[key] = torch.zeros(7, 7)
+        if change == "rename":
+            tensors[f"{key}.else"] = tensor
+        save_file(tensors, folder / "training.safetensors")
+        student = begun(pipe, calls, options(steps=7))
+        before = values(student)
+        with pytest.raises(JournalError, match=rf"safetensors: .*{message}.*; delete the folder"):
+            train(student, pipe, PROMPTS, options(steps=7), folder)
+        assert equal(values(student), before)
 
 
 class TestErrors:

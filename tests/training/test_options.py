@@ -25,9 +25,9 @@ from mezzotint.training import Rates, Training
         ({"steps": 1, "relation_weight": math.inf}, "relation_weight: is inf"),
         ({"steps": 1, "own_share": 1.5}, "own_share: is 1.5"),
         ({"steps": 1, "seed": -1}, "seed: is -1"),
-        ({"steps": 1, "train": "all"}, "train: there is no 'all'; use lora, weights, scales"),
-        ({"steps": 1, "trd_graph": "open"}, "trd_graph: there is no 'open'; use window, stop"),
-        ({"steps": 1, "lora_init": "ones"}, "lora_init: there is no 'ones'; use zero, svd"),
+        ({"steps": 1, "train": "all"}, "train: is 'all'; it is one of: lora, weights, scales"),
+        ({"steps": 1, "trd_graph": "open"}, "trd_graph: is 'open'; it is one of: window, stop"),
+        ({"steps": 1, "lora_init": "ones"}, "lora_init: is 'ones'; it is one of: zero, svd"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, object], message: str):

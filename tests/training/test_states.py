@@ -73,11 +73,22 @@ def test_what_differs_from_another_training_is_named(
         StateFolder(tmp_path / "training", identity).load()
 
 
+@pytest.mark.parametrize("length", [1, 40, -3], ids=["start", "header", "end"])
 @pytest.mark.parametrize("file", ["training.json", "training.safetensors"])
-def test_a_damaged_file_is_named(tmp_path: Path, file: str):
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, file: str, length: int):
     kept = saved(tmp_path / "training")
-    (tmp_path / "training" / file).write_bytes(b"{")
-    with pytest.raises(JournalError, match=file):
+    path = tmp_path / "training" / file
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(JournalError, match=rf"{file}: .*; delete the folder .*training to train"):
+        kept.load()
+
+
+def test_json_of_something_else_is_named_with_the_field(tmp_path: Path):
+    kept = saved(tmp_path / "training")
+    (tmp_path / "training" / "training.json").write_text('{"identity": {}}')
+    with pytest.raises(
+        JournalError, match=r"training\.json: field position: .*; delete the folder"
+    ):
         kept.load()
 
 

@@ -1,15 +1,25 @@
 """Trajectories: the pipeline's own scheduler, guidance and prompts, on given outputs."""
 
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+)
 from torch import Tensor, nn
 
-from mezzotint.models import Call, Sampling, find_denoiser
+from mezzotint.errors import UsageError
+from mezzotint.models import Call, Sampling, find_denoiser, load_pipeline
 from mezzotint.models.sampling import run_batches
 from mezzotint.training.trajectories import Guidance, Trajectories, answering
+from tests.models.tiny import write_generation
 
 PROMPTS = ("an owl", "a cat", "a dog", "a fox", "a house")
 
@@ -88,6 +98,71 @@ class TestRuns:
         assert isinstance(found, tuple) == in_tuple
         assert torch.equal(found[0], torch.ones(1))
         assert "forward" not in vars(denoiser)
+
+
+def generating(folder: Path, tmp_path: Path, **defaults: object) -> DiffusionPipeline:
+    """The pipeline of a folder, with other defaults of its call."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    write_generation(copy, **defaults)
+    return load_pipeline(copy)
+
+
+class SeparateHalves(StableDiffusionPipeline):
+    """Guidance in two calls of the denoiser, as many video pipelines have it."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: list[str],
+        num_inference_steps: int = 3,
+        guidance_scale: float = 3.0,
+        generator: object = None,
+        output_type: str = "latent",
+    ) -> Tensor:
+        count = len(prompt)
+        halves = self.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=True)
+        if guidance_scale == 1.0:
+            halves = halves[:1]
+        latents = self.prepare_latents(count, 4, 16, 16, torch.float32, "cpu", generator)
+        self.scheduler.set_timesteps(num_inference_steps)
+        for step in self.scheduler.timesteps:
+            found = [self.unet(latents, step, encoder_hidden_states=half)[0] for half in halves]
+            guided = found[-1] + guidance_scale * (found[0] - found[-1])
+            latents = self.scheduler.step(guided, step, latents).prev_sample
+        return latents
+
+
+class TestSeparateHalves:
+    def test_guidance_in_two_calls_is_refused(self, pipe: DiffusionPipeline):
+        pipe.__class__ = SeparateHalves
+        with pytest.raises(UsageError, match=r"once for each half .* \"guidance_scale\": 1"):
+            calls_along(trajectories(pipe))
+
+    def test_without_guidance_it_is_followed(self, guided_folder: Path, tmp_path: Path):
+        pipe = generating(guided_folder, tmp_path, num_inference_steps=3, guidance_scale=1.0)
+        pipe.__class__ = SeparateHalves
+        assert len(calls_along(trajectories(pipe))) == 3
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    @pytest.mark.parametrize(
+        ("kind", "config"),
+        [
+            (HeunDiscreteScheduler, {}),
+            (PNDMScheduler, {}),
+            (PNDMScheduler, {"skip_prk_steps": True}),
+        ],
+        ids=["heun", "runge-kutta", "multistep"],
+    )
+    def test_schedulers_of_several_calls_a_step_are_followed(
+        self,
+        guided_folder: Path,
+        tmp_path: Path,
+        kind: type[SchedulerMixin],
+        config: dict[str, object],
+    ):
+        pipe = generating(guided_folder, tmp_path, num_inference_steps=4, guidance_scale=3.0)
+        pipe.scheduler = kind(**config)
+        assert len(calls_along(trajectories(pipe))) > 4
 
 
 class TestGuidance:

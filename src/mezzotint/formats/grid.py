@@ -42,7 +42,8 @@ class Grid(ABC):
         """The same grid with some `parameters` replaced by tensors of the same shapes.
 
         They are rounded to what can be stored: scales to positive numbers of the stored dtype, zero
-        points to whole numbers within the codes. Gradients pass straight through.
+        points to whole numbers within the codes, levels to numbers that do not fall from one code
+        to the next. Gradients pass straight through.
 
         Raises:
             FormatError: the grid has no parameter of that name, or it has another shape.

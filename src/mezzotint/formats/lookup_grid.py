@@ -50,8 +50,9 @@ class LookupGrid(Grid):
             scale = known["scale"]
             stored = scale.detach().clamp(info.tiny, info.max).to(self.dtype).float()
             return replace(self, scale=straight_through(stored, scale))
-        levels = known["levels"].sort(1).values
-        stored = levels.detach().clamp(info.min, info.max).to(self.dtype).float()
+        levels = known["levels"]
+        # Every level keeps its code: one below those before it is raised to them, not sorted away.
+        stored = levels.detach().cummax(1).values.clamp(info.min, info.max).to(self.dtype).float()
         return replace(self, levels=straight_through(stored, levels))
 
     @override

@@ -46,21 +46,6 @@ def options_help(recipe: Recipe) -> tuple[OptionHelp, ...]:
     )
 
 
-def check_words(options: Any) -> None:
-    """Check that every field of some words, or of yes and no, has one of them.
-
-    Raises:
-        UsageError: names the field and its words.
-    """
-    for name, hint in typing.get_type_hints(type(options)).items():
-        allowed, given = typing.get_args(hint), getattr(options, name)
-        if hint is bool and type(given) is not bool:
-            raise UsageError(f"{name}: is {given!r}; it is one of: True, False")
-        if typing.get_origin(hint) is typing.Literal and given not in allowed:
-            known = ", ".join(map(str, allowed))
-            raise UsageError(f"{name}: is {given!r}; it is one of: {known}")
-
-
 def selected_calls(calls: int | None) -> CallSelection | None:
     """The selection of a recipe's option `calls`: that many at most, or all for None.
 

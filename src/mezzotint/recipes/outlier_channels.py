@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mezzotint._words import check_words
 from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.formats import MINMAX, parse_weight_format
-from mezzotint.recipes.option_values import check_words
 from mezzotint.rounding import ranking_named
 from mezzotint.runtime.operands import Linear, Operation
 

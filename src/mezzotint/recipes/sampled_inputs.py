@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mezzotint._time_argument import TimeArgument
 from mezzotint.calibration.step_ranges import calls_by_timestep
 from mezzotint.calibration.watching import watch_inputs
+from mezzotint.errors import CalibrationError
 from mezzotint.formats import ActivationFormat
 from mezzotint.models import Call, batch_size, rows_of
 from mezzotint.plan import Choice, LayerShape, Tensors
@@ -59,7 +60,7 @@ def sampled_inputs(
         sizes: elements of every layer's input in one call.
 
     Raises:
-        CalibrationError: samples of other timesteps cannot be told apart.
+        CalibrationError: samples of other timesteps cannot be told apart, or a layer has none.
     """
     few = few_samples(_steps(denoiser, calls))
     kept = sum(len(call.output) for _, call in few if call.output is not None)
@@ -72,7 +73,7 @@ def sampled_inputs(
         shown = {name: choices[name] for name in names}
         watch_inputs(denoiser, shown, watched, [call for _, call in few], calibration.tensors)
         for name in names:
-            yield name, watched.pop(name).found()
+            yield name, watched.pop(name).found(name)
 
 
 def _steps(denoiser: nn.Module, calls: Sequence[Call]) -> Mapping[float, Sequence[Call]]:
@@ -139,7 +140,17 @@ class _Sampler:
     def end_call(self) -> None:
         self.call += 1
 
-    def found(self) -> SampledInputs:
+    def found(self, name: str) -> SampledInputs:
+        """All that was kept.
+
+        Raises:
+            CalibrationError: nothing was; the layer is named.
+        """
+        if not self.seen:
+            raise CalibrationError(
+                f"layer {name}: none of the sampled calls gives its quantizer an input, as all its "
+                "tokens are constant or it is not called; sample other prompts, or keep it floating"
+            )
         x = torch.cat(self.seen)
         steps = torch.tensor([self.steps[call] for call in self.of_call], dtype=torch.float32)
         return SampledInputs(x, steps.to(x.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from mezzotint._journal import differing
 from mezzotint._progress import Meter, meter
 from mezzotint.errors import TrainingError, UsageError
 from mezzotint.models import Call, evaluating, find_denoiser
@@ -68,8 +69,10 @@ def train(
 
     Raises:
         UsageError: there are no prompts, the pipeline has another denoiser, or one in float16 on a
-            CPU, or the folder holds something else.
-        JournalError: the folder is of another training, which is named; or cannot be written.
+            CPU, or one that calls it once for each half of guidance; or the folder holds something
+            else.
+        JournalError: the folder is of another training, which is named; is damaged; or cannot be
+            written.
         TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
             the folder keep the last good state.
         ModelError: the pipeline fails, or does not make images from text.
@@ -128,9 +131,29 @@ class Loop:
         self._good = self._state()
 
     def restore(self, state: State) -> None:
-        """Go on from a state."""
+        """Go on from a state.
+
+        Raises:
+            JournalError: it does not fit the student.
+        """
+        misfit = self._misfit(state)
+        if misfit is not None:
+            raise self.states.damaged(misfit)
         self._load(state)
         self._good = replace(self._state(), outputs=state.outputs)
+
+    def _misfit(self, state: State) -> str | None:
+        """The first thing in a state that no training of this student has written."""
+        known = {name: each.shape for name, each in self.student.parameters().items()}
+        found = {name: each.shape for name, each in state.parameters.items()}
+        name = differing(known, found)
+        if name is not None:
+            return f"parameters/{name} is {_shown(found, name)}, not {_shown(known, name)}"
+        done = self.options.progress(state.position.updates, state.position.minutes) >= 1.0
+        steps = len(state.position.losses)
+        if not done and len(state.outputs) != steps:  # a finished trajectory is not gone on with
+            return f"{len(state.outputs)} outputs of {steps} denoising steps"
+        return self._optimizer.misfit(state.optimizer)
 
     def _load(self, state: State) -> None:
         self.position, self._known = state.position, state.outputs
@@ -156,7 +179,8 @@ class Loop:
         try:
             while not self._done:
                 self.trajectories.run(self.position.trajectory, self._answer)
-                if self._window.errors and self.options.trd_graph == "window":
+                self._window.ended = True
+                if self._window.errors:
                     self._update()
                 self._end_trajectory()
         except _DoneError:
@@ -181,10 +205,12 @@ class Loop:
         if place < len(self._known):
             self._outputs.append(self._known[place].to(device_of(self.student.denoiser)))
             return self._outputs[-1]
+        if self._window.errors and self.options.trd_graph == "stop":
+            self._update()  # after the step before, of which only now is known that it is no last
         if self._done:
             raise _DoneError
         self._outputs.append(self._computed(call))
-        if self._window.full or self.options.trd_graph == "stop":
+        if self._window.full:
             self._update()
         return self._outputs[-1]
 
@@ -205,10 +231,9 @@ class Loop:
 
     @torch.enable_grad()
     def _update(self) -> None:
-        """Learn from the window, or from its last step; keep the state, where it is time."""
+        """Learn from the window, or from its latest step; keep the state, where it is time."""
         window, position = self._window, self.position
-        whole = window.full or self.options.trd_graph == "window"
-        main, features = window.main(), window.features() if whole else None
+        main, features = window.main(), window.features() if window.full else None
         number = position.updates + 1
         losses, ratio = (main, features), None
         if number % POINT_EVERY == 0:
@@ -303,6 +328,10 @@ class Loop:
             f"{where}: {why}; went back to the state of update {self.position.updates}: train for "
             "less time, or with lower rates"
         )
+
+
+def _shown(shapes: Mapping[str, torch.Size], name: str) -> str:
+    return f"of shape {tuple(shapes[name])}" if name in shapes else "absent"
 
 
 class _DoneError(BaseException):  # no error of the pipeline's, which would be reported

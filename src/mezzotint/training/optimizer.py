@@ -57,6 +57,21 @@ class Optimizer:
             for key, value in self._adam.state.get(parameter, {}).items()
         }
 
+    def misfit(self, state: Mapping[str, Tensor]) -> str | None:
+        """The first thing in a state that no optimizer of these parameters gives; None for none."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, parameter in self.parameters.items():
+            own = {f"{key}.{name}": tuple(parameter.shape) for key in _STATE}
+            own[f"{_STATE[0]}.{name}"] = ()
+            if any(key in state for key in own):  # none before there is a gradient
+                shapes |= own
+        for key in sorted(shapes.keys() | state.keys()):
+            if key not in state or key not in shapes:
+                return f"optimizer/{key} is {'absent' if key in shapes else 'unknown'}"
+            if tuple(state[key].shape) != shapes[key]:
+                return f"optimizer/{key} is of shape {tuple(state[key].shape)}, not {shapes[key]}"
+        return None
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state` gave."""
         for name, parameter in self.parameters.items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
+from mezzotint._words import check_words
 from mezzotint.errors import UsageError
 
 Trained = Literal["lora", "weights", "scales"]
@@ -82,7 +83,7 @@ class Training:
             positions (`trd`), their values (`l2`), or `none`.
         trd_graph: one update per `window` of denoising steps, with gradients through all of its
             features; or one per step, earlier features without gradients (`stop`).
-        window: denoising steps whose features are averaged.
+        window: denoising steps whose features are averaged; fewer at a trajectory's end.
         temperature: τ of the softmax over relations.
         relation_weight: λ of the feature loss. On `emoji-teacher` with 1, 2 and 3 bits per channel
             and 4-bit inputs per step, τ = 0.1 and λ = 4 make the gradient of the relation loss 6%,
@@ -131,12 +132,7 @@ class Training:
         if self.steps is not None and self.steps < 0:
             raise UsageError(f"steps: is {self.steps}; give 0 or more")
         self._check_numbers()
-        for name, hint in get_type_hints(type(self)).items():
-            words = [word for word in get_args(hint) if isinstance(word, str)]
-            if words and getattr(self, name) not in words:
-                raise UsageError(
-                    f"{name}: there is no {getattr(self, name)!r}; use {', '.join(words)}"
-                )
+        check_words(self)
 
     def _check_numbers(self) -> None:
         for name in ("rank", "batch", "window", "untrained_bits"):

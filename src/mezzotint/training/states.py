@@ -115,7 +115,10 @@ class StateFolder:
         if self.folder is None or not (self.folder / STATE_FILE).is_file():
             return None
         path = self.folder / STATE_FILE
-        found = validated(_StateModel, read_json(path, JournalError), path, JournalError)
+        try:
+            found = validated(_StateModel, read_json(path, JournalError), path, JournalError)
+        except JournalError as cause:
+            raise JournalError(f"{cause}; {self._remedy}") from cause
         key = differing(_flat(self.identity), _flat(found.identity))
         if key is not None:
             known, wanted = _flat(found.identity).get(key), _flat(self.identity).get(key)
@@ -123,7 +126,7 @@ class StateFolder:
                 f"{path}: was begun with {key} = {known!r}, now it is {wanted!r}; use the same "
                 "settings, or another folder"
             )
-        tensors = self._tensors(self.folder / TENSORS_FILE)
+        tensors = self._tensors()
         outputs = tensors.get("outputs", {})
         return State(
             found.position,
@@ -132,12 +135,26 @@ class StateFolder:
             tuple(outputs[name] for name in sorted(outputs)),
         )
 
-    def _tensors(self, path: Path) -> dict[str, dict[str, Tensor]]:
+    def damaged(self, why: object) -> JournalError:
+        """The error for tensors that are not those of this training.
+
+        Args:
+            why: the fault, in a few words.
+        """
+        assert self.folder is not None, "nothing was loaded"
+        return JournalError(f"{self.folder / TENSORS_FILE}: is damaged ({why}); {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        return f"delete the folder {self.folder} to train from the start"
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
         """Kind → name → tensor."""
+        assert self.folder is not None, "nothing is loaded"
         try:
-            loaded = load_file(path)
-        except (OSError, SafetensorError) as cause:
-            raise JournalError(f"{path}: is damaged ({cause}); delete its folder") from cause
+            loaded = load_file(self.folder / TENSORS_FILE)
+        except (OSError, ValueError, SafetensorError) as cause:
+            raise self.damaged(first_line(cause)) from cause
         found: dict[str, dict[str, Tensor]] = {}
         for key, tensor in loaded.items():
             kind, _, name = key.partition("/")

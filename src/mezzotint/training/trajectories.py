@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mezzotint.models import Call, Sampling, generation_defaults
 from mezzotint.models.patching import patched
 from mezzotint.models.sampling import run_batches
+from mezzotint.training.separate_guidance import check_guidance_is_joint
 
 Answer = Callable[[Call], Tensor]
 """Computes the output of one call of the denoiser, in its place."""
@@ -64,8 +65,9 @@ class Trajectories:
 
         Raises:
             ModelError: the pipeline's own code fails, or it does not make images from text.
+            UsageError: it calls the denoiser once for each half of guidance.
         """
-        with answering(self.denoiser, answer):
+        with answering(self.denoiser, check_guidance_is_joint(self.denoiser, answer)):
             for _ in run_batches(self.pipe, self.sampling(index), output_type="latent"):
                 pass
 

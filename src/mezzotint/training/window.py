@@ -26,6 +26,7 @@ class Window:
         teacher: features of each step of the window.
         student: likewise; those of updates before are without gradients.
         steps: denoising steps of the window so far.
+        ended: whether the trajectory has ended before the window had all of its steps.
     """
 
     options: Training
@@ -35,6 +36,7 @@ class Window:
     teacher: list[Tensor] = field(default_factory=list)
     student: list[Tensor] = field(default_factory=list)
     steps: int = 0
+    ended: bool = False
 
     def add(self, y: Tensor, student: Tensor, features: tuple[list[Tensor], list[Tensor]]) -> None:
         """One denoising step: guided outputs of both models, and what both gave their output norm.
@@ -54,7 +56,7 @@ class Window:
     @property
     def full(self) -> bool:
         """True where no step of the window is to come."""
-        return self.steps >= self.options.window
+        return self.ended or self.steps >= self.options.window
 
     @property
     def relative(self) -> list[float]:

@@ -104,8 +104,10 @@ def test_a_training_that_is_done_is_not_repeated(pipe, sampling, call, tmp_path)
 
 def test_other_options_do_not_go_on_with_it(pipe, sampling, tmp_path):
     journal = tmp_path / "run.journal.jsonl"
-    mz.quantize(pipe, mz.MPQDM(train_steps=1), BUDGET, sampling=sampling, journal=journal)
-    other = mz.MPQDM(train_steps=1, temperature=0.5)
+    mz.quantize(
+        pipe, mz.MPQDM(train_steps=1, ranges=MINMAX), BUDGET, sampling=sampling, journal=journal
+    )
+    other = mz.MPQDM(train_steps=1, ranges=MINMAX, temperature=0.5)
     with pytest.raises(JournalError, match="temperature"):
         mz.quantize(pipe, other, BUDGET, sampling=sampling, journal=journal)
 
@@ -116,14 +118,16 @@ def test_a_folder_of_something_else_is_left_alone(pipe, sampling, tmp_path):
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="something else than a training"):
-        mz.quantize(pipe, mz.MPQDM(train_steps=1), BUDGET, sampling=sampling, journal=journal)
+        mz.quantize(
+            pipe, mz.MPQDM(train_steps=1, ranges=MINMAX), BUDGET, sampling=sampling, journal=journal
+        )
     assert (folder / "mine.txt").read_text() == "mine"
 
 
 def test_a_module_alone_cannot_be_trained(pipe, sampling):
     calls = record_calls(pipe, sampling)
     with pytest.raises(UsageError, match="train_minutes: training runs a pipeline"):
-        mz.quantize_module(pipe.unet, calls, mz.MPQDM(train_steps=1), BUDGET)
+        mz.quantize_module(pipe.unet, calls, mz.MPQDM(train_steps=1, ranges=MINMAX), BUDGET)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from mezzotint._words import check_words
 from mezzotint.allocation import FEWEST_PROJECTIONS
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format, parse_weight_format
 from mezzotint.measuring import CACHE_BYTES, MOST_PROBES, Metric, chosen_metric
 from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.found_structures import Shortcuts
-from mezzotint.recipes.option_values import check_words, selected_calls
+from mezzotint.recipes.option_values import selected_calls
 
 ACT_SHARE = 0.95
 """Share of the multiply-accumulates whose inputs are quantized, where nothing else is asked for."""

@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from mezzotint._words import check_words
 from mezzotint.errors import UsageError
 from mezzotint.formats import MINMAX, RangeSearch
 from mezzotint.measuring import CACHE_BYTES
 from mezzotint.plan import check_momentum
 from mezzotint.recipes.found_structures import Shortcuts
-from mezzotint.recipes.option_values import check_words, selected_calls
+from mezzotint.recipes.option_values import selected_calls
 
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]

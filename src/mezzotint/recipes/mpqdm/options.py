@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from mezzotint._words import check_words
 from mezzotint.errors import UsageError
 from mezzotint.formats import RangeSearch
 from mezzotint.recipes.distillation import USUAL_MINUTES
-from mezzotint.recipes.option_values import check_words
 from mezzotint.training.options import Rates, Trained, Training
 
 Inputs = Literal["step", "tensor", "token"]
