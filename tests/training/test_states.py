@@ -74,10 +74,10 @@ def test_what_differs_from_another_training_is_named(
 
 
 @pytest.mark.parametrize("file", ["training.json", "training.safetensors"])
-def test_a_damaged_file_is_named(tmp_path: Path, file: str):
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, file: str):
     kept = saved(tmp_path / "training")
     (tmp_path / "training" / file).write_bytes(b"{")
-    with pytest.raises(JournalError, match=file):
+    with pytest.raises(JournalError, match=rf"{file}.*; delete its folder"):
         kept.load()
 
 

@@ -115,7 +115,10 @@ class StateFolder:
         if self.folder is None or not (self.folder / STATE_FILE).is_file():
             return None
         path = self.folder / STATE_FILE
-        found = validated(_StateModel, read_json(path, JournalError), path, JournalError)
+        try:
+            found = validated(_StateModel, read_json(path, JournalError), path, JournalError)
+        except JournalError as cause:
+            raise JournalError(f"{cause}; delete its folder") from cause
         key = differing(_flat(self.identity), _flat(found.identity))
         if key is not None:
             known, wanted = _flat(found.identity).get(key), _flat(self.identity).get(key)
