@@ -252,7 +252,10 @@ def tune(
     denoiser = _float_denoiser(pipe)
     check_plan(denoiser, plan)
     if plan.trained:
-        raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+        raise PlanError(
+            f"layer {plan.trained[0]}: its weight has been trained already, and tuning begins with "
+            "the original's; choose another rounding, such as 'nearest', in a copy of the plan"
+        )
     calibration = Calibration()
     if needs_calibration(plan):
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)

@@ -153,5 +153,12 @@ def test_tuning_takes_plans_of_that_model_only(fails, model, tmp_path):
 def test_weights_that_are_trained_already_are_not_tuned_again(fails, model, trained, tmp_path):
     options = ["--reference", model, "--steps", 1]
     message = fails("tune", trained, "-o", tmp_path / "out", *options)
-    assert "trained" in message
+    assert "its weight has been trained already" in message
     assert not names(tmp_path)
+
+
+def test_an_output_below_a_file_is_refused_before_any_work(fails, model, tmp_path):
+    (tmp_path / "file").touch()
+    message = fails("quantize", model, "-o", tmp_path / "file" / "out", "--recipe", "mpqdm")
+    assert "is no folder to write to" in message
+    assert names(tmp_path) == {"file"}

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,11 @@ def check_free(output: Path, *, force: bool) -> None:
     What may be replaced is for the function that writes to say.
 
     Raises:
-        UsageError: the path is taken, by more than an empty folder, and `force` is off.
+        UsageError: the path is taken, by more than an empty folder, and `force` is off; or nothing
+            can be written there.
     """
     if is_taken(output) and not force:
         raise UsageError(f"{output}: exists already; choose another folder, or add --force")
+    above = next(each for each in output.absolute().parents if each.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise UsageError(f"{output}: {above} is no folder to write to; choose another place")
