@@ -2,7 +2,7 @@
 
 A layer's mean output is right again, but of many layers together the shifts may have cancelled: on
 the embedded models the noise of a plan rather rises. So it is tried, and judged by samples that
-proposed no exchange; the means are of others as well, where enough were recorded (see `roles`).
+proposed no exchange; the means are of others as well, where enough were recorded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mezzotint.recipes.auto.search import Search
 
 def with_biases(search: Search, found: Found) -> tuple[Search, Found]:
     """The search whose plans correct biases, if that lowers the noise of held-out samples."""
-    held = search.roles.held
+    held = search.samples.held
     if not held.enough:
         return search, found.noting("biases stay: too few samples were recorded to try others")
     corrected = replace(search, encoding=replace(search.encoding, bias_correction=True))

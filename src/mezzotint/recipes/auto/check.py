@@ -76,7 +76,7 @@ def _apart(search: Search, predicted: float, found: float) -> str:
         off = decibels(found) - decibels(predicted)
         return (
             f"the plan's output has {decibels(found):.2f} dB of signal to noise on "
-            f"{search.roles.shown}, {abs(off):.2f} dB {'more' if off > 0 else 'less'} than "
+            f"{search.samples.shown}, {abs(off):.2f} dB {'more' if off > 0 else 'less'} than "
             "predicted"
         )
     return (

@@ -100,7 +100,7 @@ def exchanged(search: Search, found: Found) -> Found:
     They are predicted by probes of the other samples, around the plan as it would be stored: by as
     many as it took to find the plan.
     """
-    held = search.roles.held
+    held = search.samples.held
     if not held.enough:
         return found.noting("no exchanges: too few samples were recorded to hold some out")
     before = search.plan(found.choices)

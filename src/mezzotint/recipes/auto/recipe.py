@@ -47,7 +47,7 @@ def auto(job: Job, options: Auto) -> Outcome:
 def final_calibration(search: Search, plan: Plan) -> Calibration:
     """The values that the plan is stored with: moments of all recorded samples."""
     found, study = search.calibration.under(plan.choices), search.study
-    if not search.roles.apart:
+    if not search.samples.apart:
         return found
     moments = plan_moments(study.job.denoiser, plan, study.calls, found.tensors)
     return replace(found, moments=moments, encoded=EncodedWeights())

@@ -23,6 +23,7 @@ from mezzotint.measuring import (
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
+from mezzotint.recipes.auto.divided_samples import DividedSamples, divided_samples
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.losses import ByFormat, Losses
 from mezzotint.recipes.auto.mixtures import with_mixtures
@@ -30,7 +31,6 @@ from mezzotint.recipes.auto.names import input_name, is_smoothed
 from mezzotint.recipes.auto.options import FORMATS, Auto
 from mezzotint.recipes.auto.probed_layers import around_choice, around_floating
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
-from mezzotint.recipes.auto.roles import Roles, roles
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
 from mezzotint.recipes.job import Job
@@ -47,7 +47,7 @@ class Search:
 
     Attributes:
         study: layers, calls and structures of the floating denoiser.
-        roles: of the calls: which to fit weights to, and which to judge plans on.
+        samples: recorded calls: which to fit weights to, and which to judge plans on.
         options: the recipe's switches.
         metric: what the plan makes least.
         encoding: rounding of all weights; its clip is that of static inputs at first.
@@ -65,7 +65,7 @@ class Search:
     """
 
     study: Study
-    roles: Roles
+    samples: DividedSamples
     options: Auto
     metric: Metric
     encoding: Encoding
@@ -149,7 +149,7 @@ class Search:
         candidates = {
             name: self._probed(name, each, plan) for name, each in self.candidates.items()
         }
-        calls = self.roles.judging if calls is None else calls
+        calls = self.samples.judging if calls is None else calls
         return self.probing.projections(candidates, count, calls=calls, plan=plan, then=then)
 
     def _probed(
@@ -250,7 +250,7 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     metric = chosen_metric(options.metric)
     # Images are of all prompts, whichever calls were recorded of them.
     fits = encoding.needs_grams and metric.sees == "outputs"
-    parts = roles(job.denoiser, study.calls, fits=fits)
+    parts = divided_samples(job.denoiser, study.calls, fits=fits)
     calibration = study.calibrated(plain, biases, fitted=parts.fitted)
     if others:
         known = study.calibrated(others, biases, smoothed.tensors, fitted=parts.fitted)
@@ -264,7 +264,7 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     with study.measuring(calibration, part=part, cache_bytes=options.cache_bytes) as measuring:
         yield Search(
             study=study,
-            roles=parts,
+            samples=parts,
             options=options,
             metric=metric,
             encoding=encoding,

@@ -1,4 +1,4 @@
-"""Roles of the recorded samples: which error feedback goes by, and which plans are judged on.
+"""Recorded samples in two parts: error feedback goes by some, plans are judged on the others.
 
 Error feedback fits the Gram matrices of its inputs. On the samples that these are of, noise is less
 than on any others, and by more in some formats and layers than in others: whoever decides by them
@@ -21,7 +21,7 @@ FEWEST = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Roles:
+class DividedSamples:
     """Recorded calls by what they do for decisions.
 
     Attributes:
@@ -43,7 +43,7 @@ class Roles:
 
 
 @torch.no_grad()
-def roles(denoiser: nn.Module, calls: tuple[Call, ...], *, fits: bool) -> Roles:
+def divided_samples(denoiser: nn.Module, calls: tuple[Call, ...], *, fits: bool) -> DividedSamples:
     """One sample of four judges, and the others are fitted to; all do both where they are few.
 
     Args:
@@ -59,8 +59,8 @@ def roles(denoiser: nn.Module, calls: tuple[Call, ...], *, fits: bool) -> Roles:
         half = halved(judging, lambda call: independent(call) and known.separable(call))
         if min(_count(half.others), len(half.samples)) >= FEWEST:
             half = replace(half, shown=f"half of {parts.shown}")
-            return Roles(parts.others, judging, half, f"{parts.shown}, held out")
-    return Roles(calls, calls, hold_out(calls), "the recorded calls")
+            return DividedSamples(parts.others, judging, half, f"{parts.shown}, held out")
+    return DividedSamples(calls, calls, hold_out(calls), "the recorded calls")
 
 
 def _count(calls: tuple[Call, ...]) -> int:

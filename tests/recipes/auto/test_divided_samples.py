@@ -19,9 +19,9 @@ from mezzotint.models import Call, completed_calls, evaluating
 from mezzotint.recipes import Job, run_recipe
 from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.check import checked
+from mezzotint.recipes.auto.divided_samples import divided_samples
 from mezzotint.recipes.auto.held_out import halved
 from mezzotint.recipes.auto.recipe import final_calibration
-from mezzotint.recipes.auto.roles import roles
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.runtime import Calibration, packed_copy
 from tests.recipes.auto.conftest import FORMATS
@@ -51,7 +51,7 @@ def rows(calibration: Calibration) -> set[int]:
 class TestRoles:
     def test_one_sample_of_four_judges_and_the_others_are_fitted_to(self):
         given = job()
-        found = roles(given.denoiser, given.calls, fits=True)
+        found = divided_samples(given.denoiser, given.calls, fits=True)
         assert found.apart
         inputs = [
             torch.cat([call.args[0] for call in part])
@@ -63,7 +63,7 @@ class TestRoles:
 
     def test_half_of_those_that_judge_judges_what_the_other_half_proposes(self):
         given = job(8, 8)
-        held = roles(given.denoiser, given.calls, fits=True).held
+        held = divided_samples(given.denoiser, given.calls, fits=True).held
         assert held.shown == "half of every 4th of 64 recorded samples"
         assert held.samples == (1, 2, 4, 7, 8, 11, 13, 14)
         assert sum(len(call.output) for call in held.others) == 8
@@ -78,7 +78,7 @@ class TestRoles:
     @pytest.mark.parametrize(("count", "apart"), [(7, False), (8, True)])
     def test_it_takes_32_samples(self, count, apart):
         given = job(count, 4)
-        assert roles(given.denoiser, given.calls, fits=True).apart == apart
+        assert divided_samples(given.denoiser, given.calls, fits=True).apart == apart
 
     def test_rows_that_depend_on_each_other_stay_together(self):
         class Mixing(nn.Module):
@@ -87,7 +87,7 @@ class TestRoles:
                 return x - x.mean(0)
 
         recorded = completed_calls(Mixing(), calls(32, 2))
-        found = roles(Mixing(), recorded, fits=True)
+        found = divided_samples(Mixing(), recorded, fits=True)
         assert [len(call.output) for call in found.fitted] == [2] * 24
         assert [len(call.output) for call in found.judging] == [2] * 8
 
@@ -130,7 +130,7 @@ class TestDecisions:
                 return abs(found.losses.of_plan(found.choices) / real - 1)
 
         apart = error()
-        monkeypatch.setattr("mezzotint.recipes.auto.roles.FEWEST", 1000)
+        monkeypatch.setattr("mezzotint.recipes.auto.divided_samples.FEWEST", 1000)
         assert apart < 0.3 * error()
 
     def test_the_notes_say_which_samples_the_plan_was_judged_on(self):
@@ -145,7 +145,7 @@ class TestDecisions:
     )
     def test_all_samples_judge_where_no_rounding_fits_any(self, options):
         with searching(job(), **options) as search:
-            assert not search.roles.apart
+            assert not search.samples.apart
             assert search.measuring.original.calls == search.study.calls
 
 
@@ -171,7 +171,7 @@ class TestJournal:
         recipe, budget = mz.Auto(**QUICK, sensitivity="measured"), mz.Budget(4.7, act_bits=16)
 
         def run(fewest: int, journal: str) -> mz.ModuleResult:
-            monkeypatch.setattr("mezzotint.recipes.auto.roles.FEWEST", fewest)
+            monkeypatch.setattr("mezzotint.recipes.auto.divided_samples.FEWEST", fewest)
             return mz.quantize_module(module, recorded, recipe, budget, journal=tmp_path / journal)
 
         first = run(4, "shared.jsonl")
