@@ -34,28 +34,12 @@ SEARCH = RangeSearch(steps=5, lowest=0.6, power=2.4)
 MIXED = mz.Choice("mixed/int2:2,int4:2")
 
 
-def smallest_unet() -> UNet2DConditionModel:
-    """One block with text and a shortcut: each layer costs a dozen measurements."""
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        mid_block_type=None,
-        up_block_types=("CrossAttnUpBlock2D",),
-        layers_per_block=1,
-        cross_attention_dim=tiny.TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-
-
 @pytest.fixture(scope="module")
 def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The float pipeline; read only."""
     folder = tmp_path_factory.mktemp("plans") / "tiny"
     pipe = tiny.tiny_stable_diffusion()
-    pipe.register_modules(unet=smallest_unet())
+    pipe.register_modules(unet=tiny.smallest_unet())
     pipe.save_pretrained(folder)
     tiny.write_generation(folder, num_inference_steps=1, guidance_scale=1.0)
     (folder / "prompts.txt").write_text("owl\napple\n")

@@ -27,19 +27,7 @@ TEXT = ("attn2.to_k", "attn2.to_v")
 def small_pipeline() -> DiffusionPipeline:
     """One block with text, so that it compiles in no time."""
     pipe = tiny.tiny_stable_diffusion()
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        mid_block_type=None,
-        up_block_types=("CrossAttnUpBlock2D",),
-        layers_per_block=1,
-        cross_attention_dim=tiny.TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    pipe.register_modules(unet=unet)
+    pipe.register_modules(unet=tiny.smallest_unet())
     return pipe
 
 

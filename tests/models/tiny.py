@@ -76,6 +76,22 @@ def tiny_unet() -> UNet2DConditionModel:
     )
 
 
+def smallest_unet() -> UNet2DConditionModel:
+    """One block with text and a shortcut: each layer costs a dozen measurements."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("CrossAttnUpBlock2D",),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+
+
 def tiny_pixart() -> PixArtTransformer2DModel:
     torch.manual_seed(3)
     return PixArtTransformer2DModel(

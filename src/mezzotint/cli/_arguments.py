@@ -32,6 +32,9 @@ Reference: TypeAlias = Annotated[
         "--reference", metavar="MODEL", help="The floating-point original: name, folder or Hub id."
     ),
 ]
+Output: TypeAlias = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")
+]
 Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", metavar="N", help="Image i starts from the noise of seed N + i.")
 ]

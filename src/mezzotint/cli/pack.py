@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Model
+from mezzotint.cli._arguments import AsJson, Model, Output
 from mezzotint.cli._output import check_free, show
 from mezzotint.errors import UsageError
 
@@ -28,9 +28,7 @@ _DTYPES = ("float32", "float16", "bfloat16")
 def pack(  # noqa: PLR0913  (one parameter per option)
     model: Model,
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")
-    ],
+    output: Output,
     weight_bits: Annotated[
         int | None,
         typer.Option(

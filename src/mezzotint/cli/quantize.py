@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Model, PromptFile, sampling_of
+from mezzotint.cli._arguments import AsJson, Device, Model, Output, PromptFile, sampling_of
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._output import check_free
 from mezzotint.cli._results import begun, kept_work, report
@@ -39,9 +39,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     context: typer.Context,
     model: Model,
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")
-    ],
+    output: Output,
     recipe: Annotated[
         str | None,
         typer.Option(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, PromptFile, sampling_of
+from mezzotint.cli._arguments import AsJson, Device, Output, PromptFile, sampling_of
 from mezzotint.cli._output import check_free
 from mezzotint.cli._results import kept_work, report
 from mezzotint.errors import UsageError
@@ -30,9 +30,7 @@ def tune(  # noqa: PLR0913  (one parameter per option)
         typer.Argument(metavar="PLAN", help="A quantized folder, or a plan's JSON file."),
     ],
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")
-    ],
+    output: Output,
     reference: Annotated[
         str | None,
         typer.Option(

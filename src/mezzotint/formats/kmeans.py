@@ -62,7 +62,7 @@ def _best_pair(ordered: Tensor) -> Tensor:
     center = ordered.mean(1, keepdim=True, dtype=torch.float64)
     total = (ordered - center).cumsum_(1)
     below = torch.arange(1, n, dtype=torch.float64, device=ordered.device)
-    # Of values about their mean, both halves have the same sum but for the sign.
+    # The deviations from the mean sum to 0: both halves have the same sum but for the sign.
     gain = total[:, :-1].square() / (below * (n - below))
     cut = gain.argmax(1, keepdim=True)
     low, size = total.gather(1, cut), cut + 1.0

@@ -23,7 +23,7 @@ def nearest_step(timesteps: Tensor, t: Tensor) -> Tensor:
         timesteps: [T], rising.
         t: [B].
     """
-    # Of several smallest values argmin tells the first.
+    # argmin returns the first of several smallest values, which is the lower timestep.
     return (t.to(timesteps.device).unsqueeze(1) - timesteps).abs().argmin(1)
 
 

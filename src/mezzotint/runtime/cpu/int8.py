@@ -137,7 +137,7 @@ class Int8Kernel(Kernel):
             shift = None if bias is None else bias.to(x.dtype)
             return operation.apply(x, prepared.values().to(x.dtype), shift)
         if quantizer.several:
-            # As single calls would: sums of other zero points are rounded otherwise.
+            # Each part alone, as in single calls: a sum depends on its zero point in its last bits.
             outputs = [self.run(prepared, part, own, bias) for part, own in quantizer.split(x)]
             return torch.cat(outputs)
         x = x.resolve_neg()
