@@ -50,13 +50,10 @@ def built(folder: Path, denoiser: nn.Module, encoding: Encoding = NEAREST) -> Ba
 
 
 def mixed(bank: Bank, seed: int = 0) -> dict[str, str]:
-    """A format for every weight, drawn; halves of one layer have the same."""
+    """A format for every weight, drawn."""
     generator = torch.Generator().manual_seed(seed)
-    drawn: dict[str, str] = {}
-    for key in bank.keys:
-        index = int(torch.randint(len(FORMATS), (), generator=generator))
-        drawn.setdefault(key.partition("/")[0], FORMATS[index])
-    return {key: drawn[key.partition("/")[0]] for key in bank.keys}
+    drawn = torch.randint(len(FORMATS), (len(bank.keys),), generator=generator)
+    return {key: FORMATS[index] for key, index in zip(bank.keys, drawn.tolist(), strict=True)}
 
 
 @pytest.fixture

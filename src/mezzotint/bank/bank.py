@@ -30,8 +30,8 @@ class Bank(EncodedWeights):
     """A folder of layers in all their stored forms, written once and memory-mapped.
 
     It serves wherever `EncodedWeights` does: a plan of its candidates is packed without encoding
-    anything. What it does not hold is encoded where it is asked for, as ever. Copies and pickles
-    name the folder, and hold none of it.
+    anything. What it does not hold is encoded where it is asked for, as ever. Pickles name the
+    folder, and hold none of it; where there is no such folder, weights are encoded anew.
 
     Attributes:
         folder: of the bank; one safetensors file for each layer, and `bank.json`.
@@ -99,7 +99,7 @@ class Bank(EncodedWeights):
         return cls(folder, index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bank.open, (self.folder,)
+        return _reopened, (self.folder.absolute(),)
 
     @property
     def digest(self) -> str:
@@ -281,6 +281,11 @@ class Bank(EncodedWeights):
                 f"{', '.join(candidates)}"
             )
         return candidates[weight_format]
+
+
+def _reopened(folder: Path) -> EncodedWeights:
+    """The bank of another process, or of another machine where that can see the folder."""
+    return Bank.open(folder) if folder.is_dir() else EncodedWeights()
 
 
 def _named(configuration: Mapping[str, str], key: str) -> str:
