@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mezzotint.bank import Bank, node_keys, weight_error
 from mezzotint.errors import BankError, FormatError
-from mezzotint.formats import parse_weight_format
+from mezzotint.formats import QUA2SEDIMO, parse_weight_format
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, LayerShape, Plan
 from mezzotint.runtime import Calibration, SplitInput, encoded, packed_copy
@@ -21,7 +21,6 @@ from tests.bank.conftest import (
     FORMATS,
     NEAREST,
     SPLIT,
-    TEN_RATIOS,
     built,
     calibration_of,
     candidates_of,
@@ -74,7 +73,7 @@ class TestContent:
         assert weight_format is not None
         weight = unet.get_submodule("conv_out").weight.detach()
         assert bank.stored_bytes("conv_out", name) == weight_format.stored_bytes(weight.shape)
-        decoded = weight_format.roundtrip(weight, TEN_RATIOS)
+        decoded = weight_format.roundtrip(weight, QUA2SEDIMO)
         expected = (weight.double() - decoded.double()).abs().pow(2.4).mean()
         assert bank.error("conv_out", name) == pytest.approx(float(expected), rel=1e-12)
 

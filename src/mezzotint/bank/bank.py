@@ -17,7 +17,7 @@ from mezzotint._files import is_taken
 from mezzotint.bank.building import BankJob, layer_file, write_bank
 from mezzotint.bank.candidates import stored_name
 from mezzotint.bank.digests import weight_digest
-from mezzotint.bank.index import INDEX_FILE, BankedWeight, BankIndex, Candidate
+from mezzotint.bank.index import BankedWeight, BankIndex, Candidate
 from mezzotint.bank.switched import Switched
 from mezzotint.bank.weight_nodes import layer_choice, quantizer_formats
 from mezzotint.errors import BankError, first_line
@@ -71,7 +71,7 @@ class Bank(EncodedWeights):
         """
         folder = Path(folder)
         job = BankJob(denoiser, candidates, encoding or Encoding(), calibration or Calibration())
-        if (folder / INDEX_FILE).is_file():
+        if (folder / BankIndex.FILE).is_file():
             found = cls.open(folder)
             job.check(found._index, folder)
             return found
@@ -88,9 +88,9 @@ class Bank(EncodedWeights):
             BankError: it is missing, incomplete or damaged.
         """
         folder = Path(folder)
-        if not (folder / INDEX_FILE).is_file():
+        if not (folder / BankIndex.FILE).is_file():
             raise BankError(f"{folder}: holds no bank of quantized layers; build one there")
-        index = BankIndex.load(folder / INDEX_FILE)
+        index = BankIndex.load(folder / BankIndex.FILE)
         for name in index.layers:
             if not (folder / layer_file(name)).is_file():
                 raise BankError(

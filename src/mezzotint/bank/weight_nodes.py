@@ -43,6 +43,8 @@ def layer_choice(
     """
     if {*formats.values()} == {FLOAT}:
         return Choice()
+    if FLOAT in formats.values():
+        raise BankError(f"{_listed(formats)}: weights of one layer are quantized all or none")
     # Parts are named by the last structure that has several; with one weight nothing is.
     parts = {key.rpartition("/")[2].rpartition(".")[2]: each for key, each in formats.items()}
     first, *rest = parts.items()
