@@ -82,7 +82,7 @@ class _Sums:
             if self.activation.static:
                 scale, zero_point = self.activation.range_parameters(low, high, x.device)
             else:
-                dims = self.operation.token_dims
+                dims = self.operation.scale_dims(self.activation)
                 scale, zero_point = self.activation.dynamic_parameters(x, dims)
             exact = x.detach().float()
             error = self.activation.roundtrip(exact, scale, zero_point).sub_(exact).square_()

@@ -59,7 +59,7 @@ class InputCandidate:
             found = self.ranges[quantizer]
             scale, zero_point = activation.range_parameters(found.low, found.high, x.device)
         else:
-            scale, zero_point = activation.dynamic_parameters(x, operation.token_dims)
+            scale, zero_point = activation.dynamic_parameters(x, operation.scale_dims(activation))
         return activation.roundtrip(x.detach().float(), scale, zero_point)
 
 
