@@ -61,7 +61,8 @@ class LayerToEncode:
         structures = [each.to_dict() for each in self.choice.with_floating_input.structures]
         # Neither the scales of inputs nor the bias makes a difference to the codes.
         rounded = dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
-        return json.dumps([self.name, self.choice.weight, structures, rounded.to_dict()])
+        formats = [each.weight for each in self.choice.of_quantizers]
+        return json.dumps([self.name, formats, structures, rounded.to_dict()])
 
     @property
     def weight(self) -> Tensor:
@@ -86,25 +87,26 @@ class LayerToEncode:
             FormatError: there is nothing to encode, the weight holds NaN or infinity, or moments
                 are of another layer.
         """
-        weight_format = self.choice.weight_format
-        if weight_format is None or self.encoding.trained:
+        if not self.choice.quantized or self.encoding.trained:
             raise FormatError(
                 f"layer {self.name}: there is nothing to encode in {self.choice}, {self.encoding}"
             )
         weights = part_weights(self.weight, self.choice.structures, self.shape, self.own)
         moments = self.calibration.moments.get(self.name) or (None,) * len(weights)
+        formats = self.choice.weight_formats
         return [
             encoded_part(weight_format, each, self.encoding, PartCalibration(moments=seen))
-            for each, seen in zip(weights, moments, strict=True)
+            for weight_format, each, seen in zip(formats, weights, moments, strict=True)
         ]
 
     def decoded(self, parts: Sequence[Tensors]) -> list[Tensor]:
         """The dequantized weight of each quantizer, of its stored tensors."""
-        weight_format = self.choice.weight_format
-        assert weight_format is not None, "of a quantized layer"
         shapes = [shape.weight for _, shape in quantizers(self.choice.structures, self.shape)]
         return [
-            weight_format.decode(part, shape) for part, shape in zip(parts, shapes, strict=True)
+            weight_format.decode(part, shape)
+            for weight_format, part, shape in zip(
+                self.choice.weight_formats, parts, shapes, strict=True
+            )
         ]
 
 
