@@ -39,6 +39,7 @@ from mezzotint.measuring.run import (
     measure_layers,
 )
 from mezzotint.measuring.samples import Samples
+from mezzotint.measuring.step_table import StepTable
 
 __all__ = [
     "CACHE_BYTES",
@@ -69,6 +70,7 @@ __all__ = [
     "SampleNoise",
     "Samples",
     "Similarity",
+    "StepTable",
     "Task",
     "Unchanged",
     "at_most",

@@ -58,8 +58,8 @@ class LayerToEncode:
     @property
     def key(self) -> str:
         """Equal for what is stored in the same way, of one model and one calibration."""
-        structures = [structure.to_dict() for structure in self.choice.structures]
-        # Neither the range of inputs nor the bias makes a difference to the codes.
+        structures = [each.to_dict() for each in self.choice.with_floating_input.structures]
+        # Neither the scales of inputs nor the bias makes a difference to the codes.
         rounded = dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
         formats = [each.weight for each in self.choice.of_quantizers]
         return json.dumps([self.name, formats, structures, rounded.to_dict()])
