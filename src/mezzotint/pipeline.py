@@ -138,8 +138,8 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
 
     Raises:
         ExecutorError: the executor cannot be reached, or its workers die again and again.
-        UsageError: unknown recipe or executor, or a latency for a recipe that does not keep to one; the
-            pipeline is quantized already, or has an adapter loaded.
+        UsageError: unknown recipe or executor, or a latency for a recipe that does not keep to
+            one; the pipeline is quantized already, or has an adapter loaded.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another model or other calls.

@@ -66,7 +66,7 @@ class Baseline:
         *,
         executor: str | ExecutorFactory | None = None,
     ) -> Baseline:
-        """Generate the images of `pipe`, by an executor as `evaluate` does, and record its calls."""
+        """Generate the images of `pipe`, with an executor as `evaluate`, and record its calls."""
         few = Sampling(
             prompts=sampling.prompts[:ERROR_PROMPTS],
             seed=sampling.seed,

@@ -60,14 +60,12 @@ def executor_named(name: str, **options: Any) -> ExecutorFactory:
     for option in options:
         if option not in inspect.signature(make).parameters:
             able = [
-                other
-                for other, each in _EXECUTORS.items.items()
+                known
+                for known, each in _EXECUTORS.items.items()
                 if option in inspect.signature(each).parameters
             ]
-            remedy = (
-                f"use executor {' or '.join(able)}, or leave it out" if able else "leave it out"
-            )
-            raise UsageError(f"{option}: executor {name!r} takes none; {remedy}")
+            others = f"use executor {' or '.join(able)}, or " if able else ""
+            raise UsageError(f"{option}: executor {name!r} takes none; {others}leave it out")
     return make(**options)
 
 

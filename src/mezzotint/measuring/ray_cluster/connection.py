@@ -30,9 +30,9 @@ def import_ray() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
-    if "ray" in sys.modules:
-        return import_module("ray")
     try:
+        if "ray" in sys.modules:
+            return import_module("ray")
         with _variables(_IMPORTED):
             return import_module("ray")
     except ImportError as cause:

@@ -1,4 +1,4 @@
-"""Workers on a cluster: hired as there is room, replaced where they die, given parts of the work."""
+"""Workers on a cluster: hired as there is room, replaced where they die, given parts of work."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class Pool:
 
     @property
     def _actor(self) -> Any:
-        """The worker's class as Ray places it; dead ones are replaced here, wherever there is room."""
+        """The worker's class as Ray places it; dead ones are replaced wherever there is room."""
         resources = dict(self._need)
         return ray.remote(Worker).options(
             num_cpus=resources.pop("CPU"),
