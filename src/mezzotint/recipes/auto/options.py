@@ -37,13 +37,16 @@ class Auto:
         calibration_prompts: how many to take where none are given; by default 8 to 32, as many as
             256 denoising steps allow.
         calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
-            over all of it, of 8 samples each; none for all of them, whole.
+            over all of it, of 8 samples each; none for all of them, whole. Where inputs may have a
+            scale for each timestep, one of each is kept at least.
         formats: weight formats a layer may take; of the default ones, those in the `profile`.
         mixtures: average bits, 2 to 7 each, of mixtures of widths inside a layer that it may take
             as well: channels with outliers take a bit more, as many of the others a bit less, by
             the search of MPQ-DM. There are none under a latency.
         inputs: activation formats a layer may take; by default those of the budget's `act_bits`
-            per token, with and without a zero point, and `float`.
+            per token, with and without a zero point, and `float`. One may have static ranges, such
+            as `uint8/tensor`, and one a scale for each timestep of the sampler, such as
+            `uint4/step`, which is stored and counted.
         activation: the one activation format of every layer, in place of `inputs`.
         act_share: least share of the multiply-accumulates whose inputs are quantized; by default
             0.95, and any where `activation` or a latency decides.
@@ -133,6 +136,8 @@ class Auto:
             raise UsageError("activation: stands for inputs of one format; leave one of them out")
         if sum(name.endswith("/tensor") for name in self.inputs or ()) > 1:
             raise UsageError("inputs: more than one has static ranges; keep one of them")
+        if sum(name.endswith("/step") for name in self.inputs or ()) > 1:
+            raise UsageError("inputs: more than one has a scale per timestep; keep one of them")
         if self.inputs is not None and not self.inputs:
             raise UsageError("inputs: none given; a layer needs at least one to choose from")
         self._check_names("formats", self.formats, parse_weight_format)
