@@ -56,7 +56,12 @@ def test_of_a_transformer_whose_text_has_a_projection():
         for block in (
             ("self_attention", f"transformer_blocks.{index}.attn1", ATTENTION, 3),
             ("cross_attention_scores", f"transformer_blocks.{index}.attn2", ["to_q", "to_k"], 1),
-            ("cross_attention_values", f"transformer_blocks.{index}.attn2", ["to_v", "to_out.0"], 2),
+            (
+                "cross_attention_values",
+                f"transformer_blocks.{index}.attn2",
+                ["to_v", "to_out.0"],
+                2,
+            ),
             ("feed_forward", f"transformer_blocks.{index}.ff", FEED_FORWARD, 1),
         )
     ]

@@ -16,6 +16,7 @@ from mezzotint.errors import ModelError
 from mezzotint.models import Call, Graph, joined_inputs, trace_graph
 from tests.models.drawing import IMAGE, Layers, SkipConnection, X, layers
 
+
 def traced(model: nn.Module, *args: object, **kwargs: object) -> Graph:
     return trace_graph(model, Call(args, kwargs))
 
