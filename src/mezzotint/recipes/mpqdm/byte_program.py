@@ -9,7 +9,7 @@ from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.models import inventory
 from mezzotint.plan import Budget
-from mezzotint.recipes.auto import Auto, auto
+from mezzotint.recipes.auto import Auto, found_plan
 from mezzotint.recipes.job import Job, Outcome
 from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.plan_bits import plan_bits
@@ -38,7 +38,7 @@ def planned_by_bytes(job: Job, options: MPQDM) -> Outcome:
         InfeasibleBudgetError: naming the nearest feasible budget.
     """
     _check_meaning(options)
-    outcome = auto(job, program_options(options, job.budget))
+    outcome = found_plan(job, program_options(options, job.budget))
     plan = outcome.plan
     layers = [layer for layer in inventory(job.denoiser) if layer.supported]
     bits = plan_bits(job.denoiser, layers, plan.choices, ())
