@@ -23,9 +23,7 @@ Distill = Callable[[Outcome], Outcome]
 
 
 @contextmanager
-def distilling(
-    job: Job, training: Training, field: str = "train_minutes"
-) -> Iterator[Distill]:
+def distilling(job: Job, training: Training, field: str = "train_minutes") -> Iterator[Distill]:
     """Make sure that a training can begin, or go on, and give the way to it.
 
     So what stands in its way is found before anything is calibrated, and no other run takes its

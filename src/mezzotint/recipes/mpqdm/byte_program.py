@@ -64,11 +64,14 @@ def program_options(options: MPQDM, budget: Budget) -> Auto:
 
 
 def _inputs(options: MPQDM, budget: Budget) -> tuple[str, ...] | None:
-    """Formats among which the program chooses each layer's input; None for those of `auto`."""
+    """Formats among which the program chooses each layer's input; None for those of `auto`.
+
+    Scales per token cost no bytes, and follow each input: they are there in any case.
+    """
     bits = activation_width(budget.act_bits)
     if bits is None or options.inputs == "token":
         return None
-    return f"uint{bits}/{options.inputs}", FLOAT
+    return f"uint{bits}/{options.inputs}", f"int{bits}/token", f"uint{bits}/token", FLOAT
 
 
 def _check_meaning(options: MPQDM) -> None:
