@@ -16,7 +16,6 @@ from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.runtime import Calibration, EncodedWeights
 
-
 TUNED = "scales, biases and norms were trained after all else was measured"
 """Note in plans."""
 
