@@ -80,7 +80,7 @@ class _Sums:
         for x, energies in zip(parts, self.energies, strict=True):
             low, high = extremes(x)
             if self.activation.dynamic:
-                dims = self.operation.token_dims
+                dims = self.operation.scale_dims(self.activation)
                 scale, zero_point = self.activation.dynamic_parameters(x, dims)
             else:
                 scale, zero_point = self.activation.range_parameters(low, high, x.device)

@@ -7,6 +7,7 @@ Verbs import what they need when they run, so that help takes no longer than rea
 # ruff: noqa: I001
 from mezzotint.cli import (
     models,
+    graph,
     profile,
     quantize,
     tune,
@@ -23,6 +24,7 @@ from mezzotint.cli._app import app, main
 #: Modules that register verbs when imported.
 VERBS = (
     models,
+    graph,
     profile,
     quantize,
     tune,

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +91,7 @@ def report(result: Result, output: Path, as_json: bool) -> None:
         "output": str(output),
         "denoiser_bytes": size,
         "plan": plan.to_dict(),
-        "execution": [dataclasses.asdict(each) for each in packed],
+        "execution": [each.to_dict() for each in packed],
     }
     if result.training is not None:
         value["training"] = result.training.to_dict()

@@ -96,7 +96,7 @@ class InputCandidate:
                 along_batch(each, x) for each in self.steps[quantizer].at(timestep, x.device)
             )
         else:
-            scale, zero_point = activation.dynamic_parameters(x, operation.token_dims)
+            scale, zero_point = activation.dynamic_parameters(x, operation.scale_dims(activation))
         return activation.roundtrip(x.detach().float(), scale, zero_point)
 
 

@@ -198,7 +198,8 @@ def _blocks(
     if len(layers) == 1:
         kind, name = BlockKind.LAYER, *layers
     members = graph.ancestors(root.index, root.hops)
-    yield Block(kind, name, root.index, root.hops, root.near, tuple(sorted(members)))
+    weights_near = tuple(sorted(root.near))
+    yield Block(kind, name, root.index, root.hops, weights_near, tuple(sorted(members)))
     rest: _Groups = defaultdict(list)
     for index in weights:
         if index not in root.near:

@@ -232,7 +232,9 @@ class Study:
             "torch": torch.__version__,
             "formats": VERSION,  # names of formats in keys mean what they do in plans of it
         }
-        make = job.measuring.executor or partial(InProcess, cache_bytes=cache_bytes)
+        make = job.measuring.executor
+        if make is None or make is InProcess:
+            make = partial(InProcess, cache_bytes=cache_bytes)
         with Journal(job.measuring.journal, header) as journal:
             if job.measuring.known is not None:
                 _take_over(journal, *job.measuring.known)

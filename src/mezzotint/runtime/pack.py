@@ -32,7 +32,7 @@ from mezzotint.runtime.composition import (
 )
 from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.layer import part_tensors
-from mezzotint.runtime.layers import check_padding_mode
+from mezzotint.runtime.layers import check_padding_mode, operation_of
 from mezzotint.runtime.packed import (
     GridValues,
     InputRange,
@@ -129,6 +129,8 @@ def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
     try:
         if isinstance(layer, nn.Conv2d):
             check_padding_mode(layer)
+        if choice.activation_format is not None:
+            operation_of(layer).scale_dims(choice.activation_format)
         if not choice.part_formats:
             part_tensors(choice.plain, shape.weight)
     except (PlanError, FormatError) as cause:
