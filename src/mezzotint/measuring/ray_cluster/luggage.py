@@ -12,7 +12,7 @@ from torch import nn
 
 from mezzotint.measuring.original import Original, OriginalImages
 from mezzotint.models import Call, Sampling, on_device
-from mezzotint.runtime import Calibration, EncodedWeights
+from mezzotint.runtime import EncodedWeights
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Recorded:
 
     Attributes:
         calls: reference, within a tuple, so that it is not fetched before it is needed.
-        calibration: reference, alike.
+        calibration: reference, alike; encoded weights go along where they have a folder.
         images: reference, alike; empty where no task sees images.
         sampling: of the images.
         momentum: of static ranges.
@@ -56,9 +56,7 @@ class Recorded:
         """
         return cls(
             calls=(reference(original.calls, lambda: _on_cpu(original.calls)),),
-            calibration=(
-                reference(original.calibration, lambda: _without_files(original.calibration)),
-            ),
+            calibration=(reference(original.calibration, lambda: original.calibration),),
             images=(
                 (reference(original.images, lambda: _packed_images(original.images)),)
                 if images
@@ -73,10 +71,12 @@ class Recorded:
         """The `Original` of a worker, around its own model."""
         calls, calibration = ray.get([*self.calls, *self.calibration])
         made = ray.get(list(self.images))
+        if calibration.encoded is None:
+            calibration = replace(calibration, encoded=EncodedWeights())
         return Original(
             denoiser,
             on_device(calls, denoiser),
-            replace(calibration, encoded=EncodedWeights()),
+            calibration,
             pipe,
             self.sampling,
             self.momentum,
@@ -91,11 +91,3 @@ def _on_cpu(calls: tuple[Call, ...]) -> tuple[Call, ...]:
 
 def _packed_images(images: OriginalImages) -> OriginalImages:
     return replace(images, calls=_on_cpu(images.calls))
-
-
-def _without_files(calibration: Calibration) -> Calibration:
-    """The calibration without encoded weights, which are files of this process."""
-    others = {
-        structures: replace(other, encoded=None) for structures, other in calibration.others.items()
-    }
-    return replace(calibration, encoded=None, others=others)
