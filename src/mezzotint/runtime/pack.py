@@ -129,13 +129,13 @@ def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
     try:
         if isinstance(layer, nn.Conv2d):
             check_padding_mode(layer)
-        if choice.activation_format is not None:
-            operation_of(layer).scale_dims(choice.activation_format)
         if not choice.part_formats:
             part_tensors(choice.plain, shape.weight)
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}; choose 'float' for it") from cause
     try:
+        if choice.activation_format is not None:
+            operation_of(layer).scale_dims(choice.activation_format)
         stored_tensors(choice, shape.weight, shape.groups)
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}") from cause

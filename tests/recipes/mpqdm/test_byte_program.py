@@ -28,6 +28,7 @@ def by_size(pipe, sampling, size):
     def quick(options: mz.MPQDM, budget: mz.Budget) -> Auto:
         return replace(
             program_options(options, budget),
+            inputs=("uint8/step", "float"),
             formats=("int2/channel", "lut3/channel", "int4/channel", "int8/channel"),
             probes=8,
             regret=1e9,
@@ -95,7 +96,7 @@ def test_switches_reach_the_program():
     found = program_options(options, budget)
     assert found == Auto(
         calibration_prompts=options.calibration_prompts,
-        inputs=("uint4/step", "float"),
+        inputs=("uint4/step", "int4/token", "uint4/token", "float"),
         bos=False,
         smoothing=False,
         rounding="nearest",
@@ -106,8 +107,8 @@ def test_switches_reach_the_program():
 @pytest.mark.parametrize(
     ("inputs", "act_bits", "expected"),
     [
-        ("step", 6, ("uint6/step", "float")),
-        ("tensor", 8, ("uint8/tensor", "float")),
+        ("step", 6, ("uint6/step", "int6/token", "uint6/token", "float")),
+        ("tensor", 8, ("uint8/tensor", "int8/token", "uint8/token", "float")),
         ("token", 4, None),
         ("step", 16, None),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from mezzotint.measuring import CACHE_BYTES, MOST_PROBES, Metric, chosen_metric
 from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.option_values import selected_calls
+from mezzotint.training.options import Training
 
 ACT_SHARE = 0.95
 """Share of the multiply-accumulates whose inputs are quantized, where nothing else is asked for."""
@@ -79,6 +81,9 @@ class Auto:
             profiled, once per machine.
         profile_batch: images per denoiser call that a latency is for; by default the profile's,
             or 1.
+        tune_minutes: minutes in which scales, biases and norms of the plan that was found are
+            trained, as `mezzotint tune` does; no byte is added. 0 for none.
+        tune_steps: updates of that training, in place of minutes; 0 for none.
     """
 
     calibration_prompts: int | None = None
@@ -103,12 +108,20 @@ class Auto:
     cache_bytes: int | None = CACHE_BYTES
     profile: str | None = None
     profile_batch: int | None = None
+    tune_minutes: float = 0.0
+    tune_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_words(self)
         chosen_metric(self.metric)
         self._check_numbers()
         self._check_inputs()
+        if not 0 <= self.tune_minutes < math.inf:
+            raise UsageError(f"tune_minutes: is {self.tune_minutes}; give 0 or more")
+        if self.tune_steps is not None and self.tune_minutes:
+            raise UsageError("tune_steps: stands in place of tune_minutes; leave one of them out")
+        if self.tune_steps is not None and self.tune_steps < 0:
+            raise UsageError(f"tune_steps: is {self.tune_steps}; give 0 or more")
 
     def _check_numbers(self) -> None:
         if self.calibration_prompts is not None and self.calibration_prompts < 1:
@@ -154,6 +167,12 @@ class Auto:
                 parse(name)
             except FormatError as cause:
                 raise UsageError(f"{field}: {cause}") from cause
+
+    @property
+    def tuning(self) -> Training:
+        """The options of training."""
+        minutes = self.tune_minutes if self.tune_steps is None else None
+        return Training(minutes, self.tune_steps, train="scales")
 
     @property
     def floats_weights(self) -> bool:

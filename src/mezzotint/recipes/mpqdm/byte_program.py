@@ -9,7 +9,7 @@ from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.models import inventory
 from mezzotint.plan import Budget
-from mezzotint.recipes.auto import Auto, auto
+from mezzotint.recipes.auto import Auto, found_plan
 from mezzotint.recipes.job import Job, Outcome
 from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.plan_bits import plan_bits
@@ -38,7 +38,7 @@ def planned_by_bytes(job: Job, options: MPQDM) -> Outcome:
         InfeasibleBudgetError: naming the nearest feasible budget.
     """
     _check_meaning(options)
-    outcome = auto(job, program_options(options, job.budget))
+    outcome = found_plan(job, program_options(options, job.budget))
     plan = outcome.plan
     layers = [layer for layer in inventory(job.denoiser) if layer.supported]
     bits = plan_bits(job.denoiser, layers, plan.choices, ())
@@ -64,11 +64,14 @@ def program_options(options: MPQDM, budget: Budget) -> Auto:
 
 
 def _inputs(options: MPQDM, budget: Budget) -> tuple[str, ...] | None:
-    """Formats among which the program chooses each layer's input; None for those of `auto`."""
+    """Formats among which the program chooses each layer's input; None for those of `auto`.
+
+    Scales per token cost no bytes, and follow each input: they are there in any case.
+    """
     bits = activation_width(budget.act_bits)
     if bits is None or options.inputs == "token":
         return None
-    return f"uint{bits}/{options.inputs}", FLOAT
+    return f"uint{bits}/{options.inputs}", f"int{bits}/token", f"uint{bits}/token", FLOAT
 
 
 def _check_meaning(options: MPQDM) -> None:
