@@ -27,23 +27,15 @@ from mezzotint.recipes.labelling import SampleOptions, sample_labels
 from mezzotint.runtime import encoded
 from tests.labels import user_metrics
 from tests.labels.user_metrics import ABSOLUTE
-from tests.models import tiny
+from tests.recipes.labelled_pipeline import FEW, FORMATS, save_smallest
 
-FORMATS = ("kmeans3/tensor", "uint3/channel", "kmeans4/channel")
-FEW = SampleOptions(count=4, formats=FORMATS, metric="noise", images=2)
 IMAGES = replace(FEW, metric=ABSOLUTE, images=2)
 
 
 @pytest.fixture(scope="session")
 def smallest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline around the smallest U-Net; one step, and two prompts of its own."""
-    folder = tmp_path_factory.mktemp("labelling") / "tiny"
-    pipe = tiny.tiny_stable_diffusion()
-    pipe.register_modules(unet=tiny.smallest_unet())
-    pipe.save_pretrained(folder)
-    tiny.write_generation(folder, num_inference_steps=1, guidance_scale=1.0)
-    (folder / "prompts.txt").write_text("owl\nred apple\n")
-    return folder
+    """Read only."""
+    return save_smallest(tmp_path_factory.mktemp("labelling") / "tiny")
 
 
 @pytest.fixture
