@@ -323,12 +323,14 @@ class TestWhatCannotBeFollowed:
         model = layers(lambda self, x: self.b(self.inner.outside(self.a(x))))
         model.inner = nn.Module()
         model.inner.outside = Outside()
-        with pytest.raises(ModelError, match="Outside inner.outside: takes the values of tensors"):
+        with pytest.raises(
+            ModelError, match=r"Outside inner\.outside: takes the values of tensors"
+        ):
             graph_of(model, X)
 
     def test_in_the_denoiser_itself(self):
         model = layers(lambda self, x: self.b(x * self.a(x).mean().item()))
-        with pytest.raises(ModelError, match="^Model: takes the values of tensors out of torch"):
+        with pytest.raises(ModelError, match=r"^Model: takes the values of tensors out of torch"):
             graph_of(model, X)
 
     @pytest.mark.parametrize(
