@@ -14,7 +14,17 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from mezzotint.errors import MezzotintError, PluginError, UsageError
 
-Kind = Literal["formats", "roundings", "kernels", "structures", "metrics", "recipes", "engines"]
+Kind = Literal[
+    "formats",
+    "roundings",
+    "kernels",
+    "structures",
+    "metrics",
+    "predictors",
+    "executors",
+    "recipes",
+    "engines",
+]
 
 BUILT_IN: Final[Mapping[Kind, str]] = {
     "formats": "mezzotint.formats",
@@ -22,6 +32,8 @@ BUILT_IN: Final[Mapping[Kind, str]] = {
     "kernels": "mezzotint.runtime",
     "structures": "mezzotint.runtime.structures",
     "metrics": "mezzotint.measuring.metrics",
+    "predictors": "mezzotint.predictors",
+    "executors": "mezzotint.measuring",
     "recipes": "mezzotint.recipes",
     "engines": "mezzotint.engines",
 }
