@@ -67,15 +67,18 @@ def machines():
     ray = import_ray()
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "num_cpus": 0})
-    for _ in range(2):
-        cluster.add_node(**MACHINE)
-    try:
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set another one
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in connection.STARTED.items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "num_cpus": 0})
+        for _ in range(2):
+            cluster.add_node(**MACHINE)
+        try:
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set another one
 
 
 @pytest.fixture(scope="module")

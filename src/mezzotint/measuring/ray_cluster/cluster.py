@@ -112,6 +112,11 @@ class RayExecutor:
     cluster: RayCluster
     original: Original
 
+    @property
+    def at_once(self) -> int:
+        """Number of tasks that there is room for at the same time."""
+        return self.cluster.pool(self.original).size
+
     def figures(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Figures]]:
         """Yield each task with its figures, as soon as they are there.
 

@@ -17,7 +17,11 @@ _IMPORTED = {
     # Lines of Ray's own processes to leave out of standard output: all. Errors come as errors.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
 }
-_STARTED = {"RAY_USAGE_STATS_ENABLED": "0"}
+STARTED = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers do what this process would: not less than other programs of this machine.
+    "RAY_worker_niceness": "0",
+}
 """Variables by which Ray is set up, where its users have not set them."""
 
 _PATIENCE = 5.0
@@ -95,7 +99,7 @@ def connect(address: str | None, cores: int | None) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        with _variables(_STARTED):
+        with _variables(STARTED):
             if address is not None:
                 ray.init(address=address, **quiet)
             else:

@@ -26,6 +26,7 @@ class Recorded:
         sampling: of the images.
         momentum: of static ranges.
         part: digest of the calls where they are a part.
+        encoded: whether weights are kept once they are encoded.
     """
 
     calls: tuple[Any, ...]
@@ -34,6 +35,7 @@ class Recorded:
     sampling: Sampling | None
     momentum: float | None
     part: str | None
+    encoded: bool
 
     @classmethod
     def of(
@@ -67,6 +69,7 @@ class Recorded:
             sampling=original.sampling,
             momentum=original.momentum,
             part=original.part,
+            encoded=original.calibration.encoded is not None,
         )
 
     def original(self, denoiser: nn.Module, pipe: DiffusionPipeline | None) -> Original:
@@ -76,7 +79,7 @@ class Recorded:
         return Original(
             denoiser,
             on_device(calls, denoiser),
-            replace(calibration, encoded=EncodedWeights()),
+            replace(calibration, encoded=EncodedWeights()) if self.encoded else calibration,
             pipe,
             self.sampling,
             self.momentum,
