@@ -38,7 +38,7 @@ from mezzotint.recipes import (
     run_recipe,
 )
 from mezzotint.recipes.default_prompts import default_sampling
-from mezzotint.recipes.distillation import USUAL_MINUTES, distilled
+from mezzotint.recipes.distillation import USUAL_MINUTES, distilling
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
 from mezzotint.training import Training
@@ -235,7 +235,8 @@ def tune(
     Args:
         pipe: the floating pipeline that the plan was made for.
         plan: what every layer takes.
-        minutes: of training; 10 unless `steps` are given.
+        minutes: of training; 10 unless `steps` are given. With 0, the state of an interrupted or
+            failed training is packed, where there is one.
         steps: updates, in the place of minutes.
         sampling: prompts, seed and steps of the calibration, as for `apply`; training takes its
             prompts, too, where they are not the usual ones.
@@ -260,9 +261,6 @@ def tune(
             f"layer {plan.trained[0]}: its weight has been trained already, and tuning begins with "
             "the original's; choose another rounding, such as 'nearest', in a copy of the plan"
         )
-    calibration = Calibration()
-    if needs_calibration(plan):
-        plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
     known = None if plan.calibration is None else plan.calibration.sampling
     job = Job(
         denoiser=denoiser,
@@ -272,8 +270,11 @@ def tune(
         sampling=sampling or known or default_sampling(pipe),
         measuring=measuring_settings(journal, None, None),
     )
-    with evaluating(denoiser):
-        outcome = distilled(job, Outcome(plan, calibration), training)
+    with evaluating(denoiser), distilling(job, training) as distilled:
+        calibration = Calibration()
+        if needs_calibration(plan):
+            plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
+        outcome = distilled(Outcome(plan, calibration))
     result = apply(pipe, outcome.plan, outcome.calibration)
     return replace(result, training=outcome.training)
 

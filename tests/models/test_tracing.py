@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from mezzotint.errors import ModelError
 from mezzotint.models import Call, Graph, joined_inputs, trace_graph
-
-X = torch.ones(2, 5, 8)
-IMAGE = torch.ones(2, 8, 6, 6)
+from tests.models.drawing import IMAGE, Layers, SkipConnection, X, layers
 
 
 def traced(model: nn.Module, *args: object, **kwargs: object) -> Graph:
@@ -44,19 +42,6 @@ def written(left: Tensor, right: Tensor) -> Tensor:
     whole = torch.empty(*left.shape[:-1], 8, device=left.device)
     whole[..., :4], whole[..., 4:] = left, right
     return whole
-
-
-class Layers(nn.Module):
-    """Linear layers a, b, c, d of eight features; subclasses say what is done with them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c, self.d = (nn.Linear(8, 8) for _ in range(4))
-
-
-def layers(forward: object) -> nn.Module:
-    """A model of four linear layers with that forward function."""
-    return type("Model", (Layers,), {"forward": forward})()
 
 
 def drawn(forward: object, *args: object, **kwargs: object) -> set[str]:
@@ -293,7 +278,14 @@ class TestMatmul:
             q, k, v = (layer(x).unflatten(-1, (2, 4)).mT for layer in (self.a, self.b, self.c))
             return self.d(F.scaled_dot_product_attention(q, k, v).mT.flatten(-2))
 
-        assert drawn(forward) == QKV | {"c > matmul", "matmul > d"}
+        assert drawn(forward) == QKV | {"matmul > matmul'", "c > matmul'", "matmul' > d"}
+
+    def test_attention_with_arguments_by_keyword_in_any_order(self):
+        def forward(self, x):
+            q, k, v = (layer(x)[:, None] for layer in (self.a, self.b, self.c))
+            return self.d(F.scaled_dot_product_attention(value=v, key=k, query=q))
+
+        assert drawn(forward) == QKV | {"matmul > matmul'", "c > matmul'", "matmul' > d"}
 
     @pytest.mark.parametrize(
         "scores",
@@ -316,29 +308,26 @@ class TestMatmul:
             return F.scaled_dot_product_attention(self.a(x), x, x, attn_mask=mask)
 
         found = drawn(forward, X, torch.ones(5, 5))
-        assert found == {"x > a", "a > matmul", "x > matmul", "mask > matmul"}
+        assert found == {
+            *("x > a", "a > matmul", "x > matmul", "mask > matmul"),
+            *("matmul > matmul'", "x > matmul'"),
+        }
+
+    @pytest.mark.parametrize(
+        ("query", "shape"), [((2, 3, 5, 4), (2, 3, 5, 7)), ((5, 4), (5, 7))], ids=["heads", "alone"]
+    )
+    def test_scores_have_a_row_of_each_query(self, query: tuple[int, ...], shape: tuple[int, ...]):
+        def forward(self, q, k):
+            return F.scaled_dot_product_attention(q, k, k)
+
+        graph = traced(layers(forward), torch.ones(query), torch.ones(*query[:-2], 7, 4))
+        scores, attended = (node for node in graph.nodes if node.kind == "matmul")
+        assert (scores.output, attended.output) == (shape, query)
 
 
 class TestConcatenation:
-    class UNet(nn.Module):
-        """Two levels and a skip connection, whose concatenation two layers read."""
-
-        def __init__(self, between: nn.Module | None = None) -> None:
-            super().__init__()
-            self.conv_in, self.down = nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(6, 12, 3, 2, 1)
-            self.up = nn.Conv2d(12, 10, 3, padding=1)
-            self.conv1, self.conv_shortcut = nn.Conv2d(16, 4, 3, padding=1), nn.Conv2d(16, 4, 1)
-            self.norm, self.between = nn.GroupNorm(4, 16), between or nn.Identity()
-
-        def forward(self, x: Tensor) -> Tensor:
-            skip = self.conv_in(x)
-            hidden = F.interpolate(self.up(self.down(skip)), scale_factor=2)
-            joined = torch.cat([hidden, skip], 1)
-            shortcut = self.conv_shortcut(self.between(joined))
-            return self.conv1(F.silu(self.norm(joined))) + shortcut
-
     def test_a_skip_connection(self):
-        assert edges(traced(self.UNet(), IMAGE)) == {
+        assert edges(traced(SkipConnection(), IMAGE)) == {
             *("x > conv_in", "conv_in > down", "down > up"),
             *("up > concatenate", "conv_in > concatenate"),
             *("concatenate > conv1", "concatenate > conv_shortcut", "conv1 > add"),
@@ -346,18 +335,18 @@ class TestConcatenation:
         }
 
     def test_only_who_reads_the_raw_concatenation_reads_two_sections(self):
-        sections = {node.name: node.sections for node in traced(self.UNet(), IMAGE).runs}
+        sections = {node.name: node.sections for node in traced(SkipConnection(), IMAGE).runs}
         assert sections.pop("conv_shortcut") == (10, 6)
         assert set(sections.values()) == {()}
 
     @pytest.mark.parametrize("between", [nn.Dropout(0.5), nn.Identity()])
     def test_what_changes_nothing_may_stand_between(self, between: nn.Module):
-        model = self.UNet(between).eval()
+        model = SkipConnection(between).eval()
         assert joined_inputs(traced(model, IMAGE)) == {"conv_shortcut": 10}
 
     @pytest.mark.parametrize("between", [nn.SiLU(), nn.SiLU(inplace=True)])
     def test_what_changes_something_may_not(self, between: nn.Module):
-        assert joined_inputs(traced(self.UNet(between), IMAGE)) == {}
+        assert joined_inputs(traced(SkipConnection(between), IMAGE)) == {}
 
     @pytest.mark.parametrize(
         ("join", "sections"),
@@ -443,6 +432,57 @@ class TestOtherJoins:
         model = layers(lambda self, x: self.b(self.sum(self.a(x), x)))
         model.sum = Sum()
         assert edges(traced(model, X)) == {"x > a", "a > other", "x > other", "other > b"}
+
+
+class TestValuesThatLeaveTorch:
+    class Outside(nn.Module):
+        def __init__(self, leave: object) -> None:
+            super().__init__()
+            self.leave = leave
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(x)
+
+    def left(self, leave: object, start: object = None) -> tuple[str, ...]:
+        model = layers(lambda self, x: self.c(self.outside((start or self.a)(x))))
+        model.outside = self.Outside(leave)
+        return traced(model, X).left
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            lambda x: x + float(x.max()),
+            lambda x: x + x.max().item(),
+            lambda x: torch.tensor(x.tolist()),
+            lambda x: torch.from_numpy(x.numpy()) + 1,
+        ],
+        ids=["float", "item", "list", "array"],
+    )
+    def test_are_told_by_the_module_that_lets_them_go(self, leave: object):
+        assert self.left(leave) == ("outside",)
+
+    def test_of_an_argument_alone_are_none(self):
+        assert self.left(lambda x: x * float(x.max()), lambda x: x) == ()
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            lambda x: x if x.sum() > 0 else -x,
+            lambda x: x[: int(x.argmax()) + 1] + x.argmax().item(),
+            lambda x: x.float() + x.shape[0],
+        ],
+        ids=["condition", "index", "same tensor"],
+    )
+    def test_that_decide_and_count_are_none(self, leave: object):
+        assert self.left(leave) == ()
+
+    def test_in_a_module_that_counts_as_one_operation_are_none(self):
+        assert self.left(lambda x: torch.from_numpy(x.numpy())) == ()
+
+    def test_are_kept_in_a_file(self):
+        model = layers(lambda self, x: self.b(x * float(self.a(x).max())))
+        graph = traced(model, X)
+        assert Graph.from_dict(graph.to_dict()).left == ("",)
 
 
 class TestArguments:
@@ -559,7 +599,7 @@ class TestWeightsThatFunctionsRead:
 
         assert drawn(forward) == {"x > a", "a > a'"}
 
-    def test_several_weights_in_one_function_are_joined(self):
+    def test_the_projections_of_attention_in_one_function(self):
         def forward(self, x):
             weights = {
                 f"{key}_proj_weight": layer.weight
@@ -574,8 +614,23 @@ class TestWeightsThatFunctionsRead:
             )
             return output
 
-        layers_read = {f"x > {name}" for name in "abcd"} | {f"{name} > matmul" for name in "abcd"}
-        assert drawn(forward) == layers_read
+        assert drawn(forward) == QKV | {"matmul > matmul'", "c > matmul'", "matmul' > d"}
+
+    def test_multi_head_attention_of_torch(self):
+        class Attention(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.heads = nn.MultiheadAttention(8, 2)
+
+            def forward(self, x: Tensor, text: Tensor) -> Tensor:
+                return self.heads(x, text, text)[0]
+
+        graph = traced(Attention(), torch.ones(5, 2, 8), torch.ones(7, 2, 8))
+        assert edges(graph) == {
+            *("x > matmul", "text > matmul", "matmul > matmul'", "text > matmul'"),
+            "matmul' > heads.out_proj",
+        }
+        assert next(n.output for n in graph.nodes if n.kind == "matmul") == (2, 2, 5, 7)
 
     def test_a_weight_that_is_asked_for_its_dtype_is_not_read(self):
         found = drawn(lambda self, x: self.b(x.to(self.a.weight.dtype).type_as(self.a.weight)))
@@ -629,6 +684,15 @@ class TestRuns:
 
         with torch.inference_mode():
             assert drawn(forward, torch.ones(2, 5, 8)) == {"x > a", "a > add", "x > add"}
+
+    def test_an_error_names_the_module_that_fails(self):
+        class Failing(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                raise RuntimeError("no such thing")
+
+        model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(Failing()))
+        with pytest.raises(ModelError, match=r"in 1\.0: no such thing"):
+            traced(model, X)
 
     def test_a_call_that_does_not_fit_is_an_error(self):
         with pytest.raises(ModelError, match="Model cannot be run on the given call"):

@@ -134,7 +134,11 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a pipeline that is at DIR already.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace a pipeline that is at DIR already, and give up an interrupted training.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -198,7 +202,10 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         if dry_run:
             foretell(partial(search, measurements=measurements or begun(output, resume)))
             return
-        with kept_work(output, resume) as journal, listening(partial(typer.echo, err=True)):
+        with (
+            kept_work(output, resume=resume, force=force) as journal,
+            listening(partial(typer.echo, err=True)),
+        ):
             result = search(journal=journal, measurements=measurements)
             result.save(output)
     report(result, output, as_json)

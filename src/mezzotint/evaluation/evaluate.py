@@ -36,7 +36,7 @@ from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_fea
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.measuring import ExecutorFactory, chosen_executor, generate_with
 from mezzotint.models import Call, Sampling, find_denoiser, generate, record_calls
-from mezzotint.runtime import module_bytes, packed_layers
+from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
 
 #: Prompts whose denoiser calls are replayed for the noise-prediction error.
 ERROR_PROMPTS = 32
@@ -136,6 +136,8 @@ class Evaluation:
             "PSNR (dB)": _spread(self.psnr_db, 2),
             "SSIM": _spread(self.ssim, 4),
         }
+        if simulated := self.context.get("simulated_inputs"):
+            result["simulated"] = f"inputs of {simulated} layers"
         if self.fd_lite0 is not None:
             biased = "" if self.context["images"] >= MIN_IMAGES else " (few images: biased)"
             result["FD-Lite0"] = f"{self.fd_lite0:.3f}{biased}"
@@ -322,12 +324,18 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
         "guidance": sampling.guidance,
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
+        "simulated_inputs": sum(map(_simulated, packed_layers(denoiser).values())),
         "feature_size": IMAGE_SIZE,
         "mezzotint": version("mezzotint"),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "machine": platform.machine(),
     }
+
+
+def _simulated(layer: PackedLayer) -> bool:
+    activation = layer.choice.activation_format
+    return activation is not None and activation.simulated
 
 
 def _spread(interval: Interval, digits: int) -> str:

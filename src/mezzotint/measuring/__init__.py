@@ -47,6 +47,7 @@ from mezzotint.measuring.run import (
     measure_layers,
 )
 from mezzotint.measuring.samples import Samples
+from mezzotint.measuring.step_table import StepTable
 
 __all__ = [
     "CACHE_BYTES",
@@ -79,6 +80,7 @@ __all__ = [
     "SampleNoise",
     "Samples",
     "Similarity",
+    "StepTable",
     "Task",
     "Unchanged",
     "at_most",

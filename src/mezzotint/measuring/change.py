@@ -133,7 +133,8 @@ class LayerChange(_OneLayer):
         choice = self.choice
         rounded = _encoding_name(self.encoding) if choice.quantized else ""
         structures = _structures_name(choice)
-        parts = (self.target, choice.weight, choice.activation, structures, rounded)
+        others = json.dumps(dict(choice.part_formats)) if choice.part_formats else ""
+        parts = (self.target, choice.weight, others, choice.activation, structures, rounded)
         return " | ".join(part for part in parts if part)
 
     def __str__(self) -> str:
@@ -297,11 +298,11 @@ class _InputRounding:
         activation, structures = self.choice.activation_format, self.choice.structures
         if activation is None:
             return inputs
-        shape, dims = shape_of(layer), operation_of(layer).token_dims
+        shape, operation = shape_of(layer), operation_of(layer)
         rounded = []
         for index, part in enumerate(part_inputs(x, structures, shape, self.tensors)):
             quantizer = self._quantizer(activation, index, shape, x.device)
-            rounded.append(quantizer.rounded(part, dims).to(x.dtype))
+            rounded.append(quantizer.rounded(part, operation).to(x.dtype))
         return (join_inputs(x, rounded, structures, shape, self.tensors), *rest)
 
     def _quantizer(

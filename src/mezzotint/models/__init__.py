@@ -1,6 +1,7 @@
 """Pipelines: load, find the denoiser, follow its data flow, sample, record its calls."""
 
 from mezzotint.models.adapters import check_no_adapters
+from mezzotint.models.blocks import MAX_HOPS, Block, BlockKind, blocks_of
 from mezzotint.models.calls import (
     Call,
     Example,
@@ -15,6 +16,7 @@ from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
+from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
@@ -30,15 +32,22 @@ from mezzotint.models.sampling import (
     generate,
     generation_defaults,
 )
+from mezzotint.models.skeleton import floating_skeleton
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
+from mezzotint.models.weight_graph import CombineNode, WeightGraph, WeightNode
+from mezzotint.models.weight_graph_builder import weight_graph
 from mezzotint.plan import CallSelection, Sampling
 
 __all__ = [
     "GENERATION_FILE",
+    "MAX_HOPS",
+    "Block",
+    "BlockKind",
     "Call",
     "CallSelection",
+    "CombineNode",
     "Example",
     "Graph",
     "Kind",
@@ -50,7 +59,10 @@ __all__ = [
     "ResolvedSource",
     "Role",
     "Sampling",
+    "WeightGraph",
+    "WeightNode",
     "batch_size",
+    "blocks_of",
     "check_folder",
     "check_model_folder",
     "check_no_adapters",
@@ -63,6 +75,7 @@ __all__ = [
     "evaluating",
     "example_call",
     "find_denoiser",
+    "floating_skeleton",
     "generate",
     "generation_defaults",
     "inventory",
@@ -82,8 +95,11 @@ __all__ = [
     "resolve",
     "role_of",
     "rows_of",
+    "save_weight_graph",
     "shard_files",
     "text_readers",
     "trace_graph",
+    "weight_graph",
     "with_generation_defaults",
+    "writer_for",
 ]

@@ -148,7 +148,8 @@ class Study:
         Weights that are encoded after it are kept.
 
         Args:
-            choices: layer → its candidates; those that are quantized have the same structures.
+            choices: layer → its candidates; those that are quantized have the same structures, but
+                for scales of inputs.
             encoding: of the weights of all of them; of its clip are the ranges.
             tensors: layer → what its structures have calibrated; by default the first tokens'
                 constants.
