@@ -37,6 +37,7 @@ from mezzotint.measuring import (
     generate_with,
     measure,
 )
+from mezzotint.measuring.ray_cluster import connection
 from mezzotint.measuring.ray_cluster.cluster import _parts
 from mezzotint.measuring.ray_cluster.connection import import_ray
 from mezzotint.models import Sampling, generate, inventory, record_calls
