@@ -59,14 +59,14 @@ def check_reachable(address: str | None) -> None:
     if address is None:
         return
     try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
+        parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or not port or parts.scheme not in {"", "ray"}:
+    if not host or not port:
         raise UsageError(
             f"address: {address!r} is none of a Ray cluster; give host:port, as `ray start --head` "
-            "prints it, or ray://host:port"
+            "prints it; where this machine is not part of the cluster, use `ray job submit`"
         )
     try:
         socket.create_connection((host, port), _PATIENCE).close()
@@ -91,7 +91,7 @@ def connect(address: str | None, cores: int | None) -> None:
     address = _address(address)
     if ray.is_initialized():
         joined = ray.get_runtime_context().gcs_address
-        if address is not None and "://" not in address and address != joined:
+        if address is not None and address != joined:
             raise ExecutorError(
                 f"address {address}: this process has joined the cluster at {joined}; call "
                 "ray.shutdown() first"
