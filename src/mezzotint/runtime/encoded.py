@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -58,11 +58,14 @@ class LayerToEncode:
     @property
     def key(self) -> str:
         """Equal for what is stored in the same way, of one model and one calibration."""
-        structures = [structure.to_dict() for structure in self.choice.structures]
-        # Neither the range of inputs nor the bias makes a difference to the codes.
-        rounded = dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
+        structures = [each.to_dict() for each in self.choice.with_floating_input.structures]
         formats = [each.weight for each in self.choice.of_quantizers]
-        return json.dumps([self.name, formats, structures, rounded.to_dict()])
+        return json.dumps([self.name, formats, structures, self.rounded.to_dict()])
+
+    @property
+    def rounded(self) -> Encoding:
+        """The encoding, without what makes no difference to codes: scales of inputs, and bias."""
+        return dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
 
     @property
     def weight(self) -> Tensor:
@@ -128,6 +131,14 @@ class EncodedWeights:
         self._place = place
         self._stored: dict[str, dict[str, Tensor]] = {}
         self._shifts: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Files without a name are of this process: another one encodes for itself.
+        return EncodedWeights, (self._place,)
+
+    def holds(self, asked: LayerToEncode) -> bool:
+        """Return whether the weight is encoded already, so that nothing of inputs is needed."""
+        return asked.key in self._stored
 
     @torch.no_grad()
     def parts(self, asked: LayerToEncode) -> tuple[Tensors, ...]:
