@@ -14,8 +14,8 @@ from rich.table import Table
 from mezzotint._tables import titled_table
 
 if TYPE_CHECKING:
-    from mezzotint.labels import Labels
     from mezzotint.allocation import Allocation
+    from mezzotint.labels import Labels
     from mezzotint.models import Layer
     from mezzotint.plan import Difference, Plan, Planned
     from mezzotint.recipes import OptionHelp
