@@ -136,8 +136,9 @@ def sample_labels(
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
     sampling = _sampling(pipe, options, prompts, steps)
-    # What rounding looks at comes from fewer prompts than what is judged by images.
-    few = replace(sampling, prompts=sampling.prompts[: usual_count(pipe)])
+    # Rounding looks at the calls of fewer prompts than images are judged by; the graph, at one.
+    looked_at = usual_count(pipe) if options.encoding.needs_grams else 1
+    few = replace(sampling, prompts=sampling.prompts[:looked_at])
     job = Job(
         denoiser,
         model_name(pipe),
@@ -288,12 +289,12 @@ def _header(
         weights=model_digest(study.job.denoiser),
         metric=options.metric,
         images=metric.prompts,
-        originals=original.images.digest if images else None,
         sampling=None if sampling is None else sampling.to_dict(),
-        calls=calls_digest(study.calls),
         formats=options.formats,
         encoding=encoding.to_dict(),
         torch=torch.__version__,
+        originals=original.images.digest if images else None,
+        calls=calls_digest(study.calls),
     )
 
 
