@@ -136,9 +136,8 @@ def sample_labels(
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
     sampling = _sampling(pipe, options, prompts, steps)
-    # Rounding looks at the calls of fewer prompts than images are judged by; the graph, at one.
-    looked_at = usual_count(pipe) if options.encoding.needs_grams else 1
-    few = replace(sampling, prompts=sampling.prompts[:looked_at])
+    # What rounding looks at comes from fewer prompts than what is judged by images.
+    few = replace(sampling, prompts=sampling.prompts[: usual_count(pipe)])
     job = Job(
         denoiser,
         model_name(pipe),
