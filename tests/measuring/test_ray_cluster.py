@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
 
 import mezzotint as mz
 from mezzotint._journal import Journal
@@ -37,6 +39,7 @@ from mezzotint.measuring import (
     generate_with,
     measure,
 )
+from mezzotint.measuring.identity import component_digests
 from mezzotint.measuring.ray_cluster import connection
 from mezzotint.measuring.ray_cluster.cluster import _parts
 from mezzotint.measuring.ray_cluster.connection import import_ray
@@ -296,13 +299,53 @@ class TestPipelines:
         assert there.measurements == here.measurements
 
     def test_what_is_unlike_its_source_is_sent(self, single: RayCluster, pipe: DiffusionPipeline):
-        changed = mz.load(pipe.name_or_path)
+        changed = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=3, act_bits=8)).pipeline
         changed.scheduler = DDIMScheduler()
         images = generate(changed, SAMPLING)
         assert not np.array_equal(images, generate(pipe, SAMPLING))
         assert np.array_equal(generate_with(single, changed, SAMPLING), images)
         model = Original(changed.unet, pipe=changed)
         assert single.pool(model).source is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_workers_of_a_model_on_cuda_take_a_gpu_each(unet_pipe: DiffusionPipeline, device: str):
+    import_ray()
+    from mezzotint.measuring.ray_cluster.blueprint import Blueprint
+
+    parts = [each for each in unet_pipe.components.values() if isinstance(each, nn.Module)]
+    held = sum(weight.nbytes for part in parts for weight in part.parameters())
+    blueprint = Blueprint(unet_pipe, "somewhere", {}, torch.float32, device, threads=3)
+    need = dict(blueprint.need)
+    assert need.pop("memory") > 2 * held
+    assert need == {"CPU": 3.0} | ({"GPU": 1.0} if device == "cuda" else {})
+
+
+class TestDigests:
+    """Pipelines that compute the same, bit for bit."""
+
+    def test_a_pipeline_is_like_another_load_of_it(self, unet_folder: Path):
+        first, second = (component_digests(mz.load(unet_folder)) for _ in range(2))
+        assert first == second
+
+    @pytest.mark.parametrize(
+        ("part", "change"),
+        [
+            ("unet", lambda pipe: pipe.unet.conv_in.weight.data.mul_(2)),
+            ("unet", lambda pipe: pipe.unet.to(memory_format=torch.channels_last)),
+            ("unet", lambda pipe: pipe.unet.half()),
+            ("unet", lambda pipe: pipe.unet.set_attn_processor(AttnProcessor())),
+            ("vae", lambda pipe: pipe.vae.decoder.conv_out.bias.data.add_(1)),
+            ("scheduler", lambda pipe: pipe.scheduler.register_to_config(beta_end=0.5)),
+            ("scheduler", lambda pipe: setattr(pipe, "scheduler", DDIMScheduler())),
+        ],
+        ids=["weight", "strides", "dtype", "attention", "decoder", "configuration", "class"],
+    )
+    def test_a_changed_component_is_told(self, unet_pipe: DiffusionPipeline, part: str, change):
+        before = component_digests(unet_pipe)
+        change(unet_pipe)
+        after = component_digests(unet_pipe)
+        assert [name for name in before if before[name] != after[name]] == [part]
 
 
 def test_parts_keep_the_order_and_are_as_many_as_asked_for():
