@@ -31,7 +31,7 @@ _INTERVAL = 1.0
 """Seconds after which the cluster is asked again for its machines."""
 
 _PATIENCE = 300.0
-"""Seconds to wait for a machine where none is left, or none has come."""
+"""Seconds to wait for a machine where all have left, or for those that are asked for to come."""
 
 
 @dataclass
@@ -67,6 +67,7 @@ class Pool:
         self._idle: list[Any] = []
         self._busy: dict[Any, _Part] = {}
         self._failed_starts = 0
+        self._begun = False
         self._asked = self._seen = time.monotonic()
         self._room = self._places()
 
@@ -161,7 +162,7 @@ class Pool:
             self._room, self._asked = self._places(), now
         if self._room or self._idle or self._busy:
             self._seen = now
-        elif self._most is None or now - self._seen > _PATIENCE:
+        elif (self._most is None and not self._begun) or now - self._seen > _PATIENCE:
             needed = ", ".join(f"{name} {amount:,g}" for name, amount in self._need.items())
             raise ExecutorError(
                 f"executor ray: no machine of the cluster has room for a worker ({needed}); add "
@@ -199,6 +200,7 @@ class Pool:
             return
         self._failed_starts = 0
         if unable is None:
+            self._begun = True
             self._idle.append(worker)
             return
         ray.kill(worker)
