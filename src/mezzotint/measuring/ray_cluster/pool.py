@@ -48,6 +48,11 @@ class _Part:
     units: tuple[int, ...]
     done: int = 0
 
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Those that have not come back; the first of them is the one in flight."""
+        return self.units[self.done :]
+
 
 class Pool:
     """Actors that have one model.
@@ -117,16 +122,17 @@ class Pool:
                         self._idle.append(self._busy.pop(ready).worker)
                         continue
                     except _LOST as cause:
-                        part = self._busy.pop(ready)
-                        unit = part.units[part.done]
-                        deaths[unit] += 1
-                        if deaths[unit] == _DEATHS:
+                        left = self._busy.pop(ready).left
+                        if not left:
+                            continue
+                        deaths[left[0]] += 1
+                        if deaths[left[0]] == _DEATHS:
                             raise ExecutorError(
-                                f"executor ray: {_DEATHS} workers died while {told(unit)} "
+                                f"executor ray: {_DEATHS} workers died while {told(left[0])} "
                                 f"({_reason(cause)}); see that their machines have memory for it, "
                                 "or take fewer workers"
                             ) from cause
-                        waiting.appendleft(part.units[part.done :])
+                        waiting.appendleft(left)
                         continue
                     part = self._busy[ready]
                     part.done += 1
