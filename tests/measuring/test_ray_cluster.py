@@ -129,6 +129,12 @@ def expected(original: Original, tasks: Sequence[Task]) -> list[Figures]:
     return found
 
 
+@pytest.fixture(scope="module")
+def turbo(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
+    """Loaded from a folder; read only."""
+    return mz.load(save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo"))
+
+
 def units(path: Path) -> list[str]:
     """Keys in a journal, by line."""
     return [json.loads(line)["unit"] for line in path.read_text().splitlines()[1:]]
@@ -268,41 +274,37 @@ def test_a_driver_that_was_killed_goes_on(
 class TestPipelines:
     """One after another, as each needs workers of its own."""
 
-    @pytest.fixture(scope="class")
-    def pipe(self, tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
-        return mz.load(save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo"))
-
     def test_workers_build_a_pipeline_after_its_source(
-        self, single: RayCluster, pipe: DiffusionPipeline
+        self, single: RayCluster, turbo: DiffusionPipeline
     ):
-        calls = record_calls(pipe, SAMPLING)
-        model = Original(pipe.unet, calls, pipe=pipe, sampling=SAMPLING)
+        calls = record_calls(turbo, SAMPLING)
+        model = Original(turbo.unet, calls, pipe=turbo, sampling=SAMPLING)
         changes = [
             LayerChange(name, choice) for name in ("conv_in", "conv_out") for choice in (W2, W4)
         ]
         todo = [Task(change, metric) for change in changes for metric in (Noise(), ImageError(2))]
         found = measure(todo, single(model), Journal(None, {}))
         assert found == measure(todo, InProcess(model), Journal(None, {}))
-        assert single.pool(model).source == pipe.name_or_path
+        assert single.pool(model).source == turbo.name_or_path
 
-    def test_images_are_those_of_one_process(self, single: RayCluster, pipe: DiffusionPipeline):
+    def test_images_are_those_of_one_process(self, single: RayCluster, turbo: DiffusionPipeline):
         sampling = replace(SAMPLING, prompts=SAMPLING.prompts * 2, seed=7)
-        assert np.array_equal(generate_with(single, pipe, sampling), generate(pipe, sampling))
+        assert np.array_equal(generate_with(single, turbo, sampling), generate(turbo, sampling))
 
-    def test_a_recipe_measures_the_same(self, single: RayCluster, pipe: DiffusionPipeline):
+    def test_a_recipe_measures_the_same(self, single: RayCluster, turbo: DiffusionPipeline):
         recipe, budget = mz.MixDQ(bos=False), mz.Budget(5)
         here, there = (
-            mz.quantize(pipe, recipe, budget, sampling=SAMPLING, executor=executor)
+            mz.quantize(turbo, recipe, budget, sampling=SAMPLING, executor=executor)
             for executor in (None, single)
         )
         assert there.plan.choices == here.plan.choices
         assert there.measurements == here.measurements
 
-    def test_what_is_unlike_its_source_is_sent(self, single: RayCluster, pipe: DiffusionPipeline):
-        changed = mz.apply(pipe, mz.uniform_plan(pipe.unet, weight_bits=3, act_bits=8)).pipeline
+    def test_what_is_unlike_its_source_is_sent(self, single: RayCluster, turbo: DiffusionPipeline):
+        changed = mz.apply(turbo, mz.uniform_plan(turbo.unet, weight_bits=3, act_bits=8)).pipeline
         changed.scheduler = DDIMScheduler()
         images = generate(changed, SAMPLING)
-        assert not np.array_equal(images, generate(pipe, SAMPLING))
+        assert not np.array_equal(images, generate(turbo, SAMPLING))
         assert np.array_equal(generate_with(single, changed, SAMPLING), images)
         model = Original(changed.unet, pipe=changed)
         assert single.pool(model).source is None

@@ -123,16 +123,9 @@ class Pool:
                         continue
                     except _LOST as cause:
                         left = self._busy.pop(ready).left
-                        if not left:
-                            continue
-                        deaths[left[0]] += 1
-                        if deaths[left[0]] == _DEATHS:
-                            raise ExecutorError(
-                                f"executor ray: {_DEATHS} workers died while {told(left[0])} "
-                                f"({_reason(cause)}); see that their machines have memory for it, "
-                                "or take fewer workers"
-                            ) from cause
-                        waiting.appendleft(left)
+                        if left:
+                            _count(deaths, left[0], told, cause)
+                            waiting.appendleft(left)
                         continue
                     part = self._busy[ready]
                     part.done += 1
@@ -230,6 +223,16 @@ class Pool:
             int(min(machine.get(name, 0.0) // amount for name, amount in self._need.items()))
             for machine in machines
         )
+
+
+def _count(deaths: Counter[int], unit: int, told: Callable[[int], str], cause: Exception) -> None:
+    """Count a worker that died over a unit; a unit that is over so many is what kills them."""
+    deaths[unit] += 1
+    if deaths[unit] == _DEATHS:
+        raise ExecutorError(
+            f"executor ray: {_DEATHS} workers died while {told(unit)} ({_reason(cause)}); see that "
+            "their machines have memory for it, or take fewer workers"
+        ) from cause
 
 
 def _reason(error: BaseException) -> str:
