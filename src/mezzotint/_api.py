@@ -25,7 +25,7 @@ from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ
-from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales
+from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
 
 __all__ = [
     "MPQDM",
@@ -48,6 +48,7 @@ __all__ = [
     "Smoothing",
     "SplitInput",
     "StepScales",
+    "StepWidths",
     "Storage",
     "allocate",
     "apply",
