@@ -23,7 +23,7 @@ MAX_HOPS = 4
 
 
 class BlockKind(StrEnum):
-    """Which weights a block holds."""
+    """The weights that a block holds."""
 
     SELF_ATTENTION = "self_attention"
     """Projections of self-attention, and where wanted the modulation of its input."""
@@ -182,7 +182,7 @@ def _root(graph: WeightGraph, weights: Sequence[int]) -> _Root:
     reached = {weight: graph.descendants(weight, MAX_HOPS) for weight in weights}
 
     def root(index: int) -> _Root:
-        near = tuple(weight for weight in weights if index in reached[weight])
+        near = tuple(weight for weight in sorted(weights) if index in reached[weight])
         return _Root(index, max(reached[weight][index] for weight in near), near)
 
     nodes = {index for found in reached.values() for index in found}
@@ -198,8 +198,7 @@ def _blocks(
     if len(layers) == 1:
         kind, name = BlockKind.LAYER, *layers
     members = graph.ancestors(root.index, root.hops)
-    weights_near = tuple(sorted(root.near))
-    yield Block(kind, name, root.index, root.hops, weights_near, tuple(sorted(members)))
+    yield Block(kind, name, root.index, root.hops, root.near, tuple(sorted(members)))
     rest: _Groups = defaultdict(list)
     for index in weights:
         if index not in root.near:

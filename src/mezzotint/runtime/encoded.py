@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -59,10 +59,13 @@ class LayerToEncode:
     def key(self) -> str:
         """Equal for what is stored in the same way, of one model and one calibration."""
         structures = [each.to_dict() for each in self.choice.with_floating_input.structures]
-        # Neither the scales of inputs nor the bias makes a difference to the codes.
-        rounded = dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
         formats = [each.weight for each in self.choice.of_quantizers]
-        return json.dumps([self.name, formats, structures, rounded.to_dict()])
+        return json.dumps([self.name, formats, structures, self.rounded.to_dict()])
+
+    @property
+    def rounded(self) -> Encoding:
+        """The encoding, without what makes no difference to codes: scales of inputs, and bias."""
+        return dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
 
     @property
     def weight(self) -> Tensor:
@@ -128,6 +131,14 @@ class EncodedWeights:
         self._place = place
         self._stored: dict[str, dict[str, Tensor]] = {}
         self._shifts: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Files without a name are of this process: another one encodes for itself.
+        return EncodedWeights, (self._place,)
+
+    def holds(self, asked: LayerToEncode) -> bool:
+        """Return whether the weight is encoded already, so that nothing of inputs is needed."""
+        return asked.key in self._stored
 
     @torch.no_grad()
     def parts(self, asked: LayerToEncode) -> tuple[Tensors, ...]:

@@ -49,14 +49,19 @@ class Blueprint:
 
     @classmethod
     def of(cls, original: Original, threads: int) -> Blueprint:
-        """Directions for the model of this process."""
+        """Directions for the model of this process.
+
+        Raises:
+            ExecutorError: it has no source, and cannot be copied to another process.
+        """
         device = device_of(original.denoiser).type
         pipe = original.pipe
         if pipe is None:
-            return cls(original.denoiser, None, {}, torch.float32, device, threads)
-        source = pipe.name_or_path or None
-        digests = {} if source is None else component_digests(pipe)
-        return cls(pipe, source, digests, pipe.dtype, device, threads)
+            return cls(original.denoiser, None, {}, torch.float32, device, threads).by_value()
+        if not pipe.name_or_path:
+            return cls(pipe, None, {}, pipe.dtype, device, threads).by_value()
+        digests = component_digests(pipe)
+        return cls(pipe, pipe.name_or_path, digests, pipe.dtype, device, threads)
 
     @property
     def need(self) -> dict[str, float]:

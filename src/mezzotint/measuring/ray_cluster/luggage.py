@@ -12,7 +12,6 @@ from torch import nn
 
 from mezzotint.measuring.original import Original, OriginalImages
 from mezzotint.models import Call, Sampling, on_device
-from mezzotint.runtime import Calibration, EncodedWeights
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,7 @@ class Recorded:
         """
         return cls(
             calls=(reference(original.calls, lambda: _on_cpu(original.calls)),),
-            calibration=(
-                reference(original.calibration, lambda: _without_files(original.calibration)),
-            ),
+            calibration=(reference(original.calibration, lambda: original.calibration),),
             images=(
                 (reference(original.images, lambda: _packed_images(original.images)),)
                 if images
@@ -76,7 +73,7 @@ class Recorded:
         return Original(
             denoiser,
             on_device(calls, denoiser),
-            replace(calibration, encoded=EncodedWeights()),
+            calibration,
             pipe,
             self.sampling,
             self.momentum,
@@ -91,11 +88,3 @@ def _on_cpu(calls: tuple[Call, ...]) -> tuple[Call, ...]:
 
 def _packed_images(images: OriginalImages) -> OriginalImages:
     return replace(images, calls=_on_cpu(images.calls))
-
-
-def _without_files(calibration: Calibration) -> Calibration:
-    """The calibration without encoded weights, which are files of this process."""
-    others = {
-        structures: replace(other, encoded=None) for structures, other in calibration.others.items()
-    }
-    return replace(calibration, encoded=None, others=others)

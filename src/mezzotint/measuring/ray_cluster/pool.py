@@ -75,6 +75,11 @@ class Pool:
         """Number of workers that there may be now."""
         return max(1, self._room if self._most is None else self._most)
 
+    @property
+    def source(self) -> str | None:
+        """The pipeline's source after which workers build it; None where they are sent a copy."""
+        return self._blueprint.source
+
     def results(
         self,
         parts: Iterable[Sequence[int]],
