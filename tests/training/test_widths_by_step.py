@@ -11,7 +11,6 @@ from mezzotint.models import Call
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import StepWidths
 from mezzotint.training.learned_inputs import LearnedInput
-from tests.runtime.layers import noise
 from tests.training.students import (
     layer_differences,
     layers_of,
@@ -50,7 +49,7 @@ def test_at_each_timestep_there_are_no_more_values_than_its_codes():
         timesteps,
         torch.tensor(BITS, dtype=torch.float32),
     )
-    x = 20 * noise(4, 500)
+    x = torch.linspace(-20, 20, 4000).view(4, -1)
     for t, bits in zip(timesteps, BITS, strict=True):
 
         def at(t: Tensor = t) -> Tensor:
