@@ -87,7 +87,12 @@ def test_variants_of_a_front_are_options_of_large_blocks():
     window = window_of(space, float(space.bits(filled)[0]) + 1e-6)
     without = settled(space, value, window, start, rounds=5)
     told = settled(
-        space, value, window, start, rounds=5, fronts=lambda group: wanted[None, : len(group.members)]
+        space,
+        value,
+        window,
+        start,
+        rounds=5,
+        fronts=lambda group: wanted[None, : len(group.members)],
     )
     assert (without.value, told.value) == (0.0, 5.0)
 

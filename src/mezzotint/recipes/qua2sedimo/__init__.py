@@ -1,0 +1,1 @@
+"""Qua²SeDiMo, step by step."""

@@ -48,7 +48,7 @@ class Settled:
     stays: bool
 
 
-def settled(  # noqa: PLR0913  (values of one program)
+def settled(
     space: SearchSpace,
     value: Value,
     window: ByteWindow,

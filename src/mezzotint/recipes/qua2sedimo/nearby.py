@@ -14,9 +14,7 @@ ATTEMPTS = 400
 """Draws for each configuration that is wanted."""
 
 
-def nearby(
-    space: SearchSpace, window: ByteWindow, incumbent: Rows, count: int, seed: int
-) -> Rows:
+def nearby(space: SearchSpace, window: ByteWindow, incumbent: Rows, count: int, seed: int) -> Rows:
     """Distinct configurations of equal bytes: three weights of the incumbent have other formats.
 
     Args:

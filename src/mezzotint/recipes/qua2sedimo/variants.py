@@ -69,9 +69,7 @@ class Variants:
 
     def taken(self, places: NDArray[np.intp]) -> Variants:
         """Those at some places."""
-        return Variants(
-            self.group, self.formats[places], self.bytes[places], self.scores[places]
-        )
+        return Variants(self.group, self.formats[places], self.bytes[places], self.scores[places])
 
     def joined(self, other: Variants) -> Variants:
         """These and others of the same group."""
