@@ -293,7 +293,14 @@ class TestMatmul:
             q, k, v = (layer(x).unflatten(-1, (2, 4)).mT for layer in (self.a, self.b, self.c))
             return self.d(F.scaled_dot_product_attention(q, k, v).mT.flatten(-2))
 
-        assert drawn(forward) == QKV | {"c > matmul", "matmul > d"}
+        assert drawn(forward) == QKV | {"matmul > matmul'", "c > matmul'", "matmul' > d"}
+
+    def test_attention_with_arguments_by_keyword_in_any_order(self):
+        def forward(self, x):
+            q, k, v = (layer(x)[:, None] for layer in (self.a, self.b, self.c))
+            return self.d(F.scaled_dot_product_attention(value=v, key=k, query=q))
+
+        assert drawn(forward) == QKV | {"matmul > matmul'", "c > matmul'", "matmul' > d"}
 
     @pytest.mark.parametrize(
         "scores",
@@ -316,7 +323,21 @@ class TestMatmul:
             return F.scaled_dot_product_attention(self.a(x), x, x, attn_mask=mask)
 
         found = drawn(forward, X, torch.ones(5, 5))
-        assert found == {"x > a", "a > matmul", "x > matmul", "mask > matmul"}
+        assert found == {
+            *("x > a", "a > matmul", "x > matmul", "mask > matmul"),
+            *("matmul > matmul'", "x > matmul'"),
+        }
+
+    @pytest.mark.parametrize(
+        ("query", "shape"), [((2, 3, 5, 4), (2, 3, 5, 7)), ((5, 4), (5, 7))], ids=["heads", "alone"]
+    )
+    def test_scores_have_a_row_of_each_query(self, query: tuple[int, ...], shape: tuple[int, ...]):
+        def forward(self, q, k):
+            return F.scaled_dot_product_attention(q, k, k)
+
+        graph = traced(layers(forward), torch.ones(query), torch.ones(*query[:-2], 7, 4))
+        scores, attended = (node for node in graph.nodes if node.kind == "matmul")
+        assert (scores.output, attended.output) == (shape, query)
 
 
 class TestConcatenation:
@@ -445,6 +466,57 @@ class TestOtherJoins:
         assert edges(traced(model, X)) == {"x > a", "a > other", "x > other", "other > b"}
 
 
+class TestValuesThatLeaveTorch:
+    class Outside(nn.Module):
+        def __init__(self, leave: object) -> None:
+            super().__init__()
+            self.leave = leave
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(x)
+
+    def left(self, leave: object, start: object = None) -> tuple[str, ...]:
+        model = layers(lambda self, x: self.c(self.outside((start or self.a)(x))))
+        model.outside = self.Outside(leave)
+        return traced(model, X).left
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            lambda x: x + float(x.max()),
+            lambda x: x + x.max().item(),
+            lambda x: torch.tensor(x.tolist()),
+            lambda x: torch.from_numpy(x.numpy()) + 1,
+        ],
+        ids=["float", "item", "list", "array"],
+    )
+    def test_are_told_by_the_module_that_lets_them_go(self, leave: object):
+        assert self.left(leave) == ("outside",)
+
+    def test_of_an_argument_alone_are_none(self):
+        assert self.left(lambda x: x * float(x.max()), lambda x: x) == ()
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            lambda x: x if x.sum() > 0 else -x,
+            lambda x: x[: int(x.argmax()) + 1] + x.argmax().item(),
+            lambda x: x.float() + x.shape[0],
+        ],
+        ids=["condition", "index", "same tensor"],
+    )
+    def test_that_decide_and_count_are_none(self, leave: object):
+        assert self.left(leave) == ()
+
+    def test_in_a_module_that_counts_as_one_operation_are_none(self):
+        assert self.left(lambda x: torch.from_numpy(x.numpy())) == ()
+
+    def test_are_kept_in_a_file(self):
+        model = layers(lambda self, x: self.b(x * float(self.a(x).max())))
+        graph = traced(model, X)
+        assert Graph.from_dict(graph.to_dict()).left == ("",)
+
+
 class TestArguments:
     def test_dictionaries_and_further_keywords_go_by_their_keys(self):
         def forward(self, x, *, added, **rest):
@@ -559,7 +631,7 @@ class TestWeightsThatFunctionsRead:
 
         assert drawn(forward) == {"x > a", "a > a'"}
 
-    def test_several_weights_in_one_function_are_joined(self):
+    def test_the_projections_of_attention_in_one_function(self):
         def forward(self, x):
             weights = {
                 f"{key}_proj_weight": layer.weight
@@ -574,8 +646,23 @@ class TestWeightsThatFunctionsRead:
             )
             return output
 
-        layers_read = {f"x > {name}" for name in "abcd"} | {f"{name} > matmul" for name in "abcd"}
-        assert drawn(forward) == layers_read
+        assert drawn(forward) == QKV | {"matmul > matmul'", "c > matmul'", "matmul' > d"}
+
+    def test_multi_head_attention_of_torch(self):
+        class Attention(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.heads = nn.MultiheadAttention(8, 2)
+
+            def forward(self, x: Tensor, text: Tensor) -> Tensor:
+                return self.heads(x, text, text)[0]
+
+        graph = traced(Attention(), torch.ones(5, 2, 8), torch.ones(7, 2, 8))
+        assert edges(graph) == {
+            *("x > matmul", "text > matmul", "matmul > matmul'", "text > matmul'"),
+            "matmul' > heads.out_proj",
+        }
+        assert next(n.output for n in graph.nodes if n.kind == "matmul") == (2, 2, 5, 7)
 
     def test_a_weight_that_is_asked_for_its_dtype_is_not_read(self):
         found = drawn(lambda self, x: self.b(x.to(self.a.weight.dtype).type_as(self.a.weight)))
@@ -629,6 +716,15 @@ class TestRuns:
 
         with torch.inference_mode():
             assert drawn(forward, torch.ones(2, 5, 8)) == {"x > a", "a > add", "x > add"}
+
+    def test_an_error_names_the_module_that_fails(self):
+        class Failing(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                raise RuntimeError("no such thing")
+
+        model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(Failing()))
+        with pytest.raises(ModelError, match=r"in 1\.0: no such thing"):
+            traced(model, X)
 
     def test_a_call_that_does_not_fit_is_an_error(self):
         with pytest.raises(ModelError, match="Model cannot be run on the given call"):

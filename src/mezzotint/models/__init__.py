@@ -1,6 +1,7 @@
 """Pipelines: load, find the denoiser, follow its data flow, sample, record its calls."""
 
 from mezzotint.models.adapters import check_no_adapters
+from mezzotint.models.blocks import MAX_HOPS, Block, BlockKind, blocks_of
 from mezzotint.models.calls import (
     Call,
     Example,
@@ -33,12 +34,18 @@ from mezzotint.models.sampling import (
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
+from mezzotint.models.weight_graph import CombineNode, WeightGraph, WeightNode
+from mezzotint.models.weight_graph_builder import weight_graph
 from mezzotint.plan import CallSelection, Sampling
 
 __all__ = [
     "GENERATION_FILE",
+    "MAX_HOPS",
+    "Block",
+    "BlockKind",
     "Call",
     "CallSelection",
+    "CombineNode",
     "Example",
     "Graph",
     "Kind",
@@ -50,7 +57,10 @@ __all__ = [
     "ResolvedSource",
     "Role",
     "Sampling",
+    "WeightGraph",
+    "WeightNode",
     "batch_size",
+    "blocks_of",
     "check_folder",
     "check_model_folder",
     "check_no_adapters",
@@ -85,5 +95,6 @@ __all__ = [
     "shard_files",
     "text_readers",
     "trace_graph",
+    "weight_graph",
     "with_generation_defaults",
 ]

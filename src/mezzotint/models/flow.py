@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
+from mezzotint.models.attention_functions import ATTENTION, AttentionCall
 from mezzotint.models.graph import Node, NodeInput, Shape
 from mezzotint.models.graph_builder import GraphBuilder, Join
 from mezzotint.models.kinds import (
@@ -33,6 +34,7 @@ from mezzotint.models.torch_functions import (
     ACCUMULATING,
     CONCATENATING,
     ITEMWISE,
+    LEAVING,
     function_name,
     join_kind,
     joined_sizes,
@@ -113,6 +115,8 @@ class Flow(TorchFunctionMode):
         """Number, version, and place of a view within it → number of what a layer reads."""
         self._running: list[tuple[str, list[_Read]]] = []
         """The modules that are being run, outermost first, and what each was given."""
+        self._left: dict[str, None] = {}
+        """Modules that hand values out of torch, in order."""
         self._aside = 0
         """Above 0 while nothing is to be followed: inside layers, and in the hooks below."""
         for tensor in (*denoiser.parameters(), *denoiser.buffers()):
@@ -127,6 +131,16 @@ class Flow(TorchFunctionMode):
         node = self.builder.append(Node("input", name, output=tuple(tensors[0].shape)))
         for tensor in tensors:
             self._note(tensor, Origin(node))
+
+    @property
+    def module(self) -> str:
+        """Name of the innermost module that is being run; "" is the denoiser itself."""
+        return self._running[-1][0] if self._running else ""
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Modules that hand what layers compute out of torch, and go on without it."""
+        return tuple(self._left)
 
     def origin(self, tensor: Tensor) -> Origin:
         """Present origin of `tensor`."""
@@ -171,7 +185,11 @@ class Flow(TorchFunctionMode):
                 self._note(tensor, Origin(read.origin.node, read.origin.weights))
         elif written or results:
             first = results[0] if results else written[0].tensor
-            origin = self._result(name, reads, tuple(first.shape))
+            if name in ATTENTION:
+                call = AttentionCall.of(name, args, kwargs)
+                origin = self._attention(name, call, reads, tuple(first.shape))
+            else:
+                origin = self._result(name, reads, tuple(first.shape))
             for read in written:
                 self._write(read, origin)
             if name in CONCATENATING:
@@ -179,6 +197,8 @@ class Flow(TorchFunctionMode):
                 origin = Origin(origin.node, origin.weights, sections)
             for tensor in results:
                 self._note(tensor, origin)
+        elif name in LEAVING and not isinstance(result, Tensor) and any(map(self._computed, reads)):
+            self._left[self.module] = None
         return result
 
     def _reads(self, values: Any) -> list[_Read]:
@@ -214,6 +234,36 @@ class Flow(TorchFunctionMode):
         product = self._join(ACCUMULATING[name], name, values[1:], shape)
         return self._join("add", name, [values[0], (shape, product)], shape)
 
+    def _attention(
+        self, name: str, call: AttentionCall, reads: Sequence[_Read], shape: Shape
+    ) -> Origin:
+        """The origin of attention: queries by keys, then these scores by values.
+
+        Projections within the function are layers, where it is given their weights.
+        """
+        known = {id(read.tensor): (read.shape, read.origin) for read in reads}
+        given = {key: known[id(tensor)] for key, tensor in call.tensors.items()}
+
+        def product(shape: Shape, *factors: tuple[Shape, Origin]) -> tuple[Shape, Origin]:
+            return shape, self._join("matmul", name, factors, shape)
+
+        def among(*keys: str) -> list[tuple[Shape, Origin]]:
+            return [given[key] for key in keys if key in given]
+
+        query, key, value = (
+            product(given[each][0], given[each], *among(f"{each[0]}_proj_weight", "in_proj_weight"))
+            for each in ("query", "key", "value")
+        )
+        scores = product(call.scores, query, key, *among("attn_mask", "key_padding_mask"))
+        attended = product(shape, scores, value)
+        return product(shape, attended, *among("out_proj_weight"))[1]
+
+    def _computed(self, read: _Read) -> bool:
+        """True if a layer has a part in the values of a tensor, and they are no indices."""
+        node = read.origin.node
+        floating = read.tensor.is_floating_point()
+        return floating and node is not None and self.builder.computed(node)
+
     def _join(
         self, kind: Join, name: str, values: Sequence[tuple[Shape, Origin]], shape: Shape
     ) -> Origin:
@@ -230,8 +280,7 @@ class Flow(TorchFunctionMode):
                 Node("layer", w, self._kinds[w], inputs, shape, functional=True) for w in weights
             )
             inputs = tuple(NodeInput(shape, self.builder.append(layer)) for layer in layers)
-        module = self._running[-1][0] if self._running else ""
-        return Origin(self.builder.join(kind, Node("other", module, name, inputs, shape)))
+        return Origin(self.builder.join(kind, Node("other", self.module, name, inputs, shape)))
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._aside += 1
@@ -247,7 +296,10 @@ class Flow(TorchFunctionMode):
         self._aside += 1
         unseen = [x for x in tensors_in(output) if x not in self._records and x._base is None]
         if unseen:
-            _, reads = self._running[-1]
+            name, reads = self._running[-1]
+            inside = f"{name}." if name else ""
+            for left in [each for each in self._left if f"{each}.".startswith(inside)]:
+                del self._left[left]
             origin = self._result(type(module).__name__, reads, tuple(unseen[0].shape))
             for tensor in unseen:
                 self._note(tensor, origin)

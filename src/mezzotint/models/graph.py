@@ -30,8 +30,9 @@ NodeKind = Literal[
 ]
 """`input`: an argument of the denoiser. `layer`: one run of a Linear or Conv. The others join
 tensors of different origin: `add` (and subtract), `multiply` (and divide), `concatenate` (also
-stacking, and writing parts into one tensor), `matmul` (also attention and einsum), `modulation`
-(scale and shift by the same source: adaptive norms, rotary embeddings), `other` (anything else)."""
+stacking, and writing parts into one tensor), `matmul` (also einsum; attention is two of them, of
+queries by keys and of these scores by values), `modulation` (scale and shift by the same source:
+adaptive norms, rotary embeddings), `other` (anything else)."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class Graph(JsonFile):
         idle: layers without a node, in order of definition: the call neither runs them nor reads
             their weights.
         tied: layer → the first layer that has the very same weight tensor.
+        left: modules that hand what layers compute out of torch, as Python numbers or NumPy arrays;
+            what they make of it counts as constant. "" is the denoiser itself.
 
     Raises:
         ModelError: a node reads itself, a later node or one that there is not.
@@ -109,6 +112,7 @@ class Graph(JsonFile):
     output: int | None = None
     idle: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for index, node in enumerate(self.nodes):
@@ -168,6 +172,7 @@ class Graph(JsonFile):
                 output=model.output,
                 idle=model.idle,
                 tied=model.tied,
+                left=model.left,
             )
         except ModelError as cause:
             raise ModelError(f"{source}: {cause}") from cause
@@ -204,3 +209,4 @@ class _GraphModel(_StrictModel):
     output: NonNegativeInt | None
     idle: tuple[str, ...]
     tied: dict[str, str]
+    left: tuple[str, ...] = ()  # older files have none

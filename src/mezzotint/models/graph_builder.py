@@ -50,10 +50,33 @@ class GraphBuilder:
                 return index
         return self.append(replace(node, kind="concatenate" if kind == "write" else kind))
 
+    def computed(self, index: int) -> bool:
+        """True if a layer has a part in the values of a node."""
+        pending, seen = [index], {index}
+        while pending:
+            node = self._nodes[pending.pop()]
+            if node.kind == "layer":
+                return True
+            new = {*node.sources} - seen
+            pending += new
+            seen |= new
+        return False
+
     def graph(
-        self, output: int | None, layers: Iterable[str], tied: Mapping[str, str] | None = None
+        self,
+        output: int | None,
+        layers: Iterable[str],
+        tied: Mapping[str, str] | None = None,
+        left: tuple[str, ...] = (),
     ) -> Graph:
-        """Graph that was built. `layers` are all layers of the denoiser, in order of definition."""
+        """Graph that was built.
+
+        Args:
+            output: index of the node that the denoiser's output comes from.
+            layers: all layers of the denoiser, in order of definition.
+            tied: see `Graph`.
+            left: see `Graph`.
+        """
         kept = [index for index in range(len(self._nodes)) if index not in self._same]
         numbers = {index: number for number, index in enumerate(kept)}
 
@@ -72,6 +95,7 @@ class GraphBuilder:
             output=None if end is None else numbers[end],
             idle=tuple(name for name in layers if name not in seen),
             tied=tied or {},
+            left=left,
         )
 
     def _found(self, index: int | None) -> int | None:

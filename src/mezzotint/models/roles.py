@@ -111,7 +111,7 @@ class _Place:
 _Rule = Callable[[_Place], Role | None]
 
 _ATTENTION = re.compile(r"\w*(attn|attention)\d*")
-_FEED_FORWARD = re.compile(r"(img_|txt_)?(ff|ffn|mlp|feed_forward)(_context)?")
+FEED_FORWARD_NAME = re.compile(r"(img_|txt_)?(ff|ffn|mlp|feed_forward)(_context)?")
 _TIME = re.compile(
     r"time(step)?_(embed\w*|in|step_proj)|(t|guidance|extra|resolution|aspect_ratio)_embedder"
     r"|add_embedding|condition_embedder"
@@ -153,7 +153,7 @@ def _attention(place: _Place) -> Role | None:
 
 def _feed_forward(place: _Place) -> Role | None:
     named = place.leaf in {"gate_proj", "up_proj", "down_proj"}
-    if not named and not place.within(_FEED_FORWARD):
+    if not named and not place.within(FEED_FORWARD_NAME):
         return None
     if getattr(place.layer, "groups", 1) > 1:
         return Role.FEED_FORWARD_MIDDLE

@@ -17,8 +17,7 @@ _JOINS: Mapping[Join, str] = {
     "concatenate": "cat concat concatenate stack hstack vstack dstack column_stack row_stack",
     "matmul": (
         "matmul rmatmul imatmul mm bmm mv dot inner outer einsum tensordot chain_matmul linear "
-        "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
-        "scaled_dot_product_attention multi_head_attention_forward"
+        "bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
     ),
     "write": "setitem index_put index_copy masked_scatter scatter slice_scatter select_scatter",
 }
@@ -41,6 +40,12 @@ CONCATENATING = frozenset({"cat", "concat", "concatenate"})
 
 ITEMWISE = frozenset({"broadcast_tensors", "meshgrid"})
 """Functions that give back each argument in another shape, in order."""
+
+LEAVING = frozenset({"numpy", "array", "tolist", "item", "float"})
+"""Functions that hand the values of a tensor out of torch, unless they give back a tensor.
+
+`bool` is none: it decides what is run, and no value goes on from there.
+"""
 
 _FIRST_ONLY = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 """Functions that ask their second argument for its shape or dtype alone."""

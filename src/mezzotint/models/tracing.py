@@ -26,10 +26,12 @@ def trace_graph(denoiser: nn.Module, call: Call | None = None) -> Graph:
     `call` is run for real.
 
     Values that leave torch, as Python numbers or NumPy arrays, are not followed: what is made of
-    them counts as constant.
+    them counts as constant, and `Graph.left` names the modules that do so. A module whose output is
+    made outside torch altogether counts as one operation on all that it is given.
 
     Raises:
-        ModelError: the denoiser cannot be run on `call`; or there is none, and no example can be
+        ModelError: the denoiser cannot be run on `call` (the message names the module that fails);
+            or there is none, and no example can be
             made of the denoiser's arguments, or its code cannot be followed by shapes alone.
     """
     # Inference tensors do not tell whether they have been written to.
@@ -51,12 +53,13 @@ def _trace(denoiser: nn.Module, call: Call) -> Graph:
         with flow.watching():
             output = output_tensor(denoiser(*call.args, **call.kwargs))
     except Exception as cause:  # whatever a model's own code may raise
+        place = f"in {flow.module}: " if flow.module else ""
         raise ModelError(
-            f"{type(denoiser).__name__} cannot be run on the given call ({cause}); "
+            f"{type(denoiser).__name__} cannot be run on the given call ({place}{cause}); "
             "record a call from its own pipeline"
         ) from cause
     layers = dict(weight_layers(denoiser))
-    return flow.builder.graph(flow.origin(output).node, layers, _tied(layers))
+    return flow.builder.graph(flow.origin(output).node, layers, _tied(layers), flow.left)
 
 
 def _tied(layers: Mapping[str, WeightLayer]) -> dict[str, str]:
