@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mezzotint.recipes.qua2sedimo.search_space import Group, SearchSpace
+from mezzotint.recipes.search_space import Group, SearchSpace
 
 FORMATS = (
     "kmeans3/channel",

@@ -5,7 +5,7 @@ import pytest
 
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.recipes.qua2sedimo.byte_window import best_within, byte_window, scored_singly
-from mezzotint.recipes.qua2sedimo.search_space import Group, SearchSpace
+from mezzotint.recipes.search_space import Group, SearchSpace
 from tests.recipes.qua2sedimo.planted import every_configuration, gains_of, linear, space_of
 
 

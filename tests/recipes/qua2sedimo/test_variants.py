@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.recipes.qua2sedimo.search_space import Group
+from mezzotint.recipes.search_space import Group
 from mezzotint.recipes.qua2sedimo.variants import (
     Variants,
     best_variants,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, best_within, scored_singly
-from mezzotint.recipes.qua2sedimo.search_space import (
+from mezzotint.recipes.search_space import (
     Floats,
     Group,
     Rows,

@@ -11,7 +11,7 @@ import numpy as np
 from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.recipes.costs import BYTES, rounded_up
-from mezzotint.recipes.qua2sedimo.search_space import Group, Rows, SearchSpace
+from mezzotint.recipes.search_space import Group, Rows, SearchSpace
 from mezzotint.recipes.qua2sedimo.variants import Variants
 
 CLOSE = 0.005

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow
-from mezzotint.recipes.qua2sedimo.search_space import Rows, SearchSpace
+from mezzotint.recipes.search_space import Rows, SearchSpace
 
 CHANGES = 3
 """Weights of the incumbent that change in each."""

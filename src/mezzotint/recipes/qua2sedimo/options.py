@@ -75,6 +75,10 @@ class Qua2SeDiMo:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give {least} or more")
         if not 0 <= self.caution < math.inf:
             raise UsageError(f"caution: is {self.caution}; give a number of spreads, 0 or more")
+        if self.fitted is not None and self.level != "program":
+            raise UsageError(
+                f"fitted: level {self.level!r} fits a predictor for each weight of bits; leave it out"
+            )
         _ = self.learning  # checks everything else that it takes
 
     @property

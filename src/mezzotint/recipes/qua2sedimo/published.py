@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mezzotint.recipes.qua2sedimo.search_space import Floats, Group, Rows, SearchSpace
+from mezzotint.recipes.search_space import Floats, Group, Rows, SearchSpace
 from mezzotint.recipes.qua2sedimo.variants import Variants, best_variants
 
 BlockScoring = Callable[[Group, Rows], Floats]

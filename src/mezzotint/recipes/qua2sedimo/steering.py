@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow
-from mezzotint.recipes.qua2sedimo.search_space import Rows, SearchSpace
+from mezzotint.recipes.search_space import Rows, SearchSpace
 
 FACTOR = 2.0
 """λ grows and shrinks by this factor until the budget lies between two values."""

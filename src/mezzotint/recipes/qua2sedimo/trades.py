@@ -11,7 +11,7 @@ import numpy as np
 
 from mezzotint.recipes.qua2sedimo.around import Value, single_changes
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow
-from mezzotint.recipes.qua2sedimo.search_space import Rows, SearchSpace
+from mezzotint.recipes.search_space import Rows, SearchSpace
 
 MOST_TRADES = 20
 """Exchanges that are tried."""

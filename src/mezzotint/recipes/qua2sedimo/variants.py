@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mezzotint.recipes.qua2sedimo.search_space import Floats, Group, Rows, SearchSpace
+from mezzotint.recipes.search_space import Floats, Group, Rows, SearchSpace
 
 BATCH = 4096
 """Variants that are in memory at once, beside the front of those seen."""

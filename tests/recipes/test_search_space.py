@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mezzotint.errors import UsageError
-from mezzotint.recipes.qua2sedimo.search_space import Group, SearchSpace
+from mezzotint.recipes.search_space import Group, SearchSpace
 from tests.recipes.qua2sedimo.planted import space_of
 
 
