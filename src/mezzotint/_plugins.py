@@ -14,7 +14,16 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from mezzotint.errors import MezzotintError, PluginError, UsageError
 
-Kind = Literal["formats", "roundings", "kernels", "structures", "metrics", "recipes", "engines"]
+Kind = Literal[
+    "formats",
+    "roundings",
+    "kernels",
+    "structures",
+    "metrics",
+    "predictors",
+    "recipes",
+    "engines",
+]
 
 BUILT_IN: Final[Mapping[Kind, str]] = {
     "formats": "mezzotint.formats",
@@ -22,6 +31,7 @@ BUILT_IN: Final[Mapping[Kind, str]] = {
     "kernels": "mezzotint.runtime",
     "structures": "mezzotint.runtime.structures",
     "metrics": "mezzotint.measuring.metrics",
+    "predictors": "mezzotint.predictors",
     "recipes": "mezzotint.recipes",
     "engines": "mezzotint.engines",
 }

@@ -55,6 +55,10 @@ class TrainingError(MezzotintError):
     """Training came upon NaN, or made a model worse; the last good state is kept."""
 
 
+class PredictorError(MezzotintError):
+    """Labels are unusable or too few to learn from, or a stored predictor is malformed."""
+
+
 class JournalError(MezzotintError):
     """A resumable journal belongs to another run or is damaged beyond its last line."""
 
