@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mezzotint.predictors import (
     predictor_named,
     predictors,
 )
-from mezzotint.recipes.search_space import Floats, Rows
+from mezzotint.recipes.search_space import Floats, Rows, Value
 
 BEST = "best"
 """Stands for whichever predictor orders these labels best."""
@@ -45,7 +45,7 @@ class Learned:
         """Name of the predictor."""
         return self.predictor.kind
 
-    def value(self, caution: float) -> Callable[[Rows], Floats]:
+    def value(self, caution: float) -> Value:
         """Mean prediction less so many spreads, as a function of configurations [n, weights]."""
 
         def value(configurations: Rows) -> Floats:

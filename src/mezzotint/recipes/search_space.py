@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,10 @@ Rows = NDArray[np.int64]
 """Configurations [n, nodes], variants [n, weights of a block]: indices of formats."""
 
 Floats = NDArray[np.float64]
+
+Value = Callable[[Rows], Floats]
+"""Configurations [n, weights] → what is predicted for them, in the target's units [n]; larger is
+better."""
 
 
 @dataclass(frozen=True)
@@ -109,3 +113,11 @@ def with_members(configuration: Rows, members: Sequence[int], variants: Rows) ->
     found = np.repeat(configuration[None], len(variants), axis=0)
     found[:, list(members)] = variants
     return found
+
+
+def single_changes(space: SearchSpace, value: Value, incumbent: Rows) -> Floats:
+    """Change of the prediction when one weight takes one format, [weights, formats]."""
+    formats = np.arange(len(space.formats), dtype=np.int64)[:, None]
+    rows = [with_members(incumbent, group.members, formats) for group in space.single]
+    found = value(np.concatenate(rows)) - value(incumbent[None])
+    return found.reshape(len(space.keys), len(space.formats))

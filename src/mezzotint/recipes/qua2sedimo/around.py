@@ -13,6 +13,8 @@ from mezzotint.recipes.search_space import (
     Group,
     Rows,
     SearchSpace,
+    Value,
+    single_changes,
     with_members,
 )
 from mezzotint.recipes.qua2sedimo.variants import (
@@ -22,10 +24,6 @@ from mezzotint.recipes.qua2sedimo.variants import (
     near_variants,
     variant_count,
 )
-
-Value = Callable[[Rows], Floats]
-"""Configurations [n, weights] → what is predicted for them, in the target's units [n]; larger is
-better."""
 
 Fronts = Callable[[Group], Rows]
 """Group → variants that are worth a prediction, beside those near the incumbent."""
@@ -101,14 +99,6 @@ def _answer(
     found = [best_within(space, each, window) for each in (front, spread, singly)]
     answers = np.array([each for each in found if each is not None])
     return answers[int(value(answers).argmax())]
-
-
-def single_changes(space: SearchSpace, value: Value, incumbent: Rows) -> Floats:
-    """Change of the prediction when one weight takes one format, [weights, formats]."""
-    formats = np.arange(len(space.formats), dtype=np.int64)[:, None]
-    rows = [with_members(incumbent, group.members, formats) for group in space.single]
-    found = value(np.concatenate(rows)) - value(incumbent[None])
-    return found.reshape(len(space.keys), len(space.formats))
 
 
 def _options(

@@ -10,14 +10,35 @@ import numpy as np
 
 from mezzotint.errors import UsageError
 from mezzotint.predictors import Dataset, Ensemble, PredictorOptions
+from mezzotint.recipes.labelled import LabelledModel
 from mezzotint.recipes.learning import Learned, learned, loaded
-from mezzotint.recipes.qua2sedimo.around import Fronts, settled
-from mezzotint.recipes.qua2sedimo.byte_window import best_within, scored_singly
-from mezzotint.recipes.qua2sedimo.method import Method
-from mezzotint.recipes.qua2sedimo.published import BlockScoring, block_level, op_level
+from mezzotint.recipes.qua2sedimo.around import settled
+from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, best_within, scored_singly
+from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
+from mezzotint.recipes.qua2sedimo.block_scores import block_scoring, fronts_by_score
+from mezzotint.recipes.qua2sedimo.published import block_level, op_level
 from mezzotint.recipes.qua2sedimo.steering import steered
-from mezzotint.recipes.qua2sedimo.variants import best_variants
-from mezzotint.recipes.search_space import Floats, Group, Rows
+from mezzotint.recipes.search_space import Rows, SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """All that a decision goes by: labels, bytes, and the switches.
+
+    Attributes:
+        labelled: configurations with their labels.
+        window: bytes of all weights.
+        options: the method's switches.
+    """
+
+    labelled: LabelledModel
+    window: ByteWindow
+    options: Qua2SeDiMo
+
+    @property
+    def space(self) -> SearchSpace:
+        """Weights, formats and blocks."""
+        return self.labelled.space
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,24 +58,24 @@ class Decision:
     notes: tuple[str, ...] = ()
 
 
-def decided(method: Method) -> Decision:
+def decided(question: Question) -> Decision:
     """Learn from the labels, and choose at the level that the options say."""
-    return _LEVELS[method.options.level](method)
+    return _LEVELS[question.options.level](question)
 
 
-def by_program(method: Method) -> Decision:
+def by_program(question: Question) -> Decision:
     """The program under the bytes, around its own answer until that stays (ours)."""
-    options, space, window = method.options, method.space, method.window
-    found = _learned(method, options.learning)
+    options, space, window = question.options, question.space, question.window
+    found = _learned(question, options.learning)
     value = found.value(options.caution)
-    starts = [_least_error(method)]
-    best = method.labelled.best_within(window.most)
+    starts = [_least_error(question)]
+    best = question.labelled.best_within(window.most)
     if best is not None:
         starts.append(best)
     start = starts[int(value(np.array(starts)).argmax())]
     fronts = None
     if isinstance(found.predictor, Ensemble):
-        fronts = _fronts(method, found.predictor)
+        fronts = fronts_by_score(question.labelled, found.predictor)
     answer = settled(space, value, window, start, rounds=options.rounds, fronts=fronts)
     mean, spread = found.predictor.predict(answer.configuration[None])
     summary = {
@@ -63,96 +84,65 @@ def by_program(method: Method) -> Decision:
         "rounds": answer.rounds,
         "stays": answer.stays,
     }
-    return Decision(answer.configuration, found, summary, _window_notes(method))
+    return Decision(answer.configuration, found, summary, _window_notes(question))
 
 
-def by_layer(method: Method) -> Decision:
+def by_layer(question: Question) -> Decision:
     """The best format of each layer by its score at hop 0 (published)."""
-    return _by_scores(method, lambda one: op_level(method.space, one.op_scores()))
+    return _by_scores(question, lambda one: op_level(question.space, one.op_scores()))
 
 
-def by_block(method: Method) -> Decision:
+def by_block(question: Question) -> Decision:
     """The best of all variants of each block by its score (published)."""
-    return _by_scores(method, lambda one: block_level(method.space, block_scoring(method, one)))
+    return _by_scores(question, lambda one: block_level(question.space, block_scoring(question.labelled, one)))
 
 
-_LEVELS: Mapping[str, Callable[[Method], Decision]] = {
+_LEVELS: Mapping[str, Callable[[Question], Decision]] = {
     "op": by_layer,
     "block": by_block,
     "program": by_program,
 }
 
 
-def block_scoring(method: Method, ensemble: Ensemble) -> BlockScoring:
-    """Scores of variants of a group, by those of its block.
-
-    Weights of the block that have no choice are in none of the group's variants, nor do they
-    matter: they have the same features whatever is chosen.
-    """
-    labelled = method.labelled
-    block_of = dict(zip(method.space.groups, labelled.blocks, strict=True))
-    key_of = {node.index: node.key for node in labelled.dataset.graph.weights}
-    places = {key: place for place, key in enumerate(method.space.keys)}
-
-    def score(group: Group, variants: Rows) -> Floats:
-        block = block_of[group]
-        columns = [places.get(key_of[index]) for index in block.weights]
-        own = [member for member in columns if member is not None]
-        given = np.zeros((len(variants), len(columns)), dtype=np.int64)
-        given[:, [member is not None for member in columns]] = variants[
-            :, [group.members.index(member) for member in own]
-        ]
-        return np.asarray(ensemble.block_scores(block, given))
-
-    return score
-
-
-def _fronts(method: Method, ensemble: Ensemble) -> Fronts:
-    """The Pareto front by score of each large block; made once."""
-    made: dict[str, Rows] = {}
-    score = block_scoring(method, ensemble)
-
-    def front(group: Group) -> Rows:
-        if group.name not in made:
-            found = best_variants(method.space, group, lambda variants: score(group, variants))
-            made[group.name] = found.formats
-        return made[group.name]
-
-    return front
-
-
-def _by_scores(method: Method, best: Callable[[Ensemble], Rows]) -> Decision:
+def _by_scores(question: Question, best: Callable[[Ensemble], Rows]) -> Decision:
     """Scores decide, and the weight of bits in the target decides how many there are."""
-    options, learning = method.options, method.options.learning
+    options, learning = question.options, question.options.learning
     by_weight: dict[float, tuple[Rows, Learned]] = {}
 
-    def configuration(bit_weight: float) -> Rows:
+    def configuration(parameter: float) -> Rows:
+        bit_weight = 1 / parameter if options.reverse else parameter
         target = f"{learning.target} - {bit_weight!r}*bits"
-        found = _learned(method, replace(learning, target=target))
+        found = _learned(question, replace(learning, target=target))
         if not isinstance(found.predictor, Ensemble):
             raise UsageError(
                 f"predictor: {found.kind!r} scores no blocks; level {options.level!r} takes "
                 "'network' or 'residual'"
             )
-        by_weight[bit_weight] = best(found.predictor), found
-        return by_weight[bit_weight][0]
+        by_weight[parameter] = best(found.predictor), found
+        return by_weight[parameter][0]
 
-    first = _worth_of_a_bit(method.labelled.dataset)
-    answer = steered(method.space, method.window, configuration, first, options.trainings)
-    stored = float(method.space.bits(answer.configuration[None])[0])
-    notes = _window_notes(method)
-    if not method.window.holds(int(method.space.stored(answer.configuration))):
+    # The worst configuration has few bits, unless bits count for bad as well: the other way round.
+    first = _worth_of_a_bit(question.labelled.dataset)
+    first = 1 / first if options.reverse else first
+    answer = steered(question.space, question.window, configuration, first, options.trainings)
+    stored = float(question.space.bits(answer.configuration[None])[0])
+    notes = _window_notes(question)
+    if not question.window.holds(int(question.space.stored(answer.configuration))):
         notes += (
             f"scores alone do not meet the bits asked for: of {options.trainings} weights of bits "
             f"in the target the best leads to {stored:.4g} per weight",
         )
-    summary = {"bit_weight": answer.bit_weight, "trainings": len(by_weight)}
-    return Decision(answer.configuration, by_weight[answer.bit_weight][1], summary, notes)
+    found = by_weight[answer.parameter][1]
+    summary = {
+        "target": found.predictor.fitted.options.target,
+        "trainings": len(by_weight),
+    }
+    return Decision(answer.configuration, found, summary, notes)
 
 
-def _learned(method: Method, options: PredictorOptions) -> Learned:
+def _learned(question: Question, options: PredictorOptions) -> Learned:
     """The predictor: loaded where there is one, or else fitted, and kept where that is asked."""
-    chosen, labelled = method.options, method.labelled
+    chosen, labelled = question.options, question.labelled
     if chosen.fitted is None:
         return learned(chosen.predictor, labelled.dataset, labelled.blocks, options)
     folder = Path(chosen.fitted)
@@ -165,11 +155,11 @@ def _learned(method: Method, options: PredictorOptions) -> Learned:
     return found
 
 
-def _least_error(method: Method) -> Rows:
+def _least_error(question: Question) -> Rows:
     """The configuration of the least Σ weight error in the window: known without any label."""
-    dataset, space = method.labelled.dataset, method.space
+    dataset, space = question.labelled.dataset, question.space
     errors = dataset.weight_errors * np.asarray(space.sizes, dtype=np.float64)[:, None]
-    found = best_within(space, scored_singly(space, -errors), method.window)
+    found = best_within(space, scored_singly(space, -errors), question.window)
     assert found is not None, "a window is only made where a configuration is in it"
     return found
 
@@ -182,10 +172,10 @@ def _worth_of_a_bit(dataset: Dataset) -> float:
     return abs(slope) or float(np.std(values)) or 1.0
 
 
-def _window_notes(method: Method) -> tuple[str, ...]:
-    if not method.window.proven:
+def _window_notes(question: Question) -> tuple[str, ...]:
+    if not question.window.proven:
         return ()
-    bits = np.array([method.window.least, method.window.most]) * 8 / int(method.space.sizes.sum())
+    bits = np.array([question.window.least, question.window.most]) * 8 / int(question.space.sizes.sum())
     return (
         f"no configuration stores between {bits[0]:.4f} and {bits[1]:.4f} bits per weight: the "
         "former is what there is",

@@ -11,16 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from mezzotint.errors import LabelsError, UsageError
+from mezzotint.errors import UsageError
 from mezzotint.plan import Plan, activation_name
 from mezzotint.recipes.costs import choice_bytes, floating_bytes
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.labelled import LabelledModel, labelled_model
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, byte_window
+from mezzotint.recipes.qua2sedimo.decision import Question
 from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
 from mezzotint.recipes.search_space import Rows, SearchSpace
+from mezzotint.recipes.single_noises import single_noises
 from mezzotint.recipes.study import Measuring, Study
 from mezzotint.runtime import Calibration
+
+WITHOUT_NOISES = ("network", "bits", "error", "ridge-choices", "trees")
+"""Predictors that do not ask what each choice alone adds to the output."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,11 @@ class Method:
     labelled: LabelledModel
     calibration: Calibration
     measuring: Measuring
+
+    @property
+    def question(self) -> Question:
+        """All that a decision goes by."""
+        return Question(self.labelled, self.window, self.options)
 
     @property
     def space(self) -> SearchSpace:
@@ -106,4 +116,6 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
     study = Study.of(job, bos=False, shortcuts="none", momentum=None)
     calibration = Calibration(encoded=labelled.bank)
     with study.measuring(calibration) as measuring:
+        if options.predictor not in WITHOUT_NOISES:
+            labelled = labelled.with_noises(single_noises(study, labelled, measuring))
         yield Method(study, options, labelled, calibration, measuring)

@@ -23,13 +23,11 @@ class Steered:
 
     Attributes:
         configuration: format indices [weights].
-        bit_weight: λ of the target that led to it.
-        trainings: values of λ that were tried.
+        parameter: λ that led to it.
     """
 
     configuration: Rows
-    bit_weight: float
-    trainings: int
+    parameter: float
 
 
 def steered(
@@ -54,12 +52,12 @@ def steered(
     low, high, bit_weight = 0.0, math.inf, first
     found: Steered | None = None
     smallest, most = math.inf, -1
-    for count in range(1, trainings + 1):
+    for _ in range(trainings):
         configuration = best(bit_weight)
         stored = int(space.stored(configuration))
         smallest = min(smallest, stored)
         if most < stored <= window.most:
-            found, most = Steered(configuration, bit_weight, count), stored
+            found, most = Steered(configuration, bit_weight), stored
         if window.holds(stored):
             break
         if stored > window.most:

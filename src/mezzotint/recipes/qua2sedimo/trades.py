@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mezzotint.recipes.qua2sedimo.around import Value, single_changes
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow
-from mezzotint.recipes.search_space import Rows, SearchSpace
+from mezzotint.recipes.search_space import Rows, SearchSpace, Value, single_changes
 
 MOST_TRADES = 20
 """Exchanges that are tried."""
