@@ -39,6 +39,14 @@ class InfeasibleBudgetError(BudgetError):
     """No assignment meets the budget; the message names the nearest feasible one."""
 
 
+class BankError(MezzotintError):
+    """A bank of quantized layers is incomplete, damaged, or of other weights or choices."""
+
+
+class LabelError(MezzotintError):
+    """Labels are lacking or unusable, or of another model, prompts, metric or rounding."""
+
+
 class CalibrationError(MezzotintError):
     """Weights, recorded inputs or outputs are unusable (NaN, infinite, or none recorded)."""
 

@@ -22,6 +22,7 @@ from mezzotint.runtime.convert import (
     read_timesteps,
     reading_timesteps,
     replace_layer,
+    replace_layers,
 )
 from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.geometry import ConvGeometry
@@ -126,6 +127,7 @@ __all__ = [
     "register_kernel",
     "registered_kernels",
     "replace_layer",
+    "replace_layers",
     "select_kernel",
     "shape_of",
     "stored_tensors",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -171,13 +171,24 @@ def _tell(layers: Iterable[StructuredLayer], reader: TimestepReader) -> None:
 
 def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` in the place of the layer called `name`, under all names that the layer has."""
-    old = module.get_submodule(name)
-    keep_notes(old, new)
+    replace_layers(module, {name: new})
+
+
+def replace_layers(module: nn.Module, new: Mapping[str, nn.Module]) -> None:
+    """Put other modules in the places of layers, under all names that the layers have.
+
+    Args:
+        module: around them.
+        new: name of a layer → what replaces it.
+    """
+    by_old = {module.get_submodule(name): each for name, each in new.items()}
+    for old, each in by_old.items():
+        keep_notes(old, each)
     for parent in tuple(module.modules()):
         # Children as they are stored: the methods that list them leave out repeated ones.
         for child, layer in parent._modules.items():
-            if layer is old:
-                parent._modules[child] = new
+            if layer in by_old:
+                parent._modules[child] = by_old[layer]
 
 
 def dequantize_module(

@@ -59,9 +59,12 @@ class LayerToEncode:
     def key(self) -> str:
         """Equal for what is stored in the same way, of one model and one calibration."""
         structures = [structure.to_dict() for structure in self.choice.structures]
-        # Neither the range of inputs nor the bias makes a difference to the codes.
-        rounded = dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
-        return json.dumps([self.name, self.choice.weight, structures, rounded.to_dict()])
+        return json.dumps([self.name, self.choice.weight, structures, self.rounded.to_dict()])
+
+    @property
+    def rounded(self) -> Encoding:
+        """The encoding, without what makes no difference to codes: range of inputs, and bias."""
+        return dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
 
     @property
     def weight(self) -> Tensor:
@@ -126,6 +129,10 @@ class EncodedWeights:
         self._place = place
         self._stored: dict[str, dict[str, Tensor]] = {}
         self._shifts: dict[str, Tensor] = {}
+
+    def holds(self, asked: LayerToEncode) -> bool:
+        """Return whether the weight is encoded already, so that nothing of inputs is needed."""
+        return asked.key in self._stored
 
     @torch.no_grad()
     def parts(self, asked: LayerToEncode) -> tuple[Tensors, ...]:

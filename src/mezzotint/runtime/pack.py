@@ -158,12 +158,21 @@ def unfilled_layer(layer: nn.Module, choice: Choice) -> PackedLayer:
 
 def check_calibration(name: str, layer: nn.Module, plan: Plan, calibration: Calibration) -> None:
     """Raise FormatError, naming the layer, where `calibration` lacks what the plan needs of it."""
-    choice = plan[name]
+    choice, encoding = plan[name], plan.encoding_of(name)
     with naming(name):
         check_input_ranges(choice, calibration.input_ranges.get(name, ()))
         check_calibrated(choice, shape_of(layer), calibration.tensors.get(name, {}))
-        _check_values(choice, plan.encoding_of(name), calibration.weights.get(name, ()))
-        _check_moments(layer, choice, plan.encoding_of(name), calibration.moments.get(name, ()))
+        _check_values(choice, encoding, calibration.weights.get(name, ()))
+        asked = LayerToEncode(name, layer, choice, encoding, calibration)
+        if not _encoded_before(asked, calibration.encoded):
+            _check_moments(layer, choice, encoding, calibration.moments.get(name, ()))
+
+
+def _encoded_before(asked: LayerToEncode, encoded: EncodedWeights | None) -> bool:
+    """Return whether stored tensors are there, and nothing else is made of the moments."""
+    if encoded is None or asked.encoding.trained or asked.encoding.bias_correction:
+        return False
+    return asked.choice.quantized and encoded.holds(asked)
 
 
 def _check_values(choice: Choice, encoding: Encoding, values: Sequence[GridValues]) -> None:

@@ -133,14 +133,14 @@ def test_what_another_job_is_writing_stays(kept: Path, pipeline: Path, target: P
 def test_shards_that_vanish_meanwhile_are_missed(
     pipeline: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    written = packed_checkpoint.write_shard
+    written = packed_checkpoint.write_tensors
 
     def losing(path: Path, tensors: dict[str, Tensor]) -> None:
         for former in path.parent.glob("*.safetensors"):
             former.unlink()
         written(path, tensors)
 
-    monkeypatch.setattr(packed_checkpoint, "write_shard", losing)
+    monkeypatch.setattr(packed_checkpoint, "write_tensors", losing)
     with pytest.raises(CheckpointError, match="finished shards are gone"):
         mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
     assert list(target.parent.iterdir()) == []

@@ -14,6 +14,8 @@ from diffusers import ModelMixin
 from torch import Tensor
 
 from mezzotint._progress import track
+from mezzotint._resuming import digest, resumable_folder
+from mezzotint._tensor_files import write_tensors
 from mezzotint.checkpoint import mark_quantized, read_plan
 from mezzotint.checkpoint.save import (
     check_apart,
@@ -30,7 +32,6 @@ from mezzotint.checkpoint.streaming.conversions import (
     unknown_tensors,
 )
 from mezzotint.checkpoint.streaming.convert_tensor import convert_tensor
-from mezzotint.checkpoint.streaming.resuming import digest, resumable_folder
 from mezzotint.checkpoint.streaming.source_folder import Source, empty_denoiser, find_source
 from mezzotint.checkpoint.streaming.stored_tensors import (
     file_digest,
@@ -43,7 +44,6 @@ from mezzotint.checkpoint.streaming.writing import (
     copy_rest,
     pending,
     write_index,
-    write_shard,
 )
 from mezzotint.errors import CheckpointError, UsageError
 from mezzotint.models import Call
@@ -189,7 +189,9 @@ def quantize_checkpoint(
         shards = shards_of(conversions, storage.shard_bytes)
         job = _job(found, files, chosen, inputs, storage)
         mark_quantized(model, chosen)
-        with resumable_folder(folder, digest(job)) as temporary:
+        with resumable_folder(
+            folder, digest(job), error=CheckpointError, pieces="shards"
+        ) as temporary:
             _write(temporary, found, model, shards, calibrated)
             if found.component:
                 write_card(temporary, folder.name, found.component, chosen)
@@ -244,7 +246,7 @@ def _write(
     for shard, conversion in track(work, "Packing"):
         tensors.update(convert_tensor(conversion, model, plan, calibrated))
         if conversion is shard.conversions[-1]:
-            write_shard(folder / shard.file, tensors)
+            write_tensors(folder / shard.file, tensors)
             tensors.clear()
     if pending(folder, shards):
         raise CheckpointError(f"{folder}: finished shards are gone; repeat the command")

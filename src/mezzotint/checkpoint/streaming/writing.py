@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
-from mezzotint._files import replacing, write_json
+from mezzotint._files import write_json
 from mezzotint._progress import track
 from mezzotint.checkpoint.save import copy_companions
 from mezzotint.checkpoint.streaming.conversions import Shard
@@ -38,25 +34,6 @@ def _finished(path: Path, shard: Shard) -> bool:
     except CheckpointError:  # a disk that lost its last writes
         return False
     return {name: tensor.spec for name, tensor in found.items()} == shard.outputs
-
-
-def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, on disk before it has its name.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with replacing(path) as temporary:
-        try:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()},
-                temporary,
-                metadata={"format": "pt"},
-            )
-        except SafetensorError as cause:
-            raise OSError(f"{path.name}: {cause}") from cause
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def write_index(folder: Path, shards: tuple[Shard, ...]) -> None:

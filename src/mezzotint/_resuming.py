@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mezzotint._files import check_folder_name, move_into_place
-from mezzotint.errors import CheckpointError, MezzotintError, UsageError
+from mezzotint.errors import MezzotintError, UsageError
 
 _LOCK = ".lock"
 
@@ -26,15 +26,23 @@ def digest(job: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def resumable_folder(path: Path, job: str) -> Iterator[Path]:
+def resumable_folder(
+    path: Path, job: str, *, error: type[MezzotintError], pieces: str
+) -> Iterator[Path]:
     """Yield a hidden folder beside `path` that becomes `path` if the block succeeds.
 
     It is named after `path` and the `job` (see `digest`), so that the same job finds its files
     again after a kill, and another never does. Bad input removes it: the same job would fail the
     same way. A full disk or an interruption leaves it, where it holds anything.
 
+    Args:
+        path: the folder.
+        job: see `digest`.
+        error: raised where it cannot be written.
+        pieces: the safetensors files that are written one by one, in the plural, for messages.
+
     Raises:
-        CheckpointError: something cannot be written.
+        MezzotintError: `error`: something cannot be written.
         UsageError: another process is at the same job.
     """
     temporary = path.with_name(f".{path.name}.partial-{job}")
@@ -53,16 +61,16 @@ def resumable_folder(path: Path, job: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     except OSError as cause:
-        kept = _kept(temporary)
+        kept = _kept(temporary, pieces)
         # Of many files that cannot be copied the first will do.
         several = isinstance(cause, shutil.Error) and cause.args and isinstance(cause.args[0], list)
         reason = str(cause.args[0][0][-1]) if several else cause.strerror or str(cause)
-        raise CheckpointError(
+        raise error(
             f"{path}: cannot be written ({reason}); make room, or name a folder elsewhere{kept}"
         ) from cause
     except KeyboardInterrupt as interruption:
-        if _kept(temporary):
-            interruption.add_note(f"finished shards are kept in {temporary}")
+        if _kept(temporary, pieces):
+            interruption.add_note(f"finished {pieces} are kept in {temporary}")
             interruption.add_note("repeat the command to go on")
         raise
     for other in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
@@ -75,9 +83,9 @@ def _lock(folder: Path) -> FileLock:
     return FileLock(folder / _LOCK, timeout=0)
 
 
-def _kept(temporary: Path) -> str:
-    """Half a sentence on what is kept; a folder without any finished shard is removed."""
+def _kept(temporary: Path, pieces: str) -> str:
+    """Half a sentence on what is kept; a folder without any finished piece is removed."""
     if not any(temporary.rglob("[!.]*.safetensors")):
         shutil.rmtree(temporary, ignore_errors=True)
         return ""
-    return f"; finished shards are kept in {temporary}, and the same command goes on from there"
+    return f"; finished {pieces} are kept in {temporary}, and the same command goes on from there"

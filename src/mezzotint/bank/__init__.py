@@ -1,0 +1,8 @@
+"""Banks: layers in all their stored forms, encoded once, from which plans are packed."""
+
+from mezzotint.bank.bank import Bank
+from mezzotint.bank.candidates import POWER, weight_error
+from mezzotint.bank.switched import Switched
+from mezzotint.bank.weight_nodes import node_keys
+
+__all__ = ["POWER", "Bank", "Switched", "node_keys", "weight_error"]
