@@ -24,7 +24,7 @@ from mezzotint.models import (
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
-from mezzotint.recipes import MPQDM, Auto, MixDQ
+from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
 from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "PackedCheckpoint",
     "Plan",
     "PlanWithCalls",
+    "Qua2SeDiMo",
     "Result",
     "Sampling",
     "Smoothing",

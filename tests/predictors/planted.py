@@ -78,7 +78,7 @@ def transformer(blocks=3):
 
 
 def single(name, index):
-    return ("single", name, index, 0, (index,))
+    return ("layer", name, index, 0, (index,))
 
 
 def sorted_ancestors(graph, root, hops):

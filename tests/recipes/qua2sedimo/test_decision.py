@@ -12,7 +12,7 @@ from mezzotint.recipes.qua2sedimo.byte_window import byte_window
 from mezzotint.recipes.qua2sedimo.decision import Question, decided
 from tests.recipes.planted_model import planted_model
 
-QUICK = {"epochs": 25, "patience": 25}
+QUICK = {"epochs": 6, "patience": 6}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,11 @@ def test_caution_changes_the_plan():
         for caution in (0.0, 4.0)
     )
     assert (bold.configuration != careful.configuration).any()
-    assert careful.summary["spread"] < bold.summary["spread"]
+    assert lower_end(careful) > lower_end(bold)
+
+
+def lower_end(decision):
+    return decision.summary["predicted_target"] - 4.0 * decision.summary["spread"]
 
 
 @pytest.mark.parametrize("level", ["op", "block"])
@@ -114,7 +118,6 @@ def test_a_fitted_predictor_is_kept_and_loaded(labelled, tmp_path):
         ({"caution": float("nan")}, "caution"),
         ({"level": "layer"}, "level"),
         ({"target": "-metric - 2*size"}, "unknown name 'size'"),
-        ({"level": "op", "fitted": "folder"}, "fitted"),
         ({"epochs": 0}, "epochs"),
     ],
     ids=str,

@@ -46,7 +46,7 @@ def test_steering_meets_the_bits_asked_for(first):
     found = steered(space, window, best, first, trainings=40)
     stored = int(space.stored(found.configuration))
     assert 0.9 * window.most < stored <= window.most
-    assert (best(found.bit_weight) == found.configuration).all()
+    assert (best(found.parameter) == found.configuration).all()
 
 
 def test_steering_ends_after_so_many_trainings():
@@ -60,7 +60,21 @@ def test_steering_ends_after_so_many_trainings():
 
     found = steered(space, window, best, 1.0, trainings=5)
     assert len(asked) == 5
-    assert found.trainings == 1
+    assert found.parameter == 1.0
+
+
+def test_budgets_share_the_values_that_are_tried():
+    space = space_of((1,) * 8)
+    gains = gains_of(space)
+    asked = []
+
+    def best(bit_weight):
+        asked.append(bit_weight)
+        return op_level(space, gains - bit_weight * space.bytes)
+
+    for bits in (3.4, 3.65):
+        steered(space, byte_window(space, bits * int(space.sizes.sum()) / 8), best, 1e-3)
+    assert len(set(asked)) < len(asked)
 
 
 def test_scores_that_never_come_down_to_the_budget_are_told():

@@ -18,6 +18,7 @@ from mezzotint.recipes.search_space import (
     with_members,
 )
 from mezzotint.recipes.qua2sedimo.variants import (
+    SCORED,
     WHOLE,
     Variants,
     every_variant,
@@ -26,7 +27,7 @@ from mezzotint.recipes.qua2sedimo.variants import (
 )
 
 Fronts = Callable[[Group], Rows]
-"""Group → variants that are worth a prediction, beside those near the incumbent."""
+"""Group → variants that are worth a prediction, by their scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,8 @@ def settled(
         window: of bytes that every answer is in.
         start: format indices [weights]; its bytes do not matter.
         rounds: programs at the most.
-        fronts: further variants of blocks that are too large to be looked at whole.
+        fronts: where predictions take long, the variants of larger blocks that are looked at,
+            beside those of one change.
     """
     incumbent, answers, stays, solved = start, dict[bytes, Rows](), False, 0
     while solved < rounds and not stays:
@@ -112,10 +114,10 @@ def _options(
 
 
 def _looked_at(space: SearchSpace, group: Group, current: Rows, fronts: Fronts | None) -> Rows:
-    if variant_count(space, group) <= WHOLE:
+    if variant_count(space, group) <= (WHOLE if fronts is None else SCORED):
         return np.concatenate(list(every_variant(space, group)))
+    if fronts is not None:
+        near = near_variants(space, current, 1)
+        return np.unique(np.concatenate((near, fronts(group))), axis=0)
     pairs = len(current) * (len(current) - 1) // 2 * (len(space.formats) - 1) ** 2
-    near = near_variants(space, current, 2 if pairs <= WHOLE else 1)
-    if fronts is None:
-        return near
-    return np.unique(np.concatenate((near, fronts(group))), axis=0)
+    return near_variants(space, current, 2 if pairs <= WHOLE else 1)

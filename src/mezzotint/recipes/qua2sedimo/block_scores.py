@@ -43,7 +43,7 @@ def fronts_by_score(labelled: LabelledModel, ensemble: Ensemble) -> Fronts:
     def front(group: Group) -> Rows:
         if group.name not in made:
             found = best_variants(labelled.space, group, lambda variants: score(group, variants))
-            made[group.name] = found.formats
+            made[group.name] = found.thinned().formats
         return made[group.name]
 
     return front

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,14 +146,19 @@ def _learned(question: Question, options: PredictorOptions) -> Learned:
     chosen, labelled = question.options, question.labelled
     if chosen.fitted is None:
         return learned(chosen.predictor, labelled.dataset, labelled.blocks, options)
-    folder = Path(chosen.fitted)
-    if folder.is_dir() and any(folder.iterdir()):
+    folder = Path(chosen.fitted) / _folder_name(options.target)
+    if folder.is_dir():
         return loaded(folder, chosen.predictor, labelled.dataset, options)
     found = learned(chosen.predictor, labelled.dataset, labelled.blocks, options)
     if not isinstance(found.predictor, Ensemble):
         raise UsageError(f"fitted: predictor {found.kind!r} is fitted in no time; leave it out")
     found.predictor.save(folder)
     return found
+
+
+def _folder_name(target: str) -> str:
+    """Name of a folder for what was fitted to a target: one for each, on every file system."""
+    return f"target-{hashlib.sha256(target.encode()).hexdigest()[:12]}"
 
 
 def _least_error(question: Question) -> Rows:

@@ -26,7 +26,8 @@ class Qua2SeDiMo:
             Published levels need one that scores layers and blocks: `network` or `residual`.
         formats: formats to choose from: those that were `labelled`, or `all` that recipe `auto`
             has, with error feedback; what the labels tell of each layer then weighs its losses.
-        fitted: folder of a fitted predictor: loaded where there is one, else written.
+        fitted: folder of fitted predictors, one for each target: what is there is loaded, and what
+            is not is fitted and kept there.
         target: what is learned, an expression of `metric` and `bits`. At the published levels the
             bits asked for are met by a weight of `bits` that is found beside it.
         trainings: weights of `bits` that are tried for that at the most, each with a training.
@@ -75,10 +76,6 @@ class Qua2SeDiMo:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give {least} or more")
         if not 0 <= self.caution < math.inf:
             raise UsageError(f"caution: is {self.caution}; give a number of spreads, 0 or more")
-        if self.fitted is not None and self.level != "program":
-            raise UsageError(
-                f"fitted: level {self.level!r} fits a predictor for each weight of bits; leave it out"
-            )
         _ = self.learning  # checks everything else that it takes
 
     @property

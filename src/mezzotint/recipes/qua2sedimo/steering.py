@@ -10,11 +10,14 @@ from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow
 from mezzotint.recipes.search_space import Rows, SearchSpace
 
-FACTOR = 2.0
-"""λ grows and shrinks by this factor until the budget lies between two values."""
+FACTOR = 2**0.5
+"""Ratio of neighbouring values of λ: budgets and levels share what was fitted for each."""
 
 TRAININGS = 8
 """Values of λ that are tried: each is a training of its own."""
+
+STEP = 2
+"""Values by which λ changes until the budget lies between two of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,41 +44,42 @@ def steered(
 
     Args:
         space: tells the bytes of a configuration.
-        window: the search ends where a configuration is in it, or else with the largest below.
+        window: the search ends where a configuration is in it, or between neighbouring values of λ
+            with the larger one below.
         best: λ → the configuration of the best scores under it.
-        first: λ to begin with, above 0.
+        first: λ to begin with, above 0; all others are this times a power of `FACTOR`.
         trainings: values of λ at the most.
 
     Raises:
         InfeasibleBudgetError: every configuration exceeds the budget; names the smallest.
     """
-    low, high, bit_weight = 0.0, math.inf, first
+    low: int | None = None
+    high: int | None = None
+    place, smallest, most = 0, math.inf, -1
     found: Steered | None = None
-    smallest, most = math.inf, -1
     for _ in range(trainings):
-        configuration = best(bit_weight)
+        parameter = first * FACTOR**place
+        configuration = best(parameter)
         stored = int(space.stored(configuration))
         smallest = min(smallest, stored)
         if most < stored <= window.most:
-            found, most = Steered(configuration, bit_weight), stored
-        if window.holds(stored):
+            found, most = Steered(configuration, parameter), stored
+        low, high = (place, high) if stored > window.most else (low, place)
+        if window.holds(stored) or (low is not None and high is not None and high - low == 1):
             break
-        if stored > window.most:
-            low = bit_weight
-        else:
-            high = bit_weight
-        bit_weight = _next(low, high)
+        place = _next(low, high)
     if found is None:
         bits = smallest * 8 / int(space.sizes.sum())
         raise InfeasibleBudgetError(
-            f"no λ up to {low:.4g} brings the configuration of the best scores down to the budget: "
-            f"it stores {bits:.4g} bits per weight or more; ask for more bits, or use level "
+            f"no λ up to {parameter:.4g} brings the configuration of the best scores down to the "
+            f"budget: it stores {bits:.4g} bits per weight or more; ask for more bits, or use level "
             "'program', which keeps to any budget that these formats can meet"
         )
     return found
 
 
-def _next(low: float, high: float) -> float:
-    if math.isinf(high):
-        return low * FACTOR
-    return high / FACTOR if low == 0 else math.sqrt(low * high)
+def _next(low: int | None, high: int | None) -> int:
+    """The next value, above `low` and below `high`; one of them at least is known."""
+    if high is None:
+        return (low or 0) + STEP
+    return high - STEP if low is None else (low + high) // 2

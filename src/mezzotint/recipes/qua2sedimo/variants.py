@@ -17,8 +17,14 @@ BATCH = 4096
 WHOLE = 1296
 """Blocks of no more variants are looked at whole where every variant needs a prediction."""
 
+SCORED = 36
+"""The same where scores, which take less time than predictions, tell which of them to look at."""
+
 SPREAD = 128
 """Variants of a block among which the program may choose where it has to use up bytes."""
+
+SHOWN = 32
+"""Variants of a front that are looked at."""
 
 Scoring = Callable[[Rows], Floats]
 """Variants of one block → their scores; larger is better."""
@@ -52,6 +58,12 @@ class Variants:
         before = np.concatenate(([-np.inf], np.maximum.accumulate(ordered)[:-1]))
         return self.taken(order[ordered > before])
 
+    def thinned(self, most: int = SHOWN) -> Variants:
+        """So many of them at the most, the first and the last among them."""
+        if len(self.bytes) <= most:
+            return self
+        return self.taken(np.linspace(0, len(self.bytes) - 1, most).astype(int))
+
     def of_all_bytes(self, most: int = SPREAD) -> Variants:
         """The best of each number of bytes, for limits below which bytes may not fall.
 
@@ -62,10 +74,7 @@ class Variants:
         first = np.concatenate(([True], np.diff(self.bytes[order]) > 0))
         best, front = self.taken(order[first]), self.front()
         rest = best.taken(np.flatnonzero(~np.isin(best.bytes, front.bytes)))
-        room = max(most - len(front.bytes), 0)
-        if len(rest.bytes) > room:
-            rest = rest.taken(np.linspace(0, len(rest.bytes) - 1, room).astype(int))
-        return front.joined(rest)
+        return front.joined(rest.thinned(max(most - len(front.bytes), 0)))
 
     def taken(self, places: NDArray[np.intp]) -> Variants:
         """Those at some places."""
