@@ -61,7 +61,8 @@ def _changes(labelled: LabelledModel, learned: Learned, most: int) -> Floats:
     """Mean change of the prediction when one weight takes one format, [weights, formats]."""
     value, space = learned.value(0.0), labelled.space
     incumbents = _incumbents(labelled, most)
-    return np.mean([single_changes(space, value, each) for each in incumbents], axis=0)
+    changes = [single_changes(space, value, each) for each in incumbents]
+    return np.asarray(np.mean(changes, axis=0))
 
 
 def _incumbents(labelled: LabelledModel, most: int) -> Rows:

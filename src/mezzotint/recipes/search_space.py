@@ -76,7 +76,8 @@ class SearchSpace:
 
     def stored(self, configurations: Rows) -> Rows:
         """Stored bytes of the weights, [n]."""
-        return self.bytes[np.arange(len(self.keys)), configurations].sum(axis=-1)
+        chosen: Rows = self.bytes[np.arange(len(self.keys)), configurations]
+        return np.asarray(chosen.sum(axis=-1))
 
     def bits(self, configurations: Rows) -> Floats:
         """Stored bits per weight, [n]."""
@@ -84,7 +85,7 @@ class SearchSpace:
 
     def group_bytes(self, group: Group, variants: Rows) -> Rows:
         """Stored bytes of the variants of one group, [n]."""
-        return self.bytes[np.array(group.members), variants].sum(axis=-1)
+        return np.asarray(self.bytes[np.array(group.members), variants].sum(axis=-1))
 
     def row(self, configuration: Mapping[str, str]) -> Rows:
         """Format indices of a configuration by key.

@@ -13,6 +13,8 @@ from mezzotint.report.scored_layers import Floats, ScoredLayers
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 
+Places = NDArray[np.intp]
+
 FEWEST = 3
 """Layers on each side without which nothing can be told of a kind of layers."""
 
@@ -149,7 +151,7 @@ def _queries(layers: ScoredLayers, other: ScoredLayers | None, stored: bool) -> 
         for each in blocks.values()
         if {"self_attention_k", "self_attention_q"} <= each.keys()
     ]
-    keys, queries = (np.array([pair[side] for pair in pairs], dtype=int) for side in (0, 1))
+    keys, queries = (np.array([pair[side] for pair in pairs], dtype=np.intp) for side in (0, 1))
     sides = _groups(layers, keys, queries, stored)
     return _judged(
         "queries of self-attention tolerate few bits better than keys",
@@ -178,7 +180,7 @@ def _last(layers: ScoredLayers, stored: bool) -> Floats:
     return values[:, layers.places("output")] / np.where(typical > 0, typical, 1.0)
 
 
-def _groups(layers: ScoredLayers, first: Floats, second: Floats, stored: bool) -> _Sides:
+def _groups(layers: ScoredLayers, first: Places, second: Places, stored: bool) -> _Sides:
     values = layers.sensitivity(per_stored_bit=stored)
     return _Sides(values[:, first], values[:, second])
 

@@ -120,7 +120,7 @@ class ScoredLayers:
                 f"formats: {', '.join(self.formats)} hold no two widths of one method; sensitivity "
                 "is what a bit more brings"
             )
-        return np.mean(gains, axis=0)
+        return np.asarray(np.mean(gains, axis=0))
 
     @cached_property
     def _pairs(self) -> tuple[tuple[int, int], ...]:

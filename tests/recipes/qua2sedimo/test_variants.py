@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzotint.recipes.search_space import Group
 from mezzotint.recipes.qua2sedimo.variants import (
     Variants,
     best_variants,
     every_variant,
     near_variants,
 )
+from mezzotint.recipes.search_space import Group
 from tests.recipes.qua2sedimo.planted import space_of
 
 

@@ -29,9 +29,7 @@ class Lesson:
     context: Mapping[str, object] = field(default_factory=dict)
 
 
-def lesson(
-    study: Study, options: Auto, measuring: Measuring, program: IntegerProgram
-) -> Lesson:
+def lesson(study: Study, options: Auto, measuring: Measuring, program: IntegerProgram) -> Lesson:
     """Learn from the labels that the options name; nothing where they name none.
 
     Raises:

@@ -37,10 +37,6 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
             )
     if options.labels is None:
         raise UsageError("labels: none given; without them, use recipe 'auto'")
-    outcome = auto(
-        job, Auto(labels=options.labels, predictor=options.predictor, mixtures=MIXTURES)
-    )
+    outcome = auto(job, Auto(labels=options.labels, predictor=options.predictor, mixtures=MIXTURES))
     context = {"recipe": "qua2sedimo", "options": dataclasses.asdict(options)}
-    return replace(
-        outcome, plan=replace(outcome.plan, context={**outcome.plan.context, **context})
-    )
+    return replace(outcome, plan=replace(outcome.plan, context={**outcome.plan.context, **context}))

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, best_within, scored_singly
-from mezzotint.recipes.search_space import (
-    Floats,
-    Group,
-    Rows,
-    SearchSpace,
-    Value,
-    single_changes,
-    with_members,
-)
+from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, Near, best_within, scored_singly
 from mezzotint.recipes.qua2sedimo.variants import (
     SCORED,
     WHOLE,
@@ -24,6 +16,14 @@ from mezzotint.recipes.qua2sedimo.variants import (
     every_variant,
     near_variants,
     variant_count,
+)
+from mezzotint.recipes.search_space import (
+    Group,
+    Rows,
+    SearchSpace,
+    Value,
+    single_changes,
+    with_members,
 )
 
 Fronts = Callable[[Group], Rows]
@@ -59,58 +59,94 @@ def settled(
     """Solve the program around a configuration, then around its answer, until that stays.
 
     Each option scores the change of the predicted target when one block takes one variant while all
-    others stay as they are. Such changes only add up near the incumbent, hence the rounds; of all
-    answers the one with the best prediction is kept.
+    others stay as they are. Such changes only add up near the incumbent, hence the rounds. Where an
+    answer turns out worse than the incumbent, the next may change half as many blocks of it.
 
     Args:
         space: the weights, their formats and blocks.
         value: the prediction.
         window: of bytes that every answer is in.
-        start: format indices [weights]; its bytes do not matter.
+        start: format indices [weights]; the answer is better, or it has other bytes.
         rounds: programs at the most.
         fronts: where predictions take long, the variants of larger blocks that are looked at,
             beside those of one change.
     """
-    incumbent, answers, stays, solved = start, dict[bytes, Rows](), False, 0
+    around = _Around.of(space, value, start, fronts)
+    best, best_value = start, -math.inf
+    if window.holds(int(space.stored(start))):
+        best_value = float(value(start[None])[0])
+    reach, solved, stays = None, 0, False
     while solved < rounds and not stays:
-        answer = _answer(space, value, window, incumbent, fronts)
+        answer = around.answer(window, reach)
         solved += 1
-        stays = bool((answer == incumbent).all())
-        known = answer.tobytes() in answers
-        answers[answer.tobytes()] = incumbent = answer
-        if known:  # from here on it would go round
-            break
-    candidates = np.array(list(answers.values()))
-    values = value(candidates)
-    best = int(values.argmax())
-    return Settled(candidates[best], float(values[best]), solved, stays)
+        stays = bool((answer == around.incumbent).all())
+        answer_value = float(value(answer[None])[0])
+        if answer_value > best_value:
+            best, best_value, reach = answer, answer_value, None
+            if not stays:
+                around = _Around.of(space, value, answer, fronts)
+        else:  # together the changes do not do what each of them does alone: make fewer
+            reach = around.changed(answer) // 2
+            stays = stays or reach == 0
+    return Settled(best, best_value, solved, stays)
 
 
-def _answer(
-    space: SearchSpace, value: Value, window: ByteWindow, incumbent: Rows, fronts: Fronts | None
-) -> Rows:
-    """The best configuration in the window, by what each block changes of the incumbent's."""
-    options = [_options(space, group, value, incumbent, fronts) for group in space.groups]
-    front = [each.front() for each in options]
-    answer = best_within(space, front, replace(window, least=0))
-    if answer is not None and window.holds(int(space.stored(answer))):
-        return answer
-    # The best that is predicted leaves bytes unused, which were asked for.
-    singly = scored_singly(space, single_changes(space, value, incumbent))
-    spread = [each.of_all_bytes() for each in options]
-    found = [best_within(space, each, window) for each in (front, spread, singly)]
-    answers = np.array([each for each in found if each is not None])
-    return answers[int(value(answers).argmax())]
+@dataclass(frozen=True, eq=False)
+class _Around:
+    """One configuration, and what each block would change of its prediction.
 
+    Attributes:
+        space: the weights, their formats and blocks.
+        value: the prediction.
+        incumbent: format indices [weights].
+        options: variants of every block, with the changes.
+    """
 
-def _options(
-    space: SearchSpace, group: Group, value: Value, incumbent: Rows, fronts: Fronts | None
-) -> Variants:
-    """Variants of a group with the change of the prediction that each makes."""
-    formats = _looked_at(space, group, incumbent[list(group.members)], fronts)
-    changed = value(with_members(incumbent, group.members, formats))
-    scores = changed - value(incumbent[None])
-    return Variants(group, formats, space.group_bytes(group, formats), scores)
+    space: SearchSpace
+    value: Value
+    incumbent: Rows
+    options: tuple[Variants, ...]
+
+    @classmethod
+    def of(
+        cls, space: SearchSpace, value: Value, incumbent: Rows, fronts: Fronts | None
+    ) -> _Around:
+        level = value(incumbent[None])
+        options = []
+        for group in space.groups:
+            formats = _looked_at(space, group, incumbent[list(group.members)], fronts)
+            scores = value(with_members(incumbent, group.members, formats)) - level
+            options.append(Variants(group, formats, space.group_bytes(group, formats), scores))
+        return cls(space, value, incumbent, tuple(options))
+
+    def changed(self, other: Rows) -> int:
+        """Number of blocks in which another configuration differs."""
+        differs = other != self.incumbent
+        return sum(bool(differs[list(group.members)].any()) for group in self.space.groups)
+
+    def answer(self, window: ByteWindow, reach: int | None) -> Rows:
+        """The best configuration in the window, by the sum of the changes.
+
+        Args:
+            window: of bytes.
+            reach: blocks that may change at the most; None for all. Where nothing within reach is
+                in the window, the incumbent.
+        """
+        if reach is not None:
+            near = Near(self.incumbent, reach)
+            kept = [each.front_with(near.of(each.group)) for each in self.options]
+            found = best_within(self.space, kept, window, near)
+            return self.incumbent if found is None else found
+        front = [each.front() for each in self.options]
+        answer = best_within(self.space, front, replace(window, least=0))
+        if answer is not None and window.holds(int(self.space.stored(answer))):
+            return answer
+        # The best that is predicted leaves bytes unused, which were asked for.
+        singly = scored_singly(self.space, single_changes(self.space, self.value, self.incumbent))
+        spread = [each.of_all_bytes() for each in self.options]
+        found = (best_within(self.space, each, window) for each in (front, spread, singly))
+        answers = np.array([each for each in found if each is not None])
+        return np.asarray(answers[int(self.value(answers).argmax())])
 
 
 def _looked_at(space: SearchSpace, group: Group, current: Rows, fronts: Fronts | None) -> Rows:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mezzotint.allocation import Limit, Option, Problem, solve
 from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.recipes.costs import BYTES, rounded_up
-from mezzotint.recipes.search_space import Group, Rows, SearchSpace
 from mezzotint.recipes.qua2sedimo.variants import Variants
+from mezzotint.recipes.search_space import Group, Rows, SearchSpace
 
 CLOSE = 0.005
 """Share of the bytes asked for that may be left over."""
+
+CHANGED = "changed blocks"
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,28 @@ def _storing(space: SearchSpace, *, fullest: bool = False) -> Problem:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Near:
+    """The neighbourhood of a configuration.
+
+    Attributes:
+        configuration: format indices [weights].
+        groups: that may differ from it, at the most.
+    """
+
+    configuration: Rows
+    groups: int
+
+    def of(self, group: Group) -> Rows:
+        """The variant of a group there, [members]."""
+        return self.configuration[list(group.members)]
+
+
 def best_within(
-    space: SearchSpace, variants: Sequence[Variants], window: ByteWindow
+    space: SearchSpace,
+    variants: Sequence[Variants],
+    window: ByteWindow,
+    near: Near | None = None,
 ) -> Rows | None:
     """The configuration of the largest Σ scores whose bytes are in a window.
 
@@ -92,21 +115,26 @@ def best_within(
         space: the weights and their formats.
         variants: of every group that decides.
         window: of bytes.
+        near: where the configuration has to be; None for anywhere.
 
     Returns:
-        Format indices [weights]; None where these variants do not meet the window.
+        Format indices [weights]; None where these variants do not meet the window there.
     """
+    limits = [Limit(BYTES, window.most, window.least)]
+    limits += [] if near is None else [Limit(CHANGED, near.groups)]
     problem = Problem(
         {
             each.group.name: tuple(
-                Option(index, float(score), {BYTES: int(size)})
-                for index, (score, size) in enumerate(zip(each.scores, each.bytes, strict=True))
+                Option(index, float(score), {BYTES: int(size), CHANGED: int(changed)})
+                for index, (score, size, changed) in enumerate(
+                    zip(each.scores, each.bytes, _changed(each, near), strict=True)
+                )
             )
             for each in variants
         }
     )
     try:
-        solution = solve(problem, [Limit(BYTES, window.most, window.least)])
+        solution = solve(problem, limits)
     except InfeasibleBudgetError:
         return None
     found = np.zeros(len(space.keys), dtype=np.int64)
@@ -115,6 +143,13 @@ def best_within(
             cast("int", solution.chosen[each.group.name])
         ]
     return found
+
+
+def _changed(variants: Variants, near: Near | None) -> NDArray[np.bool_]:
+    """Marks of the variants that differ from what is there, [n]."""
+    if near is None:
+        return np.zeros(len(variants.bytes), dtype=np.bool_)
+    return np.asarray((variants.formats != near.of(variants.group)).any(axis=1))
 
 
 def scored_singly(space: SearchSpace, scores: np.ndarray) -> tuple[Variants, ...]:

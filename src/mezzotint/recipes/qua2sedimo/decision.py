@@ -14,9 +14,9 @@ from mezzotint.predictors import Dataset, Ensemble, PredictorOptions
 from mezzotint.recipes.labelled import LabelledModel
 from mezzotint.recipes.learning import Learned, learned, loaded
 from mezzotint.recipes.qua2sedimo.around import settled
+from mezzotint.recipes.qua2sedimo.block_scores import block_scoring, fronts_by_score
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, best_within, scored_singly
 from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
-from mezzotint.recipes.qua2sedimo.block_scores import block_scoring, fronts_by_score
 from mezzotint.recipes.qua2sedimo.published import block_level, op_level
 from mezzotint.recipes.qua2sedimo.steering import steered
 from mezzotint.recipes.search_space import Rows, SearchSpace
@@ -68,7 +68,7 @@ def by_program(question: Question) -> Decision:
     """The program under the bytes, around its own answer until that stays (ours)."""
     options, space, window = question.options, question.space, question.window
     found = _learned(question, options.learning)
-    value = found.value(options.caution)
+    value = found.value(0.0)
     starts = [_least_error(question)]
     best = question.labelled.best_within(window.most)
     if best is not None:
@@ -78,6 +78,9 @@ def by_program(question: Question) -> Decision:
     if isinstance(found.predictor, Ensemble):
         fronts = fronts_by_score(question.labelled, found.predictor)
     answer = settled(space, value, window, start, rounds=options.rounds, fronts=fronts)
+    if options.caution:  # spreads do not add up over blocks: best looked at from near by
+        careful, start = found.value(options.caution), answer.configuration
+        answer = settled(space, careful, window, start, rounds=options.rounds, fronts=fronts)
     mean, spread = found.predictor.predict(answer.configuration[None])
     summary = {
         "predicted_target": float(mean[0]),
@@ -95,7 +98,9 @@ def by_layer(question: Question) -> Decision:
 
 def by_block(question: Question) -> Decision:
     """The best of all variants of each block by its score (published)."""
-    return _by_scores(question, lambda one: block_level(question.space, block_scoring(question.labelled, one)))
+    return _by_scores(
+        question, lambda one: block_level(question.space, block_scoring(question.labelled, one))
+    )
 
 
 _LEVELS: Mapping[str, Callable[[Question], Decision]] = {
@@ -174,14 +179,20 @@ def _worth_of_a_bit(dataset: Dataset) -> float:
     """Fall of the metric with each stored bit, among the labels: where λ begins."""
     bits, values = dataset.bits, dataset.values
     varied = float(np.var(bits))
-    slope = float(np.mean((bits - bits.mean()) * (values - values.mean()))) / varied if varied else 0
+    slope = (
+        float(np.mean((bits - bits.mean()) * (values - values.mean()))) / varied if varied else 0
+    )
     return abs(slope) or float(np.std(values)) or 1.0
 
 
 def _window_notes(question: Question) -> tuple[str, ...]:
     if not question.window.proven:
         return ()
-    bits = np.array([question.window.least, question.window.most]) * 8 / int(question.space.sizes.sum())
+    bits = (
+        np.array([question.window.least, question.window.most])
+        * 8
+        / int(question.space.sizes.sum())
+    )
     return (
         f"no configuration stores between {bits[0]:.4f} and {bits[1]:.4f} bits per weight: the "
         "former is what there is",

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mezzotint.recipes.search_space import Floats, Group, Rows, SearchSpace
 from mezzotint.recipes.qua2sedimo.variants import Variants, best_variants
+from mezzotint.recipes.search_space import Floats, Group, Rows, SearchSpace
 
 BlockScoring = Callable[[Group, Rows], Floats]
 """Scores of some variants of one block."""
@@ -21,7 +21,7 @@ def op_level(space: SearchSpace, scores: Floats) -> Rows:
         scores: at hop 0, [weights, formats].
     """
     best = scores == scores.max(axis=1, keepdims=True)
-    return np.where(best, space.bytes, np.iinfo(np.int64).max).argmin(axis=1)
+    return np.asarray(np.where(best, space.bytes, np.iinfo(np.int64).max).argmin(axis=1))
 
 
 def block_level(space: SearchSpace, score: BlockScoring) -> Rows:

@@ -44,11 +44,8 @@ def plan_of(method: Method, decision: Decision) -> Plan:
     study, bare = method.study, method.bare_plan(decision.configuration)
     choices, reasons = dict(bare.choices), dict[str, str]()
     add_unpacked(choices, reasons, study.job.denoiser, study.graph)
-    context = method.context()
-    context |= decision.learned.context() | decision.summary
+    context = {**method.context(), **decision.learned.context(), **decision.summary}
     context["stored_bits"] = round(float(method.space.bits(decision.configuration[None])[0]), 4)
     context["notes"] = [*study.structures.notes, *decision.notes]
-    plan = replace(
-        bare, choices=choices, model=study.job.model, reasons=reasons, context=context
-    )
+    plan = replace(bare, choices=choices, model=study.job.model, reasons=reasons, context=context)
     return study.settled(plan)

@@ -49,7 +49,7 @@ class Variants:
     @property
     def best(self) -> Rows:
         """Formats of the variant of the highest score; of equals, of the one of fewer bytes."""
-        return self.formats[np.lexsort((self.bytes, -self.scores))[0]]
+        return np.asarray(self.formats[np.lexsort((self.bytes, -self.scores))[0]])
 
     def front(self) -> Variants:
         """Those that no other beats in score with as few bytes, by rising bytes and scores."""
@@ -57,6 +57,14 @@ class Variants:
         ordered = self.scores[order]
         before = np.concatenate(([-np.inf], np.maximum.accumulate(ordered)[:-1]))
         return self.taken(order[ordered > before])
+
+    def front_with(self, formats: Rows) -> Variants:
+        """The front, and one variant more, [members], where it is not on it."""
+        front = self.front()
+        if (front.formats == formats).all(axis=1).any():
+            return front
+        own = (self.formats == formats).all(axis=1)
+        return front.joined(self.taken(np.flatnonzero(own)[:1]))
 
     def thinned(self, most: int = SHOWN) -> Variants:
         """So many of them at the most, the first and the last among them."""
