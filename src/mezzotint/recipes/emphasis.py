@@ -16,7 +16,7 @@ AROUND = 8
 """Labelled configurations around which changes are predicted: the best within the bytes."""
 
 SUMS = ("bits", "error", "noise")
-"""Predictors that add up one number per choice: they know nothing of a layer that noise does not."""
+"""Predictors that add up one number per choice: of layers they know no more than noise does."""
 
 
 def emphasis(labelled: LabelledModel, learned: Learned, most: int) -> dict[str, float]:
