@@ -11,7 +11,7 @@ from torch import nn
 
 from mezzotint.bank import Bank
 from mezzotint.calibration import calibrated
-from mezzotint.formats import RangeSearch
+from mezzotint.formats import QUA2SEDIMO
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.runtime import Calibration, SplitInput
@@ -19,9 +19,8 @@ from tests.measuring.conftest import recorded_calls
 from tests.models.tiny import smallest_unet
 
 FORMATS = ("kmeans3/tensor", "uint3/channel", "kmeans4/channel")
-TEN_RATIOS = RangeSearch(steps=10, lowest=0.1, power=2.4)
-NEAREST = Encoding(TEN_RATIOS)
-FEEDBACK = Encoding(TEN_RATIOS, "feedback")
+NEAREST = Encoding(QUA2SEDIMO)
+FEEDBACK = Encoding(QUA2SEDIMO, "feedback")
 SPLIT = "up_blocks.0.resnets.0.conv1"
 
 
@@ -50,13 +49,10 @@ def built(folder: Path, denoiser: nn.Module, encoding: Encoding = NEAREST) -> Ba
 
 
 def mixed(bank: Bank, seed: int = 0) -> dict[str, str]:
-    """A format for every weight, drawn; halves of one layer have the same."""
+    """A format for every weight, drawn."""
     generator = torch.Generator().manual_seed(seed)
-    drawn: dict[str, str] = {}
-    for key in bank.keys:
-        index = int(torch.randint(len(FORMATS), (), generator=generator))
-        drawn.setdefault(key.partition("/")[0], FORMATS[index])
-    return {key: drawn[key.partition("/")[0]] for key in bank.keys}
+    drawn = torch.randint(len(FORMATS), (len(bank.keys),), generator=generator)
+    return {key: FORMATS[index] for key, index in zip(bank.keys, drawn.tolist(), strict=True)}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mezzotint.bank import Bank, node_keys, weight_error
 from mezzotint.errors import BankError, FormatError
-from mezzotint.formats import parse_weight_format
+from mezzotint.formats import QUA2SEDIMO, parse_weight_format
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, LayerShape, Plan
 from mezzotint.runtime import Calibration, SplitInput, encoded, packed_copy
@@ -21,7 +21,6 @@ from tests.bank.conftest import (
     FORMATS,
     NEAREST,
     SPLIT,
-    TEN_RATIOS,
     built,
     calibration_of,
     candidates_of,
@@ -74,7 +73,7 @@ class TestContent:
         assert weight_format is not None
         weight = unet.get_submodule("conv_out").weight.detach()
         assert bank.stored_bytes("conv_out", name) == weight_format.stored_bytes(weight.shape)
-        decoded = weight_format.roundtrip(weight, TEN_RATIOS)
+        decoded = weight_format.roundtrip(weight, QUA2SEDIMO)
         expected = (weight.double() - decoded.double()).abs().pow(2.4).mean()
         assert bank.error("conv_out", name) == pytest.approx(float(expected), rel=1e-12)
 
@@ -103,6 +102,18 @@ class TestContent:
         again = pickle.loads(pickle.dumps(bank))
         assert again.digest == bank.digest
         assert len(pickle.dumps(bank)) < 500
+
+    def test_where_there_is_no_such_folder_weights_are_encoded(
+        self, tmp_path: Path, unet: nn.Module, encodings: list[str]
+    ):
+        bank = built(tmp_path / "bank", unet)
+        plan, pickled = bank.plan(mixed(bank)), pickle.dumps(bank)
+        expected = packed_copy(unet, plan, Calibration(encoded=bank))
+        (tmp_path / "bank").rename(tmp_path / "elsewhere")
+        encodings.clear()
+        found = packed_copy(unet, plan, Calibration(encoded=pickle.loads(pickled)))
+        assert same_state(found, expected)
+        assert encodings
 
 
 class TestPacking:
@@ -147,6 +158,22 @@ class TestPacking:
         with pytest.raises(FormatError, match="bias_correction needs the calibrated moments"):
             packed_copy(unet, plan, Calibration(encoded=bank))
 
+    @torch.no_grad()
+    def test_halves_of_a_split_input_take_formats_of_their_own(
+        self, bank: Bank, unet: nn.Module, calls: tuple[Call, ...]
+    ):
+        one, other = FORMATS[0], FORMATS[2]
+        outputs = []
+        for first, second in ((one, one), (one, other), (other, one)):
+            formats = {f"{SPLIT}/first": first, f"{SPLIT}/second": second}
+            plan = bank.plan(dict.fromkeys(bank.keys, one) | formats)
+            assert [each.weight for each in plan[SPLIT].of_quantizers] == [first, second]
+            packed = packed_copy(unet, plan, Calibration(encoded=bank))
+            assert same_state(packed, packed_copy(unet, plan))
+            outputs.append(calls[0].run(packed))
+        assert not torch.equal(outputs[0], outputs[1])
+        assert not torch.equal(outputs[1], outputs[2])
+
     def test_layers_of_a_configuration_may_stay_floating(self, bank: Bank):
         plan = bank.plan(mixed(bank) | {"conv_in": "float"}, activation="int8/token")
         assert plan["conv_in"] == Choice()
@@ -157,7 +184,7 @@ class TestPacking:
         [
             ({"nothing": "uint3/channel"}, "no weight nothing"),
             ({"conv_in": "int2/channel"}, "no int2/channel of conv_in"),
-            ({f"{SPLIT}/first": "float"}, "parts of one layer"),
+            ({f"{SPLIT}/first": "float"}, "quantized all or none"),
             (None, "says nothing of conv_in"),
         ],
         ids=["unknown", "no candidate", "half floating", "missing"],

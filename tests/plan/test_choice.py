@@ -65,8 +65,8 @@ class TestStructure:
         assert TEXT.plain == SHORTCUT.plain == BOTH.plain == W4A8.plain == W4A8
 
     def test_parts_have_the_structures_that_follow(self):
-        assert BOTH.of_parts == SHORTCUT
-        assert SHORTCUT.of_parts == W4A8
+        assert BOTH.of_part("others") == SHORTCUT
+        assert SHORTCUT.of_part("first") == SHORTCUT.of_part("second") == W4A8
 
     def test_it_makes_another_choice(self):
         assert (
@@ -144,10 +144,11 @@ class TestScalesPerStep:
         assert (self.STEPPED.steps, W4A8.steps) == (20, 0)
 
     def test_its_part_has_its_formats(self):
-        (part,) = [self.STEPPED.of_parts]
+        (name,) = StepScales.part_names
+        part = self.STEPPED.of_part(name)
         assert (part.activation, part.structures) == ("uint4/step", ())
         text = Choice("int4/channel", "uint4/step", (ConstantTokens(1), StepScales(20)))
-        assert text.of_parts == self.STEPPED
+        assert text.of_part("others") == self.STEPPED
 
     def test_without_structures_it_has_one_scale(self):
         assert self.STEPPED.plain == Choice("int4/channel", "uint4/tensor")

@@ -36,9 +36,7 @@ def transformer(blocks=3):
         index = len(nodes)
         key = f"blocks.{place - 1}.{role}" if place else str(role)
         nodes.append(
-            WeightNode(
-                index, key, key, role, "linear", width * 64, 64, width, (place, 0, 0)
-            )
+            WeightNode(index, key, key, role, "linear", width * 64, 64, width, (place, 0, 0))
         )
         return index
 
@@ -52,9 +50,7 @@ def transformer(blocks=3):
     found.append(single("input", first))
     previous = first
     for place in range(1, blocks + 1):
-        q, k, v, out, up, down = (
-            len(nodes) + step for step in (0, 1, 3, 5, 7, 8)
-        )
+        q, k, v, out, up, down = (len(nodes) + step for step in (0, 1, 3, 5, 7, 8))
         for role, width in PARTS[:2]:
             edges.append((previous, weight(role, width, place)))
         combine("matmul", q, k, place=place)

@@ -2,7 +2,8 @@
 
 from mezzotint.bank.bank import Bank
 from mezzotint.bank.candidates import POWER, weight_error
+from mezzotint.bank.index import BankIndex
 from mezzotint.bank.switched import Switched
 from mezzotint.bank.weight_nodes import node_keys
 
-__all__ = ["POWER", "Bank", "Switched", "node_keys", "weight_error"]
+__all__ = ["POWER", "Bank", "BankIndex", "Switched", "node_keys", "weight_error"]

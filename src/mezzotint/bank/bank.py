@@ -17,7 +17,7 @@ from mezzotint._files import is_taken
 from mezzotint.bank.building import BankJob, layer_file, write_bank
 from mezzotint.bank.candidates import stored_name
 from mezzotint.bank.digests import weight_digest
-from mezzotint.bank.index import INDEX_FILE, BankedWeight, BankIndex, Candidate
+from mezzotint.bank.index import BankedWeight, BankIndex, Candidate
 from mezzotint.bank.switched import Switched
 from mezzotint.bank.weight_nodes import layer_choice, quantizer_formats
 from mezzotint.errors import BankError, first_line
@@ -30,8 +30,8 @@ class Bank(EncodedWeights):
     """A folder of layers in all their stored forms, written once and memory-mapped.
 
     It serves wherever `EncodedWeights` does: a plan of its candidates is packed without encoding
-    anything. What it does not hold is encoded where it is asked for, as ever. Copies and pickles
-    name the folder, and hold none of it.
+    anything. What it does not hold is encoded where it is asked for, as ever. Pickles name the
+    folder, and hold none of it; where there is no such folder, weights are encoded anew.
 
     Attributes:
         folder: of the bank; one safetensors file for each layer, and `bank.json`.
@@ -71,7 +71,7 @@ class Bank(EncodedWeights):
         """
         folder = Path(folder)
         job = BankJob(denoiser, candidates, encoding or Encoding(), calibration or Calibration())
-        if (folder / INDEX_FILE).is_file():
+        if (folder / BankIndex.FILE).is_file():
             found = cls.open(folder)
             job.check(found._index, folder)
             return found
@@ -88,9 +88,9 @@ class Bank(EncodedWeights):
             BankError: it is missing, incomplete or damaged.
         """
         folder = Path(folder)
-        if not (folder / INDEX_FILE).is_file():
+        if not (folder / BankIndex.FILE).is_file():
             raise BankError(f"{folder}: holds no bank of quantized layers; build one there")
-        index = BankIndex.load(folder / INDEX_FILE)
+        index = BankIndex.load(folder / BankIndex.FILE)
         for name in index.layers:
             if not (folder / layer_file(name)).is_file():
                 raise BankError(
@@ -99,7 +99,7 @@ class Bank(EncodedWeights):
         return cls(folder, index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bank.open, (self.folder,)
+        return _reopened, (self.folder.absolute(),)
 
     @property
     def digest(self) -> str:
@@ -281,6 +281,11 @@ class Bank(EncodedWeights):
                 f"{', '.join(candidates)}"
             )
         return candidates[weight_format]
+
+
+def _reopened(folder: Path) -> EncodedWeights:
+    """The bank of another process, or of another machine where that can see the folder."""
+    return Bank.open(folder) if folder.is_dir() else EncodedWeights()
 
 
 def _named(configuration: Mapping[str, str], key: str) -> str:

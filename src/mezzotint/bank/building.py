@@ -18,7 +18,7 @@ from mezzotint._resuming import digest, resumable_folder
 from mezzotint._tensor_files import write_tensors
 from mezzotint.bank.candidates import encoded_candidates
 from mezzotint.bank.digests import moments_digest, weight_digest
-from mezzotint.bank.index import INDEX_FILE, VERSION, BankedLayer, BankIndex
+from mezzotint.bank.index import VERSION, BankedLayer, BankIndex
 from mezzotint.bank.weight_nodes import common_structures
 from mezzotint.errors import BankError
 from mezzotint.plan import Choice, Encoding, Plan
@@ -156,7 +156,7 @@ def write_bank(folder: Path, job: BankJob) -> None:
             leftover.unlink()
         names = track(job.candidates, "Encoding layers", len(job.candidates))
         layers = {name: _banked(temporary / layer_file(name), name, job) for name in names}
-        BankIndex(job.plan, job.inputs, layers).save(temporary / INDEX_FILE)
+        BankIndex(job.plan, job.inputs, layers).save(temporary / BankIndex.FILE)
 
 
 _ENTRY = "layer"

@@ -17,8 +17,6 @@ from mezzotint.plan import Plan
 
 VERSION = 1
 
-INDEX_FILE = "bank.json"
-
 
 class Candidate(BaseModel):
     """One stored form of a weight.
@@ -81,6 +79,7 @@ class BankIndex(JsonFile):
     """
 
     error: ClassVar[type[MezzotintError]] = BankError
+    FILE: ClassVar[str] = "bank.json"
 
     plan: Plan
     inputs: str | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mezzotint.errors import BankError
+from mezzotint.errors import BankError, FormatError
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice, LayerShape, Structure
 from mezzotint.runtime import quantizers
@@ -25,7 +25,7 @@ def node_keys(name: str, structures: tuple[Structure, ...], shape: LayerShape) -
 
 def quantizer_formats(choice: Choice) -> tuple[str, ...]:
     """Weight format of every quantizer of a layer, in order."""
-    return (choice.weight,) * choice.parts
+    return tuple(each.weight for each in choice.of_quantizers)
 
 
 def layer_choice(
@@ -39,16 +39,22 @@ def layer_choice(
         activation: format of its input, where the weights are quantized.
 
     Raises:
-        BankError: parts of a layer have formats that do not go together; they are named.
+        BankError: weights of a layer have formats that do not go together; they are named.
     """
-    found = dict.fromkeys(formats.values())
-    if FLOAT in found and len(found) == 1:
+    if {*formats.values()} == {FLOAT}:
         return Choice()
-    if len(found) > 1:
-        raise BankError(
-            f"{_listed(formats)}: parts of one layer have one format; give them the same"
-        )
-    return Choice(next(iter(found)), activation, structures)
+    if FLOAT in formats.values():
+        raise BankError(f"{_listed(formats)}: weights of one layer are quantized all or none")
+    # Parts are named by the last structure that has several; with one weight nothing is.
+    parts = {key.rpartition("/")[2].rpartition(".")[2]: each for key, each in formats.items()}
+    first, *rest = parts.items()
+    try:
+        choice = Choice(first[1], activation, structures, tuple(rest))
+    except FormatError as cause:
+        raise BankError(f"{_listed(formats)}: {cause}") from cause
+    if quantizer_formats(choice) != tuple(formats.values()):
+        raise BankError(f"{_listed(formats)}: no choice of a layer says that; give all the same")
+    return choice
 
 
 def _listed(formats: Mapping[str, str]) -> str:

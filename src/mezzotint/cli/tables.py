@@ -45,7 +45,7 @@ def packed_table(executions: Sequence[Execution], title: str) -> Table:
     )
     for each in executions:
         choice = each.choice
-        formats = (choice.weight, choice.activation, choice.label)
+        formats = (choice.weight_label, choice.activation, choice.label)
         table.add_row(each.layer, *formats, each.kernel, each.products)
     return table
 
@@ -66,7 +66,7 @@ def floating_table(plan: Plan) -> Table:
     table = titled_table("Left floating", "layer", "weight", "activation", "reason")
     for name, choice in plan.choices.items():
         if FLOAT in (choice.weight, choice.activation) and name in plan.reasons:
-            table.add_row(name, choice.weight, choice.activation, plan.reasons[name])
+            table.add_row(name, choice.weight_label, choice.activation, plan.reasons[name])
     return table
 
 

@@ -42,7 +42,7 @@ class Bench:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        kernels = [vars(e) | {"choice": str(e.choice)} for e in self.quantized.executions]
+        kernels = [execution.to_dict() for execution in self.quantized.executions]
         return {
             "speedup": self.speedup,
             "reference": {"seconds": vars(self.reference.latency), "bytes": self.reference.bytes},

@@ -72,6 +72,7 @@ def lite0_features(
     *,
     size: int = IMAGE_SIZE,
     batch: int = 64,
+    progress: bool = True,
 ) -> npt.NDArray[np.float32]:
     """Globally pooled activations before the classifier.
 
@@ -80,6 +81,7 @@ def lite0_features(
         network: from `load_lite0`, on the device to compute on; None loads it on the CPU.
         size: a multiple of 32; features of different sizes are not comparable.
         batch: images at a time; bounds memory and changes nothing else.
+        progress: whether a bar may appear.
 
     Returns:
         float32 [n, 1280].
@@ -99,7 +101,7 @@ def lite0_features(
     parts = torch.split(torch.from_numpy(images), batch)
     features = [
         lite0.extract_features(_prepared(part.to(device), size)).mean((2, 3)).cpu()
-        for part in track(parts, "Extracting features")
+        for part in (track(parts, "Extracting features") if progress else parts)
     ]
     return np.asarray(torch.cat(features).numpy())
 

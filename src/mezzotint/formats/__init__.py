@@ -12,7 +12,7 @@ from mezzotint.formats.lut import LutFormat
 from mezzotint.formats.mixed import MixedFormat
 from mezzotint.formats.mixed_grid import MixedGrid
 from mezzotint.formats.packing import pack, packed_width, unpack
-from mezzotint.formats.ranges import MINMAX, MPQ_DM, MSE, RangeSearch
+from mezzotint.formats.ranges import MINMAX, MPQ_DM, MSE, QUA2SEDIMO, RangeSearch
 from mezzotint.formats.registry import (
     FLOAT,
     parse_activation_format,
@@ -36,6 +36,7 @@ __all__ = [
     "MINMAX",
     "MPQ_DM",
     "MSE",
+    "QUA2SEDIMO",
     "ActivationFormat",
     "AffineGrid",
     "AffineSegment",

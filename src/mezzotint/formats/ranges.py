@@ -46,3 +46,6 @@ MSE = RangeSearch(steps=40)
 
 #: The clip search of MPQ-DM (arXiv 2412.11549): ratios from 1.00 to 0.21.
 MPQ_DM = RangeSearch(steps=80, lowest=0.21, power=2.4)
+
+#: The clip search of Qua²SeDiMo (arXiv 2412.14628): ratios from 1.0 to 0.1.
+QUA2SEDIMO = RangeSearch(steps=10, lowest=0.1, power=2.4)

@@ -133,7 +133,8 @@ class LayerChange(_OneLayer):
         choice = self.choice
         rounded = _encoding_name(self.encoding) if choice.quantized else ""
         structures = _structures_name(choice)
-        parts = (self.target, choice.weight, choice.activation, structures, rounded)
+        others = json.dumps(dict(choice.part_formats)) if choice.part_formats else ""
+        parts = (self.target, choice.weight, others, choice.activation, structures, rounded)
         return " | ".join(part for part in parts if part)
 
     def __str__(self) -> str:

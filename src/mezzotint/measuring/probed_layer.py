@@ -67,11 +67,11 @@ class Base:
     """Formats of one layer in the base model, around which it is probed.
 
     Attributes:
-        weight: name of the weight format.
+        weight: the choice whose weight formats and structures it has.
         input: rounding of its input.
     """
 
-    weight: str = FLOAT
+    weight: Choice = field(default_factory=Choice)
     input: InputCandidate = field(default_factory=InputCandidate)
 
 
@@ -180,14 +180,14 @@ class ProbedLayer:
     def _part_output(self, index: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self._edge.operation.apply(self._edge.passed(x, index), weight, bias)
 
-    def _candidate(self, weight: str) -> tuple[Tensor, Tensor | None]:
+    def _candidate(self, choice: Choice) -> tuple[Tensor, Tensor | None]:
         """Weight and change of the bias against the floating one."""
-        if weight == FLOAT:
+        if not choice.quantized:
             return self._floating.detach(), None
         standing = self.layer.weight
         self.layer.weight = self._floating  # whoever encodes the layer now has to find its own
         try:
-            return self.weight_of(self.name, self.candidates.choice(weight))
+            return self.weight_of(self.name, choice)
         finally:
             self.layer.weight = standing
 
@@ -197,7 +197,7 @@ class ProbedLayer:
         assert gradient is not None
         pieces = torch.split(gradient.float().flatten(), PIECE)
         for name in self.candidates.weights:
-            if name == self.base.weight:
+            if self.candidates.choice(name) == self.base.weight:
                 continue
             change, shift = self._change(name)
             self._products[name] = _product(torch.split(change.flatten(), PIECE), pieces)
@@ -209,7 +209,7 @@ class ProbedLayer:
         if name in self._kept:
             return self._kept[name]
         weight = self._weight.detach()
-        value, shift = self._candidate(name)
+        value, shift = self._candidate(self.candidates.choice(name))
         change = value.to(weight.device, torch.float32) - weight.float()
         found = change, _difference(shift, self._base_shift)
         if self.memory.take(change.nbytes):

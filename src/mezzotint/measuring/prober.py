@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -216,7 +216,7 @@ class Prober:
             layer=layer,
             candidates=candidates,
             tensors=own,
-            base=Base(choice.weight, base),
+            base=Base(_of_weight(choice, candidates), base),
             weight_of=self.weight_of,
             memory=memory,
         )
@@ -245,6 +245,11 @@ class Prober:
         calls = calls_digest(self.calls)
         content = json.dumps(["float32", asked, around, self.encoding, calls])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _of_weight(choice: Choice, candidates: LayerCandidates) -> Choice:
+    """The choice that a layer's weight in the base model is asked for by."""
+    return replace(candidates.choice(choice.weight), part_formats=choice.part_formats)
 
 
 def _described(candidate: InputCandidate) -> list[object]:

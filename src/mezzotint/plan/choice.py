@@ -15,6 +15,7 @@ from mezzotint.formats import (
     parse_activation_format,
     parse_weight_format,
 )
+from mezzotint.plan.part_formats import checked_part_formats, formats_within
 from mezzotint.plan.structure import Structure
 
 
@@ -23,10 +24,14 @@ class Choice:
     """Formats and structures of one layer: its way of being stored and computed.
 
     Attributes:
-        weight: weight format, by name; `float` leaves the weight as it is.
+        weight: weight format, by name; `float` leaves the weight as it is. That of all parts but
+            those in `part_formats`.
         activation: activation format, by name; `float` leaves the input as it is.
         structures: what the layer does beside one quantizer, outermost first: the parts of the
-            first are layers under the others. All parts have both formats.
+            first are layers under the others. All parts have the activation format.
+        part_formats: weight formats of parts that have another, as pairs of a part's name and the
+            format's, such as `(("second", "int3/channel"),)`. The first part of a structure has
+            `weight` always.
 
     Raises:
         FormatError: a format is unknown, or formats and structures do not go together.
@@ -35,6 +40,7 @@ class Choice:
     weight: str = FLOAT
     activation: str = FLOAT
     structures: tuple[Structure, ...] = ()
+    part_formats: tuple[tuple[str, str], ...] = ()
 
     _whole: ClassVar[bool] = True
 
@@ -46,6 +52,8 @@ class Choice:
                 f"activation {self.activation!r} goes with a quantized weight, not with 'float'"
             )
         self._check_structures()
+        checked = checked_part_formats(self.weight, self.structures, self.part_formats)
+        object.__setattr__(self, "part_formats", checked)
         if self._whole:
             self._check_granularity()
 
@@ -87,8 +95,14 @@ class Choice:
 
     @property
     def weight_format(self) -> WeightFormat | None:
-        """None for `float`."""
+        """Format of the first quantizer's weight; None for `float`."""
         return parse_weight_format(self.weight)
+
+    @property
+    def weight_formats(self) -> tuple[WeightFormat, ...]:
+        """The weight format of every quantizer, in the order of their inputs; none for `float`."""
+        formats = (each.weight_format for each in self.of_quantizers)
+        return tuple(each for each in formats if each is not None)
 
     @property
     def activation_format(self) -> ActivationFormat | None:
@@ -123,32 +137,49 @@ class Choice:
 
     @property
     def plain(self) -> Choice:
-        """The same formats, for a layer of one quantizer: of all steps alike."""
+        """The formats of the first quantizer, for a layer of that alone: of all steps alike."""
         activation = self.activation_format
         if activation is None or not activation.per_step:
             return self.with_structures()
         return Choice(self.weight, replace(activation, granularity="tensor").name)
 
-    @property
-    def of_parts(self) -> Choice:
-        """The choice of the parts that the outermost structure has."""
+    def of_part(self, name: str) -> Choice:
+        """The choice of the part called `name` of the outermost structure."""
         rest = self.structures[1:]
         kind = _Fragment if self.steps and not (self._whole and rest) else Choice
-        return kind(self.weight, self.activation, rest)
+        weight = dict(self.part_formats).get(name, self.weight)
+        return kind(weight, self.activation, rest, formats_within(rest, self.part_formats))
+
+    @property
+    def of_quantizers(self) -> tuple[Choice, ...]:
+        """The choice of every quantizer, without structures, in the order of their inputs."""
+        if not self.structures:
+            return (self,)
+        names = self.structures[0].part_names
+        return tuple(each for name in names for each in self.of_part(name).of_quantizers)
 
     @property
     def of_weight(self) -> Choice:
-        """The same structures and weight format, which name and store all but static ranges."""
+        """The same structures and weight formats, which name and store all but static ranges."""
         kind = _Fragment if self.steps else Choice
-        return kind(self.weight, FLOAT, self.structures)
+        return kind(self.weight, FLOAT, self.structures, self.part_formats)
 
     def with_structures(self, *structures: Structure) -> Choice:
         """The same formats, for a layer of these structures and no others.
 
+        Formats of parts that none of them has are left out.
+
         Raises:
             FormatError: they do not go together, or nothing is quantized.
         """
-        return replace(self, structures=structures)
+        kept = formats_within(structures, self.part_formats)
+        return replace(self, structures=structures, part_formats=kept)
+
+    @property
+    def weight_label(self) -> str:
+        """The weight formats for people, such as `int4/channel, second: int3/channel`."""
+        others = (f"{name}: {weight}" for name, weight in self.part_formats)
+        return ", ".join([self.weight, *others])
 
     @property
     def label(self) -> str:
@@ -156,14 +187,16 @@ class Choice:
         return ", ".join(each.label for each in self.structures)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: the fields as they stand in a plan, `structures` where there are any."""
-        formats = {"weight": self.weight, "activation": self.activation}
-        if not self.structures:
-            return formats
-        return formats | {"structures": [each.to_dict() for each in self.structures]}
+        """JSON values: the fields as they stand in a plan, the last two where there are any."""
+        value: dict[str, Any] = {"weight": self.weight, "activation": self.activation}
+        if self.structures:
+            value["structures"] = [each.to_dict() for each in self.structures]
+        if self.part_formats:
+            value["part_formats"] = dict(self.part_formats)
+        return value
 
     def __str__(self) -> str:
-        formats = f"{self.weight} × {self.activation}"
+        formats = f"{self.weight_label} × {self.activation}"
         return f"{formats}, {self.label}" if self.structures else formats
 
 

@@ -37,6 +37,7 @@ class LayerModel(BaseModel):
     weight: str
     activation: str = FLOAT
     structures: tuple[_StructureModel, ...] = ()
+    part_formats: dict[str, str] = {}
     constant_tokens: StrictInt = 0
     split: StrictInt = 0
     encoding: EncodingModel | None = None
@@ -58,8 +59,11 @@ def choice_of(layer: LayerModel, name: str, source: str, version: int) -> Choice
         for index, each in enumerate(layer.structures):
             where = f"{source}: field layers.{name}.structures.{index}"
             structures.append(_structure(each.kind, each.fields, where))
+        if version <= 2 and layer.part_formats:
+            raise FormatError(f"part_formats goes with version 3 and later, not with {version}")
         weight = layer.weight if version > 2 else _wide_scaled(layer.weight)
-        return Choice(weight, layer.activation, tuple(structures))
+        formats = tuple(layer.part_formats.items())
+        return Choice(weight, layer.activation, tuple(structures), formats)
     except FormatError as cause:
         raise PlanError(f"{source}: layer {name}: {cause}") from cause
 

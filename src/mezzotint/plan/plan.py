@@ -202,7 +202,7 @@ class Plan(JsonFile):
         choice = self.choices[name]
         encoding = str(self.encoding_of(name)) if choice.quantized else ""
         values = {
-            "weight": choice.weight,
+            "weight": choice.weight_label,
             "activation": choice.activation,
             "structures": choice.label,
             "encoding": encoding,

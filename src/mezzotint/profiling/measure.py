@@ -59,7 +59,8 @@ def measure_profile(
     out of that layer's figures. Structures of choices do not count: `Work` has those of layers. Of
     formats such as `uint4/step`, that of a single scale is timed.
     """
-    choices = tuple(dict.fromkeys(choice.plain for choice in choices))
+    each_format = (each.plain for choice in choices for each in choice.of_quantizers)
+    choices = tuple(dict.fromkeys(each_format))
     if _WHOLE not in journal:
         journal.add(_WHOLE, _measure_whole(subject, timer))
     pieces = {

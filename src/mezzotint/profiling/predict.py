@@ -10,9 +10,10 @@ from torch import nn
 
 from mezzotint.errors import PlanError, ProfileError
 from mezzotint.models import inventory
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, LayerShape, Plan
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.profile import Profile
+from mezzotint.runtime import weights_by_format
 
 LATENCY = "latency"
 """Field of a plan's context."""
@@ -41,18 +42,22 @@ def predict(profile: Profile, plan: Plan) -> float:
 def milliseconds(profile: Profile, layer: str, choice: Choice) -> float:
     """One layer's share of a denoiser call.
 
-    A layer of structures counts as one of its formats without them.
+    A layer of structures counts as one of its formats without them; of several formats, each by
+    its share of the weights.
 
     Raises:
         ProfileError: it was not measured under this choice.
     """
-    figures = profile.layers[layer].figures
-    if choice.plain not in figures:
-        raise ProfileError(
-            f"layer {layer}: the profile has no figure for {choice.plain}; profile the model again "
-            "with that format"
-        )
-    return figures[choice.plain].milliseconds
+    measured = profile.layers[layer]
+    counts = weights_by_format(choice, LayerShape(measured.weight_shape))
+    for each in counts:
+        if each not in measured.figures:
+            raise ProfileError(
+                f"layer {layer}: the profile has no figure for {each}; profile the model again "
+                "with that format"
+            )
+    total = sum(counts.values())
+    return math.fsum(n / total * measured.figures[each].milliseconds for each, n in counts.items())
 
 
 def check_profile(profile: Profile, denoiser: nn.Module, source: str = "profile") -> None:

@@ -157,5 +157,9 @@ def in_profile(source: str, choices: Sequence[Choice]) -> tuple[Choice, ...]:
         ProfileError: the file is none.
     """
     layers = Profile.load(Path(source)).layers.values()
-    found = tuple(each for each in choices if all(each.plain in one.figures for one in layers))
+    found = tuple(
+        choice
+        for choice in choices
+        if all(each.plain in one.figures for one in layers for each in choice.of_quantizers)
+    )
     return found if any(each.quantized for each in found) else tuple(choices)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mezzotint.formats import FLOAT, parse_weight_format
+from mezzotint.formats import FLOAT
 from mezzotint.measuring import Figures, Measurements, decibels
 from mezzotint.models import Layer
-from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Execution, stored_tensors
+from mezzotint.plan import Choice, LayerShape, Plan
+from mezzotint.runtime import Execution, nominal_bits, stored_tensors
 
 FLOAT_BITS = 16.0
 
@@ -19,7 +19,8 @@ class LayerRow:
     """One layer of the report.
 
     Attributes:
-        bits: nominal bits per weight; 16 where the layer stays floating.
+        weight: weight format, for people where parts have several.
+        bits: nominal bits per weight, of all parts; 16 where the layer stays floating.
         stored: bytes of the packed weight, scales included; None where it stays floating.
         measured: weight format → SQNR in decibels of the denoiser's output, this layer alone
             changed; empty where another metric was measured.
@@ -51,16 +52,16 @@ def layer_rows(
         if layer.name not in plan.choices:
             continue
         choice = plan[layer.name]
-        weight_format = parse_weight_format(choice.weight)
+        bits = nominal_bits(choice, LayerShape(layer.weight_shape, layer.groups))
         specs = stored_tensors(choice, layer.weight_shape, layer.groups)
         rows.append(
             LayerRow(
                 name=layer.name,
                 role=str(layer.role),
                 weights=layer.parameters,
-                weight=choice.weight,
+                weight=choice.weight_label,
                 activation=choice.activation,
-                bits=FLOAT_BITS if weight_format is None else weight_format.bits,
+                bits=FLOAT_BITS if bits is None else bits,
                 stored=sum(spec.nbytes for spec in specs.values()) if specs else None,
                 measured=_measured(choice, measurements.get(layer.name, {})),
                 execution=running.get(layer.name),

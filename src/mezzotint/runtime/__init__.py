@@ -12,10 +12,8 @@ from mezzotint.runtime.composition import (
     structure_tensors,
 )
 from mezzotint.runtime.convert import (
-    Execution,
     check_plan,
     dequantize_module,
-    executions,
     pack_module,
     packed_copy,
     packed_layers,
@@ -25,6 +23,7 @@ from mezzotint.runtime.convert import (
     replace_layers,
 )
 from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
+from mezzotint.runtime.executions import Execution, executions
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import (
     AsStored,
@@ -62,7 +61,7 @@ from mezzotint.runtime.packed import (
     check_input_ranges,
 )
 from mezzotint.runtime.part import QuantizedPart
-from mezzotint.runtime.size import module_bytes
+from mezzotint.runtime.size import module_bytes, nominal_bits, weights_by_format
 from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import ConstantTokens, Smoothing, SplitInput, StepScales
 from mezzotint.runtime.timestep import TimestepReader, nearest_step
@@ -112,6 +111,7 @@ __all__ = [
     "keep_unpacked",
     "module_bytes",
     "nearest_step",
+    "nominal_bits",
     "operation_of",
     "own_tensors",
     "pack_layer",
@@ -133,4 +133,5 @@ __all__ = [
     "stored_tensors",
     "structure_tensors",
     "unfilled_layer",
+    "weights_by_format",
 ]

@@ -86,8 +86,10 @@ def stored_tensors(choice: Choice, weight_shape: Shape, groups: int = 1) -> dict
     """
     layer = LayerShape(weight_shape, groups)
     found = structure_tensors(choice.structures, layer)
-    for path, shape in quantizers(choice.structures, layer):
-        specs = part_tensors(choice, shape.weight)
+    for (path, shape), each in zip(
+        quantizers(choice.structures, layer), choice.of_quantizers, strict=True
+    ):
+        specs = part_tensors(each, shape.weight)
         found |= {dotted(path, name): spec for name, spec in specs.items()}
     return found
 
@@ -131,9 +133,10 @@ def calibrated_tensors(
     for place in places(choice.structures, layer):
         specs = place.structure.tensors(place.layer)
         found |= {dotted(place.path, n): specs[n] for n in sorted(place.structure.calibrated)}
-    of_weight = choice.of_weight
-    for path, shape in quantizers(choice.structures, layer):
-        specs, without = (part_tensors(each, shape.weight) for each in (choice, of_weight))
+    for (path, shape), each in zip(
+        quantizers(choice.structures, layer), choice.of_quantizers, strict=True
+    ):
+        specs, without = (part_tensors(one, shape.weight) for one in (each, each.of_weight))
         found |= {dotted(path, name): specs[name] for name in specs if name not in without}
     return found
 

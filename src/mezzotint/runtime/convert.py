@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 from mezzotint._stored_dtypes import keep_notes
 from mezzotint.errors import PlanError
 from mezzotint.formats import check_finite
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Plan
 from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
 from mezzotint.runtime.structured import StructuredLayer
@@ -224,33 +223,3 @@ def packed_layers(module: nn.Module) -> dict[str, PackedLayer]:
             if not name or name.rpartition(".")[0] not in packed:
                 found[name] = layer
     return found
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Kernel and arithmetic of one packed layer on its present device."""
-
-    layer: str
-    choice: Choice
-    kernel: str
-    arithmetic: str
-    reason: str | None
-
-    @property
-    def products(self) -> str:
-        """Arithmetic for people: narrower inputs than those of its products are named."""
-        activation = self.choice.activation_format
-        if self.arithmetic != "int8" or activation is None or activation.width == 8:
-            return self.arithmetic
-        return f"{activation.width}-bit inputs in 8-bit products"
-
-
-def executions(module: nn.Module) -> tuple[Execution, ...]:
-    """The kernel of every packed layer, and why a preferred one did not take it."""
-    rows = []
-    for name, layer in packed_layers(module).items():
-        # All parts of a layer have the same formats, hence the same kernel.
-        selection = layer.parts[0].selection
-        kernel = selection.kernel
-        rows.append(Execution(name, layer.choice, kernel.name, kernel.arithmetic, selection.reason))
-    return tuple(rows)

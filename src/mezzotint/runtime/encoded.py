@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -59,7 +59,8 @@ class LayerToEncode:
     def key(self) -> str:
         """Equal for what is stored in the same way, of one model and one calibration."""
         structures = [structure.to_dict() for structure in self.choice.structures]
-        return json.dumps([self.name, self.choice.weight, structures, self.rounded.to_dict()])
+        formats = [each.weight for each in self.choice.of_quantizers]
+        return json.dumps([self.name, formats, structures, self.rounded.to_dict()])
 
     @property
     def rounded(self) -> Encoding:
@@ -89,25 +90,26 @@ class LayerToEncode:
             FormatError: there is nothing to encode, the weight holds NaN or infinity, or moments
                 are of another layer.
         """
-        weight_format = self.choice.weight_format
-        if weight_format is None or self.encoding.trained:
+        if not self.choice.quantized or self.encoding.trained:
             raise FormatError(
                 f"layer {self.name}: there is nothing to encode in {self.choice}, {self.encoding}"
             )
         weights = part_weights(self.weight, self.choice.structures, self.shape, self.own)
         moments = self.calibration.moments.get(self.name) or (None,) * len(weights)
+        formats = self.choice.weight_formats
         return [
             encoded_part(weight_format, each, self.encoding, PartCalibration(moments=seen))
-            for each, seen in zip(weights, moments, strict=True)
+            for weight_format, each, seen in zip(formats, weights, moments, strict=True)
         ]
 
     def decoded(self, parts: Sequence[Tensors]) -> list[Tensor]:
         """The dequantized weight of each quantizer, of its stored tensors."""
-        weight_format = self.choice.weight_format
-        assert weight_format is not None, "of a quantized layer"
         shapes = [shape.weight for _, shape in quantizers(self.choice.structures, self.shape)]
         return [
-            weight_format.decode(part, shape) for part, shape in zip(parts, shapes, strict=True)
+            weight_format.decode(part, shape)
+            for weight_format, part, shape in zip(
+                self.choice.weight_formats, parts, shapes, strict=True
+            )
         ]
 
 
@@ -129,6 +131,10 @@ class EncodedWeights:
         self._place = place
         self._stored: dict[str, dict[str, Tensor]] = {}
         self._shifts: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Files without a name are of this process: another one encodes for itself.
+        return EncodedWeights, (self._place,)
 
     def holds(self, asked: LayerToEncode) -> bool:
         """Return whether the weight is encoded already, so that nothing of inputs is needed."""

@@ -129,7 +129,8 @@ def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
     try:
         if isinstance(layer, nn.Conv2d):
             check_padding_mode(layer)
-        part_tensors(choice.plain, shape.weight)
+        if not choice.part_formats:
+            part_tensors(choice.plain, shape.weight)
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}; choose 'float' for it") from cause
     try:

@@ -113,10 +113,7 @@ class PackedLayer(nn.Module, ABC):
     @property
     @abstractmethod
     def parts(self) -> tuple[QuantizedPart, ...]:
-        """The quantized layers that compute it, by order of input channels.
-
-        They have the same formats, hence the same kernel.
-        """
+        """The quantized layers that compute it, by order of input channels."""
 
     @abstractmethod
     def load_weight(

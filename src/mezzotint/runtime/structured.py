@@ -153,7 +153,7 @@ def packed_like(
         return quant_like(layer, choice, part)
     shape = shape_of(layer) if part is None else LayerShape(part, shape_of(layer).groups)
     parts = {
-        name: packed_like(layer, choice.of_parts, each.weight)
+        name: packed_like(layer, choice.of_part(name), each.weight)
         for name, each in choice.structures[0].part_shapes(shape).items()
     }
     with layer.weight.device:

@@ -63,12 +63,14 @@ class StudentLayer(nn.Module):
         known = calibration.tensors.get(name, {})
         self.tensors = own_tensors(self.choice.structures, floating, self.shape, known)
         self.structures = tuple(s for s in self.choice.structures if not isinstance(s, StepScales))
-        weight_format = self.choice.weight_format
-        assert weight_format is not None, "only quantized layers have students"
+        formats = self.choice.weight_formats
+        assert formats, "only quantized layers have students"
         parts = part_weights(floating, self.structures, self.shape, self.tensors)
         starts = []
-        for part, each in zip(parts, calibration.of_parts(name, len(parts)), strict=True):
-            grid, codes = rounded_part(weight_format, part, encoding, each)
+        for form, part, each in zip(
+            formats, parts, calibration.of_parts(name, len(parts)), strict=True
+        ):
+            grid, codes = rounded_part(form, part, encoding, each)
             starts.append((grid, codes if isinstance(codes, Tensor) else torch.cat([*codes])))
         values = [g.values(c).view(p.shape) for p, (g, c) in zip(parts, starts, strict=True)]
         self.weight: Weight | None = None
@@ -77,7 +79,7 @@ class StudentLayer(nn.Module):
         self.bias: Tensor | None = None
         self.step = _step(floating, parts, [grid for grid, _ in starts])
         scales_only = options.train == "scales"
-        if scales_only or weight_format.bits < options.untrained_bits:
+        if scales_only or min(form.bits for form in formats) < options.untrained_bits:
             if encoding.bias_correction and layer.bias is not None:
                 self.bias = corrected_bias(name, layer, floating, values, self.choice, calibration)
             self.grids.extend(LearnedGrid(g, c if scales_only else None) for g, c in starts)

@@ -11,6 +11,7 @@ from mezzotint.engines.openvino.forward import Compilations
 from mezzotint.engines.openvino.layer_nodes import layer_names, weight_form
 from mezzotint.errors import UsageError
 from mezzotint.runtime import Execution, packed_layers
+from mezzotint.runtime.executions import different
 
 _INT8 = ("i8", "u8")
 
@@ -18,8 +19,8 @@ _INT8 = ("i8", "u8")
 def observed_executions(denoiser: nn.Module) -> tuple[Execution, ...]:
     """Read from the compiled model used last: nothing here is a guess.
 
-    `arithmetic` is `int8` where the products of all parts of the layer are; `kernel` is OpenVINO's
-    name of the primitive.
+    `arithmetic` is `int8` where the products of all parts of the layer are, and names both where
+    those of some are; `kernel` is OpenVINO's name of the primitive.
 
     Raises:
         UsageError: the denoiser has not been called yet.
@@ -36,15 +37,27 @@ def observed_executions(denoiser: nn.Module) -> tuple[Execution, ...]:
             primitives[name].add(node.get_rt_info()["primitiveType"].astype(str))
     rows = []
     for name, layer in packed_layers(denoiser).items():
-        kinds = primitives[name]
-        exact = bool(kinds) and all(kind.lower().endswith(_INT8) for kind in kinds)
+        kinds = sorted(primitives[name])
+        arithmetic = different(_arithmetic(kind) for kind in kinds) or "float"
+        exact = arithmetic == "int8"
         reasons = {
             weight_form(part, weights.integers(part.packed_weight))[1] for part in layer.parts
         }
         reason = "; ".join(sorted(why for why in reasons if why)) or None
         if not exact and reason is None:
             reason = "OpenVINO chose a floating product"
-        kernel = " ".join(["openvino", *sorted(kinds)])
-        arithmetic = "int8" if exact else "float"
-        rows.append(Execution(name, layer.choice, kernel, arithmetic, None if exact else reason))
+        rows.append(
+            Execution(
+                name,
+                layer.choice,
+                kernel=" ".join(["openvino", *kinds]),
+                arithmetic=arithmetic,
+                reason=None if exact else reason,
+                rounds_inputs=layer.choice.static,
+            )
+        )
     return tuple(rows)
+
+
+def _arithmetic(primitive: str) -> str:
+    return "int8" if primitive.lower().endswith(_INT8) else "float"

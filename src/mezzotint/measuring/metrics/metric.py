@@ -67,6 +67,10 @@ class Metric(ABC):
     def loss(self, figures: Figures) -> float:
         """Quality lost, at least 0: near enough additive over layers, for an allocation."""
 
+    def standard_error(self, figures: Figures) -> float | None:
+        """Standard error of the loss; None where the figures do not tell it."""
+        return None
+
 
 _METRICS: Registry[type[Metric]] = Registry("metrics", "metric")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,6 +36,13 @@ class SampleNoise(Metric):
     @override
     def loss(self, figures: Figures) -> float:
         return figures["noise"]
+
+    @override
+    def standard_error(self, figures: Figures) -> float | None:
+        found = sample_noises(figures)
+        if len(found) < 2 or not all(map(math.isfinite, found)):
+            return None
+        return statistics.stdev(found) / math.sqrt(len(found))
 
 
 def sample_noises(figures: Figures) -> list[float]:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from mezzotint.models import Layer
-from mezzotint.plan import Choice
+from mezzotint.plan import Choice, LayerShape
 from mezzotint.recipes.costs import choice_bytes, floating_bytes
+from mezzotint.runtime import nominal_bits
 
 BITS = "bits"
 """Key of a plan's context under which its averages stand."""
@@ -76,7 +77,5 @@ def _average(layers: Sequence[Layer], choices: Mapping[str, Choice]) -> float:
 
 
 def _width(layer: Layer, choice: Choice) -> float:
-    weight_format = choice.weight_format
-    if weight_format is None:
-        return layer.weight_bytes * 8 / layer.parameters
-    return weight_format.bits
+    bits = nominal_bits(choice, LayerShape(layer.weight_shape, layer.groups))
+    return layer.weight_bytes * 8 / layer.parameters if bits is None else bits
