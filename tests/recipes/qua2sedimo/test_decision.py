@@ -83,7 +83,7 @@ def test_oversampling_and_hop_weights_change_the_scores(labelled):
 
 @pytest.mark.parametrize("level", ["op", "block"])
 def test_published_levels_need_scores(labelled, level):
-    with pytest.raises(UsageError, match="ridge-choices.* scores no blocks"):
+    with pytest.raises(UsageError, match=r"ridge-choices.* scores no blocks"):
         decided(question(labelled, level=level, predictor="ridge-choices"))
 
 

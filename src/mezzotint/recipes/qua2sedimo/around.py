@@ -144,8 +144,8 @@ class _Around:
         # The best that is predicted leaves bytes unused, which were asked for.
         singly = scored_singly(self.space, single_changes(self.space, self.value, self.incumbent))
         spread = [each.of_all_bytes() for each in self.options]
-        found = (best_within(self.space, each, window) for each in (front, spread, singly))
-        answers = np.array([each for each in found if each is not None])
+        every = (best_within(self.space, each, window) for each in (front, spread, singly))
+        answers = np.array([each for each in every if each is not None])
         return np.asarray(answers[int(self.value(answers).argmax())])
 
 

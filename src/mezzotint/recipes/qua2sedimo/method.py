@@ -109,8 +109,8 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
     """
     if options.labels is None:
         raise UsageError(
-            "labels: none given; make some with `mezzotint sample MODEL --journal FOLDER`, and name "
-            "the folder"
+            "labels: none given; make some with `mezzotint sample MODEL --journal FOLDER`, and "
+            "name the folder"
         )
     labelled = labelled_model(Path(options.labels), job.denoiser)
     study = Study.of(job, bos=False, shortcuts="none", momentum=None)

@@ -72,8 +72,8 @@ def steered(
         bits = smallest * 8 / int(space.sizes.sum())
         raise InfeasibleBudgetError(
             f"no λ up to {parameter:.4g} brings the configuration of the best scores down to the "
-            f"budget: it stores {bits:.4g} bits per weight or more; ask for more bits, or use level "
-            "'program', which keeps to any budget that these formats can meet"
+            f"budget: it stores {bits:.4g} bits per weight or more; ask for more bits, or use "
+            "level 'program', which keeps to any budget that these formats can meet"
         )
     return found
 
