@@ -10,7 +10,10 @@ import numpy as np
 from torch import nn
 
 from mezzotint.bank import Bank
+from mezzotint.errors import LabelError
 from mezzotint.labels import Labels
+from mezzotint.labels.header import BANK_FOLDER
+from mezzotint.measuring import model_digest
 from mezzotint.models import Block, WeightGraph, blocks_of
 from mezzotint.predictors import Dataset
 from mezzotint.recipes.search_space import Floats, Group, Rows, SearchSpace
@@ -71,15 +74,17 @@ def labelled_model(folder: str | Path, denoiser: nn.Module | None = None) -> Lab
         denoiser: that the labels have to be of; None where nothing is packed after them.
 
     Raises:
-        LabelsError: the folder holds no labels, or damaged ones.
+        LabelError: the folder holds no labels, or damaged ones, or those of another model.
         BankError: the labels are of other weights than the denoiser has; a layer is named.
         PredictorError: a label is not a number.
     """
     folder = Path(folder)
     labels = Labels.read(folder)
-    bank = Bank.open(folder / "bank")
+    bank = Bank.open(folder / BANK_FOLDER)
     if denoiser is not None:
         bank.check(denoiser)
+        if labels.context["weights"] != model_digest(denoiser):
+            raise LabelError(f"{folder}: holds labels of another model; name another folder")
     graph = labels.graph
     order = {key: position for position, key in enumerate(labels.keys)}
     keys = tuple(node.key for node in graph.weights if node.key in order)

@@ -102,48 +102,6 @@ def by_block(question: Question) -> Decision:
     return _by_scores(question, lambda one: block_level(space, block_scoring(labelled, one)))
 
 
-_LEVELS[question.options.level](question)
-
-
-def by_program(question: Question) -> Decision:
-    """The program under the bytes, around its own answer until that stays (ours)."""
-    options, space, window = question.options, question.space, question.window
-    found = _learned(question, options.learning)
-    value = found.value(0.0)
-    starts = [_least_error(question)]
-    best = question.labelled.best_within(window.most)
-    if best is not None:
-        starts.append(best)
-    start = starts[int(value(np.array(starts)).argmax())]
-    fronts = None
-    if isinstance(found.predictor, Ensemble):
-        fronts = fronts_by_score(question.labelled, found.predictor)
-    answer = settled(space, value, window, start, rounds=options.rounds, fronts=fronts)
-    if options.caution:  # spreads do not add up over blocks: best looked at from near by
-        careful, start = found.value(options.caution), answer.configuration
-        answer = settled(space, careful, window, start, rounds=options.rounds, fronts=fronts)
-    mean, spread = found.predictor.predict(answer.configuration[None])
-    summary = {
-        "predicted_target": float(mean[0]),
-        "spread": float(spread[0]),
-        "rounds": answer.rounds,
-        "stays": answer.stays,
-    }
-    return Decision(answer.configuration, found, summary, _window_notes(question))
-
-
-def by_layer(question: Question) -> Decision:
-    """The best format of each layer by its score at hop 0 (published)."""
-    return _by_scores(question, lambda one: op_level(question.space, one.op_scores()))
-
-
-def by_block(question: Question) -> Decision:
-    """The best of all variants of each block by its score (published)."""
-    return _by_scores(
-        question, lambda one: block_level(question.space, block_scoring(question.labelled, one))
-    )
-
-
 _LEVELS: Mapping[str, Callable[[Question], Decision]] = {
     "op": by_layer,
     "block": by_block,

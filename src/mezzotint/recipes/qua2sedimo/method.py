@@ -104,7 +104,7 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
 
     Raises:
         UsageError: no labels are given.
-        LabelsError: the labels are of another model.
+        LabelError: the labels are of another model.
         ModelError: there is nothing to quantize.
     """
     if options.labels is None:

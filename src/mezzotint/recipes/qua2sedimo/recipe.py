@@ -28,8 +28,8 @@ def qua2sedimo(job: Job, options: Qua2SeDiMo) -> Outcome:
     """
     if options.formats == "all":
         return planned_among_all(job, options)
-    with prepared(job, options) as method:
-        decision = decided(method.question)
+    with prepared(job, options) as begun:
+        method, decision = begun, decided(begun.question)
         if options.second_round:
             method = relabelled(method, decision)
             decision = decided(method.question)

@@ -17,7 +17,7 @@ TRAININGS = 8
 """Values of λ that are tried: each is a training of its own."""
 
 STEP = 2
-"""Values by which λ changes until the budget lies between two of them."""
+"""Values by which λ changes at first; the changes double until the budget lies between two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def steered(
         low, high = (place, high) if stored > window.most else (low, place)
         if window.holds(stored) or (low is not None and high is not None and high - low == 1):
             break
-        place = _next(low, high)
+        place = _next(low, high, place)
     if found is None:
         bits = smallest * 8 / int(space.sizes.sum())
         raise InfeasibleBudgetError(
@@ -78,8 +78,9 @@ def steered(
     return found
 
 
-def _next(low: int | None, high: int | None) -> int:
-    """The next value, above `low` and below `high`; one of them at least is known."""
-    if high is None:
-        return (low or 0) + STEP
-    return high - STEP if low is None else (low + high) // 2
+def _next(low: int | None, high: int | None, place: int) -> int:
+    """The next value, above `low` and below `high`, where `place` was the last."""
+    if low is not None and high is not None:
+        return (low + high) // 2
+    further = max(abs(place), STEP)
+    return place + further if high is None else place - further

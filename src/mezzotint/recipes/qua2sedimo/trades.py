@@ -123,6 +123,8 @@ def verified(
         tried += 1
         figures = list(measured(then))
         falls = [was - now for was, now in zip(best, figures, strict=True)]
+        if not all(map(math.isfinite, falls)):  # it ruins the model
+            continue
         if statistics.fmean(falls) > statistics.stdev(falls) / math.sqrt(len(falls)):
             incumbent, best = then, figures
             changed.update(trade.weights)
