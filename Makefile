@@ -31,5 +31,5 @@ $(INSTALLED): pyproject.toml constraints-dev.txt hatch_build.py $(wildcard src/m
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade --constraint constraints-dev.txt pip
 	$(RUN) -m pip install --quiet --constraint constraints-dev.txt \
-		--editable '.[evaluation,lora,openvino]' --group dev
+		--editable '.[evaluation,lora,openvino,predictor,ray]' --group dev
 	touch $@

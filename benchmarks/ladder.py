@@ -8,7 +8,7 @@ Prints both as Markdown and writes them with all figures, intervals and context 
 benchmarks/results/. Finished rows are kept: run it again to go on.
 
     python benchmarks/ladder.py [--models emoji-turbo emoji-dit] [--images 2048]
-                                [--tables ladder widths] [--bits 4 3]
+                                [--tables ladder widths] [--bits 4 3] [--plans uniform auto]
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--bits", nargs="+", type=float, choices=WIDTHS, default=WIDTHS)
+    parser.add_argument("--plans", nargs="+", choices=(*RUNGS, *PLANS), default=(*RUNGS, *PLANS))
     parser.add_argument("-n", "--images", type=int, default=2048)
     parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="measurement journals")
@@ -135,6 +136,7 @@ def main() -> None:
             if each.model == model
             and each.table in arguments.tables
             and each.bits in arguments.bits
+            and each.plan in arguments.plans
             and each not in done
         ]
         for found in compare(pipe, wanted, arguments) if wanted else ():

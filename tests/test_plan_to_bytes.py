@@ -82,9 +82,20 @@ def feedback(pipe: DiffusionPipeline) -> mz.Result:
     choices = dict(mz.uniform_plan(pipe.unet, weight_bits=3, act_bits=8).choices)
     choices["conv_out"] = MIXED
     shortcut = "up_blocks.0.resnets.0.conv_shortcut"
-    choices[shortcut] = mz.Choice("int3/channel", "uint8/tensor", (mz.SplitInput(8),))
+    other = (("second", "kmeans2/channel"),)
+    choices[shortcut] = mz.Choice("int3/channel", "uint8/tensor", (mz.SplitInput(8),), other)
     plan = mz.Plan(choices, encoding=encoding, encodings=others)
     return mz.apply(pipe, plan, sampling=SAMPLING)
+
+
+def halves(pipe: DiffusionPipeline) -> mz.Result:
+    """The halves of the split inputs have weights of two formats."""
+    choices = dict(mz.uniform_plan(pipe.unet, weight_bits=4).choices)
+    for name, second in (("conv1", "kmeans3/tensor"), ("conv_shortcut", "uint3/channel")):
+        choices[f"up_blocks.0.resnets.0.{name}"] = mz.Choice(
+            "kmeans4/channel", "uint8/token", (mz.SplitInput(8),), (("second", second),)
+        )
+    return mz.apply(pipe, mz.Plan(choices))
 
 
 def stepped(pipe: DiffusionPipeline) -> mz.Result:
@@ -157,6 +168,7 @@ WAYS = (
     Way("uniform", uniform, False),
     Way("encodings", mixed_encodings, False),
     Way("feedback", feedback, True),
+    Way("halves", halves, False),
     Way("steps", stepped, True),
     Way("smoothed", smoothed, True),
 )
@@ -274,6 +286,22 @@ class TestTerms:
         left, right = usual.state_dict(), other.state_dict()
         different = {name for name in left if not torch.equal(left[name], right[name])}
         assert {name.rpartition(".")[0] for name in different} == {"conv_out"}
+
+    def test_the_format_of_one_half_changes_that_half(
+        self, makers: dict[str, Made], floating: Path
+    ):
+        plan, name = mz.Plan.load(makers["halves"].plan), "up_blocks.0.resnets.0.conv1"
+        alike = replace(plan[name], part_formats=())
+        assert alike != plan[name]
+        packed = mz.apply(mz.load(floating), plan).denoiser.state_dict()
+        other = mz.apply(mz.load(floating), replace(plan, choices={**plan.choices, name: alike}))
+        changed = {
+            each
+            for each, tensor in other.denoiser.state_dict().items()
+            if each not in packed or not torch.equal(tensor, packed[each])
+        }
+        assert changed
+        assert all(each.startswith(f"{name}.second.weight_") for each in changed)
 
     def test_leaving_out_smoothing_changes_the_smoothed_layers(
         self, makers: dict[str, Made], floating: Path

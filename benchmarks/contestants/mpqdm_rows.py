@@ -197,5 +197,6 @@ def _beyond() -> list[Row]:
         *(Row(*place, name, change) for name, change in alone.items()),
         Row(*place, NOT_TRAINED, BEST | {"train_steps": 0}, by_bytes=True, minutes=0),
         Row(*place, "ours, no mixtures", BEST | {"channels": "none"}, by_bytes=True),
+        Row(*place, "ours, inputs per token", BEST | {"inputs": "token"}, by_bytes=True),
         Row(*place, TUNED, by_bytes=True),
     ]

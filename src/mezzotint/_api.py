@@ -11,6 +11,7 @@ from mezzotint.checkpoint.streaming import (
 )
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
+from mezzotint.labels import Labels
 from mezzotint.models import (
     Call,
     CallSelection,
@@ -25,6 +26,7 @@ from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
+from mezzotint.recipes.labelling import SampleOptions, sample_labels
 from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Choice",
     "ConstantTokens",
     "Encoding",
+    "Labels",
     "MezzotintConfig",
     "MezzotintError",
     "MixDQ",
@@ -45,6 +48,7 @@ __all__ = [
     "PlanWithCalls",
     "Qua2SeDiMo",
     "Result",
+    "SampleOptions",
     "Sampling",
     "Smoothing",
     "SplitInput",
@@ -63,6 +67,7 @@ __all__ = [
     "quantize_module",
     "record_calls",
     "recording",
+    "sample_labels",
     "tune",
     "uniform_plan",
     "with_engine",

@@ -21,6 +21,7 @@ Kind = Literal[
     "structures",
     "metrics",
     "predictors",
+    "executors",
     "recipes",
     "engines",
 ]
@@ -32,6 +33,7 @@ BUILT_IN: Final[Mapping[Kind, str]] = {
     "structures": "mezzotint.runtime.structures",
     "metrics": "mezzotint.measuring.metrics",
     "predictors": "mezzotint.predictors",
+    "executors": "mezzotint.measuring",
     "recipes": "mezzotint.recipes",
     "engines": "mezzotint.engines",
 }

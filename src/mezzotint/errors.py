@@ -71,6 +71,10 @@ class JournalError(MezzotintError):
     """A resumable journal belongs to another run or is damaged beyond its last line."""
 
 
+class ExecutorError(MezzotintError):
+    """Workers outside of this process cannot be reached, have no room, or die again and again."""
+
+
 class PluginError(MezzotintError):
     """A module by which another package extends this one cannot be imported."""
 

@@ -44,7 +44,7 @@ def quantize_module(
     *,
     journal: str | Path | None = None,
     measurements: str | Path | None = None,
-    executor: ExecutorFactory | None = None,
+    executor: str | ExecutorFactory | None = None,
 ) -> ModuleResult:
     """Find a plan for a denoiser that diffusers does not know, and pack a copy of it.
 
@@ -61,10 +61,11 @@ def quantize_module(
         budget: what the plan may cost; by default 4-bit weights and 8-bit activations.
         journal: file for finished measurements, so that an interrupted run can resume.
         measurements: file of an earlier run's measurements of the same module and calls.
-        executor: makes what runs the measurements, given the floating module; by default this
-            process does, one after another.
+        executor: name of what runs the measurements, such as `ray`, or makes that, given the
+            floating module; by default this process does, one after another.
 
     Raises:
+        ExecutorError: the executor cannot be reached, or its workers die again and again.
         UsageError: an argument is of another type; there are no calls, or the module fails on one;
             the module is itself a Linear or Conv2d, or stands on the meta device; the recipe is
             unknown, or needs a pipeline; the module is quantized already, or has an adapter loaded.

@@ -17,7 +17,7 @@ from mezzotint.calibration import needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import PlanError, UsageError
-from mezzotint.measuring import ExecutorFactory, Measurements, with_denoiser
+from mezzotint.measuring import ExecutorFactory, Measurements, chosen_executor, with_denoiser
 from mezzotint.models import (
     Example,
     Sampling,
@@ -38,7 +38,7 @@ from mezzotint.recipes import (
     run_recipe,
 )
 from mezzotint.recipes.default_prompts import default_sampling
-from mezzotint.recipes.distillation import USUAL_MINUTES, distilled
+from mezzotint.recipes.distillation import USUAL_MINUTES, distilling
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
 from mezzotint.training import Training
@@ -113,7 +113,7 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
     calls: Iterable[Example] | None = None,
     journal: str | Path | None = None,
     measurements: str | Path | None = None,
-    executor: ExecutorFactory | None = None,
+    executor: str | ExecutorFactory | None = None,
 ) -> Result:
     """Find a plan for the pipeline's denoiser with a recipe, and pack it.
 
@@ -133,12 +133,13 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
             `owl.journal.jsonl`).
         measurements: folder of an earlier result of the same model and calls, or a journal: what
             is found there is not measured again.
-        executor: makes what runs the measurements, given the floating model; by default this
-            process does, one after another.
+        executor: name of what runs the measurements, such as `ray`, or makes that, given the
+            floating model; by default this process does, one after another.
 
     Raises:
-        UsageError: unknown recipe, or a latency for a recipe that does not keep to one; the
-            pipeline is quantized already, or has an adapter loaded.
+        ExecutorError: the executor cannot be reached, or its workers die again and again.
+        UsageError: unknown recipe or executor, or a latency for a recipe that does not keep to
+            one; the pipeline is quantized already, or has an adapter loaded.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another model or other calls.
@@ -164,19 +165,22 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
 def measuring_settings(
     journal: str | Path | None,
     measurements: str | Path | None,
-    executor: ExecutorFactory | None,
+    executor: str | ExecutorFactory | None,
 ) -> MeasuringSettings:
     """The files of measurements that a user names, and what runs those that are missing.
 
     Raises:
         JournalError: the earlier measurements are missing or damaged.
+        UsageError, ExecutorError: as `executor_named`.
     """
     known = None
     if measurements is not None:
         path = Path(measurements)
         path = path / MEASUREMENTS_FILE if path.is_dir() else path
         known = (path, Record.read(path))
-    return MeasuringSettings(None if journal is None else Path(journal), known, executor)
+    return MeasuringSettings(
+        None if journal is None else Path(journal), known, chosen_executor(executor)
+    )
 
 
 def apply(
@@ -231,7 +235,8 @@ def tune(
     Args:
         pipe: the floating pipeline that the plan was made for.
         plan: what every layer takes.
-        minutes: of training; 10 unless `steps` are given.
+        minutes: of training; 10 unless `steps` are given. With 0, the state of an interrupted or
+            failed training is packed, where there is one.
         steps: updates, in the place of minutes.
         sampling: prompts, seed and steps of the calibration, as for `apply`; training takes its
             prompts, too, where they are not the usual ones.
@@ -256,9 +261,6 @@ def tune(
             f"layer {plan.trained[0]}: its weight has been trained already, and tuning begins with "
             "the original's; choose another rounding, such as 'nearest', in a copy of the plan"
         )
-    calibration = Calibration()
-    if needs_calibration(plan):
-        plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
     known = None if plan.calibration is None else plan.calibration.sampling
     job = Job(
         denoiser=denoiser,
@@ -268,8 +270,11 @@ def tune(
         sampling=sampling or known or default_sampling(pipe),
         measuring=measuring_settings(journal, None, None),
     )
-    with evaluating(denoiser):
-        outcome = distilled(job, Outcome(plan, calibration), training)
+    with evaluating(denoiser), distilling(job, training) as distilled:
+        calibration = Calibration()
+        if needs_calibration(plan):
+            plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
+        outcome = distilled(Outcome(plan, calibration))
     result = apply(pipe, outcome.plan, outcome.calibration)
     return replace(result, training=outcome.training)
 

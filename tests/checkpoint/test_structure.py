@@ -265,6 +265,20 @@ class TestQuantizingWhileLoading:
         model = packed.packed_after(plan, tiny.tiny_unet().eval())
         assert packed.same(loaded.state_dict(), model.state_dict())
 
+    def test_halves_of_two_formats_come_back(self, unet_folder: Path, tmp_path: Path):
+        halves = mz.Choice(
+            "kmeans4/channel", "int8/token", (mz.SplitInput(16),), (("second", "uint3/channel"),)
+        )
+        plan = mz.Plan({SHORTCUT: halves})
+        loaded = load(unet_folder, quantization_config=mz.MezzotintConfig(plan))
+        model = packed.packed_after(plan, tiny.tiny_unet().eval())
+        assert packed.same(loaded.state_dict(), model.state_dict())
+        loaded.save_pretrained(tmp_path / "packed")
+        again = load(tmp_path / "packed")
+        assert read_plan(tmp_path / "packed")[SHORTCUT] == halves
+        assert packed.same(again.state_dict(), model.state_dict())
+        assert torch.equal(packed.run(again), packed.run(loaded))
+
     @pytest.mark.parametrize("first", ["weight", "bias"])
     def test_weight_and_bias_may_arrive_in_any_order(self, unet_folder: Path, first: str):
         tensors = load_file(unet_folder / packed.WEIGHTS)

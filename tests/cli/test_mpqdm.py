@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import mezzotint as mz
 from mezzotint.checkpoint import TRAINING_FILE, read_plan
+from mezzotint.formats import MINMAX
+from mezzotint.models import Call
+from mezzotint.recipes import distillation
 from mezzotint.runtime import module_bytes
+from mezzotint.training import only_here, train
 
 W2A4 = ("--recipe", "mpqdm", "--weight-bits", 2, "--act-bits", 4, "--ranges", "minmax")
 
@@ -106,6 +111,104 @@ def test_the_training_of_another_run_is_named_and_kept(fails, model, tmp_path):
     options = [*W2A4, "--train-steps", 1, "--resume"]
     assert "seed" in fails("quantize", model, "-o", tmp_path / "out", *options)
     assert names(tmp_path) == {"out.training"}
+
+
+@pytest.fixture
+def failed(model, tmp_path) -> Path:
+    """Where a training of the result `out` has failed, after some updates."""
+
+    def kill() -> float:
+        clock["looks"] += 1
+        if clock["looks"] > 30:
+            raise KeyboardInterrupt
+        return 120.0 * clock["looks"]
+
+    clock = {"looks": 0}
+    budget, journal = mz.Budget(weight_bits=2, act_bits=4), tmp_path / "out.journal.jsonl"
+    options = mz.MPQDM(train_steps=50, ranges=MINMAX)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distillation, "train", partial(train, clock=kill))
+        with pytest.raises(KeyboardInterrupt):
+            mz.quantize(mz.load(model), options, budget, journal=journal)
+    assert names(tmp_path) == {"out.training"}
+    return tmp_path
+
+
+class TestInterruptedTraining:
+    """States of a training beside the result are gone on with, packed, or given up: never lost."""
+
+    def test_without_resume_it_is_kept(self, fails, model, failed):
+        message = fails("quantize", model, "-o", failed / "out", *W2A4, "--train-steps", 50)
+        assert "holds a training that was interrupted; add --resume" in message
+        assert names(failed) == {"out.training"}
+
+    def test_force_begins_anew(self, run, model, failed):
+        options = [*W2A4, "--train-steps", 1, "--force"]
+        assert run("quantize", model, "-o", failed / "out", *options).exit_code == 0
+        assert json.loads((failed / "out" / TRAINING_FILE).read_text("utf-8"))["updates"] == 1
+        assert names(failed) == {"out"}
+
+    @pytest.mark.parametrize("none", ["--train-steps", "--train-minutes"])
+    def test_its_state_can_be_packed(self, run, model, failed, none):
+        found = run("quantize", model, "-o", failed / "out", *W2A4, none, 0, "--resume")
+        assert found.exit_code == 0
+        assert "what an earlier one has come to is taken" in found.stderr
+        assert names(failed) == {"out"}
+        assert read_plan(failed / "out").trained
+        assert json.loads((failed / "out" / TRAINING_FILE).read_text("utf-8"))["updates"] > 0
+
+    @pytest.mark.parametrize(
+        ("damage", "options", "named"),
+        [
+            (False, ["--train-steps", 50, "--temperature", 0.5], "options.temperature"),
+            (False, ["--train-steps", 9], "options.steps"),
+            (True, ["--train-steps", 50], "training.safetensors: is damaged"),
+            (True, ["--train-steps", 0], "training.safetensors: is damaged"),
+        ],
+        ids=["other options", "other length", "damaged", "damaged, to be packed"],
+    )
+    def test_what_stands_in_its_way_is_found_before_anything_is_run(
+        self, fails, model, failed, monkeypatch, damage, options, named
+    ):
+        if damage:
+            with (failed / "out.training" / "training.safetensors").open("ab") as file:
+                file.write(b"x")
+        monkeypatch.setattr(Call, "run", None)  # whoever calibrates fails
+        command = ["quantize", model, "-o", failed / "out", *W2A4, *options, "--resume"]
+        assert named in fails(*command)
+        assert names(failed) == {"out.training"}
+
+    def test_two_runs_do_not_share_it(self, fails, model, failed):
+        options = [*W2A4, "--train-steps", 50, "--resume"]
+        with only_here(failed / "out.training"):
+            message = fails("quantize", model, "-o", failed / "out", *options)
+        assert "another run trains there" in message
+        assert names(failed) == {"out.training"}
+
+    def test_tuning_finds_it_as_well(self, fails, model, quantized, failed):
+        options = ["--reference", model, "--steps", 2]
+        assert "add --resume" in fails("tune", quantized, "-o", failed / "out", *options)
+        options.append("--resume")
+        assert "options.steps" in fails("tune", quantized, "-o", failed / "out", *options)
+
+
+class TestTunedPlansOfAuto:
+    QUICK = ("--formats", "int8/channel,int4/channel", "--sensitivity", "probes", "--probes", 4,
+             "--regret", 100, "--no-exchanges", "--bias-correction", "never")  # fmt: skip
+
+    def test_scales_are_trained_at_the_end(self, run, model, tmp_path):
+        command = ["quantize", model, "-o", tmp_path / "out", "--weight-bits", 6, *self.QUICK]
+        found = run(*command, "--tune-steps", 2)
+        assert found.exit_code == 0
+        assert "Training: 2 updates" in found.stderr
+        assert "were trained after all else was measured" in found.stdout
+        assert names(tmp_path) == {"out"}
+        assert json.loads((tmp_path / "out" / TRAINING_FILE).read_text("utf-8"))["updates"] == 2
+
+    @pytest.mark.parametrize("option", [("--tune-minutes", -1), ("--tune-steps", -1)], ids=str)
+    def test_negative_lengths_are_refused(self, fails, model, tmp_path, option):
+        message = fails("quantize", model, "-o", tmp_path / "out", *option)
+        assert message.startswith(option[0].removeprefix("--").replace("-", "_"))
 
 
 def test_scales_of_any_plan_are_tuned(run, model, quantized, tmp_path):

@@ -72,7 +72,9 @@ def test_constant_tokens_splits_and_mixed_widths_agree(unet):
         mid_block__resnets__0__conv1=mz.Choice("mixed/kmeans1:12,uint2:12,uint3:8"),
         mid_block__resnets__0__conv2=mz.Choice("kmeans1/channel", "uint8/tensor"),
         up_blocks__1__resnets__0__conv_shortcut=mz.Choice(
-            "int4/channel", structures=(mz.SplitInput(32),)
+            "int4/channel",
+            structures=(mz.SplitInput(32),),
+            part_formats=(("second", "kmeans3/channel"),),
         ),
         down_blocks__1__attentions__0__transformer_blocks__0__attn2__to_k=mz.Choice(
             "int4/channel", structures=(mz.ConstantTokens(1),)
@@ -163,6 +165,26 @@ def test_what_stays_floating_says_why(unet):
     assert "symmetric weights only" in reasons["uint4/channel × uint8/tensor"]
     assert "one scale per output channel" in reasons["int4/group16 × uint8/tensor"]
     assert "no integers" in reasons["kmeans4/channel × uint8/tensor"]
+
+
+def test_each_half_is_told_by_its_own_arithmetic(unet):
+    halves = mz.Choice(
+        "int4/channel", "uint8/tensor", (mz.SplitInput(32),), (("second", "kmeans4/channel"),)
+    )
+    case = packed_case(unet, mz.Choice(), up_blocks__1__resnets__0__conv_shortcut=halves)
+    denoiser = compiled(case)
+    assert decibels(case.expected, case.call.run(denoiser)) > ROUNDED_DB
+    (row,) = engine_executions(denoiser)
+    assert set(row.arithmetic.split(", ")) == {"int8", "float"}
+    assert "float, inputs rounded to uint8/tensor" in row.products
+    assert "no integers" in row.reason
+
+
+def test_inputs_that_stay_floating_are_not_told_to_be_rounded(unet):
+    case = packed_case(unet, mz.Choice("int4/channel", "uint8/token"))
+    denoiser = compiled(case)
+    case.call.run(denoiser)
+    assert {row.products for row in engine_executions(denoiser)} == {"float"}
 
 
 def test_eight_bit_weights_become_8_bit_products_only_where_those_do_not_saturate(unet):

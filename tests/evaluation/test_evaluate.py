@@ -52,6 +52,19 @@ def test_images_that_are_made_already_are_compared(pipe, baseline):
     assert found.sqnr_db < 40
 
 
+def test_simulated_inputs_are_called_so(pipe, baseline):
+    convolutions = ("conv_in", "conv_out")
+    choice = mz.Choice("uint4/channel", "uint8/channel/simulated")
+    simulated = mz.apply(pipe, mz.Plan(dict.fromkeys(convolutions, choice)))
+    found, plain = (
+        evaluate(baseline, each.pipeline, images=baseline.images)
+        for each in (simulated, quantized(pipe, 4))
+    )
+    assert found.figures()["simulated"] == "inputs of 2 layers"
+    assert found.to_dict()["context"]["simulated_inputs"] == 2
+    assert "simulated" not in plain.figures()
+
+
 def test_error_is_reported_for_every_timestep(pipe, baseline):
     found = evaluate(baseline, quantized(pipe, 4).pipeline)
     assert len(found.error) == 2

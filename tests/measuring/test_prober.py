@@ -453,6 +453,24 @@ class TestAroundAPlan:
         assert found.noise_of_weight("first", "int4/channel") == 0
         assert found.noise_of_input("first", "int4/token") == 0
 
+    def test_halves_of_two_formats_stand_as_the_plan_has_them(self, network: Narrow, call: Call):
+        other = (("second", "kmeans2/channel"),)
+        split = (SplitInput(5),)
+        plan = Plan({"first": Choice("int4/channel", "float", split, other)})
+        weights = ("int4/channel", "both")
+        asked = LayerCandidates(weights, structures=split, variants={"both": plan["first"]})
+        probes = [Probe(0, row, seed) for row in range(3) for seed in range(2)]
+        found = probed(network, [call], {"first": asked}, probes, plan=plan)
+        noise_of = {
+            name: noise(network, PlanChange(Plan({"first": choice})), [call])
+            for name, choice in {"plan": plan["first"], "alike": asked.choice(weights[0])}.items()
+        }
+        residual = np.mean(found.residual**2 / found.energy)
+        assert residual == pytest.approx(noise_of["plan"], rel=1e-2)
+        assert found.noise_of_weight("first", "both") == 0
+        exchange = found.noise_of_weight("first", "int4/channel")
+        assert exchange == pytest.approx(noise_of["alike"] - noise_of["plan"], rel=1e-2)
+
     def test_shifts_of_the_bias_are_compared_with_the_plans(self, network: Narrow, call: Call):
         values = packed_weights(network)
         shifts = {"int4/channel": 0.3, "int8/channel": -0.2}

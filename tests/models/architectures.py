@@ -14,7 +14,15 @@ import diffusers
 import torch
 from torch import nn
 
-from mezzotint.models import Graph, Layer, layers_in, trace_graph
+from mezzotint.models import (
+    Graph,
+    Layer,
+    WeightGraph,
+    joined_inputs,
+    layers_in,
+    trace_graph,
+    weight_graph,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +89,17 @@ PIXART_ALPHA = Architecture(
     "PixArt-XL-2-1024-MS",
     "PixArtTransformer2DModel",
     {**PIXART_SIGMA.config, "use_additional_conditions": True},
+)
+
+PIXART_ALPHA_512 = Architecture(
+    "PixArt-XL-2-512x512",
+    "PixArtTransformer2DModel",
+    {
+        **PIXART_SIGMA.config,
+        "sample_size": 64,
+        "interpolation_scale": 1,
+        "use_additional_conditions": False,
+    },
 )
 
 SD3 = Architecture(
@@ -180,6 +199,22 @@ ALL = (SD15, SDXL, PIXART_SIGMA, PIXART_ALPHA, SD3, FLUX, SANA, HUNYUAN_DIT, HUN
 def graph_of(architecture: Architecture) -> Graph:
     """The graph of its example call, traced once."""
     return trace_graph(architecture.build())
+
+
+@functools.cache
+def weight_graph_of(architecture: Architecture) -> WeightGraph:
+    """The graph of its weights, made once; layers after skip connections are two halves each.
+
+    These are the shortcuts of U-Nets, and the layers that take a skip connection into a transformer
+    (past a norm, which joined inputs are not).
+    """
+    graph = graph_of(architecture)
+    splits = joined_inputs(graph)
+    for node in graph.runs:
+        if node.name.endswith(".skip_linear"):
+            splits[node.name] = graph.nodes[node.sources[0]].inputs[0].shape[-1]
+    shortcuts = {n: c for n, c in splits.items() if n.endswith((".conv_shortcut", ".skip_linear"))}
+    return weight_graph(architecture.build(), graph, shortcuts)
 
 
 @functools.cache

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from mezzotint.errors import ModelError
 from mezzotint.models import Call, Graph, joined_inputs, trace_graph
-
-X = torch.ones(2, 5, 8)
-IMAGE = torch.ones(2, 8, 6, 6)
+from tests.models.drawing import IMAGE, Layers, SkipConnection, X, layers
 
 
 def traced(model: nn.Module, *args: object, **kwargs: object) -> Graph:
@@ -44,19 +42,6 @@ def written(left: Tensor, right: Tensor) -> Tensor:
     whole = torch.empty(*left.shape[:-1], 8, device=left.device)
     whole[..., :4], whole[..., 4:] = left, right
     return whole
-
-
-class Layers(nn.Module):
-    """Linear layers a, b, c, d of eight features; subclasses say what is done with them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c, self.d = (nn.Linear(8, 8) for _ in range(4))
-
-
-def layers(forward: object) -> nn.Module:
-    """A model of four linear layers with that forward function."""
-    return type("Model", (Layers,), {"forward": forward})()
 
 
 def drawn(forward: object, *args: object, **kwargs: object) -> set[str]:
@@ -341,25 +326,8 @@ class TestMatmul:
 
 
 class TestConcatenation:
-    class UNet(nn.Module):
-        """Two levels and a skip connection, whose concatenation two layers read."""
-
-        def __init__(self, between: nn.Module | None = None) -> None:
-            super().__init__()
-            self.conv_in, self.down = nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(6, 12, 3, 2, 1)
-            self.up = nn.Conv2d(12, 10, 3, padding=1)
-            self.conv1, self.conv_shortcut = nn.Conv2d(16, 4, 3, padding=1), nn.Conv2d(16, 4, 1)
-            self.norm, self.between = nn.GroupNorm(4, 16), between or nn.Identity()
-
-        def forward(self, x: Tensor) -> Tensor:
-            skip = self.conv_in(x)
-            hidden = F.interpolate(self.up(self.down(skip)), scale_factor=2)
-            joined = torch.cat([hidden, skip], 1)
-            shortcut = self.conv_shortcut(self.between(joined))
-            return self.conv1(F.silu(self.norm(joined))) + shortcut
-
     def test_a_skip_connection(self):
-        assert edges(traced(self.UNet(), IMAGE)) == {
+        assert edges(traced(SkipConnection(), IMAGE)) == {
             *("x > conv_in", "conv_in > down", "down > up"),
             *("up > concatenate", "conv_in > concatenate"),
             *("concatenate > conv1", "concatenate > conv_shortcut", "conv1 > add"),
@@ -367,18 +335,18 @@ class TestConcatenation:
         }
 
     def test_only_who_reads_the_raw_concatenation_reads_two_sections(self):
-        sections = {node.name: node.sections for node in traced(self.UNet(), IMAGE).runs}
+        sections = {node.name: node.sections for node in traced(SkipConnection(), IMAGE).runs}
         assert sections.pop("conv_shortcut") == (10, 6)
         assert set(sections.values()) == {()}
 
     @pytest.mark.parametrize("between", [nn.Dropout(0.5), nn.Identity()])
     def test_what_changes_nothing_may_stand_between(self, between: nn.Module):
-        model = self.UNet(between).eval()
+        model = SkipConnection(between).eval()
         assert joined_inputs(traced(model, IMAGE)) == {"conv_shortcut": 10}
 
     @pytest.mark.parametrize("between", [nn.SiLU(), nn.SiLU(inplace=True)])
     def test_what_changes_something_may_not(self, between: nn.Module):
-        assert joined_inputs(traced(self.UNet(between), IMAGE)) == {}
+        assert joined_inputs(traced(SkipConnection(between), IMAGE)) == {}
 
     @pytest.mark.parametrize(
         ("join", "sections"),

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mezzotint.models import Block, BlockKind, CombineNode, Role, WeightGraph, WeightNode
+from mezzotint.models import CombineNode, Role, WeightGraph, WeightNode, blocks_of
 from mezzotint.predictors import Dataset
+from mezzotint.predictors.dataset import choosing
 
 FORMATS = (
     "kmeans3/channel",
@@ -18,67 +19,66 @@ FORMATS = (
     "uint4/channel",
 )
 
-PARTS = (
-    (Role.SELF_ATTENTION_Q, 64),
-    (Role.SELF_ATTENTION_K, 64),
-    (Role.SELF_ATTENTION_V, 64),
-    (Role.SELF_ATTENTION_OUT, 64),
-    (Role.FEED_FORWARD_IN, 256),
-    (Role.FEED_FORWARD_OUT, 256),
-)
+PARTS = {
+    "attn1.to_q": (Role.SELF_ATTENTION_Q, 64),
+    "attn1.to_k": (Role.SELF_ATTENTION_K, 64),
+    "attn1.to_v": (Role.SELF_ATTENTION_V, 64),
+    "attn1.to_out.0": (Role.SELF_ATTENTION_OUT, 64),
+    "ff.net.0.proj": (Role.FEED_FORWARD_IN, 256),
+    "ff.net.2": (Role.FEED_FORWARD_OUT, 256),
+}
 
 
-def transformer(blocks=3):
-    """A graph of self-attentions and feed-forwards: q, k ▶ matmul, v ▶ matmul ▶ out ▶ add, …"""
-    nodes, edges, found = [], [], []
+class Drawing:
+    """A graph while it is drawn."""
 
-    def weight(role, width, place):
-        index = len(nodes)
-        key = f"blocks.{place - 1}.{role}" if place else str(role)
-        nodes.append(
-            WeightNode(index, key, key, role, "linear", width * 64, 64, width, (place, 0, 0))
+    def __init__(self):
+        self.nodes, self.edges = [], []
+
+    def weight(self, name, role, width, place, *sources, quantizable=True):
+        layer = WeightNode(
+            len(self.nodes),
+            name,
+            name,
+            role,
+            "linear",
+            width * 64,
+            64,
+            width,
+            (place, 0, 0),
+            quantizable,
         )
-        return index
+        return self._add(layer, sources)
 
-    def combine(kind, *sources, place=0):
-        index = len(nodes)
-        nodes.append(CombineNode(index, kind, "", (place, 0, 0)))
-        edges.extend((source, index) for source in sources)
-        return index
+    def part(self, part, place, *sources):
+        return self.weight(f"blocks.{place - 1}.{part}", *PARTS[part], place, *sources)
 
-    first = weight(Role.INPUT, 8, 0)
-    found.append(single("input", first))
-    previous = first
+    def combine(self, kind, place, *sources):
+        return self._add(CombineNode(len(self.nodes), kind, "", (place, 0, 0)), sources)
+
+    def _add(self, node, sources):
+        self.nodes.append(node)
+        self.edges.extend((source, node.index) for source in sorted(sources))
+        return node.index
+
+    def graph(self):
+        return WeightGraph(tuple(self.nodes), tuple(self.edges))
+
+
+def transformer(blocks=2, *, free_input=True):
+    """A graph of self-attentions and feed-forwards, with the blocks in it."""
+    draw = Drawing()
+    stream = draw.weight("proj_in", Role.INPUT, 8, 0, quantizable=free_input)
     for place in range(1, blocks + 1):
-        q, k, v, out, up, down = (len(nodes) + step for step in (0, 1, 3, 5, 7, 8))
-        for role, width in PARTS[:2]:
-            edges.append((previous, weight(role, width, place)))
-        combine("matmul", q, k, place=place)
-        edges.append((previous, weight(*PARTS[2], place)))
-        combine("matmul", v - 1, v, place=place)
-        weight(*PARTS[3], place)
-        edges.append((out - 1, out))
-        joined = combine("add", previous, out, place=place)
-        edges.append((joined, weight(*PARTS[4], place)))
-        edges.append((up, weight(*PARTS[5], place)))
-        previous = combine("add", joined, down, place=place)
-        found.append(("self_attention", f"attention {place}", out, 3, (q, k, v, out)))
-        found.append(("feed_forward", f"feed-forward {place}", down, 1, (up, down)))
-    edges.append((previous, weight(Role.OUTPUT, 8, 0)))
-    found.append(single("output", len(nodes) - 1))
-    graph = WeightGraph(tuple(nodes), tuple(sorted(edges, key=lambda edge: edge[::-1])))
-    return graph, tuple(
-        Block(BlockKind(kind), name, root, hops, weights, sorted_ancestors(graph, root, hops))
-        for kind, name, root, hops, weights in found
-    )
-
-
-def single(name, index):
-    return ("layer", name, index, 0, (index,))
-
-
-def sorted_ancestors(graph, root, hops):
-    return tuple(sorted(graph.ancestors(root, hops)))
+        q, k, v = (draw.part(f"attn1.to_{part}", place, stream) for part in "qkv")
+        mixed = draw.combine("matmul", place, draw.combine("matmul", place, q, k), v)
+        out = draw.part("attn1.to_out.0", place, mixed)
+        stream = draw.combine("add", place, stream, out)
+        up = draw.part("ff.net.0.proj", place, stream)
+        stream = draw.combine("add", place, stream, draw.part("ff.net.2", place, up))
+    draw.weight("proj_out", Role.OUTPUT, 8, 0, stream)
+    graph = draw.graph()
+    return graph, blocks_of(graph)
 
 
 def dataset_of(graph, count=100, *, noise=0.0, seed=0, formats=FORMATS):
@@ -87,7 +87,7 @@ def dataset_of(graph, count=100, *, noise=0.0, seed=0, formats=FORMATS):
     What single choices cost is known as `noises`; labels bring a product of neighbours on top.
     """
     generator = np.random.default_rng(seed)
-    nodes = graph.weights
+    nodes = choosing(graph)
     sizes = np.array([node.weights for node in nodes], float)
     three = np.array([name[6 if name.startswith("k") else 4] == "3" for name in formats])
     widths = np.where(three, 3, 4)

@@ -36,10 +36,27 @@ def test_what_was_not_measured_is_refused(profile):
 
 
 def test_structure_does_not_count(profile):
-    plain = predict(profile, Plan({"conv_in": CHOICES[0]}))
-    for structure in (SplitInput(2), ConstantTokens(1)):
+    for name, structure in (
+        ("conv_in", SplitInput(2)),
+        ("time_embedding.linear_1", ConstantTokens(1)),
+    ):
+        plain = predict(profile, Plan({name: CHOICES[0]}))
         choice = CHOICES[0].with_structures(structure)
-        assert predict(profile, Plan({"conv_in": choice})) == plain
+        assert predict(profile, Plan({name: choice})) == plain
+
+
+def test_halves_count_by_their_share_of_the_weights(profile):
+    four, eight = (predict(profile, Plan({"conv_in": each})) for each in CHOICES[:2])
+    halves = Choice("int4/channel", "float", (SplitInput(1),), (("second", "int8/channel"),))
+    assert four != eight
+    found = predict(profile, Plan({"conv_in": halves}))
+    assert found == pytest.approx(0.25 * four + 0.75 * eight)
+
+
+def test_a_half_that_was_not_measured_is_refused(profile):
+    halves = Choice("int4/channel", "float", (SplitInput(1),), (("second", "int2/channel"),))
+    with pytest.raises(ProfileError, match=r"layer conv_in: .* no figure for int2/channel × float"):
+        predict(profile, Plan({"conv_in": halves}))
 
 
 def test_a_profile_fits_its_own_model_here(profile, pipe):

@@ -21,7 +21,7 @@ from mezzotint.report import (
     save_report,
 )
 from mezzotint.report.page import COLOURS
-from mezzotint.runtime import executions, pack_module
+from mezzotint.runtime import SplitInput, executions, pack_module
 from tests.models import tiny
 
 
@@ -83,7 +83,7 @@ def test_a_layer_left_in_floating_point_says_why(report):
 def test_kernels_and_the_reasons_of_fallbacks_are_shown(report):
     text = Text(render(report)).text
     assert "cpu-int8-avx2 (int8)" in text or "cpu-int8-onednn (int8)" in text
-    assert "cpu-float (float)" in text
+    assert "cpu-float (float, inputs rounded to int8/token)" in text
     assert "needs one scale per output channel, not per group" in text
 
 
@@ -121,6 +121,18 @@ def test_the_page_is_written_whole(report, tmp_path):
     path = save_report(report, tmp_path / "report.html")
     assert path.read_text("utf-8").rstrip().endswith("</html>")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_bits_of_both_halves_count():
+    unet = tiny.tiny_unet()
+    name = "up_blocks.0.resnets.0.conv_shortcut"
+    layers = [layer for layer in inventory(unet) if layer.name == name]
+    inputs = layers[0].weight_shape[1]
+    choice = Choice("int8/channel", "float", (SplitInput(8),), (("second", "kmeans3/channel"),))
+    (row,) = layer_rows(layers, Plan({name: choice}), {})
+    assert row.weight == "int8/channel, second: kmeans3/channel"
+    assert row.bits == pytest.approx((8 * 8 + 3 * (inputs - 8)) / inputs)
+    assert role_rows([row])[0].average_bits == row.bits
 
 
 def test_a_layer_of_several_widths_is_coloured_by_its_average():

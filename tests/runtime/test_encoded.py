@@ -32,6 +32,9 @@ CHOICES = {
     "plain": Choice("int3/channel", "int8/token"),
     "mixed": Choice("mixed/int2:4,int4:4"),
     "split": Choice("int3/channel", structures=(SplitInput(5),)),
+    "halves": Choice(
+        "int3/channel", structures=(SplitInput(5),), part_formats=(("second", "kmeans2/channel"),)
+    ),
     "constant": Choice("kmeans2/tensor", structures=(ConstantTokens(1),)),
     "both": Choice("int3/channel", structures=(ConstantTokens(1), SplitInput(5))),
 }
@@ -97,6 +100,13 @@ def test_weight_and_bias_are_those_of_the_packed_layer(choice: Choice):
     assert torch.equal(calibration.encoded.weight(asked), made.dequantized_weight())
     shift = calibration.encoded.bias_shift(asked)
     assert torch.equal(layer().bias + shift, made.bias)
+
+
+def test_each_half_is_encoded_in_its_own_format(encodings: list[str]):
+    calibration = with_encoded(known(CHOICES["split"]))
+    for name in ("halves", "split", "halves"):
+        state(CHOICES[name], calibration)
+    assert encodings == ["int3/channel", "kmeans2/channel", "int3/channel", "int3/channel"]
 
 
 def test_a_weight_is_encoded_once(encodings: list[str]):

@@ -187,7 +187,7 @@ class _Doubling(Kernel):
         self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
     ) -> Tensor:
         assert isinstance(prepared, _Rows)
-        rounded = x if quantizer is None else quantizer.rounded(x, prepared.operation.token_dims)
+        rounded = x if quantizer is None else quantizer.rounded(x, prepared.operation)
         return prepared.operation.apply(rounded, prepared.rows, bias)
 
 

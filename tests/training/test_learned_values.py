@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.formats import MINMAX, ActivationFormat, MixedFormat, from_bits, parse_weight_format
-from mezzotint.runtime import InputQuantizer
+from mezzotint.runtime import InputQuantizer, Linear
 from mezzotint.training.learned_grid import LearnedGrid, into_cells, mean_step
 from mezzotint.training.learned_inputs import LearnedInput
 
@@ -104,7 +104,7 @@ class TestLearnedInput:
         learned, x = table(activation), noise(4, 6)
         shift = (torch.tensor([3.0, 5.0, 9.0]) * (not activation.symmetric))[index : index + 1]
         scale = torch.tensor([0.1, 0.2, 0.4])[index : index + 1]
-        expected = InputQuantizer(activation, scale, shift).rounded(x, (-1,))
+        expected = InputQuantizer(activation, scale, shift).rounded(x, Linear())
         assert torch.allclose(learned(x, lambda: torch.tensor([now])), expected, atol=1e-6)
 
     def test_samples_of_other_steps_take_their_own(self, activation: ActivationFormat):

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -347,11 +348,66 @@ class TestDamage:
         if change == "rename":
             tensors[f"{key}.else"] = tensor
         save_file(tensors, folder / "training.safetensors")
+        record = json.loads((folder / "training.json").read_text())
+        record["sha256"] = sha256((folder / "training.safetensors").read_bytes()).hexdigest()
+        (folder / "training.json").write_text(json.dumps(record))
         student = begun(pipe, calls, options(steps=7))
         before = values(student)
         with pytest.raises(JournalError, match=rf"safetensors: .*{message}.*; delete the folder"):
             train(student, pipe, PROMPTS, options(steps=7), folder)
         assert equal(values(student), before)
+
+
+class TestLengthOfZero:
+    """Nothing is trained; the state of an unfinished training of any length is taken."""
+
+    def test_the_state_of_an_interrupted_training_is_taken(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], interrupted: Path, tmp_path: Path
+    ):
+        folder = Path(shutil.copytree(interrupted, tmp_path / "training"))
+        student = begun(pipe, calls, options(steps=0))
+        before = values(student)
+        pipe.scheduler.step = None  # whoever runs the pipeline fails
+        curve = train(student, pipe, PROMPTS, options(steps=0), folder)
+        assert curve.updates > 0
+        assert not equal(values(student), before)
+        state = load_file(folder / "training.safetensors")
+        assert all(torch.equal(state[f"parameters/{n}"], v) for n, v in values(student).items())
+
+    def test_the_training_can_still_go_on(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], interrupted: Path, tmp_path: Path
+    ):
+        folder = Path(shutil.copytree(interrupted, tmp_path / "training"))
+        train(begun(pipe, calls, options(steps=0)), pipe, PROMPTS, options(steps=0), folder)
+        assert trained(pipe, calls, options(steps=7), folder=folder)
+        assert json.loads((folder / "training.json").read_text())["position"]["updates"] == 7
+
+    def test_other_options_are_named_all_the_same(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], interrupted: Path
+    ):
+        other = options(steps=0, temperature=0.5)
+        with pytest.raises(JournalError, match=r"was begun with options\.temperature = "):
+            train(begun(pipe, calls, other), pipe, PROMPTS, other, interrupted)
+
+    def test_after_a_failure_the_last_good_state_is_taken(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        wild = {"rates": Rates(weight_scale=2.0)}
+        fine = plan_of(find_denoiser(pipe)[1], "uint6/channel", "int8/token")
+        failed = begun(pipe, calls, options(steps=30, **wild), fine)
+        with pytest.raises(TrainingError, match="or pack that state with a length of 0"):
+            train(failed, pipe, PROMPTS, options(steps=30, **wild), tmp_path / "training")
+        none = options(steps=0, **wild)
+        student = begun(pipe, calls, none, fine)
+        train(student, pipe, PROMPTS, none, tmp_path / "training")
+        assert equal(values(student), values(failed))
+
+    def test_without_a_state_nothing_is_written(
+        self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
+    ):
+        none = options(steps=0)
+        assert train(begun(pipe, calls, none), pipe, PROMPTS, none, tmp_path / "t").updates == 0
+        assert not list(tmp_path.iterdir())
 
 
 class TestErrors:

@@ -9,7 +9,14 @@ from safetensors import SafetensorError
 from mezzotint.errors import JournalError, UsageError
 from mezzotint.training import Point
 from mezzotint.training import states as module
-from mezzotint.training.states import Position, State, StateFolder, Sums
+from mezzotint.training.states import (
+    Position,
+    State,
+    StateFolder,
+    Sums,
+    discard_training,
+    only_here,
+)
 
 IDENTITY = {"options": {"rank": 4, "words": ("a", "b")}, "plan": "12ab"}
 STATE = State(
@@ -81,6 +88,56 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, file: str, leng
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(JournalError, match=rf"{file}: .*; delete the folder .*training to train"):
         kept.load()
+
+
+def test_a_changed_byte_is_found(tmp_path: Path):
+    kept = saved(tmp_path / "training")
+    path = tmp_path / "training" / "training.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match="its bytes are not those that were written"):
+        kept.load()
+
+
+def test_what_is_ignored_may_differ(tmp_path: Path):
+    saved(tmp_path / "training")
+    other = {"options": {"rank": 8, "words": ["a", "b"]}}
+    ignored = {"options.rank", "plan"}
+    assert StateFolder(tmp_path / "training", other, ignored).load() is not None
+
+
+class TestLock:
+    def test_two_runs_cannot_share_a_folder(self, tmp_path: Path):
+        other = pytest.raises(UsageError, match="training: another run trains there")
+        with only_here(tmp_path / "training"), other, only_here(tmp_path / "training"):
+            pass
+        with only_here(tmp_path / "training"), only_here(tmp_path / "other"):
+            pass
+
+    def test_nothing_is_left_of_it(self, tmp_path: Path):
+        with only_here(tmp_path / "below" / "training"):
+            assert list((tmp_path / "below").iterdir())
+        assert not list((tmp_path / "below").iterdir())
+        with only_here(tmp_path / "below" / "training"):
+            pass
+
+    def test_a_killed_run_leaves_nobody_locked_out(self, tmp_path: Path):
+        (tmp_path / ".training.lock").touch()
+        with only_here(tmp_path / "training"):
+            pass
+
+    def test_states_are_not_deleted_under_a_run(self, tmp_path: Path):
+        saved(tmp_path / "training")
+        refused = pytest.raises(UsageError, match="another run trains there")
+        with only_here(tmp_path / "training"), refused:
+            discard_training(tmp_path / "training")
+        discard_training(tmp_path / "training")
+        assert not list(tmp_path.iterdir())
+
+    def test_no_folder_needs_none(self):
+        with only_here(None), only_here(None):
+            pass
 
 
 def test_json_of_something_else_is_named_with_the_field(tmp_path: Path):

@@ -65,7 +65,8 @@ def structured_plan(denoiser: nn.Module) -> Plan:
         if name.endswith(("attn2.to_k", "attn2.to_v")):
             choices[name] = Choice("uint3/channel", "uint4/step", (ConstantTokens(1), STEPS))
         elif name.endswith("conv_shortcut"):
-            choices[name] = Choice("uint3/channel", "uint4/step", (SplitInput(16), STEPS))
+            other = (("second", "kmeans2/channel"),)
+            choices[name] = Choice("uint3/channel", "uint4/step", (SplitInput(16), STEPS), other)
         elif name.endswith("conv1"):
             choices[name] = Choice("uint3/channel", "uint4/step", (Smoothing(), STEPS))
     return replace(plan, choices=choices)

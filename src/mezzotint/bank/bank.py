@@ -249,7 +249,8 @@ class Bank(EncodedWeights):
         layer = self._index.layers.get(asked.name)
         if layer is None or asked.rounded != self.encoding:
             return False
-        if asked.choice.structures != self._index.plan[asked.name].structures:
+        structures = asked.choice.with_floating_input.structures
+        if structures != self._index.plan[asked.name].structures:
             return False
         formats = quantizer_formats(asked.choice)
         return all(

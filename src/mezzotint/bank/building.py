@@ -62,7 +62,7 @@ class BankJob:
         if not self.candidates:
             raise BankError("candidates: there are none; give those of one layer at least")
         plain = {
-            name: tuple(dict.fromkeys(choice.of_weight for choice in choices))
+            name: tuple(dict.fromkeys(choice.with_floating_input for choice in choices))
             for name, choices in self.candidates.items()
         }
         for name, choices in plain.items():

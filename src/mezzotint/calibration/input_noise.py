@@ -26,7 +26,7 @@ def input_noises(
 
     The errors of different channels and positions are taken for independent, and borders of
     convolutions for inner positions. So figures of one layer under different choices can be
-    compared. A static format has the range of the run at hand.
+    compared. Calibrated formats, per tensor or per step, have the range of the run at hand.
 
     Args:
         denoiser: the floating model.
@@ -79,11 +79,11 @@ class _Sums:
         """Add the errors of one run."""
         for x, energies in zip(parts, self.energies, strict=True):
             low, high = extremes(x)
-            if self.activation.static:
-                scale, zero_point = self.activation.range_parameters(low, high, x.device)
-            else:
-                dims = self.operation.token_dims
+            if self.activation.dynamic:
+                dims = self.operation.scale_dims(self.activation)
                 scale, zero_point = self.activation.dynamic_parameters(x, dims)
+            else:
+                scale, zero_point = self.activation.range_parameters(low, high, x.device)
             exact = x.detach().float()
             error = self.activation.roundtrip(exact, scale, zero_point).sub_(exact).square_()
             by_channel = error.movedim(self.operation.channel_dim, 0).flatten(1).sum(1)

@@ -7,7 +7,9 @@ Verbs import what they need when they run, so that help takes no longer than rea
 # ruff: noqa: I001
 from mezzotint.cli import (
     models,
+    graph,
     profile,
+    sample,
     quantize,
     tune,
     pack,
@@ -23,7 +25,9 @@ from mezzotint.cli._app import app, main
 #: Modules that register verbs when imported.
 VERBS = (
     models,
+    graph,
     profile,
+    sample,
     quantize,
     tune,
     pack,

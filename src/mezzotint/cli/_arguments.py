@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from mezzotint.measuring import ExecutorFactory
     from mezzotint.models import Sampling
 
 Model: TypeAlias = Annotated[
@@ -65,6 +66,35 @@ PromptFile: TypeAlias = Annotated[
         show_default="those that come with the model, or general ones",
     ),
 ]
+Executor: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="What runs the units of work: in-process, one after another, or ray, on processes of "
+        "this machine or of a cluster.",
+        show_default="in-process",
+    ),
+]
+Address: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Ray cluster to use, of which this machine is part.",
+        show_default="one of this machine alone",
+    ),
+]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Number of processes that have the model.",
+        show_default="as many as there are cores, or GPUs with --device cuda",
+    ),
+]
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print JSON for a program instead of tables.")
 ]
@@ -72,6 +102,24 @@ JsonFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Also write all figures as JSON; - prints them."),
 ]
+
+
+def executor_of(
+    executor: str | None, address: str | None, workers: int | None
+) -> ExecutorFactory | None:
+    """The executor of the three options above; None where none is given.
+
+    Raises:
+        UsageError: there is none of that name, it takes no such option, or it is not installed.
+        ExecutorError: nothing answers at the address.
+    """
+    from mezzotint.measuring import executor_named
+
+    options = {"address": address, "workers": workers}
+    given = {name: value for name, value in options.items() if value is not None}
+    if executor is None and not given:
+        return None
+    return executor_named(executor or "in-process", **given)
 
 
 def sampling_of(

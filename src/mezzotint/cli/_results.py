@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mezzotint.cli._output import show
-from mezzotint.errors import MezzotintError
+from mezzotint.errors import MezzotintError, UsageError
 
 if TYPE_CHECKING:
     from mezzotint.pipeline import Result
@@ -30,18 +29,31 @@ def _journal_path(output: Path) -> Path:
 
 
 @contextmanager
-def kept_work(output: Path, resume: bool) -> Iterator[Path]:
+def kept_work(output: Path, *, resume: bool, force: bool) -> Iterator[Path]:
     """The file beside `output` that holds finished measurements until all is done.
 
     After an error it is kept where there are any. Beside it is the folder of a training's states.
+
+    Args:
+        output: of the result.
+        resume: go on with what is there.
+        force: begin anew, even if a training is there.
+
+    Raises:
+        UsageError: a training is there, and neither is said; or another run is at it.
     """
     from mezzotint._journal import Record, discard_journal
     from mezzotint.recipes.job import training_folder
-    from mezzotint.training import discard_training
+    from mezzotint.training import discard_training, has_state
 
     journal = _journal_path(output)
     training = training_folder(journal)
     if not resume:
+        if has_state(training) and not force:
+            raise UsageError(
+                f"{training}: holds a training that was interrupted; add --resume to go on with "
+                "it, or --force to begin anew"
+            )
         discard_journal(journal)
         discard_training(training)
     began = not journal.exists()
@@ -79,7 +91,7 @@ def report(result: Result, output: Path, as_json: bool) -> None:
         "output": str(output),
         "denoiser_bytes": size,
         "plan": plan.to_dict(),
-        "execution": [dataclasses.asdict(each) for each in packed],
+        "execution": [each.to_dict() for each in packed],
     }
     if result.training is not None:
         value["training"] = result.training.to_dict()

@@ -10,14 +10,18 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import (
+    Address,
     Device,
     Engine,
+    Executor,
     JsonFile,
     PromptFile,
     Quantized,
     Reference,
     Seed,
     Steps,
+    Workers,
+    executor_of,
     sampling_of,
 )
 from mezzotint.cli._output import deliver
@@ -27,6 +31,7 @@ from mezzotint.cli._output import deliver
     epilog=examples(
         "evaluate owl-w4a8 --reference emoji-turbo",
         "evaluate owl-w4a8 --reference emoji-turbo -n 2048 --json owl-w4a8.json",
+        "evaluate owl-w4a8 --reference emoji-turbo -n 2048 --executor ray",
     )
 )
 def evaluate(  # noqa: PLR0913  (one parameter per option)
@@ -41,6 +46,9 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     seed: Seed = 0,
     steps: Steps = None,
     device: Device = "cpu",
+    executor: Executor = None,
+    address: Address = None,
+    workers: Workers = None,
     json_file: JsonFile = None,
 ) -> None:
     """Compare a quantized pipeline with its original.
@@ -53,9 +61,10 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.evaluation import evaluate as compare
     from mezzotint.pipeline import load
 
+    make = executor_of(executor, address, workers)
     original = load(reference, device=device)
     sampling = sampling_of(original, prompts, seed=seed, count=count, steps=steps)
-    evaluation = compare(original, load(model, device=device), sampling)
+    evaluation = compare(original, load(model, device=device), sampling, executor=make)
     deliver(evaluation.to_dict(), [evaluation.table()], json_file)
 
 

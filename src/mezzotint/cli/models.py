@@ -51,7 +51,7 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
             | {"parameters": layer.parameters, "quantizable": layer.supported}
             for layer in layers
         ],
-        "packed": [dataclasses.asdict(execution) for execution in packed],
+        "packed": [execution.to_dict() for execution in packed],
     }
     about = f"{type(pipe).__name__}, {component} ({type(denoiser).__name__}), {size:,} bytes"
     tables = [layers_table(layers, f"{about}: {len(layers)} floating-point layers")]

@@ -12,7 +12,18 @@ from typing import Annotated, Any
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Model, Output, PromptFile, sampling_of
+from mezzotint.cli._arguments import (
+    Address,
+    AsJson,
+    Device,
+    Executor,
+    Model,
+    Output,
+    PromptFile,
+    Workers,
+    executor_of,
+    sampling_of,
+)
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._output import check_free
 from mezzotint.cli._results import begun, kept_work, report
@@ -32,6 +43,7 @@ from mezzotint.errors import UsageError
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
         "quantize emoji-turbo -o owl-w3 --weight-bits 3 --measurements owl-w4a8",
+        "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --executor ray",
         "quantize emoji-turbo -o mine --plan edited.json",
     ),
 )
@@ -90,6 +102,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = None,
     device: Device = "cpu",
+    executor: Executor = None,
+    address: Address = None,
+    workers: Workers = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the measurements of an interrupted run."),
@@ -119,7 +134,11 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a pipeline that is at DIR already.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace a pipeline that is at DIR already, and give up an interrupted training.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -157,6 +176,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
+        _refuse_with_plan(executor, address, workers)
         chosen = read_plan(plan)
         pipe = load(model, device=device)
         asked = prompts is not None or seed is not None
@@ -174,14 +194,18 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         }
         given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
         budget = Budget(**given)
+        make = executor_of(executor, address, workers)
         pipe = load(model, device=device)
         count = None if prompts else found.prompts(options, pipe)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
-        search = partial(run_recipe, pipe, options, budget, sampling=sampling)
+        search = partial(run_recipe, pipe, options, budget, sampling=sampling, executor=make)
         if dry_run:
             foretell(partial(search, measurements=measurements or begun(output, resume)))
             return
-        with kept_work(output, resume) as journal, listening(partial(typer.echo, err=True)):
+        with (
+            kept_work(output, resume=resume, force=force) as journal,
+            listening(partial(typer.echo, err=True)),
+        ):
             result = search(journal=journal, measurements=measurements)
             result.save(output)
     report(result, output, as_json)
@@ -216,5 +240,5 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --resume, --measurements and --dry-run"
+            "--latency, --act-bits, --resume, --measurements, --dry-run and --executor"
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.table import Table
 from mezzotint._tables import titled_table
 
 if TYPE_CHECKING:
+    from mezzotint.labels import Labels
     from mezzotint.allocation import Allocation
     from mezzotint.models import Layer
     from mezzotint.plan import Difference, Plan, Planned
@@ -118,6 +120,22 @@ def training_table(curve: Mapping[str, Any]) -> Table:
     if curve["points"]:
         table.add_row("loss at first", f"{curve['points'][0]['loss']:.4g}")
         table.add_row("loss at last", f"{curve['points'][-1]['loss']:.4g}")
+    return table
+
+
+def labels_table(labels: Labels) -> Table:
+    """Number, range and accuracy of labels, and the stored bits of their configurations."""
+    table = titled_table(f"Labels by {labels.context['metric']}", "", "value:")
+    table.add_row("labels", f"{len(labels):,}")
+    if labels.ruined:
+        table.add_row("configurations that ruin the model", f"{labels.ruined:,}")
+    values = sorted(labels.values.tolist())
+    for name, value in (("best", values[0]), ("median", median(values)), ("worst", values[-1])):
+        table.add_row(name, f"{value:.4g}")
+    table.add_row("standard error, median", f"{median(labels.errors_of_values.tolist()):.2g}")
+    if labels.floor is not None:
+        table.add_row("floor: the floating model", f"{labels.floor:.4g}")
+    table.add_row("stored bits", f"{labels.bits.min():.3f} to {labels.bits.max():.3f}")
     return table
 
 

@@ -65,7 +65,11 @@ def tune(  # noqa: PLR0913  (one parameter per option)
         bool, typer.Option("--resume", help="Go on with the training of an interrupted run.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a pipeline that is at DIR already.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace a pipeline that is at DIR already, and give up an interrupted training.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +102,10 @@ def tune(  # noqa: PLR0913  (one parameter per option)
     pipe = load(name, device=device)
     asked = prompts is not None or seed is not None
     sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
-    with kept_work(output, resume) as journal, listening(partial(typer.echo, err=True)):
+    with (
+        kept_work(output, resume=resume, force=force) as journal,
+        listening(partial(typer.echo, err=True)),
+    ):
         result = train(
             pipe, chosen, minutes=minutes, steps=steps, sampling=sampling, journal=journal
         )

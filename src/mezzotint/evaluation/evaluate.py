@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from mezzotint._progress import track
+from mezzotint.engines import engine_of
 from mezzotint.errors import UsageError
 from mezzotint.evaluation._images import ImageArray
 from mezzotint.evaluation.alignment import Contrastive, RPrecision, first_ranks, ranked
@@ -33,8 +34,9 @@ from mezzotint.evaluation.distribution import MIN_IMAGES, frechet_distance
 from mezzotint.evaluation.error import StepError, error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
+from mezzotint.measuring import ExecutorFactory, chosen_executor, generate_with
 from mezzotint.models import Call, Sampling, find_denoiser, generate, record_calls
-from mezzotint.runtime import module_bytes, packed_layers
+from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
 
 #: Prompts whose denoiser calls are replayed for the noise-prediction error.
 ERROR_PROMPTS = 32
@@ -57,9 +59,14 @@ class Baseline:
 
     @classmethod
     def of(
-        cls, pipe: DiffusionPipeline, sampling: Sampling, contrastive: Contrastive | None = None
+        cls,
+        pipe: DiffusionPipeline,
+        sampling: Sampling,
+        contrastive: Contrastive | None = None,
+        *,
+        executor: str | ExecutorFactory | None = None,
     ) -> Baseline:
-        """Generate the images and record the calls of `pipe`."""
+        """Generate the images of `pipe`, with an executor as `evaluate`, and record its calls."""
         few = Sampling(
             prompts=sampling.prompts[:ERROR_PROMPTS],
             seed=sampling.seed,
@@ -67,7 +74,7 @@ class Baseline:
             guidance=sampling.guidance,
             batch=sampling.batch,
         )
-        images = generate(pipe, sampling)
+        images = _generated(pipe, sampling, executor)
         return cls(pipe, sampling, images, record_calls(pipe, few), contrastive)
 
     @cached_property
@@ -129,6 +136,8 @@ class Evaluation:
             "PSNR (dB)": _spread(self.psnr_db, 2),
             "SSIM": _spread(self.ssim, 4),
         }
+        if simulated := self.context.get("simulated_inputs"):
+            result["simulated"] = f"inputs of {simulated} layers"
         if self.fd_lite0 is not None:
             biased = "" if self.context["images"] >= MIN_IMAGES else " (few images: biased)"
             result["FD-Lite0"] = f"{self.fd_lite0:.3f}{biased}"
@@ -185,6 +194,7 @@ def evaluate(
     *,
     contrastive: Contrastive | None = None,
     images: ImageArray | None = None,
+    executor: str | ExecutorFactory | None = None,
 ) -> Evaluation:
     """Compare `pipe` with `reference` on the same prompts and seeds.
 
@@ -196,17 +206,22 @@ def evaluate(
             for embedded pipelines, and no R-precision for others.
         images: of `pipe` on the reference's sampling, uint8 [n, H, W, 3], where they are made
             already.
+        executor: name of what makes the images, such as `ray`, or makes that, given a pipeline; by
+            default this process does.
 
     Raises:
         ModelError: a pipeline does not make images, or makes NaN.
+        ExecutorError: the executor cannot be reached, or its workers die again and again.
         UsageError: there is no sampling, or the images are not as many and as large as the
             reference's.
     """
     if not isinstance(reference, Baseline):
         if sampling is None:
             raise UsageError("sampling: give prompts, unless the reference is a Baseline")
-        reference = Baseline.of(reference, sampling, contrastive or contrastive_for(reference))
-    images = generate(pipe, reference.sampling) if images is None else images
+        executor = chosen_executor(executor)
+        contrastive = contrastive or contrastive_for(reference)
+        reference = Baseline.of(reference, sampling, contrastive, executor=executor)
+    images = _generated(pipe, reference.sampling, executor) if images is None else images
     first, expected = _first_ranks(reference, images), reference.first_ranks
     denoiser = find_denoiser(pipe)[1]
     reference_denoiser = find_denoiser(reference.pipe)[1]
@@ -223,6 +238,21 @@ def evaluate(
         reference_weights=_weights(reference_denoiser),
         context=_context(reference, pipe),
     )
+
+
+def _generated(
+    pipe: DiffusionPipeline, sampling: Sampling, executor: str | ExecutorFactory | None
+) -> ImageArray:
+    make = chosen_executor(executor)
+    if make is None:
+        return generate(pipe, sampling)
+    engine = engine_of(find_denoiser(pipe)[1]).name
+    if engine != "torch":
+        raise UsageError(
+            f"executor: workers compute with torch, and this pipeline with {engine}; use "
+            'with_engine(pipe, "torch"), or leave the executor out'
+        )
+    return generate_with(make, pipe, sampling)
 
 
 def _weights(denoiser: torch.nn.Module) -> int:
@@ -294,12 +324,18 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
         "guidance": sampling.guidance,
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
+        "simulated_inputs": sum(map(_simulated, packed_layers(denoiser).values())),
         "feature_size": IMAGE_SIZE,
         "mezzotint": version("mezzotint"),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "machine": platform.machine(),
     }
+
+
+def _simulated(layer: PackedLayer) -> bool:
+    activation = layer.choice.activation_format
+    return activation is not None and activation.simulated
 
 
 def _spread(interval: Interval, digits: int) -> str:

@@ -11,8 +11,9 @@ from torch import Tensor
 from mezzotint.errors import FormatError
 from mezzotint.formats.straight_through import straight_through
 
-Granularity = Literal["tensor", "step", "token"]
-"""Inputs that share a scale: all, those of one timestep, or those of one token or image."""
+Granularity = Literal["tensor", "step", "token", "channel/simulated"]
+"""Inputs that share a scale: all, those of one timestep, of one token or image, or of one channel
+of one image."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class ActivationFormat:
     layer. Per step (`uint4/step`): calibrated for each timestep of the denoiser, and stored in the
     tables of the structure `StepScales`. Per token (`int8/token`): computed from each input: one
     scale per row of [..., features] for a Linear, one per image of [n, c, h, w] for a convolution.
+
+    Per image and channel (`uint8/channel/simulated`), of convolutions: computed from each input as
+    well, but different along the sum of a product, which no integers can compute. Inputs are
+    rounded and multiplied in floating point, and the name says so wherever it stands.
     """
 
     width: int
@@ -51,7 +56,12 @@ class ActivationFormat:
     @property
     def dynamic(self) -> bool:
         """True if the range comes from each input itself."""
-        return self.granularity == "token"
+        return self.granularity == "token" or self.simulated
+
+    @property
+    def simulated(self) -> bool:
+        """True if no product of integers can compute with its scales."""
+        return self.granularity == "channel/simulated"
 
     @property
     def limits(self) -> tuple[int, int]:

@@ -82,16 +82,16 @@ def parse_activation_format(name: str) -> ActivationFormat | None:
     """The activation format called `name`; None for `float`.
 
     Raises:
-        FormatError: the name is not of the form `int8/token`, `uint8/tensor` or `uint4/step`, or
-            its width is not 2 to 8.
+        FormatError: the name is not of the form `int8/token`, `uint8/tensor`, `uint4/step` or
+            `uint8/channel/simulated`, or its width is not 2 to 8.
     """
     if name == FLOAT:
         return None
-    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|step|token)", name)
+    match = re.fullmatch(rf"(u?)int({NUMBER})/(tensor|step|token|channel/simulated)", name)
     if match is None:
         raise FormatError(
-            f"unknown activation format {name!r}; expected 'float', 'int8/token', 'uint8/tensor' "
-            "or 'uint4/step'"
+            f"unknown activation format {name!r}; expected 'float', 'int8/token', 'uint8/tensor', "
+            "'uint4/step' or 'uint8/channel/simulated'"
         )
     unsigned, width, granularity = match.groups()
     try:

@@ -2,6 +2,13 @@
 
 from mezzotint.measuring.backward_errors import backward_errors
 from mezzotint.measuring.change import Change, InputChange, LayerChange, PlanChange, Unchanged
+from mezzotint.measuring.executors import (
+    ImageExecutor,
+    chosen_executor,
+    executor_named,
+    generate_with,
+    register_executor,
+)
 from mezzotint.measuring.forecast import Forecast, at_most, task_seconds, tell, timed_call
 from mezzotint.measuring.identity import calls_digest, check_weights, model_digest
 from mezzotint.measuring.in_process import InProcess
@@ -28,6 +35,7 @@ from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
+from mezzotint.measuring.ray_cluster import RayCluster
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -39,6 +47,7 @@ from mezzotint.measuring.run import (
     measure_layers,
 )
 from mezzotint.measuring.samples import Samples
+from mezzotint.measuring.step_table import StepTable
 
 __all__ = [
     "CACHE_BYTES",
@@ -50,6 +59,7 @@ __all__ = [
     "Figures",
     "Forecast",
     "ImageError",
+    "ImageExecutor",
     "InProcess",
     "InputCandidate",
     "InputChange",
@@ -65,25 +75,31 @@ __all__ = [
     "Probe",
     "Prober",
     "Projections",
+    "RayCluster",
     "Replay",
     "SampleNoise",
     "Samples",
     "Similarity",
+    "StepTable",
     "Task",
     "Unchanged",
     "at_most",
     "backward_errors",
     "calls_digest",
     "check_weights",
+    "chosen_executor",
     "chosen_metric",
     "conditional_key",
     "decibels",
     "draw_probes",
+    "executor_named",
+    "generate_with",
     "global_ssim",
     "measure",
     "measure_layers",
     "metric_named",
     "model_digest",
+    "register_executor",
     "register_metric",
     "relative_noise",
     "sample_noises",

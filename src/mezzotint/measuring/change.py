@@ -298,11 +298,11 @@ class _InputRounding:
         activation, structures = self.choice.activation_format, self.choice.structures
         if activation is None:
             return inputs
-        shape, dims = shape_of(layer), operation_of(layer).token_dims
+        shape, operation = shape_of(layer), operation_of(layer)
         rounded = []
         for index, part in enumerate(part_inputs(x, structures, shape, self.tensors)):
             quantizer = self._quantizer(activation, index, shape, x.device)
-            rounded.append(quantizer.rounded(part, dims).to(x.dtype))
+            rounded.append(quantizer.rounded(part, operation).to(x.dtype))
         return (join_inputs(x, rounded, structures, shape, self.tensors), *rest)
 
     def _quantizer(

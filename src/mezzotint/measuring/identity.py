@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from mezzotint.errors import CalibrationError
@@ -20,6 +21,27 @@ def model_digest(denoiser: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
+
+
+def component_digests(pipe: DiffusionPipeline) -> dict[str, str]:
+    """A hash of each component of a pipeline: equal where both compute the same, bit for bit.
+
+    Weights count with their types and strides, on which the order of sums depends; of other
+    components their class and configuration.
+    """
+    found = {}
+    for name, component in pipe.components.items():
+        digest = hashlib.sha256(type(component).__qualname__.encode())
+        if isinstance(component, nn.Module):
+            processors = getattr(component, "attn_processors", {})
+            digest.update(repr({n: type(each).__name__ for n, each in processors.items()}).encode())
+            for key, tensor in component.state_dict().items():
+                digest.update(f"{key} {tensor.dtype} {tensor.shape} {tensor.stride()}".encode())
+                digest.update(_bytes(tensor))
+        else:
+            digest.update(repr(sorted(getattr(component, "config", {}).items())).encode())
+        found[name] = digest.hexdigest()[:16]
+    return found
 
 
 def calls_digest(calls: Sequence[Call]) -> str:

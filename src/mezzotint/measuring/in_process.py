@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from mezzotint.errors import CalibrationError
-from mezzotint.measuring.metrics import Figures, Metric, Pair
+from mezzotint.measuring.metrics import Figures, Metric, Pair, Sight
 from mezzotint.measuring.original import Original
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import Task
-from mezzotint.models import Call
+from mezzotint.models import Call, Sampling, generate
 from mezzotint.models.patching import Forward, patched
 
 
@@ -45,12 +47,71 @@ class InProcess:
             UsageError: images are to be compared, and there is no pipeline.
             FormatError, PlanError: a change cannot be made.
         """
-        outputs = [task for task in tasks if task.metric.sees == "outputs"]
-        images = [task for task in tasks if task.metric.sees == "images"]
-        if outputs:
-            yield from _run(_Outputs(self.original, self.cache_bytes), outputs)
-        if images:
-            yield from _run(_Images(self.original, self.cache_bytes), images)
+        runner = Runner(self.original, self.cache_bytes)
+        for group in runner.groups(tasks):
+            yield from zip(group, runner.figures(group), strict=True)
+
+    def images(self, samplings: Sequence[Sampling]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """Yield the images of each sampling with its index.
+
+        Raises:
+            UsageError: there is no pipeline.
+            ModelError: it does not make images from text, or makes NaN.
+        """
+        pipe = self.original.pipeline()
+        for index, sampling in enumerate(samplings):
+            yield index, generate(pipe, sampling, progress=False)
+
+
+class Runner:
+    """Runs tasks on one model, and remembers from one to the next what runs before a layer.
+
+    Args:
+        original: the model; as before after every task.
+        cache_bytes: memory for that, see `Replay`.
+    """
+
+    def __init__(self, original: Original, cache_bytes: int | None = CACHE_BYTES) -> None:
+        self._original = original
+        self._cache_bytes = cache_bytes
+        self._view: _View | None = None
+        self._layer: str | None = None
+
+    def groups(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, ...]]:
+        """Yield the tasks in the order that remembers most: one, or all of one layer, at a time.
+
+        Those by outputs come first. Layers are taken in the order of execution, which is observed
+        on one call.
+        """
+        for sees in _VIEWS:
+            by_layer: dict[str, list[Task]] = {}
+            for task in tasks:
+                if task.metric.sees != sees:
+                    continue
+                if task.change.layer is None:
+                    yield (task,)
+                else:
+                    by_layer.setdefault(task.change.layer, []).append(task)
+            if by_layer:
+                for layer in self._seen_by(sees).replay.order(by_layer):
+                    yield tuple(by_layer[layer])
+
+    def figures(self, group: Sequence[Task]) -> Iterator[Figures]:
+        """Yield the figures of tasks that are of one group, or of a part of it."""
+        for task in group:
+            view, layer = self._seen_by(task.metric.sees), task.change.layer
+            if layer is not None and layer != self._layer:
+                view.replay.advance(layer)
+                self._layer = layer
+            yield _figures(view, task, replayed=layer is not None)
+
+    def _seen_by(self, sees: Sight) -> _View:
+        """The view; what another one remembers is given up."""
+        kind = _VIEWS[sees]
+        if type(self._view) is not kind:
+            self._view = self._layer = None
+            self._view = kind(self._original, self._cache_bytes)
+        return self._view
 
 
 class _View(ABC):
@@ -120,17 +181,7 @@ class _Images(_View):
         return run
 
 
-def _run(view: _View, tasks: Iterable[Task]) -> Iterator[tuple[Task, Figures]]:
-    by_layer: dict[str, list[Task]] = {}
-    for task in tasks:
-        if task.change.layer is None:
-            yield task, _figures(view, task, replayed=False)
-        else:
-            by_layer.setdefault(task.change.layer, []).append(task)
-    for layer in view.replay.order(by_layer) if by_layer else ():
-        view.replay.advance(layer)
-        for task in by_layer[layer]:
-            yield task, _figures(view, task, replayed=True)
+_VIEWS: Mapping[Sight, type[_Outputs | _Images]] = {"outputs": _Outputs, "images": _Images}
 
 
 @torch.no_grad()

@@ -52,6 +52,7 @@ class Original:
         momentum: with which the static ranges were calibrated, see `input_ranges`.
         part: digest of the calls where they are only a part of those that were recorded, and
             moments are of the others; None where all are of all.
+        made: the images, where they were made before, in another process.
     """
 
     denoiser: nn.Module
@@ -61,6 +62,7 @@ class Original:
     sampling: Sampling | None = None
     momentum: float | None = None
     part: str | None = None
+    made: OriginalImages | None = None
 
     @functools.cached_property
     def images(self) -> OriginalImages:
@@ -71,8 +73,9 @@ class Original:
             ModelError: it does not make RGB images from text.
             CalibrationError: an image holds NaN.
         """
-        pipe, sampling = self._pipeline()
-        return reference_images(pipe, self.denoiser, sampling)
+        if self.made is not None:
+            return self.made
+        return reference_images(self.pipeline(), self.denoiser, self._sampling())
 
     def batches(self, denoiser: nn.Module, prompts: int | None = None) -> Iterator[Tensor]:
         """The images that the pipeline makes with `denoiser` in the place of its own.
@@ -84,20 +87,33 @@ class Original:
             UsageError: there is no pipeline.
             ModelError: it does not make RGB images from text.
         """
-        pipe, sampling = self._pipeline()
+        pipe, sampling = self.pipeline(), self._sampling()
         if denoiser is not self.denoiser:
             pipe = with_denoiser(pipe, denoiser)
         if prompts is not None:
             sampling = replace(sampling, prompts=sampling.prompts[:prompts])
         return image_batches(pipe, sampling)
 
-    def _pipeline(self) -> tuple[DiffusionPipeline, Sampling]:
-        if self.pipe is None or self.sampling is None:
-            raise UsageError(
-                "the metric compares images, which a bare denoiser does not make; give a "
-                "pipeline, or measure outputs instead"
-            )
-        return self.pipe, self.sampling
+    def pipeline(self) -> DiffusionPipeline:
+        """The pipeline around the denoiser.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.pipe is None:
+            raise UsageError(_NO_IMAGES)
+        return self.pipe
+
+    def _sampling(self) -> Sampling:
+        if self.sampling is None:
+            raise UsageError(_NO_IMAGES)
+        return self.sampling
+
+
+_NO_IMAGES = (
+    "the metric compares images, which a bare denoiser does not make; give a pipeline, or measure "
+    "outputs instead"
+)
 
 
 def with_denoiser(pipe: DiffusionPipeline, denoiser: nn.Module) -> DiffusionPipeline:

@@ -153,6 +153,15 @@ class ProbedLayer:
             self._kept.clear()
             del self._weight, self._bias
 
+    @property
+    def timed(self) -> bool:
+        """True where a rounding of its input depends on the timestep."""
+        return self._edge.timed
+
+    def begin(self, timestep: Tensor | None) -> None:
+        """Take note of the timestep of the call that is run next, where it is known."""
+        self._edge.timestep = timestep
+
     def clear(self) -> None:
         """Forget what the last backward pass has brought."""
         self._products.clear()

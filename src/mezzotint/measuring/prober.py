@@ -42,9 +42,10 @@ from mezzotint.measuring.probes import Probe, random_signs
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.replay import CACHE_BYTES
 from mezzotint.measuring.samples import Samples, sample_count
+from mezzotint.measuring.step_table import StepTable
 from mezzotint.models import Call, evaluating
 from mezzotint.plan import Choice, Plan
-from mezzotint.runtime import Calibration, own_tensors, shape_of
+from mezzotint.runtime import Calibration, TimestepReader, own_tensors, shape_of
 from mezzotint.runtime.composition import check_calibrated
 from mezzotint.runtime.pack import naming
 
@@ -143,6 +144,7 @@ class Prober:
         """Energy, residual and projections of one probe."""
         y = recorded_output(sample).double()
         direction = random_signs(y, probe.seed)
+        self._begin(sample, layers)
         with backward_errors(self.denoiser, probe.call):
             output = sample.run(self.denoiser)
             if not bool(torch.isfinite(output).all()):
@@ -162,6 +164,19 @@ class Prober:
         _check_finite(probe, inputs)
         energy = float(y.square().sum())
         return {"energy": energy, "residual": residual, "weights": weights, "inputs": inputs}
+
+    def _begin(self, sample: Call, layers: Mapping[str, ProbedLayer]) -> None:
+        """Tell layers the timestep, which some ask for in the backward pass as well."""
+        timed = [layer for layer in layers.values() if layer.timed]
+        if timed:
+            timestep = TimestepReader.given(self.denoiser, sample.args, sample.kwargs)
+            if timestep is None:
+                raise CalibrationError(
+                    "a probe is of a call without a timestep, which inputs that have a scale for "
+                    "each ask for; give one with each call"
+                )
+            for layer in timed:
+                layer.begin(timestep)
 
     def _sample(self, probe: Probe, known: Samples) -> Call:
         if not 0 <= probe.call < len(self.calls):
@@ -195,18 +210,20 @@ class Prober:
             kind = type(layer).__name__
             raise PlanError(f"layer {name} is a {kind}, not a Linear or Conv2d")
         choice = Choice() if self.plan is None else self.plan.choices.get(name, Choice())
-        candidates = self.candidates.get(name, LayerCandidates(structures=choice.structures))
-        if choice.quantized and choice.structures != candidates.structures:
+        structures = choice.with_floating_input.structures
+        candidates = self.candidates.get(name, LayerCandidates(structures=structures))
+        if choice.quantized and structures != candidates.structures:
             raise PlanError(
                 f"layer {name}: has {choice.label or 'no structures'} in the plan, but its "
                 "candidates have others; make them the same"
             )
-        base = InputCandidate(
-            choice.activation_format,
-            self.calibration.input_ranges.get(name, ()) if choice.static else (),
-        )
         known = self.calibration.tensors.get(name, {})
         with naming(name):
+            base = InputCandidate(
+                choice.activation_format,
+                self.calibration.input_ranges.get(name, ()) if choice.static else (),
+                steps=self._step_tables(name, choice),
+            )
             for each in (base, *candidates.inputs.values()):
                 each.check(candidates.structures)
             check_calibrated(candidates.as_choice, shape_of(layer), known)
@@ -220,6 +237,10 @@ class Prober:
             weight_of=self.weight_of,
             memory=memory,
         )
+
+    def _step_tables(self, name: str, choice: Choice) -> tuple[StepTable, ...]:
+        shape = shape_of(self.denoiser.get_submodule(name))
+        return StepTable.each_of(choice.structures, shape, self.calibration.tensors.get(name, {}))
 
     def _digest(self) -> str:
         """A hash of all that projections depend on, beside the model and what is calibrated."""
@@ -241,6 +262,11 @@ class Prober:
                     for name, ranges in self.calibration.input_ranges.items()
                     if name in self.plan.choices and self.plan[name].static
                 },
+                {
+                    name: [dataclasses.astuple(each) for each in self._step_tables(name, choice)]
+                    for name, choice in self.plan.choices.items()
+                    if choice.steps
+                },
             ]
         calls = calls_digest(self.calls)
         content = json.dumps(["float32", asked, around, self.encoding, calls])
@@ -255,7 +281,8 @@ def _of_weight(choice: Choice, candidates: LayerCandidates) -> Choice:
 def _described(candidate: InputCandidate) -> list[object]:
     name = FLOAT if candidate.format is None else candidate.format.name
     ranges = [dataclasses.astuple(each) for each in candidate.ranges]
-    return [name, ranges, *candidate.exponents]
+    steps = [dataclasses.astuple(each) for each in candidate.steps]
+    return [name, ranges, *candidate.exponents, *([steps] if steps else ())]
 
 
 def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> None:

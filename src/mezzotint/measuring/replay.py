@@ -49,11 +49,8 @@ class Replay:
         self.calls = tuple(calls)
         self._limit = float("inf") if cache_bytes is None else cache_bytes
         self._modules = dict(denoiser.named_modules())
-
-    @functools.cached_property
-    def _prefixes(self) -> dict[Call, _Prefix]:
-        calls = self.calls if self._limit else ()
-        return {call: _Prefix(call, trace(self.denoiser, call)) for call in calls}
+        remembered = self.calls if self._limit else ()
+        self._prefixes = {call: _Prefix(denoiser, call) for call in remembered}
 
     def order(self, layers: Iterable[str]) -> list[str]:
         """The layers in the order in which they first run; those that never do come first."""
@@ -143,9 +140,14 @@ class Replay:
 class _Prefix:
     """Remembered outputs of one call."""
 
+    denoiser: nn.Module
     call: Call
-    trace: Trace
     outputs: dict[Invocation, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def trace(self) -> Trace:
+        """Observed when it is first asked for, while the denoiser is floating."""
+        return trace(self.denoiser, self.call)
 
 
 class _ReachedError(Exception):

@@ -16,6 +16,7 @@ from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
+from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
@@ -31,6 +32,7 @@ from mezzotint.models.sampling import (
     generate,
     generation_defaults,
 )
+from mezzotint.models.skeleton import floating_skeleton
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
@@ -73,6 +75,7 @@ __all__ = [
     "evaluating",
     "example_call",
     "find_denoiser",
+    "floating_skeleton",
     "generate",
     "generation_defaults",
     "inventory",
@@ -92,9 +95,11 @@ __all__ = [
     "resolve",
     "role_of",
     "rows_of",
+    "save_weight_graph",
     "shard_files",
     "text_readers",
     "trace_graph",
     "weight_graph",
     "with_generation_defaults",
+    "writer_for",
 ]

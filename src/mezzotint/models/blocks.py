@@ -182,7 +182,7 @@ def _root(graph: WeightGraph, weights: Sequence[int]) -> _Root:
     reached = {weight: graph.descendants(weight, MAX_HOPS) for weight in weights}
 
     def root(index: int) -> _Root:
-        near = tuple(weight for weight in weights if index in reached[weight])
+        near = tuple(weight for weight in sorted(weights) if index in reached[weight])
         return _Root(index, max(reached[weight][index] for weight in near), near)
 
     nodes = {index for found in reached.values() for index in found}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import count
 
 from torch import nn
@@ -19,11 +19,12 @@ _UNIT = re.compile(r"(?:(\d+)\.)?(?:(down|up)samplers|\w+)\.(\d+)(?:\..*)?")
 _TRANSFORMER = re.compile(r".*\btransformer_blocks\.(\d+)\b.*")
 
 
-def places_of(names: Iterable[str], denoiser: nn.Module) -> dict[str, Place]:
-    """The place of each module, given by dotted name, in order of execution.
+def places_of(names: Sequence[str], denoiser: nn.Module) -> tuple[Place, ...]:
+    """The place of each module, given by dotted names in order of execution.
 
     Blocks are numbered in the order in which they first come up. In a U-Net of diffusers, a block
-    is one entry of `resnets` with that of `attentions` after it, or a sampler.
+    is one entry of `resnets` with that of `attentions` after it, or a sampler; what a stage's entry
+    runs itself, such as joining a skip connection, belongs to the block that is run next.
     """
     numbers: dict[tuple[object, ...], int] = {}
     counts = {stage: count(1) for stage in (0, *_STAGES.values())}
@@ -46,7 +47,12 @@ def places_of(names: Iterable[str], denoiser: nn.Module) -> dict[str, Place]:
         block = _block(name, denoiser)
         return (number(0, block), 0, 0) if block else OUTSIDE
 
-    return {name: place(name) for name in names}
+    places = [place(name) for name in names]
+    for index in reversed(range(len(names) - 1)):
+        (stage, _, _), later = places[index], places[index + 1]
+        if _STAGE.fullmatch(names[index]) and not places[index][1] and later[0] == stage:
+            places[index] = later
+    return tuple(places)
 
 
 def _block(name: str, denoiser: nn.Module) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from accelerate.hooks import ModelHook
+from diffusers import ModelMixin
 from torch import nn
 
 
@@ -18,3 +20,11 @@ def skeleton(denoiser: nn.Module) -> nn.Module:
         if hasattr(module, "_hf_hook"):  # offloading, which would fetch the real weights
             memo[id(module._hf_hook)] = ModelHook()
     return copy.deepcopy(denoiser, memo).eval()
+
+
+def floating_skeleton(denoiser: ModelMixin) -> nn.Module:
+    """A denoiser of the same configuration on the meta device; floating, be the given one or not."""
+    config = {key: value for key, value in denoiser.config.items() if key != "quantization_config"}
+    with torch.device("meta"):
+        made: nn.Module = type(denoiser).from_config(config)
+    return made.eval()

@@ -1,8 +1,8 @@
 """The graph that a predictor of quality reads: weights, and where their results meet.
 
 It stands on the traced data-flow graph of a call. A weight is one node, however often it is used;
-an operation that joins what comes from several nodes is one, too; all else passes through. Arguments
-of the denoiser are no nodes: what joins a layer's output with arguments alone passes through, too.
+an operation that joins what comes from several nodes is one, too; all else passes through. The
+arguments of the denoiser are no nodes: what joins a layer's output with them alone passes, too.
 """
 
 from __future__ import annotations

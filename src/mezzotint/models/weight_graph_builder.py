@@ -121,10 +121,9 @@ class _Building:
             node.layer if isinstance(node, WeightNode) else node.name
             for node in (self._nodes[index] for index in kept)
         ]
-        places = places_of(names, denoiser)
         nodes = tuple(
-            replace(self._nodes[old], index=new, place=places[name])
-            for (old, new), name in zip(numbers.items(), names, strict=True)
+            replace(self._nodes[old], index=new, place=place)
+            for (old, new), place in zip(numbers.items(), places_of(names, denoiser), strict=True)
         )
         edges = [(numbers[s], numbers[r]) for s, r in self._edges if {s, r} <= numbers.keys()]
         return WeightGraph(nodes, tuple(sorted(edges, key=lambda edge: (edge[1], edge[0]))))

@@ -131,6 +131,17 @@ class Choice:
         return any(each.timed for each in self.structures)
 
     @property
+    def input_scales(self) -> tuple[Structure, ...]:
+        """The structures that store scales of its inputs: none, or one for each timestep."""
+        return tuple(each for each in self.structures if each.granularity is not None)
+
+    @property
+    def with_floating_input(self) -> Choice:
+        """The same weight, in the same structures but for those of its input's scales."""
+        kept = tuple(each for each in self.structures if each.granularity is None)
+        return replace(self, activation=FLOAT, structures=kept)
+
+    @property
     def parts(self) -> int:
         """Number of quantizers."""
         return math.prod(len(each.part_names) for each in self.structures)

@@ -150,8 +150,8 @@ class Structure(ABC):
             shows it prompts of other first words as well.
         same_for_siblings: whether those must be the same for all layers that read the very same
             tensor, so that its observer is told of them.
-        left_out_by: option of recipes that leaves it out, such as `bos=false`; None where none
-            does.
+        left_out_by: option of recipes that leaves it out, such as `bos=false`, or what may stand
+            in its place; None where none does.
         granularity: of activation formats whose scales and zero points it stores, such as `step`;
             they are calibrated with the ranges of inputs. None where it stores none.
         timed: whether its layer depends on the denoiser's timestep: `forward` then finds that

@@ -115,7 +115,11 @@ class GraphNetwork(nn.Module):
             GraphLayer(WIDTH if hop else ENCODED, residual=hop > 0) for hop in range(topology.hops)
         )
         sides = [module for _ in range(4) for module in (nn.Linear(WIDTH, WIDTH), nn.ReLU())]
-        self.head = nn.Sequential(*sides, nn.Linear(WIDTH, 1))
+        last = nn.Linear(WIDTH, 1)
+        # The network begins as what it adds to, and by adding nothing.
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(*sides, last)
 
     def embeddings(self, part: Subgraph, choices: Tensor, hops: int) -> list[Tensor]:
         """Embeddings of a part's nodes at hop 0 to `hops`, float32 [m, k, width] each.

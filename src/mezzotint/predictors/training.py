@@ -99,17 +99,17 @@ def train(
         seed: of the order of batches.
 
     Returns:
-        The epoch at whose end the network was best, from 1.
+        The epoch at whose end the network was best; 0 where training bettered nothing.
     """
     optimizer = optimizer_of(network)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
     generator = torch.Generator().manual_seed(seed)
     least, best, at = math.inf, copy.deepcopy(network.state_dict()), 0
-    for epoch in range(1, options.epochs + 1):
-        network.train()
-        for rows in batches(train_rows.targets, options, generator):
-            step(network, optimizer, train_rows.at(rows), options.loss)
-        schedule.step()
+    for epoch in range(options.epochs + 1):
+        # The first round looks at the network as it begins: a prior may be hard to better.
+        if epoch:
+            _run_epoch(network, optimizer, train_rows, options, generator)
+            schedule.step()
         network.eval()
         with torch.no_grad():
             reading = network(validation.choices)
@@ -120,3 +120,15 @@ def train(
             break
     network.load_state_dict(best)
     return at
+
+
+def _run_epoch(
+    network: GraphNetwork,
+    optimizer: torch.optim.Optimizer,
+    rows: LabelRows,
+    options: PredictorOptions,
+    generator: torch.Generator,
+) -> None:
+    network.train()
+    for batch in batches(rows.targets, options, generator):
+        step(network, optimizer, rows.at(batch), options.loss)

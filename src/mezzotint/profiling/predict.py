@@ -26,6 +26,7 @@ def predict(profile: Profile, plan: Plan) -> float:
 
     Raises:
         ProfileError: a layer or its choice was not measured.
+        PlanError: a layer cannot have one of its structures.
     """
     for name in plan.quantized:
         if name not in profile.layers:
@@ -47,6 +48,7 @@ def milliseconds(profile: Profile, layer: str, choice: Choice) -> float:
 
     Raises:
         ProfileError: it was not measured under this choice.
+        PlanError: it cannot have one of the structures.
     """
     measured = profile.layers[layer]
     counts = weights_by_format(choice, LayerShape(measured.weight_shape))

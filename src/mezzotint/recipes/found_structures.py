@@ -68,10 +68,10 @@ class FoundStructures:
         return constant | {name: (SplitInput(first),) for name, first in self.splits.items()}
 
     def applied(self, layer: str, choice: Choice) -> Choice:
-        """`choice` with the structures of `layer`, where it is quantized."""
+        """`choice` within the structures of `layer`, where it is quantized."""
         if not choice.quantized:
             return choice
-        return choice.with_structures(*self.by_layer.get(layer, ()))
+        return choice.with_structures(*self.by_layer.get(layer, ()), *choice.structures)
 
     def reasons(self) -> dict[str, str]:
         """Layer → what is special about it."""

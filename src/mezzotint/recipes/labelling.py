@@ -37,6 +37,7 @@ from mezzotint.measuring import (
     Task,
     Unchanged,
     calls_digest,
+    chosen_executor,
     model_digest,
 )
 from mezzotint.models import (
@@ -107,7 +108,7 @@ def sample_labels(
     *,
     prompts: Sequence[str] | None = None,
     steps: int | None = None,
-    executor: ExecutorFactory | None = None,
+    executor: str | ExecutorFactory | None = None,
 ) -> Labels:
     """Draw configurations of the pipeline's denoiser, and measure each.
 
@@ -121,7 +122,8 @@ def sample_labels(
         prompts: of the images, or of the calls; by default the model's own, or general ones. They
             repeat with other seeds where more are needed.
         steps: denoising steps; the pipeline's own by default.
-        executor: makes what measures, given the floating model; this process by default.
+        executor: name of what measures, such as `ray`, or makes that, given the floating model; by
+            default this process does.
 
     Raises:
         LabelError: the folder holds labels of something else, or cannot be written.
@@ -142,7 +144,7 @@ def sample_labels(
         Budget(),
         pipe,
         sampling if options.measure.sees == "outputs" else few,
-        measuring=MeasuringSettings(executor=executor),
+        measuring=MeasuringSettings(executor=chosen_executor(executor)),
     )
     with evaluating(denoiser), labelling(job, Path(folder), options, sampling) as work:
         work.measured(work.drawn(options))

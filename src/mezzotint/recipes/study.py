@@ -148,7 +148,8 @@ class Study:
         Weights that are encoded after it are kept.
 
         Args:
-            choices: layer → its candidates; those that are quantized have the same structures.
+            choices: layer → its candidates; those that are quantized have the same structures, but
+                for scales of inputs.
             encoding: of the weights of all of them; of its clip are the ranges.
             tensors: layer → what its structures have calibrated; by default the first tokens'
                 constants.
@@ -231,7 +232,9 @@ class Study:
             "torch": torch.__version__,
             "formats": VERSION,  # names of formats in keys mean what they do in plans of it
         }
-        make = job.measuring.executor or partial(InProcess, cache_bytes=cache_bytes)
+        make = job.measuring.executor
+        if make is None or make is InProcess:
+            make = partial(InProcess, cache_bytes=cache_bytes)
         with Journal(job.measuring.journal, header) as journal:
             if job.measuring.known is not None:
                 _take_over(journal, *job.measuring.known)

@@ -72,9 +72,11 @@ def layer_rows(
 
 
 def _measured(chosen: Choice, scores: Mapping[Choice, Figures]) -> dict[str, float]:
-    """Decibels by weight format; of several activation formats, the chosen one's count."""
+    """Decibels by weight formats; of several activation formats, the chosen one's count."""
     ordered = sorted(scores.items(), key=lambda item: item[0].activation == chosen.activation)
-    return {choice.weight: decibels(one["noise"]) for choice, one in ordered if "noise" in one}
+    return {
+        choice.weight_label: decibels(one["noise"]) for choice, one in ordered if "noise" in one
+    }
 
 
 @dataclass(frozen=True)

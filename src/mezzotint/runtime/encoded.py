@@ -58,13 +58,13 @@ class LayerToEncode:
     @property
     def key(self) -> str:
         """Equal for what is stored in the same way, of one model and one calibration."""
-        structures = [structure.to_dict() for structure in self.choice.structures]
+        structures = [each.to_dict() for each in self.choice.with_floating_input.structures]
         formats = [each.weight for each in self.choice.of_quantizers]
         return json.dumps([self.name, formats, structures, self.rounded.to_dict()])
 
     @property
     def rounded(self) -> Encoding:
-        """The encoding, without what makes no difference to codes: range of inputs, and bias."""
+        """The encoding, without what makes no difference to codes: scales of inputs, and bias."""
         return dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
 
     @property

@@ -53,7 +53,7 @@ class Execution:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return vars(self) | {"choice": str(self.choice), "products": self.products}
+        return vars(self) | {"choice": self.choice.to_dict(), "products": self.products}
 
 
 def executions(module: nn.Module) -> tuple[Execution, ...]:

@@ -194,6 +194,14 @@ def _load_plugins() -> None:
 _load_plugins._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def _refusal(kernel: Kernel, request: Request) -> str | None:
+    """Reason why a kernel cannot serve a request, be it one of its own or one of all its kind."""
+    activation = request.activation
+    if kernel.arithmetic != "float" and activation is not None and activation.simulated:
+        return f"{activation} varies along the sum, which no integers can compute"
+    return kernel.refuse(request)
+
+
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:
     """The first registered kernel that accepts the request; on demand one that gradients pass.
 
@@ -204,7 +212,7 @@ def select_kernel(request: Request, *, differentiable: bool = False) -> Selectio
         if kernel.device not in (None, request.device):
             continue
         hidden = differentiable and kernel.opaque
-        why = "has no gradient" if hidden else kernel.refuse(request)
+        why = "has no gradient" if hidden else _refusal(kernel, request)
         if why is None:
             return Selection(kernel, tuple(refusals))
         refusals.append((kernel.name, why))

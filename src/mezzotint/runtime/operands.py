@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -91,10 +91,10 @@ class InputQuantizer:
     scale: Tensor | None = None
     zero_point: Tensor | None = None
 
-    def parameters(self, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Scale and whole zero point, float32; `dims` of `x` share a dynamic one."""
+    def parameters(self, x: Tensor, operation: Operation) -> tuple[Tensor, Tensor]:
+        """Scale and whole zero point, float32, of an operation's input."""
         if self.scale is None or self.zero_point is None:
-            return self.format.dynamic_parameters(x, dims)
+            return self.format.dynamic_parameters(x, operation.scale_dims(self.format))
         return along_batch(self.scale, x), along_batch(self.zero_point.float(), x)
 
     @property
@@ -128,9 +128,9 @@ class InputQuantizer:
         if int(self.zero_point.max()) > highest:
             raise FormatError(f"{zero_point} is above {highest}, the highest of {self.format}")
 
-    def rounded(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """The values of the codes of `x`, in its dtype; gradients pass straight through."""
-        return self.format.roundtrip(x, *self.parameters(x, dims))
+    def rounded(self, x: Tensor, operation: Operation) -> Tensor:
+        """The values of the codes of an operation's input; gradients pass straight through."""
+        return self.format.roundtrip(x, *self.parameters(x, operation))
 
 
 def along_batch(values: Tensor, x: Tensor) -> Tensor:
@@ -148,12 +148,23 @@ class Linear:
     name: ClassVar[str] = "linear"
     #: The dimension of features or channels, from the end.
     channel_dim: ClassVar[int] = -1
-    #: The dimensions of an input that share one dynamic scale.
-    token_dims: ClassVar[tuple[int, ...]] = (-1,)
     #: Groups of channels that are computed apart.
     groups: ClassVar[int] = 1
     #: The layout of outputs under compilers.
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+
+    def scale_dims(self, activation: ActivationFormat) -> tuple[int, ...]:
+        """The dimensions of an input that share one dynamic scale.
+
+        Raises:
+            FormatError: such inputs have no scales of that format.
+        """
+        if activation.simulated:
+            raise FormatError(
+                f"{activation} has a scale per image and channel, which inputs of a convolution "
+                f"have; take '{replace(activation, granularity='token')}' for a Linear"
+            )
+        return (-1,)
 
     def batch(self, x: Tensor) -> int:
         """Samples, or rows, among which a batch of inputs is divided."""
@@ -180,13 +191,16 @@ class Conv2d:
 
     name: ClassVar[str] = "conv2d"
     channel_dim: ClassVar[int] = -3
-    token_dims: ClassVar[tuple[int, ...]] = (-3, -2, -1)
     memory_format: ClassVar[torch.memory_format] = torch.channels_last
 
     @property
     def groups(self) -> int:
         """Groups of channels that are convolved apart."""
         return self.geometry.groups
+
+    def scale_dims(self, activation: ActivationFormat) -> tuple[int, ...]:
+        """The dimensions of an input that share one dynamic scale."""
+        return (-2, -1) if activation.simulated else (-3, -2, -1)
 
     def batch(self, x: Tensor) -> int:
         """Images of the batch."""

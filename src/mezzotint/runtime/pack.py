@@ -32,7 +32,7 @@ from mezzotint.runtime.composition import (
 )
 from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.layer import part_tensors
-from mezzotint.runtime.layers import check_padding_mode
+from mezzotint.runtime.layers import check_padding_mode, operation_of
 from mezzotint.runtime.packed import (
     GridValues,
     InputRange,
@@ -134,6 +134,8 @@ def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}; choose 'float' for it") from cause
     try:
+        if choice.activation_format is not None:
+            operation_of(layer).scale_dims(choice.activation_format)
         stored_tensors(choice, shape.weight, shape.groups)
     except (PlanError, FormatError) as cause:
         raise PlanError(f"layer {name}: {cause}") from cause

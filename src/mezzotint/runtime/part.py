@@ -84,7 +84,7 @@ class QuantizedPart(StoredWeight, ABC):
     def round_input(self, x: Tensor, *scales: Tensor | None) -> Tensor:
         """`x` rounded to the activation format (unchanged when that is `float`)."""
         quantizer = self.quantizer_of(x, _given(scales))
-        return x if quantizer is None else quantizer.rounded(x, self.operation.token_dims)
+        return x if quantizer is None else quantizer.rounded(x, self.operation)
 
     @property
     def selection(self) -> Selection:

@@ -30,7 +30,7 @@ class ReferenceKernel(Kernel):
     ) -> Tensor:
         assert isinstance(prepared, AsStored)
         operation = prepared.operation
-        rounded = x if quantizer is None else quantizer.rounded(x, operation.token_dims)
+        rounded = x if quantizer is None else quantizer.rounded(x, operation)
         shift = None if bias is None else bias.to(x.dtype)
         return operation.apply(rounded, prepared.weight.dequantized(x.dtype), shift)
 

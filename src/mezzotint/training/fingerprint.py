@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from diffusers import DiffusionPipeline
 
 from mezzotint.measuring import model_digest
-from mezzotint.models import generation_defaults
+from mezzotint.models import find_denoiser, generation_defaults
 from mezzotint.plan import dumps
 from mezzotint.training.options import Training
 from mezzotint.training.student import Student
+
+OF_STUDENT = frozenset({"plan", "start"})
+"""Names in a fingerprint that are known once there is a student."""
+
+LENGTH = frozenset({"options.minutes", "options.steps"})
+"""Names in a fingerprint that tell how long a training is."""
 
 
 def fingerprint(
@@ -24,11 +31,22 @@ def fingerprint(
     for name, parameter in student.parameters().items():
         start.update(name.encode())
         start.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    # Of how the plan came to be nothing matters; some of it tells of the training itself.
+    bare = replace(student.plan, context={}, reasons={})
+    return {
+        **surroundings(pipe, prompts, options),
+        "plan": _digest(dumps(bare)),
+        "start": start.hexdigest()[:16],
+    }
+
+
+def surroundings(
+    pipe: DiffusionPipeline, prompts: Sequence[str], options: Training
+) -> dict[str, Any]:
+    """All of a fingerprint but `OF_STUDENT`."""
     return {
         "options": json.loads(json.dumps(options.to_dict())),
-        "model": model_digest(student.denoiser),
-        "plan": _digest(dumps(student.plan)),
-        "start": start.hexdigest()[:16],
+        "model": model_digest(find_denoiser(pipe)[1]),
         "prompts": _digest(json.dumps([*prompts])),
         "sampling": generation_defaults(pipe),
         "scheduler": _digest(json.dumps(dict(pipe.scheduler.config), default=str, sort_keys=True)),

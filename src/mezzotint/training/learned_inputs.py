@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mezzotint.formats import ActivationFormat, as_bits, straight_through
 from mezzotint.plan import Tensors
 from mezzotint.rounding import fake_quantize_input
-from mezzotint.runtime import InputRange, nearest_step
+from mezzotint.runtime import InputQuantizer, InputRange, Operation, nearest_step
 from mezzotint.runtime.operands import along_batch
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT
 
@@ -98,14 +98,14 @@ class LearnedInput(nn.Module):
 class DynamicInput(nn.Module):
     """The rounding of an input by scales that it tells itself; nothing is learned."""
 
-    def __init__(self, activation: ActivationFormat, dims: tuple[int, ...]) -> None:
-        """`dims` of an input share a scale."""
+    def __init__(self, activation: ActivationFormat, operation: Operation) -> None:
+        """The scales that inputs of an operation have."""
         super().__init__()
-        self.format, self.dims = activation, dims
+        self.quantizer, self.operation = InputQuantizer(activation), operation
 
     def forward(self, x: Tensor, timestep: TimestepOf) -> Tensor:
         """The values of the codes of `x`, in its dtype."""
-        return self.format.roundtrip(x, *self.format.dynamic_parameters(x, self.dims))
+        return self.quantizer.rounded(x, self.operation)
 
 
 class FloatingInput(nn.Module):

@@ -20,7 +20,7 @@ from mezzotint.models import Call, evaluating, find_denoiser
 from mezzotint.models.calls import device_of
 from mezzotint.training.both_models import BothModels
 from mezzotint.training.curve import Curve, Point
-from mezzotint.training.fingerprint import fingerprint
+from mezzotint.training.fingerprint import LENGTH, fingerprint
 from mezzotint.training.optimizer import Optimizer
 from mezzotint.training.options import Training
 from mezzotint.training.states import Position, State, StateFolder, Sums
@@ -57,7 +57,9 @@ def train(
     """Distill the floating denoiser into the student, along the pipeline's own trajectories.
 
     A training that was interrupted goes on from the folder's state; one that is done is not
-    repeated. With `options.steps` the result does not depend on interruptions.
+    repeated. With `options.steps` the result does not depend on interruptions. Where the length is
+    0, the student takes the folder's state, whatever the length of that training, and nothing is
+    trained or written.
 
     Args:
         student: of the pipeline's denoiser; trained in place.
@@ -74,7 +76,7 @@ def train(
         JournalError: the folder is of another training, which is named; is damaged; or cannot be
             written.
         TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
-            the folder keep the last good state.
+            the folder keep the last good state, which a length of 0 takes up.
         ModelError: the pipeline fails, or does not make images from text.
     """
     if not prompts:
@@ -85,7 +87,8 @@ def train(
     if first.dtype == torch.float16 and first.device.type == "cpu":
         raise UsageError("pipe: is in float16, in which no CPU trains; load it in float32")
     identity = fingerprint(student, pipe, prompts, options)
-    states = StateFolder(None if folder is None else Path(folder), identity)
+    ignored = frozenset() if options.trains else LENGTH
+    states = StateFolder(None if folder is None else Path(folder), identity, ignored)
     known = states.load()
     share = options.own_share if options.trajectory == "mixed" else 0.0
     trajectories = Trajectories(
@@ -94,8 +97,9 @@ def train(
     loop = Loop(student, trajectories, options, states, clock)
     if known is not None:
         loop.restore(known)
-    with evaluating(student.denoiser), meter("Training") as bar:
-        loop.run(bar)
+    if options.trains:
+        with evaluating(student.denoiser), meter("Training") as bar:
+            loop.run(bar)
     return Curve(
         loop.position.updates, loop.position.minutes, options.to_dict(), loop.position.points
     )
@@ -324,9 +328,10 @@ class Loop:
         self._new_window()
         self._load(self._good)
         self.states.save(self._good)
+        kept = "" if self.states.folder is None else ", or pack that state with a length of 0"
         raise TrainingError(
             f"{where}: {why}; went back to the state of update {self.position.updates}: train for "
-            "less time, or with lower rates"
+            f"less time, or with lower rates{kept}"
         )
 
 

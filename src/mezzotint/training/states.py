@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -69,6 +72,7 @@ class _StateModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
     identity: dict[str, Any]
     position: Position
+    sha256: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +98,28 @@ class StateFolder:
     Attributes:
         folder: of the files; None to keep nothing.
         identity: JSON values that a training which goes on must share: options, model, plan, ….
+        ignored: dotted names of those that it need not share.
     """
 
-    def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        identity: Mapping[str, Any],
+        ignored: Collection[str] = (),
+    ) -> None:
         """Begin, or go on, in a folder that may be there already.
 
         Raises:
             UsageError: it holds something else.
         """
-        self.folder, self.identity = folder, dict(identity)
+        self.folder, self.identity, self.ignored = folder, dict(identity), frozenset(ignored)
         if folder is not None and is_taken(folder) and not (folder / STATE_FILE).is_file():
             raise UsageError(f"{folder}: holds something else than a training; name a new folder")
+
+    @property
+    def begun(self) -> bool:
+        """True where there is a state in the folder."""
+        return self.folder is not None and (self.folder / STATE_FILE).is_file()
 
     def load(self) -> State | None:
         """The state in the folder; None where there is none.
@@ -112,21 +127,24 @@ class StateFolder:
         Raises:
             JournalError: it is of another training, which is named, or damaged.
         """
-        if self.folder is None or not (self.folder / STATE_FILE).is_file():
+        if self.folder is None or not self.begun:
             return None
         path = self.folder / STATE_FILE
         try:
             found = validated(_StateModel, read_json(path, JournalError), path, JournalError)
         except JournalError as cause:
             raise JournalError(f"{cause}; {self._remedy}") from cause
-        key = differing(_flat(self.identity), _flat(found.identity))
+        wanted, known = (
+            {name: each for name, each in _flat(identity).items() if name not in self.ignored}
+            for identity in (self.identity, found.identity)
+        )
+        key = differing(wanted, known)
         if key is not None:
-            known, wanted = _flat(found.identity).get(key), _flat(self.identity).get(key)
             raise JournalError(
-                f"{path}: was begun with {key} = {known!r}, now it is {wanted!r}; use the same "
-                "settings, or another folder"
+                f"{path}: was begun with {key} = {known.get(key)!r}, now it is "
+                f"{wanted.get(key)!r}; use the same settings, or another folder"
             )
-        tensors = self._tensors()
+        tensors = self._tensors(found.sha256)
         outputs = tensors.get("outputs", {})
         return State(
             found.position,
@@ -148,11 +166,14 @@ class StateFolder:
     def _remedy(self) -> str:
         return f"delete the folder {self.folder} to train from the start"
 
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Kind → name → tensor."""
+    def _tensors(self, sha256: str) -> dict[str, dict[str, Tensor]]:
+        """Kind → name → tensor, of a file with that digest."""
         assert self.folder is not None, "nothing is loaded"
+        path = self.folder / TENSORS_FILE
         try:
-            loaded = load_file(self.folder / TENSORS_FILE)
+            if _digest(path) != sha256:
+                raise self.damaged("its bytes are not those that were written")
+            loaded = load_file(path)
         except (OSError, ValueError, SafetensorError) as cause:
             raise self.damaged(first_line(cause)) from cause
         found: dict[str, dict[str, Tensor]] = {}
@@ -169,10 +190,12 @@ class StateFolder:
         named |= {f"optimizer/{name}": each for name, each in state.optimizer.items()}
         named |= {f"outputs/{index:06}": each for index, each in enumerate(state.outputs)}
         tensors = {name: each.detach().cpu().contiguous() for name, each in named.items()}
+        record: dict[str, Any]
         record = {"identity": self.identity, "position": asdict(state.position)}
         try:
             with replacing_folder(self.folder) as folder:
                 save_file(tensors, folder / TENSORS_FILE)
+                record["sha256"] = _digest(folder / TENSORS_FILE)
                 write_json(folder / STATE_FILE, record)
         except (OSError, SafetensorError) as cause:
             raise JournalError(
@@ -181,15 +204,52 @@ class StateFolder:
             ) from cause
 
 
+@contextmanager
+def only_here(folder: Path | None) -> Iterator[None]:
+    """Keep every other run from training in the same folder meanwhile; None for no folder.
+
+    Raises:
+        UsageError: another run is at it.
+        JournalError: nothing can be written beside the folder.
+    """
+    if folder is None:
+        yield
+        return
+    # The folder itself is replaced with every state.
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as cause:
+        raise UsageError(
+            f"{folder}: another run trains there; wait for it, or choose another place for the "
+            "result"
+        ) from cause
+    except OSError as cause:
+        raise JournalError(f"{path}: cannot be written ({first_line(cause)})") from cause
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
 def discard_training(folder: Path) -> None:
     """Delete the states of a training, if there are any.
 
     Raises:
-        UsageError: the folder holds something else.
+        UsageError: the folder holds something else, or another run trains there.
     """
     if folder.exists():
         StateFolder(folder, {})
-        shutil.rmtree(folder)
+        with only_here(folder):
+            shutil.rmtree(folder)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:

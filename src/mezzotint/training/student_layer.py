@@ -117,7 +117,7 @@ class StudentLayer(nn.Module):
             elif activation.per_step:
                 yield _per_step(activation, self._tables(index), device)
             else:
-                yield DynamicInput(activation, self.operation.token_dims)
+                yield DynamicInput(activation, self.operation)
 
     def _tables(self, index: int) -> Tensors:
         path = step_places(self.choice.structures, self.shape)[index]

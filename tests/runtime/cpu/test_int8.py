@@ -36,7 +36,7 @@ def assert_exact(layer: QuantLayer, x: Tensor) -> None:
     quantizer = layer.input_quantizer
     assert quantizer is not None
     activation = quantizer.format
-    scale, zero = quantizer.parameters(x, layer.operation.token_dims)
+    scale, zero = quantizer.parameters(x, layer.operation)
     codes = activation.quantize(x, scale, zero)
     inputs = (codes - zero).double()
     stored, shift, steps = halves(layer)

@@ -25,7 +25,7 @@ def input_of(layer: QuantLayer, x: Tensor) -> Tensor:
     quantizer = layer.input_quantizer
     if quantizer is None:
         return x.double()
-    scale, zero = quantizer.parameters(x, layer.operation.token_dims)
+    scale, zero = quantizer.parameters(x, layer.operation)
     return (quantizer.format.quantize(x, scale, zero) - zero).double() * scale.double()
 
 

@@ -24,7 +24,7 @@ from mezzotint.runtime import (
     pack_layer,
     packed_copy,
 )
-from mezzotint.runtime.operands import GivenScales
+from mezzotint.runtime.operands import GivenScales, Linear
 from tests.runtime.layers import conv, linear, noise
 from tests.runtime.stepped import (
     ENCODING,
@@ -327,7 +327,7 @@ def test_parts_round_their_input_as_they_compute():
     (part,) = layer.parts
     assert isinstance(part, QuantLayer)
     x, scale, zero = noise(2, 19), torch.tensor([0.5]), torch.tensor([8.0])
-    expected = InputQuantizer(part.activation_format, scale, zero).rounded(x, (-1,))
+    expected = InputQuantizer(part.activation_format, scale, zero).rounded(x, Linear())
     assert torch.equal(part.round_input(x, scale, zero, None), expected)
 
 

@@ -63,7 +63,7 @@ def weight_form(
     if activation is None:
         return "integers", "the plan leaves the input floating"
     if not activation.static:
-        return "integers", "ranges per token are not calibrated; the input stays floating"
+        return "integers", "dynamic ranges are not calibrated; the input stays floating"
     if weight.scale.shape[1] > 1:
         return "integers", "8-bit products need one scale per output channel"
     if weight.shifted:

@@ -2,6 +2,6 @@
 
 from mezzotint.recipes.auto.candidates import candidate_formats
 from mezzotint.recipes.auto.options import Auto
-from mezzotint.recipes.auto.recipe import auto
+from mezzotint.recipes.auto.recipe import auto, found_plan
 
-__all__ = ["Auto", "auto", "candidate_formats"]
+__all__ = ["Auto", "auto", "candidate_formats", "found_plan"]

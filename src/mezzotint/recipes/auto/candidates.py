@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from mezzotint.errors import UsageError
 from mezzotint.formats import FLOAT
-from mezzotint.plan import NO_ACTIVATION_BITS, Budget, Choice, activation_name
+from mezzotint.plan import NO_ACTIVATION_BITS, Budget, Choice, Structure, activation_name
+from mezzotint.recipes.auto.names import is_per_step
 from mezzotint.recipes.auto.options import ACT_SHARE, Auto
+from mezzotint.runtime import StepScales
 
 
-def candidate_formats(budget: Budget, options: Auto) -> tuple[Choice, ...]:
+def candidate_formats(
+    budget: Budget, options: Auto, steps: Callable[[], int]
+) -> tuple[Choice, ...]:
     """Every pair of formats that a layer may take, and the layer as it is where it may be.
 
     Under a latency that is so: a floating layer may be faster on this machine than a packed one.
+
+    Args:
+        budget: says how many bits inputs have.
+        options: say which formats there are.
+        steps: tells how many timesteps the recorded calls are of; asked where inputs may have a
+            scale for each.
     """
     weights = [weight for weight in options.formats if weight != FLOAT]
-    inputs = input_formats(budget, options)
-    pairs = [Choice(weight, activation) for activation in inputs for weight in weights]
+    structures: dict[str, tuple[Structure, ...]] = {
+        name: (StepScales(steps()),) if is_per_step(name) else ()
+        for name in input_formats(budget, options)
+    }
+    pairs = [
+        Choice(weight, activation, own)
+        for activation, own in structures.items()
+        for weight in weights
+    ]
     if options.floats_weights or budget.latency is not None:
         pairs.append(Choice())
     return tuple(dict.fromkeys(pairs))
@@ -24,8 +44,15 @@ def input_formats(budget: Budget, options: Auto) -> tuple[str, ...]:
     """The activation formats that a layer may take.
 
     Raises:
-        UsageError: `act_bits` is no whole number of bits.
+        UsageError: `act_bits` is no whole number of bits; or inputs have a scale for each timestep,
+            under a latency.
     """
+    asked = options.inputs or (() if options.activation is None else (options.activation,))
+    if budget.latency is not None and any(map(is_per_step, asked)):
+        raise UsageError(
+            "inputs: profiles know no input with a scale for each timestep; under a latency, take "
+            "others, such as int8/token"
+        )
     if options.inputs is not None:
         return options.inputs
     usual = options.activation or activation_name(budget.act_bits)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mezzotint.calibration import InputSpread, input_spreads
-from mezzotint.formats import FLOAT
 from mezzotint.measuring import Noise, decibels
 from mezzotint.recipes.auto.allocation import Found
 from mezzotint.recipes.auto.noisy_inputs import InputNoise, floating_reasons, warning
@@ -36,7 +35,7 @@ def checked(search: Search, found: Found) -> Checked:
     choices = found.choices
     predicted = max(found.losses.of_plan(choices), _LEAST)
     context = {**found.summary, **_told(search, "predicted", predicted)}
-    floating = {name: replace(each, activation=FLOAT) for name, each in choices.items()}
+    floating = {name: each.with_floating_input for name, each in choices.items()}
     quantizes = floating != dict(choices)
     noise = InputNoise(predicted, found.losses.of_plan(floating))
     if search.verifies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mezzotint.formats import parse_activation_format
 from mezzotint.plan import Choice
 from mezzotint.runtime import Smoothing
 
@@ -9,6 +10,12 @@ from mezzotint.runtime import Smoothing
 def is_smoothed(choice: Choice) -> bool:
     """True where the input of a choice is smoothed."""
     return any(isinstance(each, Smoothing) for each in choice.structures)
+
+
+def is_per_step(activation: str) -> bool:
+    """True where inputs of a format have a scale for each timestep."""
+    found = parse_activation_format(activation)
+    return found is not None and found.per_step
 
 
 def weight_name(choice: Choice) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,7 @@ from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.learning import BEST
 from mezzotint.recipes.option_values import selected_calls
+from mezzotint.training.options import Training
 
 ACT_SHARE = 0.95
 """Share of the multiply-accumulates whose inputs are quantized, where nothing else is asked for."""
@@ -38,13 +40,16 @@ class Auto:
         calibration_prompts: how many to take where none are given; by default 8 to 32, as many as
             256 denoising steps allow.
         calls: the most calls of the denoiser to keep of the pipeline's run, at timesteps spread
-            over all of it, of 8 samples each; none for all of them, whole.
+            over all of it, of 8 samples each; none for all of them, whole. Where inputs may have a
+            scale for each timestep, one of each is kept at least.
         formats: weight formats a layer may take; of the default ones, those in the `profile`.
         mixtures: average bits, 2 to 7 each, of mixtures of widths inside a layer that it may take
             as well: channels with outliers take a bit more, as many of the others a bit less, by
             the search of MPQ-DM. There are none under a latency.
         inputs: activation formats a layer may take; by default those of the budget's `act_bits`
-            per token, with and without a zero point, and `float`.
+            per token, with and without a zero point, and `float`. One may have static ranges, such
+            as `uint8/tensor`, and one a scale for each timestep of the sampler, such as
+            `uint4/step`, which is stored and counted.
         activation: the one activation format of every layer, in place of `inputs`.
         act_share: least share of the multiply-accumulates whose inputs are quantized; by default
             0.95, and any where `activation` or a latency decides.
@@ -82,6 +87,9 @@ class Auto:
             profiled, once per machine.
         profile_batch: images per denoiser call that a latency is for; by default the profile's,
             or 1.
+        tune_minutes: minutes in which scales, biases and norms of the plan that was found are
+            trained, as `mezzotint tune` does; no byte is added. 0 for none.
+        tune_steps: updates of that training, in place of minutes; 0 for none.
     """
 
     calibration_prompts: int | None = None
@@ -108,6 +116,8 @@ class Auto:
     predictor: str = BEST
     profile: str | None = None
     profile_batch: int | None = None
+    tune_minutes: float = 0.0
+    tune_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_words(self)
@@ -116,6 +126,12 @@ class Auto:
         self._check_inputs()
         if self.labels is not None and self.metric != "noise":
             raise UsageError("labels: weigh the noise of layers; leave metric out with them")
+        if not 0 <= self.tune_minutes < math.inf:
+            raise UsageError(f"tune_minutes: is {self.tune_minutes}; give 0 or more")
+        if self.tune_steps is not None and self.tune_minutes:
+            raise UsageError("tune_steps: stands in place of tune_minutes; leave one of them out")
+        if self.tune_steps is not None and self.tune_steps < 0:
+            raise UsageError(f"tune_steps: is {self.tune_steps}; give 0 or more")
 
     def _check_numbers(self) -> None:
         if self.calibration_prompts is not None and self.calibration_prompts < 1:
@@ -143,6 +159,8 @@ class Auto:
             raise UsageError("activation: stands for inputs of one format; leave one of them out")
         if sum(name.endswith("/tensor") for name in self.inputs or ()) > 1:
             raise UsageError("inputs: more than one has static ranges; keep one of them")
+        if sum(name.endswith("/step") for name in self.inputs or ()) > 1:
+            raise UsageError("inputs: more than one has a scale per timestep; keep one of them")
         if self.inputs is not None and not self.inputs:
             raise UsageError("inputs: none given; a layer needs at least one to choose from")
         self._check_names("formats", self.formats, parse_weight_format)
@@ -159,6 +177,12 @@ class Auto:
                 parse(name)
             except FormatError as cause:
                 raise UsageError(f"{field}: {cause}") from cause
+
+    @property
+    def tuning(self) -> Training:
+        """The options of training."""
+        minutes = self.tune_minutes if self.tune_steps is None else None
+        return Training(minutes, self.tune_steps, train="scales")
 
     @property
     def floats_weights(self) -> bool:

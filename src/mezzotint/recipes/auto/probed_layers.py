@@ -18,7 +18,7 @@ def around_floating(
         candidates: of the layer.
         inputs: roundings of its input, by name.
     """
-    quantized = [each for each in candidates if each.quantized]
+    quantized = [each.with_floating_input for each in candidates if each.quantized]
     weights = dict.fromkeys(weight_name(each) for each in quantized)
     structures = next((each.structures for each in quantized), ())
     variants = {weight_name(each): each for each in quantized if is_smoothed(each)}
@@ -28,11 +28,14 @@ def around_floating(
 def around_choice(candidates: Sequence[Choice], choice: Choice) -> LayerCandidates:
     """The weights of a layer's candidates that have the structures of its choice in a plan.
 
+    Those of its input's scales make no difference to them.
+
     Args:
         candidates: of the layer.
         choice: of the plan.
     """
-    structures = next((each.structures for each in (choice, *candidates) if each.quantized), ())
-    alike = [each for each in candidates if each.quantized and each.structures == structures]
+    quantized = [each.with_floating_input for each in (choice, *candidates) if each.quantized]
+    structures = next((each.structures for each in quantized), ())
+    alike = [each for each in quantized if each.structures == structures]
     formats = dict.fromkeys(each.weight for each in alike)
     return LayerCandidates(tuple(formats), structures=structures)

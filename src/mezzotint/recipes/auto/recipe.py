@@ -1,4 +1,4 @@
-"""The default recipe: calibrate, probe, allocate, verify, exchange, pack."""
+"""The default recipe: calibrate, probe, allocate, verify, exchange, tune, pack."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.search import Search, prepared
+from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.runtime import Calibration, EncodedWeights
+
+TUNED = "scales, biases and norms were trained after all else was measured"
+"""Note in plans."""
 
 
 @register_recipe(
@@ -29,8 +33,21 @@ def auto(job: Job, options: Auto) -> Outcome:
     formats within the limits of the budget. Probes predict each noise; what they leave in doubt
     is measured, and so is the plan that comes of it. Exchanges then look at what sums leave out:
     errors of different layers that cancel. Corrected biases are kept where they help. All that is
-    judged on samples that error feedback has not seen; what is stored is fitted to all.
+    judged on samples that error feedback has not seen; what is stored is fitted to all. In the end
+    scales, biases and norms are trained, where that is asked for.
     """
+    with distilling(job, options.tuning, "tune_minutes") as distilled:
+        found = found_plan(job, options)
+        tuned = distilled(found)
+    if tuned.training is None:
+        return tuned
+    notes = [*found.plan.context["notes"], TUNED]
+    plan = replace(tuned.plan, context={**tuned.plan.context, "notes": notes})
+    return replace(tuned, plan=plan)
+
+
+def found_plan(job: Job, options: Auto) -> Outcome:
+    """The plan, calibrated; nothing of it is trained."""
     with prepared(job, options) as begun:
         found = allocated(begun)
         search = begun.clipped(found.clips)

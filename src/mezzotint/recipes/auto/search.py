@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mezzotint.measuring import (
     InputCandidate,
@@ -16,6 +17,7 @@ from mezzotint.measuring import (
     PlanChange,
     Projections,
     SampleNoise,
+    StepTable,
     Task,
     chosen_metric,
     sample_noises,
@@ -34,12 +36,12 @@ from mezzotint.recipes.auto.probed_layers import around_choice, around_floating
 from mezzotint.recipes.auto.program import IntegerProgram, integer_program
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
+from mezzotint.recipes.auto.step_inputs import calls_to_record, recorded_steps, with_step_tables
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.latency import Deadline, deadline, in_profile
-from mezzotint.recipes.option_values import selected_calls
 from mezzotint.recipes.probing import Probing
 from mezzotint.recipes.study import Measuring, Study
-from mezzotint.runtime import Calibration, InputRange
+from mezzotint.runtime import Calibration, InputRange, shape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +175,15 @@ class Search:
         activation, key = choice.activation_format, input_name(choice)
         if activation is None:
             return {}
+        known = self.calibration.under({name: choice})
+        shape = shape_of(self.study.job.denoiser.get_submodule(name))
+        steps = StepTable.each_of(choice.structures, shape, known.tensors.get(name, {}))
         if is_smoothed(choice):
             exponents = self.smoothed.exponents(self.study, name)
-            ranges = self.calibration.under({name: choice}).input_ranges.get(name, ())
-            return {key: InputCandidate(activation, ranges, exponents)}
+            ranges = known.input_ranges.get(name, ())
+            return {key: InputCandidate(activation, ranges, exponents, steps)}
         if not activation.static:
-            return {key: InputCandidate(activation)}
+            return {key: InputCandidate(activation, steps=steps)}
         return {
             clipped_name(key, clip): InputCandidate(activation, ranges[name])
             for clip, ranges in self.ranges.items()
@@ -228,9 +233,9 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
         bos=options.bos,
         shortcuts=options.shortcuts,
         momentum=None,
-        selection=selected_calls(options.calls),
+        selection=calls_to_record(job, options),
     )
-    formats = candidate_formats(job.budget, options)
+    formats = candidate_formats(job.budget, options, partial(recorded_steps, study))
     timed_by = options.profile if job.budget.latency is not None else None
     if timed_by is not None and options.formats == FORMATS:  # nobody asked for those
         formats = in_profile(timed_by, formats)
@@ -255,11 +260,12 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     fits = encoding.needs_grams and metric.sees == "outputs"
     parts = divided_samples(job.denoiser, study.calls, fits=fits)
     calibration = study.calibrated(plain, biases, fitted=parts.fitted)
+    kinds = with_step_tables(study, plain, calibration)
     if others:
         known = study.calibrated(others, biases, smoothed.tensors, fitted=parts.fitted)
-        calibration = replace(
-            calibration, others=dict.fromkeys(smoothed.structures.values(), known)
-        )
+        kinds |= dict.fromkeys(smoothed.structures.values(), known)
+        kinds |= with_step_tables(study, others, known)
+    calibration = replace(calibration, others=kinds)
     static = any(choice.static for choice in formats)
     clips = options.clips[1:] if static else ()
     clipped = {clip: study.ranges(plain, clip) for clip in clips}

@@ -57,7 +57,7 @@ def units_of(layer: str, choices: Iterable[Choice]) -> tuple[Unit, ...]:
     inputs: dict[str, Unit] = {}
     for choice in choices:
         if choice.quantized:
-            alone = replace(choice, activation=FLOAT)
+            alone = choice.with_floating_input
             weights.setdefault(weight_name(choice), Unit(layer, alone, of_input=False))
         if choice.activation != FLOAT:
             alike = replace(choice, weight=_ANY_WEIGHT)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mezzotint.calibration import input_noises, observe_structures
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice, Structure, Tensors
+from mezzotint.recipes.auto.names import is_smoothed
 from mezzotint.recipes.auto.sensitivity import Candidates
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Smoothing, shape_of
@@ -27,7 +28,7 @@ class SmoothedInputs:
     """Layers whose input may be smoothed.
 
     Attributes:
-        structures: layer → its structures then, smoothing included.
+        structures: layer → its structures then, smoothing included, but for scales of its input.
         tensors: layer → what they have calibrated.
         gains: layer → how many times less the rounding of its input errs.
     """
@@ -40,7 +41,7 @@ class SmoothedInputs:
         """Layer → its candidates of quantized inputs, smoothed."""
         return {
             name: tuple(
-                each.with_structures(*structures)
+                each.with_structures(*structures, *each.input_scales)
                 for each in others[name]
                 if each.activation != FLOAT
             )
@@ -61,7 +62,7 @@ class SmoothedInputs:
         return {
             name: f"smoothed input: its rounding errs {10 * math.log10(gain):.3g} dB less"
             for name, gain in self.gains.items()
-            if choices[name].structures == self.structures[name]
+            if is_smoothed(choices[name])
         }
 
 
@@ -80,11 +81,16 @@ def smoothed_inputs(study: Study, candidates: Candidates) -> SmoothedInputs:
     if not plain:
         return SmoothedInputs()
     denoiser, calls = study.job.denoiser, study.calls
-    structures = {name: (*each.structures, Smoothing()) for name, each in plain.items()}
+    structures = {
+        name: (*each.with_floating_input.structures, Smoothing()) for name, each in plain.items()
+    }
     found = observe_structures(
         denoiser, structures, calls, graph=study.graph, known=study.structures.constants
     )
-    smooth = {name: replace(plain[name], structures=structures[name]) for name in found.tensors}
+    smooth = {
+        name: plain[name].with_structures(*structures[name], *plain[name].input_scales)
+        for name in found.tensors
+    }
     plain = {name: plain[name] for name in smooth}
     before = input_noises(denoiser, plain, calls, study.structures.constants)
     after = input_noises(denoiser, smooth, calls, found.tensors)

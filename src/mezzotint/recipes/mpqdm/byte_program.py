@@ -6,16 +6,19 @@ import dataclasses
 from dataclasses import replace
 
 from mezzotint.errors import UsageError
+from mezzotint.formats import FLOAT
 from mezzotint.models import inventory
-from mezzotint.recipes.auto import Auto, auto
+from mezzotint.plan import Budget
+from mezzotint.recipes.auto import Auto, found_plan
 from mezzotint.recipes.job import Job, Outcome
 from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.plan_bits import plan_bits
+from mezzotint.recipes.mpqdm.widths import activation_width
 
 MIXTURES = (2, 3, 4)
 """Average bits of the mixtures of widths inside a layer that the program may take."""
 
-NOMINAL_ONLY = ("samples", "search", "plus", "one_bit_levels", "inputs", "shortcuts")
+NOMINAL_ONLY = ("samples", "search", "plus", "one_bit_levels", "shortcuts")
 """Options that nominal widths alone have a use for."""
 
 
@@ -28,14 +31,14 @@ def planned_by_bytes(job: Job, options: MPQDM) -> Outcome:
     """The plan of `auto` within the job's bytes, mixtures of outlier channels among its options.
 
     There are no exceptions: what a layer bears is predicted and measured, with the stored rounding.
-    Inputs have the budget's width, per token, where they are not left floating.
+    Inputs have the budget's width, where they are not left floating.
 
     Raises:
         UsageError: an option has no meaning where bytes are counted.
         InfeasibleBudgetError: naming the nearest feasible budget.
     """
     _check_meaning(options)
-    outcome = auto(job, program_options(options))
+    outcome = found_plan(job, program_options(options, job.budget))
     plan = outcome.plan
     layers = [layer for layer in inventory(job.denoiser) if layer.supported]
     bits = plan_bits(job.denoiser, layers, plan.choices, ())
@@ -43,16 +46,32 @@ def planned_by_bytes(job: Job, options: MPQDM) -> Outcome:
     return replace(outcome, plan=replace(plan, context=context | bits.context()))
 
 
-def program_options(options: MPQDM) -> Auto:
-    """The options of `auto` that say the same, where it has them."""
+def program_options(options: MPQDM, budget: Budget) -> Auto:
+    """The options of `auto` that say the same, where it has them.
+
+    Raises:
+        UsageError: the width of inputs is no whole number of bits.
+    """
     return Auto(
         calibration_prompts=options.calibration_prompts,
         mixtures=MIXTURES if options.mixes_widths else (),
+        inputs=_inputs(options, budget),
         rounding=options.rounding,
         bos=options.bos,
         smoothing=options.smoothing,
         search=options.ranges,
     )
+
+
+def _inputs(options: MPQDM, budget: Budget) -> tuple[str, ...] | None:
+    """Formats among which the program chooses each layer's input; None for those of `auto`.
+
+    Scales per token cost no bytes, and follow each input: they are there in any case.
+    """
+    bits = activation_width(budget.act_bits)
+    if bits is None or options.inputs == "token":
+        return None
+    return f"uint{bits}/{options.inputs}", f"int{bits}/token", f"uint{bits}/token", FLOAT
 
 
 def _check_meaning(options: MPQDM) -> None:

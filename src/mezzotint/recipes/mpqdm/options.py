@@ -46,7 +46,8 @@ class MPQDM:
         smoothing: divide input channels, and multiply the weights that read them, by powers of two
             which even out their ranges.
         inputs: scales of quantized inputs: one per denoising `step`, one for all (`tensor`), or
-            found from each input (`token`).
+            found from each input (`token`). Where bytes are counted, the tables are as well, and
+            a layer may have either those or scales per token, or a floating input.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
         shortcuts: layers in which skip connections or resolutions change stay `floating`, as
             published, or are `quantized` like the others.

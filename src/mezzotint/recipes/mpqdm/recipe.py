@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mezzotint.plan import Plan
-from mezzotint.recipes.distillation import distilled
+from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mpqdm.byte_program import counts_bytes, planned_by_bytes
 from mezzotint.recipes.mpqdm.method import Method, prepared
@@ -28,13 +28,9 @@ def mpqdm(job: Job, options: MPQDM) -> Outcome:
     The data are the floating model's own: its calls at every denoising step, and the states that
     it goes through. Where bytes are counted, one program over all layers finds the plan instead.
     """
-    if counts_bytes(job, options):
-        outcome = planned_by_bytes(job, options)
-    else:
-        outcome = planned(job, options)
-    if not options.training.trains:
-        return outcome
-    return distilled(job, outcome, options.training)
+    with distilling(job, options.training) as distilled:
+        by_bytes = counts_bytes(job, options)
+        return distilled(planned_by_bytes(job, options) if by_bytes else planned(job, options))
 
 
 def planned(job: Job, options: MPQDM) -> Outcome:

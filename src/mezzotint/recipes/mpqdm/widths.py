@@ -54,10 +54,15 @@ def nominal_widths(budget: Budget, options: MPQDM) -> Widths:
     widest = WIDEST - 1 if options.mixes_widths else WIDEST
     if bits > widest:
         raise UsageError(f"weight_bits: is {bits:g}; give {widest} at most, or counting stored")
-    return Widths(int(bits), _activation(budget.act_bits))
+    return Widths(int(bits), activation_width(budget.act_bits))
 
 
-def _activation(bits: float) -> int | None:
+def activation_width(bits: float) -> int | None:
+    """Bits of inputs; None where they stay floating.
+
+    Raises:
+        UsageError: it is a fraction.
+    """
     if bits == NO_ACTIVATION_BITS:
         return None
     if bits != int(bits):

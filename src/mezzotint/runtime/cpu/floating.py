@@ -47,7 +47,7 @@ class FloatKernel(Kernel):
         assert isinstance(prepared, AsStored)
         check_on_cpu(bias, None if quantizer is None else quantizer.scale)
         weight, operation = prepared.weight, prepared.operation
-        rounded = x if quantizer is None else quantizer.rounded(x, operation.token_dims)
+        rounded = x if quantizer is None else quantizer.rounded(x, operation)
         rounded = rounded.to(processor.compute_dtype(x.dtype))
         if operation.groups > 1 or not x.numel():
             # A tile would hold parts of groups; such weights are small.

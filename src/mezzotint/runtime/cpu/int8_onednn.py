@@ -120,7 +120,7 @@ class OneDNNKernel(Int8Kernel):
             if onednn_hazard(geometry, weight.shape[1]) is not None:
                 raise KernelRefusedError
             # Seldom, and small: an image within the gaps of a dilated kernel.
-            rounded = quantizer.rounded(x, operation.token_dims)
+            rounded = quantizer.rounded(x, operation)
             shift = None if bias is None else bias.to(x.dtype)
             return operation.apply(rounded, weight.values().to(x.dtype), shift)
         codes = encode_images(quantizer, x)

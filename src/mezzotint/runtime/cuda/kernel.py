@@ -13,7 +13,7 @@ from typing_extensions import override
 from mezzotint.formats import LookupSegment
 from mezzotint.runtime.cuda.conv import ROWS, Windows
 from mezzotint.runtime.kernels import AsStored, Kernel, Prepared, Request, register_kernel
-from mezzotint.runtime.operands import Conv2d, InputQuantizer
+from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation
 from mezzotint.runtime.reference_kernel import ReferenceKernel
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class GpuKernel(Kernel):
         from mezzotint.runtime.cuda import product  # noqa: PLC0415 - imports Triton
 
         weight, operation = prepared.weight, prepared.operation
-        x = self.rounded(x, quantizer, operation.token_dims)
+        x = self.rounded(x, quantizer, operation)
         if isinstance(operation, Conv2d):
             values = x.permute(0, 2, 3, 1).contiguous()
             place = Windows(operation.geometry, (x.shape[2], x.shape[3]))
@@ -99,9 +99,7 @@ class GpuKernel(Kernel):
         return y.view(*x.shape[:-1], weight.shape[0])
 
     @abstractmethod
-    def rounded(
-        self, x: Tensor, quantizer: InputQuantizer | None, token_dims: tuple[int, ...]
-    ) -> Tensor:
+    def rounded(self, x: Tensor, quantizer: InputQuantizer | None, operation: Operation) -> Tensor:
         """The input, rounded in floating point where `inputs` does not do it."""
 
     @abstractmethod
@@ -119,10 +117,8 @@ class FloatKernel(GpuKernel):
     arithmetic: Literal["float"] = "float"
 
     @override
-    def rounded(
-        self, x: Tensor, quantizer: InputQuantizer | None, token_dims: tuple[int, ...]
-    ) -> Tensor:
-        return x if quantizer is None else quantizer.rounded(x, token_dims)
+    def rounded(self, x: Tensor, quantizer: InputQuantizer | None, operation: Operation) -> Tensor:
+        return x if quantizer is None else quantizer.rounded(x, operation)
 
     @override
     def inputs(self, values: Tensor, quantizer: InputQuantizer | None) -> ProductInput:
@@ -152,9 +148,7 @@ class Int8Kernel(GpuKernel):
         return super().unserved(request)
 
     @override
-    def rounded(
-        self, x: Tensor, quantizer: InputQuantizer | None, token_dims: tuple[int, ...]
-    ) -> Tensor:
+    def rounded(self, x: Tensor, quantizer: InputQuantizer | None, operation: Operation) -> Tensor:
         return x
 
     @override

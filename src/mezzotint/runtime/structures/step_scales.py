@@ -51,6 +51,7 @@ class StepScales(Structure):
     kind = "step_scales"
     part_names = ("scaled",)
     calibrated = frozenset({TIMESTEP, SCALE, ZERO_POINT})
+    left_out_by = "inputs per token"
     granularity = "step"
     timed = True
 

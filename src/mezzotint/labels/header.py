@@ -1,0 +1,118 @@
+"""The header of a labels folder: everything that its labels depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from mezzotint._files import JsonFile, validated
+from mezzotint._journal import differing
+from mezzotint.errors import LabelError, MezzotintError
+
+VERSION = 1
+
+HEADER_FILE = "labels.json"
+JOURNAL_FILE = "labels.jsonl"
+GRAPH_FILE = "graph.json"
+BANK_FOLDER = "bank"
+
+
+class _HeaderModel(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    version: Literal[1]
+    model: str
+    weights: str
+    metric: str
+    images: PositiveInt | None
+    originals: str | None
+    sampling: dict[str, Any] | None
+    calls: str
+    formats: tuple[str, ...] = Field(min_length=1)
+    encoding: dict[str, Any]
+    torch: str
+
+
+@dataclass(frozen=True)
+class LabelHeader(JsonFile):
+    """All that labels depend on, beside the configurations.
+
+    Attributes:
+        model: as the user named it; another name for the same weights makes no difference.
+        weights: digest of the denoiser.
+        metric: by name.
+        images: number of images that it compares; None where it sees outputs.
+        originals: digest of the floating model's images; None where there are none.
+        sampling: prompts, seed and steps of the images, or of the calls; JSON values.
+        calls: digest of the recorded calls, which the metric or the rounding has seen.
+        formats: that configurations choose from.
+        encoding: how weights are rounded; JSON values.
+        torch: its version.
+    """
+
+    error: ClassVar[type[MezzotintError]] = LabelError
+
+    model: str
+    weights: str
+    metric: str
+    images: int | None
+    originals: str | None
+    sampling: Mapping[str, Any] | None
+    calls: str
+    formats: tuple[str, ...]
+    encoding: Mapping[str, Any]
+    torch: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` reads them back."""
+        return {"version": VERSION} | asdict(self) | {"formats": list(self.formats)}
+
+    @classmethod
+    def from_dict(cls, value: Any, source: str = "labels") -> LabelHeader:
+        """Validate and build.
+
+        Raises:
+            LabelError: naming `source`, the field at fault and what was expected.
+        """
+        model = validated(_HeaderModel, value, source, LabelError)
+        return cls(**model.model_dump(exclude={"version"}))
+
+    def check(self, wanted: LabelHeader, folder: object) -> None:
+        """Refuse labels of something else than is wanted.
+
+        Raises:
+            LabelError: naming the folder, and what differs.
+        """
+        found, expected = (
+            {key: value for key, value in each.to_dict().items() if key != "model"}
+            for each in (self, wanted)
+        )
+        # In the order of the fields: whatever follows from a difference comes after it.
+        key = differing(expected, found)
+        if key is None:
+            return
+        meaning = _MEANINGS[key].format(then=_short(found[key]), now=_short(expected[key]))
+        raise LabelError(f"{folder}: holds labels of {meaning}; name another folder")
+
+
+_MEANINGS = {
+    "weights": "another model",
+    "metric": "another metric (then {then}, now {now})",
+    "images": "another number of images (then {then}, now {now})",
+    "sampling": "other prompts, seeds or steps",
+    "calls": "other calls of the denoiser",
+    "originals": "other images of the floating model",
+    "formats": "other formats (then {then}, now {now})",
+    "encoding": "another rounding (then {then}, now {now})",
+    "torch": "another version of torch (then {then}, now {now})",
+}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return str(value.get("rounding"))
+    return str(value)

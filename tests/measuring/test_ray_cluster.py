@@ -1,0 +1,343 @@
+"""Workers on a Ray cluster find the figures and images of one process, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+
+import mezzotint as mz
+from mezzotint._journal import Journal
+from mezzotint.errors import ExecutorError, FormatError, UsageError
+from mezzotint.measuring import (
+    Figures,
+    ImageError,
+    InProcess,
+    InputChange,
+    LayerChange,
+    Noise,
+    Original,
+    PlanChange,
+    RayCluster,
+    Task,
+    Unchanged,
+    executor_named,
+    generate_with,
+    measure,
+)
+from mezzotint.measuring.ray_cluster.cluster import _parts
+from mezzotint.measuring.ray_cluster.connection import import_ray
+from mezzotint.models import Sampling, generate, inventory, record_calls
+from mezzotint.plan import Choice, Plan
+from tests.docs.pages import ROOT
+from tests.measuring.conftest import recorded_calls
+from tests.measuring.deadly import Deadly
+from tests.models.tiny import save_few_step, tiny_unet
+
+W2, W4, W8 = (Choice(f"int{bits}/channel") for bits in (2, 4, 8))
+A8, STATIC = Choice("int8/channel", "int8/token"), Choice("int8/channel", "uint8/tensor")
+SAMPLING = Sampling(("owl", "red heart", "tree"), batch=2)
+MACHINE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in the order of the workers, which have a thread each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """A cluster of two machines with a core each, beside that of the driver, which has none."""
+    ray = import_ray()
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(**MACHINE)
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set another one
+
+
+@pytest.fixture(scope="module")
+def cluster(machines) -> RayCluster:
+    """Keeps its workers from test to test, as long as those are about the same model."""
+    return RayCluster(address=machines.address)
+
+
+@pytest.fixture(scope="module")
+def original() -> Original:
+    unet = tiny_unet().eval()
+    return Original(unet, recorded_calls(unet))
+
+
+@pytest.fixture(scope="module")
+def tasks(original: Original) -> list[Task]:
+    """Changes of some layers, not in the order of execution, and of the whole model."""
+    layers = [layer.name for layer in inventory(original.denoiser) if layer.supported][::6]
+    changes = [LayerChange(name, choice) for name in reversed(layers) for choice in (W2, W4)]
+    changes += [InputChange(name, A8) for name in layers]
+    plans = [PlanChange(Plan(dict.fromkeys(layers, choice))) for choice in (W2, W8)]
+    return [Task(change, Noise()) for change in (*changes, *plans, Unchanged())]
+
+
+@pytest.fixture(scope="module")
+def expected(original: Original, tasks: Sequence[Task]) -> list[Figures]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = measure(tasks, InProcess(original), Journal(None, {}))
+    torch.set_num_threads(threads)
+    return found
+
+
+def units(path: Path) -> list[str]:
+    """Keys in a journal, by line."""
+    return [json.loads(line)["unit"] for line in path.read_text().splitlines()[1:]]
+
+
+class TestWork:
+    def test_figures_are_those_of_one_process_bit_for_bit(
+        self, cluster: RayCluster, original: Original, tasks: list[Task], expected: list[Figures]
+    ):
+        assert measure(tasks, cluster(original), Journal(None, {})) == expected
+        assert len({figures["noise"] for figures in expected}) > len(tasks) / 2
+
+    def test_both_machines_have_a_worker(self, cluster: RayCluster, original: Original):
+        assert cluster.pool(original).size == 2
+
+    def test_other_calls_need_no_other_workers(
+        self, cluster: RayCluster, original: Original, tasks: list[Task], expected: list[Figures]
+    ):
+        pool = cluster.pool(original)
+        fewer = replace(original, calls=original.calls[:1])
+        found = measure(tasks[:2], cluster(fewer), Journal(None, {}))
+        assert found == measure(tasks[:2], InProcess(fewer), Journal(None, {}))
+        assert found != expected[:2]
+        assert cluster.pool(fewer) is pool
+
+    def test_our_errors_arrive_as_they_were_raised(self, cluster: RayCluster, original: Original):
+        lacking = [Task(InputChange("conv_in", STATIC), Noise())]
+        messages = []
+        for executor in (InProcess(original), cluster(original)):
+            with pytest.raises(FormatError) as error:
+                measure(lacking, executor, Journal(None, {}))
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+        assert "conv_in" in messages[0]
+
+    def test_a_bare_denoiser_makes_no_images(self, cluster: RayCluster, original: Original):
+        with pytest.raises(UsageError, match="a bare denoiser does not make"):
+            list(cluster(original).images([SAMPLING]))
+
+
+class TestDeath:
+    def test_a_killed_worker_s_tasks_go_to_others(
+        self,
+        cluster: RayCluster,
+        original: Original,
+        tasks: list[Task],
+        expected: list[Figures],
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture[str],
+    ):
+        metric = Deadly(tmp_path / "killed")
+        deadly = [Task(task.change, metric) for task in tasks]
+        with Journal(tmp_path / "journal", {}) as journal:
+            assert measure(deadly, cluster(original), journal) == expected
+        assert metric.mark is not None
+        assert metric.mark.exists()
+        assert sorted(units(tmp_path / "journal")) == sorted(task.key for task in deadly)
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_task_that_kills_every_worker_is_named(
+        self, cluster: RayCluster, original: Original, monkeypatch: pytest.MonkeyPatch
+    ):
+        from mezzotint.measuring.ray_cluster import pool
+
+        monkeypatch.setattr(pool, "_DEATHS", 1)
+        task = Task(LayerChange("conv_in", W2), Deadly())
+        why = f"1 workers died while it measured {re.escape(repr(task.key))}"
+        with pytest.raises(ExecutorError, match=why):
+            measure([task], cluster(original), Journal(None, {}))
+
+    def test_a_machine_leaves_and_another_one_joins(
+        self,
+        machines,
+        cluster: RayCluster,
+        original: Original,
+        tasks: list[Task],
+        expected: list[Figures],
+    ):
+        found = {}
+        for task, figures in cluster(original).figures(tasks):
+            assert task.key not in found
+            found[task.key] = figures
+            if len(found) == 2:
+                machines.remove_node(machines.list_all_nodes()[-1])
+            if len(found) == 4:
+                machines.add_node(**MACHINE)
+        assert [found[task.key] for task in tasks] == expected
+
+
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from mezzotint._journal import Journal
+from mezzotint.measuring import LayerChange, Noise, Original, RayCluster, Task, measure
+from mezzotint.plan import Choice
+from tests.measuring.conftest import recorded_calls
+from tests.models.tiny import tiny_unet
+
+class Dying(Journal):
+    def add(self, unit, result, source=None):
+        super().add(unit, result, source)
+        if len(self.entries) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+unet = tiny_unet().eval()
+changes = [LayerChange("conv_in", Choice(f"int{bits}/channel")) for bits in (2, 3, 4, 5, 6)]
+tasks = [Task(change, Noise()) for change in changes]
+cluster = RayCluster(address=sys.argv[1])
+with Dying(Path(sys.argv[2]), {}) as journal:
+    measure(tasks, cluster(Original(unet, recorded_calls(unet))), journal)
+"""
+
+
+def test_a_driver_that_was_killed_goes_on(
+    machines, cluster: RayCluster, original: Original, tmp_path: Path
+):
+    cluster.pool(original).dismiss()  # there is room for two workers
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    killed = subprocess.run(
+        [sys.executable, "-c", DRIVER, machines.address, str(tmp_path / "journal")],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(units(tmp_path / "journal")) == 2
+    changes = [LayerChange("conv_in", Choice(f"int{bits}/channel")) for bits in (2, 3, 4, 5, 6)]
+    again = [Task(change, Noise()) for change in changes]
+    with Journal(tmp_path / "journal", {}) as journal:
+        found = measure(again, cluster(original), journal)
+    assert found == measure(again, InProcess(original), Journal(None, {}))
+    assert sorted(units(tmp_path / "journal")) == sorted(task.key for task in again)
+
+
+class TestPipelines:
+    """One after another, as each needs workers of its own."""
+
+    @pytest.fixture(scope="class")
+    def pipe(self, tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
+        return mz.load(save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo"))
+
+    def test_workers_build_a_pipeline_after_its_source(
+        self, cluster: RayCluster, pipe: DiffusionPipeline
+    ):
+        calls = record_calls(pipe, SAMPLING)
+        model = Original(pipe.unet, calls, pipe=pipe, sampling=SAMPLING)
+        changes = [
+            LayerChange(name, choice) for name in ("conv_in", "conv_out") for choice in (W2, W4)
+        ]
+        todo = [Task(change, metric) for change in changes for metric in (Noise(), ImageError(2))]
+        found = measure(todo, cluster(model), Journal(None, {}))
+        assert found == measure(todo, InProcess(model), Journal(None, {}))
+        assert cluster.pool(model).source == pipe.name_or_path
+
+    def test_images_are_those_of_one_process(self, cluster: RayCluster, pipe: DiffusionPipeline):
+        sampling = replace(SAMPLING, prompts=SAMPLING.prompts * 2, seed=7)
+        assert np.array_equal(generate_with(cluster, pipe, sampling), generate(pipe, sampling))
+
+    def test_a_recipe_measures_the_same(self, cluster: RayCluster, pipe: DiffusionPipeline):
+        recipe, budget = mz.MixDQ(bos=False), mz.Budget(5)
+        here, there = (
+            mz.quantize(pipe, recipe, budget, sampling=SAMPLING, executor=executor)
+            for executor in (None, cluster)
+        )
+        assert there.plan.choices == here.plan.choices
+        assert there.measurements == here.measurements
+
+    def test_what_is_unlike_its_source_is_sent(self, cluster: RayCluster, pipe: DiffusionPipeline):
+        changed = mz.load(pipe.name_or_path)
+        changed.scheduler = DDIMScheduler()
+        images = generate(changed, SAMPLING)
+        assert not np.array_equal(images, generate(pipe, SAMPLING))
+        assert np.array_equal(generate_with(cluster, changed, SAMPLING), images)
+        model = Original(changed.unet, pipe=changed)
+        assert cluster.pool(model).source is None
+
+
+def test_parts_keep_the_order_and_are_as_many_as_asked_for():
+    groups = ["abcdef", "gh", "i"]
+    assert _parts(groups, 3) == [list("abc"), list("def"), list("gh"), ["i"]]
+    assert _parts(groups, 1) == [list("abcdef"), list("gh"), ["i"]]
+    assert _parts(groups, 100) == [[letter] for letter in "abcdefghi"]
+
+
+class TestRefusals:
+    def test_no_machine_has_room(self, machines, original: Original):
+        wide = RayCluster(address=machines.address, threads=64)
+        why = r"no machine of the cluster has room for a worker \(CPU 64, memory [\d.e+,]+\)"
+        with pytest.raises(ExecutorError, match=why):
+            measure([Task(Unchanged(), Noise())], wide(original), Journal(None, {}))
+
+    def test_nothing_answers_at_the_address(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        why = rf"address 127\.0\.0\.1:{port}: no Ray cluster answers \(.*refused.*ray start"
+        with pytest.raises(ExecutorError, match=why):
+            executor_named("ray", address=f"127.0.0.1:{port}")
+
+    @pytest.mark.parametrize("address", ["auto", "localhost", "http://localhost:1", "a:b", ":6379"])
+    def test_no_address(self, address: str):
+        with pytest.raises(UsageError, match=rf"address: '{address}' is none of a Ray cluster"):
+            executor_named("ray", address=address)
+
+    def test_the_cluster_of_the_environment_counts(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+        with pytest.raises(UsageError, match="address: 'nowhere'"):
+            executor_named("ray")
+
+    def test_another_cluster_than_that_of_the_process(
+        self, machines, cluster: RayCluster, original: Original
+    ):
+        cluster.pool(original)
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            elsewhere = RayCluster(address=f"127.0.0.1:{other.getsockname()[1]}")
+            with pytest.raises(ExecutorError, match="has joined the cluster at"):
+                elsewhere.pool(original)
+
+    @pytest.mark.parametrize("option", ["workers", "threads"])
+    def test_no_workers(self, option: str):
+        with pytest.raises(UsageError, match=f"{option}: is 0; give 1 or more"):
+            executor_named("ray", **{option: 0})
+
+    def test_without_ray_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        with pytest.raises(UsageError, match=r"executor ray: .* `pip install mezzotint\[ray\]`"):
+            executor_named("ray")
