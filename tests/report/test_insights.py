@@ -196,6 +196,13 @@ def test_tables_stand_behind_every_picture(insights, tmp_path):
     assert (float(first["median"]), int(first["count"])) == (2.5, 6)
 
 
+def test_a_folder_of_other_things_is_kept(insights, tmp_path):
+    (tmp_path / "kept.txt").write_text("kept")
+    with pytest.raises(UsageError, match="something else"):
+        save_insights(insights, tmp_path)
+    assert (tmp_path / "kept.txt").read_text() == "kept"
+
+
 def test_a_folder_that_is_a_file_is_refused(insights, tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UsageError, match="is a file"):

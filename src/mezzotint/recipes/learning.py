@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,39 @@ def learned(
     # NaN is below any number: a predictor that says the same of all labels orders nothing.
     best = max(fitted, key=lambda each: np.nan_to_num(figures[each.kind]["partial"], nan=-2.0))
     return Learned(best, figures)
+
+
+def learned_once(
+    fitted: str | Path | None,
+    kind: str,
+    dataset: Dataset,
+    blocks: tuple[Block, ...],
+    options: PredictorOptions,
+) -> Learned:
+    """The predictor from a folder of fitted ones, where it is there; else it is fitted, and kept.
+
+    Args:
+        fitted: folder of predictors, one for each target; None to fit and keep nothing.
+        kind: as of `learned`; the rest, too.
+        dataset: the labels.
+        blocks: of its graph.
+        options: of the predictor.
+
+    Raises:
+        PredictorError: what is there is damaged, or of other labels or options; as `learned`.
+        UsageError: the predictor is of a kind that is not kept.
+    """
+    if fitted is None:
+        return learned(kind, dataset, blocks, options)
+    name = hashlib.sha256(options.target.encode()).hexdigest()[:12]  # fit for every file system
+    folder = Path(fitted) / f"target-{name}"
+    if folder.is_dir():
+        return loaded(folder, kind, dataset, options)
+    found = learned(kind, dataset, blocks, options)
+    if not isinstance(found.predictor, Ensemble):
+        raise UsageError(f"fitted: predictor {found.kind!r} is fitted in no time; leave it out")
+    found.predictor.save(folder)
+    return found
 
 
 def loaded(folder: Path, kind: str, dataset: Dataset, options: PredictorOptions) -> Learned:

@@ -1,5 +1,6 @@
 """The report: what was chosen, why, and what it did to the pictures; and the page of insights."""
 
+from mezzotint.report.explaining import Explaining, explained
 from mezzotint.report.findings import Finding, findings_of
 from mezzotint.report.insights import (
     Insights,
@@ -14,6 +15,7 @@ from mezzotint.report.pictures import picture_grid, save_picture
 from mezzotint.report.scored_layers import ScoredLayers
 
 __all__ = [
+    "Explaining",
     "Finding",
     "Insights",
     "LayerRow",
@@ -23,6 +25,7 @@ __all__ = [
     "ScoredLayers",
     "box_plots",
     "chosen_bars",
+    "explained",
     "findings_of",
     "layer_rows",
     "picture_grid",

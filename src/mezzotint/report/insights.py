@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mezzotint._files import replacing_folder
+from mezzotint._files import check_folder_name, is_taken, replacing_folder
+from mezzotint.errors import UsageError
 from mezzotint.report.findings import Finding
 from mezzotint.report.insight_plots import BoxPlot, Picture, StackedBars, tables
 from mezzotint.report.page import environment
@@ -102,10 +103,13 @@ def save_insights(insights: Insights, folder: str | Path) -> Path:
     """Write the page and the tables behind it to a folder, complete or not at all.
 
     Raises:
-        UsageError: the folder is a file.
-        UsageError: matplotlib is not installed.
+        UsageError: the folder is a file, or holds other things, or matplotlib is not installed.
     """
-    folder, page = Path(folder), render_insights(insights)
+    folder = Path(folder)
+    check_folder_name(folder)
+    if is_taken(folder) and not (folder / PAGE).is_file():
+        raise UsageError(f"{folder}: holds something else than insights; name a new folder")
+    page = render_insights(insights)
     with replacing_folder(folder) as temporary:
         (temporary / PAGE).write_text(page, "utf-8")
         for name, rows in tables(insights.pictures).items():

@@ -16,6 +16,7 @@ from mezzotint.errors import (
     PredictorError,
     UsageError,
 )
+from mezzotint.recipes.qua2sedimo.all_formats import program_options
 from mezzotint.runtime import module_bytes
 from tests.recipes.qua2sedimo.conftest import FORMATS
 
@@ -115,12 +116,12 @@ def test_exchanges_are_tried_on_held_out_seeds(pipe, labels_folder):
     assert 3.7 * 0.995 <= result.plan.context["stored_bits"] <= 3.7
 
 
-def test_among_all_formats_labels_weigh_the_layers(pipe, labels_folder):
-    result = planned(pipe, labels_folder, formats="all", predictor="ridge-choices")
-    assert result.plan.context["recipe"] == "qua2sedimo"
-    assert result.plan.context["predictor"] == "ridge-choices"
-    assert result.plan.encoding.rounding == "feedback"
-    assert not set(weight_formats(result).values()) <= {*FORMATS}
+def test_among_all_formats_labels_weigh_the_layers():
+    options = mz.Qua2SeDiMo(labels="labels", formats="all", predictor="residual")
+    program = program_options(options)
+    assert (program.labels, program.predictor) == ("labels", "residual")
+    assert {"lut2/channel", "int8/channel"} < {*program.formats}
+    assert (program.mixtures, program.rounding) == ((2, 3, 4), "feedback")
 
 
 def refused(error, told, pipe, labels, bits=3.7, **options):

@@ -28,6 +28,19 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
         UsageError: no labels are given, or an option has no meaning among all formats.
         InfeasibleBudgetError: naming the nearest feasible budget.
     """
+    outcome = auto(job, program_options(options))
+    context = {"recipe": "qua2sedimo", "options": dataclasses.asdict(options)}
+    return replace(
+        outcome, plan=replace(outcome.plan, context={**outcome.plan.context, **context})
+    )
+
+
+def program_options(options: Qua2SeDiMo) -> Auto:
+    """The options of `auto` that say the same.
+
+    Raises:
+        UsageError: no labels are given, or an option has no meaning among all formats.
+    """
     usual = Qua2SeDiMo()
     for name in LABELLED_ONLY:
         if getattr(options, name) != getattr(usual, name):
@@ -37,6 +50,4 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
             )
     if options.labels is None:
         raise UsageError("labels: none given; without them, use recipe 'auto'")
-    outcome = auto(job, Auto(labels=options.labels, predictor=options.predictor, mixtures=MIXTURES))
-    context = {"recipe": "qua2sedimo", "options": dataclasses.asdict(options)}
-    return replace(outcome, plan=replace(outcome.plan, context={**outcome.plan.context, **context}))
+    return Auto(labels=options.labels, predictor=options.predictor, mixtures=MIXTURES)

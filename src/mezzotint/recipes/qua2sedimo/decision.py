@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from mezzotint.errors import UsageError
 from mezzotint.predictors import Dataset, Ensemble, PredictorOptions
 from mezzotint.recipes.labelled import LabelledModel
-from mezzotint.recipes.learning import Learned, learned, loaded
+from mezzotint.recipes.learning import Learned, learned_once
 from mezzotint.recipes.qua2sedimo.around import settled
 from mezzotint.recipes.qua2sedimo.block_scores import block_scoring, fronts_by_score
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, best_within, scored_singly
@@ -66,8 +64,12 @@ def decided(question: Question) -> Decision:
 
 def by_program(question: Question) -> Decision:
     """The program under the bytes, around its own answer until that stays (ours)."""
+    return programmed(question, _learned(question, question.options.learning))
+
+
+def programmed(question: Question, found: Learned) -> Decision:
+    """The same with a predictor that is there already."""
     options, space, window = question.options, question.space, question.window
-    found = _learned(question, options.learning)
     value = found.value(0.0)
     starts = [_least_error(question)]
     best = question.labelled.best_within(window.most)
@@ -146,23 +148,10 @@ def _by_scores(question: Question, best: Callable[[Ensemble], Rows]) -> Decision
 
 
 def _learned(question: Question, options: PredictorOptions) -> Learned:
-    """The predictor: loaded where there is one, or else fitted, and kept where that is asked."""
     chosen, labelled = question.options, question.labelled
-    if chosen.fitted is None:
-        return learned(chosen.predictor, labelled.dataset, labelled.blocks, options)
-    folder = Path(chosen.fitted) / _folder_name(options.target)
-    if folder.is_dir():
-        return loaded(folder, chosen.predictor, labelled.dataset, options)
-    found = learned(chosen.predictor, labelled.dataset, labelled.blocks, options)
-    if not isinstance(found.predictor, Ensemble):
-        raise UsageError(f"fitted: predictor {found.kind!r} is fitted in no time; leave it out")
-    found.predictor.save(folder)
-    return found
-
-
-def _folder_name(target: str) -> str:
-    """Name of a folder for what was fitted to a target: one for each, on every file system."""
-    return f"target-{hashlib.sha256(target.encode()).hexdigest()[:12]}"
+    return learned_once(
+        chosen.fitted, chosen.predictor, labelled.dataset, labelled.blocks, options
+    )
 
 
 def _least_error(question: Question) -> Rows:
