@@ -57,9 +57,7 @@ def explain(  # noqa: PLR0913  (one parameter per option)
         typer.Option(metavar="N", help="Epochs of training, at most.", show_default="1000"),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of training.")] = 0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what is at DIR already.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is at DIR already.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain what quantization costs a model, from LABELS: one page, with tables beside it.

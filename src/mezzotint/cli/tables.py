@@ -144,7 +144,9 @@ def labels_table(labels: Labels) -> Table:
 
 def findings_table(findings: Sequence[Finding], page: Path) -> Table:
     """A row per published finding, and where the page is."""
-    table = titled_table(f"Published findings, judged: see {page}", "finding", "at equal", "verdict")
+    table = titled_table(
+        f"Published findings, judged: see {page}", "finding", "at equal", "verdict"
+    )
     for each in findings:
         table.add_row(each.claim, each.judged_at, each.verdict)
     return table

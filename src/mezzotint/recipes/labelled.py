@@ -94,7 +94,7 @@ def labelled_model(folder: str | Path, denoiser: nn.Module | None = None) -> Lab
         labels.formats,
         labels.configurations[:, places],
         labels.values,
-        labels.bytes[places],
+        np.asarray(labels.bytes[places], dtype=np.float64),
         labels.weight_errors[places],
     )
     blocks, groups = choosing_blocks(graph, keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class Explaining:
     weight_bits: float | None = None
     predictor: str = "network"
     fitted: Path | None = None
-    learning: PredictorOptions = PredictorOptions()
+    learning: PredictorOptions = field(default_factory=PredictorOptions)
 
 
 def explained(asked: Explaining) -> Insights:
@@ -108,13 +108,9 @@ def scored_layers(labelled: LabelledModel, ensemble: Ensemble) -> ScoredLayers:
 def _learned(
     asked: Explaining, labelled: LabelledModel, fitted: Path | None
 ) -> tuple[Learned, Ensemble]:
-    found = learned_once(
-        fitted, asked.predictor, labelled.dataset, labelled.blocks, asked.learning
-    )
+    found = learned_once(fitted, asked.predictor, labelled.dataset, labelled.blocks, asked.learning)
     if not isinstance(found.predictor, Ensemble):
-        raise UsageError(
-            f"predictor: {found.kind!r} scores no layers; use 'network' or 'residual'"
-        )
+        raise UsageError(f"predictor: {found.kind!r} scores no layers; use 'network' or 'residual'")
     return found, found.predictor
 
 
@@ -135,9 +131,7 @@ def _chosen(labelled: LabelledModel, found: Learned, bits: float) -> Rows:
     return programmed(Question(labelled, window, Qua2SeDiMo()), found).configuration
 
 
-def _context(
-    asked: Explaining, labelled: LabelledModel, found: Learned
-) -> dict[str, object]:
+def _context(asked: Explaining, labelled: LabelledModel, found: Learned) -> dict[str, object]:
     header = labelled.labels.context
     return {
         "labels": f"{len(labelled.dataset.values)}, by metric {header['metric']}",

@@ -30,9 +30,7 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
     """
     outcome = auto(job, program_options(options))
     context = {"recipe": "qua2sedimo", "options": dataclasses.asdict(options)}
-    return replace(
-        outcome, plan=replace(outcome.plan, context={**outcome.plan.context, **context})
-    )
+    return replace(outcome, plan=replace(outcome.plan, context={**outcome.plan.context, **context}))
 
 
 def program_options(options: Qua2SeDiMo) -> Auto:

@@ -48,9 +48,7 @@ class LikeLabels:
         """
         space, bank = self.method.space, self.method.labelled.bank
         changes = [
-            ConfigurationChange.of(
-                Configuration(space.named(row)), bank, space.keys, space.formats
-            )
+            ConfigurationChange.of(Configuration(space.named(row)), bank, space.keys, space.formats)
             for row in rows
         ]
         found = [each.losses(changes, self.metric, label) for each in self.groups]
