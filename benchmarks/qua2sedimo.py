@@ -205,9 +205,7 @@ class Bench:
         """The stored bytes of ours with six choices, in the same setting."""
         found = self.kept.at((row.model, row.table, row.setting, OURS))
         if found is None or found["fd_lite0"] is None:
-            raise SystemExit(
-                f"{row.plan}: its bytes are those of the row {OURS!r}; make that first"
-            )
+            raise SystemExit(f"{row.plan}: has the bytes of the row {OURS!r}; make that first")
         return mz.Budget(size=int(found["denoiser_bytes"]), act_bits=row.act_bits)
 
 
