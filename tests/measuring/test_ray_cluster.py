@@ -37,6 +37,7 @@ from mezzotint.measuring import (
     generate_with,
     measure,
 )
+from mezzotint.measuring.ray_cluster import connection
 from mezzotint.measuring.ray_cluster.cluster import _parts
 from mezzotint.measuring.ray_cluster.connection import import_ray
 from mezzotint.models import Sampling, generate, inventory, record_calls
@@ -49,7 +50,13 @@ from tests.models.tiny import save_few_step, tiny_unet
 W2, W4, W8 = (Choice(f"int{bits}/channel") for bits in (2, 4, 8))
 A8, STATIC = Choice("int8/channel", "int8/token"), Choice("int8/channel", "uint8/tensor")
 SAMPLING = Sampling(("owl", "red heart", "tree"), batch=2)
-MACHINE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+MACHINE = {
+    "num_cpus": 1,
+    "object_store_memory": 80 * 2**20,
+    "include_dashboard": False,
+    "include_log_monitor": False,
+    "no_monitor": True,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -67,21 +74,31 @@ def machines():
     ray = import_ray()
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "num_cpus": 0})
-    for _ in range(2):
-        cluster.add_node(**MACHINE)
-    try:
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set another one
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in connection.STARTED.items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "num_cpus": 0})
+        for _ in range(2):
+            cluster.add_node(**MACHINE)
+        try:
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set another one
 
 
 @pytest.fixture(scope="module")
 def cluster(machines) -> RayCluster:
     """Keeps its workers from test to test, as long as those are about the same model."""
     return RayCluster(address=machines.address)
+
+
+@pytest.fixture(scope="module")
+def single(machines, cluster: RayCluster) -> RayCluster:
+    """One worker, in the place of all others."""
+    cluster.dismiss()
+    return RayCluster(address=machines.address, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -218,16 +235,15 @@ torch.set_num_threads(1)
 unet = tiny_unet().eval()
 changes = [LayerChange("conv_in", Choice(f"int{bits}/channel")) for bits in (2, 3, 4, 5, 6)]
 tasks = [Task(change, Noise()) for change in changes]
-cluster = RayCluster(address=sys.argv[1])
+cluster = RayCluster(address=sys.argv[1], workers=1)
 with Dying(Path(sys.argv[2]), {}) as journal:
     measure(tasks, cluster(Original(unet, recorded_calls(unet))), journal)
 """
 
 
 def test_a_driver_that_was_killed_goes_on(
-    machines, cluster: RayCluster, original: Original, tmp_path: Path
+    machines, single: RayCluster, original: Original, tmp_path: Path
 ):
-    cluster.pool(original).dismiss()  # there is room for two workers
     path = os.pathsep.join([str(ROOT), *sys.path])
     killed = subprocess.run(
         [sys.executable, "-c", DRIVER, machines.address, str(tmp_path / "journal")],
@@ -241,7 +257,7 @@ def test_a_driver_that_was_killed_goes_on(
     changes = [LayerChange("conv_in", Choice(f"int{bits}/channel")) for bits in (2, 3, 4, 5, 6)]
     again = [Task(change, Noise()) for change in changes]
     with Journal(tmp_path / "journal", {}) as journal:
-        found = measure(again, cluster(original), journal)
+        found = measure(again, single(original), journal)
     assert found == measure(again, InProcess(original), Journal(None, {}))
     assert sorted(units(tmp_path / "journal")) == sorted(task.key for task in again)
 
@@ -254,7 +270,7 @@ class TestPipelines:
         return mz.load(save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo"))
 
     def test_workers_build_a_pipeline_after_its_source(
-        self, cluster: RayCluster, pipe: DiffusionPipeline
+        self, single: RayCluster, pipe: DiffusionPipeline
     ):
         calls = record_calls(pipe, SAMPLING)
         model = Original(pipe.unet, calls, pipe=pipe, sampling=SAMPLING)
@@ -262,31 +278,31 @@ class TestPipelines:
             LayerChange(name, choice) for name in ("conv_in", "conv_out") for choice in (W2, W4)
         ]
         todo = [Task(change, metric) for change in changes for metric in (Noise(), ImageError(2))]
-        found = measure(todo, cluster(model), Journal(None, {}))
+        found = measure(todo, single(model), Journal(None, {}))
         assert found == measure(todo, InProcess(model), Journal(None, {}))
-        assert cluster.pool(model).source == pipe.name_or_path
+        assert single.pool(model).source == pipe.name_or_path
 
-    def test_images_are_those_of_one_process(self, cluster: RayCluster, pipe: DiffusionPipeline):
+    def test_images_are_those_of_one_process(self, single: RayCluster, pipe: DiffusionPipeline):
         sampling = replace(SAMPLING, prompts=SAMPLING.prompts * 2, seed=7)
-        assert np.array_equal(generate_with(cluster, pipe, sampling), generate(pipe, sampling))
+        assert np.array_equal(generate_with(single, pipe, sampling), generate(pipe, sampling))
 
-    def test_a_recipe_measures_the_same(self, cluster: RayCluster, pipe: DiffusionPipeline):
+    def test_a_recipe_measures_the_same(self, single: RayCluster, pipe: DiffusionPipeline):
         recipe, budget = mz.MixDQ(bos=False), mz.Budget(5)
         here, there = (
             mz.quantize(pipe, recipe, budget, sampling=SAMPLING, executor=executor)
-            for executor in (None, cluster)
+            for executor in (None, single)
         )
         assert there.plan.choices == here.plan.choices
         assert there.measurements == here.measurements
 
-    def test_what_is_unlike_its_source_is_sent(self, cluster: RayCluster, pipe: DiffusionPipeline):
+    def test_what_is_unlike_its_source_is_sent(self, single: RayCluster, pipe: DiffusionPipeline):
         changed = mz.load(pipe.name_or_path)
         changed.scheduler = DDIMScheduler()
         images = generate(changed, SAMPLING)
         assert not np.array_equal(images, generate(pipe, SAMPLING))
-        assert np.array_equal(generate_with(cluster, changed, SAMPLING), images)
+        assert np.array_equal(generate_with(single, changed, SAMPLING), images)
         model = Original(changed.unet, pipe=changed)
-        assert cluster.pool(model).source is None
+        assert single.pool(model).source is None
 
 
 def test_parts_keep_the_order_and_are_as_many_as_asked_for():
@@ -311,7 +327,7 @@ class TestRefusals:
         with pytest.raises(ExecutorError, match=why):
             executor_named("ray", address=f"127.0.0.1:{port}")
 
-    @pytest.mark.parametrize("address", ["auto", "localhost", "http://localhost:1", "a:b", ":6379"])
+    @pytest.mark.parametrize("address", ["auto", "localhost", "ray://localhost:1", "a:b", ":6379"])
     def test_no_address(self, address: str):
         with pytest.raises(UsageError, match=rf"address: '{address}' is none of a Ray cluster"):
             executor_named("ray", address=address)

@@ -133,7 +133,7 @@ def test_no_configurations_have_no_predictions():
 
 def test_few_labels_are_counted():
     few = replace(DATASET, configurations=DATASET.configurations[:12], values=DATASET.values[:12])
-    with pytest.raises(PredictorError, match="12 different .* 8 are missing"):
+    with pytest.raises(PredictorError, match=r"12 different .* 8 are missing"):
         fitted("bits", few)
 
 

@@ -340,6 +340,6 @@ def test_a_full_disk_leaves_nothing_behind(ensemble, tmp_path, monkeypatch):
         raise SafetensorError("no space left on device")
 
     monkeypatch.setattr(ensemble_files, "save_file", full)
-    with pytest.raises(PredictorError, match="cannot be written .*no space left"):
+    with pytest.raises(PredictorError, match=r"cannot be written .*no space left"):
         ensemble.save(tmp_path / "predictor")
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_the_norm_of_a_mean_is_the_mean_of_norms():
 
 def test_layers_from_the_second_on_add_to_what_goes_in():
     found = embeddings(NETWORK, ROWS)
-    for before, after in zip(found[1:], found[2:], strict=False):
+    for before, after in pairwise(found[1:]):
         assert (after >= before).all()
 
 
