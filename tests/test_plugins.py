@@ -54,6 +54,13 @@ class Added(Noise):
     kind = "added-metric"
 """
 
+EXECUTOR = """
+from mezzotint.measuring import InProcess, register_executor
+@register_executor("added-executor")
+def added(colour="red"):
+    return InProcess
+"""
+
 RECIPE = """
 import dataclasses
 import mezzotint as mz
@@ -87,6 +94,7 @@ layer = {"weight": "int4/channel", "structures": [{"kind": "added-structure", "f
 print(mz.Plan.from_dict({"version": 1, "layers": {"a": layer}})["a"].structures[0].kind)
 print(rounding.rounding_named("added-rounding").__name__)
 print(measuring.metric_named("added-metric").kind)
+print(measuring.executor_named("added-executor", colour="blue").__name__)
 print(recipes.recipe_named("added-recipe").name)
 print([recipe.name for recipe in recipes.recipes()][0])
 engines.check_engine("added-engine")
@@ -120,6 +128,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         "structures": "split = added_structure",
         "roundings": "nearest = added_rounding",
         "metrics": "noise = added_metric",
+        "executors": "slow = added_executor",
         "recipes": "nothing = added_recipe",
         "engines": "never = added_engine",
     }
@@ -132,6 +141,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         added_structure=STRUCTURE,
         added_rounding=ROUNDING,
         added_metric=METRIC,
+        added_executor=EXECUTOR,
         added_recipe=RECIPE,
         added_engine=ENGINE,
     )
@@ -150,6 +160,7 @@ def test_what_a_package_adds_is_found(tmp_path: Path):
         "added-structure",
         "rounded",
         "added-metric",
+        "InProcess",
         "added-recipe",
         "added-recipe",
         "added-engine",

@@ -35,7 +35,7 @@ def test_labels_are_kept_and_summed_up(sampled):
     assert (len(labels), labels.formats) == (3, ("uint3/channel", "uint4/channel"))
     assert "Labels by noise" in found.stdout
     assert f"labels are kept in {folder}" in found.stdout
-    assert found.stderr.startswith("Labelling: 4 changes of the whole model on 2 calls at ")
+    assert found.stderr.startswith("Labelling: 4 changes of the whole model on 1 calls at ")
 
 
 def test_more_are_added_and_given_as_json(run, sampled, model):

@@ -213,7 +213,8 @@ class Network:
             scores = ((messages + (found[-1] @ own)[reader]).tanh() @ attention).exp()
             weight = torch.zeros(len(x), dtype=x.dtype).index_add(0, reader, scores)
             sums = torch.zeros_like(x).index_add(0, reader, scores[:, None] * messages)
-            found.append((found[-1] @ own + sums / (1 + weight[:, None])).relu() + found[-1])
+            # Smooth, so that nothing is cut off by chance.
+            found.append((found[-1] @ own + sums / (1 + weight[:, None])).tanh() + found[-1])
         return found[: layers + 1]
 
 

@@ -323,7 +323,9 @@ class TestWhatCannotBeFollowed:
         model = layers(lambda self, x: self.b(self.inner.outside(self.a(x))))
         model.inner = nn.Module()
         model.inner.outside = Outside()
-        with pytest.raises(ModelError, match=r"Outside inner.outside: takes the values of tensors"):
+        with pytest.raises(
+            ModelError, match=r"Outside inner\.outside: takes the values of tensors"
+        ):
             graph_of(model, X)
 
     def test_in_the_denoiser_itself(self):

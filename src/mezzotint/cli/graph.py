@@ -41,10 +41,11 @@ def graph(
         ),
     ] = True,
 ) -> None:
-    """Write the graph of a denoiser's weights: which reads which, and where their results meet.
+    """Write the graph of a denoiser's weights to a file.
 
-    As a picture (SVG) block by block, for other programs (GraphML, with the block of every weight),
-    or as JSON. The graph follows from the architecture: of a quantized model it is the same.
+    It says which weight reads which, and where their results meet: as a picture (SVG) block by
+    block, for other programs (GraphML, with the block of every weight), or as JSON. The graph
+    follows from the architecture: of a quantized model it is that of its original.
     """
     from mezzotint.checkpoint import check_apart
     from mezzotint.models import (

@@ -61,7 +61,11 @@ def conditional_key(task: Task, original: Original) -> str:
 
 
 class Executor(Protocol):
-    """Runs tasks on one model: here, or wherever the model and the tasks can be sent."""
+    """Runs tasks on one model: here, or wherever the model and the tasks can be sent.
+
+    One that runs several at the same time may say how many in an attribute `at_once`, so that what
+    is told of the time holds.
+    """
 
     def figures(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Figures]]:
         """Yield each task with its figures as soon as they are there, in any order."""

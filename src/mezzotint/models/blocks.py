@@ -23,7 +23,7 @@ MAX_HOPS = 4
 
 
 class BlockKind(StrEnum):
-    """Which weights a block holds."""
+    """The weights that a block holds."""
 
     SELF_ATTENTION = "self_attention"
     """Projections of self-attention, and where wanted the modulation of its input."""

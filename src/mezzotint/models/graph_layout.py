@@ -46,7 +46,7 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """Where its vertical axis lies."""
+        """Position of its vertical axis."""
         return self.x + self.width / 2
 
     def moved(self, x: float, y: float) -> Box:
@@ -85,7 +85,7 @@ class Panel:
 
 
 def label(node: WeightNode | CombineNode, title: str | None = None) -> str:
-    """What stands in a node's box: its short name in the panel of that title, else its full one."""
+    """The text in a node's box: its short name in the panel of that title, else its full one."""
     if isinstance(node, CombineNode):
         return node.kind if title is not None else f"{node.kind} in {node.name or 'the denoiser'}"
     return node.key.removeprefix(f"{title}.")
@@ -227,7 +227,7 @@ def _set(
 
 
 def _middle(boxes: Sequence[Box]) -> float:
-    """Where what reads these boxes shall stand; at the end, if there are none."""
+    """The best position for what reads these boxes; at the end, if there are none."""
     return sum(box.middle for box in boxes) / len(boxes) if boxes else math.inf
 
 

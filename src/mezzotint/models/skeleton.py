@@ -23,7 +23,7 @@ def skeleton(denoiser: nn.Module) -> nn.Module:
 
 
 def floating_skeleton(denoiser: ModelMixin) -> nn.Module:
-    """A denoiser of the same configuration on the meta device; floating, be the given one or not."""
+    """A floating denoiser on the meta device, of the configuration of one that may be packed."""
     config = {key: value for key, value in denoiser.config.items() if key != "quantization_config"}
     with torch.device("meta"):
         made: nn.Module = type(denoiser).from_config(config)

@@ -30,7 +30,7 @@ Place = tuple[int, int, int]
 transformer: number of the block, 0, 0."""
 
 CombineKind = Literal["add", "multiply", "modulation", "concatenate", "matmul", "other"]
-"""How tensors are joined: see `NodeKind`, whose words these are."""
+"""Ways of joining tensors, in the words of `NodeKind`."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From the traced graph of a call to the graph of weights."""
+"""The graph of weights, made from the traced graph of a call."""
 
 from __future__ import annotations
 

@@ -316,7 +316,11 @@ class Measuring:
             what = f"changes of {len(layers)} layers" if layers else "changes of the whole model"
             by_calls = f" on {len(self.original.calls)} calls"
             what += by_calls if metric.sees == "outputs" else " by images"
-            tell(label, len(changes), partial(task_seconds, self.original, metric), what)
+            tell(label, len(changes), partial(self._seconds, metric), what)
+
+    def _seconds(self, metric: Metric) -> float:
+        """Seconds after which another task is done: executors may say how many run at once."""
+        return task_seconds(self.original, metric) / getattr(self.executor, "at_once", 1)
 
     def _key(self, task: Task) -> str:
         return conditional_key(task, self.original)

@@ -95,7 +95,7 @@ class Training:
         rates: learning rates.
         untrained_bits: weights of so many bits or more stay as the plan's rounding has them, and
             inputs of so many bits as they are calibrated, where the weights do; unless scales alone
-            are trained.
+            are trained. Of a layer whose parts have several formats, the narrowest counts.
         autocast: compute in bfloat16; None for where the processor or GPU does.
         checkpointing: compute blocks again in the backward pass, to save memory; None for where
             memory may run short.

@@ -47,6 +47,6 @@ def _network() -> nn.Module:
 
 
 def _as_bytes(images: Tensor) -> npt.NDArray[np.uint8]:
-    """As `generate` rounds them."""
+    """Images uint8 [n, h, w, 3], rounded as `generate` rounds them."""
     rounded = (images.permute(0, 2, 3, 1).numpy().clip(0, 1) * 255).round()
     return rounded.astype(np.uint8)

@@ -40,8 +40,8 @@ class RayCluster:
     that die are replaced. They end with this object, or where another model takes their place.
 
     Attributes:
-        address: `host:port` of a cluster that this machine is part of, or `ray://host:port`; None
-            for one of this machine alone, unless the variable RAY_ADDRESS names another.
+        address: `host:port` of a cluster that this machine is part of; None for one of this machine
+            alone, unless the variable RAY_ADDRESS names another.
         workers: number of workers; None for as many as there is room for.
         threads: cores of each worker. Sums are taken in an order that may depend on their number.
 
@@ -79,14 +79,19 @@ class RayCluster:
 
         model = (original.denoiser, original.pipe)
         if self._pool is None or self._model != model:
-            if self._pool is not None:
-                self._pool.dismiss()
-            self._sent.clear()
+            self.dismiss()
             cores = None if self.workers is None else self.workers * self.threads
             connect(self.address, cores)
             self._pool = Pool(Blueprint.of(original, self.threads), self.workers)
             self._model = model
         return self._pool
+
+    def dismiss(self) -> None:
+        """End all workers; what is asked for next takes on others."""
+        if self._pool is not None:
+            self._pool.dismiss()
+        self._pool = self._model = None
+        self._sent.clear()
 
     def reference(self, value: object, sent: Callable[[], object]) -> Any:
         """A reference to what is sent of a value: into the object store, once for one model."""
@@ -111,6 +116,11 @@ class RayExecutor:
 
     cluster: RayCluster
     original: Original
+
+    @property
+    def at_once(self) -> int:
+        """Number of tasks that there is room for at the same time."""
+        return self.cluster.pool(self.original).size
 
     def figures(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Figures]]:
         """Yield each task with its figures, as soon as they are there.

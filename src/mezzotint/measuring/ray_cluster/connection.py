@@ -17,7 +17,11 @@ _IMPORTED = {
     # Lines of Ray's own processes to leave out of standard output: all. Errors come as errors.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
 }
-_STARTED = {"RAY_USAGE_STATS_ENABLED": "0"}
+STARTED = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers do what this process would: not less than other programs of this machine.
+    "RAY_worker_niceness": "0",
+}
 """Variables by which Ray is set up, where its users have not set them."""
 
 _PATIENCE = 5.0
@@ -55,14 +59,14 @@ def check_reachable(address: str | None) -> None:
     if address is None:
         return
     try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
+        parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or not port or parts.scheme not in {"", "ray"}:
+    if not host or not port:
         raise UsageError(
             f"address: {address!r} is none of a Ray cluster; give host:port, as `ray start --head` "
-            "prints it, or ray://host:port"
+            "prints it; where this machine is not part of the cluster, use `ray job submit`"
         )
     try:
         socket.create_connection((host, port), _PATIENCE).close()
@@ -87,7 +91,7 @@ def connect(address: str | None, cores: int | None) -> None:
     address = _address(address)
     if ray.is_initialized():
         joined = ray.get_runtime_context().gcs_address
-        if address is not None and "://" not in address and address != joined:
+        if address is not None and address != joined:
             raise ExecutorError(
                 f"address {address}: this process has joined the cluster at {joined}; call "
                 "ray.shutdown() first"
@@ -95,7 +99,7 @@ def connect(address: str | None, cores: int | None) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        with _variables(_STARTED):
+        with _variables(STARTED):
             if address is not None:
                 ray.init(address=address, **quiet)
             else:

@@ -12,7 +12,6 @@ from torch import nn
 
 from mezzotint.measuring.original import Original, OriginalImages
 from mezzotint.models import Call, Sampling, on_device
-from mezzotint.runtime import EncodedWeights
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Recorded:
 
     Attributes:
         calls: reference, within a tuple, so that it is not fetched before it is needed.
-        calibration: reference, alike; encoded weights go along where they have a folder.
+        calibration: reference, alike.
         images: reference, alike; empty where no task sees images.
         sampling: of the images.
         momentum: of static ranges.
@@ -71,8 +70,6 @@ class Recorded:
         """The `Original` of a worker, around its own model."""
         calls, calibration = ray.get([*self.calls, *self.calibration])
         made = ray.get(list(self.images))
-        if calibration.encoded is None:
-            calibration = replace(calibration, encoded=EncodedWeights())
         return Original(
             denoiser,
             on_device(calls, denoiser),

@@ -19,8 +19,8 @@ def is_per_step(activation: str) -> bool:
 
 
 def weight_name(choice: Choice) -> str:
-    """Name of a weight among those of one layer: its format, and whether it is smoothed."""
-    return f"{choice.weight}{_suffix(choice)}"
+    """Name of a weight among those of one layer: its formats, and whether it is smoothed."""
+    return f"{choice.weight_label}{_suffix(choice)}"
 
 
 def input_name(choice: Choice) -> str:
