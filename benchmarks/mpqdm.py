@@ -16,39 +16,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from contestants.figures import jackknife
 from contestants.hardware import describe
 from contestants.held_out_prompts import without_prompts
+from contestants.image_figures import ImageFigures, real_features
+from contestants.kept_rows import Kept
 from contestants.mpqdm_rows import AUTO, FLOAT, IMAGES, MODELS, PUBLISHED, TABLES, TUNED, Row, rows
 from contestants.mpqdm_table import markdown
 from contestants.weights_digest import weights_of
 
 import mezzotint as mz
-from mezzotint._files import write_json
-from mezzotint.evaluation import (
-    Baseline,
-    caption_score,
-    contrastive_for,
-    evaluate,
-    frechet_distance,
-    lite0_features,
-)
-from mezzotint.recipes.default_prompts import default_sampling
-from tools.emoji.config import PRESETS
-from tools.emoji.data import load_corpus
 
 RESULTS = Path(__file__).parent / "results"
-SEED = 1000
-REAL = 2048
-"""Pictures of the corpus that distances to real ones are from."""
 
 
 def main() -> None:
@@ -66,7 +49,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "mpqdm.json")
     arguments = parser.parse_args()
     every = rows(minutes=arguments.minutes, images=arguments.images)
-    kept = Kept(arguments.results, [row.place for row in every])
+    kept = Kept(arguments.results, [row.place for row in every], markdown)
     real = None if arguments.corpus is None else real_features(arguments.corpus)
     for model in arguments.models:
         wanted = [row for row in every if row.model == model and asked_for(row, arguments)]
@@ -75,7 +58,7 @@ def main() -> None:
         bench = Bench(model, arguments.steps, arguments.cache, kept, real, most)
         kept.drop_others(model, bench.identity)
         for row in wanted:
-            if arguments.fresh or not kept.has(row, arguments.steps):
+            if arguments.fresh or not kept.has(row.place, row.images, row.asked(arguments.steps)):
                 found = bench.measured(row)
                 kept.add(found)
                 print(row.place, found["fd_lite0"], found["r_precision"]["value"], flush=True)
@@ -88,57 +71,6 @@ def asked_for(row: Row, arguments: argparse.Namespace) -> bool:
         and row.setting in (arguments.settings or [row.setting])
         and row.plan in (arguments.rows or [row.plan])
     )
-
-
-def real_features(corpus: Path) -> np.ndarray:
-    """EfficientNet-Lite0 features of pictures that the models were trained on."""
-    found = load_corpus(corpus, PRESETS["cpu"])
-    chosen = np.random.default_rng(0).permutation(found.rows(train=True))[:REAL]
-    return lite0_features(found.images[chosen])
-
-
-@dataclass
-class Kept:
-    """Finished rows, in a file that is whole after each of them.
-
-    Attributes:
-        path: of the JSON file; the table stands beside it.
-        order: places of all rows there are.
-    """
-
-    path: Path
-    order: list[tuple[str, ...]]
-
-    def __post_init__(self) -> None:
-        found = json.loads(self.path.read_text()) if self.path.exists() else []
-        # Rows that there are no more have no place in the table.
-        self.rows: list[dict[str, Any]] = [one for one in found if place_of(one) in self.order]
-
-    def drop_others(self, model: str, weights: str) -> None:
-        """Rows of another training of the model do not belong into one table."""
-        self.rows = [one for one in self.rows if one["model"] != model or one["weights"] == weights]
-
-    def has(self, row: Row, steps: int | None) -> bool:
-        found = self.at(row.place)
-        return (
-            found is not None
-            and found["context"]["images"] == row.images
-            and found["asked"] == row.asked(steps)
-        )
-
-    def at(self, place: Sequence[str]) -> dict[str, Any] | None:
-        return next((one for one in self.rows if place_of(one) == tuple(place)), None)
-
-    def add(self, found: dict[str, Any]) -> None:
-        """Add or replace one."""
-        self.rows = [one for one in self.rows if place_of(one) != place_of(found)] + [found]
-        self.rows.sort(key=lambda one: self.order.index(place_of(one)))
-        write_json(self.path, self.rows)
-        self.path.with_suffix(".md").write_text(markdown(self.rows), "utf-8")
-
-
-def place_of(one: dict[str, Any]) -> tuple[str, ...]:
-    return one["model"], one["table"], one["setting"], one["plan"]
 
 
 class Bench:
@@ -163,27 +95,13 @@ class Bench:
             real: features of real pictures.
             most: images of any row; their prompts are for evaluation alone.
         """
-        self.model, self.steps, self.kept, self.real = model, steps, kept, real
+        self.model, self.steps, self.kept = model, steps, kept
         self.pipe = mz.load(model)
+        self.figures = ImageFigures(self.pipe, real)
         self.identity = weights_of(self.pipe)
         self.cache = cache / self.identity
-        evaluated = self.sampling(most).prompts
+        evaluated = self.figures.sampling(most).prompts
         self.source = without_prompts(self.pipe, evaluated, self.cache / "held-out")
-        self._baselines: dict[int, Baseline] = {}
-
-    def baseline(self, images: int) -> Baseline:
-        """The original's images, made once for all rows of as many."""
-        if images not in self._baselines:
-            self._baselines[images] = Baseline.of(self.pipe, self.sampling(images), self.contrast)
-        return self._baselines[images]
-
-    def sampling(self, images: int) -> mz.Sampling:
-        prompts = default_sampling(self.pipe, images).prompts
-        return mz.Sampling(prompts=prompts, seed=SEED, batch=32)
-
-    @cached_property
-    def contrast(self) -> Any:
-        return contrastive_for(self.pipe)
 
     def measured(self, row: Row) -> dict[str, Any]:
         """The row's figures, and all that says what they are of."""
@@ -199,30 +117,10 @@ class Bench:
                 "weights": self.identity,
                 "measured_on": describe("cpu", torch.get_num_threads())["name"],
             }
-            | self.figures(pipe, row.images)
+            | self.figures.of(pipe, row.images)
             | _training(result)
             | _plan(result)
         )
-
-    def figures(self, pipe: Any, images: int) -> dict[str, Any]:
-        """Against the original and against real pictures; images are made once for all of it."""
-        baseline = self.baseline(images)
-        made = baseline.images if pipe is self.pipe else mz.generate(pipe, baseline.sampling)
-        features = lite0_features(made)
-        evaluation = evaluate(baseline, pipe, images=made)
-        texts = self.contrast.embed_texts(baseline.sampling.prompts)
-        score = caption_score(
-            self.contrast.embed_images(made), texts, captions=baseline.sampling.prompts
-        )
-
-        def distance(kept: np.ndarray) -> float:
-            return frechet_distance(baseline.features[kept], features[kept])
-
-        return evaluation.to_dict() | {
-            "fd_interval": jackknife(distance, images),
-            "fd_real": None if self.real is None else frechet_distance(self.real, features),
-            "caption_score": score,
-        }
 
     def result(self, row: Row) -> mz.Result:
         """The quantized model of a row; training under way is gone on with."""

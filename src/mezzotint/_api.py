@@ -25,7 +25,7 @@ from mezzotint.models import (
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
-from mezzotint.recipes import MPQDM, Auto, MixDQ
+from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
 from mezzotint.recipes.labelling import SampleOptions, sample_labels
 from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
 
@@ -46,6 +46,7 @@ __all__ = [
     "PackedCheckpoint",
     "Plan",
     "PlanWithCalls",
+    "Qua2SeDiMo",
     "Result",
     "SampleOptions",
     "Sampling",

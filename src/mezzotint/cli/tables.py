@@ -14,11 +14,14 @@ from rich.table import Table
 from mezzotint._tables import titled_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mezzotint.allocation import Allocation
     from mezzotint.labels import Labels
     from mezzotint.models import Layer
     from mezzotint.plan import Difference, Plan, Planned
     from mezzotint.recipes import OptionHelp
+    from mezzotint.report import Finding
     from mezzotint.runtime import Execution
 
 
@@ -136,6 +139,16 @@ def labels_table(labels: Labels) -> Table:
     if labels.floor is not None:
         table.add_row("floor: the floating model", f"{labels.floor:.4g}")
     table.add_row("stored bits", f"{labels.bits.min():.3f} to {labels.bits.max():.3f}")
+    return table
+
+
+def findings_table(findings: Sequence[Finding], page: Path) -> Table:
+    """A row per published finding, and where the page is."""
+    table = titled_table(
+        f"Published findings, judged: see {page}", "finding", "at equal", "verdict"
+    )
+    for each in findings:
+        table.add_row(each.claim, each.judged_at, each.verdict)
     return table
 
 

@@ -1,6 +1,6 @@
 """Named ways from a pipeline to a plan."""
 
-from mezzotint.recipes import auto, mixdq, mpqdm
+from mezzotint.recipes import auto, mixdq, mpqdm, qua2sedimo
 from mezzotint.recipes.auto import Auto
 from mezzotint.recipes.job import (
     Job,
@@ -18,10 +18,11 @@ from mezzotint.recipes.job import (
 from mezzotint.recipes.mixdq import MixDQ
 from mezzotint.recipes.mpqdm import MPQDM
 from mezzotint.recipes.option_values import OptionHelp, options_help, parse_options
+from mezzotint.recipes.qua2sedimo import Qua2SeDiMo
 from mezzotint.recipes.study import Study
 
 #: Modules that register a recipe when imported.
-BUILT_IN_RECIPES = (auto, mixdq, mpqdm)
+BUILT_IN_RECIPES = (auto, mixdq, mpqdm, qua2sedimo)
 
 __all__ = [
     "BUILT_IN_RECIPES",
@@ -32,6 +33,7 @@ __all__ = [
     "MixDQ",
     "OptionHelp",
     "Outcome",
+    "Qua2SeDiMo",
     "Recipe",
     "RecipeOptions",
     "Study",

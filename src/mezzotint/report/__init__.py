@@ -1,18 +1,38 @@
-"""The report: what was chosen, why, and what it did to the pictures."""
+"""The report: what was chosen, why, and what it did to the pictures; and the page of insights."""
 
+from mezzotint.report.explaining import Explaining, explained
+from mezzotint.report.findings import Finding, findings_of
+from mezzotint.report.insights import (
+    Insights,
+    box_plots,
+    chosen_bars,
+    render_insights,
+    save_insights,
+)
 from mezzotint.report.layer_table import LayerRow, RoleRow, layer_rows, role_rows
 from mezzotint.report.page import Report, ReportedModel, render, save_report
 from mezzotint.report.pictures import picture_grid, save_picture
+from mezzotint.report.scored_layers import ScoredLayers
 
 __all__ = [
+    "Explaining",
+    "Finding",
+    "Insights",
     "LayerRow",
     "Report",
     "ReportedModel",
     "RoleRow",
+    "ScoredLayers",
+    "box_plots",
+    "chosen_bars",
+    "explained",
+    "findings_of",
     "layer_rows",
     "picture_grid",
     "render",
+    "render_insights",
     "role_rows",
+    "save_insights",
     "save_picture",
     "save_report",
 ]

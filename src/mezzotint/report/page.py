@@ -55,26 +55,35 @@ class Report:
 
 def render(report: Report) -> str:
     """The page as HTML; pictures are inlined, nothing is fetched."""
-    environment = Environment(
+    measured = list(dict.fromkeys(name for row in report.layers for name in row.measured))
+    fullest_first = sorted(report.models, key=lambda one: -len(one.figures))
+    columns = dict.fromkeys(title for one in fullest_first for title in one.figures)
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            roles=role_rows(report.layers),
+            measured=measured,
+            columns=list(columns),
+            colours=COLOURS,
+            picture=None if report.pictures is None else _data_url(report.pictures),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Templates of pages, with the filters that they use; a name that is none is an error."""
+    found = Environment(
         loader=PackageLoader("mezzotint.report"),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["decibels"] = _decibels
-    environment.filters["colour"] = _colour
-    measured = list(dict.fromkeys(name for row in report.layers for name in row.measured))
-    fullest_first = sorted(report.models, key=lambda one: -len(one.figures))
-    columns = dict.fromkeys(title for one in fullest_first for title in one.figures)
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        roles=role_rows(report.layers),
-        measured=measured,
-        columns=list(columns),
-        colours=COLOURS,
-        picture=None if report.pictures is None else _data_url(report.pictures),
-    )
+    found.filters["decibels"] = _decibels
+    found.filters["colour"] = _colour
+    return found
 
 
 def save_report(report: Report, path: str | Path) -> Path:

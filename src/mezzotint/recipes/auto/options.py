@@ -14,6 +14,7 @@ from mezzotint.formats import FLOAT, RangeSearch, parse_activation_format, parse
 from mezzotint.measuring import CACHE_BYTES, MOST_PROBES, Metric, chosen_metric
 from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.found_structures import Shortcuts
+from mezzotint.recipes.learning import BEST
 from mezzotint.recipes.option_values import selected_calls
 from mezzotint.training.options import Training
 
@@ -77,6 +78,11 @@ class Auto:
         cache_bytes: memory for what runs before a layer while that is measured, which saves about
             two fifths of the time; None for no bound, 0 to run every call in full. Plans do not
             depend on it.
+        labels: folder that `mezzotint sample` made of the same model: what a predictor learns from
+            it of each layer then weighs the noise of that. Exchanges, which look at noise alone,
+            are left out.
+        predictor: learns from the labels: a registered one, or the `best` of them on these labels.
+            Where that adds up noise, as this recipe does, labels change nothing.
         profile: file of `mezzotint profile` for a budget's latency; by default the model is
             profiled, once per machine.
         profile_batch: images per denoiser call that a latency is for; by default the profile's,
@@ -107,6 +113,8 @@ class Auto:
     clips: tuple[str, ...] = ("full", "p99.99", "mse")
     metric: str | Metric = "noise"
     cache_bytes: int | None = CACHE_BYTES
+    labels: str | None = None
+    predictor: str = BEST
     profile: str | None = None
     profile_batch: int | None = None
     tune_minutes: float | None = None
@@ -117,6 +125,8 @@ class Auto:
         chosen_metric(self.metric)
         self._check_numbers()
         self._check_inputs()
+        if self.labels is not None and self.metric != "noise":
+            raise UsageError("labels: weigh the noise of layers; leave metric out with them")
         if self.tune_minutes is not None and not 0 <= self.tune_minutes < math.inf:
             raise UsageError(f"tune_minutes: is {self.tune_minutes}; give 0 or more")
         if self.tune_steps is not None and self.tune_minutes is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -32,17 +32,25 @@ class IntegerProgram:
     Attributes:
         costs: what every candidate takes of every resource.
         limits: on the resources.
+        emphasis: layer → factor of its weight's losses, where that is another than 1.
     """
 
     costs: Costs
     limits: tuple[Limit, ...]
+    emphasis: Mapping[str, float] = field(default_factory=dict)
+
+    def loss(self, losses: Losses, layer: str, choice: Choice) -> float:
+        """Loss of a candidate as it counts here."""
+        factor = self.emphasis.get(layer, 1.0)
+        return factor * losses.weight(layer, choice) + losses.input(layer, choice)
 
     def problem(self, losses: Losses) -> Problem:
         """The layers' options, scored by what they lose."""
         return Problem(
             {
                 name: tuple(
-                    Option(choice, -losses.of(name, choice), cost) for choice, cost in each.items()
+                    Option(choice, -self.loss(losses, name, choice), cost)
+                    for choice, cost in each.items()
                 )
                 for name, each in self.costs.items()
             }
@@ -56,7 +64,7 @@ class IntegerProgram:
         """Candidates of nearly the least Σ loss within the limits: for many losses, fast."""
         found = self._relaxation.solve(
             {
-                name: {choice: losses.of(name, choice) for choice in each}
+                name: {choice: self.loss(losses, name, choice) for choice in each}
                 for name, each in self.costs.items()
             }
         )

@@ -53,7 +53,8 @@ def found_plan(job: Job, options: Auto) -> Outcome:
     with prepared(job, options) as begun:
         found = allocated(begun)
         search = begun.clipped(found.clips)
-        if options.exchanges and found.probes:
+        # Exchanges lower noise, whichever layer it comes from: they know nothing of labels.
+        if options.exchanges and found.probes and not search.lesson.emphasis:
             found = exchanged(search, found)
         if search.tries_biases:
             search, found = with_biases(search, found)
@@ -90,5 +91,12 @@ def plan_of(search: Search, checked: Checked) -> Plan:
     return replace(
         plan,
         reasons=reasons,
-        context={**study.context(), "recipe": "auto", **checked.context, "notes": notes, **latency},
+        context={
+            **study.context(),
+            "recipe": "auto",
+            **checked.context,
+            **search.lesson.context,
+            "notes": notes,
+            **latency,
+        },
     )

@@ -27,6 +27,7 @@ from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
 from mezzotint.recipes.auto.divided_samples import DividedSamples, divided_samples
 from mezzotint.recipes.auto.estimates import clipped_name
+from mezzotint.recipes.auto.labels import Lesson, lesson
 from mezzotint.recipes.auto.losses import ByFormat, Losses
 from mezzotint.recipes.auto.mixtures import with_mixtures
 from mezzotint.recipes.auto.names import input_name, is_smoothed
@@ -64,6 +65,7 @@ class Search:
             Smoothed inputs keep the latter.
         measuring: runs and journals measurements.
         probing: runs and journals probes.
+        lesson: what labels have taught, where there are any.
     """
 
     study: Study
@@ -80,6 +82,7 @@ class Search:
     measuring: Measuring
     probing: Probing
     clips: Mapping[str, str] = field(default_factory=dict)
+    lesson: Lesson = field(default_factory=Lesson)
 
     @property
     def probes(self) -> bool:
@@ -268,6 +271,7 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
     clipped = {clip: study.ranges(plain, clip) for clip in clips}
     part = parts.judging if parts.apart else None
     with study.measuring(calibration, part=part, cache_bytes=options.cache_bytes) as measuring:
+        told = lesson(study, options, measuring, program)
         yield Search(
             study=study,
             samples=parts,
@@ -275,11 +279,12 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
             metric=metric,
             encoding=encoding,
             candidates=candidates,
-            program=program,
+            program=replace(program, emphasis=told.emphasis),
             timed=timed,
             smoothed=smoothed,
             calibration=calibration,
             ranges={encoding.clip: calibration.input_ranges, **clipped},
             measuring=measuring,
             probing=Probing(study, calibration, encoding, measuring.journal),
+            lesson=told,
         )

@@ -1,0 +1,109 @@
+"""The tables of benchmarks/qua2sedimo.py as Markdown, and what becomes of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .kept_rows import Found
+from .mpqdm_table import spread
+from .qua2sedimo_rows import AUTO, AUTO_SIX, BLOCK, EVERYTHING, FLOAT, OP, OURS, PUBLISHED, TABLES
+
+TITLES = (
+    "model", "bits asked for", "plan", "FD-Lite0 to the original", "FD-Lite0 to real pictures",
+    "R-precision", "change against the original", "PSNR (dB)", "stored bits", "stored bytes",
+)  # fmt: skip
+
+CANNOT = "cannot be met"
+
+
+def markdown(rows: Sequence[Found]) -> str:
+    """A table for each of those that have rows, then the targets."""
+    lines: list[str] = []
+    for table in TABLES:
+        own = [one for one in rows if one["table"] == table]
+        if own:
+            head = f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"
+            lines += [f"## {table}", "", *head, *map(line, own), ""]
+    lines += ["## Targets", "", *targets(rows), ""]
+    return "\n".join(lines + notes(rows)) + "\n"
+
+
+def line(one: Found) -> str:
+    first = (one["model"], one["setting"], one["plan"])
+    if one["fd_lite0"] is None:
+        return f"| {' | '.join((*first, CANNOT, *[''] * (len(TITLES) - 4)))} |"
+    cells = (
+        *first, spread(one["fd_interval"], 2),
+        "" if one["fd_real"] is None else f"{one['fd_real']:.1f}",
+        f"{one['r_precision']['value']:.3f}", spread(one["r_precision_change"], 3),
+        spread(one["psnr_db"], 2), f"{one['stored_bits']:.3f}", f"{one['denoiser_bytes']:,}",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def targets(rows: Sequence[Found]) -> Iterator[str]:
+    """A line for each target in each setting whose rows are there."""
+    found = {
+        (one["model"], one["setting"], one["plan"]): one
+        for one in rows
+        if one["table"] == "main" and one["fd_lite0"] is not None
+    }
+    for model, setting in dict.fromkeys(place[:2] for place in found if place[2] != FLOAT):
+        own = {plan: one for (m, s, plan), one in found.items() if (m, s) == (model, setting)}
+        original = next((one for (m, _, p), one in found.items() if (m, p) == (model, FLOAT)), None)
+        where = f"{model}, {setting}"
+        published = [own[plan] for plan in PUBLISHED if plan in own]
+        if OURS in own and published:
+            best = min(published, key=_distance)
+            yield _judged(
+                f"{where}: ours with six choices over the best published row ({best['plan']})",
+                _distance(own[OURS]) / _distance(best), 0.9,
+            )  # fmt: skip
+        if OURS in own and AUTO_SIX in own:
+            yield _judged(
+                f"{where}: ours with six choices over auto with the same six",
+                _distance(own[OURS]) / _distance(own[AUTO_SIX]), 1.0,
+            )  # fmt: skip
+        if EVERYTHING in own and AUTO in own:
+            ratio = _distance(own[EVERYTHING]) / _distance(own[AUTO])
+            yield _judged(f"{where}: ours with everything over auto", ratio, 0.7)
+        if EVERYTHING in own and original is not None and original["fd_real"]:
+            ratio = own[EVERYTHING]["fd_real"] / original["fd_real"]
+            text = f"{where}: distance of ours with everything to real pictures over the original's"
+            yield _judged(text, ratio, 1.05)
+        if OP in own and BLOCK in own:
+            apart = (own[OP]["fd_interval"], own[BLOCK]["fd_interval"])
+            yield f"- {where}: op level {_shown(apart[0])}, block level {_shown(apart[1])}"
+
+
+def _judged(text: str, value: float, limit: float) -> str:
+    met = "met" if value <= limit else "missed"
+    return f"- {text}: {value:.3f}, at most {limit:g}: {met}"
+
+
+def _distance(one: Found) -> float:
+    return float(one["fd_lite0"])
+
+
+def _shown(interval: dict[str, Any]) -> str:
+    return spread(interval, 2)
+
+
+def notes(rows: Sequence[Found]) -> list[str]:
+    measured = [one for one in rows if one["fd_lite0"] is not None]
+    if not measured:
+        return []
+    context = measured[0]["context"]
+    counts = sorted({one["context"]["images"] for one in measured})
+    return [
+        f"{' or '.join(f'{count:,}' for count in counts)} images per row, seeds {context['seed']} "
+        "and following, each model at its default steps; labels are of other seeds. One method "
+        "alone: 3 and 4 bits mixed at random to the budget, mean of three seeds. Distances to the "
+        "original are measured against its images of the same prompts and seeds, with an interval "
+        "by a jackknife over ten groups of images; the other intervals are 95% bootstrap. Stored "
+        "bits are those of the layers' weights, codebooks and scales included; stored bytes are of "
+        f"the whole denoiser. Torch {context['torch']}, {context['device']}.",
+        "",
+        *(f"Measured on {on}." for on in dict.fromkeys(row["measured_on"] for row in measured)),
+    ]

@@ -1,0 +1,115 @@
+"""Measurements of further configurations by the metric of the labels, on their seeds or others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mezzotint.errors import UsageError
+from mezzotint.labels import Configuration, ConfigurationChange, label_metric
+from mezzotint.measuring import Metric, Original, calls_digest
+from mezzotint.models import Sampling, on_device, record_calls
+from mezzotint.recipes.qua2sedimo.method import Method
+from mezzotint.recipes.search_space import Floats, Rows
+from mezzotint.recipes.study import Measuring
+
+GROUPS = 8
+"""Parts of the held-out seeds, each of which says by itself which of two configurations is better.
+
+Their differences tell the standard error of the gain.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class LikeLabels:
+    """The labels' metric on one group of seeds, or on several.
+
+    Attributes:
+        method: has the bank, and what the space is of.
+        metric: of the labels, on as many images as a group has.
+        groups: a floating model with the seeds of each group; all share the method's journal.
+    """
+
+    method: Method
+    metric: Metric
+    groups: tuple[Measuring, ...]
+
+    def losses(self, rows: Rows, label: str) -> Floats:
+        """The metric of each configuration on each group, float64 [n, groups].
+
+        Infinite where a configuration ruins the model.
+
+        Args:
+            rows: format indices [n, weights].
+            label: of the progress bar.
+        """
+        space, bank = self.method.space, self.method.labelled.bank
+        changes = [
+            ConfigurationChange.of(Configuration(space.named(row)), bank, space.keys, space.formats)
+            for row in rows
+        ]
+        found = [each.losses(changes, self.metric, label) for each in self.groups]
+        return np.array(found, dtype=np.float64).T
+
+
+def on_label_seeds(method: Method) -> LikeLabels:
+    """The labels' metric on the prompts and seeds of the labels: what it finds is a label."""
+    sampling = _sampling(method)
+    context = method.labelled.labels.context
+    metric = label_metric(context["metric"], context["images"])
+    return LikeLabels(method, metric, (_group(method, metric, sampling),))
+
+
+def on_held_out_seeds(method: Method) -> LikeLabels:
+    """The labels' metric on their prompts, but on seeds that no label has seen, in groups.
+
+    Raises:
+        UsageError: there are too few prompts, or the metric takes more images than a group has.
+    """
+    sampling = _sampling(method)
+    prompts = sampling.prompts
+    size = len(prompts) // GROUPS
+    if size < 1:
+        raise UsageError(
+            f"trades: the labels have {len(prompts)} prompts, too few for {GROUPS} groups of "
+            "held-out seeds; leave it out"
+        )
+    context = method.labelled.labels.context
+    metric = label_metric(context["metric"], None if context["images"] is None else size)
+    groups = []
+    for start in range(0, GROUPS * size, size):
+        seed = sampling.seed + len(prompts) + start
+        part = replace(sampling, prompts=prompts[start : start + size], seed=seed)
+        groups.append(_group(method, metric, part))
+    return LikeLabels(method, metric, tuple(groups))
+
+
+def _sampling(method: Method) -> Sampling:
+    """Prompts and seeds of the labels.
+
+    Raises:
+        UsageError: they are of calls that somebody recorded.
+    """
+    found: Mapping[str, Any] | None = method.labelled.labels.context["sampling"]
+    if found is None or method.study.job.pipe is None:
+        raise UsageError(
+            "second_round, trades: take a pipeline, and labels of its images or calls; leave them "
+            "out"
+        )
+    return Sampling(**{**found, "prompts": tuple(found["prompts"])})
+
+
+def _group(method: Method, metric: Metric, sampling: Sampling) -> Measuring:
+    """The floating model with some seeds, on the method's journal."""
+    job, before = method.study.job, method.measuring.original
+    original = Original(
+        job.denoiser, before.calls, method.calibration, job.pipe, sampling, before.momentum
+    )
+    if metric.sees == "outputs":
+        assert job.pipe is not None, "labels of a pipeline's calls"
+        calls = on_device(record_calls(job.pipe, sampling), job.denoiser)
+        original = replace(original, calls=calls, part=calls_digest(calls))
+    return replace(method.measuring, original=original)

@@ -1,0 +1,91 @@
+"""Every switch of Qua²SeDiMo."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from mezzotint._words import check_words
+from mezzotint.errors import UsageError
+from mezzotint.predictors import PredictorOptions
+
+Level = Literal["op", "block", "program"]
+
+
+@dataclass(frozen=True)
+class Qua2SeDiMo:
+    """Learn from labelled configurations what quantization costs, and choose by what was learned.
+
+    Attributes:
+        labels: folder that `mezzotint sample` made of the same model.
+        level: what decides: the score of each layer's format (`op`, published), the score of all
+            variants of each block (`block`, published), or the change of the prediction that a
+            block makes while all others stay, in one program under the bytes (`program`).
+        predictor: learns from the labels: a registered one, or the `best` of them on these labels.
+            Published levels need one that scores layers and blocks: `network` or `residual`.
+        formats: formats to choose from: those that were `labelled`, or `all` that recipe `auto`
+            has, with error feedback; what the labels tell of each layer then weighs its losses.
+        fitted: folder of fitted predictors, one for each target: what is there is loaded, and what
+            is not is fitted and kept there.
+        target: what is learned, an expression of `metric` and `bits`. At the published levels the
+            bits asked for are met by a weight of `bits` that is found beside it.
+        trainings: weights of `bits` that are tried for that at the most, each with a training.
+        caution: choose by the mean prediction less so many times the spread over folds.
+        rounds: programs that are solved, each around the answer of the one before, at the most.
+        second_round: labels to measure near the configuration that was found, three choices
+            changed at equal bytes; all is then learned and decided again.
+        trades: exchanges of two layers at equal bytes that are tried at the end, and kept where the
+            metric on held-out seeds improves by more than its standard error; 20 is a good number.
+        loss: rank loss beside the squared error: `spearman`, `lambdarank`, `both` or `none`.
+        hop_weight: figure by which a fold's scores at a hop count.
+        epochs: of training, at most.
+        patience: epochs without a better validation loss after which training stops.
+        batch: configurations per update.
+        folds: parts of the labels, each predicted by a model that never saw it.
+        oversample: how many times as often as others the best tenth of the labels is drawn.
+        reverse: find the worst configuration of the budget instead.
+        seed: of training and drawing.
+    """
+
+    labels: str | None = None
+    level: Level = "program"
+    predictor: str = "network"
+    formats: Literal["labelled", "all"] = "labelled"
+    fitted: str | None = None
+    target: str = PredictorOptions.target
+    trainings: int = 6
+    caution: float = 0.0
+    rounds: int = 5
+    second_round: int = 0
+    trades: int = 0
+    loss: Literal["spearman", "lambdarank", "both", "none"] = PredictorOptions.loss
+    hop_weight: Literal["spearman", "ndcg", "product"] = PredictorOptions.hop_weight
+    epochs: int = PredictorOptions.epochs
+    patience: int = PredictorOptions.patience
+    batch: int = PredictorOptions.batch
+    folds: int = PredictorOptions.folds
+    oversample: int = PredictorOptions.oversample
+    reverse: bool = PredictorOptions.reverse
+    seed: int = PredictorOptions.seed
+
+    def __post_init__(self) -> None:
+        check_words(self)
+        for name, least in (("trainings", 1), ("rounds", 1), ("second_round", 0), ("trades", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}: is {getattr(self, name)}; give {least} or more")
+        if not 0 <= self.caution < math.inf:
+            raise UsageError(f"caution: is {self.caution}; give a number of spreads, 0 or more")
+        _ = self.learning  # checks everything else that it takes
+
+    @property
+    def learning(self) -> PredictorOptions:
+        """The options of the predictor.
+
+        Raises:
+            UsageError: a value is out of its domain.
+        """
+        shared = {each.name for each in fields(PredictorOptions)}
+        return PredictorOptions(
+            **{each.name: getattr(self, each.name) for each in fields(self) if each.name in shared}
+        )

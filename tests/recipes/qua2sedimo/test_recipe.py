@@ -1,0 +1,172 @@
+"""The recipe, from a folder of labels to a packed pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import mezzotint as mz
+from mezzotint.errors import (
+    BankError,
+    InfeasibleBudgetError,
+    LabelError,
+    PredictorError,
+    UsageError,
+)
+from mezzotint.recipes.qua2sedimo.all_formats import program_options
+from mezzotint.runtime import module_bytes
+from tests.recipes.qua2sedimo.conftest import FORMATS
+
+SAMPLING = mz.Sampling(prompts=("owl", "red apple"))
+
+
+def planned(pipe, labels, bits=3.7, act_bits=16, journal=None, **options):
+    options = {"predictor": "ridge-choices"} | options
+    recipe = mz.Qua2SeDiMo(labels=str(labels), **options)
+    budget = mz.Budget(weight_bits=bits, act_bits=act_bits)
+    return mz.quantize(pipe, recipe, budget, sampling=SAMPLING, journal=journal)
+
+
+def weight_formats(result):
+    return {name: choice.weight for name, choice in result.plan.quantized.items()}
+
+
+def test_the_stored_bits_are_those_asked_for(pipe, labels_folder):
+    result = planned(pipe, labels_folder)
+    assert 3.7 * 0.995 <= result.plan.context["stored_bits"] <= 3.7
+    assert set(weight_formats(result).values()) <= {*FORMATS}
+    assert result.plan.context["labels"] == 40
+
+
+def test_a_size_is_kept_to(pipe, labels_folder):
+    whole = planned(pipe, labels_folder)
+    size = module_bytes(whole.denoiser)
+    recipe = mz.Qua2SeDiMo(labels=str(labels_folder), predictor="ridge-choices")
+    budget = mz.Budget(size=size, act_bits=16)
+    result = mz.quantize(pipe, recipe, budget, sampling=SAMPLING)
+    assert module_bytes(result.denoiser) <= size
+    assert weight_formats(result) == weight_formats(whole)
+
+
+def test_the_bank_s_weights_are_packed(pipe, labels_folder):
+    """A plan of the recipe is what packing it anew gives."""
+    result = planned(pipe, labels_folder)
+    again = mz.apply(pipe, result.plan)
+    for (name, one), (other, two) in zip(
+        result.denoiser.state_dict().items(), again.denoiser.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(one, two), name
+
+
+def test_it_does_better_than_the_worst_of_as_many_bits(pipe, labels_folder):
+    best, worst = (planned(pipe, labels_folder, reverse=reverse) for reverse in (False, True))
+    assert weight_formats(best) != weight_formats(worst)
+
+
+@pytest.mark.parametrize("act_bits", [8, 6])
+def test_inputs_have_the_budget_s_width(pipe, labels_folder, act_bits):
+    result = planned(pipe, labels_folder, act_bits=act_bits)
+    names = {choice.activation for choice in result.plan.quantized.values()}
+    assert names == {f"int{act_bits}/token"}
+
+
+def test_a_published_level_makes_a_plan(pipe, labels_folder):
+    options = {"level": "op", "predictor": "network", "epochs": 3, "trainings": 2}
+    result = planned(pipe, labels_folder, bits=4.4, **options)
+    assert result.plan.context["stored_bits"] <= 4.4
+    assert "*bits" in result.plan.context["target"]
+
+
+def test_predictors_that_read_noises_get_them_from_probes(pipe, labels_folder, tmp_path):
+    journal = tmp_path / "plan.journal.jsonl"
+    result = planned(pipe, labels_folder, predictor="ridge-noises", journal=journal)
+    assert result.plan.context["predictor"] == "ridge-noises"
+    assert "probe" in journal.read_text()
+
+
+def test_a_second_round_measures_near_the_answer(pipe, labels_folder, tmp_path):
+    before = (labels_folder / "labels.jsonl").read_bytes()
+    journal = tmp_path / "plan.journal.jsonl"
+    result = planned(pipe, labels_folder, second_round=6, journal=journal)
+    assert 40 < result.plan.context["labels"] <= 47
+    units = [json.loads(line).get("unit", "") for line in journal.read_text().splitlines()]
+    measured = [unit for unit in units if unit.startswith("configuration ")]
+    assert len(measured) == 7
+    assert (labels_folder / "labels.jsonl").read_bytes() == before
+
+
+def test_a_killed_second_round_goes_on(pipe, labels_folder, tmp_path):
+    journal = tmp_path / "plan.journal.jsonl"
+    first = planned(pipe, labels_folder, second_round=4, journal=journal)
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-2]) + lines[-2][:7])
+    again = planned(pipe, labels_folder, second_round=4, journal=journal)
+    assert weight_formats(again) == weight_formats(first)
+
+
+def test_exchanges_are_tried_on_held_out_seeds(pipe, labels_folder):
+    result = planned(pipe, labels_folder, trades=3)
+    told = result.plan.context["trades"]
+    assert 0 <= told["kept"] <= told["tried"] <= 3
+    assert told["held_out_after"] <= told["held_out_before"]
+    assert 3.7 * 0.995 <= result.plan.context["stored_bits"] <= 3.7
+
+
+def test_among_all_formats_labels_weigh_the_layers():
+    options = mz.Qua2SeDiMo(labels="labels", formats="all", predictor="residual")
+    program = program_options(options)
+    assert (program.labels, program.predictor) == ("labels", "residual")
+    assert {"lut2/channel", "int8/channel"} < {*program.formats}
+    assert (program.mixtures, program.rounding) == ((2, 3, 4), "feedback")
+
+
+def refused(error, told, pipe, labels, bits=3.7, **options):
+    with pytest.raises(error, match=told):
+        planned(pipe, labels, bits=bits, **options)
+
+
+def test_labels_have_to_be_given(pipe):
+    with pytest.raises(UsageError, match="mezzotint sample"):
+        mz.quantize(pipe, "qua2sedimo", mz.Budget(weight_bits=3.7), sampling=SAMPLING)
+
+
+def test_a_folder_without_labels_is_named(pipe, tmp_path):
+    refused(LabelError, "holds no labels", pipe, tmp_path)
+
+
+def test_labels_of_another_model_are_refused(pipe, labels_folder):
+    with torch.no_grad():
+        pipe.unet.conv_in.weight[0, 0, 0, 0] += 1
+    refused((BankError, LabelError), "other weights", pipe, labels_folder)
+
+
+def test_labels_of_other_biases_are_refused(pipe, labels_folder):
+    with torch.no_grad():
+        pipe.unet.conv_in.bias[0] += 1
+    refused(LabelError, "another model", pipe, labels_folder)
+
+
+def test_too_few_labels_say_how_many_are_missing(pipe, labels_folder, tmp_path):
+    folder = tmp_path / "few"
+    shutil.copytree(labels_folder, folder, symlinks=True)
+    lines = (folder / "labels.jsonl").read_text().splitlines(keepends=True)
+    (folder / "labels.jsonl").write_text("".join(lines[:12]))
+    refused(PredictorError, "are missing", pipe, folder)
+
+
+@pytest.mark.parametrize("bits", [2.0, 9.0], ids=["below", "above"])
+def test_a_budget_out_of_reach_names_the_nearest(pipe, labels_folder, bits):
+    refused(InfeasibleBudgetError, r"\d\.\d{3} bits", pipe, labels_folder, bits)
+
+
+@pytest.mark.parametrize("option", [{"trades": 2}, {"level": "op"}, {"caution": 1.0}], ids=str)
+def test_options_without_a_meaning_among_all_formats_are_named(pipe, labels_folder, option):
+    refused(UsageError, next(iter(option)), pipe, labels_folder, formats="all", **option)
+
+
+def test_an_unknown_predictor_is_refused_by_name(pipe, labels_folder):
+    refused(UsageError, "unknown predictor 'oracle'", pipe, labels_folder, predictor="oracle")
