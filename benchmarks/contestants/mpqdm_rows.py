@@ -191,6 +191,7 @@ def _beyond() -> list[Row]:
         "start by error feedback": {"rounding": "feedback"},
         "own trajectory": {"trajectory": "mixed"},
         "inputs per token": {"inputs": "token"},
+        "bits of inputs by step": {"step_bits": True},
         "ours, nominal widths": BEST,
     }
     return [

@@ -14,6 +14,7 @@ from mezzotint.formats import registry
 from mezzotint.measuring import executors
 from mezzotint.measuring.metrics import metric
 from mezzotint.plan import structure
+from mezzotint.predictors import predictor
 from mezzotint.rounding import roundings
 from mezzotint.runtime import kernels
 from tests.docs.pages import PAGES, ROOT, blocks, links, name_of
@@ -66,7 +67,7 @@ def registries(monkeypatch):
     """Whatever a test registers is forgotten afterwards."""
     monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
     named = structure._STRUCTURES, metric._METRICS, kernels._KERNELS, recipes.job._RECIPES
-    for each in (roundings._ROUNDINGS, executors._EXECUTORS, *named):
+    for each in (roundings._ROUNDINGS, predictor._PREDICTORS, executors._EXECUTORS, *named):
         monkeypatch.setattr(each, "items", dict(each.items))
 
 

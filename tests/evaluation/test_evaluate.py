@@ -11,6 +11,7 @@ from rich.console import Console
 import mezzotint as mz
 from mezzotint.errors import UsageError
 from mezzotint.evaluation import Baseline, bench, contrastive_for, evaluate
+from mezzotint.measuring import InProcess
 from mezzotint.runtime import module_bytes
 from tests.models import tiny
 
@@ -50,6 +51,26 @@ def test_images_that_are_made_already_are_compared(pipe, baseline):
     found = evaluate(baseline, quantized(pipe, 3).pipeline, images=baseline.images)
     assert found.ssim.value == 1
     assert found.sqnr_db < 40
+
+
+def test_an_executor_makes_the_images_of_both(pipe, baseline):
+    asked = []
+
+    class Watched(InProcess):
+        def images(self, samplings):
+            asked.append(self.original.pipe)
+            return super().images(samplings)
+
+    other = quantized(pipe, 3).pipeline
+    found = evaluate(pipe, other, mz.Sampling(prompts=PROMPTS), executor=Watched)
+    assert asked == [pipe, other]
+    assert found.to_dict() == evaluate(baseline, other).to_dict()
+
+
+def test_an_executor_computes_with_torch_only(pipe, baseline):
+    compiled = mz.with_engine(quantized(pipe, 8).pipeline, "openvino")
+    with pytest.raises(UsageError, match=r"executor: workers compute with torch, .* openvino"):
+        evaluate(baseline, compiled, executor="in-process")
 
 
 def test_simulated_inputs_are_called_so(pipe, baseline):

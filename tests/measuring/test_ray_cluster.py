@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
 
 import mezzotint as mz
 from mezzotint._journal import Journal
@@ -37,6 +39,7 @@ from mezzotint.measuring import (
     generate_with,
     measure,
 )
+from mezzotint.measuring.identity import component_digests
 from mezzotint.measuring.ray_cluster import connection
 from mezzotint.measuring.ray_cluster.cluster import _parts
 from mezzotint.measuring.ray_cluster.connection import import_ray
@@ -124,6 +127,12 @@ def expected(original: Original, tasks: Sequence[Task]) -> list[Figures]:
     found = measure(tasks, InProcess(original), Journal(None, {}))
     torch.set_num_threads(threads)
     return found
+
+
+@pytest.fixture(scope="module")
+def turbo(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
+    """Loaded from a folder; read only."""
+    return mz.load(save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo"))
 
 
 def units(path: Path) -> list[str]:
@@ -265,44 +274,80 @@ def test_a_driver_that_was_killed_goes_on(
 class TestPipelines:
     """One after another, as each needs workers of its own."""
 
-    @pytest.fixture(scope="class")
-    def pipe(self, tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
-        return mz.load(save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo"))
-
     def test_workers_build_a_pipeline_after_its_source(
-        self, single: RayCluster, pipe: DiffusionPipeline
+        self, single: RayCluster, turbo: DiffusionPipeline
     ):
-        calls = record_calls(pipe, SAMPLING)
-        model = Original(pipe.unet, calls, pipe=pipe, sampling=SAMPLING)
+        calls = record_calls(turbo, SAMPLING)
+        model = Original(turbo.unet, calls, pipe=turbo, sampling=SAMPLING)
         changes = [
             LayerChange(name, choice) for name in ("conv_in", "conv_out") for choice in (W2, W4)
         ]
         todo = [Task(change, metric) for change in changes for metric in (Noise(), ImageError(2))]
         found = measure(todo, single(model), Journal(None, {}))
         assert found == measure(todo, InProcess(model), Journal(None, {}))
-        assert single.pool(model).source == pipe.name_or_path
+        assert single.pool(model).source == turbo.name_or_path
 
-    def test_images_are_those_of_one_process(self, single: RayCluster, pipe: DiffusionPipeline):
+    def test_images_are_those_of_one_process(self, single: RayCluster, turbo: DiffusionPipeline):
         sampling = replace(SAMPLING, prompts=SAMPLING.prompts * 2, seed=7)
-        assert np.array_equal(generate_with(single, pipe, sampling), generate(pipe, sampling))
+        assert np.array_equal(generate_with(single, turbo, sampling), generate(turbo, sampling))
 
-    def test_a_recipe_measures_the_same(self, single: RayCluster, pipe: DiffusionPipeline):
+    def test_a_recipe_measures_the_same(self, single: RayCluster, turbo: DiffusionPipeline):
         recipe, budget = mz.MixDQ(bos=False), mz.Budget(5)
         here, there = (
-            mz.quantize(pipe, recipe, budget, sampling=SAMPLING, executor=executor)
+            mz.quantize(turbo, recipe, budget, sampling=SAMPLING, executor=executor)
             for executor in (None, single)
         )
         assert there.plan.choices == here.plan.choices
         assert there.measurements == here.measurements
 
-    def test_what_is_unlike_its_source_is_sent(self, single: RayCluster, pipe: DiffusionPipeline):
-        changed = mz.load(pipe.name_or_path)
+    def test_what_is_unlike_its_source_is_sent(self, single: RayCluster, turbo: DiffusionPipeline):
+        changed = mz.apply(turbo, mz.uniform_plan(turbo.unet, weight_bits=3, act_bits=8)).pipeline
         changed.scheduler = DDIMScheduler()
         images = generate(changed, SAMPLING)
-        assert not np.array_equal(images, generate(pipe, SAMPLING))
+        assert not np.array_equal(images, generate(turbo, SAMPLING))
         assert np.array_equal(generate_with(single, changed, SAMPLING), images)
         model = Original(changed.unet, pipe=changed)
         assert single.pool(model).source is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_workers_of_a_model_on_cuda_take_a_gpu_each(unet_pipe: DiffusionPipeline, device: str):
+    import_ray()
+    from mezzotint.measuring.ray_cluster.blueprint import Blueprint
+
+    parts = [each for each in unet_pipe.components.values() if isinstance(each, nn.Module)]
+    held = sum(weight.nbytes for part in parts for weight in part.parameters())
+    blueprint = Blueprint(unet_pipe, "somewhere", {}, torch.float32, device, threads=3)
+    need = dict(blueprint.need)
+    assert need.pop("memory") > 2 * held
+    assert need == {"CPU": 3.0} | ({"GPU": 1.0} if device == "cuda" else {})
+
+
+class TestDigests:
+    """Pipelines that compute the same, bit for bit."""
+
+    def test_a_pipeline_is_like_another_load_of_it(self, unet_folder: Path):
+        first, second = (component_digests(mz.load(unet_folder)) for _ in range(2))
+        assert first == second
+
+    @pytest.mark.parametrize(
+        ("part", "change"),
+        [
+            ("unet", lambda pipe: pipe.unet.conv_in.weight.data.mul_(2)),
+            ("unet", lambda pipe: pipe.unet.to(memory_format=torch.channels_last)),
+            ("unet", lambda pipe: pipe.unet.half()),
+            ("unet", lambda pipe: pipe.unet.set_attn_processor(AttnProcessor())),
+            ("vae", lambda pipe: pipe.vae.decoder.conv_out.bias.data.add_(1)),
+            ("scheduler", lambda pipe: pipe.scheduler.register_to_config(beta_end=0.5)),
+            ("scheduler", lambda pipe: setattr(pipe, "scheduler", DDIMScheduler())),
+        ],
+        ids=["weight", "strides", "dtype", "attention", "decoder", "configuration", "class"],
+    )
+    def test_a_changed_component_is_told(self, unet_pipe: DiffusionPipeline, part: str, change):
+        before = component_digests(unet_pipe)
+        change(unet_pipe)
+        after = component_digests(unet_pipe)
+        assert [name for name in before if before[name] != after[name]] == [part]
 
 
 def test_parts_keep_the_order_and_are_as_many_as_asked_for():

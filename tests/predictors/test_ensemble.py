@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mezzotint.errors import PredictorError, UsageError
@@ -337,9 +336,9 @@ def test_a_folder_of_something_else_is_left_alone(ensemble, tmp_path):
 
 def test_a_full_disk_leaves_nothing_behind(ensemble, tmp_path, monkeypatch):
     def full(*_):
-        raise SafetensorError("no space left on device")
+        raise OSError("no space left on device")
 
-    monkeypatch.setattr(ensemble_files, "save_file", full)
+    monkeypatch.setattr(ensemble_files, "write_tensors", full)
     with pytest.raises(PredictorError, match=r"cannot be written .*no space left"):
         ensemble.save(tmp_path / "predictor")
     assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -24,26 +25,18 @@ from mezzotint.errors import BankError, CalibrationError, LabelError, ModelError
 from mezzotint.labels import Configuration, ConfigurationChange, Labels
 from mezzotint.measuring import InProcess, Noise, Original, PlanChange, Task
 from mezzotint.recipes.labelling import SampleOptions, sample_labels
-from mezzotint.runtime import encoded
+from mezzotint.runtime import Calibration, encoded
 from tests.labels import user_metrics
 from tests.labels.user_metrics import ABSOLUTE
-from tests.models import tiny
+from tests.recipes.labelled_pipeline import FEW, FORMATS, save_smallest
 
-FORMATS = ("kmeans3/tensor", "uint3/channel", "kmeans4/channel")
-FEW = SampleOptions(count=4, formats=FORMATS, metric="noise", images=2)
 IMAGES = replace(FEW, metric=ABSOLUTE, images=2)
 
 
 @pytest.fixture(scope="session")
 def smallest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline around the smallest U-Net; one step, and two prompts of its own."""
-    folder = tmp_path_factory.mktemp("labelling") / "tiny"
-    pipe = tiny.tiny_stable_diffusion()
-    pipe.register_modules(unet=tiny.smallest_unet())
-    pipe.save_pretrained(folder)
-    tiny.write_generation(folder, num_inference_steps=1, guidance_scale=1.0)
-    (folder / "prompts.txt").write_text("owl\nred apple\n")
-    return folder
+    """Read only."""
+    return save_smallest(tmp_path_factory.mktemp("labelling") / "tiny")
 
 
 @pytest.fixture
@@ -444,6 +437,30 @@ class TestReading:
         (folder / "labels.json").write_text(json.dumps(header))
         with pytest.raises(LabelError, match=rf"labels.json: field {field}"):
             Labels.read(folder)
+
+
+def test_what_workers_are_sent_makes_the_same_figures(
+    smallest_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = replace(FEW, rounding="feedback", count=2)
+    labels = sample_labels(mz.load(smallest_folder), tmp_path / "labels", options)
+    bank = Bank.open(tmp_path / "labels" / "bank")
+    changes = [
+        ConfigurationChange.of(labels.configuration(index), bank, labels.keys, labels.formats)
+        for index in range(2)
+    ]
+    tasks = [Task(change, options.measure) for change in changes]
+    sent = pickle.dumps((tasks, Calibration(encoded=bank)))
+    assert len(sent) < 200_000
+    # A worker elsewhere: it has no moments, so that it cannot round anything itself.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encoded, "encoded_part", None)
+    tasks, calibration = pickle.loads(sent)
+    pipe = mz.load(smallest_folder)
+    calls = mz.record_calls(pipe, mz.Sampling(("owl", "red apple")))
+    executor = InProcess(Original(pipe.unet.eval(), calls, calibration))
+    found = [figures["noise"] for _, figures in executor.figures(tasks)]
+    assert found == labels.values.tolist()
 
 
 def test_a_change_says_what_it_is_and_names_no_file(finished: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.calibration import calibrated
-from mezzotint.errors import UsageError
+from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import MINMAX, MSE
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Encoding, Plan
@@ -195,6 +196,23 @@ def test_a_folder_that_cannot_be_written_is_named(
         with pytest.raises(UsageError, match=r"No space left.*TMPDIR"):
             state(choice, calibration)
     assert same(state(choice, calibration), state(choice, known(choice)))
+
+
+def test_another_process_encodes_for_itself(encodings: list[str]):
+    calibration = with_encoded(known(CHOICES["plain"]))
+    expected = state(CHOICES["plain"], calibration)
+    again = pickle.loads(pickle.dumps(calibration))
+    assert same(state(CHOICES["plain"], again), expected)
+    assert encodings == ["int3/channel"] * 2
+
+
+def test_what_is_encoded_already_needs_no_moments():
+    encoding, choice = Encoding(MINMAX, "feedback"), CHOICES["plain"]
+    calibration = with_encoded(known(choice))
+    expected = state(choice, calibration, encoding)
+    assert same(state(choice, Calibration(encoded=calibration.encoded), encoding), expected)
+    with pytest.raises(FormatError, match="needs the calibrated moments"):
+        state(choice, Calibration(encoded=calibration.encoded), FEEDBACK)
 
 
 @pytest.mark.parametrize("weight", ["int3/channel", "lut3/channel", "int4/group16"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from mezzotint.errors import CalibrationError
 from mezzotint.formats import ActivationFormat, RangeSearch, as_bits
 from mezzotint.models import Call, batch_size, rows_of
 from mezzotint.plan import Choice, Tensors
-from mezzotint.runtime import InputRange, shape_of
+from mezzotint.runtime import InputRange, StepScales, StepWidths, shape_of
 from mezzotint.runtime.composition import dotted
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT, step_places
 from mezzotint.runtime.timestep import TimestepReader
@@ -39,7 +40,8 @@ def step_scales(
 
     Args:
         denoiser: the floating model.
-        choices: layers of formats such as `uint4/step`.
+        choices: layers of formats such as `uint4/step`; of those with a width for each step, its
+            scale is that of least error in its width.
         calls: recorded calls, of as many timesteps as the structures have steps.
         tensors: layer → what its other structures have calibrated, for those whose quantizers see
             something that depends on it.
@@ -54,9 +56,10 @@ def step_scales(
     for name, choice in choices.items():
         _check_steps(name, choice.steps, steps)
     parts: dict[str, list[list[tuple[Tensor, Tensor]]]] = {name: [] for name in choices}
-    for timestep in track(steps, "Calibrating steps"):
+    for index, timestep in enumerate(track(steps, "Calibrating steps")):
+        narrowed = {name: _at_step(choice, index) for name, choice in choices.items()}
         try:
-            found = _parameters(denoiser, choices, steps[timestep], tensors)
+            found = _parameters(denoiser, narrowed, steps[timestep], tensors)
         except CalibrationError as cause:
             raise CalibrationError(f"at timestep {timestep:g}: {cause}") from cause
         for name, each in found.items():
@@ -104,6 +107,19 @@ def _check_steps(name: str, wanted: int, steps: Mapping[float, object]) -> None:
             f"are of {len(steps)} timesteps ({shown}{', …' if len(steps) > 4 else ''}); sample "
             f"with {wanted} steps, or make that StepScales({len(steps)})"
         )
+
+
+def _at_step(choice: Choice, index: int) -> Choice:
+    """The choice with the width that its input has at one step, and that at all of them."""
+    activation, structures = choice.activation_format, choice.structures
+    widths = next((each.bits for each in structures if isinstance(each, StepWidths)), None)
+    if widths is None or activation is None:
+        return choice
+    alike = tuple(
+        StepScales(each.steps) if isinstance(each, StepWidths) else each for each in structures
+    )
+    narrow = replace(activation, width=widths[index]).name
+    return replace(choice, activation=narrow, structures=alike)
 
 
 def _parameters(

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import ActivationFormat
-from mezzotint.plan import FULL, Choice, Encoding, LayerShape, Plan, Tensors
+from mezzotint.measuring.step_table import StepTable
+from mezzotint.plan import FULL, Choice, Encoding, Plan, Tensors
 from mezzotint.runtime import (
     Calibration,
     InputQuantizer,
@@ -33,8 +34,7 @@ from mezzotint.runtime import (
     replace_layer,
     shape_of,
 )
-from mezzotint.runtime.composition import at_top, check_calibrated, under
-from mezzotint.runtime.structures.step_scales import parameters_at, step_places
+from mezzotint.runtime.composition import check_calibrated
 
 
 class Change(ABC):
@@ -301,20 +301,24 @@ class _InputRounding:
         shape, operation = shape_of(layer), operation_of(layer)
         rounded = []
         for index, part in enumerate(part_inputs(x, structures, shape, self.tensors)):
-            quantizer = self._quantizer(activation, index, shape, x.device)
+            if activation.per_step:
+                rounded.append(self._at_step(part, index, layer).to(x.dtype))
+                continue
+            quantizer = self._quantizer(activation, index, x.device)
             rounded.append(quantizer.rounded(part, operation).to(x.dtype))
         return (join_inputs(x, rounded, structures, shape, self.tensors), *rest)
 
     def _quantizer(
-        self, activation: ActivationFormat, index: int, shape: LayerShape, device: torch.device
+        self, activation: ActivationFormat, index: int, device: torch.device
     ) -> InputQuantizer:
-        if activation.static:
-            one = self.ranges[index]
-            return InputQuantizer(
-                activation, *activation.range_parameters(one.low, one.high, device)
-            )
-        if self.reader is None:
+        if not activation.static:
             return InputQuantizer(activation)
-        place = step_places(self.choice.structures, shape)[index]
-        tables = at_top(under(self.tensors, place) if place else self.tensors)
-        return InputQuantizer(activation, *parameters_at(self.reader.timestep, tables))
+        one = self.ranges[index]
+        return InputQuantizer(activation, *activation.range_parameters(one.low, one.high, device))
+
+    def _at_step(self, x: Tensor, index: int, layer: nn.Linear | nn.Conv2d) -> Tensor:
+        activation = self.choice.activation_format
+        assert activation is not None, "asked for where inputs are rounded"
+        assert self.reader is not None, "layers with a scale for each timestep have one"
+        table = StepTable.each_of(self.choice.structures, shape_of(layer), self.tensors)[index]
+        return table.rounded(x.float(), self.reader.timestep, activation)

@@ -15,7 +15,6 @@ from mezzotint.formats import ActivationFormat
 from mezzotint.measuring.step_table import StepTable
 from mezzotint.plan import Choice, Structure
 from mezzotint.runtime import InputRange, Operation, check_input_ranges
-from mezzotint.runtime.operands import along_batch
 from mezzotint.runtime.structures.smoothing import powers_of_two
 
 
@@ -87,14 +86,12 @@ class InputCandidate:
         operation: Operation,
         timestep: Tensor | None,
     ) -> Tensor:
+        if activation.per_step:
+            assert timestep is not None, "asked for by layers that have tables"
+            return self.steps[quantizer].rounded(x.detach().float(), timestep, activation)
         if activation.static:
             found = self.ranges[quantizer]
             scale, zero_point = activation.range_parameters(found.low, found.high, x.device)
-        elif activation.per_step:
-            assert timestep is not None, "asked for by layers that have tables"
-            scale, zero_point = (
-                along_batch(each, x) for each in self.steps[quantizer].at(timestep, x.device)
-            )
         else:
             scale, zero_point = activation.dynamic_parameters(x, operation.scale_dims(activation))
         return activation.roundtrip(x.detach().float(), scale, zero_point)

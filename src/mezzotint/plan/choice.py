@@ -74,6 +74,9 @@ class Choice:
                     f"{each.kind} goes with an activation such as 'uint4/{each.granularity}', not "
                     f"with {self.activation!r}"
                 )
+            why = each.refuse_input(activation)
+            if why is not None:
+                raise FormatError(f"activation {self.activation!r}: {why}")
 
     def _check_structures(self) -> None:
         if not isinstance(self.structures, tuple) or not all(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mezzotint._plugins import Registry
 from mezzotint.errors import CalibrationError, FormatError, UsageError
-from mezzotint.formats import Shape, TensorSpec
+from mezzotint.formats import ActivationFormat, Shape, TensorSpec
 
 Tensors = Mapping[str, Tensor]
 """A structure's own tensors as they are stored, by their names within the layer."""
@@ -185,6 +185,10 @@ class Structure(ABC):
 
     def refuse(self, inner: Structure) -> str | None:
         """The reason why parts cannot have the structure `inner`, with the remedy; or None."""
+        return None
+
+    def refuse_input(self, activation: ActivationFormat) -> str | None:
+        """The reason why inputs of a format do not go with it, with the remedy; or None."""
         return None
 
     @property

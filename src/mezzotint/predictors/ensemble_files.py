@@ -18,10 +18,11 @@ from pydantic import (
     PositiveInt,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mezzotint._files import is_taken, read_json, replacing_folder, validated, write_json
+from mezzotint._tensor_files import write_tensors
 from mezzotint.errors import PredictorError, UsageError, first_line
 from mezzotint.predictors.dataset import Space
 from mezzotint.predictors.features import NodeFeatures
@@ -106,12 +107,12 @@ def save_ensemble(fitted: Fitted[NetworkModel], kind: str, folder: Path) -> None
             f"folds/{number}/{name}": torch.from_numpy(getattr(model, name)) for name in _ARRAYS
         }
     # Each tensor on its own: safetensors refuses those that share memory.
-    tensors = {name: each.detach().clone().contiguous() for name, each in tensors.items()}
+    tensors = {name: each.detach().clone() for name, each in tensors.items()}
     try:
         with replacing_folder(folder) as temporary:
-            save_file(tensors, temporary / TENSORS_FILE)
+            write_tensors(temporary / TENSORS_FILE, tensors)
             write_json(temporary / JSON_FILE, record)
-    except (OSError, SafetensorError) as cause:
+    except OSError as cause:
         raise PredictorError(f"{folder}: cannot be written ({first_line(cause)})") from cause
 
 

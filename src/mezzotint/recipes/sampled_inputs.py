@@ -14,11 +14,10 @@ from mezzotint.calibration.step_ranges import calls_by_timestep
 from mezzotint.calibration.watching import watch_inputs
 from mezzotint.errors import CalibrationError
 from mezzotint.formats import ActivationFormat
+from mezzotint.measuring import StepTable
 from mezzotint.models import Call, batch_size, rows_of
-from mezzotint.plan import Choice, LayerShape, Tensors
-from mezzotint.runtime import Calibration, InputRange, StepScales, shape_of
-from mezzotint.runtime.composition import places, under
-from mezzotint.runtime.structures.step_scales import parameters_at
+from mezzotint.plan import Choice, LayerShape
+from mezzotint.runtime import Calibration, InputRange, shape_of
 
 SAMPLES = 32
 """Samples of a layer's input, all denoising steps together; at least one of each step."""
@@ -164,14 +163,14 @@ class InputRounding:
         activation: the codes; None for inputs that stay floating.
         shape: of the layer.
         timesteps: of the samples.
-        tables: of the structure `StepScales`, where the layer has it.
+        table: of scales for each timestep, where the layer has them.
         static: range of a static input.
     """
 
     activation: ActivationFormat | None
     shape: LayerShape
     timesteps: Tensor
-    tables: Tensors | None = None
+    table: StepTable | None = None
     static: InputRange | None = None
 
     @classmethod
@@ -179,24 +178,18 @@ class InputRounding:
         cls, name: str, choice: Choice, shape: LayerShape, timesteps: Tensor, found: Calibration
     ) -> InputRounding:
         """The rounding of a layer of one quantizer, calibrated."""
-        tables = None
-        for place in places(choice.structures, shape):
-            if isinstance(place.structure, StepScales):
-                own = under(found.tensors[name], place.path) if place.path else found.tensors[name]
-                tables = {key: tensor.to(timesteps.device) for key, tensor in own.items()}
+        tables = StepTable.each_of(choice.structures, shape, found.tensors.get(name, {}))
         (static,) = found.input_ranges.get(name, (None,))
-        return cls(choice.activation_format, shape, timesteps, tables, static)
+        table = tables[0] if tables else None
+        return cls(choice.activation_format, shape, timesteps, table, static)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The samples, rounded and decoded again."""
         if self.activation is None:
             return x
-        if self.tables is not None:
-            scale, zero_point = (
-                each.view(-1, *(1,) * (x.ndim - 1))
-                for each in parameters_at(self.timesteps, self.tables)
-            )
-        elif self.static is not None:
+        if self.table is not None:
+            return self.table.rounded(x, self.timesteps, self.activation)
+        if self.static is not None:
             scale, zero_point = self.activation.range_parameters(
                 self.static.low, self.static.high, x.device
             )

@@ -63,7 +63,13 @@ from mezzotint.runtime.packed import (
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes, nominal_bits, weights_by_format
 from mezzotint.runtime.structured import StructuredLayer, shape_of
-from mezzotint.runtime.structures import ConstantTokens, Smoothing, SplitInput, StepScales
+from mezzotint.runtime.structures import (
+    ConstantTokens,
+    Smoothing,
+    SplitInput,
+    StepScales,
+    StepWidths,
+)
 from mezzotint.runtime.timestep import TimestepReader, nearest_step
 
 #: Modules that register a kernel when imported.
@@ -98,6 +104,7 @@ __all__ = [
     "Smoothing",
     "SplitInput",
     "StepScales",
+    "StepWidths",
     "StructuredLayer",
     "TimestepReader",
     "calibrated_tensors",

@@ -13,6 +13,7 @@ from mezzotint.rounding import fake_quantize_input
 from mezzotint.runtime import InputQuantizer, InputRange, Operation, nearest_step
 from mezzotint.runtime.operands import along_batch
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT
+from mezzotint.runtime.structures.step_widths import within_widths
 
 TimestepOf = Callable[[], Tensor]
 """Tells the timestep of the denoiser's call in progress, float32 [1] or [B]."""
@@ -28,9 +29,11 @@ class LearnedInput(nn.Module):
         log_scale: float32 [1], or [T] for the calibrated timesteps.
         zero_point: likewise; None where the format is symmetric.
         timesteps: float32 [T], rising; None for one scale at all times.
+        bits: float32 [T], of the codes at each; None where all are as wide as the format.
     """
 
     timesteps: Tensor | None
+    bits: Tensor | None
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class LearnedInput(nn.Module):
         scale: Tensor,
         zero_point: Tensor,
         timesteps: Tensor | None = None,
+        bits: Tensor | None = None,
     ) -> None:
         """Start from calibrated values, float32."""
         super().__init__()
@@ -46,6 +50,7 @@ class LearnedInput(nn.Module):
         shifted = not activation.symmetric
         self.zero_point = nn.Parameter(zero_point.detach().float().clone()) if shifted else None
         self.register_buffer("timesteps", timesteps, persistent=False)
+        self.register_buffer("bits", bits, persistent=False)
 
     def forward(self, x: Tensor, timestep: TimestepOf) -> Tensor:
         """The values of the codes of `x`, in its dtype."""
@@ -54,6 +59,9 @@ class LearnedInput(nn.Module):
             index = nearest_step(self.timesteps, timestep())
             if len(x) % len(index) and bool((index == index[0]).all()):
                 index = index[:1]  # an input that all samples share
+            if self.bits is not None:
+                assert zero_point is not None, "such inputs are asymmetric"
+                x = within_widths(x, scale[index], zero_point[index], self.bits[index])
             scale = along_batch(scale[index], x)
             zero_point = None if zero_point is None else along_batch(zero_point[index], x)
         return fake_quantize_input(x, scale, zero_point, self.format.width)

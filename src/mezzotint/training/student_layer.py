@@ -24,6 +24,7 @@ from mezzotint.runtime.composition import under as tensors_under
 from mezzotint.runtime.encode import rounded_part
 from mezzotint.runtime.pack import corrected_bias
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT, step_places
+from mezzotint.runtime.structures.step_widths import BITS
 from mezzotint.training.learned_grid import LearnedGrid, into_cells, mean_step
 from mezzotint.training.learned_inputs import (
     DynamicInput,
@@ -192,7 +193,8 @@ def _per_step(activation: ActivationFormat, tables: Tensors, device: torch.devic
     timesteps, scale = (
         from_bits(tables[name].to(device), torch.float32) for name in (TIMESTEP, SCALE)
     )
-    return LearnedInput(activation, scale, tables[ZERO_POINT].to(device).float(), timesteps)
+    bits = tables[BITS].to(device).float() if BITS in tables else None
+    return LearnedInput(activation, scale, tables[ZERO_POINT].to(device).float(), timesteps, bits)
 
 
 def _weight(start: Tensor, options: Training, generator: torch.Generator) -> Weight:

@@ -31,7 +31,7 @@ _INTERVAL = 1.0
 """Seconds after which the cluster is asked again for its machines."""
 
 _PATIENCE = 300.0
-"""Seconds to wait for a machine where none is left, or none has come."""
+"""Seconds to wait for a machine where all have left, or for those that are asked for to come."""
 
 
 @dataclass
@@ -47,6 +47,11 @@ class _Part:
     worker: Any
     units: tuple[int, ...]
     done: int = 0
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Those that have not come back; the first of them is the one in flight."""
+        return self.units[self.done :]
 
 
 class Pool:
@@ -67,6 +72,7 @@ class Pool:
         self._idle: list[Any] = []
         self._busy: dict[Any, _Part] = {}
         self._failed_starts = 0
+        self._begun = False
         self._asked = self._seen = time.monotonic()
         self._room = self._places()
 
@@ -116,16 +122,10 @@ class Pool:
                         self._idle.append(self._busy.pop(ready).worker)
                         continue
                     except _LOST as cause:
-                        part = self._busy.pop(ready)
-                        unit = part.units[part.done]
-                        deaths[unit] += 1
-                        if deaths[unit] == _DEATHS:
-                            raise ExecutorError(
-                                f"executor ray: {_DEATHS} workers died while {told(unit)} "
-                                f"({_reason(cause)}); see that their machines have memory for it, "
-                                "or take fewer workers"
-                            ) from cause
-                        waiting.appendleft(part.units[part.done :])
+                        left = self._busy.pop(ready).left
+                        if left:
+                            _count(deaths, left[0], told, cause)
+                            waiting.appendleft(left)
                         continue
                     part = self._busy[ready]
                     part.done += 1
@@ -161,7 +161,7 @@ class Pool:
             self._room, self._asked = self._places(), now
         if self._room or self._idle or self._busy:
             self._seen = now
-        elif self._most is None or now - self._seen > _PATIENCE:
+        elif (self._most is None and not self._begun) or now - self._seen > _PATIENCE:
             needed = ", ".join(f"{name} {amount:,g}" for name, amount in self._need.items())
             raise ExecutorError(
                 f"executor ray: no machine of the cluster has room for a worker ({needed}); add "
@@ -199,6 +199,7 @@ class Pool:
             return
         self._failed_starts = 0
         if unable is None:
+            self._begun = True
             self._idle.append(worker)
             return
         ray.kill(worker)
@@ -222,6 +223,16 @@ class Pool:
             int(min(machine.get(name, 0.0) // amount for name, amount in self._need.items()))
             for machine in machines
         )
+
+
+def _count(deaths: Counter[int], unit: int, told: Callable[[int], str], cause: Exception) -> None:
+    """Count a worker that died over a unit; a unit that is over so many is what kills them."""
+    deaths[unit] += 1
+    if deaths[unit] == _DEATHS:
+        raise ExecutorError(
+            f"executor ray: {_DEATHS} workers died while {told(unit)} ({_reason(cause)}); see that "
+            "their machines have memory for it, or take fewer workers"
+        ) from cause
 
 
 def _reason(error: BaseException) -> str:

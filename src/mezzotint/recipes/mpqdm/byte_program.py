@@ -18,7 +18,7 @@ from mezzotint.recipes.mpqdm.widths import activation_width
 MIXTURES = (2, 3, 4)
 """Average bits of the mixtures of widths inside a layer that the program may take."""
 
-NOMINAL_ONLY = ("samples", "search", "plus", "one_bit_levels", "shortcuts")
+NOMINAL_ONLY = ("samples", "search", "plus", "one_bit_levels", "step_bits", "shortcuts")
 """Options that nominal widths alone have a use for."""
 
 

@@ -19,7 +19,7 @@ from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.widths import Widths, nominal_widths
 from mezzotint.recipes.outlier_channels import ChannelSearch
 from mezzotint.recipes.study import Study
-from mezzotint.runtime import Calibration, Smoothing, StepScales
+from mezzotint.runtime import Calibration, Smoothing, StepScales, StepWidths
 
 EVERY_CALL = 10_000
 """Calls to keep at the most: more than any sampler's steps, so those of every step are kept."""
@@ -66,12 +66,18 @@ class Method:
         """Rounding of all weights, before any training."""
         return Encoding(self.options.ranges, self.options.rounding, self.search.order)
 
-    def plan(self, weights: Mapping[str, str] | None = None) -> Plan:
+    def plan(
+        self,
+        weights: Mapping[str, str] | None = None,
+        step_bits: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Plan:
         """The bare plan of some weight formats: what decides its bytes.
 
         Args:
             weights: layer → its weight format, for all that are no exception; by default one width
                 for all channels.
+            step_bits: layer → bits of its input at each timestep, for the same; by default those of
+                the budget at all of them.
         """
         bits, search = self.widths.weight, self.search
         if weights is None:
@@ -79,14 +85,17 @@ class Method:
                 layer.name: search.format_name(bits, layer.out_features, 0) for layer in self.narrow
             }
         choices = {name: each.choice for name, each in self.exempt.items()}
-        choices |= {name: self._choice(name, weight) for name, weight in weights.items()}
+        widths = step_bits or {}
+        choices |= {n: self._choice(n, weight, widths.get(n)) for n, weight in weights.items()}
         ordered = {layer.name: choices[layer.name] for layer in self.study.layers}
         return self.study.settled(Plan(ordered, self.study.job.model, encoding=self.encoding))
 
-    def _choice(self, layer: str, weight: str) -> Choice:
+    def _choice(self, layer: str, weight: str, bits: tuple[int, ...] | None) -> Choice:
         plain = self.study.structures.applied(layer, Choice(weight))
         structures = plain.structures + self.structures
-        return Choice(weight, self.widths.input_format(self.options), structures)
+        if bits is None:
+            return Choice(weight, self.widths.input_format(self.options), structures)
+        return Choice(weight, "uint8/step", (*structures[:-1], StepWidths(len(bits), bits)))
 
     def calibrated(self, plan: Plan) -> Calibration:
         """All that the plan's structures, inputs and encoding need of the recorded calls."""

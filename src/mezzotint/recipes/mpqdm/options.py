@@ -48,6 +48,8 @@ class MPQDM:
         inputs: scales of quantized inputs: one per denoising `step`, one for all (`tensor`), or
             found from each input (`token`). Where bytes are counted, the tables are as well, and
             a layer may have either those or scales per token, or a floating input.
+        step_bits: inputs have 2 to 8 bits at each denoising step, more where rounding them loses
+            more, and the budget's on average over all steps and multiply-accumulates.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
         shortcuts: layers in which skip connections or resolutions change stay `floating`, as
             published, or are `quantized` like the others.
@@ -89,6 +91,7 @@ class MPQDM:
     rounding: Literal["nearest", "feedback"] = "nearest"
     smoothing: bool = True
     inputs: Inputs = "step"
+    step_bits: bool = False
     bos: bool = True
     shortcuts: Shortcuts = "floating"
     counting: Literal["nominal", "stored"] = "nominal"
@@ -116,6 +119,10 @@ class MPQDM:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}: is {value}; give 1 or more")
+        if self.step_bits and self.inputs != "step":
+            raise UsageError(
+                f"step_bits: goes with a scale for each step, not with inputs {self.inputs}"
+            )
         if self.train_minutes is not None and self.train_steps is not None:
             raise UsageError("train_steps: stands in place of train_minutes; leave one of them out")
         if self.train_minutes is not None and not 0 <= self.train_minutes < math.inf:

@@ -13,6 +13,7 @@ from mezzotint.recipes.mpqdm.method import Method, prepared
 from mezzotint.recipes.mpqdm.omq import mixed_widths
 from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.plan_bits import plan_bits
+from mezzotint.recipes.mpqdm.step_bits import step_bits
 from mezzotint.recipes.outlier_channels import Mixture
 from mezzotint.recipes.unpacked import add_unpacked
 
@@ -39,8 +40,14 @@ def planned(job: Job, options: MPQDM) -> Outcome:
     uniform = method.plan()
     calibration = method.calibrated(uniform)
     mixtures = mixed_widths(method, uniform, calibration)
-    plan = method.plan({name: mixture.format for name, mixture in mixtures.items()})
-    return Outcome(explained(method, plan, mixtures), calibration)
+    weights = {name: mixture.format for name, mixture in mixtures.items()}
+    if not options.step_bits:
+        return Outcome(explained(method, method.plan(weights), mixtures), calibration)
+    bits = step_bits(method, uniform, calibration)
+    plan = method.plan(weights, bits.by_layer)
+    told = explained(method, plan, mixtures)
+    told = replace(told, context={**told.context, **bits.context()})
+    return Outcome(told, method.calibrated(plan))
 
 
 def explained(method: Method, plan: Plan, mixtures: Mapping[str, Mixture]) -> Plan:

@@ -54,7 +54,10 @@ def nominal_widths(budget: Budget, options: MPQDM) -> Widths:
     widest = WIDEST - 1 if options.mixes_widths else WIDEST
     if bits > widest:
         raise UsageError(f"weight_bits: is {bits:g}; give {widest} at most, or counting stored")
-    return Widths(int(bits), activation_width(budget.act_bits))
+    activation = activation_width(budget.act_bits)
+    if options.step_bits and activation is None:
+        raise UsageError("step_bits: inputs are floating at 16 act_bits; give 2 to 8, or leave it")
+    return Widths(int(bits), activation)
 
 
 def activation_width(bits: float) -> int | None:

@@ -4,5 +4,6 @@ from mezzotint.runtime.structures.constant_tokens import ConstantTokens
 from mezzotint.runtime.structures.smoothing import Smoothing
 from mezzotint.runtime.structures.split_input import SplitInput
 from mezzotint.runtime.structures.step_scales import StepScales
+from mezzotint.runtime.structures.step_widths import StepWidths
 
-__all__ = ["ConstantTokens", "Smoothing", "SplitInput", "StepScales"]
+__all__ = ["ConstantTokens", "Smoothing", "SplitInput", "StepScales", "StepWidths"]
