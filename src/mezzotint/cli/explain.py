@@ -60,11 +60,12 @@ def explain(  # noqa: PLR0913  (one parameter per option)
     force: Annotated[bool, typer.Option("--force", help="Replace what is at DIR already.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explain what quantization costs a model, from LABELS: one page, with tables beside it.
+    """Explain what quantization costs a model, on one page.
 
-    Box plots show the scores of all variants by block, type of block and type of layer, bars what
-    would be chosen. Every finding that Qua²SeDiMo was published with is judged by these labels, at
-    equal nominal and at equal stored bits: it holds, does not hold, or cannot be told.
+    The page is made from LABELS, with tables beside it. Box plots show the scores of all variants
+    by block, type of block and type of layer, bars what would be chosen. Every finding that
+    Qua²SeDiMo was published with is judged by these labels, at equal nominal and at equal stored
+    bits: it holds, does not hold, or cannot be told.
 
     Needs no model, and no network: DIR/insights.html stands alone.
     """

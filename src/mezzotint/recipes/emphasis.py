@@ -1,4 +1,4 @@
-"""How much the noise of each layer counts, by what a predictor has learned from labels."""
+"""Factors by which the noise of each layer counts, by what a predictor learned from labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What recipes learn from labels: one predictor, or the best of all on these labels."""
+"""Learning from labels, for recipes: one predictor, or the best of all on these labels."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ SHOWN = 1296
 
 @dataclass(frozen=True)
 class Explaining:
-    """What insights are made from.
+    """All that insights are made from.
 
     Attributes:
         labels: folder of the labels.

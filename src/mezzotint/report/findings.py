@@ -174,7 +174,7 @@ def _last_layer(layers: ScoredLayers, other: ScoredLayers | None, stored: bool) 
 
 
 def _last(layers: ScoredLayers, stored: bool) -> Floats:
-    """Of the final layers, [folds, layers], in units of the median of the model's layers."""
+    """Sensitivity of the final layers, [folds, layers], in medians of the model's layers."""
     values = layers.sensitivity(per_stored_bit=stored)
     typical = np.median(np.abs(values), axis=1, keepdims=True)
     return values[:, layers.places("output")] / np.where(typical > 0, typical, 1.0)
@@ -243,7 +243,7 @@ def _draws(
 
 
 def _difference(first: Floats, second: Floats, *, paired: bool) -> Floats:
-    """Along the last axis."""
+    """Difference of the medians along the last axis."""
     if paired:
         return np.asarray(np.median(first - second, axis=-1))
     return np.asarray(np.median(first, axis=-1) - np.median(second, axis=-1))

@@ -102,7 +102,7 @@ class ScoredLayers:
         return np.flatnonzero(np.isin(self.roles, roles))
 
     def sensitivity(self, *, per_stored_bit: bool) -> Floats:
-        """What one bit more brings, float64 [folds, weights].
+        """Gain that one bit more brings, float64 [folds, weights].
 
         The mean over all pairs of formats of one scheme and granularity whose bits differ.
 
@@ -138,7 +138,7 @@ class ScoredLayers:
         return np.full(len(self.keys), self.bits[high] - self.bits[low])
 
     def preference(self, scheme: str, *, at_stored_bits: bool) -> Floats:
-        """What a scheme scores above uniform quantization, float64 [folds, weights].
+        """Lead of a scheme's scores over uniform quantization, float64 [folds, weights].
 
         NaN where a weight gives no comparison.
 

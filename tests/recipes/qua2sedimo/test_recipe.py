@@ -158,7 +158,7 @@ def test_too_few_labels_say_how_many_are_missing(pipe, labels_folder, tmp_path):
     refused(PredictorError, "are missing", pipe, folder)
 
 
-@pytest.mark.parametrize("bits", [2.0, 9.0], ids=["below", "above"])
+@pytest.mark.parametrize("bits", [2.0, 15.9], ids=["below", "above"])
 def test_a_budget_out_of_reach_names_the_nearest(pipe, labels_folder, bits):
     refused(InfeasibleBudgetError, r"\d\.\d{3} bits", pipe, labels_folder, bits)
 

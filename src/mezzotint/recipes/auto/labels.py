@@ -18,7 +18,7 @@ from mezzotint.recipes.study import Measuring, Study
 
 @dataclass(frozen=True)
 class Lesson:
-    """What labels have taught.
+    """Lessons from labels.
 
     Attributes:
         emphasis: layer → factor of its weight's noise; empty where labels change nothing.
