@@ -48,7 +48,12 @@ from mezzotint.plan import Choice, Plan
 from tests.docs.pages import ROOT
 from tests.measuring.conftest import recorded_calls
 from tests.measuring.deadly import Deadly
-from tests.models.tiny import save_few_step, tiny_unet
+from tests.models.tiny import (
+    smallest_unet,
+    tiny_stable_diffusion,
+    tiny_unet,
+    write_generation,
+)
 
 W2, W4, W8 = (Choice(f"int{bits}/channel") for bits in (2, 4, 8))
 A8, STATIC = Choice("int8/channel", "int8/token"), Choice("int8/channel", "uint8/tensor")
@@ -131,8 +136,13 @@ def expected(original: Original, tasks: Sequence[Task]) -> list[Figures]:
 
 @pytest.fixture(scope="module")
 def turbo(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
-    """Loaded from a folder; read only."""
-    return mz.load(save_few_step(tmp_path_factory.mktemp("models") / "tiny-turbo"))
+    """Few layers, loaded from a folder; read only."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-turbo"
+    pipe = tiny_stable_diffusion()
+    pipe.register_modules(unet=smallest_unet())
+    pipe.save_pretrained(folder)
+    write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
+    return mz.load(folder)
 
 
 def units(path: Path) -> list[str]:
