@@ -23,7 +23,7 @@ from mezzotint._journal import Journal, Record
 from mezzotint.bank import Bank
 from mezzotint.errors import BankError, CalibrationError, LabelError, ModelError, UsageError
 from mezzotint.labels import Configuration, ConfigurationChange, Labels
-from mezzotint.measuring import InProcess, Noise, Original, PlanChange, Task
+from mezzotint.measuring import InProcess, Noise, Original, PlanChange, Task, measure
 from mezzotint.recipes.labelling import SampleOptions, sample_labels
 from mezzotint.runtime import Calibration, encoded
 from tests.labels import user_metrics
@@ -272,6 +272,13 @@ class TestRefusals:
         with pytest.raises(LabelError, match="labels of other prompts"):
             sample_labels(pipe, folder, FEW, prompts=("tree", "house"))
 
+    def test_and_of_images_of_other_prompts_or_seeds(self, pipe: DiffusionPipeline, tmp_path: Path):
+        folder, options = tmp_path / "labels", replace(IMAGES, count=2)
+        sample_labels(pipe, folder, options)
+        for changed, prompts in ((replace(options, seed=9), None), (options, ("tree",))):
+            with pytest.raises(LabelError, match="labels of other prompts, seeds or steps"):
+                sample_labels(pipe, folder, changed, prompts=prompts)
+
     def test_and_those_of_another_model(self, pipe: DiffusionPipeline, folder: Path):
         with torch.no_grad():
             pipe.unet.conv_out.weight[0, 0, 0, 0] += 1
@@ -374,6 +381,21 @@ class TestReading:
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
         with pytest.raises(LabelError, match="holds no labels yet; go on with"):
             Labels.read(folder)
+
+    def test_configurations_that_come_twice_are_measured_once(
+        self, pipe: DiffusionPipeline, folder: Path, tmp_path: Path
+    ):
+        labels, bank = Labels.read(folder), Bank.open(folder / "bank")
+        twice = [
+            ConfigurationChange.of(labels.configuration(0), bank, labels.keys, labels.formats)
+        ] * 2
+        calls = mz.record_calls(pipe, mz.Sampling(("owl", "red apple")))
+        executor = Counting()(Original(pipe.unet.eval(), calls, Calibration(encoded=bank)))
+        tasks = [Task(change, FEW.measure) for change in twice]
+        with Journal(tmp_path / "journal.jsonl", {}) as journal:
+            first, second = measure(tasks, executor, journal)
+        assert first == second
+        assert len(executor.tasks) == 1
 
     def test_one_label_can_be_read(self, folder: Path):
         path = folder / "labels.jsonl"

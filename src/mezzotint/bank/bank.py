@@ -260,14 +260,16 @@ class Bank(EncodedWeights):
 
     def _check_weight(self, name: str, layer: nn.Module) -> None:
         weight = layer.get_parameter("weight")
-        if self._seen.get(weight) == weight._version:
+        # Inference tensors count no versions, and cannot be changed outside of inference.
+        version = 0 if weight.is_inference() else weight._version
+        if self._seen.get(weight) == version:
             return
         if weight_digest(weight) != self._index.layers[name].digest:
             raise BankError(
                 f"{self.folder}: is a bank of other weights than those of layer {name}; delete it, "
                 "or name another folder"
             )
-        self._seen[weight] = weight._version
+        self._seen[weight] = version
 
     def _node(self, key: str) -> BankedWeight:
         if key not in self._index.nodes:

@@ -27,12 +27,12 @@ class _HeaderModel(BaseModel):
     weights: str
     metric: str
     images: PositiveInt | None
-    originals: str | None
     sampling: dict[str, Any] | None
-    calls: str
     formats: tuple[str, ...] = Field(min_length=1)
     encoding: dict[str, Any]
     torch: str
+    originals: str | None
+    calls: str
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class LabelHeader(JsonFile):
         weights: digest of the denoiser.
         metric: by name.
         images: number of images that it compares; None where it sees outputs.
-        originals: digest of the floating model's images; None where there are none.
         sampling: prompts, seed and steps of the images, or of the calls; JSON values.
-        calls: digest of the recorded calls, which the metric or the rounding has seen.
         formats: that configurations choose from.
         encoding: how weights are rounded; JSON values.
         torch: its version.
+        originals: digest of the floating model's images; None where there are none.
+        calls: digest of the recorded calls, which the metric or the rounding has seen.
     """
 
     error: ClassVar[type[MezzotintError]] = LabelError
@@ -58,12 +58,12 @@ class LabelHeader(JsonFile):
     weights: str
     metric: str
     images: int | None
-    originals: str | None
     sampling: Mapping[str, Any] | None
-    calls: str
     formats: tuple[str, ...]
     encoding: Mapping[str, Any]
     torch: str
+    originals: str | None
+    calls: str
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
@@ -89,7 +89,7 @@ class LabelHeader(JsonFile):
             {key: value for key, value in each.to_dict().items() if key != "model"}
             for each in (self, wanted)
         )
-        # In the order of the fields: whatever follows from a difference comes after it.
+        # In the order of the fields: digests, which follow from the others, come last.
         key = differing(expected, found)
         if key is None:
             return

@@ -41,7 +41,7 @@ class Ensemble(Predictor[NetworkModel]):
 
     @classmethod
     def prior(cls, task: FoldTask) -> SumModel:
-        """What the networks add to: the mean target."""
+        """Starting point of the networks, to which they add: the mean target."""
         mean = float(task.targets[task.fold.known].mean())
         return SumModel(np.zeros_like(task.dataset.bytes), MonotoneFit(mean, 0.0, 0.0, 1.0))
 

@@ -1,4 +1,4 @@
-"""Figures of how well scores order targets; the higher of either, the better."""
+"""Figures that judge an order of targets by scores; of both, higher is better."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ndcg(scores: FloatArray, targets: FloatArray) -> float:
 
 
 def regret(scores: FloatArray, targets: FloatArray, bits: FloatArray, within: float) -> float:
-    """What is lost by taking the configuration of the highest score among those of like bits.
+    """Loss from taking the configuration of the highest score among those of like bits.
 
     Each configuration in turn is the middle of a range of bits; what the choice within the range
     loses against the best one there is averaged over all ranges of two or more.
@@ -72,7 +72,7 @@ def regret(scores: FloatArray, targets: FloatArray, bits: FloatArray, within: fl
 
 
 def _residual(values: FloatArray, given: FloatArray) -> FloatArray:
-    """What is left of values when their regression on another vector is taken off."""
+    """Values less their regression on another vector."""
     centered: FloatArray = values - values.mean()
     other = given - given.mean()
     energy = float(other @ other)

@@ -19,7 +19,7 @@ LIKE_BITS = 0.05
 
 @dataclass(frozen=True)
 class FoldFigures:
-    """How well a model ordered the test part of its fold.
+    """Figures of the order that a model gave to the test part of its fold.
 
     Attributes:
         spearman: rank correlation of predictions and labels.

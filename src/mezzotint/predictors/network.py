@@ -88,7 +88,7 @@ class GraphLayer(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What the network makes of m configurations.
+    """Predictions and norms of m configurations.
 
     Attributes:
         predicted: float32 [m], on the fold's scale, before any prior is added.

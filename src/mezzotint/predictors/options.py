@@ -16,7 +16,7 @@ HopWeight = Literal["spearman", "ndcg", "product"]
 
 @dataclass(frozen=True)
 class PredictorOptions:
-    """What is learned of labels, and how.
+    """Settings of a predictor: its target, losses and training.
 
     Attributes:
         target: expression of `metric` and `bits`, see `Target`.

@@ -62,7 +62,7 @@ class FoldModel(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What labels say, and what each was predicted to be by the model that never saw it.
+    """Targets of labels, and predictions of each by the model that never saw it.
 
     Attributes:
         configurations: int64 [n, weight nodes], that were labelled.
@@ -122,7 +122,7 @@ class Predictor(ABC, Generic[ModelT_co]):
 
     @property
     def evidence(self) -> Evidence:
-        """What labels say, and what each was predicted to be."""
+        """Targets of labels, and predictions of each by the model that never saw it."""
         return self.fitted.evidence
 
     @property

@@ -37,7 +37,7 @@ def gains(targets: Tensor) -> Tensor:
 
 
 def discounts(scores: Tensor) -> Tensor:
-    """What NDCG multiplies each gain by: 1/log2(1 + rank), the highest score's rank being 1."""
+    """Factors of the gains in NDCG: 1/log2(1 + rank), the highest score's rank being 1."""
     order = scores.argsort(descending=True, stable=True)
     ranks = torch.empty_like(order)
     ranks[order] = torch.arange(1, len(order) + 1, device=order.device)

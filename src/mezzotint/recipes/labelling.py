@@ -288,12 +288,12 @@ def _header(
         weights=model_digest(study.job.denoiser),
         metric=options.metric,
         images=metric.prompts,
-        originals=original.images.digest if images else None,
         sampling=None if sampling is None else sampling.to_dict(),
-        calls=calls_digest(study.calls),
         formats=options.formats,
         encoding=encoding.to_dict(),
         torch=torch.__version__,
+        originals=original.images.digest if images else None,
+        calls=calls_digest(study.calls),
     )
 
 

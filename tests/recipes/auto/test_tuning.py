@@ -78,6 +78,26 @@ def test_it_goes_on_where_it_was(pipe, sampling, journal, tuned):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_who_asks_for_no_training_is_not_held_up_by_one(folder, sampling, journal, tuned, found):
+    again = mz.quantize(
+        mz.load(folder), mz.Auto(**QUICK), BUDGET, sampling=sampling, journal=journal
+    )
+    assert again.training is None
+    assert again.plan.encodings == found.plan.encodings
+
+
+def test_what_it_has_come_to_can_be_taken(folder, sampling, journal, tuned):
+    again = mz.quantize(
+        mz.load(folder),
+        mz.Auto(**QUICK, tune_minutes=0),
+        BUDGET,
+        sampling=sampling,
+        journal=journal,
+    )
+    one, other = tuned.denoiser.state_dict(), again.denoiser.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_training_of_other_options_is_named(pipe, sampling, journal, tuned):
     assert training_folder(journal).is_dir()
     with pytest.raises(JournalError, match=r"was begun with options\.steps = 2"):

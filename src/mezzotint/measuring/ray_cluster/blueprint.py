@@ -65,7 +65,7 @@ class Blueprint:
 
     @property
     def need(self) -> dict[str, float]:
-        """What a worker takes of its machine, by Ray's names of resources."""
+        """Share of its machine that a worker takes, by Ray's names of resources."""
         whole = self.model
         modules = [whole] if isinstance(whole, nn.Module) else [*vars(whole).values()]
         held = sum(

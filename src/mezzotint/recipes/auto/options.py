@@ -88,8 +88,9 @@ class Auto:
         profile_batch: images per denoiser call that a latency is for; by default the profile's,
             or 1.
         tune_minutes: minutes in which scales, biases and norms of the plan that was found are
-            trained, as `mezzotint tune` does; no byte is added. 0 for none.
-        tune_steps: updates of that training, in place of minutes; 0 for none.
+            trained, as `mezzotint tune` does; no byte is added. None for no training; 0 for what an
+            interrupted one has come to, where its states are kept.
+        tune_steps: updates of that training, in place of minutes.
     """
 
     calibration_prompts: int | None = None
@@ -116,7 +117,7 @@ class Auto:
     predictor: str = BEST
     profile: str | None = None
     profile_batch: int | None = None
-    tune_minutes: float = 0.0
+    tune_minutes: float | None = None
     tune_steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -126,9 +127,9 @@ class Auto:
         self._check_inputs()
         if self.labels is not None and self.metric != "noise":
             raise UsageError("labels: weigh the noise of layers; leave metric out with them")
-        if not 0 <= self.tune_minutes < math.inf:
+        if self.tune_minutes is not None and not 0 <= self.tune_minutes < math.inf:
             raise UsageError(f"tune_minutes: is {self.tune_minutes}; give 0 or more")
-        if self.tune_steps is not None and self.tune_minutes:
+        if self.tune_steps is not None and self.tune_minutes is not None:
             raise UsageError("tune_steps: stands in place of tune_minutes; leave one of them out")
         if self.tune_steps is not None and self.tune_steps < 0:
             raise UsageError(f"tune_steps: is {self.tune_steps}; give 0 or more")
@@ -179,10 +180,11 @@ class Auto:
                 raise UsageError(f"{field}: {cause}") from cause
 
     @property
-    def tuning(self) -> Training:
-        """The options of training."""
-        minutes = self.tune_minutes if self.tune_steps is None else None
-        return Training(minutes, self.tune_steps, train="scales")
+    def tuning(self) -> Training | None:
+        """The options of training; None where nothing is trained."""
+        if self.tune_minutes is None and self.tune_steps is None:
+            return None
+        return Training(self.tune_minutes, self.tune_steps, train="scales")
 
     @property
     def floats_weights(self) -> bool:

@@ -36,6 +36,8 @@ def auto(job: Job, options: Auto) -> Outcome:
     judged on samples that error feedback has not seen; what is stored is fitted to all. In the end
     scales, biases and norms are trained, where that is asked for.
     """
+    if options.tuning is None:
+        return found_plan(job, options)
     with distilling(job, options.tuning, "tune_minutes") as distilled:
         found = found_plan(job, options)
         tuned = distilled(found)

@@ -155,7 +155,7 @@ def _at_width(choices: Mapping[str, Choice], bits: int) -> dict[str, Choice]:
 
 
 def _probes_of_steps(steps: Sequence[Sequence[Call]]) -> Iterator[Probe]:
-    """As many of each step's calls, one step after another."""
+    """Equal numbers of calls of every step, one step after another."""
     first = 0
     for index, calls in enumerate(steps):
         for probe in draw_probes(calls, PROBES, seed=index):
