@@ -14,7 +14,7 @@ from mezzotint.errors import LabelError
 from mezzotint.labels import Labels
 from mezzotint.labels.header import BANK_FOLDER
 from mezzotint.measuring import model_digest
-from mezzotint.models import Block, WeightGraph, blocks_of
+from mezzotint.models import Block, Sampling, WeightGraph, blocks_of
 from mezzotint.predictors import Dataset
 from mezzotint.recipes.search_space import Floats, Group, Rows, SearchSpace
 
@@ -38,6 +38,12 @@ class LabelledModel:
     dataset: Dataset
     blocks: tuple[Block, ...]
     space: SearchSpace
+
+    @property
+    def sampling(self) -> Sampling:
+        """Prompts, seeds and steps of the labels' images or calls."""
+        found = dict(self.labels.context["sampling"])
+        return Sampling(**{**found, "prompts": tuple(found["prompts"])})
 
     def with_noises(self, noises: Floats) -> LabelledModel:
         """The same, with what each choice alone adds to the output, [weights, formats]."""

@@ -108,12 +108,13 @@ def _preference(scheme: str) -> _Judge:
         zero = np.zeros_like(preferred)
         name = f"K-Means per {scheme.partition('/')[2]}"
         if layers.is_unet:
-            sides, claim = _Sides(zero, preferred, paired=True), "U-Nets prefer uniform to"
+            sides, claim = _Sides(zero, preferred, paired=True), f"U-Nets prefer uniform to {name}"
             what = f"the median of uniform scores above those of {name}"
         else:
-            sides, claim = _Sides(preferred, zero, paired=True), "transformers prefer to uniform"
+            sides = _Sides(preferred, zero, paired=True)
+            claim = f"transformers prefer {name} to uniform"
             what = f"the median of scores of {name} above uniform ones"
-        return _judged(f"{claim} {name}", what, sides, stored)
+        return _judged(claim, what, sides, stored)
 
     return judge
 

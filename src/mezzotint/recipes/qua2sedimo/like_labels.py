@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -91,15 +89,14 @@ def _sampling(method: Method) -> Sampling:
     """Prompts and seeds of the labels.
 
     Raises:
-        UsageError: they are of calls that somebody recorded.
+        UsageError: there is no pipeline to make their images or calls again.
     """
-    found: Mapping[str, Any] | None = method.labelled.labels.context["sampling"]
-    if found is None or method.study.job.pipe is None:
+    if method.study.job.pipe is None:
         raise UsageError(
-            "second_round, trades: take a pipeline, and labels of its images or calls; leave them "
+            "second_round, trades: take a pipeline, whose images or calls are labelled; leave them "
             "out"
         )
-    return Sampling(**{**found, "prompts": tuple(found["prompts"])})
+    return method.labelled.sampling
 
 
 def _group(method: Method, metric: Metric, sampling: Sampling) -> Measuring:

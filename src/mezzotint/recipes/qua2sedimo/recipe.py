@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mezzotint.plan import Plan
+from mezzotint.calibration import with_settings
+from mezzotint.labels import label_metric
+from mezzotint.plan import CalibrationSettings, Plan
+from mezzotint.recipes.default_prompts import usual_count
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.qua2sedimo.all_formats import planned_among_all
 from mezzotint.recipes.qua2sedimo.decision import Decision, decided
@@ -48,4 +51,16 @@ def plan_of(method: Method, decision: Decision) -> Plan:
     context["stored_bits"] = round(float(method.space.bits(decision.configuration[None])[0]), 4)
     context["notes"] = [*study.structures.notes, *decision.notes]
     plan = replace(bare, choices=choices, model=study.job.model, reasons=reasons, context=context)
-    return study.settled(plan)
+    return settled_as_labelled(method, plan)
+
+
+def settled_as_labelled(method: Method, plan: Plan) -> Plan:
+    """The plan, which says what the rounding of the bank's weights has looked at."""
+    study, labelled = method.study, method.labelled
+    if not plan.encoding.needs_grams or study.job.pipe is None:
+        return study.settled(plan)
+    sampling, context = labelled.sampling, labelled.labels.context
+    if label_metric(context["metric"], context["images"]).sees == "images":
+        few = sampling.prompts[: usual_count(study.job.pipe)]
+        sampling = replace(sampling, prompts=few)
+    return with_settings(plan, CalibrationSettings(sampling=sampling))
