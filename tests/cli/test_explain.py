@@ -42,6 +42,31 @@ def test_labels_that_are_none_are_named(fails, tmp_path):
     assert not (tmp_path / "insights").exists()
 
 
-def test_a_predictor_without_scores_is_refused(fails, labels, tmp_path):
-    options = ("-o", tmp_path / "insights", "--predictor", "ridge-choices")
-    assert "scores no layers" in fails("explain", labels, *options)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--predictor", "ridge-choices"), "'ridge-choices' scores no layers"),
+        (("--predictor", "best"), "'best' scores no layers"),
+        (("--weight-bits", 0), "weight_bits is 0"),
+        (("--weight-bits", "nan"), "weight_bits is nan"),
+        (("--weight-bits", 1), "cannot be met"),
+        (("--beside", "no-labels"), "no-labels: holds no labels"),
+        (("--fitted", __file__), "is a file; name a folder"),
+    ],
+    ids=["no scores", "best", "no bits", "NaN", "too few bits", "beside", "fitted"],
+)
+def test_bad_input_is_named_before_anything_is_trained(
+    fails, labels, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.setattr("mezzotint.predictors.Ensemble.fit_fold", None)
+    assert message in fails("explain", labels, "-o", tmp_path / "insights", *options)
+    assert not (tmp_path / "insights").exists()
+
+
+def test_a_folder_of_other_things_is_refused_before_anything_is_trained(
+    fails, labels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mezzotint.predictors.Ensemble.fit_fold", None)
+    (tmp_path / "notes.txt").write_text("mine")
+    told = fails("explain", labels, "-o", tmp_path, "--force")
+    assert "holds something else than insights" in told

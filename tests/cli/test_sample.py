@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mezzotint.labels import Labels
+from tests.labels.user_metrics import ABSOLUTE
 
 FEW = ("-n", 3, "--metric", "noise", "--images", 2, "--formats", "uint3/channel, uint4/channel")
 
@@ -65,11 +66,21 @@ def test_options_reach_the_labels(run, sampled, model, tmp_path):
         (("--rounding", "feedback"), "holds labels of another rounding"),
         (("--rounding", "none"), "unknown rounding 'none'"),
         (("--metric", "fid"), "there is no 'fid'"),
-        (("--metric", "no_such:thing"), "holds labels of another metric"),
+        (("--metric", "no_such:thing"), "no_such:thing: cannot be imported"),
+        (("--metric", ABSOLUTE), "holds labels of another metric"),
         (("--formats", "int9/channel"), "int9/channel"),
         (("--workers", 2), "workers: executor 'in-process' takes none"),
     ],
-    ids=["seed", "rounding", "no rounding", "no metric", "metric", "format", "workers"],
+    ids=[
+        "seed",
+        "rounding",
+        "no rounding",
+        "no metric",
+        "no module",
+        "metric",
+        "format",
+        "workers",
+    ],
 )
 def test_bad_input_is_named_and_labels_stay(fails, sampled, model, options, message):
     folder, _ = sampled

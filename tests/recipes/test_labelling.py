@@ -356,19 +356,37 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            ({"count": 0}, "count 0"),
+            ({"count": 0}, "count: is 0; give 1 or more"),
+            ({"seed": -1}, "seed: is -1; give 0 or more"),
+            ({"formats": (FORMATS[0], "float")}, "'float' quantizes nothing"),
             ({"formats": (FORMATS[0], FORMATS[0])}, "give different ones"),
-            ({"images": 0}, "images: are 0"),
+            ({"images": 0}, "images: is 0; give 1 or more"),
             ({"metric": "fd", "images": 64}, "fd of 64 is not possible; give 1,000"),
             ({"metric": "fid"}, "there is no 'fid'"),
         ],
-        ids=["count", "formats", "images", "few for fd", "metric"],
+        ids=["count", "seed", "floating", "formats", "images", "few for fd", "metric"],
     )
     def test_options_out_of_their_domain(
         self, pipe: DiffusionPipeline, folder: Path, changed: dict[str, object], message: str
     ):
         with pytest.raises((UsageError, LabelError), match=message):
             sample_labels(pipe, folder, replace(FEW, **changed))
+
+    def test_a_metric_that_cannot_be_imported_is_told_before_anything_is_written(
+        self, pipe: DiffusionPipeline, tmp_path: Path
+    ):
+        options = replace(FEW, metric="no_such:thing")
+        with pytest.raises(UsageError, match="no_such:thing: cannot be imported"):
+            sample_labels(pipe, tmp_path / "labels", options)
+        assert not (tmp_path / "labels").exists()
+
+    def test_a_folder_of_other_things_is_left_as_it_is(
+        self, pipe: DiffusionPipeline, tmp_path: Path
+    ):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(LabelError, match=r"holds notes\.txt, and no labels"):
+            sample_labels(pipe, tmp_path, FEW)
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 class TestReading:
@@ -416,11 +434,15 @@ class TestReading:
             (lambda unit, found: (unit, found | {"noise": -1.0}), "noise is -1"),
             (lambda unit, found: (unit, {}), "noise is missing"),
             (
+                lambda unit, found: (unit, {k: v for k, v in found.items() if k != "sample 0"}),
+                "sample 0 is missing",
+            ),
+            (
                 lambda unit, found: (unit.replace("configuration ", "configuration 0"), found),
                 "no configuration of",
             ),
         ],
-        ids=["NaN", "negative", "missing", "another length"],
+        ids=["NaN", "negative", "missing", "sample missing", "another length"],
     )
     def test_a_damaged_label_is_named(self, folder: Path, change, message: str):
         path = folder / "labels.jsonl"
@@ -458,6 +480,25 @@ class TestReading:
         del header[field]
         (folder / "labels.json").write_text(json.dumps(header))
         with pytest.raises(LabelError, match=rf"labels.json: field {field}"):
+            Labels.read(folder)
+
+    @pytest.mark.parametrize(
+        "sampling", [{}, {"prompts": []}, {"prompts": ["owl"], "steps": 0}], ids=str
+    )
+    def test_damaged_prompts_are_named(self, folder: Path, sampling: dict[str, object]):
+        header = json.loads((folder / "labels.json").read_text())
+        (folder / "labels.json").write_text(json.dumps(header | {"sampling": sampling}))
+        with pytest.raises(LabelError, match=r"labels\.json: field sampling"):
+            Labels.read(folder)
+
+    def test_a_format_that_the_bank_lacks_is_named(self, folder: Path):
+        index = json.loads((folder / "bank" / "bank.json").read_text())
+        name, layer = next(iter(index["layers"].items()))
+        del layer["nodes"][name]["candidates"][FORMATS[1]]
+        (folder / "bank").unlink()
+        (folder / "bank").mkdir()
+        (folder / "bank" / "bank.json").write_text(json.dumps(index))
+        with pytest.raises(LabelError, match=f"its bank has no {FORMATS[1]} of {name}"):
             Labels.read(folder)
 
 

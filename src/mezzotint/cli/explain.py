@@ -73,9 +73,10 @@ def explain(  # noqa: PLR0913  (one parameter per option)
 
     from mezzotint.cli.tables import findings_table
     from mezzotint.predictors import PredictorOptions
-    from mezzotint.report import Explaining, explained, save_insights
+    from mezzotint.report import Explaining, check_insights_folder, explained, save_insights
 
     check_free(output, force=force)
+    check_insights_folder(output)
     learning = PredictorOptions(seed=seed)
     if epochs is not None:
         learning = dataclasses.replace(learning, epochs=epochs)

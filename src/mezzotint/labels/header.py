@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from mezzotint._files import JsonFile, validated
 from mezzotint._journal import differing
-from mezzotint.errors import LabelError, MezzotintError
+from mezzotint.errors import LabelError, MezzotintError, UsageError
+from mezzotint.plan import Sampling
+from mezzotint.plan.calibration_settings import SamplingModel
 
 VERSION = 1
 
@@ -27,7 +29,7 @@ class _HeaderModel(BaseModel):
     weights: str
     metric: str
     images: PositiveInt | None
-    sampling: dict[str, Any] | None
+    sampling: SamplingModel | None
     formats: tuple[str, ...] = Field(min_length=1)
     encoding: dict[str, Any]
     torch: str
@@ -77,7 +79,13 @@ class LabelHeader(JsonFile):
             LabelError: naming `source`, the field at fault and what was expected.
         """
         model = validated(_HeaderModel, value, source, LabelError)
-        return cls(**model.model_dump(exclude={"version"}))
+        try:
+            if model.sampling is not None:
+                Sampling(**model.sampling.model_dump())
+        except UsageError as cause:
+            raise LabelError(f"{source}: field sampling: {cause}") from cause
+        plain = model.model_dump(mode="json", exclude={"version"})
+        return cls(**plain | {"formats": model.formats})
 
     def check(self, wanted: LabelHeader, folder: object) -> None:
         """Refuse labels of something else than is wanted.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ class Labels:
                 f"{folder}: its graph and its bank are of different weights, such as {odd}; delete "
                 "it, and sample anew"
             )
+        for key, name in product(keys, header.formats):
+            if name not in nodes[key].candidates:
+                raise LabelError(
+                    f"{folder}: its bank has no {name} of {key}, which labels may take; delete it, "
+                    "and sample anew"
+                )
         measured = _Measured.read(folder / JOURNAL_FILE, header, keys)
         if not measured.values:
             raise LabelError(f"{folder}: holds no labels yet; go on with `mezzotint sample`")

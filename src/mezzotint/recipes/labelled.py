@@ -42,7 +42,9 @@ class LabelledModel:
     @property
     def sampling(self) -> Sampling:
         """Prompts, seeds and steps of the labels' images or calls."""
-        found = dict(self.labels.context["sampling"])
+        found = self.labels.context["sampling"]
+        if found is None:
+            raise LabelError(f"{self.folder}: says nothing of prompts and seeds; sample anew")
         return Sampling(**{**found, "prompts": tuple(found["prompts"])})
 
     def with_noises(self, noises: Floats) -> LabelledModel:

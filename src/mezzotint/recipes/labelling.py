@@ -17,7 +17,7 @@ from mezzotint._files import write_json
 from mezzotint._journal import Journal
 from mezzotint.bank import Bank
 from mezzotint.errors import LabelError, ModelError, UsageError
-from mezzotint.formats import QUA2SEDIMO
+from mezzotint.formats import QUA2SEDIMO, parse_weight_format
 from mezzotint.labels import (
     PUBLISHED_FORMATS,
     Configuration,
@@ -72,6 +72,10 @@ class SampleOptions:
         rounding: `nearest` as published, or `feedback`.
         stratify: spread stored bits evenly, see `sampled`.
         seed: of the drawing; image i starts from the noise of seed + i.
+
+    Raises:
+        UsageError: a value is out of its domain.
+        FormatError: there is no such format, or no such rounding.
     """
 
     count: int = 300
@@ -81,6 +85,18 @@ class SampleOptions:
     rounding: str = "nearest"
     stratify: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("seed", 0), ("images", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name}: is {value}; give {least} or more")
+        if len({*self.formats}) < len(self.formats) or not self.formats:
+            raise UsageError(f"formats: are {', '.join(self.formats)}; give different ones")
+        for name in self.formats:
+            if parse_weight_format(name) is None:
+                raise UsageError(f"formats: {name!r} quantizes nothing; leave it out")
+        _ = self.measure, self.encoding
 
     @property
     def measure(self) -> Metric:
@@ -132,6 +148,8 @@ def sample_labels(
         CalibrationError: weights or outputs of the floating model hold NaN.
     """
     options = options or SampleOptions()
+    options.measure.check_available()
+    _check_is_ours(Path(folder))
     _, denoiser = find_denoiser(pipe)
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
@@ -224,8 +242,6 @@ def labelling(
         UsageError: an option is out of its domain, or another process is at the same folder.
     """
     metric, encoding = options.measure, options.encoding
-    if len({*options.formats}) < len(options.formats) or not options.formats:
-        raise UsageError(f"formats: are {', '.join(options.formats)}; give different ones")
     study = Study.of(job, bos=False, shortcuts="concatenations", momentum=None)
     if study.graph.tied:
         name, first = next(iter(study.graph.tied.items()))
@@ -237,7 +253,8 @@ def labelling(
     header = _header(study, original, options, metric, encoding)
     try:
         with _held(folder):
-            _check_folder(folder, header)
+            if (folder / HEADER_FILE).is_file():
+                LabelHeader.load(folder / HEADER_FILE).check(header, folder)
             graph = weight_graph(job.denoiser, study.graph, study.structures.splits)
             bank = _bank(folder, study, graph, options, encoding)
             graph.save(folder / GRAPH_FILE)
@@ -268,8 +285,6 @@ def _sampling(
     count = options.measure.prompts or options.images
     if count is None:
         count = len(prompts) if prompts else usual_count(pipe)
-    if count < 1:
-        raise UsageError(f"images: are {count}; give 1 or more")
     chosen = tuple(islice(cycle(prompts or default_prompts(pipe)), count))
     return Sampling(prompts=chosen, seed=options.seed, steps=steps)
 
@@ -319,14 +334,13 @@ def _bank(
     return Bank.build(place, study.job.denoiser, candidates, encoding, calibration)
 
 
-def _check_folder(folder: Path, header: LabelHeader) -> None:
-    """Refuse labels of something else, and a folder that holds other things.
+def _check_is_ours(folder: Path) -> None:
+    """Refuse a folder that holds other things than labels, before anything is written to it.
 
     Raises:
-        LabelError: naming what differs, or stands there.
+        LabelError: naming what stands there.
     """
-    if (folder / HEADER_FILE).is_file():
-        LabelHeader.load(folder / HEADER_FILE).check(header, folder)
+    if not folder.is_dir() or (folder / HEADER_FILE).is_file():
         return
     other = [each.name for each in folder.iterdir() if each.name not in _OURS]
     if visible := [name for name in other if not name.startswith(".")]:

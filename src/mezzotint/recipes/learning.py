@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mezzotint._files import check_no_file
 from mezzotint.errors import PredictorError, UsageError
 from mezzotint.models import Block
 from mezzotint.predictors import (
@@ -118,15 +119,29 @@ def learned_once(
     """
     if fitted is None:
         return learned(kind, dataset, blocks, options)
+    _check_kept(kind, Path(fitted))
     name = hashlib.sha256(options.target.encode()).hexdigest()[:12]  # fit for every file system
     folder = Path(fitted) / f"target-{name}"
     if folder.is_dir():
         return loaded(folder, kind, dataset, options)
     found = learned(kind, dataset, blocks, options)
-    if not isinstance(found.predictor, Ensemble):
-        raise UsageError(f"fitted: predictor {found.kind!r} is fitted in no time; leave it out")
+    assert isinstance(found.predictor, Ensemble), "checked before it was fitted"
     found.predictor.save(folder)
     return found
+
+
+def _check_kept(kind: str, folder: Path) -> None:
+    """Refuse, before anything is fitted, what could not be kept there.
+
+    Raises:
+        UsageError: the predictor is of a kind that is not kept, or the folder is a file.
+    """
+    if kind == BEST:
+        raise UsageError(f"fitted: predictor {kind!r} is fitted anew each time; leave it out")
+    if not issubclass(predictor_named(kind), Ensemble):
+        raise UsageError(f"fitted: predictor {kind!r} is fitted in no time; leave it out")
+    for each in (folder, *folder.parents):
+        check_no_file(each)
 
 
 def loaded(folder: Path, kind: str, dataset: Dataset, options: PredictorOptions) -> Learned:

@@ -5,6 +5,7 @@ from mezzotint.report.findings import Finding, findings_of
 from mezzotint.report.insights import (
     Insights,
     box_plots,
+    check_insights_folder,
     chosen_bars,
     render_insights,
     save_insights,
@@ -24,6 +25,7 @@ __all__ = [
     "RoleRow",
     "ScoredLayers",
     "box_plots",
+    "check_insights_folder",
     "chosen_bars",
     "explained",
     "findings_of",

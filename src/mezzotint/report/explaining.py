@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from mezzotint.errors import UsageError
-from mezzotint.predictors import Ensemble, PredictorOptions
+from mezzotint.plan import Budget
+from mezzotint.predictors import Ensemble, PredictorOptions, predictor_named
 from mezzotint.recipes.labelled import LabelledModel, labelled_model
-from mezzotint.recipes.learning import Learned, learned_once
+from mezzotint.recipes.learning import BEST, Learned, learned_once
 from mezzotint.recipes.qua2sedimo import Qua2SeDiMo
 from mezzotint.recipes.qua2sedimo.block_scores import block_scoring
-from mezzotint.recipes.qua2sedimo.byte_window import byte_window
+from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, byte_window
 from mezzotint.recipes.qua2sedimo.decision import Question, programmed
 from mezzotint.recipes.qua2sedimo.variants import every_variant, variant_count
-from mezzotint.recipes.search_space import Rows
 from mezzotint.report.findings import findings_of
 from mezzotint.report.insights import Insights, box_plots, chosen_bars
 from mezzotint.report.scored_layers import Floats, ScoredLayers
@@ -55,16 +55,21 @@ def explained(asked: Explaining) -> Insights:
         LabelError, BankError: the labels are missing or damaged.
         PredictorError: there are too few of them.
         UsageError: the predictor scores no layers.
-        InfeasibleBudgetError: the labelled formats cannot have the bits.
+        BudgetError: the labelled formats cannot have the bits, or these are no number of bits.
     """
+    _check_scores(asked.predictor)
+    # Everything is read and checked before the first training.
     labelled = labelled_model(asked.labels)
+    second = None if asked.beside is None else labelled_model(asked.beside)
+    bits = float(np.median(labelled.dataset.bits))
+    if asked.weight_bits is not None:
+        bits = asked.weight_bits
+    window = _window(labelled, bits)
     found, ensemble = _learned(asked, labelled, asked.fitted)
     layers, other = scored_layers(labelled, ensemble), None
-    if asked.beside is not None:
-        second = labelled_model(asked.beside)
+    if second is not None:
         other = scored_layers(second, _learned(asked, second, None)[1])
-    bits = asked.weight_bits or float(np.median(labelled.dataset.bits))
-    chosen = _chosen(labelled, found, bits)
+    chosen = programmed(Question(labelled, window, Qua2SeDiMo()), found).configuration
     blocks = _block_scores(labelled, ensemble)
     title = f"Chosen at {bits:.4g} stored bits, by type of layer"
     return Insights(
@@ -109,8 +114,7 @@ def _learned(
     asked: Explaining, labelled: LabelledModel, fitted: Path | None
 ) -> tuple[Learned, Ensemble]:
     found = learned_once(fitted, asked.predictor, labelled.dataset, labelled.blocks, asked.learning)
-    if not isinstance(found.predictor, Ensemble):
-        raise UsageError(f"predictor: {found.kind!r} scores no layers; use 'network' or 'residual'")
+    assert isinstance(found.predictor, Ensemble), "checked by its name"
     return found, found.predictor
 
 
@@ -125,10 +129,21 @@ def _block_scores(labelled: LabelledModel, ensemble: Ensemble) -> Mapping[str, F
     return found
 
 
-def _chosen(labelled: LabelledModel, found: Learned, bits: float) -> Rows:
-    """The configuration of so many stored bits that recipe `qua2sedimo` would choose."""
-    window = byte_window(labelled.space, bits * int(labelled.space.sizes.sum()) / 8)
-    return programmed(Question(labelled, window, Qua2SeDiMo()), found).configuration
+def _check_scores(kind: str) -> None:
+    """Refuse predictors that score nothing, before any is fitted."""
+    if kind == BEST or not issubclass(predictor_named(kind), Ensemble):
+        raise UsageError(f"predictor: {kind!r} scores no layers; use 'network' or 'residual'")
+
+
+def _window(labelled: LabelledModel, bits: float) -> ByteWindow:
+    """The bytes of so many stored bits per weight.
+
+    Raises:
+        BudgetError: that is no number of bits, or the labelled formats cannot have it.
+    """
+    budget = Budget(weight_bits=bits)
+    assert budget.weight_bits is not None
+    return byte_window(labelled.space, budget.weight_bits * int(labelled.space.sizes.sum()) / 8)
 
 
 def _context(asked: Explaining, labelled: LabelledModel, found: Learned) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mezzotint._files import check_folder_name, is_taken, replacing_folder
+from mezzotint._files import check_folder_name, check_no_file, is_taken, replacing_folder
 from mezzotint.errors import UsageError
 from mezzotint.report.findings import Finding
 from mezzotint.report.insight_plots import BoxPlot, Picture, StackedBars, tables
@@ -99,6 +99,17 @@ def render_insights(insights: Insights) -> str:
     )
 
 
+def check_insights_folder(folder: Path) -> None:
+    """Refuse to replace other things than insights.
+
+    Raises:
+        UsageError: the folder is a file, or holds other things.
+    """
+    check_no_file(folder)
+    if is_taken(folder) and not (folder / PAGE).is_file():
+        raise UsageError(f"{folder}: holds something else than insights; name a new folder")
+
+
 def save_insights(insights: Insights, folder: str | Path) -> Path:
     """Write the page and the tables behind it to a folder, complete or not at all.
 
@@ -107,8 +118,7 @@ def save_insights(insights: Insights, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     check_folder_name(folder)
-    if is_taken(folder) and not (folder / PAGE).is_file():
-        raise UsageError(f"{folder}: holds something else than insights; name a new folder")
+    check_insights_folder(folder)
     page = render_insights(insights)
     with replacing_folder(folder) as temporary:
         (temporary / PAGE).write_text(page, "utf-8")

@@ -18,6 +18,15 @@ _KEPT = 4
 _references: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
 
 
+def check_features() -> None:
+    """Raise where features cannot be computed.
+
+    Raises:
+        ModelError: the extra "evaluation" is not installed.
+    """
+    _network()
+
+
 def features(images: Tensor) -> npt.NDArray[np.float32]:
     """Features of EfficientNet-Lite0 of images as files hold them: float32 [n, 1280].
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mezzotint.evaluation import frechet_distance
-from mezzotint.labels.metrics.feature_cache import features, reference_features
+from mezzotint.labels.metrics.feature_cache import check_features, features, reference_features
 from mezzotint.labels.metrics.image_label import ImageLabel
 
 _GROUPS = 10
@@ -38,6 +38,10 @@ class FrechetDistance(ImageLabel):
         kind: (0.0, math.inf),
     }
     fewest: ClassVar[int] = 1000
+
+    @override
+    def check_available(self) -> None:
+        check_features()
 
     @override
     def compared(self, references: Tensor, images: Tensor) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.labels.metrics.feature_cache import features, reference_features
+from mezzotint.labels.metrics.feature_cache import check_features, features, reference_features
 from mezzotint.labels.metrics.image_label import ImageLabel, mean_and_error
 
 
@@ -32,6 +32,10 @@ class PairedFeatures(ImageLabel):
         **ImageLabel.bounds,
         kind: (0.0, math.inf),
     }
+
+    @override
+    def check_available(self) -> None:
+        check_features()
 
     @override
     def compared(self, references: Tensor, images: Tensor) -> tuple[float, float]:

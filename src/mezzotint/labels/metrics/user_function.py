@@ -57,6 +57,10 @@ class UserFunction(ImageLabel):
         return found  # type: ignore[no-any-return]
 
     @override
+    def check_available(self) -> None:
+        _ = self.function
+
+    @override
     def compared(self, references: Tensor, images: Tensor) -> tuple[float, float]:
         function = self.function
         try:

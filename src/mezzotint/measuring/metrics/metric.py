@@ -46,6 +46,13 @@ class Metric(ABC):
         """Number of prompts whose images are compared, the first ones; None for all."""
         return None
 
+    def check_available(self) -> None:  # noqa: B027  (most metrics need nothing more)
+        """Raise, before anything is measured, where this environment lacks what it computes with.
+
+        Raises:
+            MezzotintError: naming what is lacking.
+        """
+
     @abstractmethod
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
         """Compare all pairs, which are computed one by one as this asks for them."""

@@ -34,6 +34,12 @@ class SampleNoise(Metric):
         return {"noise": float(found.mean())} | each
 
     @override
+    def fault(self, figures: Mapping[str, object]) -> str | None:
+        expected = ["noise", *map(_name, range(len(figures) - 1))]
+        lacking = [name for name in expected if name not in figures]
+        return f"{lacking[0]} is missing" if lacking else super().fault(figures)
+
+    @override
     def loss(self, figures: Figures) -> float:
         return figures["noise"]
 
