@@ -493,8 +493,9 @@ class TestReading:
 
     def test_a_format_that_the_bank_lacks_is_named(self, folder: Path):
         index = json.loads((folder / "bank" / "bank.json").read_text())
-        name, layer = next(iter(index["layers"].items()))
-        del layer["nodes"][name]["candidates"][FORMATS[1]]
+        layer = next(iter(index["layers"].values()))
+        name, node = next(iter(layer["nodes"].items()))
+        del node["candidates"][FORMATS[1]]
         (folder / "bank").unlink()
         (folder / "bank").mkdir()
         (folder / "bank" / "bank.json").write_text(json.dumps(index))

@@ -131,6 +131,7 @@ def test_two_models_are_compared_by_their_final_layers():
     alone, both = (findings_of(layers_of(), other)[-1] for other in (None, unet))
     assert alone.verdict == "cannot be told"
     assert "--beside" in alone.sentence
+    assert f"cannot be told at equal {alone.judged_at}, since" in alone.sentence
     assert both.verdict == "holds"
 
 

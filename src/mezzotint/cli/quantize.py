@@ -26,11 +26,13 @@ from mezzotint.cli._arguments import (
 )
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._output import check_free
+from mezzotint.cli._recipe_command import RecipeCommand
 from mezzotint.cli._results import begun, kept_work, report
 from mezzotint.errors import UsageError
 
 
 @app.command(
+    cls=RecipeCommand,
     # What typer does not know may be an option of the recipe.
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     epilog=examples(

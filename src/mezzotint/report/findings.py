@@ -59,7 +59,10 @@ class Finding:
         """The finding in one sentence for people."""
         counts = f"{self.layers[0]} and {self.layers[1]} layers"
         if self.reason:
-            return f"{self.claim}: {self.verdict}, since {self.reason} ({counts})."
+            return (
+                f"{self.claim}: {self.verdict} at equal {self.judged_at}, since {self.reason} "
+                f"({counts})."
+            )
         return (
             f"{self.claim}: {self.verdict}. At equal {self.judged_at}, {self.statistic} is "
             f"{self.value:+.3g} [{self.low:+.3g}, {self.high:+.3g}] ({counts})."

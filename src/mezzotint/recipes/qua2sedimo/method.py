@@ -13,9 +13,11 @@ import numpy as np
 
 from mezzotint.errors import UsageError
 from mezzotint.plan import Plan, activation_name
+from mezzotint.predictors import predictor_named
 from mezzotint.recipes.costs import choice_bytes, floating_bytes
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.labelled import LabelledModel, labelled_model
+from mezzotint.recipes.learning import BEST
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, byte_window
 from mezzotint.recipes.qua2sedimo.decision import Question
 from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
@@ -103,7 +105,7 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
     """Read the labels, record calls, and open the journal.
 
     Raises:
-        UsageError: no labels are given.
+        UsageError: no labels are given, or there is no such predictor.
         LabelError: the labels are of another model.
         ModelError: there is nothing to quantize.
     """
@@ -112,6 +114,8 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
             "labels: none given; make some with `mezzotint sample MODEL --journal FOLDER`, and "
             "name the folder"
         )
+    if options.predictor != BEST:
+        predictor_named(options.predictor)  # before anything is probed or recorded
     labelled = labelled_model(Path(options.labels), job.denoiser)
     study = Study.of(job, bos=False, shortcuts="none", momentum=None)
     calibration = Calibration(encoded=labelled.bank)
