@@ -6,7 +6,10 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-ROWS = json.loads((ROOT / "benchmarks" / "results" / "allocation.json").read_text("utf-8"))
+RESULTS = ROOT / "benchmarks" / "results"
+ROWS = json.loads((RESULTS / "allocation.json").read_text("utf-8"))
+LADDER = json.loads((RESULTS / "ladder.json").read_text("utf-8"))
+MPQDM = json.loads((RESULTS / "mpqdm.json").read_text("utf-8"))
 PLANS = ("uniform", "uniform, constant first token", "mezzotint auto")
 SHOWN = [
     ("emoji-turbo", 4.0), ("emoji-turbo", 3.0), ("emoji-dit", 4.0), ("emoji-dit", 3.0)
@@ -36,3 +39,21 @@ def test_results_have_every_row(row):
         cells for cells in table_rows("docs/results.md")
         if cells[:2] == start and [cells[3], cells[7]] == figures
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", LADDER, ids=lambda row: f"{row['model']} {row['bits']} {row['plan']}")
+def test_results_have_every_rung_of_the_ladder(row):
+    assert [
+        row["model"], f"{row['bits']:g}", row["plan"], f"{row['denoiser_bytes']:,}",
+        f"{row['sqnr_db']:.2f} dB", f"{row['psnr_db']['value']:.2f} dB", f"{row['fd_lite0']:.3f}",
+    ] in table_rows("docs/results.md")  # fmt: skip
+
+
+@pytest.mark.parametrize("row", MPQDM, ids=lambda row: f"{row['model']} {row['setting']} {row['plan']}")
+def test_results_have_every_way_to_few_bits(row):
+    low, high = row["fd_interval"]["low"], row["fd_interval"]["high"]
+    assert [
+        row["model"], row["setting"], row["plan"], f"{row['updates']}", f"{row['denoiser_bytes']:,}",
+        f"{row['fd_lite0']:.1f} [{low:.1f}, {high:.1f}]", f"{row['psnr_db']['value']:.1f} dB",
+        f"{row['r_precision']['value']:.3f}",
+    ] in table_rows("docs/results.md")  # fmt: skip
