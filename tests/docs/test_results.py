@@ -41,7 +41,9 @@ def test_results_have_every_row(row):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", LADDER, ids=lambda row: f"{row['model']} {row['bits']} {row['plan']}")
+@pytest.mark.parametrize(
+    "row", LADDER, ids=lambda row: f"{row['model']} {row['bits']} {row['plan']}"
+)
 def test_results_have_every_rung_of_the_ladder(row):
     assert [
         row["model"], f"{row['bits']:g}", row["plan"], f"{row['denoiser_bytes']:,}",
@@ -49,7 +51,9 @@ def test_results_have_every_rung_of_the_ladder(row):
     ] in table_rows("docs/results.md")  # fmt: skip
 
 
-@pytest.mark.parametrize("row", MPQDM, ids=lambda row: f"{row['model']} {row['setting']} {row['plan']}")
+@pytest.mark.parametrize(
+    "row", MPQDM, ids=lambda row: f"{row['model']} {row['setting']} {row['plan']}"
+)
 def test_results_have_every_way_to_few_bits(row):
     low, high = row["fd_interval"]["low"], row["fd_interval"]["high"]
     assert [
