@@ -98,11 +98,10 @@ def context_of(labelled: LabelledModel) -> Row:
 
 def asked(arguments: argparse.Namespace) -> Iterator[tuple[str, PredictorOptions]]:
     """Baselines first, then networks with each rank loss."""
-    options = PredictorOptions(epochs=arguments.epochs)
-    yield from ((kind, options) for kind in BASELINES)
+    yield from ((kind, PredictorOptions()) for kind in BASELINES)
     for kind in NETWORKS:
         for loss in arguments.losses:
-            yield kind, dataclasses.replace(options, loss=loss)
+            yield kind, PredictorOptions(loss=loss, epochs=arguments.epochs)
 
 
 def figures(labelled: LabelledModel, kind: str, options: PredictorOptions) -> Row:

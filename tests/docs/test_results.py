@@ -6,7 +6,10 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-ROWS = json.loads((ROOT / "benchmarks" / "results" / "allocation.json").read_text("utf-8"))
+RESULTS = ROOT / "benchmarks" / "results"
+ROWS = json.loads((RESULTS / "allocation.json").read_text("utf-8"))
+LADDER = json.loads((RESULTS / "ladder.json").read_text("utf-8"))
+MPQDM = json.loads((RESULTS / "mpqdm.json").read_text("utf-8"))
 PLANS = ("uniform", "uniform, constant first token", "mezzotint auto")
 SHOWN = [
     ("emoji-turbo", 4.0), ("emoji-turbo", 3.0), ("emoji-dit", 4.0), ("emoji-dit", 3.0)
@@ -34,5 +37,26 @@ def test_results_have_every_row(row):
     figures = [f"{row['denoiser_bytes']:,}", f"{row['fd_lite0']:.3f}"]
     assert [
         cells for cells in table_rows("docs/results.md")
-        if cells[:2] == start and [cells[3], cells[7]] == figures
+        if cells[:2] == start and cells[3:8:4] == figures
     ]  # fmt: skip
+
+
+def place(row):
+    return f"{row['model']} {row['plan']}"
+
+
+@pytest.mark.parametrize("row", LADDER, ids=place)
+def test_results_have_every_rung_of_the_ladder(row):
+    psnr = row["psnr_db"]["value"]
+    figures = [f"{row['sqnr_db']:.2f} dB", f"{psnr:.2f} dB", f"{row['fd_lite0']:.3f}"]
+    start = [row["model"], f"{row['bits']:g}", row["plan"], f"{row['denoiser_bytes']:,}"]
+    assert start + figures in table_rows("docs/results.md")
+
+
+@pytest.mark.parametrize("row", MPQDM, ids=place)
+def test_results_have_every_way_to_few_bits(row):
+    found, psnr, precision = (row[name] for name in ("fd_interval", "psnr_db", "r_precision"))
+    distance = f"{row['fd_lite0']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
+    figures = [distance, f"{psnr['value']:.1f} dB", f"{precision['value']:.3f}"]
+    start = [row["model"], row["setting"], row["plan"], str(row["updates"])]
+    assert [*start, f"{row['denoiser_bytes']:,}", *figures] in table_rows("docs/results.md")

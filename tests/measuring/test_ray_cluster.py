@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,9 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -76,6 +78,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+T = TypeVar("T")
+
+
+def patient(start: Callable[[], T], tries: int = 3) -> T:
+    """Start a machine; Ray gives it 30 seconds, which is not enough where all cores are busy."""
+    for _ in range(tries - 1):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
+
+
 @pytest.fixture(scope="module")
 def machines():
     """A cluster of two machines with a core each, beside that of the driver, which has none."""
@@ -85,9 +98,11 @@ def machines():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in connection.STARTED.items():
             patch.setenv(name, value)
-        cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "num_cpus": 0})
+        cluster = patient(
+            lambda: Cluster(initialize_head=True, head_node_args={**MACHINE, "num_cpus": 0})
+        )
         for _ in range(2):
-            cluster.add_node(**MACHINE)
+            patient(lambda: cluster.add_node(**MACHINE))
         try:
             yield cluster
         finally:
