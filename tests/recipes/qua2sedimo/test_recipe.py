@@ -17,6 +17,7 @@ from mezzotint.errors import (
     PredictorError,
     UsageError,
 )
+from mezzotint.predictors import Ensemble
 from mezzotint.recipes.labelling import sample_labels
 from mezzotint.recipes.qua2sedimo.all_formats import program_options
 from mezzotint.runtime import module_bytes
@@ -112,6 +113,15 @@ def test_a_second_round_measures_near_the_answer(pipe, labels_folder, tmp_path):
     assert (labels_folder / "labels.jsonl").read_bytes() == before
 
 
+def test_a_second_round_leaves_what_was_fitted_before_it(pipe, labels_folder, tmp_path):
+    options = {"predictor": "network", "epochs": 2, "fitted": str(tmp_path / "fitted")}
+    for _ in range(2):
+        result = planned(pipe, labels_folder, second_round=4, **options)
+        assert result.plan.context["labels"] > 40
+    (kept,) = (tmp_path / "fitted").iterdir()
+    assert len(Ensemble.load(kept).evidence.targets) == 40
+
+
 def test_a_killed_second_round_goes_on(pipe, labels_folder, tmp_path):
     journal = tmp_path / "plan.journal.jsonl"
     first = planned(pipe, labels_folder, second_round=4, journal=journal)
@@ -175,7 +185,11 @@ def test_a_budget_out_of_reach_names_the_nearest(pipe, labels_folder):
     refused(InfeasibleBudgetError, r"\d\.\d{3} bits", pipe, labels_folder, bits=2.0)
 
 
-@pytest.mark.parametrize("option", [{"trades": 2}, {"level": "op"}, {"caution": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [{"trades": 2}, {"level": "op"}, {"caution": 1.0}, {"epochs": 5}, {"loss": "none"}],
+    ids=str,
+)
 def test_options_without_a_meaning_among_all_formats_are_named(pipe, labels_folder, option):
     refused(UsageError, next(iter(option)), pipe, labels_folder, formats="all", **option)
 
