@@ -96,6 +96,8 @@ class Row:
             labels: folder of the model's labels.
             fitted: folder for fitted networks, which rows share.
         """
+        if self.plan == EVERYTHING:
+            return mz.Qua2SeDiMo(labels=labels, **self.options)
         shares = self.plan in (OP, BLOCK, OURS, "verified end")
         return mz.Qua2SeDiMo(
             labels=labels, fitted=fitted if shares else None, epochs=self.epochs, **self.options

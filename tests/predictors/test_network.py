@@ -188,6 +188,14 @@ def test_a_node_that_is_read_by_itself_has_one_loop():
     assert part.batched(2).T.tolist() == [[0, 1], [0, 0], [1, 1], [2, 3], [2, 2], [3, 3]]
 
 
+def test_of_edges_of_copies_those_of_the_most_are_kept():
+    part = Subgraph.of([4, 7], [(4, 7)])
+    few, many, again = (part.batched(count).clone() for count in (2, 5, 2))
+    assert torch.equal(few, again)
+    assert torch.equal(many, Subgraph.of([4, 7], [(4, 7)]).batched(5))
+    assert part.batched(2).data_ptr() == part.batched(5).data_ptr()
+
+
 def test_without_pytorch_geometric_the_extra_is_named(monkeypatch):
     for name in [each for each in sys.modules if each.startswith("torch_geometric")]:
         monkeypatch.delitem(sys.modules, name)

@@ -25,9 +25,12 @@ class ConfigurationChange(PlanChange):
         plan: what every layer takes.
         text: of the configuration, see `Configuration.text`: a journal says by itself what it
             holds labels of.
+        bank: tells its weights and formats from those of others, where a journal is not of one
+            bank alone; empty where it is.
     """
 
     text: str
+    bank: str = ""
 
     @classmethod
     def of(
@@ -49,4 +52,4 @@ class ConfigurationChange(PlanChange):
     @property
     @override
     def name(self) -> str:
-        return f"{PREFIX}{self.text}"
+        return f"{PREFIX}{self.text} of bank {self.bank}" if self.bank else f"{PREFIX}{self.text}"

@@ -172,7 +172,8 @@ def distances(neighbours: tuple[tuple[int, ...], ...], start: int, hops: int) ->
     """Number of edges from `start` to each node within reach of at most `hops` of them."""
     found, front = {start: 0}, [start]
     for distance in range(1, hops + 1):
-        front = [each for node in front for each in neighbours[node] if each not in found]
+        new = (each for node in front for each in neighbours[node] if each not in found)
+        front = [*dict.fromkeys(new)]  # many paths lead to one node
         found |= dict.fromkeys(front, distance)
     return found
 

@@ -28,7 +28,7 @@ class Subgraph:
 
     nodes: Tensor
     edges: Tensor
-    _batches: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _copies: list[Tensor] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, nodes: Sequence[int], edges: Iterable[tuple[int, int]]) -> Self:
@@ -40,10 +40,12 @@ class Subgraph:
 
     def batched(self, count: int) -> Tensor:
         """Edges of `count` copies of these nodes, one after the other: int64 [2, count·e]."""
-        if count not in self._batches:
+        length = count * self.edges.shape[1]
+        # The edges of fewer copies are the first of those of more: only the most are kept.
+        if not self._copies or self._copies[0].shape[1] < length:
             offset = torch.arange(count).repeat_interleave(self.edges.shape[1]) * len(self.nodes)
-            self._batches[count] = self.edges.repeat(1, count) + offset
-        return self._batches[count]
+            self._copies[:] = [self.edges.repeat(1, count) + offset]
+        return self._copies[0][:, :length]
 
 
 @dataclass(frozen=True, eq=False)

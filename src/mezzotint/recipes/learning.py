@@ -119,48 +119,27 @@ def learned_once(
     """
     if fitted is None:
         return learned(kind, dataset, blocks, options)
-    _check_kept(kind, Path(fitted))
+    kept = _kept_kind(kind)  # before anything is fitted that takes long
+    for each in (Path(fitted), *Path(fitted).parents):
+        check_no_file(each)
     name = hashlib.sha256(options.target.encode()).hexdigest()[:12]  # fit for every file system
     folder = Path(fitted) / f"target-{name}"
     if folder.is_dir():
-        return loaded(folder, kind, dataset, options)
-    found = learned(kind, dataset, blocks, options)
-    assert isinstance(found.predictor, Ensemble), "checked before it was fitted"
-    found.predictor.save(folder)
-    return found
+        return _loaded(kept, folder, dataset, options)
+    predictor = kept.fit(dataset, blocks, options)
+    predictor.save(folder)
+    return Learned(predictor, {kind: _figures(predictor)})
 
 
-def _check_kept(kind: str, folder: Path) -> None:
-    """Refuse, before anything is fitted, what could not be kept there.
-
-    Raises:
-        UsageError: the predictor is of a kind that is not kept, or the folder is a file.
-    """
-    if kind == BEST:
-        raise UsageError(f"fitted: predictor {kind!r} is fitted anew each time; leave it out")
-    if not issubclass(predictor_named(kind), Ensemble):
-        raise UsageError(f"fitted: predictor {kind!r} is fitted in no time; leave it out")
-    for each in (folder, *folder.parents):
-        check_no_file(each)
-
-
-def loaded(folder: Path, kind: str, dataset: Dataset, options: PredictorOptions) -> Learned:
+def _loaded(
+    kept: type[Ensemble], folder: Path, dataset: Dataset, options: PredictorOptions
+) -> Learned:
     """A predictor that was fitted before, to the same labels and with the same options.
-
-    Args:
-        folder: that `Ensemble.save` wrote.
-        kind: name of the predictor.
-        dataset: the labels.
-        options: of the predictor.
 
     Raises:
         PredictorError: the folder is damaged, or of other labels or options.
-        UsageError: the predictor is of a kind that is not kept.
     """
-    predictor = predictor_named(kind)
-    if not issubclass(predictor, Ensemble):
-        raise UsageError(f"fitted: predictor {kind!r} is fitted in no time; leave it out")
-    found = predictor.load(folder)
+    found = kept.load(folder)
     if found.fitted.options != options:
         raise PredictorError(
             f"{folder}: was fitted with other options; name another folder, or the same options"
@@ -173,7 +152,21 @@ def loaded(folder: Path, kind: str, dataset: Dataset, options: PredictorOptions)
         evidence.targets, targets.of(dataset, reverse=options.reverse)
     ):
         raise PredictorError(f"{folder}: was fitted to other labels; name another folder")
-    return Learned(found, {kind: _figures(found)})
+    return Learned(found, {found.kind: _figures(found)})
+
+
+def _kept_kind(kind: str) -> type[Ensemble]:
+    """The predictor of that name, of a kind that is worth a file.
+
+    Raises:
+        UsageError: it is none, or not of that kind.
+    """
+    if kind == BEST:
+        raise UsageError(f"fitted: keeps one predictor, and {BEST!r} compares all; leave it out")
+    found = predictor_named(kind)
+    if not issubclass(found, Ensemble):
+        raise UsageError(f"fitted: predictor {kind!r} is fitted in no time; leave it out")
+    return found
 
 
 def _figures(predictor: Predictor[Any]) -> dict[str, float]:

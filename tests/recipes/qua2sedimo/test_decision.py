@@ -61,7 +61,15 @@ def test_caution_changes_the_plan():
 
 
 def lower_end(decision):
-    return decision.summary["predicted_target"] - 4.0 * decision.summary["spread"]
+    told = decision.context()
+    return told["predicted_target"] - 4.0 * told["spread"]
+
+
+def test_what_is_told_is_predicted_of_the_configuration_itself(labelled):
+    found = decided(question(labelled, predictor="ridge-choices"))
+    exchanged = dataclasses.replace(found, configuration=labelled.dataset.configurations[0])
+    mean, _ = found.learned.predictor.predict(labelled.dataset.configurations[:1])
+    assert exchanged.context()["predicted_target"] == mean[0] != found.context()["predicted_target"]
 
 
 @pytest.mark.parametrize("level", ["op", "block"])
@@ -110,8 +118,21 @@ def test_a_fitted_predictor_is_kept_and_loaded(labelled, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("predictor", "told"), [("best", "compares all"), ("ridge-choices", "in no time")]
+)
+def test_predictors_that_are_not_kept_are_refused_before_any_is_fitted(
+    labelled, tmp_path, monkeypatch, predictor, told
+):
+    monkeypatch.setattr("mezzotint.predictors.Predictor.fit", None)
+    with pytest.raises(UsageError, match=told):
+        decided(question(labelled, predictor=predictor, fitted=str(tmp_path / "fitted")))
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"caution": 1.0, "level": "op"}, "caution"),
+        ({"caution": 1.0, "level": "block"}, "caution"),
         ({"rounds": 0}, "rounds"),
         ({"trades": -1}, "trades"),
         ({"caution": -0.5}, "caution"),

@@ -17,8 +17,11 @@ from mezzotint.errors import (
     PredictorError,
     UsageError,
 )
+from mezzotint.predictors import Ensemble
+from mezzotint.recipes.labelled import labelled_model
 from mezzotint.recipes.labelling import sample_labels
 from mezzotint.recipes.qua2sedimo.all_formats import program_options
+from mezzotint.recipes.qua2sedimo.like_labels import bank_name
 from mezzotint.runtime import module_bytes
 from tests.recipes.qua2sedimo.conftest import FORMATS, LABELS
 
@@ -109,7 +112,27 @@ def test_a_second_round_measures_near_the_answer(pipe, labels_folder, tmp_path):
     units = [json.loads(line).get("unit", "") for line in journal.read_text().splitlines()]
     measured = [unit for unit in units if unit.startswith("configuration ")]
     assert len(measured) == 7
+    labelled = labelled_model(labels_folder)
+    name = bank_name(labelled.bank, labelled.space)
+    assert all(f" of bank {name} | " in unit for unit in measured)
     assert (labels_folder / "labels.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("changed", [{"formats": FORMATS[::-1]}, {"rounding": "feedback"}], ids=str)
+def test_measurements_of_other_banks_are_told_apart(pipe, labels_folder, tmp_path, changed):
+    """One journal serves recipes whose labels are of other formats, or rounded otherwise."""
+    sample_labels(pipe, tmp_path / "labels", replace(LABELS, count=2, **changed))
+    one, other = map(labelled_model, (labels_folder, tmp_path / "labels"))
+    assert one.space.keys == other.space.keys
+    assert bank_name(one.bank, one.space) != bank_name(other.bank, other.space)
+
+
+def test_a_second_round_leaves_what_was_fitted_before_it(pipe, labels_folder, tmp_path):
+    options = {"predictor": "network", "epochs": 2, "fitted": str(tmp_path / "fitted")}
+    result = planned(pipe, labels_folder, second_round=4, **options)
+    assert result.plan.context["labels"] > 40
+    (kept,) = (tmp_path / "fitted").iterdir()
+    assert len(Ensemble.load(kept).evidence.targets) == 40
 
 
 def test_a_killed_second_round_goes_on(pipe, labels_folder, tmp_path):
@@ -175,7 +198,11 @@ def test_a_budget_out_of_reach_names_the_nearest(pipe, labels_folder):
     refused(InfeasibleBudgetError, r"\d\.\d{3} bits", pipe, labels_folder, bits=2.0)
 
 
-@pytest.mark.parametrize("option", [{"trades": 2}, {"level": "op"}, {"caution": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [{"trades": 2}, {"level": "op"}, {"caution": 1.0}, {"epochs": 5}, {"loss": "none"}],
+    ids=str,
+)
 def test_options_without_a_meaning_among_all_formats_are_named(pipe, labels_folder, option):
     refused(UsageError, next(iter(option)), pipe, labels_folder, formats="all", **option)
 

@@ -13,8 +13,8 @@ from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
 MIXTURES = (2, 3, 4)
 """Average bits of the mixtures of widths inside a layer that the program may take."""
 
-LABELLED_ONLY = ("level", "fitted", "target", "caution", "second_round", "trades", "reverse")
-"""Options that have a meaning among the labelled formats alone."""
+AMONG_ALL = ("labels", "predictor", "formats")
+"""Options that have a meaning among all formats; the others are for labelled formats alone."""
 
 
 def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
@@ -40,8 +40,8 @@ def program_options(options: Qua2SeDiMo) -> Auto:
         UsageError: no labels are given, or an option has no meaning among all formats.
     """
     usual = Qua2SeDiMo()
-    for name in LABELLED_ONLY:
-        if getattr(options, name) != getattr(usual, name):
+    for name in (each.name for each in dataclasses.fields(options)):
+        if name not in AMONG_ALL and getattr(options, name) != getattr(usual, name):
             raise UsageError(
                 f"{name}: {getattr(options, name)} is for labelled formats, and would change "
                 "nothing among all; leave it out, or formats=all"

@@ -47,7 +47,7 @@ class Decision:
     Attributes:
         configuration: format indices [weights].
         learned: what decided.
-        summary: part of the plan's context, JSON values.
+        summary: how the level came to it, JSON values.
         notes: for people.
     """
 
@@ -55,6 +55,12 @@ class Decision:
     learned: Learned
     summary: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def context(self) -> dict[str, object]:
+        """Part of the plan's context, JSON values; what is predicted is of this configuration."""
+        mean, spread = self.learned.predictor.predict(self.configuration[None])
+        predicted = {"predicted_target": float(mean[0]), "spread": float(spread[0])}
+        return {**self.learned.context(), **predicted, **self.summary}
 
 
 def decided(question: Question) -> Decision:
@@ -83,13 +89,7 @@ def programmed(question: Question, found: Learned) -> Decision:
     if options.caution:  # spreads do not add up over blocks: best looked at from near by
         careful, start = found.value(options.caution), answer.configuration
         answer = settled(space, careful, window, start, rounds=options.rounds, fronts=fronts)
-    mean, spread = found.predictor.predict(answer.configuration[None])
-    summary = {
-        "predicted_target": float(mean[0]),
-        "spread": float(spread[0]),
-        "rounds": answer.rounds,
-        "stays": answer.stays,
-    }
+    summary = {"rounds": answer.rounds, "stays": answer.stays}
     return Decision(answer.configuration, found, summary, _window_notes(question))
 
 

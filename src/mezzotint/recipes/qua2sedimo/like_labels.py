@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mezzotint._resuming import digest
+from mezzotint.bank import Bank
 from mezzotint.errors import UsageError
 from mezzotint.labels import Configuration, ConfigurationChange, label_metric
 from mezzotint.measuring import Metric, Original, calls_digest
 from mezzotint.models import Sampling, on_device, record_calls
 from mezzotint.recipes.qua2sedimo.method import Method
-from mezzotint.recipes.search_space import Floats, Rows
+from mezzotint.recipes.search_space import Floats, Rows, SearchSpace
 from mezzotint.recipes.study import Measuring
 
 GROUPS = 8
@@ -45,12 +47,31 @@ class LikeLabels:
             label: of the progress bar.
         """
         space, bank = self.method.space, self.method.labelled.bank
+        known_by = bank_name(bank, space)  # the journal is that of a recipe, whatever its labels
         changes = [
-            ConfigurationChange.of(Configuration(space.named(row)), bank, space.keys, space.formats)
+            replace(
+                ConfigurationChange.of(
+                    Configuration(space.named(row)), bank, space.keys, space.formats
+                ),
+                bank=known_by,
+            )
             for row in rows
         ]
         found = [each.losses(changes, self.metric, label) for each in self.groups]
         return np.array(found, dtype=np.float64).T
+
+
+def bank_name(bank: Bank, space: SearchSpace) -> str:
+    """A hash of all that texts of configurations leave out: weights, formats and rounding."""
+    return digest(
+        {
+            "weights": bank.digest,
+            "keys": list(space.keys),
+            "formats": list(space.formats),
+            "encoding": bank.encoding.to_dict(),
+            "inputs": bank.inputs,
+        }
+    )
 
 
 def on_label_seeds(method: Method) -> LikeLabels:

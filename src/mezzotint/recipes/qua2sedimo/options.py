@@ -27,11 +27,12 @@ class Qua2SeDiMo:
         formats: formats to choose from: those that were `labelled`, or `all` that recipe `auto`
             has, with error feedback; what the labels tell of each layer then weighs its losses.
         fitted: folder of fitted predictors, one for each target: what is there is loaded, and what
-            is not is fitted and kept there.
+            is not is fitted and kept there. What a second round teaches is not.
         target: what is learned, an expression of `metric` and `bits`. At the published levels the
             bits asked for are met by a weight of `bits` that is found beside it.
         trainings: weights of `bits` that are tried for that at the most, each with a training.
-        caution: choose by the mean prediction less so many times the spread over folds.
+        caution: at level `program`, choose by the mean prediction less so many times the spread
+            over folds.
         rounds: programs that are solved, each around the answer of the one before, at the most.
         second_round: labels to measure near the configuration that was found, three choices
             changed at equal bytes; all is then learned and decided again.
@@ -76,6 +77,11 @@ class Qua2SeDiMo:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give {least} or more")
         if not 0 <= self.caution < math.inf:
             raise UsageError(f"caution: is {self.caution}; give a number of spreads, 0 or more")
+        if self.caution and self.level != "program":
+            raise UsageError(
+                f"caution: scores of level {self.level!r} have no spread, and would not change; "
+                "leave it out, or use level 'program'"
+            )
         _ = self.learning  # checks everything else that it takes
 
     @property

@@ -35,7 +35,8 @@ def qua2sedimo(job: Job, options: Qua2SeDiMo) -> Outcome:
         method, decision = begun, decided(begun.question)
         if options.second_round:
             method = relabelled(method, decision)
-            decision = decided(method.question)
+            # What these labels teach is of this budget alone: it is not kept for others.
+            decision = decided(replace(method.question, options=replace(options, fitted=None)))
         if options.trades:
             decision = with_trades(method, decision)
         plan = plan_of(method, decision)
@@ -47,7 +48,7 @@ def plan_of(method: Method, decision: Decision) -> Plan:
     study, bare = method.study, method.bare_plan(decision.configuration)
     choices, reasons = dict(bare.choices), dict[str, str]()
     add_unpacked(choices, reasons, study.job.denoiser, study.graph)
-    context = {**method.context(), **decision.learned.context(), **decision.summary}
+    context = method.context() | decision.context()
     context["stored_bits"] = round(float(method.space.bits(decision.configuration[None])[0]), 4)
     context["notes"] = [*study.structures.notes, *decision.notes]
     plan = replace(bare, choices=choices, model=study.job.model, reasons=reasons, context=context)

@@ -24,19 +24,19 @@ def with_trades(method: Method, decision: Decision) -> Decision:
     """
     options, space, window = method.options, method.space, method.window
     judge, incumbent = on_held_out_seeds(method), decision.configuration
-    value = decision.learned.value(options.caution)
+    value, sign = decision.learned.value(options.caution), -1.0 if options.reverse else 1.0
     trades = proposed_trades(space, value, window, incumbent, options.trades)
 
     def measured(configuration: Rows) -> Sequence[float]:
         found: list[float] = judge.losses(configuration[None], "Verifying exchanges")[0].tolist()
-        return [-each for each in found] if options.reverse else found
+        return [sign * each for each in found]
 
     end = verified(trades, incumbent, window, space, measured)
     summary = {
         "tried": end.tried,
         "kept": len(end.kept),
-        "held_out_before": end.before,
-        "held_out_after": end.after,
+        "held_out_before": sign * end.before,
+        "held_out_after": sign * end.after,
     }
     return replace(
         decision,
