@@ -160,7 +160,7 @@ class Bench:
             yield self.quantized(row, recipe, budget)
 
     def quantized(self, row: Row, recipe: Any, budget: mz.Budget) -> mz.Result:
-        """What a recipe makes; rows that record the same calls share a journal."""
+        """The result of a recipe; rows that record the same calls share a journal."""
         kind = type(recipe).__name__
         if kind == "Qua2SeDiMo" and recipe.formats == "all":
             kind = "Auto"

@@ -18,7 +18,7 @@ class Known:
 
     factors: np.ndarray
     noises: np.ndarray
-    kind: str = "known"
+    weighs_alike: bool = False
 
     def value(self, caution):
         def value(configurations):
@@ -28,8 +28,8 @@ class Known:
         return value
 
 
-def found_for(labelled, factors, kind="known"):
-    known = Known(factors, labelled.dataset.noises, kind)
+def found_for(labelled, factors, weighs_alike=False):
+    known = Known(factors, labelled.dataset.noises, weighs_alike)
     most = int(labelled.space.bytes.max(axis=1).sum())
     return np.array(list(emphasis(labelled, known, most).values()))
 
@@ -53,7 +53,7 @@ def test_factors_are_bounded():
 def test_a_predictor_that_adds_up_noise_changes_nothing():
     labelled = planted_model()
     factors = np.linspace(0.5, 2, len(labelled.space.keys))
-    assert set(found_for(labelled, factors, kind="noise")) == {1.0}
+    assert set(found_for(labelled, factors, weighs_alike=True)) == {1.0}
 
 
 def test_a_predictor_that_contradicts_noise_changes_nothing():
@@ -66,3 +66,12 @@ def test_labels_without_noises_are_told():
     found = learned("ridge-choices", labelled.dataset, labelled.blocks, PredictorOptions())
     with pytest.raises(PredictorError, match="noises"):
         emphasis(labelled.with_noises(None), found, 10**9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "alike"), [("bits", True), ("noise", True), ("ridge-noises", False), ("trees", False)]
+)
+def test_sums_alone_weigh_layers_as_their_noise_does(kind, alike):
+    labelled = planted_model()
+    found = learned(kind, labelled.dataset, labelled.blocks, PredictorOptions())
+    assert found.weighs_alike is alike

@@ -17,7 +17,7 @@ from mezzotint.predictors.predictor import (
     register_predictor,
 )
 from mezzotint.predictors.ridge import RidgeOnChoices, RidgeOnNoises
-from mezzotint.predictors.sums import SingleNoises, StoredBits, WeightErrors
+from mezzotint.predictors.sums import SingleNoises, StoredBits, SumPredictor, WeightErrors
 from mezzotint.predictors.target import Scale, Target
 from mezzotint.predictors.transfer import RoleEffects
 from mezzotint.predictors.trees import BoostedTrees
@@ -45,6 +45,7 @@ __all__ = [
     "SingleNoises",
     "Space",
     "StoredBits",
+    "SumPredictor",
     "Target",
     "WeightErrors",
     "averages",

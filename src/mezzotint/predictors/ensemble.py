@@ -130,6 +130,8 @@ class ResidualEnsemble(Ensemble):
     The sum needs no labels and its curve few, so labels are left for what layers do to each other.
     """
 
+    reads_noises = True
+
     @override
     @classmethod
     def prior(cls, task: FoldTask) -> SumModel:

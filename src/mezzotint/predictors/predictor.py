@@ -112,10 +112,12 @@ class Predictor(ABC, Generic[ModelT_co]):
 
     Attributes:
         kind: name in the registry.
+        reads_noises: whether it reads what each choice alone adds to the output.
         fitted: what it has learned.
     """
 
     kind: ClassVar[str]
+    reads_noises: ClassVar[bool] = False
 
     def __init__(self, fitted: Fitted[ModelT_co]) -> None:
         self.fitted = fitted

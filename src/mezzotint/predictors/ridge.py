@@ -106,6 +106,8 @@ class RidgeOnChoices(RidgePredictor):
 class RidgeOnNoises(RidgePredictor):
     """The noise that every layer's choice adds alone, each with a slope of its own."""
 
+    reads_noises = True
+
     @override
     @classmethod
     def inputs(cls, dataset: Dataset) -> Inputs:

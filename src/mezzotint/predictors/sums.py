@@ -82,6 +82,8 @@ class WeightErrors(SumPredictor):
 class SingleNoises(SumPredictor):
     """Σ over layers of the noise that each choice alone adds to the output."""
 
+    reads_noises = True
+
     @override
     @classmethod
     def costs(cls, dataset: Dataset) -> FloatArray:

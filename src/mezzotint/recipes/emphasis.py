@@ -15,9 +15,6 @@ LARGEST = 4.0
 AROUND = 8
 """Labelled configurations around which changes are predicted: the best within the bytes."""
 
-SUMS = ("bits", "error", "noise")
-"""Predictors that add up one number per choice: of layers they know no more than noise does."""
-
 
 def emphasis(labelled: LabelledModel, learned: Learned, most: int) -> dict[str, float]:
     """Layer → factor of its noise: what a unit of it costs, in units of what it costs on average.
@@ -40,7 +37,7 @@ def emphasis(labelled: LabelledModel, learned: Learned, most: int) -> dict[str, 
     layer_of = {node.key: node.layer for node in labelled.dataset.graph.weights}
     layers = np.array([layer_of[key] for key in labelled.space.keys])
     names = list(dict.fromkeys(layers.tolist()))
-    if learned.kind in SUMS:
+    if learned.weighs_alike:
         return dict.fromkeys(names, 1.0)
     costs = -_changes(labelled, learned, most)
     costs, noise = (each - each.mean(axis=1, keepdims=True) for each in (costs, noises))

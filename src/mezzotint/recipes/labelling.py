@@ -154,7 +154,7 @@ def sample_labels(
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
     sampling = _sampling(pipe, options, prompts, steps)
-    # What rounding looks at comes from fewer prompts than what is judged by images.
+    # Calls for rounding come from fewer prompts than what is judged by images.
     few = replace(sampling, prompts=sampling.prompts[: usual_count(pipe)])
     job = Job(
         denoiser,

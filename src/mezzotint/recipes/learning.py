@@ -18,6 +18,7 @@ from mezzotint.predictors import (
     Ensemble,
     Predictor,
     PredictorOptions,
+    SumPredictor,
     Target,
     averages,
     judged,
@@ -46,6 +47,11 @@ class Learned:
     def kind(self) -> str:
         """Name of the predictor."""
         return self.predictor.kind
+
+    @property
+    def weighs_alike(self) -> bool:
+        """True where one number per choice is added up: of layers that knows no more than noise."""
+        return isinstance(self.predictor, SumPredictor)
 
     def value(self, caution: float) -> Value:
         """Mean prediction less so many spreads, as a function of configurations [n, weights]."""

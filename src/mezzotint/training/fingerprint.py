@@ -31,7 +31,7 @@ def fingerprint(
     for name, parameter in student.parameters().items():
         start.update(name.encode())
         start.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    # Of how the plan came to be nothing matters; some of it tells of the training itself.
+    # The way to the plan makes no difference; some of it tells of the training itself.
     bare = replace(student.plan, context={}, reasons={})
     return {
         **surroundings(pipe, prompts, options),

@@ -9,7 +9,7 @@ from mezzotint.predictors import PredictorOptions
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.program import IntegerProgram
 from mezzotint.recipes.costs import BYTES
-from mezzotint.recipes.emphasis import SUMS, emphasis
+from mezzotint.recipes.emphasis import emphasis
 from mezzotint.recipes.labelled import labelled_model
 from mezzotint.recipes.learning import learned
 from mezzotint.recipes.single_noises import single_noises
@@ -42,7 +42,7 @@ def lesson(study: Study, options: Auto, measuring: Measuring, program: IntegerPr
     labelled = labelled.with_noises(single_noises(study, labelled, measuring))
     found = learned(options.predictor, labelled.dataset, labelled.blocks, PredictorOptions())
     context = found.context() | {"labels": len(labelled.dataset.values)}
-    if found.kind in SUMS:
+    if found.weighs_alike:
         return Lesson({}, context)
     bytes_limits = [each.maximum for each in program.limits if each.resource == BYTES]
     most = int(min(bytes_limits, default=int(labelled.space.bytes.max(axis=1).sum())))

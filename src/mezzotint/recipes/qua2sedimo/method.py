@@ -26,9 +26,6 @@ from mezzotint.recipes.single_noises import single_noises
 from mezzotint.recipes.study import Measuring, Study
 from mezzotint.runtime import Calibration
 
-WITHOUT_NOISES = ("network", "bits", "error", "ridge-choices", "trees")
-"""Predictors that do not ask what each choice alone adds to the output."""
-
 
 @dataclass(frozen=True, eq=False)
 class Method:
@@ -120,6 +117,6 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
     study = Study.of(job, bos=False, shortcuts="none", momentum=None)
     calibration = Calibration(encoded=labelled.bank)
     with study.measuring(calibration) as measuring:
-        if options.predictor not in WITHOUT_NOISES:
+        if options.predictor == BEST or predictor_named(options.predictor).reads_noises:
             labelled = labelled.with_noises(single_noises(study, labelled, measuring))
         yield Method(study, options, labelled, calibration, measuring)

@@ -35,7 +35,7 @@ def qua2sedimo(job: Job, options: Qua2SeDiMo) -> Outcome:
         method, decision = begun, decided(begun.question)
         if options.second_round:
             method = relabelled(method, decision)
-            # What these labels teach is of this budget alone: it is not kept for others.
+            # These labels were made for this budget alone, so a fit to them is not kept for others.
             decision = decided(replace(method.question, options=replace(options, fitted=None)))
         if options.trades:
             decision = with_trades(method, decision)
