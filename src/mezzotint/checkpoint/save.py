@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from mezzotint._digest_file import DigestFile
 from mezzotint._files import JsonFile, check_no_file, is_taken, read_json, replacing_folder
 from mezzotint._journal import Record
 from mezzotint._stored_dtypes import stored_state
@@ -87,6 +88,7 @@ def save_pipeline(
                 if isinstance(part, nn.Module):
                     stored.enter_context(stored_state(part))
             pipe.save_pretrained(temporary, safe_serialization=True)
+        write_digests(temporary, (name for name in pipe.components if name != component))
         if pipe.name_or_path:
             copy_companions(Path(pipe.name_or_path), temporary)
         if measurements is not None:
@@ -95,6 +97,15 @@ def save_pipeline(
             training.save(temporary / TRAINING_FILE)
         write_card(temporary, folder.name, component, quantizer.plan)
     return folder
+
+
+def write_digests(folder: Path, components: Iterable[str]) -> None:
+    """Write the digests of what is stored beside the denoiser.
+
+    Raises:
+        CheckpointError: a tensor holds NaN or infinity; it is named.
+    """
+    DigestFile.of(folder, components).save(folder / DigestFile.FILE)
 
 
 def write_card(folder: Path, name: str, component: str, plan: Plan) -> None:
