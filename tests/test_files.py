@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-from mezzotint._files import read_json, replacing, replacing_folder, write_json
+from mezzotint._files import read_json, replacing, write_json
+from mezzotint._folders import replacing_folder
 from mezzotint.errors import CheckpointError, PlanError, UsageError
 
 

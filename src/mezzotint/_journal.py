@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mezzotint._durable import sync_folder
 from mezzotint._files import replacing
 from mezzotint.errors import JournalError
 
@@ -119,6 +120,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         keep = self._read(path) if path.exists() else 0
         self._file = path.open("r+b" if keep else "wb")
+        sync_folder(path.parent)
         self._file.truncate(keep)
         self._file.seek(keep)
         if not keep:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -62,5 +61,3 @@ def write_tensors(
             )
         except SafetensorError as cause:
             raise OSError(f"{path.name}: {cause}") from cause
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())

@@ -12,7 +12,8 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint._digest_file import DigestFile
-from mezzotint._files import JsonFile, check_no_file, is_taken, read_json, replacing_folder
+from mezzotint._files import JsonFile, check_no_file, is_taken, read_json
+from mezzotint._folders import replacing_folder
 from mezzotint._journal import Record
 from mezzotint._stored_dtypes import stored_state
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError

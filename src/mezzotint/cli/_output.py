@@ -7,13 +7,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mezzotint._files import is_taken, write_json
+from mezzotint._locks import only_here
 from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +52,19 @@ def deliver(value: Any, tables: Sequence[Table], json_file: Path | None) -> None
     show(value, tables, as_json=str(json_file) == "-")
     if json_file is not None and str(json_file) != "-":
         write_json(json_file, value)
+
+
+@contextmanager
+def reserved(output: Path, *, force: bool) -> Iterator[None]:
+    """Keep other processes from `output`, and from what is kept beside it, until it is written.
+
+    Raises:
+        UsageError: another one is at work on it, or as `check_free`.
+    """
+    check_free(output, force=force)
+    with only_here(output):
+        check_free(output, force=force)
+        yield
 
 
 def check_free(output: Path, *, force: bool) -> None:

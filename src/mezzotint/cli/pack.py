@@ -11,7 +11,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Model, Output
-from mezzotint.cli._output import check_free, show
+from mezzotint.cli._output import reserved, show
 from mezzotint.errors import UsageError
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -96,21 +96,21 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.checkpoint.streaming import Storage, quantize_checkpoint
     from mezzotint.plan import parse_size
 
-    check_free(output, force=force)
     if dtype is not None and dtype not in _DTYPES:
         raise UsageError(f"--dtype: is {dtype!r}; expected one of {', '.join(_DTYPES)}")
-    written = quantize_checkpoint(
-        model,
-        output,
-        plan=plan,
-        weight_bits=weight_bits,
-        act_bits=act_bits,
-        exclude=tuple(exclude or ()),
-        storage=Storage(
-            dtype=None if dtype is None else getattr(torch, dtype),
-            shard_bytes=parse_size(shard_size),
-        ),
+    storage = Storage(
+        dtype=None if dtype is None else getattr(torch, dtype), shard_bytes=parse_size(shard_size)
     )
+    with reserved(output, force=force):
+        written = quantize_checkpoint(
+            model,
+            output,
+            plan=plan,
+            weight_bits=weight_bits,
+            act_bits=act_bits,
+            exclude=tuple(exclude or ()),
+            storage=storage,
+        )
     value: dict[str, Any] = {
         "output": str(output),
         "denoiser_bytes": written.denoiser_bytes,

@@ -2,13 +2,14 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from torch import Tensor
 
 import mezzotint as mz
+from mezzotint._locks import only_here
 from mezzotint.checkpoint.streaming import packed_checkpoint
 from mezzotint.errors import CheckpointError, UsageError
 from tests.checkpoint import packed
@@ -36,6 +37,7 @@ mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=
 KILLED_AT_LAST = """
 import os, signal, sys
 import mezzotint as mz
+from mezzotint._locks import only_here
 from mezzotint.checkpoint.streaming import packed_checkpoint
 
 packed_checkpoint.write_card = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)
@@ -116,15 +118,19 @@ def test_other_components_are_those_of_the_last_run(damaged: Path, target: Path)
 
 def test_the_same_job_is_not_done_twice_at_a_time(kept: Path, pipeline: Path, target: Path):
     finished = shards(kept)
-    with FileLock(kept / ".lock"), pytest.raises(UsageError, match="another process"):
-        mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    with only_here(target), ThreadPoolExecutor() as other:
+        second = other.submit(mz.quantize_checkpoint, pipeline, target, storage=STORAGE)
+        with pytest.raises(UsageError, match="another process"):
+            second.result()
     assert shards(kept) == finished
 
 
 def test_what_another_job_is_writing_stays(kept: Path, pipeline: Path, target: Path):
     finished = shards(kept)
-    with FileLock(kept / ".lock"):
-        mz.quantize_checkpoint(pipeline, target, weight_bits=7)
+    with only_here(target), ThreadPoolExecutor() as other:
+        second = other.submit(mz.quantize_checkpoint, pipeline, target, weight_bits=7)
+        with pytest.raises(UsageError, match="another process"):
+            second.result()
     assert shards(kept) == finished
     mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
