@@ -1,9 +1,10 @@
 """Kill a save before each of its file-system events: `python -m tests.robustness.crash_points`.
 
 Arguments: the kind of save, a folder to work in, what it replaces, and the greatest number of
-events to kill at (0 for all). Prints JSON: the events, and for every kill what it left. A process of its
-own, since it forks: a child for each kill, which dies like one that is killed, and one more that
-saves again.
+events to kill at (0 for all). Prints JSON: the events, and for every kill what it left.
+
+A process of its own, since it forks: a child for each kill, which dies like one that is killed, and
+one more that saves again.
 """
 
 from __future__ import annotations
