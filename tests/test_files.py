@@ -148,12 +148,14 @@ class TestReplacingFolder:
         target = tmp_path / "model"
         if there:
             self.fill(target, "old")
-        with (
-            pytest.raises(UsageError, match="another program has written there meanwhile"),
-            replacing_folder(target) as temporary,
-        ):
-            self.fill(temporary, "new")
-            self.fill(target, "theirs")
+
+        def replaced() -> None:
+            with replacing_folder(target) as temporary:
+                self.fill(temporary, "new")
+                self.fill(target, "theirs")
+
+        with pytest.raises(UsageError, match="another program has written there meanwhile"):
+            replaced()
         assert "theirs" in names(target)
         assert names(tmp_path) == ["model"]
 
