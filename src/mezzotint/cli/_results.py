@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mezzotint._printable import printable
 from mezzotint.cli._output import check_free, show
 from mezzotint.errors import MezzotintError, UsageError
 
@@ -114,5 +115,5 @@ def report(result: Result, output: Path, as_json: bool) -> None:
     show(value, tables, as_json=as_json)
     if not as_json:
         for note in plan.context.get("notes", ()):
-            typer.echo(f"note: {note}")
+            typer.echo(printable(f"note: {note}"))
         typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")

@@ -11,6 +11,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import Model
+from mezzotint.cli._output import check_file
 
 
 @app.command(
@@ -63,6 +64,7 @@ def graph(
     from mezzotint.recipes.found_structures import split_inputs
 
     writer_for(output)
+    check_file(output)
     source = resolve(model).folder
     if source is not None:
         check_apart(output, source)

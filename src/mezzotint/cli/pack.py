@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mezzotint._printable import printable
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Model, Output
 from mezzotint.cli._output import reserved, show
@@ -120,5 +121,6 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     show(value, [written.plan.summary()], as_json=as_json)
     if not as_json:
         for name in written.left_out:
-            typer.echo(f"note: {name} was left out; the model has no place for it")
+            note = f"note: {name} was left out; the model has no place for it"
+            typer.echo(printable(note))
         typer.echo(f"saved to {output}; the denoiser takes {written.denoiser_bytes:,} bytes")

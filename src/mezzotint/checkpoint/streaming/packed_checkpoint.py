@@ -159,6 +159,7 @@ def quantize_checkpoint(
     storage = storage or Storage()
     found = find_source(source)
     folder = _target(Path(target), found)
+    files = weight_files(found.denoiser)
     model = empty_denoiser(found)
     calls: Sequence[Call] = ()
     if isinstance(plan, PlanWithCalls):
@@ -177,7 +178,6 @@ def quantize_checkpoint(
         chosen = plan if isinstance(plan, Plan) else read_plan(plan)
     check_plan(model, chosen)
     packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
-    files = weight_files(found.denoiser)
     tensors = stored_tensors_of(files)
     with TemporaryDirectory(prefix="mezzotint-calibrated-") as holder:
         inputs: list[object]
