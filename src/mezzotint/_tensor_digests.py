@@ -169,7 +169,7 @@ def _tensor_digest(tensor: Tensor, source: str) -> str:
     _refuse_unless_finite(value, source)
     digest = _begun(_NAMES.get(value.dtype, str(value.dtype)), value.shape)
     if value.numel():
-        digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy())
+        digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

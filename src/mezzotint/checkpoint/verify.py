@@ -57,14 +57,14 @@ def verify_checkpoint(folder: str | Path) -> tuple[VerifiedFile, ...]:
     if not files:
         raise CheckpointError(f"{folder}: holds no safetensors file; copy the whole folder")
     found = {file: file_digests(file) for file in files}
-    known = set()
+    known: set[Path] = set()
     for packed, digests in _denoisers(folder):
         shards = weight_files(packed)
         check_digests({n: d for each in shards for n, d in found[each].items()}, digests, packed)
         known.update(shards)
     if (folder / DigestFile.FILE).exists():
-        for name, digests in DigestFile.load(folder / DigestFile.FILE).files.items():
-            check_digests(found.get(folder / name, {}), digests, folder / name)
+        for name, expected in DigestFile.load(folder / DigestFile.FILE).files.items():
+            check_digests(found.get(folder / name, {}), expected, folder / name)
             known.add(folder / name)
     return tuple(_verified(folder, file, file in known) for file in files)
 

@@ -245,7 +245,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def _verify(self, model: nn.Module) -> None:
         """Compare a packed checkpoint with its digests; refuse NaN and infinity without any."""
         if self.pre_quantized and self._digests is not None:
-            found = {}
+            found: dict[str, str] = {}
             for file in self._files:
                 found |= file_digests(file)
             check_digests(found, self._digests, self._source)
