@@ -154,13 +154,14 @@ def different(pairs, content: bytes, rng: random.Random):
     return rng.choice(unlike)
 
 
-class TestJournals:
-    @pytest.fixture(scope="class")
-    def journal(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        path = tmp_path_factory.mktemp("fuzz") / "journal.jsonl"
-        Record(HEADER, UNITS).write(path)
-        return path
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fuzz") / "journal.jsonl"
+    Record(HEADER, UNITS).write(path)
+    return path
 
+
+class TestJournals:
     @settings(max_examples=4 * settings.default.max_examples)
     @given(seed=SEEDS)
     def test_no_damaged_figure_is_read(self, journal: Path, seed: int):
@@ -180,14 +181,15 @@ def json_values() -> st.SearchStrategy[object]:
     )
 
 
-class TestDocuments:
-    @pytest.fixture(scope="class")
-    def plan(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        layers = {"conv_in": mz.Choice("int4/channel", "int8/token"), "conv_out": mz.Choice()}
-        path = tmp_path_factory.mktemp("fuzz") / "plan.json"
-        mz.Plan(layers, model="tiny").save(path)
-        return path
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layers = {"conv_in": mz.Choice("int4/channel", "int8/token"), "conv_out": mz.Choice()}
+    path = tmp_path_factory.mktemp("fuzz") / "plan.json"
+    mz.Plan(layers, model="tiny").save(path)
+    return path
 
+
+class TestDocuments:
     @settings(max_examples=4 * settings.default.max_examples)
     @given(seed=SEEDS)
     def test_a_damaged_plan(self, plan: Path, seed: int):
