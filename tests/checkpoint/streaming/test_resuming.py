@@ -50,7 +50,7 @@ def kept(pipeline: Path, target: Path) -> Path:
     """Remains of a kill: three shards, and a fourth without its name."""
     process = python(KILLED, pipeline, target, int(signal.SIGKILL))
     assert process.returncode == -signal.SIGKILL, process.stderr
-    (folder,) = target.parent.iterdir()
+    (folder,) = target.parent.glob(".*.partial-*")
     return folder
 
 
@@ -107,7 +107,7 @@ def test_another_job_begins_afresh(kept: Path, pipeline: Path, target: Path, cha
 def test_other_components_are_those_of_the_last_run(damaged: Path, target: Path):
     (damaged / "vae" / "old.txt").write_text("old")
     process = python(KILLED_AT_LAST, damaged, target)
-    (kept,) = target.parent.iterdir()
+    (kept,) = target.parent.glob(".*.partial-*")
     assert (kept / "vae" / "old.txt").exists(), process.stderr
     (damaged / "vae" / "old.txt").unlink()
     (damaged / "NOTICE").unlink()
@@ -154,7 +154,7 @@ def test_shards_that_vanish_meanwhile_are_missed(
 
 def test_an_interruption_says_how_to_go_on(pipeline: Path, target: Path):
     process = python(KILLED, pipeline, target, int(signal.SIGINT))
-    (kept,) = target.parent.iterdir()
+    (kept,) = target.parent.glob(".*.partial-*")
     assert "KeyboardInterrupt" in process.stderr
     assert f"finished shards are kept in {kept}" in process.stderr
     assert "repeat the command to go on" in process.stderr
