@@ -243,7 +243,7 @@ class TestVersions:
         assert first["mezzotint"] == mezzotint.__version__
 
     def test_one_of_another_version_is_refused(self, path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("mezzotint._journal.__version__", "9.9.9")
+        monkeypatch.setattr("mezzotint._journal.VERSION", "9.9.9")
         with pytest.raises(
             JournalError, match=r"was written by mezzotint 0\.1\.0, and figures of 9\.9\.9 may be"
         ):

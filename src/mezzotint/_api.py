@@ -9,6 +9,7 @@ from mezzotint.checkpoint.streaming import (
     Storage,
     quantize_checkpoint,
 )
+from mezzotint.checkpoint.verify import verify_checkpoint
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.labels import Labels
@@ -71,5 +72,6 @@ __all__ = [
     "sample_labels",
     "tune",
     "uniform_plan",
+    "verify_checkpoint",
     "with_engine",
 ]

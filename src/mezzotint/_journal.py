@@ -11,10 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from mezzotint import __version__
 from mezzotint._durable import sync_folder
 from mezzotint._files import replacing
-from mezzotint._journal_lines import Header, entry_line, entry_of, fault_of, header_line
+from mezzotint._journal_lines import VERSION, Header, entry_line, entry_of, fault_of, header_line
 from mezzotint._locks import only_here
 from mezzotint.errors import JournalError
 
@@ -99,9 +98,9 @@ def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
             raise JournalError(
                 f"{path}: unit {unit!r}: {fault}; delete its line to measure it again"
             )
-    if header.version not in (None, __version__):
+    if header.version not in (None, VERSION):
         raise JournalError(
-            f"{path}: was written by mezzotint {header.version}, and figures of {__version__} may "
+            f"{path}: was written by mezzotint {header.version}, and figures of {VERSION} may "
             "be others; go on with that version, or delete the file to measure again"
         )
     return Record(header.values, entries), intact

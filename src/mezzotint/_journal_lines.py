@@ -7,9 +7,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Self
 
-from mezzotint import __version__
+VERSION = metadata.version("mezzotint")
+"""Of this program, in the header of the journals that it writes."""
 
 _CHECK = "check"
 
@@ -42,7 +44,7 @@ class Header:
 
 def header_line(values: Mapping[str, Any]) -> bytes:
     """The first line of a journal that this version writes."""
-    return _line({"header": dict(values), "mezzotint": __version__})
+    return _line({"header": dict(values), "mezzotint": VERSION})
 
 
 def entry_line(unit: str, result: Mapping[str, Any]) -> bytes:
