@@ -23,7 +23,7 @@ _NOT_THERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _THREADS = 8
 """Files that are synced at a time: a disk takes many as soon as one."""
 
-EXCHANGE_EVENT = "mezzotint.exchange"
+EXCHANGE_EVENT = "os.exchange"
 """Audit event before two paths change places: neither ctypes nor the system raises one."""
 
 
