@@ -71,7 +71,7 @@ def move_into_place(temporary: Path, path: Path, before: tuple[int, int] | None)
             f"{path}: another program has written there meanwhile, and nothing was replaced; name "
             "another folder"
         )
-    if not path.exists():
+    if before is None:
         temporary.replace(path)
         sync_folder(path.parent)
         return
