@@ -43,8 +43,16 @@ def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
     return found
 
 
-def norm_specs(plan: Plan, model: nn.Module) -> dict[str, TensorSpec]:
-    """The parameters of norms that smooth inputs, by their dotted names."""
+def floating_specs(plan: Plan, model: nn.Module) -> dict[str, TensorSpec]:
+    """The tensors that stay floating, and whose values calibration or training has changed.
+
+    Those are the parameters of norms that smooth inputs; and of a plan with trained weights all, as
+    biases and norms may have been trained with them.
+    """
+    if plan.trained:
+        packed = {f"{name}.weight" for name in plan.quantized}
+        state = {name: each for name, each in model.state_dict().items() if name not in packed}
+        return {n: TensorSpec.of(each) for n, each in state.items() if each.is_floating_point()}
     return {
         f"{norm}.{own}": TensorSpec.of(parameter)
         for norm in smoothing_norms(plan)
@@ -70,7 +78,7 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
         f"{layer}.{name}": spec
         for layer in plan.quantized
         for name, spec in specs_of(plan, layer, model).items()
-    } | norm_specs(plan, model)
+    } | floating_specs(plan, model)
     if not wanted:
         return {}
     if checkpoint is None and plan.trained:
