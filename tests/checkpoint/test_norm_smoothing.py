@@ -30,9 +30,7 @@ def smoothed(pipe: DiffusionPipeline, **encoding: object) -> tuple[mz.Plan, mz.P
     choice = mz.Choice("int4/channel", "int8/token", (mz.Smoothing(),))
     choices = {name: choice for name in names if ".attentions." in name}
     by_norms = smoothed_by_norms(choices, trace_graph(unet))
-    return tuple(
-        mz.Plan(each, encoding=mz.Encoding(**encoding)) for each in (by_norms, choices)
-    )
+    return tuple(mz.Plan(each, encoding=mz.Encoding(**encoding)) for each in (by_norms, choices))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from mezzotint.models.kinds import (
     weight_layers,
     weight_parameter,
 )
-from mezzotint.models.norm_outputs import Norms, viewed
+from mezzotint.models.norm_outputs import Norms, norm_viewed
 from mezzotint.models.origins import CONSTANT, Origin, Origins, Read
 from mezzotint.models.torch_functions import (
     ACCUMULATING,
@@ -123,32 +123,43 @@ class Flow(TorchFunctionMode):
         known = {id(read.tensor) for read in reads}
         results = [tensor for tensor in tensors_in(result) if id(tensor) not in known]
         written = [read for read in reads if read.written]
-        name, view = function_name(func), None
+        name, viewed = function_name(func), False
         if name in ITEMWISE:
             for tensor, read in zip(tensors_in(result), reads, strict=True):
                 self._origins.note(tensor, Origin(read.origin.node, read.origin.weights))
         elif written or results:
-            first = results[0] if results else written[0].tensor
-            if name in ATTENTION:
-                call = AttentionCall.of(name, args, kwargs)
-                origin = self._attention(name, call, reads, tuple(first.shape))
-            else:
-                origin = self._result(name, reads, tuple(first.shape))
-            for read in written:
-                self._write(read, origin)
-            if name in CONCATENATING:
-                sections = joined_sizes(args, kwargs, first)
-                origin = Origin(origin.node, origin.weights, sections)
-            if len(results) == 1 and reads and not written:
-                view = viewed(partial(func, *args, **kwargs), reads[0], first)
-                origin = replace(origin, norm=view)
-            for tensor in results:
-                self._origins.note(tensor, origin)
+            viewed = self._made(partial(func, *args, **kwargs), reads, results)
         elif name in LEAVING and not isinstance(result, Tensor) and any(map(self._computed, reads)):
             self._left[self.module] = None
-        if view is None and (written or results or name in LEAVING):
+        if not viewed and (written or results or name in LEAVING):
             self._norms.called(name, self.module, reads)
         return result
+
+    def _made(self, call: partial[Any], reads: list[Read], results: list[Tensor]) -> bool:
+        """Note the origin of tensors that a function made or wrote to; whether they view a norm's.
+
+        Args:
+            call: the function, with what it was given.
+            reads: its tensors.
+            results: what it made.
+        """
+        name, written = function_name(call.func), [read for read in reads if read.written]
+        first = results[0] if results else written[0].tensor
+        if name in ATTENTION:
+            attention = AttentionCall.of(name, call.args, call.keywords)
+            origin = self._attention(name, attention, reads, tuple(first.shape))
+        else:
+            origin = self._result(name, reads, tuple(first.shape))
+        for read in written:
+            self._write(read, origin)
+        if name in CONCATENATING:
+            sections = joined_sizes(call.args, call.keywords, first)
+            origin = Origin(origin.node, origin.weights, sections)
+        if len(results) == 1 and reads and not written:
+            origin = replace(origin, norm=norm_viewed(call, reads[0], first))
+        for tensor in results:
+            self._origins.note(tensor, origin)
+        return origin.norm is not None
 
     def _write(self, read: Read, origin: Origin) -> None:
         """Note that a tensor, and what it is a view of, now hold values of that origin."""

@@ -165,7 +165,11 @@ class Graph(JsonFile):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
-        return {"version": VERSION} | asdict(self) | {"tied": dict(self.tied), "norms": dict(self.norms)}
+        return (
+            {"version": VERSION}
+            | asdict(self)
+            | {"tied": dict(self.tied), "norms": dict(self.norms)}
+        )
 
     @classmethod
     def from_dict(cls, value: Any, source: str = "graph") -> Graph:

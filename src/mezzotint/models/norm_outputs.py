@@ -129,7 +129,7 @@ class Norms:
         }
 
 
-def viewed(call: partial[Any], read: Read, result: Tensor) -> NormOutput | None:
+def norm_viewed(call: partial[Any], read: Read, result: Tensor) -> NormOutput | None:
     """The mark of what a function made of a norm's output; None where that is no view of it.
 
     Args:

@@ -178,7 +178,12 @@ class TestOneLayerAlone:
 class TestRefusals:
     @pytest.mark.parametrize(
         "structures",
-        [(ALONE, IN_NORM), (IN_NORM, ALONE), (ConstantTokens(1), IN_NORM), (SplitInput(2), IN_NORM)],
+        [
+            (ALONE, IN_NORM),
+            (IN_NORM, ALONE),
+            (ConstantTokens(1), IN_NORM),
+            (SplitInput(2), IN_NORM),
+        ],
         ids=["within smoothing", "around smoothing", "constant tokens", "split"],
     )
     def test_it_is_the_first_structure_and_smooths_once(self, structures: tuple[Structure, ...]):
@@ -199,7 +204,9 @@ class TestRefusals:
     def test_exponents_that_differ_are_refused(self):
         made, _ = both()
         found = calibrated(Block(), made, calls())
-        tensors = dict(found.tensors) | {"to_k": {"exponent": found.tensors["to_k"]["exponent"] + 1}}
+        tensors = dict(found.tensors) | {
+            "to_k": {"exponent": found.tensors["to_k"]["exponent"] + 1}
+        }
         with pytest.raises(FormatError, match=r"layer to_k: .*exponents are not those of to_q"):
             packed_copy(Block(), made, Calibration(tensors=tensors))
 

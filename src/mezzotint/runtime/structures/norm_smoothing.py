@@ -58,7 +58,9 @@ class NormSmoothing(Smoothing):
 
     @override
     def refuse_outer(self, outer: Structure) -> str | None:
-        return f"a norm smooths the whole input of a layer; put {self.kind} first, or take smoothing"
+        return (
+            f"a norm smooths the whole input of a layer; put {self.kind} first, or take smoothing"
+        )
 
     @override
     def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
