@@ -78,7 +78,8 @@ class MPQDM:
         own_share: share of those trajectories, from 0 to 1.
         rates: learning rates: those found to move something within minutes (`ours`), or those
             `published` for hours of updates.
-        autocast: compute training in bfloat16; none for where the processor or GPU does.
+        autocast: compute training in bfloat16, on GPUs without it in float16 with a scaled loss;
+            none for all GPUs, and processors that compute in bfloat16.
         checkpointing: compute blocks again in training's backward pass, to save memory; none for
             where memory may run short.
         seed: of the training's noise and order.
