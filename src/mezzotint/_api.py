@@ -28,7 +28,14 @@ from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser,
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
 from mezzotint.recipes.labelling import SampleOptions, sample_labels
-from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
+from mezzotint.runtime import (
+    ConstantTokens,
+    NormSmoothing,
+    Smoothing,
+    SplitInput,
+    StepScales,
+    StepWidths,
+)
 
 __all__ = [
     "MPQDM",
@@ -44,6 +51,7 @@ __all__ = [
     "MezzotintError",
     "MixDQ",
     "ModuleResult",
+    "NormSmoothing",
     "PackedCheckpoint",
     "Plan",
     "PlanWithCalls",

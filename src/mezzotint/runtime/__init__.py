@@ -62,9 +62,11 @@ from mezzotint.runtime.packed import (
 )
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.size import module_bytes, nominal_bits, weights_by_format
+from mezzotint.runtime.smoothing_norms import smoothed_parameters, smoothing_norms
 from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import (
     ConstantTokens,
+    NormSmoothing,
     Smoothing,
     SplitInput,
     StepScales,
@@ -90,6 +92,7 @@ __all__ = [
     "Kernel",
     "LayerToEncode",
     "Linear",
+    "NormSmoothing",
     "Operation",
     "PackedLayer",
     "PackedWeight",
@@ -137,6 +140,8 @@ __all__ = [
     "replace_layers",
     "select_kernel",
     "shape_of",
+    "smoothed_parameters",
+    "smoothing_norms",
     "stored_tensors",
     "structure_tensors",
     "unfilled_layer",
