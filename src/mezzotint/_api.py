@@ -24,7 +24,7 @@ from mezzotint.models import (
 )
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
-from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
+from mezzotint.plan import Budget, Choice, Encoding, Plan, SimulatedAttention, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
 from mezzotint.recipes.labelling import SampleOptions, sample_labels
 from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
@@ -50,6 +50,7 @@ __all__ = [
     "Result",
     "SampleOptions",
     "Sampling",
+    "SimulatedAttention",
     "Smoothing",
     "SplitInput",
     "StepScales",

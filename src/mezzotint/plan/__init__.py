@@ -20,6 +20,7 @@ from mezzotint.plan.encoding import (
     search_text,
 )
 from mezzotint.plan.plan import VERSION, Plan, dumps
+from mezzotint.plan.simulated_attention import SimulatedAttention
 from mezzotint.plan.structure import (
     NOW,
     LayerShape,
@@ -63,6 +64,7 @@ __all__ = [
     "Planned",
     "Reader",
     "Sampling",
+    "SimulatedAttention",
     "Structure",
     "Tensors",
     "activation_name",

@@ -26,6 +26,7 @@ from mezzotint.runtime import (
     pack_weight,
     read_timesteps,
     replace_layer,
+    round_attention,
     unfilled_layer,
 )
 
@@ -228,6 +229,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(self._source, name, layer)
         read_timesteps(model)
+        round_attention(model, self.plan.simulated_attention)
         self._note_dtypes(model)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from mezzotint._words import check_words
-from mezzotint.errors import UsageError
+from mezzotint.errors import FormatError, UsageError
+from mezzotint.plan import SimulatedAttention
 from mezzotint.predictors import PredictorOptions
 
 Level = Literal["op", "block", "program"]
@@ -38,6 +39,8 @@ class Qua2SeDiMo:
             changed at equal bytes; all is then learned and decided again.
         trades: exchanges of two layers at equal bytes that are tried at the end, and kept where the
             metric on held-out seeds improves by more than its standard error; 20 is a good number.
+        simulated_attention: bits to which queries, keys, values and softmax's probabilities are
+            rounded, simulated in floating point: `8`, `6`, or some of `q8,k8,v8,softmax8`.
         loss: rank loss beside the squared error: `spearman`, `lambdarank`, `both` or `none`.
         hop_weight: figure by which a fold's scores at a hop count.
         epochs: of training, at most.
@@ -60,6 +63,7 @@ class Qua2SeDiMo:
     rounds: int = 5
     second_round: int = 0
     trades: int = 0
+    simulated_attention: str | None = None
     loss: Literal["spearman", "lambdarank", "both", "none"] = PredictorOptions.loss
     hop_weight: Literal["spearman", "ndcg", "product"] = PredictorOptions.hop_weight
     epochs: int = PredictorOptions.epochs
@@ -82,7 +86,21 @@ class Qua2SeDiMo:
                 f"caution: scores of level {self.level!r} have no spread, and would not change; "
                 "leave it out, or use level 'program'"
             )
-        _ = self.learning  # checks everything else that it takes
+        _ = self.attention, self.learning  # check everything else that they take
+
+    @property
+    def attention(self) -> SimulatedAttention | None:
+        """Rounding of the operands of attention; None where there is none.
+
+        Raises:
+            UsageError: the text stands for none.
+        """
+        if self.simulated_attention is None:
+            return None
+        try:
+            return SimulatedAttention.parse(self.simulated_attention)
+        except FormatError as cause:
+            raise UsageError(str(cause)) from cause
 
     @property
     def learning(self) -> PredictorOptions:
