@@ -371,9 +371,7 @@ class TestLabels:
         assert sorted(units(there / "labels.jsonl")) == sorted(expected)
 
 
-def test_the_object_store_is_not_filled_up(
-    machines, cluster: RayCluster, original: Original
-):
+def test_the_object_store_is_not_filled_up(machines, cluster: RayCluster, original: Original):
     """A long run has other calls again and again; those used last are not sent twice."""
     calls = [tuple(original.calls) for _ in range(_KEPT + 1)]
     calls = [(*each, each[0]) for each in calls]  # objects of their own

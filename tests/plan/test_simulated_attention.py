@@ -7,7 +7,6 @@ import pytest
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.plan import Choice, Plan, SimulatedAttention, calibration_diff
 
-
 ALL_8 = SimulatedAttention(8, 8, 8, 8)
 
 

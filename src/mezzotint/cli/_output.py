@@ -62,7 +62,7 @@ def check_free(output: Path, *, force: bool) -> None:
             can be written there.
     """
     if is_taken(output) and not force:
-        raise UsageError(f"{output}: exists already; choose another folder, or add --force")
+        raise UsageError(f"{output}: exists already; choose another place, or add --force")
     above = next(each for each in output.absolute().parents if each.exists())
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
         raise UsageError(f"{output}: {above} is no folder to write to; choose another place")

@@ -53,7 +53,9 @@ class SimulatedAttention:
     def format_of(self, operand: str) -> ActivationFormat | None:
         """The format of `q`, `k`, `v` or `softmax`; None where it is left as it is."""
         bits = self.bits.get(operand)
-        return None if bits is None else ActivationFormat(bits, symmetric=False, granularity="token")
+        return (
+            None if bits is None else ActivationFormat(bits, symmetric=False, granularity="token")
+        )
 
     @classmethod
     def parse(cls, text: str) -> SimulatedAttention:
@@ -98,4 +100,3 @@ class SimulatedAttentionModel(BaseModel):
             FormatError: a number of bits is out of its domain, or nothing is rounded.
         """
         return SimulatedAttention(**{name: bits for name, bits in self if bits is not None})
-

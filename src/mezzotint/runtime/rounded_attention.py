@@ -1,8 +1,8 @@
 """Attention whose operands are rounded, simulated in floating point.
 
 A `TorchFunctionMode` takes the calls of `scaled_dot_product_attention` that a denoiser makes, in
-whatever class or processor they stand, for as long as one call of the denoiser lasts. Attention that
-is written out, by softmax and a product, is refused: some of its operands would stay as they are.
+whatever class or processor they stand, for as long as one call of the denoiser lasts. Attention
+that is written out, by softmax and a product, is refused: its operands would stay as they are.
 """
 
 from __future__ import annotations

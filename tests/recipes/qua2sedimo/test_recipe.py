@@ -249,5 +249,13 @@ def test_options_without_a_meaning_among_all_formats_are_named(pipe, labels_fold
     refused(UsageError, next(iter(option)), pipe, labels_folder, formats="all", **option)
 
 
+@pytest.mark.parametrize(
+    "option", [{"loss": "none"}, {"hop_weight": "ndcg"}, {"epochs": 5}, {"oversample": 2}], ids=str
+)
+def test_options_of_training_go_with_predictors_that_train(pipe, labels_folder, option):
+    told = f"{next(iter(option))}: predictor 'ridge-choices' is not trained"
+    refused(UsageError, told, pipe, labels_folder, predictor="ridge-choices", **option)
+
+
 def test_an_unknown_predictor_is_refused_by_name(pipe, labels_folder):
     refused(UsageError, "unknown predictor 'oracle'", pipe, labels_folder, predictor="oracle")

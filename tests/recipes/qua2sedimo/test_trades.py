@@ -22,7 +22,7 @@ def found():
 
 def test_proposals_stay_within_the_bytes_best_first(found):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
     assert 0 < len(trades) <= 20
     for trade in trades:
         after = trade.made(incumbent)
@@ -34,7 +34,7 @@ def test_proposals_stay_within_the_bytes_best_first(found):
 
 def test_an_exchange_that_proves_to_help_is_kept(found):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
     chosen = trades[3]
 
     def measured(configuration):
@@ -51,7 +51,7 @@ def test_an_exchange_that_proves_to_help_is_kept(found):
 @pytest.mark.parametrize("fall", [0.0, 0.01, -1.0], ids=["no gain", "within error", "a loss"])
 def test_an_exchange_that_does_not_is_undone(found, fall):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
 
     def measured(configuration):
         changed = (configuration != incumbent).any()
@@ -65,7 +65,7 @@ def test_an_exchange_that_does_not_is_undone(found, fall):
 
 def test_layers_that_were_exchanged_are_left_alone(found):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
 
     def measured(configuration):
         return list(np.arange(4.0) - (configuration != incumbent).sum())

@@ -39,9 +39,8 @@ def program_options(options: Qua2SeDiMo) -> Auto:
     Raises:
         UsageError: no labels are given, or an option has no meaning among all formats.
     """
-    usual = Qua2SeDiMo()
     for name in (each.name for each in dataclasses.fields(options)):
-        if name not in AMONG_ALL and getattr(options, name) != getattr(usual, name):
+        if name not in AMONG_ALL and getattr(options, name) != Qua2SeDiMo.usual(name):
             raise UsageError(
                 f"{name}: {getattr(options, name)} is for labelled formats, and would change "
                 "nothing among all; leave it out, or formats=all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -10,8 +11,18 @@ from mezzotint._words import check_words
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.plan import SimulatedAttention
 from mezzotint.predictors import PredictorOptions
+from mezzotint.recipes.qua2sedimo.steering import TRAININGS
 
 Level = Literal["op", "block", "program"]
+
+PUBLISHED: tuple[Level, ...] = ("op", "block")
+
+_AT_LEVELS: Mapping[str, tuple[tuple[Level, ...], str]] = {
+    "caution": (("program",), "scores have no spread"),
+    "rounds": (("program",), "scores are taken once"),
+    "trainings": (PUBLISHED, "the program keeps to the bits asked for by itself"),
+}
+"""Options that change nothing at other levels than these, and why."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Qua2SeDiMo:
     formats: Literal["labelled", "all"] = "labelled"
     fitted: str | None = None
     target: str = PredictorOptions.target
-    trainings: int = 6
+    trainings: int = TRAININGS
     caution: float = 0.0
     rounds: int = 5
     second_round: int = 0
@@ -81,12 +92,18 @@ class Qua2SeDiMo:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give {least} or more")
         if not 0 <= self.caution < math.inf:
             raise UsageError(f"caution: is {self.caution}; give a number of spreads, 0 or more")
-        if self.caution and self.level != "program":
-            raise UsageError(
-                f"caution: scores of level {self.level!r} have no spread, and would not change; "
-                "leave it out, or use level 'program'"
-            )
+        for name, (levels, why) in _AT_LEVELS.items():
+            if self.level not in levels and getattr(self, name) != type(self).usual(name):
+                raise UsageError(
+                    f"{name}: changes nothing at level {self.level!r}, where {why}; leave it out, "
+                    f"or use level {' or '.join(map(repr, levels))}"
+                )
         _ = self.attention, self.learning  # check everything else that they take
+
+    @classmethod
+    def usual(cls, name: str) -> object:
+        """The value of an option that is not given."""
+        return next(each.default for each in fields(cls) if each.name == name)
 
     @property
     def attention(self) -> SimulatedAttention | None:

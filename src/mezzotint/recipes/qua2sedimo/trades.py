@@ -12,9 +12,6 @@ import numpy as np
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow
 from mezzotint.recipes.search_space import Rows, SearchSpace, Value, single_changes
 
-MOST_TRADES = 20
-"""Exchanges that are tried."""
-
 FORESEEN = 256
 """Pairs of changes, those whose single gains promise most, that are predicted together."""
 
@@ -63,7 +60,7 @@ class Verified:
 
 
 def proposed_trades(
-    space: SearchSpace, value: Value, window: ByteWindow, incumbent: Rows, most: int = MOST_TRADES
+    space: SearchSpace, value: Value, window: ByteWindow, incumbent: Rows, most: int
 ) -> tuple[Trade, ...]:
     """Exchanges of two weights that stay in the window, those of the largest predicted gain first.
 
