@@ -335,7 +335,7 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
 
 
 def _simulated(context: Mapping[str, Any]) -> str:
-    """What of a pipeline is not executed as it is said, for people; empty where all is."""
+    """Parts of a pipeline that are simulated, for people; empty where none is."""
     inputs, attention = context.get("simulated_inputs"), context.get("simulated_attention")
     found = [f"inputs of {inputs} layers"] if inputs else []
     return "; ".join(found + ([f"attention: {attention}"] if attention else []))

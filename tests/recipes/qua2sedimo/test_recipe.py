@@ -151,7 +151,8 @@ def test_a_killed_second_round_goes_on(pipe, labels_folder, tmp_path):
 def test_exchanges_are_tried_on_held_out_seeds(pipe, labels_folder):
     result = planned(pipe, labels_folder, trades=3)
     told = result.plan.context["trades"]
-    assert 0 <= told["kept"] <= told["tried"] <= 3
+    assert told["kept"] in (0, told["passed"])
+    assert told["passed"] <= told["tried"] <= 3
     assert told["held_out_after"] <= told["held_out_before"]
     assert 3.7 * 0.995 <= result.plan.context["stored_bits"] <= 3.7
 

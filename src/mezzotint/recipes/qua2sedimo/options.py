@@ -48,8 +48,9 @@ class Qua2SeDiMo:
         rounds: programs that are solved, each around the answer of the one before, at the most.
         second_round: labels to measure near the configuration that was found, three choices
             changed at equal bytes; all is then learned and decided again.
-        trades: exchanges of two layers at equal bytes that are tried at the end, and kept where the
-            metric on held-out seeds improves by more than its standard error; 20 is a good number.
+        trades: exchanges of two layers at equal bytes that are tried at the end; those by which the
+            metric on held-out seeds improves by more than its standard error are kept if all of
+            them together improve it on further seeds; 20 is a good number.
         simulated_attention: bits to which queries, keys, values and softmax's probabilities are
             rounded, simulated in floating point: `8`, `6`, or some of `q8,k8,v8,softmax8`.
         loss: rank loss beside the squared error: `spearman`, `lambdarank`, `both` or `none`.
