@@ -11,8 +11,8 @@ Finished rows are kept: run it again to go on.
     PYTHONPATH=. python benchmarks/predictors.py --labels FOLDER [--models emoji-turbo emoji-dit]
         [--losses spearman lambdarank both none] [--epochs 1000]
 
-With `--transfer emoji-turbo emoji-dit` instead: what the labels of one teach of types of layers, and
-how well that orders the labels of the other; and the other way round.
+With `--transfer emoji-turbo emoji-dit` instead: what the labels of one teach of types of layers,
+and how well that orders the labels of the other; and the other way round.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from benchmarks.contestants.label_agreement import (
 from benchmarks.contestants.transfer_rows import transferred
 from mezzotint.errors import LabelError
 from mezzotint.predictors import PredictorOptions
-from tests.predictors.planted import dataset_of, transformer
 from tests.recipes.planted_model import planted_model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 
@@ -89,6 +90,26 @@ def test_a_dequantized_denoiser_rounds_nothing(denoiser):
     packed = packed_copy(denoiser, Plan({}, simulated_attention=SOFTMAX))
     assert torch.equal(output(dequantize_module(packed)), output(denoiser))
     assert "forward" not in vars(packed)
+
+
+def test_what_others_put_around_it_is_left_in_place(denoiser):
+    """As offloading does, whose own forward method stands on the instance."""
+    packed = packed_copy(denoiser, Plan({}, simulated_attention=SOFTMAX))
+    rounding, calls = packed.forward, []
+
+    @functools.wraps(rounding)
+    def around(*args, **kwargs):
+        calls.append(args)
+        return rounding(*args, **kwargs)
+
+    packed.forward = around
+    expected = output(denoiser, SimulatedAttention(q=8))
+    round_attention(packed, SimulatedAttention(q=8))
+    assert rounded_attention(packed) == SimulatedAttention(q=8)
+    assert torch.equal(output(packed), expected)
+    round_attention(packed, None)
+    assert torch.equal(output(packed), output(denoiser))
+    assert len(calls) == 2
 
 
 def test_attention_outside_of_the_denoiser_is_left_alone(denoiser):

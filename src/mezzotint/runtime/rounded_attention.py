@@ -46,9 +46,11 @@ def round_attention(denoiser: nn.Module, attention: SimulatedAttention | None) -
     carry along.
     """
     found = _rounding(denoiser)
-    if found is not None and vars(denoiser)["forward"] is found:
-        _give_back(denoiser, found)
-    if attention is not None:
+    if found is not None:
+        found.attention = attention
+        if attention is None and vars(denoiser)["forward"] is found:
+            _give_back(denoiser, found)
+    elif attention is not None:
         vars(denoiser)["forward"] = _RoundingForward(denoiser.forward, attention)
 
 
@@ -78,14 +80,14 @@ class _RoundingForward:
     """A denoiser's `forward` in which the operands of attention are rounded.
 
     Attributes:
-        attention: to how many bits.
+        attention: to how many bits; None for none.
     """
 
     __wrapped__: Callable[..., Any]
 
     def __init__(self, forward: Callable[..., Any], attention: SimulatedAttention) -> None:
         functools.update_wrapper(self, forward)
-        self.attention = attention
+        self.attention: SimulatedAttention | None = attention
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the denoiser.
@@ -93,6 +95,8 @@ class _RoundingForward:
         Raises:
             UsageError: it computes attention by other functions than can be taken.
         """
+        if self.attention is None:
+            return self.__wrapped__(*args, **kwargs)
         with _Rounding(self.attention) as rounding:
             result = self.__wrapped__(*args, **kwargs)
         if not rounding.calls:
