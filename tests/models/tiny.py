@@ -76,12 +76,12 @@ def tiny_unet() -> UNet2DConditionModel:
     )
 
 
-def smallest_unet(*, attention: bool = True) -> UNet2DConditionModel:
+def smallest_unet(*, attention: bool = True, channels: int = 8) -> UNet2DConditionModel:
     """One block with a shortcut, and with text unless it is left out: each layer costs time."""
     torch.manual_seed(0)
     return UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(8,),
+        block_out_channels=(channels,),
         down_block_types=("DownBlock2D",),
         mid_block_type=None,
         up_block_types=("CrossAttnUpBlock2D" if attention else "UpBlock2D",),

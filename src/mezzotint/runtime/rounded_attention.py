@@ -61,7 +61,7 @@ def rounded_attention(denoiser: nn.Module) -> SimulatedAttention | None:
 
 
 def _rounding(denoiser: nn.Module) -> _RoundingForward | None:
-    """Where others have put a `forward` around ours, as offloading does, ours is inside."""
+    """Our `forward`, also inside of one that others have put around it, as offloading does."""
     forward = vars(denoiser).get("forward")
     while forward is not None and not isinstance(forward, _RoundingForward):
         forward = getattr(forward, "__wrapped__", None)

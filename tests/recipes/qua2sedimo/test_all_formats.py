@@ -15,23 +15,28 @@ from mezzotint.formats import MixedFormat
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labelling import sample_labels
 from mezzotint.runtime import module_bytes, packed_layers
+from tests.models import tiny
 
 SAMPLING = mz.Sampling(prompts=("owl", "red apple"))
 LABELS = SampleOptions(
     count=24, formats=("kmeans3/tensor", "uint4/channel"), metric="noise", images=2
 )
-UNEVEN = "time_embedding.linear_2"
+UNEVEN = ("down_blocks.0.resnets.0.conv2", "up_blocks.0.resnets.1.conv2")
 
 
 @pytest.fixture(scope="module")
-def pipe(smallest_folder: Path) -> DiffusionPipeline:
-    """One layer has a few outputs with a weight far out, and some that are dead."""
-    pipe = mz.load(smallest_folder)
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
+    """Half of the outputs of two layers are dead: the others deserve their bits."""
+    folder = tmp_path_factory.mktemp("all") / "tiny"
+    pipe = tiny.tiny_stable_diffusion()
+    pipe.register_modules(unet=tiny.smallest_unet(channels=32))
     with torch.no_grad():
-        weight = pipe.unet.get_submodule(UNEVEN).weight
-        weight[[3, 17, 20], 5] = 4.0
-        weight[8:14] = 0.0
-    return pipe
+        for name in UNEVEN:
+            pipe.unet.get_submodule(name).weight[:15] = 0.0
+    pipe.save_pretrained(folder)
+    tiny.write_generation(folder, num_inference_steps=1, guidance_scale=1.0)
+    (folder / "prompts.txt").write_text("owl\nred apple\n")
+    return mz.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +49,12 @@ def result(pipe: DiffusionPipeline, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_the_plan_has_formats_of_all_kinds(result: mz.Result):
-    formats = {name: choice.weight for name, choice in result.plan.quantized.items()}
-    print(formats)
-    assert isinstance(result.plan[UNEVEN].weight_format, MixedFormat)
-    assert {"lut", "int"} <= {name[:3] for name in formats.values()}
+    formats = {choice.weight for choice in result.plan.quantized.values()}
+    assert {"lut", "int", "mix"} <= {name[:3] for name in formats}
+    for name in UNEVEN:
+        mixture = result.plan[name].weight_format
+        assert isinstance(mixture, MixedFormat)
+        assert len(set(mixture.widths)) == 3
     assert result.plan.encoding.rounding == "feedback"
 
 
