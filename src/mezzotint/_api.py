@@ -25,10 +25,18 @@ from mezzotint.models import (
 )
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
-from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
+from mezzotint.plan import Budget, Choice, Encoding, Plan, SimulatedAttention, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
-from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
+from mezzotint.runtime import (
+    ConstantTokens,
+    NormSmoothing,
+    Smoothing,
+    SplitInput,
+    StepScales,
+    StepWidths,
+)
 
 __all__ = [
     "MPQDM",
@@ -44,6 +52,7 @@ __all__ = [
     "MezzotintError",
     "MixDQ",
     "ModuleResult",
+    "NormSmoothing",
     "PackedCheckpoint",
     "Plan",
     "PlanWithCalls",
@@ -51,6 +60,7 @@ __all__ = [
     "Result",
     "SampleOptions",
     "Sampling",
+    "SimulatedAttention",
     "Smoothing",
     "SplitInput",
     "StepScales",

@@ -18,7 +18,13 @@ from mezzotint.calibration import needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import PlanError, UsageError
-from mezzotint.measuring import ExecutorFactory, Measurements, chosen_executor, with_denoiser
+from mezzotint.measuring import (
+    ExecutorFactory,
+    Measurements,
+    check_attention,
+    chosen_executor,
+    with_denoiser,
+)
 from mezzotint.models import (
     Example,
     Sampling,
@@ -209,10 +215,13 @@ def apply(
         PlanError: the plan names an unknown or unsupported layer, has a first token for constant
             that is not, or weights that stand in their checkpoint only.
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
+        UsageError: it has attention simulated whose operands cannot be rounded.
     """
     denoiser = _float_denoiser(pipe)
     if calibration is None and plan.trained:
         raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    if plan.simulated_attention is not None:
+        check_attention(denoiser, plan.simulated_attention)
     if calibration is None and needs_calibration(plan):
         check_plan(denoiser, plan)
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)

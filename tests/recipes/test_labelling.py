@@ -17,6 +17,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from filelock import FileLock
+from torch import nn
 
 import mezzotint as mz
 from mezzotint._journal import Journal, Record
@@ -24,7 +25,8 @@ from mezzotint.bank import Bank
 from mezzotint.errors import BankError, CalibrationError, LabelError, ModelError, UsageError
 from mezzotint.labels import Configuration, ConfigurationChange, Labels
 from mezzotint.measuring import InProcess, Noise, Original, PlanChange, Task, measure
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
 from mezzotint.runtime import Calibration, encoded
 from tests import journals
 from tests.labels import user_metrics
@@ -214,7 +216,8 @@ class TestResuming:
 import os, signal, sys
 import mezzotint as mz
 from mezzotint._journal import Journal
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
 
 write = Journal._write
 
@@ -326,15 +329,26 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [("one_short", "return one for each"), ("not_a_number", "returned nan for image 1")],
+        [
+            ("one_short", "return one for each"),
+            ("not_a_number", "returned nan for image 1"),
+            ("failing", r"fails \(no such network\)"),
+        ],
     )
-    def test_what_a_metric_does_wrong_leaves_no_label(
+    def test_what_a_metric_does_wrong_is_told_before_anything_is_written(
         self, pipe: DiffusionPipeline, tmp_path: Path, name: str, message: str
     ):
         options = replace(IMAGES, metric=f"{user_metrics.__name__}:{name}")
         with pytest.raises(UsageError, match=message):
             sample_labels(pipe, tmp_path / "labels", options)
-        assert not Record.read(tmp_path / "labels" / "labels.jsonl").entries
+        assert not (tmp_path / "labels").exists()
+
+    def test_more_configurations_than_there_are(self, pipe: DiffusionPipeline, tmp_path: Path):
+        keys = sum(isinstance(each, nn.Linear | nn.Conv2d) for each in pipe.unet.modules())
+        options = replace(FEW, formats=FORMATS[:2], count=2 ** (keys + 9))
+        with pytest.raises(UsageError, match=r"2 formats of \d+ weights make"):
+            sample_labels(pipe, tmp_path / "labels", options)
+        assert not (tmp_path / "labels").exists()
 
     def test_constant_labels_teach_nothing(self, pipe: DiffusionPipeline, tmp_path: Path):
         options = replace(IMAGES, metric=f"{user_metrics.__name__}:constant")
@@ -361,11 +375,21 @@ class TestRefusals:
             ({"seed": -1}, "seed: is -1; give 0 or more"),
             ({"formats": (FORMATS[0], "float")}, "'float' quantizes nothing"),
             ({"formats": (FORMATS[0], FORMATS[0])}, "give different ones"),
+            ({"formats": FORMATS[:1]}, "one configuration; give two or more"),
             ({"images": 0}, "images: is 0; give 1 or more"),
             ({"metric": "fd", "images": 64}, "fd of 64 is not possible; give 1,000"),
             ({"metric": "fid"}, "there is no 'fid'"),
         ],
-        ids=["count", "seed", "floating", "formats", "images", "few for fd", "metric"],
+        ids=[
+            "count",
+            "seed",
+            "floating",
+            "formats",
+            "one format",
+            "images",
+            "few for fd",
+            "metric",
+        ],
     )
     def test_options_out_of_their_domain(
         self, pipe: DiffusionPipeline, folder: Path, changed: dict[str, object], message: str

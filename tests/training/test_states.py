@@ -9,11 +9,10 @@ from safetensors import SafetensorError
 from mezzotint.errors import JournalError, UsageError
 from mezzotint.training import Point
 from mezzotint.training import states as module
+from mezzotint.training.position import Position, Sums
 from mezzotint.training.states import (
-    Position,
     State,
     StateFolder,
-    Sums,
     discard_training,
     only_here,
 )

@@ -93,7 +93,7 @@ def check_free(output: Path, *, force: bool) -> None:
             can be written there.
     """
     if is_taken(output) and not force:
-        raise UsageError(f"{output}: exists already; choose another folder, or add --force")
+        raise UsageError(f"{output}: exists already; choose another place, or add --force")
     _check_place(output)
 
 

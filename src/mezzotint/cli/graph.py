@@ -11,7 +11,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import Model
-from mezzotint.cli._output import check_file
+from mezzotint.cli._output import check_file, check_free
 
 
 @app.command(
@@ -41,6 +41,7 @@ def graph(
             help="Whether layers that modulate the input of self-attention belong to its block.",
         ),
     ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Write the graph of a denoiser's weights to a file.
 
@@ -65,6 +66,7 @@ def graph(
 
     writer_for(output)
     check_file(output)
+    check_free(output, force=force)
     source = resolve(model).folder
     if source is not None:
         check_apart(output, source)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mezzotint.errors import CalibrationError
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.models import Call
+from mezzotint.runtime import rounded_attention
 
 
 def model_digest(denoiser: nn.Module) -> str:
@@ -35,6 +36,7 @@ def component_digests(pipe: DiffusionPipeline) -> dict[str, str]:
         if isinstance(component, nn.Module):
             processors = getattr(component, "attn_processors", {})
             digest.update(repr({n: type(each).__name__ for n, each in processors.items()}).encode())
+            digest.update(str(rounded_attention(component)).encode())
             for key, tensor in component.state_dict().items():
                 digest.update(f"{key} {tensor.dtype} {tensor.shape} {tensor.stride()}".encode())
                 digest.update(_bytes(tensor))

@@ -38,7 +38,7 @@ from mezzotint.models.sampling import (
     generate,
     generation_defaults,
 )
-from mezzotint.models.skeleton import floating_skeleton
+from mezzotint.models.skeleton import floating_skeleton, skeleton
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
@@ -104,6 +104,7 @@ __all__ = [
     "rows_of",
     "save_weight_graph",
     "shard_files",
+    "skeleton",
     "text_readers",
     "trace_graph",
     "weight_graph",

@@ -20,53 +20,9 @@ from mezzotint._files import is_taken, read_json, validated, write_json
 from mezzotint._folders import replacing_folder
 from mezzotint._journal import differing
 from mezzotint.errors import JournalError, UsageError, first_line
-from mezzotint.training.curve import Point
+from mezzotint.training.position import Position
 
 STATE_FILE, TENSORS_FILE = "training.json", "training.safetensors"
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums over updates since the last point of the curve, of the figures that a point has."""
-
-    updates: int = 0
-    loss: float = 0.0
-    feature_loss: float | None = None
-    ratio: float | None = None
-
-    def plus(self, loss: float, feature_loss: float | None, ratio: float | None) -> Sums:
-        """The sums with one more update."""
-        features = self.feature_loss
-        if feature_loss is not None:
-            features = (features or 0.0) + feature_loss
-        return Sums(
-            self.updates + 1, self.loss + loss, features, self.ratio if ratio is None else ratio
-        )
-
-
-@dataclass(frozen=True)
-class Position:
-    """The place that a training has come to.
-
-    Attributes:
-        updates: made.
-        minutes: that they took.
-        trajectory: index of the one under way.
-        losses: relative losses of its steps so far.
-        start: relative loss of the very first step; None before it.
-        first: mean relative loss of the first trajectory; None before its end.
-        sums: since the last point of the curve.
-        points: of the curve.
-    """
-
-    updates: int = 0
-    minutes: float = 0.0
-    trajectory: int = 0
-    losses: tuple[float, ...] = ()
-    start: float | None = None
-    first: float | None = None
-    sums: Sums = Sums()
-    points: tuple[Point, ...] = ()
 
 
 class _StateModel(BaseModel):

@@ -28,6 +28,7 @@ from mezzotint.runtime import (
     pack_weight,
     read_timesteps,
     replace_layer,
+    round_attention,
     unfilled_layer,
 )
 
@@ -237,6 +238,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         if verifying():
             self._verify(model)
         read_timesteps(model)
+        round_attention(model, self.plan.simulated_attention)
         self._note_dtypes(model)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]

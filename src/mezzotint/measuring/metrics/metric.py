@@ -53,6 +53,16 @@ class Metric(ABC):
             MezzotintError: naming what is lacking.
         """
 
+    def check_images(self, images: Tensor) -> None:  # noqa: B027  (most metrics take any)
+        """Raise, before anything is changed, where these images cannot be compared.
+
+        Args:
+            images: of the floating model, float32 [n, 3, h, w] in [0, 1].
+
+        Raises:
+            MezzotintError: naming what is wrong.
+        """
+
     @abstractmethod
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
         """Compare all pairs, which are computed one by one as this asks for them."""
