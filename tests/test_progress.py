@@ -33,9 +33,34 @@ def test_it_yields_the_items():
         assert list(track("abc", "Spelling")) == ["a", "b", "c"]
 
 
-def test_it_is_silent_away_from_a_terminal(capsys: pytest.CaptureFixture[str]):
-    assert list(track("abc", "Spelling", clock=count(0, 10).__next__)) == ["a", "b", "c"]
-    assert capsys.readouterr() == ("", "")
+def logged(items: Iterable[object], *, seconds: int, total: int | None = None) -> list[str]:
+    """Lines that a file receives while each item takes so many seconds."""
+    log = io.StringIO()
+    with redirect_stderr(log):
+        list(track(items, "Spelling", total, clock=count(0, seconds).__next__))
+    return log.getvalue().splitlines()
+
+
+def test_short_work_is_silent_away_from_a_terminal():
+    assert logged("abc", seconds=2) == []
+
+
+def test_long_work_is_told_in_lines_away_from_a_terminal():
+    assert logged("abc", seconds=12) == [
+        "Spelling: 1 of 3, 12 seconds, about 24 seconds left",
+        "Spelling: 3 of 3, 36 seconds",
+        "Spelling: ended after 48 seconds",
+    ]
+
+
+def test_lines_are_few_however_long_the_work_is():
+    hour = logged(range(3600), seconds=1)
+    assert 30 < len(hour) < 40
+
+
+def test_the_time_left_is_not_told_of_an_unknown_number():
+    first = logged(iter("abc"), seconds=12)[0]
+    assert first == "Spelling: 1, 12 seconds"
 
 
 def test_short_work_is_silent():
@@ -73,7 +98,19 @@ class TestMeter:
         assert "loss 0.1234" in terminal.getvalue()
         assert terminal.getvalue().endswith(ERASE_LINE)
 
-    def test_it_is_silent_away_from_a_terminal(self, capsys: pytest.CaptureFixture[str]):
+    def test_it_shows_figures_in_lines_away_from_a_terminal(
+        self, capsys: pytest.CaptureFixture[str]
+    ):
+        with meter("Training", clock=count(0, 30).__next__) as bar:
+            bar.show(0.5, "loss 0.1234")
+        assert capsys.readouterr().err.splitlines() == [
+            "Training: 50%, loss 0.1234, 30 seconds, about 30 seconds left",
+            "Training: ended after 60 seconds",
+        ]
+
+    def test_short_training_is_silent_away_from_a_terminal(
+        self, capsys: pytest.CaptureFixture[str]
+    ):
         with meter("Training") as bar:
             bar.show(0.5, "loss 0.1234")
         assert capsys.readouterr() == ("", "")

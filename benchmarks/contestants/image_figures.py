@@ -62,9 +62,8 @@ class ImageFigures:
         made = baseline.images if pipe is self.pipe else mz.generate(pipe, baseline.sampling)
         features = lite0_features(made)
         evaluation = evaluate(baseline, pipe, images=made)
-        texts = self.contrast.embed_texts(baseline.sampling.prompts)
         score = caption_score(
-            self.contrast.embed_images(made), texts, captions=baseline.sampling.prompts
+            self.contrast.embed_images(made), baseline.texts, captions=baseline.sampling.prompts
         )
 
         def distance(kept: np.ndarray) -> float:

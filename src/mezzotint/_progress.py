@@ -1,4 +1,8 @@
-"""Signs of life during long work: a bar that leaves no trace, and lines that tell what comes."""
+"""Signs of life during long work: a bar that leaves no trace, or lines where no bar can be seen.
+
+Bars are for terminals and notebooks. Into a file, a pipe or a scheduler's log go lines, few at any
+length of work: after 10 s, then at twice the distance each time, up to two minutes.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,9 @@ T = TypeVar("T")
 _PATIENCE = 2.0
 """Seconds of work before a bar appears: short loops stay silent."""
 
+_FIRST_LINE, _LONGEST = 10.0, 120.0
+"""Seconds before the first line of a log, and at the most between two."""
+
 
 def track(
     iterable: Iterable[T],
@@ -27,14 +34,14 @@ def track(
 ) -> Iterator[T]:
     """Yield the items of `iterable`, with a bar on standard error once that takes over 2 s.
 
-    The bar disappears at the end. Nothing is written when standard error is not a terminal.
+    The bar disappears at the end; where none can be seen, lines tell how far the work is.
     `total` is needed for iterables without a length.
     """
-    if not sys.stderr.isatty():
-        yield from iterable
-        return
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
+    if not _sees_bars():
+        yield from _logged(iterable, Log(description, clock), total)
+        return
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -53,6 +60,59 @@ def track(
                 progress.start()
     finally:
         progress.stop()
+
+
+def _sees_bars() -> bool:
+    return sys.stderr.isatty() or Console().is_jupyter
+
+
+_UNITS = (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400))
+_MOST = 90
+"""Largest count of a unit of time; beyond it the next larger unit is told."""
+
+
+class Log:
+    """Lines on standard error about one long piece of work, fewer the longer it takes."""
+
+    def __init__(self, description: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._description, self._clock = description, clock
+        self._started = clock()
+        self._wait = _FIRST_LINE
+        self._next = self._started + self._wait
+        self._shown = False
+
+    def show(self, done: float | None, state: str) -> None:
+        """Print a line if one is due: the share that is done, where it is known, and in words."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._wait = min(2 * self._wait, _LONGEST)
+        self._next, self._shown = now + self._wait, True
+        spent = now - self._started
+        left = f", about {duration(spent / done - spent)} left" if done and done < 1 else ""
+        _print(f"{self._description}: {state}, {duration(spent)}{left}")
+
+    def end(self) -> None:
+        """Print how long it took, if anything was printed of it."""
+        if self._shown:
+            _print(f"{self._description}: ended after {duration(self._clock() - self._started)}")
+
+
+def _logged(iterable: Iterable[T], log: Log, total: int | None) -> Iterator[T]:
+    try:
+        for done, item in enumerate(iterable, 1):
+            yield item
+            of = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+            log.show(None if not total else done / total, of)
+    finally:
+        log.end()
+
+
+def duration(seconds: float) -> str:
+    """The time in the largest unit of which there are enough, to two digits."""
+    name, length = next((each for each in _UNITS if seconds < _MOST * each[1]), _UNITS[-1])
+    count = max(1, round(seconds / length))
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 _LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -96,14 +156,23 @@ class _BarMeter(Meter):
         self._progress.update(self._task, completed=done, figures=figures)
 
 
-@contextmanager
-def meter(description: str) -> Iterator[Meter]:
-    """A meter on standard error, for a while; it disappears at the end.
+class _LogMeter(Meter):
+    def __init__(self, log: Log) -> None:
+        self._log = log
 
-    Nothing is written when standard error is not a terminal.
-    """
-    if not sys.stderr.isatty():
-        yield Meter()
+    def show(self, done: float, figures: str) -> None:
+        self._log.show(done, f"{done:.0%}, {figures}")
+
+
+@contextmanager
+def meter(description: str, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Meter]:
+    """A meter on standard error, for a while: a bar that disappears at the end, or lines."""
+    if not _sees_bars():
+        log = Log(description, clock)
+        try:
+            yield _LogMeter(log)
+        finally:
+            log.end()
         return
     columns = (
         TextColumn("{task.description}"),

@@ -7,6 +7,7 @@ from mezzotint.evaluation.alignment import (
     mean_alignment,
     r_precision,
 )
+from mezzotint.evaluation.baseline import Baseline
 from mezzotint.evaluation.bench import Bench, BenchedDenoiser, bench
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
 from mezzotint.evaluation.caption_score import caption_score
@@ -17,7 +18,7 @@ from mezzotint.evaluation.contrastive import (
 )
 from mezzotint.evaluation.distribution import FDLite0, fd_lite0, frechet_distance
 from mezzotint.evaluation.error import StepError, error_by_timestep, sqnr
-from mezzotint.evaluation.evaluate import Baseline, Evaluation, evaluate
+from mezzotint.evaluation.evaluate import Evaluation, evaluate
 from mezzotint.evaluation.features import lite0_features, load_lite0
 from mezzotint.evaluation.footprint import peak_rss_bytes, stored_bytes
 from mezzotint.evaluation.paired import psnr, ssim

@@ -6,7 +6,6 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from rich.table import Table
 from torch import Tensor
 
 from mezzotint._progress import track
-from mezzotint.engines import engine_of
 from mezzotint.errors import UsageError
 from mezzotint.evaluation._images import ImageArray
-from mezzotint.evaluation.alignment import Contrastive, RPrecision, first_ranks, ranked
+from mezzotint.evaluation.alignment import Contrastive, RPrecision, ranked
+from mezzotint.evaluation.baseline import Baseline, generated
 from mezzotint.evaluation.bootstrap import (
     Interval,
     bootstrap_interval,
@@ -34,58 +33,9 @@ from mezzotint.evaluation.distribution import MIN_IMAGES, frechet_distance
 from mezzotint.evaluation.error import StepError, error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
-from mezzotint.measuring import ExecutorFactory, chosen_executor, generate_with
-from mezzotint.models import Call, Sampling, find_denoiser, generate, record_calls
-from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
-
-#: Prompts whose denoiser calls are replayed for the noise-prediction error.
-ERROR_PROMPTS = 32
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A reference pipeline's images and calls, made once and compared with many.
-
-    Attributes:
-        images: uint8 [n, H, W, 3], image i from prompt i and seed + i.
-        calls: denoiser calls of the first prompts.
-    """
-
-    pipe: DiffusionPipeline
-    sampling: Sampling
-    images: ImageArray
-    calls: tuple[Call, ...]
-    contrastive: Contrastive | None = None
-
-    @classmethod
-    def of(
-        cls,
-        pipe: DiffusionPipeline,
-        sampling: Sampling,
-        contrastive: Contrastive | None = None,
-        *,
-        executor: str | ExecutorFactory | None = None,
-    ) -> Baseline:
-        """Generate the images of `pipe`, with an executor as `evaluate`, and record its calls."""
-        few = Sampling(
-            prompts=sampling.prompts[:ERROR_PROMPTS],
-            seed=sampling.seed,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            batch=sampling.batch,
-        )
-        images = _generated(pipe, sampling, executor)
-        return cls(pipe, sampling, images, record_calls(pipe, few), contrastive)
-
-    @cached_property
-    def features(self) -> npt.NDArray[np.float32]:
-        """EfficientNet-Lite0 features of the images, [n, 1280]."""
-        return lite0_features(self.images)
-
-    @cached_property
-    def first_ranks(self) -> npt.NDArray[np.bool_] | None:
-        """Marks of the reference's own images that are nearest to their captions."""
-        return _first_ranks(self, self.images)
+from mezzotint.measuring import ExecutorFactory, chosen_executor
+from mezzotint.models import Call, Sampling, find_denoiser
+from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
 
 
 @dataclass(frozen=True)
@@ -136,8 +86,8 @@ class Evaluation:
             "PSNR (dB)": _spread(self.psnr_db, 2),
             "SSIM": _spread(self.ssim, 4),
         }
-        if simulated := self.context.get("simulated_inputs"):
-            result["simulated"] = f"inputs of {simulated} layers"
+        if simulated := _simulated(self.context):
+            result["simulated"] = simulated
         if self.fd_lite0 is not None:
             biased = "" if self.context["images"] >= MIN_IMAGES else " (few images: biased)"
             result["FD-Lite0"] = f"{self.fd_lite0:.3f}{biased}"
@@ -221,8 +171,8 @@ def evaluate(
         executor = chosen_executor(executor)
         contrastive = contrastive or contrastive_for(reference)
         reference = Baseline.of(reference, sampling, contrastive, executor=executor)
-    images = _generated(pipe, reference.sampling, executor) if images is None else images
-    first, expected = _first_ranks(reference, images), reference.first_ranks
+    images = generated(pipe, reference.sampling, executor) if images is None else images
+    first, expected = reference.first_ranks_of(images), reference.first_ranks
     denoiser = find_denoiser(pipe)[1]
     reference_denoiser = find_denoiser(reference.pipe)[1]
     return Evaluation(
@@ -238,21 +188,6 @@ def evaluate(
         reference_weights=_weights(reference_denoiser),
         context=_context(reference, pipe),
     )
-
-
-def _generated(
-    pipe: DiffusionPipeline, sampling: Sampling, executor: str | ExecutorFactory | None
-) -> ImageArray:
-    make = chosen_executor(executor)
-    if make is None:
-        return generate(pipe, sampling)
-    engine = engine_of(find_denoiser(pipe)[1]).name
-    if engine != "torch":
-        raise UsageError(
-            f"executor: workers compute with torch, and this pipeline with {engine}; use "
-            'with_engine(pipe, "torch"), or leave the executor out'
-        )
-    return generate_with(make, pipe, sampling)
 
 
 def _weights(denoiser: torch.nn.Module) -> int:
@@ -291,14 +226,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _first_ranks(reference: Baseline, images: ImageArray) -> npt.NDArray[np.bool_] | None:
-    if reference.contrastive is None:
-        return None
-    texts = reference.contrastive.embed_texts(reference.sampling.prompts)
-    embedded = reference.contrastive.embed_images(images)
-    return first_ranks(embedded, texts, captions=reference.sampling.prompts)
-
-
 def _r_precision(reference: Baseline, first: npt.NDArray[np.bool_] | None) -> RPrecision | None:
     return None if first is None else RPrecision.of(first, ranked(reference.sampling.prompts))
 
@@ -313,7 +240,7 @@ def _change(
 
 def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
     sampling, denoiser = reference.sampling, find_denoiser(pipe)[1]
-    parameter = next(denoiser.parameters())
+    parameter, attention = next(denoiser.parameters()), rounded_attention(denoiser)
     return {
         "reference": Path(reference.pipe.name_or_path or "").name,
         "model": Path(pipe.name_or_path or "").name,
@@ -324,7 +251,8 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
         "guidance": sampling.guidance,
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
-        "simulated_inputs": sum(map(_simulated, packed_layers(denoiser).values())),
+        "simulated_inputs": sum(map(_has_simulated_input, packed_layers(denoiser).values())),
+        "simulated_attention": None if attention is None else str(attention),
         "feature_size": IMAGE_SIZE,
         "mezzotint": version("mezzotint"),
         "torch": torch.__version__,
@@ -333,7 +261,14 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
     }
 
 
-def _simulated(layer: PackedLayer) -> bool:
+def _simulated(context: Mapping[str, Any]) -> str:
+    """Parts of a pipeline that are simulated, for people; empty where none is."""
+    inputs, attention = context.get("simulated_inputs"), context.get("simulated_attention")
+    found = [f"inputs of {inputs} layers"] if inputs else []
+    return "; ".join(found + ([f"attention: {attention}"] if attention else []))
+
+
+def _has_simulated_input(layer: PackedLayer) -> bool:
     activation = layer.choice.activation_format
     return activation is not None and activation.simulated
 

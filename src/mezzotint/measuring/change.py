@@ -242,7 +242,9 @@ class PlanChange(Change):
             name: [choice.to_dict(), _encoding_name(self.plan.encoding_of(name))]
             for name, choice in self.plan.choices.items()
         }
-        return f"plan {hashlib.sha256(json.dumps(layers).encode()).hexdigest()[:16]}"
+        attention = self.plan.simulated_attention
+        said: object = layers if attention is None else [layers, attention.to_dict()]
+        return f"plan {hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]}"
 
     @property
     @override

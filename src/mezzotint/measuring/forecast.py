@@ -10,15 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mezzotint._progress import announcer
+from mezzotint._progress import announcer, duration
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
 from mezzotint.measuring.metrics import Metric
 from mezzotint.measuring.original import Original
 from mezzotint.models import Call, device_of
-
-_UNITS = (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400))
-_MOST = 90
-"""Largest count of a unit of time; beyond it the next larger unit is told."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Forecast:
             what: the units, in the plural.
         """
         each = f"{self.seconds:.2g} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
-        return f"{label}: {self.units:,} {what} at {each} each: about {_duration(self.total)}"
+        return f"{label}: {self.units:,} {what} at {each} each: about {duration(self.total)}"
 
 
 def at_most(stages: Mapping[str, Forecast]) -> str:
@@ -57,7 +53,7 @@ def at_most(stages: Mapping[str, Forecast]) -> str:
     """
     counts = " and ".join(f"{each.units:,} {what}" for what, each in stages.items() if each.units)
     total = sum(each.total for each in stages.values())
-    return f"Then at the most {counts or 'nothing'}: about {_duration(total)}"
+    return f"Then at the most {counts or 'nothing'}: about {duration(total)}"
 
 
 def tell(
@@ -149,10 +145,3 @@ def _forget(weight: torch.Tensor) -> None:
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _duration(seconds: float) -> str:
-    """The time in the largest unit of which there are enough, to two digits."""
-    name, length = next((each for each in _UNITS if seconds < _MOST * each[1]), _UNITS[-1])
-    count = max(1, round(seconds / length))
-    return f"{count:,} {name}{'' if count == 1 else 's'}"

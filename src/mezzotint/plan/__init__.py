@@ -21,6 +21,7 @@ from mezzotint.plan.encoding import (
 )
 from mezzotint.plan.layer_shape import LayerShape, Reader
 from mezzotint.plan.plan import VERSION, Plan, dumps
+from mezzotint.plan.simulated_attention import SimulatedAttention
 from mezzotint.plan.structure import (
     NOW,
     Observer,
@@ -62,6 +63,7 @@ __all__ = [
     "Planned",
     "Reader",
     "Sampling",
+    "SimulatedAttention",
     "Structure",
     "Tensors",
     "activation_name",

@@ -15,6 +15,7 @@ from mezzotint.formats import check_finite
 from mezzotint.plan import Plan
 from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
+from mezzotint.runtime.rounded_attention import round_attention
 from mezzotint.runtime.smoothing_norms import (
     check_common_exponents,
     check_smoothing_norms,
@@ -137,6 +138,7 @@ def _packed(
             module.get_parameter(name).copy_(tensor)
     smooth_norms(module, plan, calibration)
     read_timesteps(module)
+    round_attention(module, plan.simulated_attention)
     return module
 
 
@@ -205,7 +207,7 @@ def dequantize_module(
     """Replace, in place, every packed layer by a stock one with the dequantized weight.
 
     A layer of constant tokens becomes a plain Linear that computes them like all others. The
-    module's timestep is read no longer.
+    module's timestep is read no longer, and its attention is rounded no longer.
 
     Args:
         module: with packed layers.
@@ -219,6 +221,7 @@ def dequantize_module(
     reader = TimestepReader.of(module)
     if reader is not None:
         reader.detach()
+    round_attention(module, None)
     return module
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mezzotint.errors import UsageError
 from mezzotint.formats import LookupSegment
 from mezzotint.runtime import InputRange, QuantLayer, QuantLinear
-from mezzotint.runtime.cpu import AVX2, ONEDNN, native, processor, tiles
+from mezzotint.runtime.cpu import AVX2, ONEDNN, int8_onednn, native, processor, tiles
 from mezzotint.runtime.kernels import Kernel
 from mezzotint.runtime.reference_kernel import ReferenceKernel
 from tests.fuzzing import examples
@@ -268,6 +268,23 @@ def test_each_row_and_image_has_a_zero_point_of_its_own(offset: float):
 def test_asymmetric_tokens_are_the_same_alone_and_in_a_batch(kernel: Kernel):
     layer, x = packed(linear(), "lut4/channel", "uint8/token"), noise(6, 19)
     assert torch.equal(run(kernel, layer, x)[2:3], run(kernel, layer, x[2:3]))
+
+
+@pytest.mark.parametrize("weight", ["lut4/channel", "mixed/uint2:30,uint7:37"])
+def test_asymmetric_images_are_the_same_alone_and_in_a_batch(weight: str, kernel: Kernel):
+    layer, x = packed(conv(4, 67, padding=1), weight, "uint8/token"), noise(3, 4, 6, 6)
+    assert torch.equal(run(kernel, layer, x)[1:2], run(kernel, layer, x[1:2]))
+
+
+@pytest.mark.skipif(not processor.ONEDNN, reason="needs the 8-bit products of oneDNN")
+def test_a_batch_of_asymmetric_images_unpacks_the_weight_once(monkeypatch: pytest.MonkeyPatch):
+    layer, unpacked = packed(conv(padding=1), "uint4/channel", "uint8/token"), []
+    found = int8_onednn.integers
+    monkeypatch.setattr(
+        int8_onednn, "integers", lambda tile: unpacked.append(tile.start) or found(tile)
+    )
+    run(ONEDNN, layer, noise(5, 4, 6, 6))
+    assert unpacked == [0]
 
 
 @pytest.mark.usefixtures("either_way")

@@ -109,14 +109,16 @@ class OneDNNKernel(Int8Kernel):
         quantizer: InputQuantizer,
         bias: Tensor | None,
     ) -> Tensor:
+        geometry, size = operation.geometry, (x.shape[2], x.shape[3])
+        hazard = onednn_hazard(geometry, weight.shape[1], size)
         if has_own_zero_points(quantizer.format) and len(x) > 1:
             # Padding is the zero point, of which oneDNN knows one.
-            parts = (
-                self.convolved(weight, operation, y, quantizer, bias) for y in torch.split(x, 1)
-            )
-            return torch.cat(list(parts))
-        geometry, size = operation.geometry, (x.shape[2], x.shape[3])
-        if onednn_hazard(geometry, weight.shape[1], size) is not None:
+            shared = weight if hazard is not None else _in_layout(weight, geometry)
+            parts = [
+                self.convolved(shared, operation, y, quantizer, bias) for y in torch.split(x, 1)
+            ]
+            return torch.cat(parts)
+        if hazard is not None:
             if onednn_hazard(geometry, weight.shape[1]) is not None:
                 raise KernelRefusedError
             # Seldom, and small: an image within the gaps of a dilated kernel.
@@ -138,6 +140,15 @@ class OneDNNKernel(Int8Kernel):
         product = _Product(weight, codes, place, scale, sums.view(-1), calibrated)
         y = _output(product, bias, x.dtype)
         return y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+
+def _in_layout(weight: Int8Weight, geometry: ConvGeometry) -> Int8Weight:
+    """The same weight in oneDNN's layout, unpacked once for several products."""
+    if weight.stored_weight is None:
+        return weight
+    whole = weight.operation.groups > 1
+    held = tuple(_rows_of(weight.stored_weight, geometry, whole=whole))
+    return replace(weight, stored_weight=None, held=held)
 
 
 def _prefers_windows(weight: Int8Weight, operation: Conv2d, pixels: int) -> bool:
