@@ -9,6 +9,7 @@ from mezzotint.checkpoint.streaming import (
     Storage,
     quantize_checkpoint,
 )
+from mezzotint.checkpoint.verify import verify_checkpoint
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.labels import Labels
@@ -28,7 +29,14 @@ from mezzotint.plan import Budget, Choice, Encoding, Plan, SimulatedAttention, u
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labelling import sample_labels
-from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
+from mezzotint.runtime import (
+    ConstantTokens,
+    NormSmoothing,
+    Smoothing,
+    SplitInput,
+    StepScales,
+    StepWidths,
+)
 
 __all__ = [
     "MPQDM",
@@ -44,6 +52,7 @@ __all__ = [
     "MezzotintError",
     "MixDQ",
     "ModuleResult",
+    "NormSmoothing",
     "PackedCheckpoint",
     "Plan",
     "PlanWithCalls",
@@ -73,5 +82,6 @@ __all__ = [
     "sample_labels",
     "tune",
     "uniform_plan",
+    "verify_checkpoint",
     "with_engine",
 ]

@@ -13,6 +13,7 @@ from torch import nn
 from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._progress import track
+from mezzotint._tensor_digests import verification
 from mezzotint.calibration import needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.engines import check_engine, engine_of, with_engine
@@ -89,6 +90,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     engine: str = "torch",
+    verify: bool = True,
 ) -> DiffusionPipeline:
     """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
 
@@ -99,14 +101,17 @@ def load(
         dtype: of everything that is not packed, and of what is computed.
         device: where to.
         engine: what computes the denoiser, as for `with_engine`.
+        verify: compare what is stored with the digests that were saved with it, and refuse NaN and
+            infinity in any tensor. Off, that is taken on trust, and no time is spent on it.
 
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.
-        CheckpointError: a file is truncated, or does not match its plan.
+        CheckpointError: a file is truncated, does not match its plan, or is not what was saved.
         UsageError: the engine is unknown, not installed, or does not compute there.
     """
     check_engine(engine)
-    pipe = with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
+    with verification(verify):
+        pipe = with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
     return pipe if engine == "torch" else with_engine(pipe, engine)
 
 

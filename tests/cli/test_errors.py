@@ -141,6 +141,11 @@ def test_generating_needs_a_step(fails, model, output):
     assert "steps" in fails("generate", model, "owl", "-o", output, "--steps", 0)
 
 
+def test_generating_takes_no_more_steps_than_there_are(fails, model, output):
+    message = fails("generate", model, "owl", "-o", output, "--steps", 5000)
+    assert message.startswith("steps: 5,000 are more than the 1,000 timesteps")
+
+
 def test_pictures_do_not_replace_a_file(fails, model, tmp_path):
     (tmp_path / "file").write_text("")
     assert "is a file" in fails("generate", model, "owl", "-o", tmp_path / "file")

@@ -28,6 +28,7 @@ from mezzotint.measuring import InProcess, Noise, Original, PlanChange, Task, me
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labelling import sample_labels
 from mezzotint.runtime import Calibration, encoded
+from tests import journals
 from tests.labels import user_metrics
 from tests.labels.user_metrics import ABSOLUTE
 from tests.recipes.labelled_pipeline import FEW, FORMATS, save_smallest
@@ -470,20 +471,18 @@ class TestReading:
     )
     def test_a_damaged_label_is_named(self, folder: Path, change, message: str):
         path = folder / "labels.jsonl"
-        *lines, last = path.read_text().splitlines()
-        entry = json.loads(last)
-        unit, result = change(entry["unit"], entry["result"])
-        lines.append(json.dumps({"unit": unit, "result": result}))
-        path.write_text("\n".join(lines) + "\n")
+        journals.edit(path, lambda _, entries: [*entries[:-1], change(*entries[-1])])
         with pytest.raises(LabelError, match=message):
             Labels.read(folder)
 
     def test_ruined_configurations_are_left_out_and_counted(self, folder: Path):
         path = folder / "labels.jsonl"
-        *lines, last = path.read_text().splitlines()
-        entry = json.loads(last)
-        entry["result"] = dict.fromkeys(entry["result"])
-        path.write_text("\n".join([*lines, json.dumps(entry)]) + "\n")
+
+        def ruined(_, entries):
+            unit, figures = entries[-1]
+            return [*entries[:-1], (unit, dict.fromkeys(figures))]
+
+        journals.edit(path, ruined)
         found = Labels.read(folder)
         assert (len(found), found.ruined) == (3, 1)
 

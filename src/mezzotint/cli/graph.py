@@ -11,7 +11,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import Model
-from mezzotint.cli._output import check_free
+from mezzotint.cli._output import check_file, check_free
 
 
 @app.command(
@@ -65,6 +65,7 @@ def graph(
     from mezzotint.recipes.found_structures import split_inputs
 
     writer_for(output)
+    check_file(output)
     check_free(output, force=force)
     source = resolve(model).folder
     if source is not None:

@@ -154,7 +154,8 @@ class LayerChange(_OneLayer):
         if not self.choice.quantized:
             yield denoiser
             return
-        plan = Plan({self.target: self.choice}, encoding=self.encoding)
+        # Norms stay as they are, and may serve other layers, too.
+        plan = Plan({self.target: self.choice.alone}, encoding=self.encoding)
         packed = pack_layer(self.target, layer, plan, calibration)
         replace_layer(denoiser, self.target, packed)
         try:

@@ -14,7 +14,13 @@ from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, model_name
 from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
-from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
+from mezzotint.models.folder import (
+    check_folder,
+    check_model_folder,
+    components,
+    leads_outside,
+    shard_files,
+)
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
@@ -82,6 +88,7 @@ __all__ = [
     "joined_inputs",
     "layer_groups",
     "layers_in",
+    "leads_outside",
     "list_embedded",
     "load_pipeline",
     "model_name",

@@ -19,15 +19,14 @@ from mezzotint.plan.encoding import (
     search_named,
     search_text,
 )
+from mezzotint.plan.layer_shape import LayerShape, Reader
 from mezzotint.plan.plan import VERSION, Plan, dumps
 from mezzotint.plan.simulated_attention import SimulatedAttention
 from mezzotint.plan.structure import (
     NOW,
-    LayerShape,
     Observer,
     Part,
     Parts,
-    Reader,
     Structure,
     Tensors,
     check_count,

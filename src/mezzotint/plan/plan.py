@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictInt
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,7 +30,7 @@ _READABLE = (1, 2, VERSION)
 
 class _PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    version: int
+    version: StrictInt
     model: str | None = None
     encoding: EncodingModel | None = None
     calibration: CalibrationModel | None = None

@@ -63,9 +63,11 @@ from mezzotint.runtime.packed import (
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.rounded_attention import round_attention, rounded_attention
 from mezzotint.runtime.size import module_bytes, nominal_bits, weights_by_format
+from mezzotint.runtime.smoothing_norms import smoothed_parameters, smoothing_norms
 from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import (
     ConstantTokens,
+    NormSmoothing,
     Smoothing,
     SplitInput,
     StepScales,
@@ -91,6 +93,7 @@ __all__ = [
     "Kernel",
     "LayerToEncode",
     "Linear",
+    "NormSmoothing",
     "Operation",
     "PackedLayer",
     "PackedWeight",
@@ -140,6 +143,8 @@ __all__ = [
     "rounded_attention",
     "select_kernel",
     "shape_of",
+    "smoothed_parameters",
+    "smoothing_norms",
     "stored_tensors",
     "structure_tensors",
     "unfilled_layer",

@@ -17,7 +17,7 @@ from mezzotint.checkpoint.streaming.stored_tensors import StoredTensor, stored_t
 from mezzotint.errors import ModelError
 from mezzotint.models import Call, quiet_libraries
 from mezzotint.plan import Plan
-from mezzotint.runtime import pack_layer
+from mezzotint.runtime import pack_layer, smoothed_parameters
 
 
 def calibrate_on(
@@ -64,4 +64,8 @@ def calibrate_on(
             packed = pack_layer(name, model.get_submodule(name), plan, calibration).state_dict()
             files.append(folder / f"{number}.safetensors")
             save_file({f"{name}.{each}": packed[each].contiguous() for each in wanted}, files[-1])
+    norms = smoothed_parameters(model, plan, calibration.tensors)
+    if norms:
+        files.append(folder / "norms.safetensors")
+        save_file(norms, files[-1])
     return stored_tensors_of(tuple(files))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +32,10 @@ class UserFunction(ImageLabel):
     path: str = ""
 
     kind: ClassVar[str] = "function"
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **ImageLabel.bounds,
+        kind: (-math.inf, math.inf),
+    }
 
     @property
     @override

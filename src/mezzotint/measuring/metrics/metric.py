@@ -67,13 +67,23 @@ class Metric(ABC):
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
         """Compare all pairs, which are computed one by one as this asks for them."""
 
+    def limits(self, name: str) -> tuple[float, float] | None:
+        """Lowest and highest value of a figure; None for one that this metric does not have.
+
+        A metric that gives no `bounds` may have any.
+        """
+        return self.bounds.get(name) if self.bounds else (-math.inf, math.inf)
+
     def fault(self, figures: Mapping[str, object]) -> str | None:
         """Reason why stored figures are none of this metric's; None where they are."""
         for name in self.bounds:
             if name not in figures:
                 return f"{name} is missing"
         for name, value in figures.items():
-            low, high = self.bounds.get(name, (-math.inf, math.inf))
+            limits = self.limits(name)
+            if limits is None:
+                return f"{name} is no figure of {self.name}"
+            low, high = limits
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return f"{name} is {value!r}; expected a number"
             if value != math.inf and not low <= value <= high:
