@@ -15,6 +15,7 @@ from mezzotint._journal import Record
 from mezzotint._progress import track
 from mezzotint.calibration import needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
+from mezzotint.checkpoint.streaming import load_streamed
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import PlanError, UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements, chosen_executor, with_denoiser
@@ -83,6 +84,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     engine: str = "torch",
+    stream: bool = False,
 ) -> DiffusionPipeline:
     """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
 
@@ -93,13 +95,21 @@ def load(
         dtype: of everything that is not packed, and of what is computed.
         device: where to.
         engine: what computes the denoiser, as for `with_engine`.
+        stream: leave the floating denoiser's weights in their files, for one larger than memory:
+            each layer's is read when it is used, and forgotten. It is slow, and there to be
+            quantized.
 
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.
         CheckpointError: a file is truncated, or does not match its plan.
-        UsageError: the engine is unknown, not installed, or does not compute there.
+        UsageError: the engine is unknown, not installed, or does not compute there; or a denoiser
+            is to be streamed that is quantized already, or computed by another engine than torch.
     """
     check_engine(engine)
+    if stream and engine != "torch":
+        raise UsageError(f"engine: {engine} compiles the whole denoiser; leave it or stream out")
+    if stream:
+        return with_generation_defaults(load_streamed(source, dtype=dtype, device=device))
     pipe = with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
     return pipe if engine == "torch" else with_engine(pipe, engine)
 

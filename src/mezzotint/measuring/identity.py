@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mezzotint.errors import CalibrationError
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.models import Call
+from mezzotint.runtime.lazy_weight import dense
 
 
 def model_digest(denoiser: nn.Module) -> str:
@@ -57,7 +58,8 @@ def calls_digest(calls: Sequence[Call]) -> str:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    tensor = dense(tensor.detach()).cpu().contiguous()
+    return tensor.flatten().view(torch.uint8).numpy().tobytes()
 
 
 def check_weights(denoiser: nn.Module, names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from mezzotint._files import read_json
@@ -25,11 +26,18 @@ def load_pipeline(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    components: Mapping[str, nn.Module] | None = None,
 ) -> DiffusionPipeline:
     """Load a pipeline by embedded name, local folder or Hub id, in evaluation mode.
 
     Only safetensors are read: nothing is unpickled, and no code that comes with a model is run.
     Progress bars are off.
+
+    Args:
+        source: what to load.
+        dtype: of everything that is floating.
+        device: where to.
+        components: by their names in the pipeline: some that are there already.
 
     Raises:
         ModelError: the source is missing, incomplete or unsafe, or diffusers cannot load it.
@@ -39,7 +47,7 @@ def load_pipeline(
     folder = resolved.folder or download_pipeline(resolved.location)
     check_folder(folder)
     _check_pipeline_class(folder / INDEX_FILE)
-    pipe = _from_pretrained(folder, resolved, dtype)
+    pipe = _from_pretrained(folder, resolved, dtype, components or {})
     note_source_dtypes(pipe, folder)
     pipe.set_progress_bar_config(disable=True)
     try:
@@ -91,10 +99,14 @@ def _check_pipeline_class(index_path: Path) -> None:
         )
 
 
-def _from_pretrained(folder: Path, source: ResolvedSource, dtype: torch.dtype) -> DiffusionPipeline:
+def _from_pretrained(
+    folder: Path, source: ResolvedSource, dtype: torch.dtype, components: Mapping[str, nn.Module]
+) -> DiffusionPipeline:
     try:
         with quiet_libraries(warnings=source.kind != "embedded"):
-            pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, dtype=dtype)
+            pipe = DiffusionPipeline.from_pretrained(
+                folder, use_safetensors=True, dtype=dtype, **components
+            )
     except MezzotintError:  # from our own quantizer, and already clear
         raise
     except Exception as cause:  # diffusers and every component's own code may raise anything
