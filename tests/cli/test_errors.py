@@ -51,6 +51,19 @@ def test_nan_weights_name_the_layer(fails, broken, output):
     assert "conv_out" in fails("quantize", broken, "-o", output)
 
 
+def test_inputs_that_are_no_numbers_name_layer_and_call(fails, broken, output):
+    tensors = load_file(broken / WEIGHTS)
+    tensors["conv_norm_out.bias"][0] = torch.inf
+    save_file(tensors, broken / WEIGHTS, metadata={"format": "pt"})
+    message = fails("quantize", broken, "-o", output)
+    assert "layer conv_out: its input holds NaN or infinite values (call 1 of " in message
+
+
+@pytest.mark.parametrize("name", ["int9/channel", "lut7/channel", "int4/group0"])
+def test_formats_out_of_range_are_named(fails, model, output, name):
+    assert name in fails("quantize", model, "-o", output, "--formats", name)
+
+
 @pytest.mark.parametrize(
     ("options", "nearest"),
     [(["--weight-bits", 0.5], "bits per weight"), (["--size", "1KB"], "bytes")],

@@ -37,9 +37,7 @@ def load_streamed(
     if found.component is None:
         raise ModelError(f"{source}: holds a single model; name the folder of the whole pipeline")
     denoiser = streamed_denoiser(found, dtype, device)
-    return load_pipeline(
-        source, dtype=dtype, device=device, components={found.component: denoiser}
-    )
+    return load_pipeline(source, dtype=dtype, device=device, components={found.component: denoiser})
 
 
 def streamed_denoiser(
