@@ -23,11 +23,12 @@ from mezzotint.models import (
     recording,
 )
 from mezzotint.module import ModuleResult, quantize_module
-from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
+from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
 from mezzotint.recipes.labelling import SampleOptions, sample_labels
 from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
+from mezzotint.tuning import tune
 
 __all__ = [
     "MPQDM",

@@ -22,7 +22,6 @@ from mezzotint.measuring import ExecutorFactory, Measurements, chosen_executor, 
 from mezzotint.models import (
     Example,
     Sampling,
-    evaluating,
     find_denoiser,
     load_pipeline,
     model_name,
@@ -33,16 +32,12 @@ from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_pl
 from mezzotint.recipes import (
     Job,
     MeasuringSettings,
-    Outcome,
     RecipeOptions,
     check_floating,
     run_recipe,
 )
-from mezzotint.recipes.default_prompts import default_sampling
-from mezzotint.recipes.distillation import USUAL_MINUTES, distilling
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
-from mezzotint.training import Training
 
 
 @dataclass(frozen=True)
@@ -155,7 +150,7 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         JournalError: the journal or the measurements are of another model or other calls.
     """
     job = Job(
-        denoiser=_float_denoiser(pipe),
+        denoiser=float_denoiser(pipe),
         model=model_name(pipe),
         budget=budget or Budget(),
         pipe=pipe,
@@ -215,7 +210,7 @@ def apply(
             that is not, or weights that stand in their checkpoint only.
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
     """
-    denoiser = _float_denoiser(pipe)
+    denoiser = float_denoiser(pipe)
     if calibration is None and plan.trained:
         raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
     if calibration is None and needs_calibration(plan):
@@ -225,68 +220,6 @@ def apply(
     packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)
     return Result(with_denoiser(pipe, packed), plan)
-
-
-def tune(
-    pipe: DiffusionPipeline,
-    plan: Plan,
-    *,
-    minutes: float | None = None,
-    steps: int | None = None,
-    sampling: Sampling | None = None,
-    batch: int = Training.batch,
-    journal: str | Path | None = None,
-) -> Result:
-    """Pack after a plan, and train its scales, zero points, biases and norms: no byte is added.
-
-    Weights keep their codes. The pipeline, which is left as it is, teaches along its own
-    trajectory; data are not needed.
-
-    Args:
-        pipe: the floating pipeline that the plan was made for.
-        plan: what every layer takes.
-        minutes: of training; 10 unless `steps` are given. With 0, the state of an interrupted or
-            failed training is packed, where there is one.
-        steps: updates, in the place of minutes.
-        sampling: prompts, seed and steps of the calibration, as for `apply`; training takes its
-            prompts, too, where they are not the usual ones.
-        batch: prompts per update.
-        journal: the states of the training are kept in a folder beside this file (`owl.training`
-            beside `owl.journal.jsonl`), from which an interrupted one goes on.
-
-    Raises:
-        PlanError: the plan is of another model, or has weights that stand in their checkpoint only.
-        UsageError: the pipeline is quantized already, or has an adapter loaded; a number is out of
-            its domain.
-        TrainingError: the loss is NaN, or grows.
-        JournalError: the states are of another training.
-    """
-    if minutes is None and steps is None:
-        minutes = USUAL_MINUTES
-    training = Training(minutes, steps, train="scales", batch=batch)
-    denoiser = _float_denoiser(pipe)
-    check_plan(denoiser, plan)
-    if plan.trained:
-        raise PlanError(
-            f"layer {plan.trained[0]}: its weight has been trained already, and tuning begins with "
-            "the original's; choose another rounding, such as 'nearest', in a copy of the plan"
-        )
-    known = None if plan.calibration is None else plan.calibration.sampling
-    job = Job(
-        denoiser=denoiser,
-        model=model_name(pipe),
-        budget=Budget(),
-        pipe=pipe,
-        sampling=sampling or known or default_sampling(pipe),
-        measuring=measuring_settings(journal, None, None),
-    )
-    with evaluating(denoiser), distilling(job, training) as distilled:
-        calibration = Calibration()
-        if needs_calibration(plan):
-            plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
-        outcome = distilled(Outcome(plan, calibration))
-    result = apply(pipe, outcome.plan, outcome.calibration)
-    return replace(result, training=outcome.training)
 
 
 def quantize_denoiser(
@@ -312,7 +245,12 @@ def quantize_denoiser(
     return module
 
 
-def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
+def float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
+    """The pipeline's denoiser, noted in which dtypes it was stored.
+
+    Raises:
+        UsageError: it is quantized already, has an adapter loaded, or is compiled by an engine.
+    """
     component, denoiser = find_denoiser(pipe)
     engine = engine_of(denoiser).name
     if engine != "torch":

@@ -52,7 +52,8 @@ from mezzotint.models import (
 from mezzotint.plan import Budget, Choice, Encoding
 from mezzotint.recipes.default_prompts import default_prompts, usual_count
 from mezzotint.recipes.job import Job, MeasuringSettings, check_floating
-from mezzotint.recipes.study import Measuring, Study
+from mezzotint.recipes.journaled_figures import Measuring
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
 
 _LOCK = ".lock"
