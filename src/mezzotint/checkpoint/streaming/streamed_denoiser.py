@@ -78,12 +78,12 @@ def streamed_denoiser(
         value = conversion.source.read().to(place, spec.dtype, copy=True)
         set_module_tensor_to_device(model, name, place, value, dtype=spec.dtype)
     model.register_to_config(_name_or_path=str(source.denoiser))
-    return model.to(place).requires_grad_(False).eval()  # type: ignore[no-any-return]
+    return model.to(place).requires_grad_(False).eval()
 
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """As diffusers has it while it makes a model that will be of this dtype."""
+    """Dtype of tensors that are made meanwhile, as diffusers sets it for a model of that dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
