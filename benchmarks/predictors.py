@@ -8,8 +8,11 @@ those of the best baseline, fold by fold. Labels are made beforehand:
 
 Finished rows are kept: run it again to go on.
 
-    python benchmarks/predictors.py --labels FOLDER [--models emoji-turbo emoji-dit]
-                                    [--losses spearman lambdarank both none] [--epochs 1000]
+    PYTHONPATH=. python benchmarks/predictors.py --labels FOLDER [--models emoji-turbo emoji-dit]
+        [--losses spearman lambdarank both none] [--epochs 1000]
+
+With `--transfer emoji-turbo emoji-dit` instead: what the labels of one teach of types of layers,
+and how well that orders the labels of the other; and the other way round.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ import numpy as np
 import torch
 from contestants.clock import Clock
 from contestants.hardware import describe
+from contestants.label_agreement import markdown as agreement_table
+from contestants.transfer_rows import KINDS, NOTE, transferred
 
 import mezzotint as mz
 from mezzotint._files import write_json
@@ -58,9 +63,17 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
     parser.add_argument("--epochs", type=int, default=PredictorOptions.epochs)
-    parser.add_argument("--results", type=Path, default=RESULTS / "predictors.json")
+    parser.add_argument(
+        "--transfer", nargs=2, metavar="MODEL", help="two models, each of which teaches the other"
+    )
+    parser.add_argument(
+        "--results", type=Path, help="by default results/predictors.json, or results/transfer.json"
+    )
     arguments = parser.parse_args()
-    path = arguments.results
+    if arguments.transfer:
+        transfer(arguments, arguments.results or RESULTS / "transfer.json")
+        return
+    path = arguments.results or RESULTS / "predictors.json"
     rows: list[Row] = json.loads(path.read_text("utf-8")) if path.exists() else []
     for model in arguments.models:
         labelled = labelled_with_noises(model, arguments.labels / model)
@@ -74,6 +87,31 @@ def main() -> None:
                 path.with_suffix(".md").write_text(markdown(rows), "utf-8")
                 print(model, name_of(rows[-1]), rows[-1]["seconds"], flush=True)
     print(markdown(rows))
+
+
+def transfer(arguments: argparse.Namespace, path: Path) -> None:
+    """A row for each direction and predictor; those that are there are kept."""
+    rows: list[Row] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    labelled = {
+        model: labelled_with_noises(model, arguments.labels / model) for model in arguments.transfer
+    }
+    same = {model: context_of(each) for model, each in labelled.items()}
+    options = PredictorOptions(epochs=arguments.epochs)
+    for source, target in (arguments.transfer, arguments.transfer[::-1]):
+        for kind in KINDS:
+            place = {"cells": [source, target, kind], "labels": [same[source], same[target]]}
+            place["options"] = options.to_dict()
+            if any(place.items() <= one.items() for one in rows):
+                continue
+            found = transferred(labelled[source], labelled[target], kind, options)
+            rows = [one for one in rows if one["cells"] != place["cells"]] + [place | found]
+            write_json(path, rows)
+            path.with_suffix(".md").write_text(transfer_table(rows), "utf-8")
+    print(transfer_table(rows))
+
+
+def transfer_table(rows: list[Row]) -> str:
+    return agreement_table(rows, ("learned on", "orders the labels of", "predictor"), [NOTE])
 
 
 def labelled_with_noises(model: str, folder: Path) -> LabelledModel:

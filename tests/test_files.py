@@ -7,7 +7,9 @@ from typing import NoReturn
 
 import pytest
 
-from mezzotint._files import read_json, replacing, replacing_folder, write_json
+from mezzotint import _durable
+from mezzotint._files import read_json, replacing, write_json
+from mezzotint._folders import replacing_folder
 from mezzotint.errors import CheckpointError, PlanError, UsageError
 
 
@@ -97,6 +99,65 @@ class TestReplacingFolder:
         with pytest.raises(ValueError, match="no"), replacing_folder(tmp_path / "model"):
             raise ValueError("no")
         assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("exchanges", [True, False], ids=["one step", "two renames"])
+    def test_a_link_to_a_folder_is_replaced_and_the_folder_is_not(
+        self, tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+    ):
+        if not exchanges:
+            monkeypatch.setattr(_durable, "_renameat2", lambda: None)
+        self.fill(tmp_path / "elsewhere", "old")
+        target = tmp_path / "model"
+        target.symlink_to(tmp_path / "elsewhere")
+        with replacing_folder(target) as temporary:
+            self.fill(temporary, "new")
+        assert names(target) == ["new"]
+        assert names(tmp_path / "elsewhere") == ["old"]
+        assert names(tmp_path) == ["elsewhere", "model"]
+
+    def test_where_nothing_can_be_exchanged_there_are_two_renames(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(_durable, "_renameat2", lambda: None)
+        self.test_an_older_folder_is_replaced_as_a_whole(tmp_path)
+
+    def test_what_a_kill_between_them_left_is_put_back(self, tmp_path: Path):
+        self.fill(tmp_path / ".model.former", "old")
+        with pytest.raises(ValueError, match="no"), replacing_folder(tmp_path / "model"):
+            raise ValueError("no")
+        assert names(tmp_path) == ["model"]
+        assert names(tmp_path / "model") == ["old"]
+
+    def test_what_a_kill_after_them_left_is_removed(self, tmp_path: Path):
+        self.fill(tmp_path / ".model.former", "old")
+        self.fill(tmp_path / "model", "new")
+        with replacing_folder(tmp_path / "model") as temporary:
+            self.fill(temporary, "newer")
+        assert names(tmp_path) == ["model"]
+        assert names(tmp_path / "model") == ["newer"]
+
+    def test_remains_of_killed_saves_are_removed_and_those_of_others_stay(self, tmp_path: Path):
+        for name in (".model.saving-abcd1234", ".model.b.saving-abcd1234", ".model.mine"):
+            self.fill(tmp_path / name, "half")
+        with replacing_folder(tmp_path / "model") as temporary:
+            self.fill(temporary, "new")
+        assert names(tmp_path) == [".model.b.saving-abcd1234", ".model.mine", "model"]
+
+    @pytest.mark.parametrize("there", [True, False], ids=["replaced", "made"])
+    def test_what_another_program_writes_meanwhile_stays(self, tmp_path: Path, there: bool):
+        target = tmp_path / "model"
+        if there:
+            self.fill(target, "old")
+
+        def replaced() -> None:
+            with replacing_folder(target) as temporary:
+                self.fill(temporary, "new")
+                self.fill(target, "theirs")
+
+        with pytest.raises(UsageError, match="another program has written there meanwhile"):
+            replaced()
+        assert "theirs" in names(target)
+        assert names(tmp_path) == ["model"]
 
     def test_a_file_in_the_way_is_refused(self, tmp_path: Path):
         target = tmp_path / "model"

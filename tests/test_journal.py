@@ -1,12 +1,16 @@
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mezzotint._journal import Journal, discard_journal
-from mezzotint.errors import JournalError
+import mezzotint
+from mezzotint._journal import Journal, Record, discard_journal
+from mezzotint._journal_lines import entry_of
+from mezzotint.errors import JournalError, UsageError
+from tests import journals
 
 HEADER = {"model": "emoji-turbo", "seed": 0, "search": {"steps": 40}}
 UNITS = {"a | int4/channel | float": {"noise": 0.25}, "b | int2/channel | float": {"noise": 1.5}}
@@ -98,10 +102,8 @@ class TestKills:
         journal = Journal(path, HEADER)
         for unit, result in UNITS.items():
             journal.add(unit, result)
-            assert json.loads(path.read_bytes().splitlines()[-1]) == {
-                "unit": unit,
-                "result": result,
-            }
+            line = path.read_bytes().splitlines(keepends=True)[-1]
+            assert entry_of(line, checked=True) == (unit, result)
         journal.close()
 
 
@@ -142,7 +144,7 @@ class TestRefusals:
     def test_a_damaged_line_in_the_middle_is_refused_by_number(self, path: Path, line: bytes):
         lines = path.read_bytes().splitlines()
         path.write_bytes(b"\n".join([lines[0], line, lines[2]]) + b"\n")
-        with pytest.raises(JournalError, match="line 2 is damaged; delete the file"):
+        with pytest.raises(JournalError, match=r"line 2 is damaged \(.*\); delete the file"):
             Journal(path, HEADER)
 
     @pytest.mark.parametrize("line", [b"garbage", b"{}", b'{"header": []}', b'{"header": 3}'])
@@ -166,6 +168,126 @@ class TestRefusals:
         discard_journal(path)
         assert not path.exists()
         discard_journal(tmp_path / "nothing.jsonl")
+
+
+class TestTrust:
+    """A figure that was changed is found, whoever changed it."""
+
+    def lines(self, path: Path) -> list[bytes]:
+        return path.read_bytes().splitlines(keepends=True)
+
+    @pytest.mark.parametrize("at", range(0, 130, 7))
+    def test_a_changed_byte_of_a_line(self, path: Path, at: int):
+        lines = self.lines(path)
+        line = bytearray(lines[1])
+        line[at % (len(line) - 1)] ^= 1
+        path.write_bytes(b"".join([lines[0], bytes(line), lines[2]]))
+        with pytest.raises(JournalError, match="line 2 is damaged"):
+            Journal(path, HEADER)
+
+    def test_another_figure(self, path: Path):
+        path.write_bytes(path.read_bytes().replace(b"0.25", b"0.52"))
+        with pytest.raises(JournalError, match=r"line 2 is damaged \(its checksum is that of ano"):
+            Journal(path, HEADER)
+
+    def test_figures_that_changed_places(self, path: Path):
+        content = path.read_bytes()
+        path.write_bytes(
+            content.replace(b"0.25", b"x").replace(b"1.5", b"0.25").replace(b"x", b"1.5")
+        )
+        with pytest.raises(JournalError, match="its checksum"):
+            Record.read(path)
+
+    def test_a_line_without_checksum(self, path: Path):
+        with path.open("a") as file:
+            file.write('{"unit": "c", "result": {"noise": 1.0}}\n')
+        with pytest.raises(JournalError, match="line 4 is damaged"):
+            Record.read(path)
+
+    def test_another_header_value(self, path: Path):
+        path.write_bytes(path.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
+        with pytest.raises(JournalError, match="line 1 is damaged"):
+            Journal(path, HEADER | {"seed": 1})
+
+    def test_lines_may_be_removed(self, path: Path):
+        first, _, third = self.lines(path)
+        path.write_bytes(first + third)
+        assert list(entries(path)) == [list(UNITS)[1]]
+
+    @pytest.mark.parametrize(
+        ("value", "why"),
+        [
+            (True, "noise is True"),
+            (float("nan"), "noise is nan"),
+            (float("inf"), "noise is inf"),
+            (10**400, "noise is 1000"),
+            ({}, "noise is {}"),
+            ([1], r"noise is \[1\]"),
+        ],
+        ids=["bool", "nan", "infinite", "huge", "object", "numbers"],
+    )
+    def test_what_is_no_figure_is_named(self, path: Path, value: object, why: str):
+        journals.edit(path, lambda _, found: [*found, ("c", {"noise": value})])
+        with pytest.raises(JournalError, match=f"unit 'c': {why}"):
+            Journal(path, HEADER)
+
+    @pytest.mark.parametrize("value", [1.5, 0, None, "text", ["a", "b"]], ids=str)
+    def test_what_is_one_is_read(self, path: Path, value: object):
+        journals.edit(path, lambda _, found: [*found, ("c", {"noise": value})])
+        assert entries(path)["c"] == {"noise": value}
+
+
+class TestVersions:
+    def test_the_header_names_ours(self, path: Path):
+        first = json.loads(path.read_bytes().splitlines()[0])
+        assert first["mezzotint"] == mezzotint.__version__
+
+    def test_one_of_another_version_is_refused(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("mezzotint._journal.VERSION", "9.9.9")
+        with pytest.raises(
+            JournalError, match=r"was written by mezzotint 0\.1\.0, and figures of 9\.9\.9 may be"
+        ):
+            Journal(path, HEADER)
+
+    def test_one_from_before_there_were_checks_is_gone_on_with(self, tmp_path: Path):
+        path = tmp_path / "old.jsonl"
+        first, second = UNITS
+        lines = [{"header": HEADER}, {"unit": first, "result": UNITS[first]}]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with Journal(path, HEADER) as journal:
+            assert journal.entries == {first: UNITS[first]}
+            journal.add(second, UNITS[second])
+        assert entries(path) == UNITS
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"1.5", b"2.5"))
+        with pytest.raises(JournalError, match="line 3 is damaged"):
+            Journal(path, HEADER)
+
+
+class TestTwoAtATime:
+    def attempt(self, work: Callable[[], object]) -> str:
+        """The error of another thread, which fares like another process."""
+        with ThreadPoolExecutor() as pool, pytest.raises(UsageError) as caught:
+            pool.submit(work).result()
+        return str(caught.value)
+
+    def test_one_writes(self, path: Path):
+        with Journal(path, HEADER) as journal:
+            message = self.attempt(lambda: Journal(path, HEADER))
+            journal.add("c", {"noise": 2.0})
+        assert message.startswith(f"{path}: another process is at work on it")
+        assert entries(path) == UNITS | {"c": {"noise": 2.0}}
+
+    def test_it_is_not_deleted_meanwhile(self, path: Path):
+        with Journal(path, HEADER):
+            assert "another process" in self.attempt(lambda: discard_journal(path))
+        assert entries(path) == UNITS
+
+    def test_nothing_of_the_lock_stays(self, path: Path):
+        entries(path)
+        with pytest.raises(JournalError):
+            Journal(path, {})
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 class TestInMemory:

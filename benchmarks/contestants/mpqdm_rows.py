@@ -80,6 +80,8 @@ class Row:
         """All that a finished row must share, JSON values; `steps` are those of `recipe`."""
         # Defaults as well: a row under others is another row.
         options = None if self.options is None else dataclasses.asdict(self.recipe(steps))
+        if options is not None:
+            del options["smoothing_norms"]  # saves bytes, and changes no output
         return {
             "minutes": self.minutes,
             "steps": steps,

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from .image_table import (
+    FIGURES,
+    HOW_MEASURED,
+    counted_images,
+    figure_cells,
+    measured_on,
+    tables,
+)
+from .kept_rows import Found
 from .mpqdm_rows import (
     AUTO,
     EFFICIENTDM,
@@ -19,64 +27,45 @@ from .mpqdm_rows import (
     WITH_TRD,
 )
 
-Found = dict[str, Any]
-
 TITLES = (
-    "model", "bits", "plan", "updates", "minutes", "FD-Lite0 to the original",
-    "FD-Lite0 to real pictures", "R-precision", "change against the original", "PSNR (dB)",
-    "caption score", "nominal bits", "stored bits", "stored bytes",
+    "model", "bits", "plan", "updates", "minutes", *FIGURES, "caption score", "nominal bits",
+    "stored bits", "stored bytes",
 )  # fmt: skip
 
 
 def markdown(rows: Sequence[Found]) -> str:
     """A table for each of those that have rows, then the targets."""
-    lines: list[str] = []
-    for table in TABLES:
-        own = [one for one in rows if one["table"] == table]
-        if own:
-            head = f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"
-            lines += [f"## {table}", "", *head, *map(line, own), ""]
-    lines += ["## Targets", "", *targets(rows), ""]
+    lines = [*tables(rows, TABLES, TITLES, line), "## Targets", "", *targets(rows), ""]
     return "\n".join(lines + notes(rows)) + "\n"
 
 
 def line(one: Found) -> str:
-    bits, fd = one["bits"] or {}, one["fd_interval"]
+    bits = one["bits"] or {}
     cells = (
         one["model"], one["setting"], one["plan"],
         f"{one['updates']:,}" if one["updates"] else "",
         f"{one['minutes']:.1f}" if one["updates"] else "",
-        f"{fd['value']:.2f} [{fd['low']:.2f}, {fd['high']:.2f}]",
-        "" if one["fd_real"] is None else f"{one['fd_real']:.1f}",
-        f"{one['r_precision']['value']:.3f}", spread(one["r_precision_change"], 3),
-        spread(one["psnr_db"], 2), f"{one['caption_score']:.2f}",
+        *figure_cells(one), f"{one['caption_score']:.2f}",
         *(f"{bits[name]:.3f}" if name in bits else "" for name in ("with_exceptions", "denoiser")),
         f"{one['denoiser_bytes']:,}",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
-def spread(found: Found, digits: int) -> str:
-    value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
 def notes(rows: Sequence[Found]) -> list[str]:
     if not rows:
         return []
     context = rows[0]["context"]
-    counts = {one["context"]["images"] for one in rows}
     return [
-        f"{' or '.join(f'{count:,}' for count in sorted(counts))} images per row, seeds "
+        f"{counted_images(rows)} images per row, seeds "
         f"{context['seed']} and following, each model at its default steps. Calibration and "
         "training have other prompts of the same list; torch "
-        f"{context['torch']}, {context['device']}. Distances to the original are measured against "
-        "its images of the same prompts and seeds, with an interval by a jackknife over ten groups "
-        "of images; the other intervals are 95% bootstrap. Caption score: like an Inception score, "
-        "under the contrastive model. Nominal bits count widths, exceptions included; stored bits "
-        "are all bytes of the denoiser over its layers' weights.",
+        f"{context['torch']}, {context['device']}. {HOW_MEASURED} "
+        "Caption score: like an Inception score, under the contrastive model. Nominal bits count "
+        "widths, exceptions included; stored bits are all bytes of the denoiser over its layers' "
+        "weights.",
         "",
-        *(f"Measured on {on}." for on in dict.fromkeys(row["measured_on"] for row in rows)),
+        *measured_on(rows),
     ]
 
 

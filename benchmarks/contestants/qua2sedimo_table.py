@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .image_table import (
+    FIGURES,
+    HOW_MEASURED,
+    counted_images,
+    figure_cells,
+    measured_on,
+    spread,
+    tables,
+)
 from .kept_rows import Found
-from .mpqdm_table import spread
 from .qua2sedimo_rows import AUTO, AUTO_SIX, BLOCK, EVERYTHING, FLOAT, OP, OURS, PUBLISHED, TABLES
 
 TITLES = (
-    "model", "bits asked for", "plan", "FD-Lite0 to the original", "FD-Lite0 to real pictures",
-    "R-precision", "change against the original", "PSNR (dB)", "stored bits", "stored bytes",
-)  # fmt: skip
+    *("model", "bits asked for", "plan"),
+    *FIGURES,
+    *("stored bits", "stored bytes"),
+)
 
 CANNOT = "cannot be met"
 
 
 def markdown(rows: Sequence[Found]) -> str:
     """A table for each of those that have rows, then the targets."""
-    lines: list[str] = []
-    for table in TABLES:
-        own = [one for one in rows if one["table"] == table]
-        if own:
-            head = f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"
-            lines += [f"## {table}", "", *head, *map(line, own), ""]
-    lines += ["## Targets", "", *targets(rows), ""]
+    lines = [*tables(rows, TABLES, TITLES, line), "## Targets", "", *targets(rows), ""]
     return "\n".join(lines + notes(rows)) + "\n"
 
 
@@ -34,11 +37,11 @@ def line(one: Found) -> str:
     if one["fd_lite0"] is None:
         return f"| {' | '.join((*first, CANNOT, *[''] * (len(TITLES) - 4)))} |"
     cells = (
-        *first, spread(one["fd_interval"], 2),
-        "" if one["fd_real"] is None else f"{one['fd_real']:.1f}",
-        f"{one['r_precision']['value']:.3f}", spread(one["r_precision_change"], 3),
-        spread(one["psnr_db"], 2), f"{one['stored_bits']:.3f}", f"{one['denoiser_bytes']:,}",
-    )  # fmt: skip
+        *first,
+        *figure_cells(one),
+        f"{one['stored_bits']:.3f}",
+        f"{one['denoiser_bytes']:,}",
+    )
     return f"| {' | '.join(cells)} |"
 
 
@@ -95,15 +98,12 @@ def notes(rows: Sequence[Found]) -> list[str]:
     if not measured:
         return []
     context = measured[0]["context"]
-    counts = sorted({one["context"]["images"] for one in measured})
     return [
-        f"{' or '.join(f'{count:,}' for count in counts)} images per row, seeds {context['seed']} "
+        f"{counted_images(measured)} images per row, seeds {context['seed']} "
         "and following, each model at its default steps; labels are of other seeds. One method "
-        "alone: 3 and 4 bits mixed at random to the budget, mean of three seeds. Distances to the "
-        "original are measured against its images of the same prompts and seeds, with an interval "
-        "by a jackknife over ten groups of images; the other intervals are 95% bootstrap. Stored "
-        "bits are those of the layers' weights, codebooks and scales included; stored bytes are of "
-        f"the whole denoiser. Torch {context['torch']}, {context['device']}.",
+        f"alone: 3 and 4 bits mixed at random to the budget, mean of three seeds. {HOW_MEASURED} "
+        "Stored bits are those of the layers' weights, codebooks and scales included; stored bytes "
+        f"are of the whole denoiser. Torch {context['torch']}, {context['device']}.",
         "",
-        *(f"Measured on {on}." for on in dict.fromkeys(row["measured_on"] for row in measured)),
+        *measured_on(measured),
     ]

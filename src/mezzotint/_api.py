@@ -9,6 +9,7 @@ from mezzotint.checkpoint.streaming import (
     Storage,
     quantize_checkpoint,
 )
+from mezzotint.checkpoint.verify import verify_checkpoint
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.labels import Labels
@@ -24,10 +25,18 @@ from mezzotint.models import (
 )
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
-from mezzotint.plan import Budget, Choice, Encoding, Plan, uniform_plan
+from mezzotint.plan import Budget, Choice, Encoding, Plan, SimulatedAttention, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
-from mezzotint.runtime import ConstantTokens, Smoothing, SplitInput, StepScales, StepWidths
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
+from mezzotint.runtime import (
+    ConstantTokens,
+    NormSmoothing,
+    Smoothing,
+    SplitInput,
+    StepScales,
+    StepWidths,
+)
 from mezzotint.tuning import tune
 
 __all__ = [
@@ -44,6 +53,7 @@ __all__ = [
     "MezzotintError",
     "MixDQ",
     "ModuleResult",
+    "NormSmoothing",
     "PackedCheckpoint",
     "Plan",
     "PlanWithCalls",
@@ -51,6 +61,7 @@ __all__ = [
     "Result",
     "SampleOptions",
     "Sampling",
+    "SimulatedAttention",
     "Smoothing",
     "SplitInput",
     "StepScales",
@@ -72,5 +83,6 @@ __all__ = [
     "sample_labels",
     "tune",
     "uniform_plan",
+    "verify_checkpoint",
     "with_engine",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from mezzotint._durable import sync_file, sync_folder
 from mezzotint.errors import MezzotintError, UsageError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -22,7 +22,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` that replaces it if the block succeeds."""
+    """Yield a temporary sibling of `path` that replaces it if the block succeeds.
+
+    Content and name are on disk before this returns.
+    """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,25 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
+        sync_file(temporary)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder that becomes `path` if the block succeeds.
-
-    A folder already at `path` is kept until then, and is then replaced.
-    """
-    check_folder_name(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        move_into_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_folder_name(path: Path) -> None:
@@ -69,23 +59,11 @@ def is_taken(path: Path) -> bool:
     return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
-def move_into_place(temporary: Path, path: Path) -> None:
-    """Let the folder `temporary` become `path`, on the same disk; one already there is replaced."""
-    temporary.chmod(0o777 & ~_umask())
-    if not path.exists():
-        temporary.replace(path)
-        return
-    discarded = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    path.replace(discarded / "old")
-    temporary.replace(path)
-    shutil.rmtree(discarded)
-
-
-def _umask() -> int:
+def umask() -> int:
     """The user's umask: temporary files are private, what they become should not be."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -103,15 +81,30 @@ def header_length(file: BinaryIO) -> int:
 def read_json(path: Path, error: type[MezzotintError]) -> Any:
     """Parse a JSON file; raises `error` naming the file and the line at fault."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"), object_pairs_hook=_distinct)
     except FileNotFoundError as cause:
         raise error(f"{path}: no such file") from cause
     except (OSError, UnicodeDecodeError) as cause:
         raise error(f"{path}: cannot be read ({cause})") from cause
     except json.JSONDecodeError as cause:
         raise error(f"{path}: not valid JSON (line {cause.lineno}: {cause.msg})") from cause
+    except _RepeatedKeyError as cause:
+        raise error(f"{path}: the key {cause} stands twice in one object; keep one") from cause
     except (ValueError, RecursionError) as cause:  # a number too long, or nesting too deep
         raise error(f"{path}: not usable JSON ({cause})") from cause
+
+
+class _RepeatedKeyError(Exception):
+    """The key."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose keys all programs must read alike: of equal ones some take the first."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(repr(next(key for key in keys if keys.count(key) > 1)))
+    return found
 
 
 def check_storable(value: Any, source: object, error: type[MezzotintError]) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
+from mezzotint._durable import sync_folder
 from mezzotint._files import replacing
+from mezzotint._journal_lines import VERSION, Header, entry_line, entry_of, fault_of, header_line
+from mezzotint._locks import only_here
 from mezzotint.errors import JournalError
 
 _BEGINNING = b'{"header"'
@@ -21,10 +25,12 @@ def discard_journal(path: Path) -> None:
 
     Raises:
         JournalError: the file is something else.
+        UsageError: another process is writing it.
     """
     if path.exists():
-        _check_is_journal(path, path.read_bytes())
-        path.unlink()
+        with only_here(path, again=True):
+            _check_is_journal(path, path.read_bytes())
+            path.unlink()
 
 
 def _check_is_journal(path: Path, content: bytes) -> None:
@@ -50,8 +56,8 @@ class Record:
         """Read a journal, whole or cut short by a kill.
 
         Raises:
-            JournalError: the file is missing, is something else, or is damaged before its last
-                line.
+            JournalError: the file is missing, is something else, was written by another version,
+                or is damaged before its last line.
         """
         try:
             content = path.read_bytes()
@@ -61,33 +67,43 @@ class Record:
 
     def write(self, path: str | Path) -> None:
         """Write it as a journal, complete or not at all."""
-        lines: list[dict[str, Any]] = [{"header": dict(self.header)}]
-        lines += [{"unit": unit, "result": dict(found)} for unit, found in self.entries.items()]
+        lines = [header_line(self.header)]
+        lines += [entry_line(unit, result) for unit, result in self.entries.items()]
         with replacing(Path(path)) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+            temporary.write_bytes(b"".join(lines))
 
 
 def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
     """The record in a file, and the length of its intact part."""
     _check_is_journal(path, content)
-    header: dict[str, Any] = {}
+    header = Header({}, None)
     entries: dict[str, dict[str, Any]] = {}
     intact = 0
     for number, line in enumerate(content.splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
         try:
-            record = json.loads(line)
             if number == 1:
-                header = dict(record["header"].items())
+                header = Header.of(line)
             else:
-                entries[record["unit"]] = dict(record["result"])
-        except (ValueError, KeyError, TypeError, AttributeError) as cause:
+                unit, result = entry_of(line, checked=header.version is not None)
+                entries[unit] = result
+        except ValueError as cause:
             raise JournalError(
-                f"{path}: line {number} is damaged; delete the file to measure again"
+                f"{path}: line {number} is damaged ({cause}); delete the file to measure again"
             ) from cause
         intact += len(line)
-    return Record(header, entries), intact
+    for unit, result in entries.items():
+        if (fault := fault_of(result)) is not None:
+            raise JournalError(
+                f"{path}: unit {unit!r}: {fault}; delete its line to measure it again"
+            )
+    if header.version not in (None, VERSION):
+        raise JournalError(
+            f"{path}: was written by mezzotint {header.version}, and figures of {VERSION} may "
+            "be others; go on with that version, or delete the file to measure again"
+        )
+    return Record(header.values, entries), intact
 
 
 def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
@@ -99,10 +115,14 @@ def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | No
 class Journal:
     """JSON lines: a header that says what is being measured, then a line per finished unit.
 
-    A last line that a kill cut short is dropped. With `path` None nothing is kept on disk.
+    Each line has a checksum, and the header the version that writes it. Journals of versions before
+    0.1.0 was released have neither: they are gone on with, their figures taken on trust. A last
+    line that a kill cut short is dropped. With `path` None nothing is kept on disk.
 
     Raises:
-        JournalError: the file belongs to another measurement, or is damaged before its last line.
+        JournalError: the file belongs to another measurement or version, or is damaged before its
+            last line.
+        UsageError: another process is writing it.
     """
 
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
@@ -111,18 +131,22 @@ class Journal:
         self.header: dict[str, Any] = json.loads(json.dumps(dict(header)))
         self.entries: dict[str, dict[str, Any]] = {}
         self._sources: dict[str, Path] = {}
-        self._file = None
+        self._file: BinaryIO | None = None
+        self._held = ExitStack()
         if path is None:
             return
         if path.is_dir():
             raise JournalError(f"{path}: is a folder; name a file for the journal")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keep = self._read(path) if path.exists() else 0
-        self._file = path.open("r+b" if keep else "wb")
-        self._file.truncate(keep)
-        self._file.seek(keep)
-        if not keep:
-            self._write({"header": self.header})
+        with ExitStack() as held:
+            held.enter_context(only_here(path, again=True))
+            keep = self._read(path) if path.exists() else 0
+            self._file = held.enter_context(path.open("r+b" if keep else "wb"))
+            sync_folder(path.parent)
+            self._file.truncate(keep)
+            self._file.seek(keep)
+            if not keep:
+                self._write(header_line(self.header))
+            self._held = held.pop_all()
 
     def _read(self, path: Path) -> int:
         """Fill `entries`; returns the length of the intact part."""
@@ -142,9 +166,9 @@ class Journal:
         """Its header, and what it holds now."""
         return Record(self.header, dict(self.entries))
 
-    def _write(self, record: Mapping[str, Any]) -> None:
+    def _write(self, line: bytes) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
 
@@ -169,13 +193,12 @@ class Journal:
         self.entries[unit] = dict(result)
         if source is not None:
             self._sources[unit] = source
-        self._write({"unit": unit, "result": self.entries[unit]})
+        self._write(entry_line(unit, self.entries[unit]))
 
     def close(self) -> None:
         """Close the file; entries stay readable."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file = None
+        self._held.close()
 
     def __enter__(self) -> Journal:
         return self

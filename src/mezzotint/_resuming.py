@@ -7,16 +7,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from mezzotint._files import check_folder_name, move_into_place
-from mezzotint.errors import MezzotintError, UsageError
-
-_LOCK = ".lock"
+from mezzotint._files import check_folder_name
+from mezzotint._folders import move_into_place, put_back, state_of
+from mezzotint._locks import only_here
+from mezzotint.errors import MezzotintError
 
 
 def digest(job: Mapping[str, Any]) -> str:
@@ -43,44 +41,51 @@ def resumable_folder(
 
     Raises:
         MezzotintError: `error`: something cannot be written.
-        UsageError: another process is at the same job.
+        UsageError: another process is at work on `path`, or has written there since this began.
     """
+    with ExitStack() as held:
+        try:
+            check_folder_name(path)
+            held.enter_context(only_here(path, again=True))
+        except OSError as cause:
+            raise _cannot_be_written(path, cause, error) from cause
+        with _resumable(path, job, error, pieces) as temporary:
+            yield temporary
+
+
+@contextmanager
+def _resumable(path: Path, job: str, error: type[MezzotintError], pieces: str) -> Iterator[Path]:
+    """The same, in a process that holds `path`."""
     temporary = path.with_name(f".{path.name}.partial-{job}")
     try:
-        check_folder_name(path)
+        put_back(path)
+        before = state_of(path)
         temporary.mkdir(exist_ok=True)
-        with _lock(temporary):
-            yield temporary
-        (temporary / _LOCK).unlink(missing_ok=True)
-        move_into_place(temporary, path)
-    except Timeout as cause:
-        raise UsageError(
-            f"{path}: another process writes the same there; wait for it, or name another folder"
-        ) from cause
+        yield temporary
+        move_into_place(temporary, path, before)
     except MezzotintError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     except OSError as cause:
-        kept = _kept(temporary, pieces)
-        # Of many files that cannot be copied the first will do.
-        several = isinstance(cause, shutil.Error) and cause.args and isinstance(cause.args[0], list)
-        reason = str(cause.args[0][0][-1]) if several else cause.strerror or str(cause)
-        raise error(
-            f"{path}: cannot be written ({reason}); make room, or name a folder elsewhere{kept}"
-        ) from cause
+        raise _cannot_be_written(path, cause, error, _kept(temporary, pieces)) from cause
     except KeyboardInterrupt as interruption:
         if _kept(temporary, pieces):
             interruption.add_note(f"finished {pieces} are kept in {temporary}")
             interruption.add_note("repeat the command to go on")
         raise
     for other in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
-        with suppress(Timeout), _lock(other):
-            shutil.rmtree(other, ignore_errors=True)
+        shutil.rmtree(other, ignore_errors=True)
 
 
-def _lock(folder: Path) -> FileLock:
-    """Held by the process that writes into `folder`; Timeout where another one holds it."""
-    return FileLock(folder / _LOCK, timeout=0)
+def _cannot_be_written(
+    path: Path, cause: OSError, error: type[MezzotintError], kept: str = ""
+) -> MezzotintError:
+    # Of many files that cannot be copied the first will do.
+    several = isinstance(cause, shutil.Error) and cause.args and isinstance(cause.args[0], list)
+    reason = str(cause.args[0][0][-1]) if several else cause.strerror or str(cause)
+    return error(
+        f"{path}: cannot be written ({reason}); make room, or name a folder elsewhere{kept}"
+    )
 
 
 def _kept(temporary: Path, pieces: str) -> str:

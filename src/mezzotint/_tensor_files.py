@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mezzotint._files import replacing
+
+DTYPES = MappingProxyType(
+    {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U64": torch.uint64,
+        "U32": torch.uint32,
+        "U16": torch.uint16,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }
+)
+"""Names of dtypes in the headers of safetensors files."""
 
 _OF_TORCH = MappingProxyType({"format": "pt"})
 """Metadata that transformers asks for."""
@@ -40,5 +61,3 @@ def write_tensors(
             )
         except SafetensorError as cause:
             raise OSError(f"{path.name}: {cause}") from cause
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())

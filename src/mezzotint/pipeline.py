@@ -13,12 +13,19 @@ from torch import nn
 from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._progress import track
+from mezzotint._tensor_digests import verification
 from mezzotint.calibration import needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.checkpoint.streaming import load_streamed
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import PlanError, UsageError
-from mezzotint.measuring import ExecutorFactory, Measurements, chosen_executor, with_denoiser
+from mezzotint.measuring import (
+    ExecutorFactory,
+    Measurements,
+    check_attention,
+    chosen_executor,
+    with_denoiser,
+)
 from mezzotint.models import (
     Example,
     Sampling,
@@ -80,6 +87,7 @@ def load(
     device: torch.device | str = "cpu",
     engine: str = "torch",
     stream: bool = False,
+    verify: bool = True,
 ) -> DiffusionPipeline:
     """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
 
@@ -90,22 +98,24 @@ def load(
         dtype: of everything that is not packed, and of what is computed.
         device: where to.
         engine: what computes the denoiser, as for `with_engine`.
+        verify: compare what is stored with the digests that were saved with it, and refuse NaN and
+            infinity in any tensor. Off, that is taken on trust, and no time is spent on it.
         stream: leave the floating denoiser's weights in their files, for one larger than memory:
             each layer's is read when it is used, and forgotten. It is slow, and there to be
             quantized.
 
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.
-        CheckpointError: a file is truncated, or does not match its plan.
+        CheckpointError: a file is truncated, does not match its plan, or is not what was saved.
         UsageError: the engine is unknown, not installed, or does not compute there; or a denoiser
             is to be streamed that is quantized already, or computed by another engine than torch.
     """
     check_engine(engine)
     if stream and engine != "torch":
         raise UsageError(f"engine: {engine} compiles the whole denoiser; leave it or stream out")
-    if stream:
-        return with_generation_defaults(load_streamed(source, dtype=dtype, device=device))
-    pipe = with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
+    loader = load_streamed if stream else load_pipeline
+    with verification(verify):
+        pipe = with_generation_defaults(loader(source, dtype=dtype, device=device))
     return pipe if engine == "torch" else with_engine(pipe, engine)
 
 
@@ -209,10 +219,13 @@ def apply(
         PlanError: the plan names an unknown or unsupported layer, has a first token for constant
             that is not, or weights that stand in their checkpoint only.
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
+        UsageError: it has attention simulated whose operands cannot be rounded.
     """
     denoiser = float_denoiser(pipe)
     if calibration is None and plan.trained:
         raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
+    if plan.simulated_attention is not None:
+        check_attention(denoiser, plan.simulated_attention)
     if calibration is None and needs_calibration(plan):
         check_plan(denoiser, plan)
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)

@@ -23,9 +23,10 @@ def kept_floating(**fields: object) -> set[str]:
     "config",
     [
         mz.MezzotintConfig(PLAN),
+        mz.MezzotintConfig(PLAN, sha256={"conv_in.bias": "0" * 64}),
         mz.MezzotintConfig(weight_bits=3, act_bits=8, modules_to_not_convert=["conv_out"]),
     ],
-    ids=["plan", "widths"],
+    ids=["plan", "digests", "widths"],
 )
 def test_the_dictionary_is_json_and_builds_the_same_config(config: mz.MezzotintConfig):
     stored = json.loads(config.to_json_string())

@@ -5,28 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers import UNet2DConditionModel
 from typer.testing import CliRunner
 
 import mezzotint as mz
 from mezzotint.cli import app
 from tests.models import tiny
-
-
-def smallest_unet() -> UNet2DConditionModel:
-    """Few layers: each costs six measurements."""
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        mid_block_type=None,
-        up_block_types=("UpBlock2D",),
-        layers_per_block=1,
-        cross_attention_dim=tiny.TEXT_WIDTH,
-        norm_num_groups=4,
-    )
 
 
 @pytest.fixture
@@ -60,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few-step Stable Diffusion with 16×16 images; read only."""
     folder = tmp_path_factory.mktemp("models") / "tiny-turbo"
     pipe = tiny.tiny_stable_diffusion()
-    pipe.register_modules(unet=smallest_unet())
+    pipe.register_modules(unet=tiny.smallest_unet(attention=False))
     pipe.save_pretrained(folder)
     tiny.write_generation(folder, num_inference_steps=1, guidance_scale=1.0)
     (folder / "prompts.txt").write_text("owl\napple\n")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import mezzotint as mz
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
 
 
 @pytest.fixture(scope="module")

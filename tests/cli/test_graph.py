@@ -27,6 +27,17 @@ def test_shortcuts_are_two_weights_or_one(run, model, tmp_path, shortcuts, halve
     assert sum("/" in node.key for node in graph.weights) == halves
 
 
+def test_a_file_that_is_there_is_replaced_on_request_alone(run, fails, model, tmp_path):
+    path = tmp_path / "graph.json"
+    path.write_text("mine")
+    assert "exists already; choose another place, or add --force" in fails(
+        "graph", model, "-o", path
+    )
+    assert path.read_text() == "mine"
+    run("graph", model, "-o", path, "--force")
+    assert WeightGraph.load(path).weights
+
+
 def test_another_suffix_is_an_error_before_any_work(fails, tmp_path):
     message = fails("graph", "no/such-model", "-o", tmp_path / "graph.png")
     assert "its suffix says what to write" in message

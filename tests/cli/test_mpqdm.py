@@ -182,7 +182,7 @@ class TestInterruptedTraining:
         options = [*W2A4, "--train-steps", 50, "--resume"]
         with only_here(failed / "out.training"):
             message = fails("quantize", model, "-o", failed / "out", *options)
-        assert "another run trains there" in message
+        assert "another process is at work" in message
         assert names(failed) == {"out.training"}
 
     def test_tuning_finds_it_as_well(self, fails, model, quantized, failed):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mezzotint._journal import Record
 from mezzotint.checkpoint import read_plan
 from mezzotint.checkpoint.streaming.stored_tensors import StoredTensor
 from mezzotint.runtime import module_bytes
+from tests import journals
 from tests.recipes.watching import watched
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -122,18 +124,17 @@ def test_what_a_plan_needs_calibrated_is_calibrated_on_the_prompts(run, model, t
 
 
 def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_path, journaled):
-    header, *lines = journaled.read_text().splitlines(keepends=True)
-    index, unit = next(
-        (index, unit)
-        for index, unit in enumerate(map(json.loads, lines))
-        if unit["result"].keys() == {"noise"}
-    )
-    lines[index] = json.dumps({**unit, "result": {"noise": 123.0}}) + "\n"
-    journal = tmp_path / "out.journal.jsonl"
-    journal.write_text(header + "".join(lines))
+    journal = Path(shutil.copy(journaled, tmp_path / "out.journal.jsonl"))
+    changed = []
+
+    def noisy(_, entries):
+        changed.extend(unit for unit, result in entries if result.keys() == {"noise"})
+        return [(u, {"noise": 123.0} if u == changed[0] else result) for u, result in entries]
+
+    journals.edit(journal, noisy)
     run("quantize", model, "-o", tmp_path / "out", "--resume")
     kept = Record.read(tmp_path / "out" / "measurements.jsonl")
-    assert kept.entries[unit["unit"]] == {"noise": 123.0}
+    assert kept.entries[changed[0]] == {"noise": 123.0}
     assert not journal.exists()
 
 

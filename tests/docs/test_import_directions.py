@@ -94,7 +94,15 @@ def test_allocation_knows_numbers_only(library):
 
 
 HEAVY = {"torch", "diffusers", "transformers", "numpy", "scipy", "PIL"}
-LIGHT = {"mezzotint.cli", "mezzotint.errors", "mezzotint._files", "mezzotint._tables"}
+LIGHT = {
+    "mezzotint.cli",
+    "mezzotint.errors",
+    "mezzotint._files",
+    "mezzotint._locks",
+    "mezzotint._printable",
+    "mezzotint._scarcity",
+    "mezzotint._tables",
+}
 
 
 def test_the_command_line_defers_heavy_imports():

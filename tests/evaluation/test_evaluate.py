@@ -86,6 +86,15 @@ def test_simulated_inputs_are_called_so(pipe, baseline):
     assert "simulated" not in plain.figures()
 
 
+def test_simulated_attention_is_called_so(pipe, baseline):
+    plan = mz.Plan({}, simulated_attention=mz.SimulatedAttention(q=8, softmax=6))
+    simulated = mz.apply(pipe, plan)
+    found = evaluate(baseline, simulated.pipeline, images=baseline.images)
+    assert found.figures()["simulated"] == "attention: q8,softmax6"
+    assert found.to_dict()["context"]["simulated_attention"] == "q8,softmax6"
+    assert math.isfinite(found.sqnr_db)
+
+
 def test_error_is_reported_for_every_timestep(pipe, baseline):
     found = evaluate(baseline, quantized(pipe, 4).pipeline)
     assert len(found.error) == 2

@@ -53,3 +53,10 @@ class TestCheckWeights:
         unet.get_submodule(SKIP).weight.data[0, 0] = value
         with pytest.raises(CalibrationError, match=f"layer {SKIP}: the weight holds NaN"):
             check_weights(unet, LAYERS)
+
+    @pytest.mark.parametrize("name", ["conv_in.bias", "conv_norm_out.weight", "conv_norm_out.bias"])
+    def test_biases_and_norms_are_told_as_what_they_are(self, unet: nn.Module, name: str):
+        unet.get_parameter(name).data[0] = math.nan
+        layer, _, tensor = name.rpartition(".")
+        with pytest.raises(CalibrationError, match=f"layer {layer}: the {tensor} holds NaN"):
+            check_weights(unet, LAYERS)

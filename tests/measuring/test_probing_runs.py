@@ -37,6 +37,7 @@ from mezzotint.measuring import (
 from mezzotint.models import Call, inventory, on_device
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import ConstantTokens, InputRange, SplitInput
+from tests import journals
 from tests.devices import DEVICES
 from tests.measuring.conftest import recorded_calls
 from tests.measuring.figures import noise
@@ -264,10 +265,12 @@ class TestJournal:
         """Read a journal whose one probe has another value in one field."""
         with Journal(path, {}) as journal:
             probed(unet, calls, asked, 1, journal)
-        *others, line = path.read_text().splitlines()
-        record = json.loads(line)
-        record["result"][field] = json.loads(value)
-        path.write_text("\n".join([*others, json.dumps(record)]) + "\n")
+
+        def changed(_, entries):
+            entries[-1][1][field] = json.loads(value)
+            return entries
+
+        journals.edit(path, changed)
         with Journal(path, {}) as journal:
             probed(unet, calls, asked, 1, journal)
 

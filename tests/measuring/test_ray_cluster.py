@@ -21,9 +21,11 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
+from typer.testing import CliRunner
 
 import mezzotint as mz
-from mezzotint._journal import Journal
+from mezzotint._journal import Journal, Record
+from mezzotint.cli import app
 from mezzotint.errors import ExecutorError, FormatError, UsageError
 from mezzotint.measuring import (
     Figures,
@@ -43,10 +45,11 @@ from mezzotint.measuring import (
 )
 from mezzotint.measuring.identity import component_digests
 from mezzotint.measuring.ray_cluster import connection
-from mezzotint.measuring.ray_cluster.cluster import _parts
+from mezzotint.measuring.ray_cluster.cluster import _KEPT, _parts
 from mezzotint.measuring.ray_cluster.connection import import_ray
 from mezzotint.models import Sampling, generate, inventory, record_calls
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Plan, SimulatedAttention
+from mezzotint.runtime import round_attention
 from tests.docs.pages import ROOT
 from tests.measuring.conftest import recorded_calls
 from tests.measuring.deadly import Deadly
@@ -56,6 +59,7 @@ from tests.models.tiny import (
     tiny_unet,
     write_generation,
 )
+from tests.recipes.labelled_pipeline import FORMATS, save_smallest
 
 W2, W4, W8 = (Choice(f"int{bits}/channel") for bits in (2, 4, 8))
 A8, STATIC = Choice("int8/channel", "int8/token"), Choice("int8/channel", "uint8/tensor")
@@ -335,6 +339,48 @@ class TestPipelines:
         assert single.pool(model).source is None
 
 
+def sampled(model: Path, folder: Path, *options: str) -> Record:
+    """The journal of four labels by noise, after the command."""
+    arguments = ["sample", str(model), "-n", "4", "--journal", str(folder)]
+    arguments += ["--metric", "noise", "--images", "2", "--formats", ",".join(FORMATS)]
+    result = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return Record.read(folder / "labels.jsonl")
+
+
+def test_labels_of_a_cluster_are_those_of_one_process(
+    machines, cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Bit for bit, none twice; and a run that was killed while it wrote one goes on."""
+    cluster.dismiss()
+    model = save_smallest(tmp_path / "tiny")
+    expected = sampled(model, tmp_path / "here").entries
+    assert len(expected) == 1 + 4
+    assert len({figures["noise"] for figures in expected.values()}) == len(expected)
+    monkeypatch.setattr(InProcess, "figures", None)  # all that follows is measured elsewhere
+    there, on_ray = tmp_path / "there", ("--executor", "ray", "--address", machines.address)
+    journal = there / "labels.jsonl"
+    assert sampled(model, there, *on_ray).entries == expected
+    assert sorted(units(journal)) == sorted(expected)
+    *kept, _, torn = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*kept, torn[:20]]))
+    assert sampled(model, there, *on_ray).entries == expected
+    assert sorted(units(journal)) == sorted(expected)
+
+
+def test_the_object_store_is_not_filled_up(machines, cluster: RayCluster, original: Original):
+    """A long run has other calls again and again; those used last are not sent twice."""
+    calls = [tuple(original.calls) for _ in range(_KEPT + 1)]
+    calls = [(*each, each[0]) for each in calls]  # objects of their own
+    cluster.pool(original)
+    references = [cluster.reference(each, lambda: "sent") for each in calls]
+    assert len(cluster._sent) == _KEPT
+    assert cluster.reference(calls[-1], lambda: "again") is references[-1]
+    assert cluster.reference(calls[1], lambda: "again") is references[1]
+    assert cluster.reference(calls[0], lambda: "again") is not references[0]
+    assert cluster.reference(calls[1], lambda: "again") is references[1]
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_workers_of_a_model_on_cuda_take_a_gpu_each(unet_pipe: DiffusionPipeline, device: str):
     import_ray()
@@ -362,11 +408,15 @@ class TestDigests:
             ("unet", lambda pipe: pipe.unet.to(memory_format=torch.channels_last)),
             ("unet", lambda pipe: pipe.unet.half()),
             ("unet", lambda pipe: pipe.unet.set_attn_processor(AttnProcessor())),
+            ("unet", lambda pipe: round_attention(pipe.unet, SimulatedAttention(q=8))),
             ("vae", lambda pipe: pipe.vae.decoder.conv_out.bias.data.add_(1)),
             ("scheduler", lambda pipe: pipe.scheduler.register_to_config(beta_end=0.5)),
             ("scheduler", lambda pipe: setattr(pipe, "scheduler", DDIMScheduler())),
         ],
-        ids=["weight", "strides", "dtype", "attention", "decoder", "configuration", "class"],
+        ids=[
+            *("weight", "strides", "dtype", "attention", "rounded attention"),
+            *("decoder", "configuration", "class"),
+        ],
     )
     def test_a_changed_component_is_told(self, unet_pipe: DiffusionPipeline, part: str, change):
         before = component_digests(unet_pipe)

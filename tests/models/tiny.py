@@ -76,15 +76,15 @@ def tiny_unet() -> UNet2DConditionModel:
     )
 
 
-def smallest_unet() -> UNet2DConditionModel:
-    """One block with text and a shortcut: each layer costs a dozen measurements."""
+def smallest_unet(*, attention: bool = True, channels: int = 8) -> UNet2DConditionModel:
+    """One block with a shortcut, and with text unless it is left out: each layer costs time."""
     torch.manual_seed(0)
     return UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(8,),
+        block_out_channels=(channels,),
         down_block_types=("DownBlock2D",),
         mid_block_type=None,
-        up_block_types=("CrossAttnUpBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D" if attention else "UpBlock2D",),
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,

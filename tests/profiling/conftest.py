@@ -11,7 +11,6 @@ from diffusers import DiffusionPipeline
 import mezzotint as mz
 from mezzotint.plan import Choice
 from mezzotint.profiling import Profile, Timer, profile_pipeline
-from tests.cli.conftest import smallest_unet
 from tests.models import tiny
 from tests.profiling.ticking import Clock, ticking
 
@@ -28,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few-step Stable Diffusion of few layers; read only."""
     path = tmp_path_factory.mktemp("profiling") / "tiny"
     pipe = tiny.tiny_stable_diffusion()
-    pipe.register_modules(unet=smallest_unet())
+    pipe.register_modules(unet=tiny.smallest_unet(attention=False))
     pipe.save_pretrained(path)
     tiny.write_generation(path, num_inference_steps=1, guidance_scale=1.0)
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mezzotint.recipes.labelling import SampleOptions
+from mezzotint.recipes.label_options import SampleOptions
 from tests.models import tiny
 
 FORMATS = ("kmeans3/tensor", "uint3/channel", "kmeans4/channel")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from filelock import FileLock
+from torch import nn
 
 import mezzotint as mz
 from mezzotint._journal import Journal, Record
@@ -24,8 +25,10 @@ from mezzotint.bank import Bank
 from mezzotint.errors import BankError, CalibrationError, LabelError, ModelError, UsageError
 from mezzotint.labels import Configuration, ConfigurationChange, Labels
 from mezzotint.measuring import InProcess, Noise, Original, PlanChange, Task, measure
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
 from mezzotint.runtime import Calibration, encoded
+from tests import journals
 from tests.labels import user_metrics
 from tests.labels.user_metrics import ABSOLUTE
 from tests.recipes.labelled_pipeline import FEW, FORMATS, save_smallest
@@ -213,7 +216,8 @@ class TestResuming:
 import os, signal, sys
 import mezzotint as mz
 from mezzotint._journal import Journal
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
 
 write = Journal._write
 
@@ -325,15 +329,26 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [("one_short", "return one for each"), ("not_a_number", "returned nan for image 1")],
+        [
+            ("one_short", "return one for each"),
+            ("not_a_number", "returned nan for image 1"),
+            ("failing", r"fails \(no such network\)"),
+        ],
     )
-    def test_what_a_metric_does_wrong_leaves_no_label(
+    def test_what_a_metric_does_wrong_is_told_before_anything_is_written(
         self, pipe: DiffusionPipeline, tmp_path: Path, name: str, message: str
     ):
         options = replace(IMAGES, metric=f"{user_metrics.__name__}:{name}")
         with pytest.raises(UsageError, match=message):
             sample_labels(pipe, tmp_path / "labels", options)
-        assert not Record.read(tmp_path / "labels" / "labels.jsonl").entries
+        assert not (tmp_path / "labels").exists()
+
+    def test_more_configurations_than_there_are(self, pipe: DiffusionPipeline, tmp_path: Path):
+        keys = sum(isinstance(each, nn.Linear | nn.Conv2d) for each in pipe.unet.modules())
+        options = replace(FEW, formats=FORMATS[:2], count=2 ** (keys + 9))
+        with pytest.raises(UsageError, match=r"2 formats of \d+ weights make"):
+            sample_labels(pipe, tmp_path / "labels", options)
+        assert not (tmp_path / "labels").exists()
 
     def test_constant_labels_teach_nothing(self, pipe: DiffusionPipeline, tmp_path: Path):
         options = replace(IMAGES, metric=f"{user_metrics.__name__}:constant")
@@ -360,11 +375,21 @@ class TestRefusals:
             ({"seed": -1}, "seed: is -1; give 0 or more"),
             ({"formats": (FORMATS[0], "float")}, "'float' quantizes nothing"),
             ({"formats": (FORMATS[0], FORMATS[0])}, "give different ones"),
+            ({"formats": FORMATS[:1]}, "one configuration; give two or more"),
             ({"images": 0}, "images: is 0; give 1 or more"),
             ({"metric": "fd", "images": 64}, "fd of 64 is not possible; give 1,000"),
             ({"metric": "fid"}, "there is no 'fid'"),
         ],
-        ids=["count", "seed", "floating", "formats", "images", "few for fd", "metric"],
+        ids=[
+            "count",
+            "seed",
+            "floating",
+            "formats",
+            "one format",
+            "images",
+            "few for fd",
+            "metric",
+        ],
     )
     def test_options_out_of_their_domain(
         self, pipe: DiffusionPipeline, folder: Path, changed: dict[str, object], message: str
@@ -446,20 +471,18 @@ class TestReading:
     )
     def test_a_damaged_label_is_named(self, folder: Path, change, message: str):
         path = folder / "labels.jsonl"
-        *lines, last = path.read_text().splitlines()
-        entry = json.loads(last)
-        unit, result = change(entry["unit"], entry["result"])
-        lines.append(json.dumps({"unit": unit, "result": result}))
-        path.write_text("\n".join(lines) + "\n")
+        journals.edit(path, lambda _, entries: [*entries[:-1], change(*entries[-1])])
         with pytest.raises(LabelError, match=message):
             Labels.read(folder)
 
     def test_ruined_configurations_are_left_out_and_counted(self, folder: Path):
         path = folder / "labels.jsonl"
-        *lines, last = path.read_text().splitlines()
-        entry = json.loads(last)
-        entry["result"] = dict.fromkeys(entry["result"])
-        path.write_text("\n".join([*lines, json.dumps(entry)]) + "\n")
+
+        def ruined(_, entries):
+            unit, figures = entries[-1]
+            return [*entries[:-1], (unit, dict.fromkeys(figures))]
+
+        journals.edit(path, ruined)
         found = Labels.read(folder)
         assert (len(found), found.ruined) == (3, 1)
 

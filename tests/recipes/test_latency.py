@@ -22,7 +22,6 @@ from mezzotint.profiling import (
     profile_pipeline,
 )
 from mezzotint.runtime import module_bytes, packed_layers
-from tests.cli.conftest import smallest_unet
 from tests.models import tiny
 from tests.profiling.ticking import ticking
 
@@ -38,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline of few layers, its profile by a made-up clock, and all its measurements."""
     folder = tmp_path_factory.mktemp("latency")
     pipe = tiny.tiny_stable_diffusion()
-    pipe.register_modules(unet=smallest_unet())
+    pipe.register_modules(unet=tiny.smallest_unet(attention=False))
     pipe.save_pretrained(folder / "tiny")
     tiny.write_generation(folder / "tiny", num_inference_steps=1, guidance_scale=1.0)
     pipe = mz.load(folder / "tiny")

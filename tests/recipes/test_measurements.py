@@ -14,6 +14,7 @@ from mezzotint._journal import Record
 from mezzotint.errors import JournalError
 from mezzotint.formats import MINMAX
 from mezzotint.measuring import Task
+from tests import journals
 from tests.recipes.conftest import MEASURED
 from tests.recipes.watching import watched
 
@@ -108,11 +109,13 @@ def test_those_of_other_calls_are_refused(pipe, sampling, finished):
 
 def test_those_of_formats_of_an_earlier_version_are_refused(pipe, sampling, finished, tmp_path):
     """Until plans of version 3, `int4/channel` had scales in float32."""
-    earlier = tmp_path / FILE
-    first, *units = (finished / FILE).read_text("utf-8").splitlines(keepends=True)
-    header = json.loads(first)["header"]
-    del header["formats"]
-    earlier.write_text("".join([json.dumps({"header": header}) + "\n", *units]), "utf-8")
+    earlier = Path(shutil.copy(finished / FILE, tmp_path / FILE))
+
+    def without_formats(header, entries):
+        del header["formats"]
+        return entries
+
+    journals.edit(earlier, without_formats)
     with pytest.raises(JournalError, match="formats as plans of another version have them; leave"):
         mz.quantize(pipe, MEASURED, sampling=sampling, measurements=earlier)
 
@@ -187,17 +190,16 @@ def test_mixdq_measures_no_layer_twice(pipe, sampling, tmp_path, monkeypatch):
         ('{"noise": "x"}', "noise is 'x'; expected a number"),
         ('{"noise": true}', "noise is True; expected a number"),
         ('{"noise": null}', "noise is None; expected a number"),
-        ('{"noise": NaN}', "noise is nan; expected 0 to inf"),
+        ('{"noise": NaN}', "noise is nan; expected a number"),
         ('{"noise": -0.5}', "noise is -0.5; expected 0 to inf"),
+        ('{"noise": 0.5, "nose": 0.5}', "nose is no figure of"),
     ],
 )
 @pytest.mark.parametrize("role", ["journal", "measurements"])
 def test_damaged_figures_are_named(pipe, sampling, journal, tmp_path, role, result, why):
     path = Path(shutil.copy(journal, tmp_path / "damaged.jsonl"))
-    lines = path.read_text().splitlines()
-    unit = json.loads(lines[1])["unit"]
-    lines[1] = f'{{"unit": {json.dumps(unit)}, "result": {result}}}'
-    path.write_text("\n".join(lines) + "\n")
+    unit = json.loads(path.read_text().splitlines()[1])["unit"]
+    journals.edit(path, lambda _, entries: [(unit, json.loads(result)), *entries[1:]])
     with pytest.raises(JournalError) as caught:
         mz.quantize(pipe, MEASURED, sampling=sampling, **{role: path})
     assert str(caught.value).startswith(f"{path}: unit {unit!r}: {why}")

@@ -1,5 +1,6 @@
 """The loop: it lowers the loss, is not disturbed, and goes on after a kill as if there was none."""
 
+import copy
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, CpuOffload, add_hook_to_module
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from mezzotint.errors import JournalError, TrainingError, UsageError
 from mezzotint.models import Call, Sampling, find_denoiser, generate, load_pipeline
 from mezzotint.plan import Plan
-from mezzotint.runtime import Calibration
+from mezzotint.runtime import Calibration, packed_copy
 from mezzotint.training import Rates, Student, Training, loop, train
 from mezzotint.training.fingerprint import fingerprint
 from mezzotint.training.states import StateFolder
@@ -172,6 +174,18 @@ class TestLearning:
         before = values(student)
         assert train(student, other, PROMPTS, options(steps=3)).updates == 3
         assert not equal(values(student), before)
+
+    def test_a_denoiser_that_accelerate_has_dispatched_learns_the_same(
+        self, pipe: DiffusionPipeline, denoiser: nn.Module, calls: tuple[Call, ...]
+    ):
+        usual = trained(pipe, calls, options())
+        hook = AlignDevicesHook(torch.device("cpu"), io_same_device=True)
+        for module in denoiser.modules():
+            add_hook_to_module(module, copy.deepcopy(hook))
+        assert equal(trained(pipe, calls, options()), usual)
+        student = begun(pipe, calls, options())
+        packed = packed_copy(denoiser, student.trained_plan, student.calibration())
+        assert torch.isfinite(calls[0].run(packed)).all()
 
     def test_minutes_end_it(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         training = options(steps=None, minutes=30)
@@ -414,6 +428,12 @@ class TestErrors:
     def test_no_prompts(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         with pytest.raises(UsageError, match="prompts: none given"):
             train(begun(pipe, calls, options()), pipe, (), options())
+
+    def test_a_denoiser_that_moves_to_run(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
+        student = begun(pipe, calls, options())
+        add_hook_to_module(pipe.unet, CpuOffload(execution_device=torch.device("cuda")))
+        with pytest.raises(UsageError, match=r"unet: is moved to cuda whenever it runs"):
+            train(student, pipe, PROMPTS, options())
 
     def test_float16_on_a_cpu(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         student = begun(pipe, calls, options())

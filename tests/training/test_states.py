@@ -9,11 +9,10 @@ from safetensors import SafetensorError
 from mezzotint.errors import JournalError, UsageError
 from mezzotint.training import Point
 from mezzotint.training import states as module
+from mezzotint.training.position import Position, Sums
 from mezzotint.training.states import (
-    Position,
     State,
     StateFolder,
-    Sums,
     discard_training,
     only_here,
 )
@@ -109,7 +108,7 @@ def test_what_is_ignored_may_differ(tmp_path: Path):
 
 class TestLock:
     def test_two_runs_cannot_share_a_folder(self, tmp_path: Path):
-        other = pytest.raises(UsageError, match="training: another run trains there")
+        other = pytest.raises(UsageError, match="training: another process is at work")
         with only_here(tmp_path / "training"), other, only_here(tmp_path / "training"):
             pass
         with only_here(tmp_path / "training"), only_here(tmp_path / "other"):
@@ -129,7 +128,7 @@ class TestLock:
 
     def test_states_are_not_deleted_under_a_run(self, tmp_path: Path):
         saved(tmp_path / "training")
-        refused = pytest.raises(UsageError, match="another run trains there")
+        refused = pytest.raises(UsageError, match="another process is at work")
         with only_here(tmp_path / "training"), refused:
             discard_training(tmp_path / "training")
         discard_training(tmp_path / "training")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from typing_extensions import override
 
-from mezzotint.errors import UsageError
+from mezzotint.errors import UsageError, first_line
 
 YAML_SUFFIXES = (".yaml", ".yml")
 
@@ -31,7 +31,7 @@ def parse(path: Path) -> Any:
         text = path.read_text("utf-8")
         if is_json(path):
             return json.loads(text, object_pairs_hook=_distinct)
-        return yaml.load(text, _Loader)  # noqa: S506  (derives from the safe loader)
+        return _yaml(text)
     except FileNotFoundError as cause:
         raise UsageError(f"{path}: no such file") from cause
     except (OSError, UnicodeDecodeError) as cause:
@@ -44,8 +44,17 @@ def parse(path: Path) -> Any:
         line = f"line {cause.problem_mark.line + 1}: " if cause.problem_mark else ""
         raise UsageError(f"{path}: not valid YAML ({line}{cause.problem})") from cause
     except (yaml.YAMLError, ValueError, RecursionError) as cause:
-        # Characters that YAML forbids, a number too long, a date that is none, or deep nesting.
+        # Characters that YAML forbids, a number too long, or deep nesting.
         raise UsageError(f"{path}: not usable ({cause})") from cause
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  (derives from the safe loader)
+    except (yaml.YAMLError, _RepeatedKeyError, RecursionError):
+        raise
+    except Exception as cause:  # its constructors trip over values that their tags do not fit
+        raise ValueError(f"a value is not of its tag: {first_line(cause)}") from cause
 
 
 class _RepeatedKeyError(Exception):

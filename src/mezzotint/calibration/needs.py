@@ -9,13 +9,14 @@ from torch import nn
 
 from mezzotint.calibration.gram_matrices import input_moments
 from mezzotint.calibration.observed_ranges import input_ranges
+from mezzotint.calibration.smoothing_norms import check_readers
 from mezzotint.calibration.step_ranges import step_scales
 from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
-from mezzotint.models import Call
+from mezzotint.models import Call, trace_graph
 from mezzotint.plan import CalibrationSettings, Plan, Tensors
 from mezzotint.rounding import InputMoments
-from mezzotint.runtime import Calibration, InputRange
+from mezzotint.runtime import Calibration, InputRange, smoothing_norms
 
 
 def needs_calibration(plan: Plan) -> bool:
@@ -44,8 +45,8 @@ def calibrated(
             find the same.
 
     Raises:
-        PlanError: the calls do not allow a structure, such as a constant first token; the layer
-            is named.
+        PlanError: the calls do not allow a structure, such as a constant first token, or a norm
+            cannot smooth as the plan says; the layer is named.
         CalibrationError: a layer of a static range, or of an encoding that looks at inputs, is
             never called, or sees NaN or infinity; or the calls are of other timesteps than layers
             have scales for.
@@ -53,7 +54,11 @@ def calibrated(
     """
     layers = plan.quantized
     structures = {name: choice.structures for name, choice in layers.items()}
-    found = observe_structures(denoiser, structures, calls, probes=probes)
+    graph = None
+    if smoothing_norms(plan):
+        graph = trace_graph(denoiser, calls[0])
+        check_readers(plan, graph)
+    found = observe_structures(denoiser, structures, calls, probes=probes, graph=graph)
     for name, refusal in found.refused.items():
         raise PlanError(
             f"layer {name}: {refusal.kind}: {refusal.why}; leave {refusal.kind} out for it"

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
 from torch import nn
 
-from mezzotint._files import JsonFile, check_no_file, is_taken, read_json, replacing_folder
+from mezzotint._digest_file import DigestFile
+from mezzotint._files import JsonFile, check_no_file, is_taken, read_json
+from mezzotint._folders import replacing_folder
 from mezzotint._journal import Record
+from mezzotint._printable import printable
 from mezzotint._stored_dtypes import stored_state
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
-from mezzotint.models import GENERATION_FILE, find_denoiser, quiet_libraries
+from mezzotint.models import GENERATION_FILE, find_denoiser, leads_outside, quiet_libraries
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 from mezzotint.plan import Plan
 
@@ -33,7 +39,7 @@ library_name: diffusers
 tags: [mezzotint, quantized]
 ---
 
-# {name}
+# {title}
 
 {model}, quantized with mezzotint: {layers} layers of the
 `{component}` are packed. The plan stands in `{component}/config.json`; `mezzotint plan show` prints
@@ -66,9 +72,10 @@ def save_pipeline(
     A pipeline already there is replaced; any other folder with content is left alone.
 
     Raises:
-        CheckpointError: the denoiser is not packed.
+        CheckpointError: the denoiser is not packed, a tensor holds NaN or infinity, or the disk
+            is full.
         UsageError: the folder holds something else than a pipeline, or the pipeline's own source,
-            or lies within that.
+            or lies within that; another process is at work on it.
     """
     folder = Path(path).expanduser().resolve()
     check_replaceable(folder)
@@ -81,12 +88,13 @@ def save_pipeline(
             f"{folder}: not written, since the pipeline's {component} is not quantized; "
             "quantize it first, or use its own save_pretrained"
         )
-    with replacing_folder(folder) as temporary:
+    with _written(folder), replacing_folder(folder) as temporary:
         with quiet_libraries(), ExitStack() as stored:
             for part in pipe.components.values():
                 if isinstance(part, nn.Module):
                     stored.enter_context(stored_state(part))
             pipe.save_pretrained(temporary, safe_serialization=True)
+        write_digests(temporary, (name for name in pipe.components if name != component))
         if pipe.name_or_path:
             copy_companions(Path(pipe.name_or_path), temporary)
         if measurements is not None:
@@ -97,15 +105,43 @@ def save_pipeline(
     return folder
 
 
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Raise CheckpointError where a library cannot write below `folder`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+        raise CheckpointError(
+            f"{folder}: cannot be written ({reason}); make room, or name a folder elsewhere"
+        ) from cause
+
+
+def write_digests(folder: Path, components: Iterable[str]) -> None:
+    """Write the digests of what is stored beside the denoiser.
+
+    Raises:
+        CheckpointError: a tensor holds NaN or infinity; it is named.
+    """
+    DigestFile.of(folder, components).save(folder / DigestFile.FILE)
+
+
 def write_card(folder: Path, name: str, component: str, plan: Plan) -> None:
     """Write the README.md of a quantized pipeline that will be called `name`."""
     card = _CARD.format(
-        name=name,
-        model=plan.model or "A pipeline",
+        title=_plain(name),
+        name=name.encode("unicode_escape").decode().replace('"', r"\"").replace("`", r"\x60"),
+        model=_plain(plan.model or "A pipeline"),
         layers=len(plan.quantized),
         component=component,
     )
     (folder / "README.md").write_text(card, "utf-8")
+
+
+def _plain(name: str) -> str:
+    """A name as text of a page: no markup, no line of its own."""
+    text = html.escape(" ".join(printable(name).split()))
+    return re.sub(r"([\\`*_\[\]()#|~!])", r"\\\1", text)
 
 
 def check_replaceable(folder: Path) -> None:
@@ -145,10 +181,13 @@ def _holds_packed_model(folder: Path) -> bool:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy what may lie beside a pipeline's components: defaults, prompts, licences."""
+    """Copy what may lie beside a pipeline's components: defaults, prompts, licences.
+
+    Not what a link leads to outside the source: it is not the model's to publish.
+    """
     for name in _COMPANIONS:
         (target / name).unlink(missing_ok=True)
-        if (source / name).is_file():
+        if (source / name).is_file() and not leads_outside(source / name, source):
             shutil.copyfile(source / name, target / name)
 
 
@@ -176,6 +215,8 @@ def quantization_configs(
         MezzotintError: `error`: a file cannot be read, or is not JSON.
     """
     for path in [*folder.glob(CONFIG_FILE), *sorted(folder.glob(f"*/{CONFIG_FILE}"))]:
+        if not path.is_file():
+            raise error(f"{path}: is no file; copy the model again")
         config = read_json(path, error)
         found = config.get("quantization_config") if isinstance(config, dict) else None
         if isinstance(found, dict) and found:

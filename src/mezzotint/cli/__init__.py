@@ -19,6 +19,7 @@ from mezzotint.cli import (
     allocate,
     generate,
     evaluation,
+    verify,
     version,
 )
 from mezzotint.cli._app import app, main
@@ -38,6 +39,7 @@ VERBS = (
     allocate,
     generate,
     evaluation,
+    verify,
     version,
 )
 

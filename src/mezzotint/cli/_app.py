@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import _thread
+import os
 import sys
 import threading
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from mezzotint._printable import printable
+from mezzotint._scarcity import scarcity
 from mezzotint.errors import MezzotintError
 
 BAD_INPUT = 2
@@ -24,23 +28,55 @@ class ErrorReportingGroup(TyperGroup):
     @override
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except MezzotintError as error:
             raise _failure(str(error)) from error
         except BrokenPipeError:
             raise  # the reader of a pipe has seen enough; typer ends quietly
-        except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise _failure(what) from error
+        except typer.Exit:
+            raise
         except KeyboardInterrupt as error:
             advice = getattr(error, "__notes__", ["nothing was written"])
             typer.echo(f"interrupted: {'; '.join(advice)}", err=True)
             raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:
+            message = _of_the_system(error)
+            if message is None:
+                raise
+            _silence_full_output()
+            raise _failure(message) from error
+        return result
 
 
 def _failure(message: str) -> typer.Exit:
-    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    typer.echo(f"error: {printable(' '.join(message.splitlines()))}", err=True)
     return typer.Exit(BAD_INPUT)
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """The message of an error that is the machine's, and no bug; None for any other."""
+    scarce = scarcity(error)
+    if scarce is None and isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return scarce
+
+
+def _silence_full_output() -> None:
+    """Let go what standard output cannot take: Python would try again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def _open_closed_outputs() -> None:
+    """Give a command whose outputs were closed by its caller some that lead nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (for good)
 
 
 app = typer.Typer(
@@ -95,5 +131,6 @@ def interrupt_again(lost: sys.UnraisableHookArgs) -> None:
 
 def main() -> None:
     """Entry point of the `mezzotint` command."""
+    _open_closed_outputs()
     sys.unraisablehook = interrupt_again
     app(prog_name="mezzotint")

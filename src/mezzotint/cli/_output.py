@@ -7,13 +7,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mezzotint._files import is_taken, write_json
+from mezzotint._locks import only_here
+from mezzotint._printable import printable
 from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +37,22 @@ def print_tables(tables: Sequence[Table]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     for table in tables:
+        _disarm(table)
         console.print(table)
+
+
+def _disarm(table: Table) -> None:
+    """Take names in cells for text, which neither rich nor the terminal has orders from."""
+    from rich.text import Text
+
+    for column in table.columns:
+        column._cells = [
+            Text(printable(cell)) if isinstance(cell, str) else cell for cell in column.cells
+        ]
+    for part in ("title", "caption"):
+        text = getattr(table, part)
+        if isinstance(text, str):
+            setattr(table, part, printable(text))
 
 
 def show(value: Any, tables: Sequence[Table], *, as_json: bool) -> None:
@@ -52,6 +70,19 @@ def deliver(value: Any, tables: Sequence[Table], json_file: Path | None) -> None
         write_json(json_file, value)
 
 
+@contextmanager
+def reserved(output: Path, *, force: bool) -> Iterator[None]:
+    """Keep other processes from `output`, and from what is kept beside it, until it is written.
+
+    Raises:
+        UsageError: another one is at work on it, or as `check_free`.
+    """
+    check_free(output, force=force)
+    with only_here(output):
+        check_free(output, force=force)
+        yield
+
+
 def check_free(output: Path, *, force: bool) -> None:
     """Refuse to write where something else stands.
 
@@ -62,7 +93,27 @@ def check_free(output: Path, *, force: bool) -> None:
             can be written there.
     """
     if is_taken(output) and not force:
-        raise UsageError(f"{output}: exists already; choose another folder, or add --force")
+        raise UsageError(f"{output}: exists already; choose another place, or add --force")
+    _check_place(output)
+
+
+def check_file(output: Path | None) -> None:
+    """Refuse, before any work is done, a file that could not be written after it.
+
+    Args:
+        output: None, or `-` for standard output, for no file.
+
+    Raises:
+        UsageError: a folder stands there, or nothing can be written.
+    """
+    if output is None or str(output) == "-":
+        return
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder; name a file to write to")
+    _check_place(output)
+
+
+def _check_place(output: Path) -> None:
     above = next(each for each in output.absolute().parents if each.exists())
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
         raise UsageError(f"{output}: {above} is no folder to write to; choose another place")

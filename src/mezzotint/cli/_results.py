@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mezzotint.cli._output import show
+from mezzotint._printable import printable
+from mezzotint.cli._output import check_free, show
 from mezzotint.errors import MezzotintError, UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +72,19 @@ def kept_work(output: Path, *, resume: bool, force: bool) -> Iterator[Path]:
         if found:
             interruption.add_note("repeat the command with --resume to go on")
         raise
-    journal.unlink(missing_ok=True)
+    # The journal last: without it, what is left of the work would be left for good.
     discard_training(training)
+    journal.unlink(missing_ok=True)
+
+
+def save(result: Result, output: Path, *, force: bool) -> None:
+    """Write the result, unless something has appeared at `output` since the work began.
+
+    Raises:
+        UsageError: it has; measurements are kept.
+    """
+    check_free(output, force=force)
+    result.save(output)
 
 
 def report(result: Result, output: Path, as_json: bool) -> None:
@@ -103,5 +115,5 @@ def report(result: Result, output: Path, as_json: bool) -> None:
     show(value, tables, as_json=as_json)
     if not as_json:
         for note in plan.context.get("notes", ()):
-            typer.echo(f"note: {note}")
+            typer.echo(printable(f"note: {note}"))
         typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")

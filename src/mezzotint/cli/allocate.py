@@ -12,7 +12,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson
-from mezzotint.cli._output import show
+from mezzotint.cli._output import check_file, show
 from mezzotint.errors import UsageError
 
 
@@ -100,6 +100,7 @@ def allocate(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.recipes.mixdq.protect import allocate_unprotected
 
     check_suffix(output)
+    check_file(output)
     if output.resolve() in (scores.resolve(), sizes.resolve()):
         raise UsageError(f"{output}: is the file of the scores or sizes; name another")
     widths = _widths(bits, "bits")

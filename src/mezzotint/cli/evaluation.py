@@ -24,7 +24,7 @@ from mezzotint.cli._arguments import (
     executor_of,
     sampling_of,
 )
-from mezzotint.cli._output import deliver
+from mezzotint.cli._output import check_file, deliver
 
 
 @app.command(
@@ -61,6 +61,7 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.evaluation import evaluate as compare
     from mezzotint.pipeline import load
 
+    check_file(json_file)
     make = executor_of(executor, address, workers)
     original = load(reference, device=device)
     sampling = sampling_of(original, prompts, seed=seed, count=count, steps=steps)
@@ -88,6 +89,7 @@ def bench(
     from mezzotint.evaluation import bench as measure
     from mezzotint.pipeline import load
 
+    check_file(json_file)
     original = load(reference, device=device)
     quantized = load(model, device=device, engine=engine)
     result = measure(original, quantized, repeats=repeats)

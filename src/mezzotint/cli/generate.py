@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from mezzotint._files import replacing
+from mezzotint._files import check_no_file, replacing
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import Device, Engine, Model, Seed, Steps
-from mezzotint.errors import UsageError
+from mezzotint.cli._output import check_file
 
 _LONGEST_SLUG = 50
 
@@ -52,8 +52,8 @@ def generate(
     from mezzotint.pipeline import load
 
     sampling = Sampling(prompts=tuple(prompts or ()), seed=seed, steps=steps)
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output}: is a file; name a folder to write to")
+    check_no_file(output)
+    check_file(output / "000.png")
     images = sample(load(model, device=device, engine=engine), sampling)
     for index, (prompt, pixels) in enumerate(zip(sampling.prompts, images, strict=True)):
         path = output / f"{index:03}-{slug(prompt)}.png"

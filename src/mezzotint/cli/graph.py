@@ -11,6 +11,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import Model
+from mezzotint.cli._output import check_file, check_free
 
 
 @app.command(
@@ -40,6 +41,7 @@ def graph(
             help="Whether layers that modulate the input of self-attention belong to its block.",
         ),
     ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Write the graph of a denoiser's weights to a file.
 
@@ -63,6 +65,8 @@ def graph(
     from mezzotint.recipes.found_structures import split_inputs
 
     writer_for(output)
+    check_file(output)
+    check_free(output, force=force)
     source = resolve(model).folder
     if source is not None:
         check_apart(output, source)

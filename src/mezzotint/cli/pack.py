@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from mezzotint._printable import printable
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Model, Output
-from mezzotint.cli._output import check_free, show
+from mezzotint.cli._output import reserved, show
 from mezzotint.errors import UsageError
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -96,21 +97,21 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.checkpoint.streaming import Storage, quantize_checkpoint
     from mezzotint.plan import parse_size
 
-    check_free(output, force=force)
     if dtype is not None and dtype not in _DTYPES:
         raise UsageError(f"--dtype: is {dtype!r}; expected one of {', '.join(_DTYPES)}")
-    written = quantize_checkpoint(
-        model,
-        output,
-        plan=plan,
-        weight_bits=weight_bits,
-        act_bits=act_bits,
-        exclude=tuple(exclude or ()),
-        storage=Storage(
-            dtype=None if dtype is None else getattr(torch, dtype),
-            shard_bytes=parse_size(shard_size),
-        ),
+    storage = Storage(
+        dtype=None if dtype is None else getattr(torch, dtype), shard_bytes=parse_size(shard_size)
     )
+    with reserved(output, force=force):
+        written = quantize_checkpoint(
+            model,
+            output,
+            plan=plan,
+            weight_bits=weight_bits,
+            act_bits=act_bits,
+            exclude=tuple(exclude or ()),
+            storage=storage,
+        )
     value: dict[str, Any] = {
         "output": str(output),
         "denoiser_bytes": written.denoiser_bytes,
@@ -120,5 +121,6 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     show(value, [written.plan.summary()], as_json=as_json)
     if not as_json:
         for name in written.left_out:
-            typer.echo(f"note: {name} was left out; the model has no place for it")
+            note = f"note: {name} was left out; the model has no place for it"
+            typer.echo(printable(note))
         typer.echo(f"saved to {output}; the denoiser takes {written.denoiser_bytes:,} bytes")

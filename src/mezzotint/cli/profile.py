@@ -11,7 +11,7 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Device, Model
-from mezzotint.cli._output import show
+from mezzotint.cli._output import check_file, show
 
 
 @app.command(
@@ -92,6 +92,8 @@ def profile(  # noqa: PLR0913  (one parameter per option)
     )
     from mezzotint.recipes import Auto
 
+    check_file(output)
+    check_file(cache)
     weights = Auto.formats if formats is None else _names(formats)
     source = resolve(model).folder
     if output is not None and source is not None:

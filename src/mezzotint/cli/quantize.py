@@ -25,9 +25,9 @@ from mezzotint.cli._arguments import (
     sampling_of,
 )
 from mezzotint.cli._dry_run import foretell
-from mezzotint.cli._output import check_free
+from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand
-from mezzotint.cli._results import begun, kept_work, report
+from mezzotint.cli._results import begun, kept_work, report, save
 from mezzotint.errors import UsageError
 
 
@@ -189,11 +189,12 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         )
         _refuse_with_plan(executor, address, workers)
         chosen = read_plan(plan)
-        pipe = load(model, device=device, stream=stream)
-        asked = prompts is not None or seed is not None
-        sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
-        result = apply(pipe, chosen, sampling=sampling)
-        result.save(output)
+        with reserved(output, force=force):
+            pipe = load(model, device=device, stream=stream)
+            asked = prompts is not None or seed is not None
+            sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
+            result = apply(pipe, chosen, sampling=sampling)
+            save(result, output, force=force)
     else:
         found = recipe_named(recipe or "auto")
         options = parse_options(found, extra)
@@ -214,11 +215,12 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             foretell(partial(search, measurements=measurements or begun(output, resume)))
             return
         with (
+            reserved(output, force=force),
             kept_work(output, resume=resume, force=force) as journal,
             listening(partial(typer.echo, err=True)),
         ):
             result = search(journal=journal, measurements=measurements)
-            result.save(output)
+            save(result, output, force=force)
     report(result, output, as_json)
 
 

@@ -114,7 +114,8 @@ def sample(  # noqa: PLR0913  (one parameter per option)
     from mezzotint._progress import listening
     from mezzotint.models import read_prompts
     from mezzotint.pipeline import load
-    from mezzotint.recipes.labelling import SampleOptions, sample_labels
+    from mezzotint.recipes.label_options import SampleOptions
+    from mezzotint.recipes.labelling import sample_labels
 
     given: dict[str, Any] = {} if formats is None else {"formats": _names(formats)}
     options = SampleOptions(

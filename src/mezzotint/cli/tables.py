@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mezzotint.allocation import Allocation
+    from mezzotint.checkpoint.verify import VerifiedFile
     from mezzotint.labels import Labels
     from mezzotint.models import Layer
     from mezzotint.plan import Difference, Plan, Planned
@@ -52,6 +53,15 @@ def packed_table(executions: Sequence[Execution], title: str) -> Table:
         choice = each.choice
         formats = (choice.weight_label, choice.activation, choice.label)
         table.add_row(each.layer, *formats, each.kernel, each.products)
+    return table
+
+
+def verified_table(files: Sequence[VerifiedFile]) -> Table:
+    """A row per file of a checkpoint."""
+    table = titled_table("Verified", "file", "tensors:", "bytes:", "as it was saved")
+    for each in files:
+        verdict = "yes" if each.verified else "unknown: has no digests"
+        table.add_row(each.name, f"{each.tensors:,}", f"{each.nbytes:,}", verdict)
     return table
 
 

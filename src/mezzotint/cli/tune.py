@@ -12,8 +12,8 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Device, Output, PromptFile, sampling_of
-from mezzotint.cli._output import check_free
-from mezzotint.cli._results import kept_work, report
+from mezzotint.cli._output import check_free, reserved
+from mezzotint.cli._results import kept_work, report, save
 from mezzotint.errors import UsageError
 
 
@@ -103,11 +103,12 @@ def tune(  # noqa: PLR0913  (one parameter per option)
     asked = prompts is not None or seed is not None
     sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
     with (
+        reserved(output, force=force),
         kept_work(output, resume=resume, force=force) as journal,
         listening(partial(typer.echo, err=True)),
     ):
         result = train(
             pipe, chosen, minutes=minutes, steps=steps, sampling=sampling, journal=journal
         )
-        result.save(output)
+        save(result, output, force=force)
     report(result, output, as_json)

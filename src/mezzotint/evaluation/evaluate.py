@@ -35,7 +35,7 @@ from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_fea
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.measuring import ExecutorFactory, chosen_executor
 from mezzotint.models import Call, Sampling, find_denoiser
-from mezzotint.runtime import PackedLayer, module_bytes, packed_layers
+from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Evaluation:
             "PSNR (dB)": _spread(self.psnr_db, 2),
             "SSIM": _spread(self.ssim, 4),
         }
-        if simulated := self.context.get("simulated_inputs"):
-            result["simulated"] = f"inputs of {simulated} layers"
+        if simulated := _simulated(self.context):
+            result["simulated"] = simulated
         if self.fd_lite0 is not None:
             biased = "" if self.context["images"] >= MIN_IMAGES else " (few images: biased)"
             result["FD-Lite0"] = f"{self.fd_lite0:.3f}{biased}"
@@ -240,7 +240,7 @@ def _change(
 
 def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
     sampling, denoiser = reference.sampling, find_denoiser(pipe)[1]
-    parameter = next(denoiser.parameters())
+    parameter, attention = next(denoiser.parameters()), rounded_attention(denoiser)
     return {
         "reference": Path(reference.pipe.name_or_path or "").name,
         "model": Path(pipe.name_or_path or "").name,
@@ -251,7 +251,8 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
         "guidance": sampling.guidance,
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
-        "simulated_inputs": sum(map(_simulated, packed_layers(denoiser).values())),
+        "simulated_inputs": sum(map(_has_simulated_input, packed_layers(denoiser).values())),
+        "simulated_attention": None if attention is None else str(attention),
         "feature_size": IMAGE_SIZE,
         "mezzotint": version("mezzotint"),
         "torch": torch.__version__,
@@ -260,7 +261,14 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
     }
 
 
-def _simulated(layer: PackedLayer) -> bool:
+def _simulated(context: Mapping[str, Any]) -> str:
+    """Parts of a pipeline that are simulated, for people; empty where none is."""
+    inputs, attention = context.get("simulated_inputs"), context.get("simulated_attention")
+    found = [f"inputs of {inputs} layers"] if inputs else []
+    return "; ".join(found + ([f"attention: {attention}"] if attention else []))
+
+
+def _has_simulated_input(layer: PackedLayer) -> bool:
     activation = layer.choice.activation_format
     return activation is not None and activation.simulated
 

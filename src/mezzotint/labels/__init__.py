@@ -11,7 +11,7 @@ from mezzotint.labels.metrics import (
     UserFunction,
     label_metric,
 )
-from mezzotint.labels.sampler import PUBLISHED_FORMATS, StoredSizes, sampled
+from mezzotint.labels.sampler import PUBLISHED_FORMATS, StoredSizes, check_count, sampled
 
 __all__ = [
     "PUBLISHED_FORMATS",
@@ -24,6 +24,7 @@ __all__ = [
     "PairedFeatures",
     "StoredSizes",
     "UserFunction",
+    "check_count",
     "label_metric",
     "sampled",
 ]

@@ -71,6 +71,20 @@ class StoredSizes:
         return np.asarray(total.reshape(indices.shape[:-1]), dtype=np.float64)
 
 
+def check_count(weights: int, formats: int, count: int) -> None:
+    """Refuse to draw more configurations than there are.
+
+    Raises:
+        UsageError: naming how many there are.
+    """
+    there_are = formats**weights
+    if count > there_are:
+        raise UsageError(
+            f"count: is {count:,}, but {formats} formats of {weights} weights make {there_are:,} "
+            "configurations; give that many at most, or more formats"
+        )
+
+
 def sampled(
     keys: Sequence[str],
     formats: Sequence[str],

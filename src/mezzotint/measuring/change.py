@@ -147,7 +147,8 @@ class LayerChange(_OneLayer):
         if not self.choice.quantized:
             yield denoiser
             return
-        plan = Plan({self.target: self.choice}, encoding=self.encoding)
+        # Norms stay as they are, and may serve other layers, too.
+        plan = Plan({self.target: self.choice.alone}, encoding=self.encoding)
         packed = pack_layer(self.target, layer, plan, calibration)
         replace_layer(denoiser, self.target, packed)
         try:
@@ -234,7 +235,9 @@ class PlanChange(Change):
             name: [choice.to_dict(), _encoding_name(self.plan.encoding_of(name))]
             for name, choice in self.plan.choices.items()
         }
-        return f"plan {hashlib.sha256(json.dumps(layers).encode()).hexdigest()[:16]}"
+        attention = self.plan.simulated_attention
+        said: object = layers if attention is None else [layers, attention.to_dict()]
+        return f"plan {hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]}"
 
     @property
     @override

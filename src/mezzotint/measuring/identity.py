@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mezzotint.errors import CalibrationError
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.models import Call
+from mezzotint.runtime import rounded_attention
 from mezzotint.runtime.lazy_weight import dense
 
 
@@ -36,6 +37,7 @@ def component_digests(pipe: DiffusionPipeline) -> dict[str, str]:
         if isinstance(component, nn.Module):
             processors = getattr(component, "attn_processors", {})
             digest.update(repr({n: type(each).__name__ for n, each in processors.items()}).encode())
+            digest.update(str(rounded_attention(component)).encode())
             for key, tensor in component.state_dict().items():
                 digest.update(f"{key} {tensor.dtype} {tensor.shape} {tensor.stride()}".encode())
                 digest.update(_bytes(tensor))
@@ -63,10 +65,20 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def check_weights(denoiser: nn.Module, names: Sequence[str]) -> None:
-    """Raise CalibrationError, naming the layer, where a weight holds NaN or infinity."""
-    for name in names:
-        weight = denoiser.get_submodule(name).get_parameter("weight").detach()
-        if not bool(torch.isfinite(weight).all()):
+    """Raise CalibrationError, naming the layer, where any tensor holds NaN or infinity.
+
+    Biases and norms too: what they spoil would be found in the output of another layer.
+
+    Args:
+        denoiser: all of whose tensors are looked at.
+        names: layers that are looked at first.
+    """
+    first = [f"{name}.weight" for name in names]
+    tensors = denoiser.state_dict()
+    for key in dict.fromkeys([*first, *tensors]):
+        tensor = tensors[key].detach()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            layer, _, name = key.rpartition(".")
             raise CalibrationError(
-                f"layer {name}: the weight holds NaN or infinite values; the model is damaged"
+                f"layer {layer}: the {name} holds NaN or infinite values; the model is damaged"
             )

@@ -14,7 +14,13 @@ from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, model_name
 from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
-from mezzotint.models.folder import check_folder, check_model_folder, components, shard_files
+from mezzotint.models.folder import (
+    check_folder,
+    check_model_folder,
+    components,
+    leads_outside,
+    shard_files,
+)
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
@@ -32,7 +38,7 @@ from mezzotint.models.sampling import (
     generate,
     generation_defaults,
 )
-from mezzotint.models.skeleton import floating_skeleton
+from mezzotint.models.skeleton import floating_skeleton, skeleton
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
 from mezzotint.models.tracing import trace_graph
@@ -82,6 +88,7 @@ __all__ = [
     "joined_inputs",
     "layer_groups",
     "layers_in",
+    "leads_outside",
     "list_embedded",
     "load_pipeline",
     "model_name",
@@ -97,6 +104,7 @@ __all__ = [
     "rows_of",
     "save_weight_graph",
     "shard_files",
+    "skeleton",
     "text_readers",
     "trace_graph",
     "weight_graph",

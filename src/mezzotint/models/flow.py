@@ -7,16 +7,14 @@ Layers are told by module hooks, and what happens inside a layer is not looked a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
 from mezzotint.models.attention_functions import ATTENTION, AttentionCall
@@ -30,6 +28,8 @@ from mezzotint.models.kinds import (
     weight_layers,
     weight_parameter,
 )
+from mezzotint.models.norm_outputs import Norms, norm_viewed
+from mezzotint.models.origins import CONSTANT, Origin, Origins, Read
 from mezzotint.models.torch_functions import (
     ACCUMULATING,
     CONCATENATING,
@@ -41,58 +41,6 @@ from mezzotint.models.torch_functions import (
     tensors_in,
     values_read,
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Origin of a tensor in the traced call.
-
-    Attributes:
-        node: index of its node; None for constants.
-        weights: layers whose weight it is made of, if it is constant.
-        sections: dimension and sizes of the parts, if it is the result of a concatenation.
-    """
-
-    node: int | None = None
-    weights: tuple[str, ...] = ()
-    sections: tuple[int, tuple[int, ...]] | None = None
-
-
-_CONSTANT = Origin()
-
-
-@dataclass(frozen=True)
-class _Record:
-    """The origin of a tensor at one version; torch counts up when a tensor is written to."""
-
-    origin: Origin
-    version: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """One tensor that a function or module is given, as it was then.
-
-    `whole` is the tensor that it is a view of, and the origin of that.
-    """
-
-    tensor: Tensor
-    origin: Origin
-    version: int
-    whole: tuple[Tensor, Origin] | None
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(self.tensor.shape)
-
-    @property
-    def written(self) -> bool:
-        """True if the tensor has been written to since."""
-        return _version(self.tensor) != self.version
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
 
 
 class Flow(TorchFunctionMode):
@@ -107,35 +55,37 @@ class Flow(TorchFunctionMode):
         self.builder = GraphBuilder()
         self._denoiser = denoiser
         self._kinds = {name: kind_of(layer) for name, layer in weight_layers(denoiser)}
-        self._records: MutableMapping[Tensor, _Record] = WeakTensorKeyDictionary()
-        self._numbers: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        """Numbers of tensors that are no views, none of which is given twice."""
-        self._counter = count()
-        self._seen: dict[tuple[Any, ...], int] = {}
-        """Number, version, and place of a view within it → number of what a layer reads."""
-        self._running: list[tuple[str, list[_Read]]] = []
+        self._norms = Norms(denoiser)
+        self._origins = Origins()
+        self._running: list[tuple[str, list[Read]]] = []
         """The modules that are being run, outermost first, and what each was given."""
         self._left: dict[str, None] = {}
         """Modules that hand values out of torch, in order."""
         self._aside = 0
         """Above 0 while nothing is to be followed: inside layers, and in the hooks below."""
         for tensor in (*denoiser.parameters(), *denoiser.buffers()):
-            self._note(tensor, _CONSTANT)
+            self._origins.note(tensor, CONSTANT)
         for name, layer in reversed([*weight_layers(denoiser)]):  # tied weights are the first's
             weight = weight_parameter(layer)
             if weight is not None:
-                self._note(weight, Origin(weights=(name,)))
+                self._origins.note(weight, Origin(weights=(name,)))
 
     def argument(self, name: str, tensors: Sequence[Tensor]) -> None:
         """Add an argument of the denoiser, whose tensors are one node together."""
         node = self.builder.append(Node("input", name, output=tuple(tensors[0].shape)))
         for tensor in tensors:
-            self._note(tensor, Origin(node))
+            self._origins.note(tensor, Origin(node))
 
     @property
     def module(self) -> str:
         """Name of the innermost module that is being run; "" is the denoiser itself."""
         return self._running[-1][0] if self._running else ""
+
+    def sole_readers(self, output: Origin) -> dict[str, tuple[str, ...]]:
+        """Norm → the layers that alone read its output, in a call of that output."""
+        if output.norm is not None:
+            self._norms.share(output.norm)
+        return self._norms.readers(self.builder.functional)
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -144,13 +94,7 @@ class Flow(TorchFunctionMode):
 
     def origin(self, tensor: Tensor) -> Origin:
         """Present origin of `tensor`."""
-        record = self._records.get(tensor)
-        if record is not None and record.version == _version(tensor):
-            return record.origin
-        # A view that nobody has met yet, or one that has been written to by way of another.
-        if tensor._base is not None:
-            return self.origin(tensor._base)
-        return _CONSTANT if record is None else record.origin
+        return self._origins.of(tensor)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -174,59 +118,61 @@ class Flow(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._aside:
             return func(*args, **kwargs)
-        reads = self._reads((args, kwargs))
+        reads = self._origins.reads((args, kwargs))
         result = func(*args, **kwargs)
         known = {id(read.tensor) for read in reads}
         results = [tensor for tensor in tensors_in(result) if id(tensor) not in known]
         written = [read for read in reads if read.written]
-        name = function_name(func)
+        name, viewed = function_name(func), False
         if name in ITEMWISE:
             for tensor, read in zip(tensors_in(result), reads, strict=True):
-                self._note(tensor, Origin(read.origin.node, read.origin.weights))
+                self._origins.note(tensor, Origin(read.origin.node, read.origin.weights))
         elif written or results:
-            first = results[0] if results else written[0].tensor
-            if name in ATTENTION:
-                call = AttentionCall.of(name, args, kwargs)
-                origin = self._attention(name, call, reads, tuple(first.shape))
-            else:
-                origin = self._result(name, reads, tuple(first.shape))
-            for read in written:
-                self._write(read, origin)
-            if name in CONCATENATING:
-                sections = joined_sizes(args, kwargs, first)
-                origin = Origin(origin.node, origin.weights, sections)
-            for tensor in results:
-                self._note(tensor, origin)
+            viewed = self._made(partial(func, *args, **kwargs), reads, results)
         elif name in LEAVING and not isinstance(result, Tensor) and any(map(self._computed, reads)):
             self._left[self.module] = None
+        if not viewed and (written or results or name in LEAVING):
+            self._norms.called(name, self.module, reads)
         return result
 
-    def _reads(self, values: Any) -> list[_Read]:
-        return [
-            _Read(
-                tensor,
-                self.origin(tensor),
-                _version(tensor),
-                None if tensor._base is None else (tensor._base, self.origin(tensor._base)),
-            )
-            for tensor in tensors_in(values)
-        ]
+    def _made(self, call: partial[Any], reads: list[Read], results: list[Tensor]) -> bool:
+        """Note the origin of tensors that a function made or wrote to; whether they view a norm's.
 
-    def _note(self, tensor: Tensor, origin: Origin) -> None:
-        self._records[tensor] = _Record(origin, _version(tensor))
+        Args:
+            call: the function, with what it was given.
+            reads: its tensors.
+            results: what it made.
+        """
+        name, written = function_name(call.func), [read for read in reads if read.written]
+        first = results[0] if results else written[0].tensor
+        if name in ATTENTION:
+            attention = AttentionCall.of(name, call.args, call.keywords)
+            origin = self._attention(name, attention, reads, tuple(first.shape))
+        else:
+            origin = self._result(name, reads, tuple(first.shape))
+        for read in written:
+            self._write(read, origin)
+        if name in CONCATENATING:
+            sections = joined_sizes(call.args, call.keywords, first)
+            origin = Origin(origin.node, origin.weights, sections)
+        if len(results) == 1 and reads and not written:
+            origin = replace(origin, norm=norm_viewed(call, reads[0], first))
+        for tensor in results:
+            self._origins.note(tensor, origin)
+        return origin.norm is not None
 
-    def _write(self, read: _Read, origin: Origin) -> None:
+    def _write(self, read: Read, origin: Origin) -> None:
         """Note that a tensor, and what it is a view of, now hold values of that origin."""
-        self._note(read.tensor, origin)
+        self._origins.note(read.tensor, origin)
         if read.whole is None:
             return
         whole, before = read.whole
         if read.tensor.numel() < whole.numel():
             shape = tuple(whole.shape)
             origin = self._join("write", "write", [(shape, before), (read.shape, origin)], shape)
-        self._note(whole, origin)
+        self._origins.note(whole, origin)
 
-    def _result(self, name: str, reads: Sequence[_Read], shape: Shape) -> Origin:
+    def _result(self, name: str, reads: Sequence[Read], shape: Shape) -> Origin:
         """The origin of what the function of that name made of `reads`."""
         values = [(read.shape, read.origin) for read in values_read(name, reads)]
         if name not in ACCUMULATING:
@@ -235,7 +181,7 @@ class Flow(TorchFunctionMode):
         return self._join("add", name, [values[0], (shape, product)], shape)
 
     def _attention(
-        self, name: str, call: AttentionCall, reads: Sequence[_Read], shape: Shape
+        self, name: str, call: AttentionCall, reads: Sequence[Read], shape: Shape
     ) -> Origin:
         """The origin of attention: queries by keys, then these scores by values.
 
@@ -258,7 +204,7 @@ class Flow(TorchFunctionMode):
         attended = product(shape, scores, value)
         return product(shape, attended, *among("out_proj_weight"))[1]
 
-    def _computed(self, read: _Read) -> bool:
+    def _computed(self, read: Read) -> bool:
         """True if a layer has a part in the values of a tensor, and they are no indices."""
         node = read.origin.node
         floating = read.tensor.is_floating_point()
@@ -284,7 +230,7 @@ class Flow(TorchFunctionMode):
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._aside += 1
-        self._running.append((name, self._reads((args, kwargs))))
+        self._running.append((name, self._origins.reads((args, kwargs))))
         if name not in self._kinds:
             self._aside -= 1
 
@@ -294,7 +240,7 @@ class Flow(TorchFunctionMode):
             self._running.pop()
             return
         self._aside += 1
-        unseen = [x for x in tensors_in(output) if x not in self._records and x._base is None]
+        unseen = [x for x in tensors_in(output) if not self._origins.met(x)]
         if unseen:
             name, reads = self._running[-1]
             inside = f"{name}." if name else ""
@@ -302,22 +248,18 @@ class Flow(TorchFunctionMode):
                 del self._left[left]
             origin = self._result(type(module).__name__, reads, tuple(unseen[0].shape))
             for tensor in unseen:
-                self._note(tensor, origin)
-        self._running.pop()
+                self._origins.note(tensor, origin)
+            self._norms.read_elsewhere(reads)
+        name, _ = self._running.pop()
+        if isinstance(output, Tensor):
+            norm = self._norms.left(name, output)
+            if norm is not None:
+                self._origins.note(output, replace(self._origins.of(output), norm=norm))
         self._aside -= 1
 
-    def _number(self, read: _Read) -> int:
-        """The same for the same values of the same tensor: a new number for every other."""
-        whole = read.tensor if read.whole is None else read.whole[0]
-        if whole not in self._numbers:
-            self._numbers[whole] = next(self._counter)
-        number, tensor = self._numbers[whole], read.tensor
-        place = tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
-        return self._seen.setdefault((number, read.version, *place), len(self._seen))
-
     def _leave_layer(self, layer: WeightLayer, args: Any, output: Any) -> None:
-        name, (x, *_) = self._running.pop()
-        y = next(tensors_in(output))
+        name, reads = self._running.pop()
+        x, y = reads[0], next(tensors_in(output))
         dim, sections = x.origin.sections or (-1, ())
         apart = len(sections) > 1 and dim == x.tensor.ndim + channel_dim(layer)
         node = Node(
@@ -328,9 +270,10 @@ class Flow(TorchFunctionMode):
             output=tuple(y.shape),
             macs=multiply_accumulates(layer, x.tensor, y),
             sections=sections if apart else (),
-            tensor=self._number(x),
+            tensor=self._origins.number(x),
         )
+        self._norms.read_by(name, channel_dim(layer), reads)
         origin = Origin(self.builder.append(node))
         for tensor in tensors_in(output):
-            self._note(tensor, origin)
+            self._origins.note(tensor, origin)
         self._aside -= 1

@@ -6,6 +6,7 @@ unpickle weights or to read elsewhere on the disk; a folder that asks for any of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from mezzotint._files import read_json
 from mezzotint.errors import CheckpointError, ModelError, first_line
+from mezzotint.models.layer_counts import TensorCounts
 from mezzotint.models.source import INDEX_FILE
 
 _CONFIGS = "config.json"
@@ -25,6 +27,9 @@ _INDEX = ".safetensors.index"
 """In the name of a list of shards, be it `….index.json` or a variant's `….index.fp16.json`."""
 
 _ADAPTER = "adapter_config.json"
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on the usual file systems."""
 
 _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipeline", "allow_all_kernels")
 """Fields of a configuration that name code, or permit it."""
@@ -57,11 +62,14 @@ def check_model_folder(folder: Path) -> None:
     Raises:
         ModelError, CheckpointError: as for `check_folder`.
     """
+    counts = TensorCounts()
     for path in _contents(folder):
         # Some file systems do not tell upper case from lower.
         name = path.name.lower()
         if path.is_dir():
             continue
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path}: is no regular file, and reading it may never end; remove it")
         if name.endswith(".py"):
             raise ModelError(
                 f"{path}: is code, and none that comes with a model is run; remove the file if the "
@@ -75,11 +83,14 @@ def check_model_folder(folder: Path) -> None:
         if name == INDEX_FILE:
             components(path)
         elif name.endswith(_CONFIGS):
-            _check_config(path, read_json(path, ModelError))
+            config = read_json(path, ModelError)
+            _check_config(path, config)
+            counts.configured(path, config)
         elif _INDEX in name and name.endswith(".json"):
             shard_files(path)
         elif name.endswith(".safetensors"):
-            _check_safetensors(path)
+            counts.stored(path, _check_safetensors(path))
+    counts.check()
 
 
 def components(index_path: Path) -> dict[str, tuple[str, str]]:
@@ -127,6 +138,11 @@ def shard_files(index_path: Path) -> tuple[Path, ...]:
                 f"{index_path}: weight_map: {name!r} is not the name of a safetensors file beside "
                 "it; save the model again with safe_serialization=True"
             )
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise CheckpointError(
+                f"{index_path}: weight_map: {name[:40]!r}… is too long for a file's name; "
+                "save the model again"
+            )
         if not (index_path.parent / name).is_file():
             raise CheckpointError(
                 f"{index_path.parent / name}: is missing, but {index_path.name} lists it; "
@@ -164,6 +180,12 @@ def _allowed_roots(folder: Path) -> list[Path]:
     real = folder.resolve()
     blobs = [each.parent / "blobs" for each in real.parents if each.name == "snapshots"]
     return [real, Path(constants.HF_HUB_CACHE).resolve(), *blobs]
+
+
+def leads_outside(path: Path, folder: Path) -> bool:
+    """True for a link out of a model's folder, and out of the Hub's cache, wherever it leads."""
+    target = path.resolve()
+    return not any(target.is_relative_to(root) for root in _allowed_roots(folder))
 
 
 def _check_link(path: Path, allowed: list[Path]) -> None:
@@ -239,11 +261,12 @@ def _is_class_name(kind: Any) -> bool:
     return isinstance(kind, str) and kind.isidentifier()
 
 
-def _check_safetensors(path: Path) -> None:
+def _check_safetensors(path: Path) -> int:
+    """Number of tensors in a file that is whole."""
     try:
         # Opening maps the file and compares its length with the header; no tensor is read.
-        with safe_open(path, framework="pt"):
-            pass
+        with safe_open(path, framework="pt") as file:
+            return len(file.keys())
     except (SafetensorError, OSError) as cause:
         raise CheckpointError(
             f"{path}: is truncated or damaged ({first_line(cause)}); copy or download it again"

@@ -101,6 +101,8 @@ class Graph(JsonFile):
         tied: layer → the first layer that has the very same weight tensor.
         left: modules that hand what layers compute out of torch, as Python numbers or NumPy arrays;
             what they make of it counts as constant. "" is the denoiser itself.
+        norms: norm with a weight for each channel → layers that read its output and nothing else,
+            by way of views at the most, where nothing else reads it; in order of execution.
 
     Raises:
         ModelError: a node reads itself, a later node or one that there is not.
@@ -113,6 +115,7 @@ class Graph(JsonFile):
     idle: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for index, node in enumerate(self.nodes):
@@ -154,9 +157,19 @@ class Graph(JsonFile):
             groups.setdefault((operations[name], told), []).append(name)
         return {name: tuple(group) for group in groups.values() for name in group}
 
+    @property
+    def norm_siblings(self) -> dict[str, tuple[str, ...]]:
+        """Those of the `norms` whose readers are all siblings: they share smoothed inputs."""
+        siblings = self.siblings
+        return {norm: each for norm, each in self.norms.items() if siblings[each[0]] == each}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
-        return {"version": VERSION} | asdict(self) | {"tied": dict(self.tied)}
+        return (
+            {"version": VERSION}
+            | asdict(self)
+            | {"tied": dict(self.tied), "norms": dict(self.norms)}
+        )
 
     @classmethod
     def from_dict(cls, value: Any, source: str = "graph") -> Graph:
@@ -173,6 +186,7 @@ class Graph(JsonFile):
                 idle=model.idle,
                 tied=model.tied,
                 left=model.left,
+                norms=model.norms,
             )
         except ModelError as cause:
             raise ModelError(f"{source}: {cause}") from cause
@@ -210,3 +224,4 @@ class _GraphModel(_StrictModel):
     idle: tuple[str, ...]
     tied: dict[str, str]
     left: tuple[str, ...] = ()  # older files have none
+    norms: dict[str, tuple[str, ...]] = {}  # likewise

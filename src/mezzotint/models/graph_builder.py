@@ -50,6 +50,11 @@ class GraphBuilder:
                 return index
         return self.append(replace(node, kind="concatenate" if kind == "write" else kind))
 
+    @property
+    def functional(self) -> frozenset[str]:
+        """Layers whose weights functions read."""
+        return frozenset(node.name for node in self._nodes if node.functional)
+
     def computed(self, index: int) -> bool:
         """True if a layer has a part in the values of a node."""
         pending, seen = [index], {index}
@@ -68,6 +73,7 @@ class GraphBuilder:
         layers: Iterable[str],
         tied: Mapping[str, str] | None = None,
         left: tuple[str, ...] = (),
+        norms: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Graph:
         """Graph that was built.
 
@@ -76,6 +82,7 @@ class GraphBuilder:
             layers: all layers of the denoiser, in order of definition.
             tied: see `Graph`.
             left: see `Graph`.
+            norms: see `Graph`.
         """
         kept = [index for index in range(len(self._nodes)) if index not in self._same]
         numbers = {index: number for number, index in enumerate(kept)}
@@ -96,6 +103,7 @@ class GraphBuilder:
             idle=tuple(name for name in layers if name not in seen),
             tied=tied or {},
             left=left,
+            norms=norms or {},
         )
 
     def _found(self, index: int | None) -> int | None:

@@ -14,7 +14,9 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from mezzotint._digest_file import check_digest_file
 from mezzotint._files import read_json
+from mezzotint._tensor_digests import check_finite, verifying
 from mezzotint.errors import MezzotintError, ModelError, first_line
 from mezzotint.models.folder import check_folder, components
 from mezzotint.models.source import INDEX_FILE, ResolvedSource, resolve
@@ -41,13 +43,19 @@ def load_pipeline(
 
     Raises:
         ModelError: the source is missing, incomplete or unsafe, or diffusers cannot load it.
-        CheckpointError: a safetensors file is truncated or damaged.
+        CheckpointError: a safetensors file is truncated or damaged, a tensor is not the one that
+            was saved, or holds NaN or infinity.
     """
     resolved = resolve(source)
     folder = resolved.folder or download_pipeline(resolved.location)
     check_folder(folder)
     _check_pipeline_class(folder / INDEX_FILE)
     pipe = _from_pretrained(folder, resolved, dtype, components or {})
+    if verifying():
+        check_digest_file(folder)
+        for name, component in pipe.components.items():
+            if isinstance(component, nn.Module):
+                check_finite(component, folder / name)
     note_source_dtypes(pipe, folder)
     pipe.set_progress_bar_config(disable=True)
     try:

@@ -132,7 +132,19 @@ def _arguments(pipe: DiffusionPipeline, sampling: Sampling) -> dict[str, Any]:
         if field not in parameters:
             raise UsageError(f"{name} takes no {field}; leave it unset")
         arguments[field] = value
+    _check_steps(pipe, arguments.get("num_inference_steps"))
     return arguments
+
+
+def _check_steps(pipe: DiffusionPipeline, steps: int | None) -> None:
+    """Refuse more steps than there are timesteps: schedulers fail on them each in its own way."""
+    config = getattr(getattr(pipe, "scheduler", None), "config", {})
+    known = config.get("num_train_timesteps")
+    if steps is not None and isinstance(known, int) and steps > known:
+        raise UsageError(
+            f"steps: {steps:,} are more than the {known:,} timesteps that the pipeline's "
+            f"{type(pipe.scheduler).__name__} knows; use fewer"
+        )
 
 
 def _call_parameters(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:

@@ -58,8 +58,8 @@ def _trace(denoiser: nn.Module, call: Call) -> Graph:
             f"{type(denoiser).__name__} cannot be run on the given call ({place}{cause}); "
             "record a call from its own pipeline"
         ) from cause
-    layers = dict(weight_layers(denoiser))
-    return flow.builder.graph(flow.origin(output).node, layers, _tied(layers), flow.left)
+    layers, end = dict(weight_layers(denoiser)), flow.origin(output)
+    return flow.builder.graph(end.node, layers, _tied(layers), flow.left, flow.sole_readers(end))
 
 
 def _tied(layers: Mapping[str, WeightLayer]) -> dict[str, str]:

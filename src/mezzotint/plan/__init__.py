@@ -19,14 +19,14 @@ from mezzotint.plan.encoding import (
     search_named,
     search_text,
 )
+from mezzotint.plan.layer_shape import LayerShape, Reader
 from mezzotint.plan.plan import VERSION, Plan, dumps
+from mezzotint.plan.simulated_attention import SimulatedAttention
 from mezzotint.plan.structure import (
     NOW,
-    LayerShape,
     Observer,
     Part,
     Parts,
-    Reader,
     Structure,
     Tensors,
     check_count,
@@ -63,6 +63,7 @@ __all__ = [
     "Planned",
     "Reader",
     "Sampling",
+    "SimulatedAttention",
     "Structure",
     "Tensors",
     "activation_name",

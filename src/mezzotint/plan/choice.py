@@ -92,7 +92,7 @@ class Choice:
         for outer, inner in combinations(self.structures, 2):
             if outer.kind == inner.kind:
                 raise FormatError(f"{outer.kind} stands twice; keep one of them")
-            why = outer.refuse(inner)
+            why = outer.refuse(inner) or inner.refuse_outer(outer)
             if why is not None:
                 raise FormatError(f"{outer.kind} cannot hold {inner.kind}: {why}")
 
@@ -188,6 +188,11 @@ class Choice:
         """
         kept = formats_within(structures, self.part_formats)
         return replace(self, structures=structures, part_formats=kept)
+
+    @property
+    def alone(self) -> Choice:
+        """The same codes, for a layer that stands among floating modules."""
+        return replace(self, structures=tuple(each.alone for each in self.structures))
 
     @property
     def weight_label(self) -> str:

@@ -51,7 +51,10 @@ def diff(left: Plan, right: Plan) -> tuple[Difference, ...]:
 
 
 def calibration_diff(left: Plan, right: Plan) -> dict[str, tuple[Any, Any]]:
-    """Field of the calibration settings → its JSON value in either plan, where they differ."""
+    """Field of the calibration settings → its JSON value in either plan, where they differ.
+
+    What is simulated of attention, which no layer says either, stands beside them.
+    """
     one, other = _settings(left), _settings(right)
     pairs = {name: (one.get(name), other.get(name)) for name in (*one, *other)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -61,7 +64,9 @@ def _settings(plan: Plan) -> dict[str, Any]:
     """The plan's calibration settings, those of its sampling among the others."""
     settings = {} if plan.calibration is None else plan.calibration.to_dict()
     sampling = settings.pop("sampling", None) or {}
-    return settings | sampling
+    attention = plan.simulated_attention
+    simulated = {} if attention is None else {"simulated_attention": attention.to_dict()}
+    return settings | sampling | simulated
 
 
 def _planned(plan: Plan, name: str) -> Planned | None:

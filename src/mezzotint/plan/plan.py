@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictInt
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,6 +19,7 @@ from mezzotint.plan.calibration_settings import CalibrationModel, CalibrationSet
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.choice_json import LayerModel, choice_of
 from mezzotint.plan.encoding import Encoding, EncodingModel
+from mezzotint.plan.simulated_attention import SimulatedAttention, SimulatedAttentionModel
 
 VERSION = 3
 
@@ -29,10 +30,11 @@ _READABLE = (1, 2, VERSION)
 
 class _PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    version: int
+    version: StrictInt
     model: str | None = None
     encoding: EncodingModel | None = None
     calibration: CalibrationModel | None = None
+    simulated_attention: SimulatedAttentionModel | None = None
     layers: dict[str, LayerModel]
     context: dict[str, Any] = {}
 
@@ -50,6 +52,8 @@ class Plan(JsonFile):
         encoding: how weights are rounded.
         encodings: quantized layer → how its weight is rounded, where that differs from `encoding`.
         calibration: how constant outputs and static ranges were found, where layers have any.
+        simulated_attention: to what queries, keys, values and probabilities are rounded; None for
+            nothing. It decides no stored bytes, but what is computed.
 
     Raises:
         PlanError: a layer that is not quantized has an encoding of its own.
@@ -64,6 +68,7 @@ class Plan(JsonFile):
     encoding: Encoding = field(default_factory=Encoding)
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     calibration: CalibrationSettings | None = None
+    simulated_attention: SimulatedAttention | None = None
 
     FILE: ClassVar[str] = "plan.json"
 
@@ -107,12 +112,13 @@ class Plan(JsonFile):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
-        settings = self.calibration
+        settings, attention = self.calibration, self.simulated_attention
         return {
             "version": VERSION,
             "model": self.model,
             "encoding": self.encoding.to_dict(),
             **({} if settings is None else {"calibration": settings.to_dict()}),
+            **({} if attention is None else {"simulated_attention": attention.to_dict()}),
             "layers": {name: self._layer(name) for name in self.choices},
             "context": dict(self.context),
         }
@@ -153,6 +159,7 @@ class Plan(JsonFile):
         except UsageError as cause:
             raise PlanError(f"{source}: field calibration: {cause}") from cause
         reasons = {name: layer.reason for name, layer in model.layers.items() if layer.reason}
+        attention = model.simulated_attention
         try:
             return cls(
                 choices=choices,
@@ -162,8 +169,9 @@ class Plan(JsonFile):
                 encoding=encoding,
                 encodings=encodings,
                 calibration=calibration,
+                simulated_attention=None if attention is None else attention.value(),
             )
-        except PlanError as cause:
+        except (PlanError, FormatError) as cause:
             raise PlanError(f"{source}: {cause}") from cause
 
     def table(self) -> Table:
@@ -211,14 +219,16 @@ class Plan(JsonFile):
 
     @property
     def _caption(self) -> str | None:
-        """Rounding and calibration of all layers."""
-        if not self.quantized:
-            return None
-        otherwise = " where not stated otherwise" if self.encodings else ""
-        lines = [f"encoding{otherwise}: {self.encoding}"]
-        if self.calibration is not None:
+        """Rounding and calibration of all layers, and what is simulated beside them."""
+        lines = []
+        if self.quantized:
+            otherwise = " where not stated otherwise" if self.encodings else ""
+            lines.append(f"encoding{otherwise}: {self.encoding}")
+        if self.quantized and self.calibration is not None:
             lines.append(f"calibration: {self.calibration}")
-        return escape("\n".join(lines))
+        if self.simulated_attention is not None:
+            lines.append(f"attention, simulated: {self.simulated_attention}")
+        return escape("\n".join(lines)) or None
 
     @property
     def _title(self) -> str:
@@ -237,6 +247,11 @@ def _check_version(model: _PlanModel, source: str) -> None:
     if model.version not in _READABLE:
         known = f"{', '.join(map(str, _READABLE[:-1]))} and {VERSION}"
         raise PlanError(f"{source}: field version: is {model.version}, this program reads {known}")
+    if model.version < VERSION and model.simulated_attention is not None:
+        raise PlanError(
+            f"{source}: field simulated_attention: goes with version {VERSION}, not with "
+            f"{model.version}"
+        )
     if model.version > 1:
         return
     later: list[str] = []

@@ -6,7 +6,6 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from mezzotint._plugins import Registry
 from mezzotint.errors import CalibrationError, FormatError, UsageError
-from mezzotint.formats import ActivationFormat, Shape, TensorSpec
+from mezzotint.formats import ActivationFormat, TensorSpec
+from mezzotint.plan.layer_shape import LayerShape, Reader
 
 Tensors = Mapping[str, Tensor]
 """A structure's own tensors as they are stored, by their names within the layer."""
@@ -39,76 +39,6 @@ Parts = Mapping[str, Part]
 
 NOW = "now"
 """Key, among the tensors of a `timed` structure, of the timestep of the call in progress."""
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """Shape of a Linear or Conv2d, or of a part of one.
-
-    Attributes:
-        weight: [out, in] of a Linear, [out, in / groups, height, width] of a Conv2d.
-        groups: of channels that are convolved apart.
-    """
-
-    weight: Shape
-    groups: int = 1
-
-    @property
-    def is_linear(self) -> bool:
-        """True for a Linear, whose input is [..., in]; a Conv2d's is [n, in, h, w]."""
-        return len(self.weight) == 2
-
-    @property
-    def in_channels(self) -> int:
-        """Input features or channels."""
-        return self.weight[1] * self.groups
-
-    @property
-    def out_channels(self) -> int:
-        """Output features or channels."""
-        return self.weight[0]
-
-    @property
-    def channel_dim(self) -> int:
-        """Dimension of the features or channels in inputs and outputs, from the end."""
-        return -1 if self.is_linear else -3
-
-    def along_channels(self, values: Tensor) -> Tensor:
-        """`values` [channels], to be combined with an input or output."""
-        return values.view(-1, *(1,) * (-self.channel_dim - 1))
-
-    def with_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        """The output `y` plus the bias [out], where there is one."""
-        return y if bias is None else y + self.along_channels(bias.to(y.dtype))
-
-
-@dataclass(frozen=True, eq=False)
-class Reader:
-    """A layer, or part of one, that reads a tensor.
-
-    Attributes:
-        weight: floating.
-        layer: its shape.
-    """
-
-    weight: Tensor
-    layer: LayerShape
-
-    @cached_property
-    def channel_peaks(self) -> Tensor:
-        """Largest |weight| that multiplies each input channel: float32 [in_channels]."""
-        return self._by_channel().abs().amax((1, 3)).flatten().float()
-
-    @cached_property
-    def channel_energies(self) -> Tensor:
-        """Sum of the squares of the weights of each input channel: float64 [in_channels]."""
-        return self._by_channel().double().square().sum((1, 3)).flatten()
-
-    def _by_channel(self) -> Tensor:
-        """The weight as [groups, outputs of one, inputs of one, kernel]."""
-        outputs, inputs, *_ = self.layer.weight
-        groups = self.layer.groups
-        return self.weight.detach().reshape(groups, outputs // groups, inputs, -1)
 
 
 class Observer(Protocol):
@@ -141,11 +71,12 @@ class Structure(ABC):
     model leaves them alone (`mezzotint.formats.as_bits`), and under the same names in the layer's
     buffers, in checkpoints and in what calibration finds. Where a method is given `tensors`
     before the layer is packed, asking for one that has yet to be calibrated is a FormatError.
+    Calibration may also find some that packing uses up and nothing stores.
 
     Attributes:
         kind: its key in plans.
         part_names: the parts, in the order of their input ranges.
-        calibrated: those of its own tensors that calibration finds.
+        calibrated: tensors that calibration finds: of those that are stored, and others.
         same_for_every_prompt: whether those must not depend on the prompt, so that calibration
             shows it prompts of other first words as well.
         same_for_siblings: whether those must be the same for all layers that read the very same
@@ -187,6 +118,15 @@ class Structure(ABC):
         """The reason why parts cannot have the structure `inner`, with the remedy; or None."""
         return None
 
+    def refuse_outer(self, outer: Structure) -> str | None:
+        """The reason why it cannot stand within `outer`, with the remedy; or None."""
+        return None
+
+    @property
+    def alone(self) -> Structure:
+        """The structure of a layer that stands among floating modules; its codes are the same."""
+        return self
+
     def refuse_input(self, activation: ActivationFormat) -> str | None:
         """The reason why inputs of a format do not go with it, with the remedy; or None."""
         return None
@@ -202,8 +142,13 @@ class Structure(ABC):
         return bool(self.calibrated) and self.granularity is None
 
     def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
-        """Shape and dtype of every tensor of its own."""
+        """Shape and dtype of every tensor that it stores."""
         return {}
+
+    def calibrated_tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
+        """Shape and dtype of every tensor that calibration finds."""
+        specs = self.tensors(layer)
+        return {name: specs[name] for name in sorted(self.calibrated)}
 
     def check_tensor(self, name: str, tensor: Tensor) -> None:
         """Refuse a stored tensor whose values make no sense.
@@ -225,8 +170,7 @@ class Structure(ABC):
 
     def placeholder(self, layer: LayerShape) -> Tensors:
         """Calibrated tensors that some layer could have, for timing one: zeros."""
-        specs = self.tensors(layer)
-        return {name: specs[name].zeros() for name in self.calibrated}
+        return {name: spec.zeros() for name, spec in self.calibrated_tensors(layer).items()}
 
     def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:
         """Finds the calibrated tensors of a layer; asked only of those that are `observed`.

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mezzotint._files import is_taken, read_json, replacing_folder, validated, write_json
+from mezzotint._files import is_taken, read_json, validated, write_json
+from mezzotint._folders import replacing_folder
 from mezzotint._tensor_files import write_tensors
 from mezzotint.errors import PredictorError, UsageError, first_line
 from mezzotint.predictors.dataset import Space

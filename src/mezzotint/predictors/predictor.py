@@ -113,11 +113,13 @@ class Predictor(ABC, Generic[ModelT_co]):
     Attributes:
         kind: name in the registry.
         reads_noises: whether it reads what each choice alone adds to the output.
+        trains: whether it is trained in epochs, by the options that are about those.
         fitted: what it has learned.
     """
 
     kind: ClassVar[str]
     reads_noises: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
 
     def __init__(self, fitted: Fitted[ModelT_co]) -> None:
         self.fitted = fitted

@@ -78,6 +78,8 @@ def one_hot(configurations: IntArray, formats: int) -> FloatArray:
 class RidgePredictor(Predictor[RidgeModel]):
     """Ridge regression whose penalty is chosen by leaving labels out one by one."""
 
+    trains = False
+
     @classmethod
     @abstractmethod
     def inputs(cls, dataset: Dataset) -> Inputs:

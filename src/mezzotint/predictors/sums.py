@@ -45,6 +45,8 @@ class SumModel(FoldModel):
 class SumPredictor(Predictor[SumModel]):
     """Sum of one cost per choice: its order owes nothing to labels, only its units do."""
 
+    trains = False
+
     @classmethod
     @abstractmethod
     def costs(cls, dataset: Dataset) -> FloatArray:

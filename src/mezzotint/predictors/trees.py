@@ -38,6 +38,8 @@ class TreesModel(FoldModel):
 class BoostedTrees(Predictor[TreesModel]):
     """Gradient-boosted regression trees, as scikit-learn grows them."""
 
+    trains = False
+
     @override
     @classmethod
     def fit_fold(cls, task: FoldTask) -> TreesModel:

@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 
 from mezzotint._progress import announcer
 from mezzotint.errors import UsageError
+from mezzotint.models.offloading import check_stays
 from mezzotint.recipes.default_prompts import prompts_beyond
 from mezzotint.recipes.job import Job, Outcome
 from mezzotint.runtime import LazyWeight
@@ -39,8 +40,9 @@ def distilling(job: Job, training: Training, field: str = "train_minutes") -> It
         field: the recipe's option of its length, for messages.
 
     Raises:
-        UsageError: there is no pipeline that runs along its trajectory, or its denoiser's weights
-            stay on disk; or another run trains in the same place.
+        UsageError: there is no pipeline that runs along its trajectory, or one whose denoiser is
+            moved whenever it runs, or whose weights stay on disk; or another run trains in the same
+            place.
         TrainingError: the loss is NaN, or grows.
         JournalError: the states are of another training, or damaged.
     """
@@ -59,6 +61,7 @@ def distilling(job: Job, training: Training, field: str = "train_minutes") -> It
             f"{field}: training runs a pipeline from noise to image, which a bare module does "
             "not have; give 0, or quantize the pipeline"
         )
+    check_stays(job.model, job.denoiser)
     prompts = prompts_beyond(job.pipe, job.sampling)
     with only_here(folder):
         if folder is not None and kept:

@@ -23,6 +23,7 @@ from mezzotint.models import (
     completed_calls,
     evaluating,
 )
+from mezzotint.models.offloading import check_not_offloaded
 from mezzotint.plan import Budget, Plan
 from mezzotint.recipes.default_prompts import default_sampling, usual_count
 from mezzotint.runtime import Calibration, packed_layers
@@ -212,11 +213,12 @@ def check_floating(name: str, denoiser: nn.Module) -> None:
         denoiser: the module.
 
     Raises:
-        UsageError: a layer is packed, or has an adapter.
+        UsageError: a layer is packed, or has an adapter; or weights are offloaded.
     """
     if packed_layers(denoiser):
         raise UsageError(f"{name} is quantized already; start from the original")
     check_no_adapters(name, denoiser)
+    check_not_offloaded(name, denoiser)
 
 
 def check_latency(recipe: Recipe, budget: Budget) -> None:

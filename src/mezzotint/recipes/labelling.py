@@ -1,4 +1,4 @@
-"""Labels of a pipeline's configurations: study, bank, and the journal of what is measured."""
+"""Labels of a pipeline's configurations: drawn, and measured into the journal of a folder."""
 
 from __future__ import annotations
 
@@ -9,26 +9,22 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers import DiffusionPipeline
-from filelock import FileLock, Timeout
 
 from mezzotint._files import write_json
 from mezzotint._journal import Journal
 from mezzotint.bank import Bank
-from mezzotint.errors import LabelError, ModelError, UsageError
-from mezzotint.formats import QUA2SEDIMO, parse_weight_format
+from mezzotint.errors import ModelError
 from mezzotint.labels import (
-    PUBLISHED_FORMATS,
     Configuration,
     ConfigurationChange,
     LabelHeader,
     Labels,
     StoredSizes,
-    label_metric,
+    check_count,
     sampled,
 )
-from mezzotint.labels.header import BANK_FOLDER, GRAPH_FILE, HEADER_FILE, JOURNAL_FILE
+from mezzotint.labels.header import GRAPH_FILE, HEADER_FILE, JOURNAL_FILE
 from mezzotint.measuring import (
     ExecutorFactory,
     InProcess,
@@ -36,86 +32,24 @@ from mezzotint.measuring import (
     Original,
     Task,
     Unchanged,
-    calls_digest,
     chosen_executor,
-    model_digest,
 )
 from mezzotint.models import (
     Sampling,
-    WeightGraph,
     evaluating,
     find_denoiser,
     model_name,
     note_source_dtypes,
     weight_graph,
 )
-from mezzotint.plan import Budget, Choice, Encoding
+from mezzotint.plan import Budget
 from mezzotint.recipes.default_prompts import default_prompts, usual_count
 from mezzotint.recipes.job import Job, MeasuringSettings, check_floating
 from mezzotint.recipes.journaled_figures import Measuring
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labels_folder import bank_of, check_is_ours, header_of, held
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
-
-_LOCK = ".lock"
-_OURS = frozenset({BANK_FOLDER, GRAPH_FILE, HEADER_FILE, JOURNAL_FILE})
-
-
-@dataclass(frozen=True)
-class SampleOptions:
-    """Labels to be measured.
-
-    Attributes:
-        count: number of configurations, with those that are there already.
-        formats: that every weight may take.
-        metric: `paired`, `noise`, `fd` or `module:function`, see `label_metric`.
-        images: how many it compares; None for its own number. For `noise`, prompts whose calls are
-            recorded.
-        rounding: `nearest` as published, or `feedback`.
-        stratify: spread stored bits evenly, see `sampled`.
-        seed: of the drawing; image i starts from the noise of seed + i.
-
-    Raises:
-        UsageError: a value is out of its domain.
-        FormatError: there is no such format, or no such rounding.
-    """
-
-    count: int = 300
-    formats: tuple[str, ...] = PUBLISHED_FORMATS
-    metric: str = "paired"
-    images: int | None = None
-    rounding: str = "nearest"
-    stratify: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("seed", 0), ("images", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name}: is {value}; give {least} or more")
-        if len({*self.formats}) < len(self.formats) or not self.formats:
-            raise UsageError(f"formats: are {', '.join(self.formats)}; give different ones")
-        for name in self.formats:
-            if parse_weight_format(name) is None:
-                raise UsageError(f"formats: {name!r} quantizes nothing; leave it out")
-        _ = self.measure, self.encoding
-
-    @property
-    def measure(self) -> Metric:
-        """The metric.
-
-        Raises:
-            UsageError: there is none of that name, or it takes more images.
-        """
-        return label_metric(self.metric, self.images)
-
-    @property
-    def encoding(self) -> Encoding:
-        """Rounding of weights, with the search of clipping ranges that was published.
-
-        Raises:
-            FormatError: there is no such rounding.
-        """
-        return Encoding(QUA2SEDIMO, self.rounding)
 
 
 def sample_labels(
@@ -150,7 +84,7 @@ def sample_labels(
     """
     options = options or SampleOptions()
     options.measure.check_available()
-    _check_is_ours(Path(folder))
+    check_is_ours(Path(folder))
     _, denoiser = find_denoiser(pipe)
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
@@ -175,25 +109,18 @@ class Labelling:
     """A model whose configurations are being labelled.
 
     Attributes:
-        study: of the floating model.
-        graph: of its weights.
+        keys: of the weights that have a choice, in the order of the graph.
         bank: all candidates of all weights.
         formats: of the candidates.
         metric: makes the labels.
         measuring: its journal holds them.
     """
 
-    study: Study
-    graph: WeightGraph
+    keys: tuple[str, ...]
     bank: Bank
     formats: tuple[str, ...]
     metric: Metric
     measuring: Measuring
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Keys of the weights that have a choice, in the order of the graph."""
-        return tuple(node.key for node in self.graph.weights if node.quantizable)
 
     def drawn(self, options: SampleOptions) -> tuple[Configuration, ...]:
         """Configurations at random, as the options say.
@@ -242,38 +169,32 @@ def labelling(
         BankError: it holds a bank of other weights.
         UsageError: an option is out of its domain, or another process is at the same folder.
     """
-    metric, encoding = options.measure, options.encoding
+    metric = options.measure
     study = Study.of(job, bos=False, shortcuts="concatenations", momentum=None)
     if study.graph.tied:
         name, first = next(iter(study.graph.tied.items()))
         raise ModelError(
-            f"layers {name} and {first} share one weight, which a bank of layers cannot keep "
-            "together; give each a weight of its own"
+            f"layers {name} and {first} share one weight, which packed layers do not: each stores "
+            "codes of its own, and labels would count one of them; give each a weight of its own"
         )
     original = Original(job.denoiser, study.calls, pipe=job.pipe, sampling=sampling)
-    header = _header(study, original, options, metric, encoding)
-    try:
-        with _held(folder):
-            if (folder / HEADER_FILE).is_file():
-                LabelHeader.load(folder / HEADER_FILE).check(header, folder)
-            graph = weight_graph(job.denoiser, study.graph, study.structures.splits)
-            bank = _bank(folder, study, graph, options, encoding)
-            graph.save(folder / GRAPH_FILE)
-            if not (folder / HEADER_FILE).is_file():
-                write_json(folder / HEADER_FILE, header.to_dict())
-            with Journal(folder / JOURNAL_FILE, header.to_dict()) as journal:
-                original = replace(original, calibration=Calibration(encoded=bank))
-                measuring = Measuring(original, job.measuring.executor or InProcess, journal)
-                yield Labelling(study, graph, bank, options.formats, metric, measuring)
-    except OSError as cause:
-        raise LabelError(
-            f"{folder}: cannot be written ({cause.strerror or cause}); make room, and repeat the "
-            "command to go on"
-        ) from cause
-    except KeyboardInterrupt as interruption:
-        interruption.add_note(f"finished labels are kept in {folder}")
-        interruption.add_note("repeat the command to go on")
-        raise
+    header = header_of(study, original, options)
+    graph = weight_graph(job.denoiser, study.graph, study.structures.splits)
+    keys = tuple(node.key for node in graph.weights if node.quantizable)
+    check_count(len(keys), len(options.formats), options.count)
+    if metric.sees == "images":
+        metric.check_images(original.images.images)
+    with held(folder):
+        if (folder / HEADER_FILE).is_file():
+            LabelHeader.load(folder / HEADER_FILE).check(header, folder)
+        bank = bank_of(folder, study, graph, options)
+        graph.save(folder / GRAPH_FILE)
+        if not (folder / HEADER_FILE).is_file():
+            write_json(folder / HEADER_FILE, header.to_dict())
+        with Journal(folder / JOURNAL_FILE, header.to_dict()) as journal:
+            original = replace(original, calibration=Calibration(encoded=bank))
+            measuring = Measuring(original, job.measuring.executor or InProcess, journal)
+            yield Labelling(keys, bank, options.formats, metric, measuring)
 
 
 def _sampling(
@@ -288,76 +209,3 @@ def _sampling(
         count = len(prompts) if prompts else usual_count(pipe)
     chosen = tuple(islice(cycle(prompts or default_prompts(pipe)), count))
     return Sampling(prompts=chosen, seed=options.seed, steps=steps)
-
-
-def _header(
-    study: Study,
-    original: Original,
-    options: SampleOptions,
-    metric: Metric,
-    encoding: Encoding,
-) -> LabelHeader:
-    images = metric.sees == "images"
-    sampling = original.sampling if images else study.job.sampling
-    return LabelHeader(
-        model=study.job.model,
-        weights=model_digest(study.job.denoiser),
-        metric=options.metric,
-        images=metric.prompts,
-        sampling=None if sampling is None else sampling.to_dict(),
-        formats=options.formats,
-        encoding=encoding.to_dict(),
-        torch=torch.__version__,
-        originals=original.images.digest if images else None,
-        calls=calls_digest(study.calls),
-    )
-
-
-def _bank(
-    folder: Path,
-    study: Study,
-    graph: WeightGraph,
-    options: SampleOptions,
-    encoding: Encoding,
-) -> Bank:
-    """The bank of all layers, built unless it is there."""
-    choices = [Choice(name) for name in options.formats]
-    names = dict.fromkeys(node.layer for node in graph.weights if node.quantizable)
-    structured = study.structured(choices)
-    candidates = {name: structured[name] for name in names}
-    place = folder / BANK_FOLDER
-    # The header says that a bank beside it has seen the same calls: no need to look at them again.
-    if encoding.needs_grams and (folder / HEADER_FILE).is_file() and place.is_dir():
-        bank = Bank.open(place)
-        bank.check(study.job.denoiser)
-        return bank
-    calibration = study.calibrated(candidates, encoding)
-    return Bank.build(place, study.job.denoiser, candidates, encoding, calibration)
-
-
-def _check_is_ours(folder: Path) -> None:
-    """Refuse a folder that holds other things than labels, before anything is written to it.
-
-    Raises:
-        LabelError: naming what stands there.
-    """
-    if not folder.is_dir() or (folder / HEADER_FILE).is_file():
-        return
-    other = [each.name for each in folder.iterdir() if each.name not in _OURS]
-    if visible := [name for name in other if not name.startswith(".")]:
-        raise LabelError(f"{folder}: holds {visible[0]}, and no labels; name another folder")
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep other processes from the folder, which is made where there is none."""
-    if folder.exists() and not folder.is_dir():
-        raise LabelError(f"{folder}: is a file; name a folder for the labels")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / _LOCK, timeout=0):
-            yield
-    except Timeout as cause:
-        raise UsageError(
-            f"{folder}: another process makes labels there; wait for it, or name another folder"
-        ) from cause

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mezzotint._files import check_folder_name, check_no_file, is_taken, replacing_folder
+from mezzotint._files import check_folder_name, check_no_file, is_taken
+from mezzotint._folders import replacing_folder
 from mezzotint.errors import UsageError
 from mezzotint.report.findings import Finding
 from mezzotint.report.insight_plots import BoxPlot, Picture, StackedBars, tables

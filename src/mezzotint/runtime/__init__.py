@@ -62,10 +62,13 @@ from mezzotint.runtime.packed import (
     check_input_ranges,
 )
 from mezzotint.runtime.part import QuantizedPart
+from mezzotint.runtime.rounded_attention import round_attention, rounded_attention
 from mezzotint.runtime.size import module_bytes, nominal_bits, weights_by_format
+from mezzotint.runtime.smoothing_norms import smoothed_parameters, smoothing_norms
 from mezzotint.runtime.structured import StructuredLayer, shape_of
 from mezzotint.runtime.structures import (
     ConstantTokens,
+    NormSmoothing,
     Smoothing,
     SplitInput,
     StepScales,
@@ -92,6 +95,7 @@ __all__ = [
     "LayerToEncode",
     "LazyWeight",
     "Linear",
+    "NormSmoothing",
     "Operation",
     "PackedLayer",
     "PackedWeight",
@@ -137,8 +141,12 @@ __all__ = [
     "registered_kernels",
     "replace_layer",
     "replace_layers",
+    "round_attention",
+    "rounded_attention",
     "select_kernel",
     "shape_of",
+    "smoothed_parameters",
+    "smoothing_norms",
     "stored_tensors",
     "structure_tensors",
     "unfilled_layer",

@@ -132,7 +132,8 @@ def calibrated_tensors(
     found: dict[str, TensorSpec] = {}
     for place in places(choice.structures, layer):
         specs = place.structure.tensors(place.layer)
-        found |= {dotted(place.path, n): specs[n] for n in sorted(place.structure.calibrated)}
+        names = sorted(place.structure.calibrated & specs.keys())
+        found |= {dotted(place.path, name): specs[name] for name in names}
     for (path, shape), each in zip(
         quantizers(choice.structures, layer), choice.of_quantizers, strict=True
     ):
@@ -148,9 +149,8 @@ def check_calibrated(choice: Choice, layer: LayerShape, tensors: Tensors) -> Non
         PlanError: such a layer cannot have one of the structures.
     """
     for place in places(choice.structures, layer):
-        specs = place.structure.tensors(place.layer)
-        for name in sorted(place.structure.calibrated):
-            _check(place, name, specs[name], tensors.get(dotted(place.path, name)))
+        for name, spec in place.structure.calibrated_tensors(place.layer).items():
+            _check(place, name, spec, tensors.get(dotted(place.path, name)))
 
 
 def _check(place: Place, name: str, spec: TensorSpec, tensor: Tensor | None) -> None:

@@ -15,6 +15,12 @@ from mezzotint.formats import check_finite
 from mezzotint.plan import Plan
 from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
+from mezzotint.runtime.rounded_attention import round_attention
+from mezzotint.runtime.smoothing_norms import (
+    check_common_exponents,
+    check_smoothing_norms,
+    smooth_norms,
+)
 from mezzotint.runtime.structured import StructuredLayer
 from mezzotint.runtime.timestep import TimestepReader, check_timed
 
@@ -40,6 +46,7 @@ def check_plan(module: nn.Module, plan: Plan) -> None:
             )
         if choice.quantized:
             check_layer(name, modules[name], choice)
+    check_smoothing_norms(module, plan)
     if any(choice.timed for choice in plan.choices.values()):
         check_timed(module)
 
@@ -52,7 +59,8 @@ def pack_module(
 ) -> nn.Module:
     """Replace, in place and one at a time, the layers that `plan` quantizes.
 
-    Each float weight is released as soon as its packed form exists. All layers, their weights,
+    Norms that smooth inputs of layers are multiplied by powers of two. Each float weight is
+    released as soon as its packed form exists. All layers, their weights,
     input ranges and calibrated tensors are checked before the first is touched.
 
     Raises:
@@ -94,6 +102,7 @@ def _check(module: nn.Module, plan: Plan, calibration: Calibration) -> None:
     _check_names(module, calibration)
     for name in plan.quantized:
         check_calibration(name, module.get_submodule(name), plan, calibration)
+    check_common_exponents(plan, calibration)
 
 
 def _check_names(module: nn.Module, calibration: Calibration) -> None:
@@ -127,7 +136,9 @@ def _packed(
     with torch.no_grad():
         for name, tensor in calibration.floating.items():
             module.get_parameter(name).copy_(tensor)
+    smooth_norms(module, plan, calibration)
     read_timesteps(module)
+    round_attention(module, plan.simulated_attention)
     return module
 
 
@@ -196,7 +207,7 @@ def dequantize_module(
     """Replace, in place, every packed layer by a stock one with the dequantized weight.
 
     A layer of constant tokens becomes a plain Linear that computes them like all others. The
-    module's timestep is read no longer.
+    module's timestep is read no longer, and its attention is rounded no longer.
 
     Args:
         module: with packed layers.
@@ -210,6 +221,7 @@ def dequantize_module(
     reader = TimestepReader.of(module)
     if reader is not None:
         reader.detach()
+    round_attention(module, None)
     return module
 
 

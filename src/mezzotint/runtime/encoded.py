@@ -60,7 +60,7 @@ class LayerToEncode:
     @property
     def key(self) -> str:
         """Equal for what is stored in the same way, of one model and one calibration."""
-        structures = [each.to_dict() for each in self.choice.with_floating_input.structures]
+        structures = [each.to_dict() for each in self.choice.with_floating_input.alone.structures]
         formats = [each.weight for each in self.choice.of_quantizers]
         return json.dumps([self.name, formats, structures, self.rounded.to_dict()])
 

@@ -62,7 +62,8 @@ class Calibration:
             values as these. None to encode them anew each time.
         floating: dotted name of a parameter that stays floating, such as a bias or a norm's weight
             → what training has made of it.
-        others: structures → values of layers that may have them, in the place of those above.
+        others: structures, those of a layer alone → values of layers that may have them, in the
+            place of those above.
     """
 
     input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class Calibration:
         replaced = {
             name: other
             for name, choice in choices.items()
-            if name in (other := self.others.get(choice.structures, Calibration())).tensors
+            if name in (other := self.others.get(choice.alone.structures, Calibration())).tensors
         }
 
         def each(

@@ -69,7 +69,8 @@ class StructuredLayer(PackedLayer):
     @override
     def load_tensors(self, tensors: Tensors) -> None:
         for name in self.structure.calibrated:
-            self.register_buffer(name, tensors[name].detach().clone())
+            stored = name in self.tensor_names
+            self.register_buffer(name, tensors[name].detach().clone(), persistent=stored)
         starts = tuple(f"{name}." for name in self.named_parts)
         own = {name for name in tensors if not name.startswith(starts)}
         refuse_tensors(own - self.structure.calibrated)
@@ -88,10 +89,13 @@ class StructuredLayer(PackedLayer):
     ) -> None:
         tensors = {n: self.get_buffer(n).to(weight.device) for n in self.structure.calibrated}
         tensors |= self.structure.derived(weight, self.shape, tensors)
+        weights = self.structure.part_weights(weight, self.shape, tensors)
+        for name in self.structure.calibrated.difference(self.tensor_names):
+            delattr(self, name)
+            del tensors[name]
         self._check_names_and_types(tensors)
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
-        weights = self.structure.part_weights(weight, self.shape, tensors)
         first = 0
         for name, part in self.named_parts.items():
             last = first + part.choice.parts

@@ -1,7 +1,7 @@
 """Training of any plan's packed form: LoRA inside the rounding, learned scales, distillation."""
 
 from mezzotint.training.curve import Curve, Point
-from mezzotint.training.loop import train
+from mezzotint.training.entry import train
 from mezzotint.training.options import Rates, Training
 from mezzotint.training.resumption import check_state, has_state
 from mezzotint.training.states import discard_training, only_here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 from diffusers import DiffusionPipeline
@@ -11,27 +11,32 @@ from torch import Tensor, nn
 
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
 from mezzotint.models import Call
-from mezzotint.models.calls import device_of
-from mezzotint.runtime.cpu.processor import BFLOAT16
 from mezzotint.training.options import Training
+from mezzotint.training.precision import Precision
 from mezzotint.training.relation import capturing, output_norm
 from mezzotint.training.student import Student
 from mezzotint.training.trajectories import Guidance
 from mezzotint.training.window import Window
 
+Losses = tuple[Tensor, Tensor | None]
+"""The main loss of an update, and that of features, where there is one."""
+
 
 class BothModels:
     """A student and its teacher, as they are run and differentiated in training."""
 
-    def __init__(self, student: Student, pipe: DiffusionPipeline, options: Training) -> None:
+    def __init__(
+        self, student: Student, pipe: DiffusionPipeline, options: Training, precision: Precision
+    ) -> None:
         """Begin; nothing is run yet.
 
         Args:
             student: of the pipeline's denoiser.
             pipe: gives the guidance.
-            options: say what is compared, and in which precision.
+            options: say what is compared.
+            precision: of both models' passes.
         """
-        self.student, self.options = student, options
+        self.student, self.options, self._precision = student, options, precision
         self._guidance = Guidance.of(pipe, student.denoiser)
         self._norm: nn.Module | None = None
         self._blocks_again: bool | None = options.checkpointing
@@ -40,7 +45,7 @@ class BothModels:
     def run(self, call: Call, window: Window) -> tuple[Tensor, Tensor]:
         """Outputs of teacher and student; the window takes them as its next step."""
         self._prepare(call)
-        with torch.no_grad(), self._autocast(), capturing(self._norm) as theirs:
+        with torch.no_grad(), self._precision.computing(), capturing(self._norm) as theirs:
             teacher = call.run(self.student.denoiser)
         with self._computing() as denoiser:
             with capturing(self._norm) as ours:
@@ -49,16 +54,14 @@ class BothModels:
             window.add(y, guided, (theirs, ours))
         return teacher, found
 
-    def differentiate(self, losses: tuple[Tensor, Tensor | None]) -> None:
+    def differentiate(self, losses: Losses) -> None:
         """Give all that is trained the gradient of the sum of a main loss and one of features."""
         main, features = losses
         loss = main if features is None else main + features
         with self._computing():
             loss.backward()  # type: ignore[no-untyped-call]
 
-    def compare(
-        self, losses: tuple[Tensor, Tensor | None], parameters: Sequence[nn.Parameter]
-    ) -> float | None:
+    def compare(self, losses: Losses, parameters: Sequence[nn.Parameter]) -> float | None:
         """The same, and the norm of the second loss's gradient over that of the first one's.
 
         Args:
@@ -98,14 +101,5 @@ class BothModels:
             denoiser = stack.enter_context(self.student.quantized())
             if self._blocks_again:
                 stack.enter_context(gradient_checkpointing(denoiser, self.student.again))
-            stack.enter_context(self._autocast())
+            stack.enter_context(self._precision.computing())
             yield denoiser
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        device = device_of(self.student.denoiser).type
-        wanted = self.options.autocast
-        if wanted is None:
-            wanted = torch.cuda.is_bf16_supported() if device == "cuda" else BFLOAT16
-        if not wanted or device not in ("cpu", "cuda"):
-            return nullcontext()
-        return torch.autocast(device, dtype=torch.bfloat16)

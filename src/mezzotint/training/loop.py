@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from mezzotint._journal import differing
-from mezzotint._progress import Meter, meter
-from mezzotint.errors import TrainingError, UsageError
-from mezzotint.models import Call, evaluating, find_denoiser
+from mezzotint._progress import Meter
+from mezzotint.errors import TrainingError
+from mezzotint.models import Call
 from mezzotint.models.calls import device_of
 from mezzotint.training.both_models import BothModels
-from mezzotint.training.curve import Curve, Point
-from mezzotint.training.fingerprint import LENGTH, fingerprint
-from mezzotint.training.optimizer import Optimizer
+from mezzotint.training.learned import Learned
 from mezzotint.training.options import Training
-from mezzotint.training.states import Position, State, StateFolder, Sums
+from mezzotint.training.position import Position
+from mezzotint.training.precision import precision_of
+from mezzotint.training.states import State, StateFolder
 from mezzotint.training.student import Student
 from mezzotint.training.trajectories import Trajectories
 from mezzotint.training.trouble import (
@@ -45,66 +41,6 @@ POINT_EVERY = 10
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def train(
-    student: Student,
-    pipe: DiffusionPipeline,
-    prompts: Sequence[str],
-    options: Training,
-    folder: str | Path | None = None,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-) -> Curve:
-    """Distill the floating denoiser into the student, along the pipeline's own trajectories.
-
-    A training that was interrupted goes on from the folder's state; one that is done is not
-    repeated. With `options.steps` the result does not depend on interruptions. Where the length is
-    0, the student takes the folder's state, whatever the length of that training, and nothing is
-    trained or written.
-
-    Args:
-        student: of the pipeline's denoiser; trained in place.
-        pipe: floating; runs its own scheduler and guidance.
-        prompts: that trajectories are of.
-        options: as the student was made with.
-        folder: for the state of training, every minute and at the end; None to keep none.
-        clock: tells seconds.
-
-    Raises:
-        UsageError: there are no prompts, the pipeline has another denoiser, or one in float16 on a
-            CPU, or one that calls it once for each half of guidance; or the folder holds something
-            else.
-        JournalError: the folder is of another training, which is named; is damaged; or cannot be
-            written.
-        TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
-            the folder keep the last good state, which a length of 0 takes up.
-        ModelError: the pipeline fails, or does not make images from text.
-    """
-    if not prompts:
-        raise UsageError("prompts: none given; training needs one at least")
-    if find_denoiser(pipe)[1] is not student.denoiser:
-        raise UsageError("pipe: has another denoiser than the student; give the student's own")
-    first = next(student.denoiser.parameters())
-    if first.dtype == torch.float16 and first.device.type == "cpu":
-        raise UsageError("pipe: is in float16, in which no CPU trains; load it in float32")
-    identity = fingerprint(student, pipe, prompts, options)
-    ignored = frozenset() if options.trains else LENGTH
-    states = StateFolder(None if folder is None else Path(folder), identity, ignored)
-    known = states.load()
-    share = options.own_share if options.trajectory == "mixed" else 0.0
-    trajectories = Trajectories(
-        pipe, student.denoiser, tuple(prompts), options.batch, options.seed, share
-    )
-    loop = Loop(student, trajectories, options, states, clock)
-    if known is not None:
-        loop.restore(known)
-    if options.trains:
-        with evaluating(student.denoiser), meter("Training") as bar:
-            loop.run(bar)
-    return Curve(
-        loop.position.updates, loop.position.minutes, options.to_dict(), loop.position.points
-    )
-
-
 class Loop:
     """A training at work.
 
@@ -124,8 +60,10 @@ class Loop:
         self.student, self.trajectories, self.options = student, trajectories, options
         self.states, self.clock = states, clock
         self.position = Position()
-        self._optimizer = Optimizer(student, options.rates)
-        self._models = BothModels(student, trajectories.pipe, options)
+        first = next(student.denoiser.parameters())
+        precision = precision_of(first.device, first.dtype, options.autocast)
+        self._learned = Learned(student, options.rates, precision)
+        self._models = BothModels(student, trajectories.pipe, options, precision)
         self._outputs: list[Tensor] = []
         self._known: tuple[Tensor, ...] = ()
         self._window = Window(options)
@@ -140,38 +78,27 @@ class Loop:
         Raises:
             JournalError: it does not fit the student.
         """
-        misfit = self._misfit(state)
+        misfit = self._misfit_outputs(state) or self._learned.misfit(state)
         if misfit is not None:
             raise self.states.damaged(misfit)
         self._load(state)
         self._good = replace(self._state(), outputs=state.outputs)
 
-    def _misfit(self, state: State) -> str | None:
-        """The first thing in a state that no training of this student has written."""
-        known = {name: each.shape for name, each in self.student.parameters().items()}
-        found = {name: each.shape for name, each in state.parameters.items()}
-        name = differing(known, found)
-        if name is not None:
-            return f"parameters/{name} is {_shown(found, name)}, not {_shown(known, name)}"
+    def _misfit_outputs(self, state: State) -> str | None:
+        """The reason why outputs in a state are not those of its trajectory; None for none."""
         done = self.options.progress(state.position.updates, state.position.minutes) >= 1.0
         steps = len(state.position.losses)
         if not done and len(state.outputs) != steps:  # a finished trajectory is not gone on with
             return f"{len(state.outputs)} outputs of {steps} denoising steps"
-        return self._optimizer.misfit(state.optimizer)
+        return None
 
     def _load(self, state: State) -> None:
         self.position, self._known = state.position, state.outputs
         self._minutes_before = state.position.minutes
-        with torch.no_grad():
-            for name, parameter in self.student.parameters().items():
-                parameter.copy_(state.parameters[name])
-        self._optimizer.load(state.optimizer)
+        self._learned.load(state)
 
     def _state(self) -> State:
-        """The present state; parameters and optimizer as copies."""
-        parameters = {n: p.detach().clone() for n, p in self.student.parameters().items()}
-        optimizer = {n: t.clone() for n, t in self._optimizer.state().items()}
-        return State(self.position, parameters, optimizer, tuple(self._outputs))
+        return self._learned.state(self.position, self._outputs)
 
     def run(self, bar: Meter) -> None:
         """Train to the end, and save.
@@ -192,7 +119,7 @@ class Loop:
         finally:
             self._new_window()
         if self.position.sums.updates:
-            self._add_point()
+            self.position = self.position.with_point()
         self._save()
 
     @property
@@ -239,49 +166,33 @@ class Loop:
         window, position = self._window, self.position
         main, features = window.main(), window.features() if window.full else None
         number = position.updates + 1
-        losses, ratio = (main, features), None
+        optimizer, ratio = self._learned.optimizer, None
+        losses = optimizer.scaled(main), None if features is None else optimizer.scaled(features)
         if number % POINT_EVERY == 0:
-            ratio = self._models.compare(losses, [*self._optimizer.parameters.values()])
+            ratio = self._models.compare(losses, [*optimizer.parameters.values()])
         else:
             self._models.differentiate(losses)
         self._holding.close()
-        if not gradients_are_finite(self._optimizer.parameters):
-            where = infinite_gradient(self._optimizer.parameters)
+        optimizer.unscale()
+        if not optimizer.may_overflow and not gradients_are_finite(optimizer.parameters):
+            where = infinite_gradient(optimizer.parameters)
             self._give_up(f"the gradient is infinite or NaN, {where}")
-        self._optimizer.step(self.options.progress(position.updates, self._minutes))
+        optimizer.step(self.options.progress(position.updates, self._minutes))
         lost = sum(window.relative) / len(window.errors)
         of_features = None
         if features is not None:
             of_features = lost * float(features.detach() / main.detach().clamp(min=_TINY))
         sums = position.sums.plus(lost, of_features, ratio)
         self.position = replace(position, updates=number, minutes=self._minutes, sums=sums)
+        figures = self.position.figures
         if number % POINT_EVERY == 0:
-            self._add_point()
-        self._bar.show(self.options.progress(number, self._minutes), self._figures(sums))
+            self.position = self.position.with_point()
+        self._bar.show(self.options.progress(number, self._minutes), figures)
         window.learned()
         if window.full:
             self._new_window()
         if self._window.steps == 0 and self.clock() - self._saved >= SAVE_EVERY:
             self._save()
-
-    def _add_point(self) -> None:
-        position, sums = self.position, self.position.sums
-        count = sums.updates
-        point = Point(
-            position.updates,
-            position.minutes,
-            sums.loss / count,
-            None if sums.feature_loss is None else sums.feature_loss / count,
-            sums.ratio,
-        )
-        self.position = replace(position, sums=Sums(), points=(*position.points, point))
-
-    def _figures(self, sums: Sums) -> str:
-        """The line of the progress bar."""
-        position = self.position
-        rate = position.updates / max(position.minutes * 60, 1e-9)
-        part = "" if not sums.feature_loss else f", features {sums.feature_loss / sums.updates:.4f}"
-        return f"loss {sums.loss / sums.updates:.4f}{part}, {rate:.2f} updates/s"
 
     def _end_trajectory(self) -> None:
         """Compare its loss with that of the beginning, and start another.
@@ -333,10 +244,6 @@ class Loop:
             f"{where}: {why}; went back to the state of update {self.position.updates}: train for "
             f"less time, or with lower rates{kept}"
         )
-
-
-def _shown(shapes: Mapping[str, torch.Size], name: str) -> str:
-    return f"of shape {tuple(shapes[name])}" if name in shapes else "absent"
 
 
 class _DoneError(BaseException):  # no error of the pipeline's, which would be reported

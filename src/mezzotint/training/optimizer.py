@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import AdamW
 
 from mezzotint.training.options import Rates
 from mezzotint.training.student import Student
 
 _STATE = ("step", "exp_avg", "exp_avg_sq")
+_SCALE = {"loss.scale": "scale", "loss.growth": "_growth_tracker"}
+"""Name in a state → in that of the scaler."""
+
 _LEAST = 1e-3
 """Root mean square below which biases and norms are all alike, such as zeros."""
 
@@ -22,8 +27,15 @@ class Optimizer:
         parameters: all that is trained, by name.
     """
 
-    def __init__(self, student: Student, rates: Rates) -> None:
-        """Rates at the start of training; each layer's LoRA has that of its own Δ."""
+    def __init__(self, student: Student, rates: Rates, scaler: GradScaler | None = None) -> None:
+        """Rates at the start of training; each layer's LoRA has that of its own Δ.
+
+        Args:
+            student: whose parameters are trained.
+            rates: learning rates.
+            scaler: of the loss that gradients are of; None where that is as it is.
+        """
+        self._scaler = scaler
         self.parameters = student.parameters()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter, rate, decay in _rated(student, rates):
@@ -38,24 +50,48 @@ class Optimizer:
         )
         self._rates = [rate for rate, _ in groups]
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss to be differentiated, of which `unscale` divides the gradients."""
+        return loss if self._scaler is None else self._scaler.scale(loss)
+
+    def unscale(self) -> None:
+        """Make the gradients those of the loss itself."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self._adam)
+
+    @property
+    def may_overflow(self) -> bool:
+        """True where infinite gradients may be due to the scale, which then is too large."""
+        return self._scaler is not None and self._scaler.get_scale() > 1
+
     def step(self, progress: float) -> None:
         """Change the parameters after their gradients, which are dropped.
+
+        Where a scaled loss has infinite ones, the scale is halved and nothing else changed.
 
         Args:
             progress: share of the training that is done, from 0 to 1.
         """
         for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
             group["lr"] = rate * (1 - progress)
-        self._adam.step()
+        if self._scaler is None:
+            self._adam.step()
+        else:
+            self._scaler.step(self._adam)
+            self._scaler.update()
         self._adam.zero_grad()
 
     def state(self) -> dict[str, Tensor]:
-        """The moments and counts of all parameters: `moment.parameter` → tensor."""
-        return {
+        """The moments and counts of all parameters: `moment.parameter` → tensor; and the scale."""
+        found = {
             f"{key}.{name}": value
             for name, parameter in self.parameters.items()
             for key, value in self._adam.state.get(parameter, {}).items()
         }
+        if self._scaler is not None:
+            known = self._scaler.state_dict()
+            found |= {key: torch.tensor(float(known[own])) for key, own in _SCALE.items()}
+        return found
 
     def misfit(self, state: Mapping[str, Tensor]) -> str | None:
         """The first thing in a state that no optimizer of these parameters gives; None for none."""
@@ -65,7 +101,8 @@ class Optimizer:
             own[f"{_STATE[0]}.{name}"] = ()
             if any(key in state for key in own):  # none before there is a gradient
                 shapes |= own
-        for key in sorted(shapes.keys() | state.keys()):
+        # Another machine may need no scale, or be the first to need one.
+        for key in sorted((shapes.keys() | state.keys()) - _SCALE.keys()):
             if key not in state or key not in shapes:
                 return f"optimizer/{key} is {'absent' if key in shapes else 'unknown'}"
             if tuple(state[key].shape) != shapes[key]:
@@ -81,6 +118,12 @@ class Optimizer:
                 self._adam.state[parameter] = {
                     key: value.to(parameter.device, copy=True) for key, value in found.items()
                 }
+        if self._scaler is not None and _SCALE.keys() <= state.keys():
+            known = {own: float(state[key]) for key, own in _SCALE.items()}
+            growth = int(known["_growth_tracker"])
+            self._scaler.load_state_dict(
+                {**self._scaler.state_dict(), **known, "_growth_tracker": growth}
+            )
 
 
 def _rated(student: Student, rates: Rates) -> Iterator[tuple[nn.Parameter, float, float]]:

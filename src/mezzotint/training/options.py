@@ -96,7 +96,8 @@ class Training:
         untrained_bits: weights of so many bits or more stay as the plan's rounding has them, and
             inputs of so many bits as they are calibrated, where the weights do; unless scales alone
             are trained. Of a layer whose parts have several formats, the narrowest counts.
-        autocast: compute in bfloat16; None for where the processor or GPU does.
+        autocast: compute in bfloat16, on GPUs without it in float16 with a scaled loss; None for
+            all GPUs, and processors that compute in bfloat16.
         checkpointing: compute blocks again in the backward pass, to save memory; None for where
             memory may run short.
         seed: of noise, order of prompts, and LoRA.

@@ -5,67 +5,24 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mezzotint._files import is_taken, read_json, replacing_folder, validated, write_json
+from mezzotint import _locks
+from mezzotint._files import is_taken, read_json, validated, write_json
+from mezzotint._folders import replacing_folder
 from mezzotint._journal import differing
 from mezzotint.errors import JournalError, UsageError, first_line
-from mezzotint.training.curve import Point
+from mezzotint.training.position import Position
 
 STATE_FILE, TENSORS_FILE = "training.json", "training.safetensors"
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums over updates since the last point of the curve, of the figures that a point has."""
-
-    updates: int = 0
-    loss: float = 0.0
-    feature_loss: float | None = None
-    ratio: float | None = None
-
-    def plus(self, loss: float, feature_loss: float | None, ratio: float | None) -> Sums:
-        """The sums with one more update."""
-        features = self.feature_loss
-        if feature_loss is not None:
-            features = (features or 0.0) + feature_loss
-        return Sums(
-            self.updates + 1, self.loss + loss, features, self.ratio if ratio is None else ratio
-        )
-
-
-@dataclass(frozen=True)
-class Position:
-    """The place that a training has come to.
-
-    Attributes:
-        updates: made.
-        minutes: that they took.
-        trajectory: index of the one under way.
-        losses: relative losses of its steps so far.
-        start: relative loss of the very first step; None before it.
-        first: mean relative loss of the first trajectory; None before its end.
-        sums: since the last point of the curve.
-        points: of the curve.
-    """
-
-    updates: int = 0
-    minutes: float = 0.0
-    trajectory: int = 0
-    losses: tuple[float, ...] = ()
-    start: float | None = None
-    first: float | None = None
-    sums: Sums = Sums()
-    points: tuple[Point, ...] = ()
 
 
 class _StateModel(BaseModel):
@@ -215,24 +172,12 @@ def only_here(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    # The folder itself is replaced with every state.
-    path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path, timeout=0)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as cause:
-        raise UsageError(
-            f"{folder}: another run trains there; wait for it, or choose another place for the "
-            "result"
-        ) from cause
-    except OSError as cause:
-        raise JournalError(f"{path}: cannot be written ({first_line(cause)})") from cause
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(_locks.only_here(folder))
+        except OSError as cause:
+            raise JournalError(f"{folder}: cannot be written ({first_line(cause)})") from cause
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
 
 
 def discard_training(folder: Path) -> None:

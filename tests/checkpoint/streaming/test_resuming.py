@@ -2,13 +2,14 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from torch import Tensor
 
 import mezzotint as mz
+from mezzotint._locks import only_here
 from mezzotint.checkpoint.streaming import packed_checkpoint
 from mezzotint.errors import CheckpointError, UsageError
 from tests.checkpoint import packed
@@ -36,6 +37,7 @@ mz.quantize_checkpoint(sys.argv[1], sys.argv[2], storage=mz.Storage(shard_bytes=
 KILLED_AT_LAST = """
 import os, signal, sys
 import mezzotint as mz
+from mezzotint._locks import only_here
 from mezzotint.checkpoint.streaming import packed_checkpoint
 
 packed_checkpoint.write_card = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)
@@ -48,7 +50,7 @@ def kept(pipeline: Path, target: Path) -> Path:
     """Remains of a kill: three shards, and a fourth without its name."""
     process = python(KILLED, pipeline, target, int(signal.SIGKILL))
     assert process.returncode == -signal.SIGKILL, process.stderr
-    (folder,) = target.parent.iterdir()
+    (folder,) = target.parent.glob(".*.partial-*")
     return folder
 
 
@@ -105,7 +107,7 @@ def test_another_job_begins_afresh(kept: Path, pipeline: Path, target: Path, cha
 def test_other_components_are_those_of_the_last_run(damaged: Path, target: Path):
     (damaged / "vae" / "old.txt").write_text("old")
     process = python(KILLED_AT_LAST, damaged, target)
-    (kept,) = target.parent.iterdir()
+    (kept,) = target.parent.glob(".*.partial-*")
     assert (kept / "vae" / "old.txt").exists(), process.stderr
     (damaged / "vae" / "old.txt").unlink()
     (damaged / "NOTICE").unlink()
@@ -116,15 +118,19 @@ def test_other_components_are_those_of_the_last_run(damaged: Path, target: Path)
 
 def test_the_same_job_is_not_done_twice_at_a_time(kept: Path, pipeline: Path, target: Path):
     finished = shards(kept)
-    with FileLock(kept / ".lock"), pytest.raises(UsageError, match="another process"):
-        mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    with only_here(target), ThreadPoolExecutor() as other:
+        second = other.submit(mz.quantize_checkpoint, pipeline, target, storage=STORAGE)
+        with pytest.raises(UsageError, match="another process"):
+            second.result()
     assert shards(kept) == finished
 
 
 def test_what_another_job_is_writing_stays(kept: Path, pipeline: Path, target: Path):
     finished = shards(kept)
-    with FileLock(kept / ".lock"):
-        mz.quantize_checkpoint(pipeline, target, weight_bits=7)
+    with only_here(target), ThreadPoolExecutor() as other:
+        second = other.submit(mz.quantize_checkpoint, pipeline, target, weight_bits=7)
+        with pytest.raises(UsageError, match="another process"):
+            second.result()
     assert shards(kept) == finished
     mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
@@ -148,7 +154,7 @@ def test_shards_that_vanish_meanwhile_are_missed(
 
 def test_an_interruption_says_how_to_go_on(pipeline: Path, target: Path):
     process = python(KILLED, pipeline, target, int(signal.SIGINT))
-    (kept,) = target.parent.iterdir()
+    (kept,) = target.parent.glob(".*.partial-*")
     assert "KeyboardInterrupt" in process.stderr
     assert f"finished shards are kept in {kept}" in process.stderr
     assert "repeat the command to go on" in process.stderr

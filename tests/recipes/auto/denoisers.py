@@ -39,6 +39,20 @@ class Chain(nn.Module):
         return h
 
 
+class Normed(Chain):
+    """The same, with a norm that makes the channel large."""
+
+    def __init__(self, peak: float = 1000.0) -> None:
+        super().__init__(peak)
+        self.norm = nn.LayerNorm(WIDTH)
+        with torch.no_grad():
+            self.norm.weight[0] *= peak
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.peaked(self.norm(self.first(x)))).tanh())
+
+
 class _OneWay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from mezzotint.allocation import Limit
 from mezzotint.errors import UsageError
 from mezzotint.recipes.auto.losses import Losses
 from mezzotint.recipes.auto.program import IntegerProgram
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
 from tests.models import tiny
 from tests.recipes.conftest import PROBED
 

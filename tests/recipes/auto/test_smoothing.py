@@ -10,7 +10,7 @@ from mezzotint.calibration import calibrated
 from mezzotint.measuring import relative_noise
 from mezzotint.models import completed_calls
 from mezzotint.runtime import module_bytes, packed_copy
-from tests.recipes.auto.denoisers import Chain, Images, calls, image_calls
+from tests.recipes.auto.denoisers import Chain, Images, Normed, calls, image_calls
 
 DENOISERS = pytest.mark.parametrize(
     ("module", "given", "peaked"),
@@ -99,6 +99,21 @@ def test_bytes_go_where_they_buy_more(run):
         budget = mz.Budget(size=size + extra)
         plan = run(budget, module=denoiser, formats=("int2/channel",), **QUICK).plan
         assert smoothed(plan) == expected
+
+
+def test_a_norm_smooths_what_it_puts_out_where_that_is_asked_for(run):
+    denoiser = Normed().eval()
+    in_norm, stored = (
+        run(module=denoiser, smoothing_norms=norms, formats=("int4/channel",), **QUICK)
+        for norms in (True, False)
+    )
+    assert smoothed(stored.plan) == {"peaked"}
+    assert in_norm.plan["peaked"].structures[0] == mz.NormSmoothing("norm")
+    assert in_norm.plan.reasons["peaked"] == stored.plan.reasons["peaked"]
+    assert module_bytes(stored.module) - module_bytes(in_norm.module) == 32
+    with torch.no_grad():
+        outputs = [each.module(*args) for each in (in_norm, stored) for args, _ in calls(1)]
+    assert torch.equal(*outputs)
 
 
 def test_the_plan_says_what_smoothing_does(run):

@@ -117,9 +117,37 @@ def test_constant_first_tokens_stay_out_of_quantizers(quantize):
 
 def test_inputs_are_smoothed_within_constant_tokens_and_around_their_scales(quantize):
     for choice in narrow(quantize().plan).values():
-        assert choice.structures[-2:] == (Smoothing(), StepScales(2))
+        smoothing, scales = choice.structures[-2:]
+        assert isinstance(smoothing, Smoothing)
+        assert scales == StepScales(2)
     plain = narrow(quantize(smoothing=False).plan).values()
-    assert not any(Smoothing() in choice.structures for choice in plain)
+    assert not any(isinstance(each, Smoothing) for c in plain for each in c.structures)
+
+
+class TestNormsThatSmooth:
+    """Whatever reads a norm's output alone is smoothed by it."""
+
+    def test_they_do_where_nothing_stands_between(self, quantize):
+        layers = narrow(quantize().plan)
+        by_norms = {
+            name for name, choice in layers.items() if choice.structures[0].kind == "norm_smoothing"
+        }
+        block = "up_blocks.0.attentions.0.transformer_blocks.0"
+        assert {f"{block}.attn1.to_{each}" for each in "qkv"} < by_norms
+        assert {f"{block}.attn2.to_q", f"{block}.ff.net.0.proj"} < by_norms
+        assert not any(name.endswith(("attn2.to_k", "to_out.0", "conv1")) for name in by_norms)
+
+    def test_the_output_is_the_same_bit_for_bit_in_fewer_bytes(self, quantize, call):
+        result, stored = quantize(), quantize(smoothing_norms=False)
+        assert torch.equal(output(result, call), output(stored, call))
+        assert module_bytes(result.denoiser) < module_bytes(stored.denoiser)
+        bits = (each.plan.context["bits"]["stored"] for each in (result, stored))
+        assert next(bits) < next(bits)
+
+    def test_input_bits_by_step_go_with_them(self, quantize, call):
+        options = {"weight_bits": 3, "channels": "none", "step_bits": True}
+        results = [quantize(**options, smoothing_norms=each) for each in (True, False)]
+        assert torch.equal(*(output(each, call) for each in results))
 
 
 def test_scales_are_of_all_steps_of_the_sampler(quantize):

@@ -8,7 +8,8 @@ import pytest
 from diffusers import DiffusionPipeline
 
 import mezzotint as mz
-from mezzotint.recipes.labelling import SampleOptions, sample_labels
+from mezzotint.recipes.label_options import SampleOptions
+from mezzotint.recipes.labelling import sample_labels
 from tests.models import tiny
 
 FORMATS = ("kmeans3/tensor", "uint3/channel", "kmeans4/channel", "uint4/channel")

@@ -133,6 +133,9 @@ def test_predictors_that_are_not_kept_are_refused_before_any_is_fitted(
     [
         ({"caution": 1.0, "level": "op"}, "caution"),
         ({"caution": 1.0, "level": "block"}, "caution"),
+        ({"rounds": 3, "level": "op"}, "rounds: changes nothing at level 'op'"),
+        ({"rounds": 3, "level": "block"}, "rounds: changes nothing at level 'block'"),
+        ({"trainings": 3}, "trainings: changes nothing at level 'program'"),
         ({"rounds": 0}, "rounds"),
         ({"trades": -1}, "trades"),
         ({"caution": -0.5}, "caution"),

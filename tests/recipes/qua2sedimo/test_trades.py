@@ -6,7 +6,7 @@ import pytest
 from mezzotint.recipes.qua2sedimo.around import settled
 from mezzotint.recipes.qua2sedimo.byte_window import byte_window
 from mezzotint.recipes.qua2sedimo.nearby import nearby
-from mezzotint.recipes.qua2sedimo.trades import proposed_trades, verified
+from mezzotint.recipes.qua2sedimo.trades import confirmed, proposed_trades, screened
 from tests.recipes.qua2sedimo.planted import gains_of, linear, space_of
 
 
@@ -22,7 +22,7 @@ def found():
 
 def test_proposals_stay_within_the_bytes_best_first(found):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
     assert 0 < len(trades) <= 20
     for trade in trades:
         after = trade.made(incumbent)
@@ -34,7 +34,7 @@ def test_proposals_stay_within_the_bytes_best_first(found):
 
 def test_an_exchange_that_proves_to_help_is_kept(found):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
     chosen = trades[3]
 
     def measured(configuration):
@@ -42,38 +42,78 @@ def test_an_exchange_that_proves_to_help_is_kept(found):
         seeds = np.arange(8.0)
         return list(10 + seeds - (1 + 0.01 * seeds) * good)
 
-    result = verified(trades, incumbent, window, space, measured)
+    found = screened(trades, incumbent, window, space, measured)
+    assert found.passed == (chosen,)
+    result = confirmed(found, incumbent, measured)
     assert result.kept == (chosen,)
     assert (result.configuration == chosen.made(incumbent)).all()
-    assert result.after < result.before
+    assert result.after < result.before == found.level
 
 
 @pytest.mark.parametrize("fall", [0.0, 0.01, -1.0], ids=["no gain", "within error", "a loss"])
 def test_an_exchange_that_does_not_is_undone(found, fall):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
 
     def measured(configuration):
         changed = (configuration != incumbent).any()
         jitter = np.array([1.0, -1.0] * 4) * changed
         return list(10 + jitter - fall * changed)
 
-    result = verified(trades, incumbent, window, space, measured)
-    assert result.kept == ()
+    result = screened(trades, incumbent, window, space, measured)
+    assert result.passed == ()
     assert (result.configuration == incumbent).all()
+    end = confirmed(result, incumbent, None)  # nothing is measured
+    assert (end.kept, end.before, end.after) == ((), 10.0, 10.0)
+    assert (end.configuration == incumbent).all()
 
 
 def test_layers_that_were_exchanged_are_left_alone(found):
     space, value, window, incumbent = found
-    trades = proposed_trades(space, value, window, incumbent)
+    trades = proposed_trades(space, value, window, incumbent, 20)
 
     def measured(configuration):
         return list(np.arange(4.0) - (configuration != incumbent).sum())
 
-    kept = verified(trades, incumbent, window, space, measured).kept
+    kept = screened(trades, incumbent, window, space, measured).passed
     touched = [weight for trade in kept for weight in trade.weights]
     assert len(kept) > 1
     assert len(touched) == len(set(touched))
+
+
+@pytest.mark.parametrize(("gain", "least", "most"), [(0.0, 0.0, 0.05), (1.5, 0.95, 1.0)])
+def test_chance_keeps_exchanges_in_one_run_of_twenty_however_many_are_tried(
+    found, gain, least, most
+):
+    """Of those that change nothing some pass, more often than not; those that help are kept."""
+    space, value, window, incumbent = found
+    trades = proposed_trades(space, value, window, incumbent, 20)
+    generator, passed, kept, runs = np.random.default_rng(0), 0, 0, 400
+
+    def measured(configuration):
+        changed = (configuration != incumbent).any()
+        return list(generator.normal(10 - gain * changed, 0.5, 8))
+
+    for _ in range(runs):
+        seen = screened(trades, incumbent, window, space, measured)
+        passed += bool(seen.passed)
+        kept += bool(confirmed(seen, incumbent, measured).kept)
+    assert passed > runs / 2
+    assert least * runs <= kept <= most * runs
+
+
+def test_what_ruins_the_model_is_not_confirmed(found):
+    space, value, window, incumbent = found
+    trades = proposed_trades(space, value, window, incumbent, 1)
+    seen = screened(
+        trades, incumbent, window, space, lambda each: [float((each == incumbent).all())] * 8
+    )
+    assert len(seen.passed) == 1
+    end = confirmed(
+        seen, incumbent, lambda each: [1.0 if (each == incumbent).all() else np.inf] * 8
+    )
+    assert end.kept == ()
+    assert (end.configuration == incumbent).all()
 
 
 def test_a_second_round_changes_three_choices_at_equal_bytes(found):

@@ -30,6 +30,8 @@ class MezzotintConfig(QuantizationConfigMixin):  # type: ignore[misc]
             The JSON form is validated when a model is loaded with it.
         weight_bits: without a plan: one width for all layers, per output channel.
         act_bits: without a plan: 8 for int8 activations per token, 16 for none.
+        sha256: digest of every tensor of the packed checkpoint, which is compared on loading; what
+            `save_pretrained` writes. Checkpoints of older versions have none.
         modules_to_not_convert: without a plan: layers to keep floating: exact dotted names (of a
             layer or of a module that holds it), globs (`*.proj_out`) or regular expressions
             (`re:.*to_[kv]`).
@@ -49,6 +51,7 @@ class MezzotintConfig(QuantizationConfigMixin):  # type: ignore[misc]
         weight_bits: int = 8,
         act_bits: int = 16,
         modules_to_not_convert: list[str] | None = None,
+        sha256: Mapping[str, str] | None = None,
         **unknown: Any,
     ) -> None:
         self.quant_method = MezzotintMethod.MEZZOTINT
@@ -56,6 +59,7 @@ class MezzotintConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.weight_bits = weight_bits
         self.act_bits = act_bits
         self.modules_to_not_convert = list(modules_to_not_convert or [])
+        self.sha256 = sha256
         unknown.pop("quant_method", None)
         # Nobody writes those by hand: here a field that we do not know is a misspelled one.
         if unknown and plan is None:
@@ -87,7 +91,8 @@ class MezzotintConfig(QuantizationConfigMixin):  # type: ignore[misc]
         value: dict[str, Any] = {"quant_method": self.quant_method.value}
         if self.plan is not None:
             plan = self.plan.to_dict() if isinstance(self.plan, Plan) else self.plan
-            return value | {"plan": copy.deepcopy(plan)}
+            digests = {} if self.sha256 is None else {"sha256": dict(self.sha256)}
+            return value | {"plan": copy.deepcopy(plan)} | digests
         return value | {
             "weight_bits": self.weight_bits,
             "act_bits": self.act_bits,

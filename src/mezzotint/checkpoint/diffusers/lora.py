@@ -15,7 +15,7 @@ from torch import nn
 from typing_extensions import override
 
 from mezzotint.errors import UsageError
-from mezzotint.runtime import PackedLayer
+from mezzotint.runtime import NormSmoothing, PackedLayer
 
 FUSING = (
     "the layer's weight is packed and cannot take an adapter in; use it unfused (set_adapters sets "
@@ -60,10 +60,21 @@ class PackedLoraConv2d(LoraConv2d):
 
 
 def adapter_layer(target: nn.Module, adapter_name: str, **kwargs: Any) -> nn.Module | None:
-    """The adapter layer for `target` where that is packed or adapts a packed layer; else None."""
+    """The adapter layer for `target` where that is packed or adapts a packed layer; else None.
+
+    Raises:
+        UsageError: the layer's input is another than in the original.
+    """
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     if not isinstance(base, PackedLayer):
         return None
+    for each in base.choice.structures:
+        if isinstance(each, NormSmoothing):
+            raise UsageError(
+                f"an adapter is loaded into a layer whose input {each.norm} smooths: made for the "
+                "original, it would read other inputs; leave its layer out, or quantize the "
+                "original with smoothing_norms=false"
+            )
     kind = PackedLoraConv2d if len(base.weight_shape) == 4 else PackedLoraLinear
     adapted: nn.Module = kind(target, adapter_name, **kwargs)
     return adapted

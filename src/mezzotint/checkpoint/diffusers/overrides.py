@@ -12,6 +12,8 @@ from diffusers import ModelMixin
 from torch import nn
 
 from mezzotint._stored_dtypes import stored_state
+from mezzotint._tensor_digests import digests_of
+from mezzotint.checkpoint.diffusers.tensor_digests import config_with_digests
 from mezzotint.errors import UsageError
 from mezzotint.runtime import packed_layers
 
@@ -67,9 +69,11 @@ def move(model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
 
 @wraps(ModelMixin.save_pretrained)
 def save_as_stored(model: nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Save what stays floating in the dtypes that it came in."""
+    """Save what stays floating in the dtypes that it came in, and the digest of every tensor."""
     with stored_state(model):
-        type(model).save_pretrained(model, *args, **kwargs)  # type: ignore[attr-defined]
+        digests = digests_of(model.state_dict(), type(model).__name__)
+        with config_with_digests(model, digests):
+            type(model).save_pretrained(model, *args, **kwargs)  # type: ignore[attr-defined]
 
 
 _OVERRIDES: dict[str, Callable[..., Any]] = {

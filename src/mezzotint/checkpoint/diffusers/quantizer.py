@@ -11,7 +11,9 @@ from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUA
 from diffusers.quantizers.base import DiffusersQuantizer
 from torch import Tensor, nn
 
+from mezzotint._digest_file import checked_digests
 from mezzotint._stored_dtypes import note_dtypes, read_dtypes
+from mezzotint._tensor_digests import check_digests, check_finite, file_digests, verifying
 from mezzotint.checkpoint.diffusers.config import MezzotintConfig, MezzotintMethod
 from mezzotint.checkpoint.diffusers.contents import check_layer, check_names, check_type
 from mezzotint.checkpoint.diffusers.overrides import override_methods, restore_methods
@@ -26,6 +28,7 @@ from mezzotint.runtime import (
     pack_weight,
     read_timesteps,
     replace_layer,
+    round_attention,
     unfilled_layer,
 )
 
@@ -49,6 +52,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         self.plan: Plan | None = None
         self._floating = torch.get_default_dtype()
         self._files: list[Path] = []
+        self._digests: dict[str, str] | None = None
 
     @property
     def is_serializable(self) -> bool:
@@ -130,6 +134,10 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         file = self._files[0].with_name("config.json") if self._files else Path("config.json")
         if self.quantization_config.plan is None:
             raise CheckpointError(f"{file}: quantization_config: has no plan; save the model again")
+        if self.quantization_config.sha256 is not None:
+            self._digests = checked_digests(
+                self.quantization_config.sha256, f"{file}: quantization_config: sha256"
+            )
         plan: Plan = self.quantization_config.plan_for(model, f"{file}: quantization_config")
         try:
             check_plan(model, plan)
@@ -227,11 +235,24 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
                 raise UsageError(f"layer {name} was not packed; load without offloading options")
             check_layer(self._source, name, layer)
+        if verifying():
+            self._verify(model)
         read_timesteps(model)
+        round_attention(model, self.plan.simulated_attention)
         self._note_dtypes(model)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]
         return model
+
+    def _verify(self, model: nn.Module) -> None:
+        """Compare a packed checkpoint with its digests; refuse NaN and infinity without any."""
+        if self.pre_quantized and self._digests is not None:
+            found: dict[str, str] = {}
+            for file in self._files:
+                found |= file_digests(file)
+            check_digests(found, self._digests, self._source)
+        else:
+            check_finite(model, self._source)
 
     def _note_dtypes(self, model: Any) -> None:
         """Note in which dtypes the files hold what stays floating; a single file does not tell."""

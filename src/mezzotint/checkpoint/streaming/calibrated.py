@@ -17,7 +17,13 @@ from mezzotint.errors import CheckpointError, PlanError
 from mezzotint.formats import TensorSpec
 from mezzotint.models import check_model_folder
 from mezzotint.plan import TRAINED, Plan
-from mezzotint.runtime import calibrated_tensors, shape_of, stored_tensors
+from mezzotint.runtime import (
+    NormSmoothing,
+    calibrated_tensors,
+    shape_of,
+    smoothing_norms,
+    stored_tensors,
+)
 
 Calibrated = Mapping[str, StoredTensor]
 """Name in the packed checkpoint → where the calibrated tensor stands."""
@@ -27,12 +33,31 @@ def specs_of(plan: Plan, name: str, model: nn.Module) -> dict[str, TensorSpec]:
     """The tensors that a layer stores under its plan and its weight does not tell."""
     layer, encoding = model.get_submodule(name), plan.encoding_of(name)
     shape = shape_of(layer)
-    of_inputs = encoding.trained or encoding.needs_grams
+    # Exponents that norms take up are not stored, but weights are rounded under them.
+    unstored = any(isinstance(each, NormSmoothing) for each in plan[name].structures)
+    of_inputs = encoding.trained or encoding.needs_grams or unstored
     specs = stored_tensors if of_inputs else calibrated_tensors
     found = specs(plan[name], shape.weight, shape.groups)
     if encoding.bias_correction and layer.bias is not None:
         found["bias"] = TensorSpec.of(layer.get_parameter("bias"))
     return found
+
+
+def floating_specs(plan: Plan, model: nn.Module) -> dict[str, TensorSpec]:
+    """The tensors that stay floating, and whose values calibration or training has changed.
+
+    Those are the parameters of norms that smooth inputs; and of a plan with trained weights all, as
+    biases and norms may have been trained with them.
+    """
+    if plan.trained:
+        packed = {f"{name}.weight" for name in plan.quantized}
+        state = {name: each for name, each in model.state_dict().items() if name not in packed}
+        return {n: TensorSpec.of(each) for n, each in state.items() if each.is_floating_point()}
+    return {
+        f"{norm}.{own}": TensorSpec.of(parameter)
+        for norm in smoothing_norms(plan)
+        for own, parameter in model.get_submodule(norm).named_parameters(recurse=False)
+    }
 
 
 def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None) -> Calibrated:
@@ -53,7 +78,7 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
         f"{layer}.{name}": spec
         for layer in plan.quantized
         for name, spec in specs_of(plan, layer, model).items()
-    }
+    } | floating_specs(plan, model)
     if not wanted:
         return {}
     if checkpoint is None and plan.trained:

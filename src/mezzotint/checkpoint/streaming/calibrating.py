@@ -14,7 +14,7 @@ from mezzotint.checkpoint.streaming.stored_tensors import stored_tensors_of
 from mezzotint.checkpoint.streaming.streamed_denoiser import streamed_denoiser
 from mezzotint.models import Call
 from mezzotint.plan import Plan
-from mezzotint.runtime import pack_layer
+from mezzotint.runtime import pack_layer, smoothed_parameters
 
 
 def calibrate_on(
@@ -47,4 +47,8 @@ def calibrate_on(
             packed = pack_layer(name, model.get_submodule(name), plan, calibration).state_dict()
             files.append(folder / f"{number}.safetensors")
             save_file({f"{name}.{each}": packed[each].contiguous() for each in wanted}, files[-1])
+    norms = smoothed_parameters(model, plan, calibration.tensors)
+    if norms:
+        files.append(folder / "norms.safetensors")
+        save_file(norms, files[-1])
     return stored_tensors_of(tuple(files))

@@ -22,8 +22,8 @@ def convert_tensor(
 
     Raises:
         CheckpointError: a file is truncated or damaged.
-        FormatError: a tensor holds NaN, a weight infinity, or a value is too large for its dtype;
-            file and tensor are named.
+        FormatError: a tensor holds NaN or infinity, or a value too large for its dtype; file and
+            tensor are named.
     """
     tensor = conversion.source.read()
     if conversion.layer is None:
@@ -53,21 +53,19 @@ def convert_tensor(
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, conversion: Conversion) -> Tensor:
-    """Convert what stays floating to `dtype`; infinities may stay, but none may arise."""
+    """Convert what stays floating to `dtype`; NaN and infinity neither are there nor arise."""
     result = tensor.to(dtype)
     # Bytes of the narrowest floating types have no extremes in torch.
     if not tensor.is_floating_point() or not tensor.numel() or dtype.itemsize == 1:
         return result
-    before, after = (_extremes(each) for each in (tensor, result))
-    if any(math.isnan(value) for value in before):
-        raise FormatError(f"{conversion.source}: holds NaN; the file is damaged")
-    if any(map(math.isinf, after)) and not any(map(math.isinf, before)):
+    if not _is_finite(tensor):
+        raise FormatError(f"{conversion.source}: holds NaN or infinite values; the file is damaged")
+    if not _is_finite(result):
         raise FormatError(
             f"{conversion.source}: holds values too large for {dtype}; store it in another"
         )
     return result
 
 
-def _extremes(tensor: Tensor) -> tuple[float, float]:
-    low, high = tensor.aminmax()
-    return float(low), float(high)
+def _is_finite(tensor: Tensor) -> bool:
+    return all(math.isfinite(extreme) for extreme in tensor.aminmax())

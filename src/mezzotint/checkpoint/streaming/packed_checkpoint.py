@@ -15,8 +15,10 @@ from torch import Tensor
 
 from mezzotint._progress import track
 from mezzotint._resuming import digest, resumable_folder
+from mezzotint._tensor_digests import digests_of, file_digests
 from mezzotint._tensor_files import write_tensors
 from mezzotint.checkpoint import mark_quantized, read_plan
+from mezzotint.checkpoint.diffusers.tensor_digests import config_with_digests
 from mezzotint.checkpoint.save import (
     check_apart,
     check_replaceable,
@@ -148,8 +150,8 @@ def quantize_checkpoint(
         ModelError: the source is missing, incomplete, or no model of diffusers.
         CheckpointError: a file is truncated or damaged, a tensor missing or of the wrong shape, or
             the target cannot be written.
-        FormatError: a tensor holds NaN, a weight infinity, or a value does not fit `dtype`; file
-            and tensor are named.
+        FormatError: a tensor holds NaN or infinity, or a value that does not fit `dtype`; file and
+            tensor are named.
         PlanError: the plan does not fit the model, or needs calibration that is not given.
         UsageError: a width is out of its domain, the source is quantized already, the target holds
             something else, or another process is at the same job.
@@ -157,6 +159,7 @@ def quantize_checkpoint(
     storage = storage or Storage()
     found = find_source(source)
     folder = _target(Path(target), found)
+    files = weight_files(found.denoiser)
     model = empty_denoiser(found)
     calls: Sequence[Call] = ()
     if isinstance(plan, PlanWithCalls):
@@ -175,7 +178,6 @@ def quantize_checkpoint(
         chosen = plan if isinstance(plan, Plan) else read_plan(plan)
     check_plan(model, chosen)
     packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
-    files = weight_files(found.denoiser)
     tensors = stored_tensors_of(files)
     with TemporaryDirectory(prefix="mezzotint-calibrated-") as holder:
         inputs: list[object]
@@ -242,14 +244,20 @@ def _write(
     check_room(temporary, source, todo)
     plan: Plan = model.hf_quantizer.plan
     tensors: dict[str, Tensor] = {}
+    digests: dict[str, str] = {}
+    for shard in (each for each in shards if each not in todo):
+        digests |= file_digests(folder / shard.file)
     work = [(shard, conversion) for shard in todo for conversion in shard.conversions]
     for shard, conversion in track(work, "Packing"):
         tensors.update(convert_tensor(conversion, model, plan, calibrated))
         if conversion is shard.conversions[-1]:
+            digests |= digests_of(tensors, folder / shard.file)
             write_tensors(folder / shard.file, tensors)
             tensors.clear()
     if pending(folder, shards):
         raise CheckpointError(f"{folder}: finished shards are gone; repeat the command")
     write_index(folder, shards)
-    model.save_config(folder)
+    names = [name for shard in shards for name in shard.outputs]
+    with config_with_digests(model, {name: digests[name] for name in names}):
+        model.save_config(folder)
     copy_rest(source, temporary)

@@ -8,29 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mezzotint._files import header_length
+from mezzotint._tensor_files import DTYPES
 from mezzotint.errors import CheckpointError, first_line
 from mezzotint.formats import TensorSpec
 from mezzotint.models import shard_files
 
-#: Dtypes that a diffusers model may be stored in; others, such as F8_E4M3, need scales.
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+_READ = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
+"""Dtypes that a diffusers model may be stored in; others, such as F8_E4M3, need scales."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +99,12 @@ def stored_tensors_of(files: tuple[Path, ...]) -> Mapping[str, StoredTensor]:
 
 def _spec(file: Path, key: str, view: Any) -> TensorSpec:
     dtype = view.get_dtype()
-    if dtype not in _DTYPES:
+    if dtype not in _READ:
         raise CheckpointError(
-            f"{file}: {key}: is stored as {dtype}; only {', '.join(_DTYPES)} are read: "
+            f"{file}: {key}: is stored as {dtype}; only {', '.join(_READ)} are read: "
             "start from the original in float16, bfloat16 or float32"
         )
-    return TensorSpec(tuple(view.get_shape()), _DTYPES[dtype])
+    return TensorSpec(tuple(view.get_shape()), DTYPES[dtype])
 
 
 def file_digest(file: Path) -> str:

@@ -11,7 +11,7 @@ from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from mezzotint._files import write_json
 from mezzotint._progress import track
-from mezzotint.checkpoint.save import copy_companions
+from mezzotint.checkpoint.save import copy_companions, write_digests
 from mezzotint.checkpoint.streaming.conversions import Shard
 from mezzotint.checkpoint.streaming.source_folder import Source
 from mezzotint.checkpoint.streaming.stored_tensors import stored_tensors_of
@@ -58,6 +58,7 @@ def copy_rest(source: Source, target: Path) -> None:
     for part in track(source.parts, "Copying"):
         shutil.rmtree(target / part, ignore_errors=True)
         shutil.copytree(source.folder / part, target / part)
+    write_digests(target, source.parts)
     shutil.copyfile(source.folder / INDEX_FILE, target / INDEX_FILE)
     copy_companions(source.folder, target)
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from mezzotint.engines.engine import Engine, register_engine
 from mezzotint.engines.variant import variant
-from mezzotint.runtime import Execution, packed_layers
+from mezzotint.runtime import Execution, packed_layers, rounded_attention
 
 
 class OpenVINOEngine(Engine):
@@ -31,6 +31,8 @@ class OpenVINOEngine(Engine):
         device = next((tensor.device for tensor in denoiser.parameters()), torch.device("cpu"))
         if device.type != "cpu":
             return f"computes on the CPU, but the denoiser is on {device}; move the pipeline first"
+        if rounded_attention(denoiser) is not None:
+            return "cannot round what attention multiplies, which is simulated; use engine torch"
         if not any(layer.choice.structures for layer in packed_layers(denoiser).values()):
             return None
         from mezzotint.engines.openvino.structure_nodes import refused_structure

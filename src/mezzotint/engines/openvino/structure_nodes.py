@@ -15,6 +15,7 @@ from mezzotint.formats import from_bits
 from mezzotint.plan import Structure
 from mezzotint.runtime import (
     ConstantTokens,
+    NormSmoothing,
     Smoothing,
     SplitInput,
     StructuredLayer,
@@ -79,6 +80,11 @@ def _smoothing(layer: StructuredLayer, x: Any, part: PartNode) -> Any:
     factors = layer.shape.along_channels(powers_of_two(-layer.own_tensors[EXPONENT]))
     smoothed = part("smoothed", ops.multiply(x, ops.constant(factors.numpy())))
     return with_bias(smoothed, layer.bias, layer.shape.channel_dim)
+
+
+@register_builder(NormSmoothing)
+def _norm_smoothing(layer: StructuredLayer, x: Any, part: PartNode) -> Any:
+    return with_bias(part("smoothed", x), layer.bias, layer.shape.channel_dim)
 
 
 @register_builder(ConstantTokens)

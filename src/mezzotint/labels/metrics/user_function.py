@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +32,10 @@ class UserFunction(ImageLabel):
     path: str = ""
 
     kind: ClassVar[str] = "function"
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **ImageLabel.bounds,
+        kind: (-math.inf, math.inf),
+    }
 
     @property
     @override
@@ -59,6 +64,15 @@ class UserFunction(ImageLabel):
     @override
     def check_available(self) -> None:
         _ = self.function
+
+    @override
+    def check_images(self, images: Tensor) -> None:
+        """Let the function compare images with themselves: what it does wrong is told at once.
+
+        Raises:
+            UsageError: it fails, or returns something else than a finite number for each.
+        """
+        self.compared(images[: self.count], images[: self.count])
 
     @override
     def compared(self, references: Tensor, images: Tensor) -> tuple[float, float]:

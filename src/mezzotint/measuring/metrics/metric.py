@@ -53,9 +53,26 @@ class Metric(ABC):
             MezzotintError: naming what is lacking.
         """
 
+    def check_images(self, images: Tensor) -> None:  # noqa: B027  (most metrics take any)
+        """Raise, before anything is changed, where these images cannot be compared.
+
+        Args:
+            images: of the floating model, float32 [n, 3, h, w] in [0, 1].
+
+        Raises:
+            MezzotintError: naming what is wrong.
+        """
+
     @abstractmethod
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
         """Compare all pairs, which are computed one by one as this asks for them."""
+
+    def limits(self, name: str) -> tuple[float, float] | None:
+        """Lowest and highest value of a figure; None for one that this metric does not have.
+
+        A metric that gives no `bounds` may have any.
+        """
+        return self.bounds.get(name) if self.bounds else (-math.inf, math.inf)
 
     def fault(self, figures: Mapping[str, object]) -> str | None:
         """Reason why stored figures are none of this metric's; None where they are."""
@@ -63,7 +80,10 @@ class Metric(ABC):
             if name not in figures:
                 return f"{name} is missing"
         for name, value in figures.items():
-            low, high = self.bounds.get(name, (-math.inf, math.inf))
+            limits = self.limits(name)
+            if limits is None:
+                return f"{name} is no figure of {self.name}"
+            low, high = limits
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return f"{name} is {value!r}; expected a number"
             if value != math.inf and not low <= value <= high:

@@ -40,6 +40,10 @@ class SampleNoise(Metric):
         return f"{lacking[0]} is missing" if lacking else super().fault(figures)
 
     @override
+    def limits(self, name: str) -> tuple[float, float] | None:
+        return self.bounds["noise"]
+
+    @override
     def loss(self, figures: Figures) -> float:
         return figures["noise"]
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _SHARES = 4
 """Parts of the work that each worker gets at least, so that all end at about the same time."""
 
+_KEPT = 32
+"""Objects that stay in the object store for further work; of more, those used last."""
+
 _T = TypeVar("_T")
 
 
@@ -94,15 +97,20 @@ class RayCluster:
         self._sent.clear()
 
     def reference(self, value: object, sent: Callable[[], object]) -> Any:
-        """A reference to what is sent of a value: into the object store, once for one model."""
+        """A reference to what is sent of a value: into the object store, where it is not there.
+
+        Only so many are kept for one model. Those that are given up stay there for as long as some
+        work holds their references.
+        """
         import ray
 
-        for known, reference in self._sent:
-            if known is value:
-                return reference
-        reference = ray.put(sent())
-        self._sent.append((value, reference))
-        return reference
+        found = next((each for each in self._sent if each[0] is value), None)
+        if found is None:
+            found = value, ray.put(sent())
+        else:
+            self._sent.remove(found)
+        self._sent = [*self._sent, found][-_KEPT:]
+        return found[1]
 
 
 @dataclass(eq=False)

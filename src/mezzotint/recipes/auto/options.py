@@ -69,6 +69,9 @@ class Auto:
             `none`.
         smoothing: let inputs with a few large channels be smoothed (SmoothQuant), for a byte per
             channel, where that is worth it.
+        smoothing_norms: let norms smooth what they put out, without a byte, where nothing but
+            smoothed layers of one input reads that. Adapters that were made for the original are
+            refused there.
         search: choice of the clipping ranges of weights.
         clips: of static inputs, among which each layer takes the one of least noise by probes:
             `full` range, `p99.9`, `p99.99` (shares of the values), or `mse`. Without probes all
@@ -109,6 +112,7 @@ class Auto:
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
     smoothing: bool = True
+    smoothing_norms: bool = False
     search: RangeSearch = Encoding.search
     clips: tuple[str, ...] = ("full", "p99.99", "mse")
     metric: str | Metric = "noise"

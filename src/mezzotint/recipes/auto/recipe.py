@@ -14,6 +14,7 @@ from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
+from mezzotint.recipes.smoothed_by_norms import smoothed_by_norms
 from mezzotint.runtime import Calibration, EncodedWeights
 
 TUNED = "scales, biases and norms were trained after all else was measured"
@@ -85,6 +86,8 @@ def plan_of(search: Search, checked: Checked) -> Plan:
     for name, why in told:
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
     study = search.study
+    if search.options.smoothing_norms:
+        choices = smoothed_by_norms(choices, study.graph)
     notes = [*study.structures.notes, *checked.found.notes]
     plan = study.settled(search.plan(choices))
     latency = {} if search.timed is None else search.timed.context(plan)

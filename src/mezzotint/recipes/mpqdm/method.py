@@ -18,6 +18,7 @@ from mezzotint.recipes.mpqdm.exempt_layers import Exemption, exemptions
 from mezzotint.recipes.mpqdm.options import MPQDM
 from mezzotint.recipes.mpqdm.widths import Widths, nominal_widths
 from mezzotint.recipes.outlier_channels import ChannelSearch
+from mezzotint.recipes.smoothed_by_norms import smoothed_by_norms
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, Smoothing, StepScales, StepWidths
 
@@ -88,6 +89,8 @@ class Method:
         widths = step_bits or {}
         choices |= {n: self._choice(n, weight, widths.get(n)) for n, weight in weights.items()}
         ordered = {layer.name: choices[layer.name] for layer in self.study.layers}
+        if self.options.smoothing_norms:
+            ordered = smoothed_by_norms(ordered, self.study.graph)
         return self.study.settled(Plan(ordered, self.study.job.model, encoding=self.encoding))
 
     def _choice(self, layer: str, weight: str, bits: tuple[int, ...] | None) -> Choice:

@@ -45,6 +45,9 @@ class MPQDM:
             with `feedback` of each column's error to those left (GPTQ).
         smoothing: divide input channels, and multiply the weights that read them, by powers of two
             which even out their ranges.
+        smoothing_norms: where nothing but smoothed layers of one input reads what a norm puts out,
+            the norm takes up the powers of two, and no exponent is stored. Adapters that were made
+            for the original are refused there, since they would read other inputs.
         inputs: scales of quantized inputs: one per denoising `step`, one for all (`tensor`), or
             found from each input (`token`). Where bytes are counted, the tables are as well, and
             a layer may have either those or scales per token, or a floating input.
@@ -75,7 +78,8 @@ class MPQDM:
         own_share: share of those trajectories, from 0 to 1.
         rates: learning rates: those found to move something within minutes (`ours`), or those
             `published` for hours of updates.
-        autocast: compute training in bfloat16; none for where the processor or GPU does.
+        autocast: compute training in bfloat16, on GPUs without it in float16 with a scaled loss;
+            none for all GPUs, and processors that compute in bfloat16.
         checkpointing: compute blocks again in training's backward pass, to save memory; none for
             where memory may run short.
         seed: of the training's noise and order.
@@ -90,6 +94,7 @@ class MPQDM:
     ranges: RangeSearch = PUBLISHED_RANGES
     rounding: Literal["nearest", "feedback"] = "nearest"
     smoothing: bool = True
+    smoothing_norms: bool = True
     inputs: Inputs = "step"
     step_bits: bool = False
     bos: bool = True

@@ -6,14 +6,19 @@ import dataclasses
 from dataclasses import replace
 
 from mezzotint.errors import UsageError
+from mezzotint.measuring import check_attention
+from mezzotint.plan import SimulatedAttention
 from mezzotint.recipes.auto import Auto, auto
 from mezzotint.recipes.job import Job, Outcome
+from mezzotint.recipes.option_values import selected_calls
+from mezzotint.recipes.qua2sedimo.attention import with_simulated_attention
 from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
+from mezzotint.recipes.study import Study
 
 MIXTURES = (2, 3, 4)
 """Average bits of the mixtures of widths inside a layer that the program may take."""
 
-AMONG_ALL = ("labels", "predictor", "formats")
+AMONG_ALL = ("labels", "predictor", "formats", "simulated_attention")
 """Options that have a meaning among all formats; the others are for labelled formats alone."""
 
 
@@ -25,12 +30,31 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
     a layer counts.
 
     Raises:
-        UsageError: no labels are given, or an option has no meaning among all formats.
+        UsageError: no labels are given, or an option has no meaning among all formats; or operands
+            of the denoiser's attention are to be rounded, and cannot be.
         InfeasibleBudgetError: naming the nearest feasible budget.
     """
-    outcome = auto(job, program_options(options))
+    program = program_options(options)
+    study = None if options.attention is None else _study(job, options.attention, program)
+    outcome = auto(job, program)
     context = {"recipe": "qua2sedimo", "options": dataclasses.asdict(options)}
-    return replace(outcome, plan=replace(outcome.plan, context={**outcome.plan.context, **context}))
+    plan = replace(outcome.plan, context={**outcome.plan.context, **context})
+    if study is not None:
+        with study.measuring(outcome.calibration) as measuring:
+            plan = with_simulated_attention(plan, options.attention, measuring)
+    return replace(outcome, plan=plan)
+
+
+def _study(job: Job, attention: SimulatedAttention, program: Auto) -> Study:
+    """The calls on which simulated attention is measured: those that the program goes by.
+
+    Raises:
+        UsageError: operands of the denoiser's attention cannot be rounded.
+    """
+    selection = selected_calls(program.calls)
+    study = Study.of(job, bos=False, shortcuts="none", momentum=None, selection=selection)
+    check_attention(job.denoiser, attention, study.calls[0])
+    return study
 
 
 def program_options(options: Qua2SeDiMo) -> Auto:
@@ -39,9 +63,8 @@ def program_options(options: Qua2SeDiMo) -> Auto:
     Raises:
         UsageError: no labels are given, or an option has no meaning among all formats.
     """
-    usual = Qua2SeDiMo()
     for name in (each.name for each in dataclasses.fields(options)):
-        if name not in AMONG_ALL and getattr(options, name) != getattr(usual, name):
+        if name not in AMONG_ALL and getattr(options, name) != Qua2SeDiMo.usual(name):
             raise UsageError(
                 f"{name}: {getattr(options, name)} is for labelled formats, and would change "
                 "nothing among all; leave it out, or formats=all"

@@ -82,8 +82,12 @@ def on_label_seeds(method: Method) -> LikeLabels:
     return LikeLabels(method, metric, (_group(method, metric, sampling),))
 
 
-def on_held_out_seeds(method: Method) -> LikeLabels:
+def on_held_out_seeds(method: Method, *, again: bool = False) -> LikeLabels:
     """The labels' metric on their prompts, but on seeds that no label has seen, in groups.
+
+    Args:
+        method: has the labels.
+        again: on other such seeds, which those of the first time have not seen either.
 
     Raises:
         UsageError: there are too few prompts, or the metric takes more images than a group has.
@@ -98,9 +102,9 @@ def on_held_out_seeds(method: Method) -> LikeLabels:
         )
     context = method.labelled.labels.context
     metric = label_metric(context["metric"], None if context["images"] is None else size)
-    groups = []
+    groups, first = [], sampling.seed + len(prompts) * (2 if again else 1)
     for start in range(0, GROUPS * size, size):
-        seed = sampling.seed + len(prompts) + start
+        seed = first + start
         part = replace(sampling, prompts=prompts[start : start + size], seed=seed)
         groups.append(_group(method, metric, part))
     return LikeLabels(method, metric, tuple(groups))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mezzotint.errors import UsageError
+from mezzotint.measuring import check_attention
 from mezzotint.plan import Plan, activation_name
 from mezzotint.predictors import predictor_named
 from mezzotint.recipes.costs import choice_bytes, floating_bytes
@@ -103,7 +104,8 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
     """Read the labels, record calls, and open the journal.
 
     Raises:
-        UsageError: no labels are given, or there is no such predictor.
+        UsageError: no labels are given, or there is no such predictor; or operands of the
+            denoiser's attention are to be rounded, and cannot be.
         LabelError: the labels are of another model.
         ModelError: there is nothing to quantize.
     """
@@ -112,12 +114,33 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
             "labels: none given; make some with `mezzotint sample MODEL --journal FOLDER`, and "
             "name the folder"
         )
-    if options.predictor != BEST:
-        predictor_named(options.predictor)  # before anything is probed or recorded
+    _check_predictor(options)  # before anything is probed or recorded
     labelled = labelled_model(Path(options.labels), job.denoiser)
     study = Study.of(job, bos=False, shortcuts="none", momentum=None)
+    if options.attention is not None:
+        check_attention(job.denoiser, options.attention, study.calls[0])
     calibration = Calibration(encoded=labelled.bank)
     with study.measuring(calibration) as measuring:
         if options.predictor == BEST or predictor_named(options.predictor).reads_noises:
             labelled = labelled.with_noises(single_noises(study, labelled, measuring))
         yield Method(study, options, labelled, calibration, measuring)
+
+
+_OF_TRAINING = ("loss", "hop_weight", "epochs", "patience", "batch", "oversample")
+"""Options that predictors without epochs have no use for."""
+
+
+def _check_predictor(options: Qua2SeDiMo) -> None:
+    """Refuse a predictor that there is not, and options that it would pass over.
+
+    Raises:
+        UsageError: naming the predictor, or the option.
+    """
+    if options.predictor == BEST or predictor_named(options.predictor).trains:
+        return
+    for name in _OF_TRAINING:
+        if getattr(options, name) != Qua2SeDiMo.usual(name):
+            raise UsageError(
+                f"{name}: predictor {options.predictor!r} is not trained in epochs, and would pass "
+                "it over; leave it out, or use predictor 'network' or 'residual'"
+            )

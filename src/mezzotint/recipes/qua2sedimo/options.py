@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from mezzotint._words import check_words
-from mezzotint.errors import UsageError
+from mezzotint.errors import FormatError, UsageError
+from mezzotint.plan import SimulatedAttention
 from mezzotint.predictors import PredictorOptions
+from mezzotint.recipes.qua2sedimo.steering import TRAININGS
 
 Level = Literal["op", "block", "program"]
+
+PUBLISHED: tuple[Level, ...] = ("op", "block")
+
+_AT_LEVELS: Mapping[str, tuple[tuple[Level, ...], str]] = {
+    "caution": (("program",), "scores have no spread"),
+    "rounds": (("program",), "scores are taken once"),
+    "trainings": (PUBLISHED, "the program keeps to the bits asked for by itself"),
+}
+"""Options that change nothing at other levels than these, and why."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,11 @@ class Qua2SeDiMo:
         rounds: programs that are solved, each around the answer of the one before, at the most.
         second_round: labels to measure near the configuration that was found, three choices
             changed at equal bytes; all is then learned and decided again.
-        trades: exchanges of two layers at equal bytes that are tried at the end, and kept where the
-            metric on held-out seeds improves by more than its standard error; 20 is a good number.
+        trades: exchanges of two layers at equal bytes that are tried at the end; those by which the
+            metric on held-out seeds improves by more than its standard error are kept if all of
+            them together improve it on further seeds; 20 is a good number.
+        simulated_attention: bits to which queries, keys, values and softmax's probabilities are
+            rounded, simulated in floating point: `8`, `6`, or some of `q8,k8,v8,softmax8`.
         loss: rank loss beside the squared error: `spearman`, `lambdarank`, `both` or `none`.
         hop_weight: figure by which a fold's scores at a hop count.
         epochs: of training, at most.
@@ -55,11 +70,12 @@ class Qua2SeDiMo:
     formats: Literal["labelled", "all"] = "labelled"
     fitted: str | None = None
     target: str = PredictorOptions.target
-    trainings: int = 6
+    trainings: int = TRAININGS
     caution: float = 0.0
     rounds: int = 5
     second_round: int = 0
     trades: int = 0
+    simulated_attention: str | None = None
     loss: Literal["spearman", "lambdarank", "both", "none"] = PredictorOptions.loss
     hop_weight: Literal["spearman", "ndcg", "product"] = PredictorOptions.hop_weight
     epochs: int = PredictorOptions.epochs
@@ -77,12 +93,32 @@ class Qua2SeDiMo:
                 raise UsageError(f"{name}: is {getattr(self, name)}; give {least} or more")
         if not 0 <= self.caution < math.inf:
             raise UsageError(f"caution: is {self.caution}; give a number of spreads, 0 or more")
-        if self.caution and self.level != "program":
-            raise UsageError(
-                f"caution: scores of level {self.level!r} have no spread, and would not change; "
-                "leave it out, or use level 'program'"
-            )
-        _ = self.learning  # checks everything else that it takes
+        for name, (levels, why) in _AT_LEVELS.items():
+            if self.level not in levels and getattr(self, name) != type(self).usual(name):
+                raise UsageError(
+                    f"{name}: changes nothing at level {self.level!r}, where {why}; leave it out, "
+                    f"or use level {' or '.join(map(repr, levels))}"
+                )
+        _ = self.attention, self.learning  # check everything else that they take
+
+    @classmethod
+    def usual(cls, name: str) -> object:
+        """The value of an option that is not given."""
+        return next(each.default for each in fields(cls) if each.name == name)
+
+    @property
+    def attention(self) -> SimulatedAttention | None:
+        """Rounding of the operands of attention; None where there is none.
+
+        Raises:
+            UsageError: the text stands for none.
+        """
+        if self.simulated_attention is None:
+            return None
+        try:
+            return SimulatedAttention.parse(self.simulated_attention)
+        except FormatError as cause:
+            raise UsageError(str(cause)) from cause
 
     @property
     def learning(self) -> PredictorOptions:

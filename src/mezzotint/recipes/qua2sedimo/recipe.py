@@ -10,6 +10,7 @@ from mezzotint.plan import CalibrationSettings, Plan
 from mezzotint.recipes.default_prompts import usual_count
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.qua2sedimo.all_formats import planned_among_all
+from mezzotint.recipes.qua2sedimo.attention import with_simulated_attention
 from mezzotint.recipes.qua2sedimo.decision import Decision, decided
 from mezzotint.recipes.qua2sedimo.method import Method, prepared
 from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
@@ -39,7 +40,9 @@ def qua2sedimo(job: Job, options: Qua2SeDiMo) -> Outcome:
             decision = decided(replace(method.question, options=replace(options, fitted=None)))
         if options.trades:
             decision = with_trades(method, decision)
-        plan = plan_of(method, decision)
+        plan = with_simulated_attention(
+            plan_of(method, decision), options.attention, method.measuring
+        )
     return Outcome(plan, method.calibration, record=method.measuring.journal.record)
 
 

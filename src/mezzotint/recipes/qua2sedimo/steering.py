@@ -13,8 +13,8 @@ from mezzotint.recipes.search_space import Rows, SearchSpace
 FACTOR = 2**0.5
 """Ratio of neighbouring values of λ: budgets and levels share what was fitted for each."""
 
-TRAININGS = 8
-"""Values of λ that are tried: each is a training of its own."""
+TRAININGS = 6
+"""Values of λ that are tried where nothing else is said: each is a training of its own."""
 
 STEP = 2
 """Values by which λ changes at first; the changes double until the budget lies between two."""

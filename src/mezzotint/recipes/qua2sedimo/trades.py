@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow
 from mezzotint.recipes.search_space import Rows, SearchSpace, Value, single_changes
 
-MOST_TRADES = 20
-"""Exchanges that are tried."""
+CHANCE = 0.05
+"""Share of runs in which exchanges that change nothing may be kept."""
 
 FORESEEN = 256
 """Pairs of changes, those whose single gains promise most, that are predicted together."""
@@ -44,26 +45,41 @@ class Trade:
 
 
 @dataclass(frozen=True, eq=False)
+class Screened:
+    """A configuration after the exchanges that seem to help.
+
+    Attributes:
+        configuration: format indices [weights].
+        tried: exchanges that were measured.
+        passed: those by which the metric fell.
+        level: mean of the metric before any of them.
+    """
+
+    configuration: Rows
+    tried: int
+    passed: tuple[Trade, ...]
+    level: float
+
+
+@dataclass(frozen=True, eq=False)
 class Verified:
     """A configuration after the exchanges that proved to help.
 
     Attributes:
         configuration: format indices [weights].
-        tried: exchanges that were measured.
-        kept: those that were made.
-        before: mean of the metric on held-out seeds.
-        after: the same at the end.
+        kept: exchanges that were made: all that had passed, or none.
+        before: mean of the metric without them, on the seeds that decided.
+        after: the same with those that were kept.
     """
 
     configuration: Rows
-    tried: int
     kept: tuple[Trade, ...]
     before: float
     after: float
 
 
 def proposed_trades(
-    space: SearchSpace, value: Value, window: ByteWindow, incumbent: Rows, most: int = MOST_TRADES
+    space: SearchSpace, value: Value, window: ByteWindow, incumbent: Rows, most: int
 ) -> tuple[Trade, ...]:
     """Exchanges of two weights that stay in the window, those of the largest predicted gain first.
 
@@ -98,14 +114,15 @@ def proposed_trades(
     )
 
 
-def verified(
+def screened(
     trades: Sequence[Trade], incumbent: Rows, window: ByteWindow, space: SearchSpace,
     measured: Measured,
-) -> Verified:  # fmt: skip
-    """Make those exchanges by which the metric falls by more than its standard error.
+) -> Screened:  # fmt: skip
+    """Take those exchanges by which the metric falls by more than its standard error.
 
-    Each is measured on top of those that were kept, on seeds that no label has seen; weights that
-    one of them has changed are left alone by the others.
+    Each is measured on top of those that were taken, on seeds that no label has seen; weights that
+    one of them has changed are left alone by the others. Of exchanges that change nothing, one in
+    six passes by chance: what is taken has to be confirmed.
 
     Args:
         trades: in the order in which they are tried.
@@ -115,18 +132,43 @@ def verified(
         measured: the metric by seed; the seeds are the same for all configurations.
     """
     best = list(measured(incumbent))
-    before, changed, kept, tried = statistics.fmean(best), set[int](), list[Trade](), 0
+    level, changed, passed, tried = statistics.fmean(best), set[int](), list[Trade](), 0
     for trade in trades:
         then = trade.made(incumbent)
         if changed & {*trade.weights} or not window.holds(int(space.stored(then))):
             continue
         tried += 1
         figures = list(measured(then))
-        falls = [was - now for was, now in zip(best, figures, strict=True)]
-        if not all(map(math.isfinite, falls)):  # it ruins the model
-            continue
-        if statistics.fmean(falls) > statistics.stdev(falls) / math.sqrt(len(falls)):
+        if _falls(best, figures, errors=1.0):
             incumbent, best = then, figures
             changed.update(trade.weights)
-            kept.append(trade)
-    return Verified(incumbent, tried, tuple(kept), before, statistics.fmean(best))
+            passed.append(trade)
+    return Screened(incumbent, tried, tuple(passed), level)
+
+
+def confirmed(found: Screened, incumbent: Rows, measured: Measured) -> Verified:
+    """Keep all exchanges that passed, or none: one comparison, on seeds that chose none of them.
+
+    However many were tried, exchanges that change nothing are kept in one run of twenty at the
+    most: the metric has to fall by more than Student's t allows for at that level.
+
+    Args:
+        found: after the exchanges that passed.
+        incumbent: before them, format indices [weights].
+        measured: the metric on other seeds than they were found by.
+    """
+    if not found.passed:
+        return Verified(incumbent, (), found.level, found.level)
+    before, after = list(measured(incumbent)), list(measured(found.configuration))
+    level = statistics.fmean(before)
+    if _falls(before, after, errors=float(stats.t.ppf(1 - CHANCE, len(before) - 1))):
+        return Verified(found.configuration, found.passed, level, statistics.fmean(after))
+    return Verified(incumbent, (), level, level)
+
+
+def _falls(before: Sequence[float], after: Sequence[float], *, errors: float) -> bool:
+    """True if the mean falls by more than so many standard errors; never where it is infinite."""
+    falls = [was - now for was, now in zip(before, after, strict=True)]
+    if not all(map(math.isfinite, falls)):  # it ruins the model
+        return False
+    return statistics.fmean(falls) > errors * statistics.stdev(falls) / math.sqrt(len(falls))

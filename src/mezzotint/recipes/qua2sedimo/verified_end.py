@@ -1,14 +1,15 @@
-"""The verified end: exchanges at equal bytes, kept where the metric on held-out seeds improves."""
+"""The verified end: exchanges at equal bytes, screened on held-out seeds, confirmed on others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from mezzotint.recipes.qua2sedimo.decision import Decision
-from mezzotint.recipes.qua2sedimo.like_labels import on_held_out_seeds
+from mezzotint.recipes.qua2sedimo.like_labels import LikeLabels, on_held_out_seeds
 from mezzotint.recipes.qua2sedimo.method import Method
-from mezzotint.recipes.qua2sedimo.trades import proposed_trades, verified
+from mezzotint.recipes.qua2sedimo.trades import confirmed, proposed_trades, screened
 from mezzotint.recipes.search_space import Rows
 
 
@@ -23,23 +24,34 @@ def with_trades(method: Method, decision: Decision) -> Decision:
         UsageError: the labels' metric cannot be measured on held-out seeds.
     """
     options, space, window = method.options, method.space, method.window
-    judge, incumbent = on_held_out_seeds(method), decision.configuration
+    incumbent = decision.configuration
     value, sign = decision.learned.value(options.caution), -1.0 if options.reverse else 1.0
     trades = proposed_trades(space, value, window, incumbent, options.trades)
 
-    def measured(configuration: Rows) -> Sequence[float]:
-        found: list[float] = judge.losses(configuration[None], "Verifying exchanges")[0].tolist()
+    def measured(judge: LikeLabels, label: str, configuration: Rows) -> Sequence[float]:
+        found: list[float] = judge.losses(configuration[None], label)[0].tolist()
         return [sign * each for each in found]
 
-    end = verified(trades, incumbent, window, space, measured)
+    first = partial(measured, on_held_out_seeds(method), "Trying exchanges")
+    found = screened(trades, incumbent, window, space, first)
+    others = partial(measured, on_held_out_seeds(method, again=True), "Confirming exchanges")
+    end = confirmed(found, incumbent, others)
     summary = {
-        "tried": end.tried,
+        "tried": found.tried,
+        "passed": len(found.passed),
         "kept": len(end.kept),
         "held_out_before": sign * end.before,
         "held_out_after": sign * end.after,
     }
+    notes = decision.notes
+    if len(end.kept) < len(found.passed):
+        notes += (
+            f"{len(found.passed)} of {found.tried} exchanges seemed to help; together, on other "
+            "seeds, they do not by more than chance would: none is made",
+        )
     return replace(
         decision,
         configuration=end.configuration,
         summary={**decision.summary, "trades": summary},
+        notes=notes,
     )

@@ -54,6 +54,11 @@ def smoothing_exponent(channel_peaks: Tensor, weight_peaks: Tensor) -> Tensor:
     return ratio.log2().div(2).round().clamp(-HIGHEST, HIGHEST).to(torch.int8)
 
 
+def exponent_spec(layer: LayerShape) -> TensorSpec:
+    """Shape and dtype of the exponents of a layer."""
+    return TensorSpec((layer.in_channels,), torch.int8)
+
+
 @register_structure
 @dataclass(frozen=True)
 class Smoothing(Structure):
@@ -89,7 +94,7 @@ class Smoothing(Structure):
 
     @override
     def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
-        return {EXPONENT: TensorSpec((layer.in_channels,), torch.int8)}
+        return {EXPONENT: exponent_spec(layer)}
 
     @override
     def check_tensor(self, name: str, tensor: Tensor) -> None:

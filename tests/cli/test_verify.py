@@ -1,0 +1,37 @@
+"""`mezzotint verify`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mezzotint._tensor_digests import stored_places
+
+
+def test_a_whole_checkpoint(run, quantized: Path):
+    result = run("verify", quantized, "--json")
+    assert result.exit_code == 0
+    files = json.loads(result.stdout)
+    assert {file["name"].partition("/")[0] for file in files} == {"unet", "vae", "text_encoder"}
+    assert all(file["verified"] for file in files)
+    assert "as it was saved" in run("verify", quantized).stdout
+
+
+def test_a_damaged_one(fails, quantized: Path, tmp_path: Path):
+    folder = shutil.copytree(quantized, tmp_path / "copy")
+    (file,) = (folder / "unet").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[stored_places(file)["conv_in.weight_codes"].start] ^= 1
+    file.write_bytes(content)
+    assert "are not those that were saved: conv_in.weight_codes" in fails("verify", folder)
+
+
+def test_one_without_digests(fails, model: Path):
+    assert fails("verify", model).startswith(f"{model}: has no digests")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_no_checkpoint(fails, tmp_path: Path, name: str):
+    (tmp_path / "file").write_text("mine")
+    assert "is no folder of a pipeline" in fails("verify", tmp_path / name)

@@ -1,0 +1,105 @@
+"""A save that is killed anywhere leaves the old result whole, or the new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from mezzotint._durable import EXCHANGE_EVENT
+from tests import fuzzing
+from tests.docs.pages import ROOT
+from tests.robustness import crash_points
+from tests.robustness.crash_points import KILLED, OUTPUT
+
+REPLACED = ("nothing", "in one step", "by two renames")
+
+
+@dataclass(frozen=True)
+class Campaign:
+    events: list[list[str]]
+    kills: list[dict[str, Any]]
+
+
+def campaign(kind: str, folder: Path, replaced: str, most: int = 0) -> Campaign:
+    """Kill a save at each of its events, or at `most` of them."""
+    arguments = [kind, str(folder), replaced, str(most)]
+    process = subprocess.run(
+        [sys.executable, "-m", crash_points.__name__, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return Campaign(**json.loads(process.stdout.splitlines()[-1]))
+
+
+def check(found: Campaign, replaced: str) -> None:
+    """Every kill hit; old or new is whole at once, and the new one after a repetition."""
+    assert found.kills
+    for kill in found.kills:
+        assert kill["code"] == KILLED, kill
+        whole = kill["output"] in ("old", "new")
+        assert whole or (replaced == "by two renames" and kill["former"]), kill
+        assert kill["again"] == 0, kill
+        assert kill["output again"] == "new", kill
+        assert kill["beside"] == [OUTPUT], kill
+
+
+@pytest.mark.parametrize("replaced", REPLACED)
+def test_a_folder(tmp_path: Path, replaced: str):
+    found = campaign("folder", tmp_path, replaced)
+    assert len(found.kills) == len(found.events) > 20
+    check(found, replaced)
+    assert {kill["output"] for kill in found.kills} >= {"old", "new"}
+
+
+@pytest.mark.parametrize("replaced", REPLACED)
+def test_a_journal_is_there_until_the_result_is(tmp_path: Path, replaced: str):
+    found = campaign("measured", tmp_path, replaced)
+    check(found, replaced)
+    measured = next(kill["event"] for kill in found.kills if kill["journal"])
+    for kill in found.kills[measured:]:
+        assert kill["journal"] or kill["output"] == "new", kill
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "packing"])
+def test_a_pipeline(tmp_path: Path, kind: str):
+    everything = settings.default.max_examples > fuzzing.USUAL
+    found = campaign(kind, tmp_path, "in one step", 0 if everything else 8)
+    assert len(found.events) > 60
+    check(found, "in one step")
+
+
+@pytest.mark.parametrize("kind", ["folder", "measured", "pipeline", "packing"])
+def test_everything_is_on_disk_before_it_has_its_name(tmp_path: Path, kind: str):
+    """A power cut may lose whatever no sync has been asked for."""
+    found = campaign(kind, tmp_path, "in one step", 1)
+    names = [name for name, _ in found.events]
+    moved = names.index(EXCHANGE_EVENT)
+    temporary = Path(found.events[moved][1])
+    output = tmp_path / "work" / OUTPUT
+    written = max(i for i, name in enumerate(names[:moved]) if name in ("open", "serialized"))
+    synced = {path for name, path in found.events[written:moved] if name == "os.fsync"}
+    below = [each.relative_to(output) for each in output.rglob("*")]
+    assert synced == {str(temporary), *(str(temporary / each) for each in below)}
+    assert found.events[moved + 1] == ["os.fsync", str(output.parent)]
+
+
+def test_the_journal_goes_after_the_result_has_come(tmp_path: Path):
+    found = campaign("measured", tmp_path, "in one step", 1)
+    names = [name for name, _ in found.events]
+    journal = str(tmp_path / "work" / f"{OUTPUT}.journal.jsonl")
+    gone = found.events.index(["os.remove", journal])
+    named = found.events.index(["os.fsync", str(tmp_path / "work")], names.index(EXCHANGE_EVENT))
+    assert named < gone
+    assert ["os.fsync", journal] in found.events[:named]

@@ -1,0 +1,93 @@
+"""One at a time, of all processes and threads."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mezzotint._locks import only_here
+from mezzotint.errors import UsageError
+
+HOLDER = """
+import sys
+from pathlib import Path
+from mezzotint._locks import only_here
+with only_here(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds `path`, until it is told to end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.communicate("")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UsageError) as caught, only_here(path, again=True):
+        pass
+    return str(caught.value)
+
+
+def test_another_process_is_told(path: Path):
+    with another_process(path):
+        assert refused(path).startswith(f"{path}: another process is at work on it; wait for that")
+    with only_here(path):
+        pass
+
+
+def test_one_that_was_killed_holds_nobody_off(path: Path):
+    with another_process(path) as process:
+        process.kill()
+        process.wait()
+        with only_here(path):
+            pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_another_thread_is_told(path: Path):
+    with only_here(path), ThreadPoolExecutor() as pool:
+        assert "another process" in pool.submit(refused, path).result()
+
+
+def test_the_same_thread_is_told_unless_it_goes_on(path: Path):
+    with only_here(path):
+        with pytest.raises(UsageError, match="another process"), only_here(path):
+            pass
+        with only_here(path, again=True):
+            pass
+        with ThreadPoolExecutor() as pool:
+            assert "another process" in pool.submit(refused, path).result()
+
+
+def test_however_it_is_written(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(path.parent)
+    with only_here(Path(path.name)), ThreadPoolExecutor() as pool:
+        assert "another process" in pool.submit(refused, path).result()
+
+
+def test_nothing_stays(path: Path):
+    with only_here(path):
+        assert [each.name for each in path.parent.iterdir()] == [".out.lock"]
+    assert list(path.parent.iterdir()) == []
