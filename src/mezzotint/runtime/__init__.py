@@ -38,6 +38,7 @@ from mezzotint.runtime.kernels import (
 )
 from mezzotint.runtime.layer import QuantLayer
 from mezzotint.runtime.layers import QuantConv2d, QuantLinear, operation_of
+from mezzotint.runtime.lazy_weight import LazyWeight
 from mezzotint.runtime.memory import keep_unpacked
 from mezzotint.runtime.operands import (
     Conv2d,
@@ -92,6 +93,7 @@ __all__ = [
     "InputRange",
     "Kernel",
     "LayerToEncode",
+    "LazyWeight",
     "Linear",
     "NormSmoothing",
     "Operation",
