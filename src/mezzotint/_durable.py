@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 _AT_FDCWD = -100
-"""Paths are relative to the working folder, as of linux/fcntl.h."""
+"""The number of linux/fcntl.h by which paths are relative to the working folder."""
 
 _RENAME_EXCHANGE = 2
-"""As of linux/fs.h."""
+"""The flag of linux/fs.h."""
 
 _NOT_THERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 """Errors of a kernel, or a file system, that cannot exchange."""
