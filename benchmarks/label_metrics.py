@@ -64,7 +64,7 @@ def compared(model: str, arguments: argparse.Namespace) -> Iterator[Row]:
     context = {
         "model": model,
         "against": arguments.against,
-        "images": reference.context["images"],
+        "images": reference.context["images"] or "all",
         "weights": reference.context["weights"],
         "torch": reference.context["torch"],
         "measured_on": describe("cpu", torch.get_num_threads())["name"],
@@ -92,8 +92,7 @@ def labels(
 
 def table(rows: list[Row]) -> str:
     notes = [
-        f"{one['model']}: against {one['against']} of {one['images'] or 'all'} images, torch "
-        f"{one['torch']}; {one['measured_on']}."
+        f"{one['model']}: against {one['against']} of {one['images']} images; {one['measured_on']}."
         for one in {one["model"]: one for one in rows}.values()
     ]
     brackets = "Brackets are 95% bootstrap intervals over configurations."

@@ -91,3 +91,13 @@ def test_nothing_stays(path: Path):
     with only_here(path):
         assert [each.name for each in path.parent.iterdir()] == [".out.lock"]
     assert list(path.parent.iterdir()) == []
+
+
+def test_folders_around_it_stay_only_with_something_in_them(tmp_path: Path):
+    path = tmp_path / "deep" / "er" / "out"
+    with only_here(path):
+        assert path.parent.is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with only_here(path):
+        path.parent.with_name("kept").touch()
+    assert [each.name for each in (tmp_path / "deep").iterdir()] == ["kept"]

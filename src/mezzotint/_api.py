@@ -24,7 +24,7 @@ from mezzotint.models import (
     recording,
 )
 from mezzotint.module import ModuleResult, quantize_module
-from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser, tune
+from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Budget, Choice, Encoding, Plan, SimulatedAttention, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
 from mezzotint.recipes.label_options import SampleOptions
@@ -37,6 +37,7 @@ from mezzotint.runtime import (
     StepScales,
     StepWidths,
 )
+from mezzotint.tuning import tune
 
 __all__ = [
     "MPQDM",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,7 +19,8 @@ def only_here(path: Path, *, again: bool = False) -> Iterator[None]:
     a process that dies.
 
     Args:
-        path: absolute, or relative to the working folder. The folder that it will stand in is made.
+        path: absolute, or relative to the working folder. Folders that it will stand in are made,
+            and go again where nothing is put into them.
         again: go on where this very thread holds it already.
 
     Raises:
@@ -28,21 +29,35 @@ def only_here(path: Path, *, again: bool = False) -> Iterator[None]:
     """
     path = path.absolute()
     place = path.with_name(f".{path.name}.lock")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place, timeout=0, is_singleton=True)
-    outermost = not lock.is_locked
-    try:
-        if not (outermost or again):
-            raise Timeout(str(place))
-        lock.acquire()
-    except Timeout as cause:
-        raise UsageError(
-            f"{path}: another process is at work on it; wait for that, or name another place"
-        ) from cause
+    with _folders(place.parent):
+        lock = FileLock(place, timeout=0, is_singleton=True)
+        outermost = not lock.is_locked
+        try:
+            if not (outermost or again):
+                raise Timeout(str(place))
+            lock.acquire()
+        except Timeout as cause:
+            raise UsageError(
+                f"{path}: another process is at work on it; wait for that, or name another place"
+            ) from cause
+        try:
+            yield
+        finally:
+            if outermost:
+                # Before the release: who has opened this file meanwhile finds it gone, and tries
+                # anew.
+                place.unlink(missing_ok=True)
+            lock.release()
+
+
+@contextmanager
+def _folders(folder: Path) -> Iterator[None]:
+    """Make a folder and those around it, and remove what is empty of them afterwards."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        if outermost:
-            # Before the release: whoever opened this file meanwhile finds it gone, and tries anew.
-            place.unlink(missing_ok=True)
-        lock.release()
+        with suppress(OSError):  # it holds something by now
+            for each in made:
+                each.rmdir()

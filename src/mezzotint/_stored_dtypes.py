@@ -18,6 +18,9 @@ from torch import Tensor, nn
 _NOTE = "_stored_dtypes"
 """Attribute of a module: name of a tensor of its own → dtype."""
 
+FILE_DTYPE = "file_dtype"
+"""Attribute of a tensor that stays in its file, where it has this dtype: it never changes."""
+
 _NARROW = {"F16": torch.float16, "BF16": torch.bfloat16}
 """Dtypes worth a note: tensors of others are not stored wider than they are held."""
 
@@ -70,6 +73,8 @@ def stored_dtype(module: nn.Module, name: str, tensor: Tensor) -> torch.dtype:
         return tensor.dtype
     if noted.itemsize >= tensor.dtype.itemsize:
         return tensor.dtype
+    if hasattr(tensor, FILE_DTYPE):
+        return noted
     value = tensor.detach()
     held = value.is_meta or torch.equal(value.to(noted).to(value.dtype), value)
     return noted if held else tensor.dtype

@@ -16,6 +16,7 @@ from mezzotint._progress import track
 from mezzotint._tensor_digests import verification
 from mezzotint.calibration import needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
+from mezzotint.checkpoint.streaming import load_streamed
 from mezzotint.engines import check_engine, engine_of, with_engine
 from mezzotint.errors import PlanError, UsageError
 from mezzotint.measuring import (
@@ -28,7 +29,6 @@ from mezzotint.measuring import (
 from mezzotint.models import (
     Example,
     Sampling,
-    evaluating,
     find_denoiser,
     load_pipeline,
     model_name,
@@ -39,16 +39,12 @@ from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_pl
 from mezzotint.recipes import (
     Job,
     MeasuringSettings,
-    Outcome,
     RecipeOptions,
     check_floating,
     run_recipe,
 )
-from mezzotint.recipes.default_prompts import default_sampling
-from mezzotint.recipes.distillation import USUAL_MINUTES, distilling
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
-from mezzotint.training import Training
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     engine: str = "torch",
+    stream: bool = False,
     verify: bool = True,
 ) -> DiffusionPipeline:
     """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
@@ -103,15 +100,22 @@ def load(
         engine: what computes the denoiser, as for `with_engine`.
         verify: compare what is stored with the digests that were saved with it, and refuse NaN and
             infinity in any tensor. Off, that is taken on trust, and no time is spent on it.
+        stream: leave the floating denoiser's weights in their files, for one larger than memory:
+            each layer's is read when it is used, and forgotten. It is slow, and there to be
+            quantized.
 
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.
         CheckpointError: a file is truncated, does not match its plan, or is not what was saved.
-        UsageError: the engine is unknown, not installed, or does not compute there.
+        UsageError: the engine is unknown, not installed, or does not compute there; or a denoiser
+            is to be streamed that is quantized already, or computed by another engine than torch.
     """
     check_engine(engine)
+    if stream and engine != "torch":
+        raise UsageError(f"engine: {engine} compiles the whole denoiser; leave it or stream out")
+    loader = load_streamed if stream else load_pipeline
     with verification(verify):
-        pipe = with_generation_defaults(load_pipeline(source, dtype=dtype, device=device))
+        pipe = with_generation_defaults(loader(source, dtype=dtype, device=device))
     return pipe if engine == "torch" else with_engine(pipe, engine)
 
 
@@ -156,7 +160,7 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         JournalError: the journal or the measurements are of another model or other calls.
     """
     job = Job(
-        denoiser=_float_denoiser(pipe),
+        denoiser=float_denoiser(pipe),
         model=model_name(pipe),
         budget=budget or Budget(),
         pipe=pipe,
@@ -217,7 +221,7 @@ def apply(
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
         UsageError: it has attention simulated whose operands cannot be rounded.
     """
-    denoiser = _float_denoiser(pipe)
+    denoiser = float_denoiser(pipe)
     if calibration is None and plan.trained:
         raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
     if plan.simulated_attention is not None:
@@ -229,68 +233,6 @@ def apply(
     packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
     mark_quantized(packed, plan)
     return Result(with_denoiser(pipe, packed), plan)
-
-
-def tune(
-    pipe: DiffusionPipeline,
-    plan: Plan,
-    *,
-    minutes: float | None = None,
-    steps: int | None = None,
-    sampling: Sampling | None = None,
-    batch: int = Training.batch,
-    journal: str | Path | None = None,
-) -> Result:
-    """Pack after a plan, and train its scales, zero points, biases and norms: no byte is added.
-
-    Weights keep their codes. The pipeline, which is left as it is, teaches along its own
-    trajectory; data are not needed.
-
-    Args:
-        pipe: the floating pipeline that the plan was made for.
-        plan: what every layer takes.
-        minutes: of training; 10 unless `steps` are given. With 0, the state of an interrupted or
-            failed training is packed, where there is one.
-        steps: updates, in the place of minutes.
-        sampling: prompts, seed and steps of the calibration, as for `apply`; training takes its
-            prompts, too, where they are not the usual ones.
-        batch: prompts per update.
-        journal: the states of the training are kept in a folder beside this file (`owl.training`
-            beside `owl.journal.jsonl`), from which an interrupted one goes on.
-
-    Raises:
-        PlanError: the plan is of another model, or has weights that stand in their checkpoint only.
-        UsageError: the pipeline is quantized already, or has an adapter loaded; a number is out of
-            its domain.
-        TrainingError: the loss is NaN, or grows.
-        JournalError: the states are of another training.
-    """
-    if minutes is None and steps is None:
-        minutes = USUAL_MINUTES
-    training = Training(minutes, steps, train="scales", batch=batch)
-    denoiser = _float_denoiser(pipe)
-    check_plan(denoiser, plan)
-    if plan.trained:
-        raise PlanError(
-            f"layer {plan.trained[0]}: its weight has been trained already, and tuning begins with "
-            "the original's; choose another rounding, such as 'nearest', in a copy of the plan"
-        )
-    known = None if plan.calibration is None else plan.calibration.sampling
-    job = Job(
-        denoiser=denoiser,
-        model=model_name(pipe),
-        budget=Budget(),
-        pipe=pipe,
-        sampling=sampling or known or default_sampling(pipe),
-        measuring=measuring_settings(journal, None, None),
-    )
-    with evaluating(denoiser), distilling(job, training) as distilled:
-        calibration = Calibration()
-        if needs_calibration(plan):
-            plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
-        outcome = distilled(Outcome(plan, calibration))
-    result = apply(pipe, outcome.plan, outcome.calibration)
-    return replace(result, training=outcome.training)
 
 
 def quantize_denoiser(
@@ -316,7 +258,12 @@ def quantize_denoiser(
     return module
 
 
-def _float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
+def float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
+    """The pipeline's denoiser, noted in which dtypes it was stored.
+
+    Raises:
+        UsageError: it is quantized already, has an adapter loaded, or is compiled by an engine.
+    """
     component, denoiser = find_denoiser(pipe)
     engine = engine_of(denoiser).name
     if engine != "torch":

@@ -1,6 +1,7 @@
 """Every error a user can cause: one line, exit code 2, nothing half-written."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -49,6 +50,20 @@ def test_nan_weights_name_the_layer(fails, broken, output):
     tensors["conv_out.weight"][0, 0, 0, 0] = torch.nan
     save_file(tensors, broken / WEIGHTS, metadata={"format": "pt"})
     assert "conv_out" in fails("quantize", broken, "-o", output)
+
+
+def test_inputs_that_are_no_numbers_name_layer_and_call(fails, broken, output):
+    tensors = load_file(broken / WEIGHTS)
+    tensors["conv_in.weight"] *= 1e38  # whose products are no numbers any more
+    save_file(tensors, broken / WEIGHTS, metadata={"format": "pt"})
+    message = fails("quantize", broken, "-o", output)
+    found = r"layer \S+: its input holds NaN or infinite values \(call 1 of \d+\)"
+    assert re.search(found, message)
+
+
+@pytest.mark.parametrize("name", ["int9/channel", "lut7/channel", "int4/group0"])
+def test_formats_out_of_range_are_named(fails, model, output, name):
+    assert name in fails("quantize", model, "-o", output, "--formats", name)
 
 
 @pytest.mark.parametrize(

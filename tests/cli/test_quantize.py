@@ -8,9 +8,12 @@ import torch
 import mezzotint as mz
 from mezzotint._journal import Record
 from mezzotint.checkpoint import read_plan
+from mezzotint.checkpoint.streaming.stored_tensors import StoredTensor
 from mezzotint.runtime import module_bytes
 from tests import journals
 from tests.recipes.watching import watched
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +96,20 @@ def test_an_edited_plan_is_followed(run, model, tmp_path, uniform):
         "layers": edited["layers"]
         | {"conv_in": {"weight": "float", "activation": "float", "reason": "by hand"}}
     }
+
+
+def test_weights_may_stay_on_disk(run, model, tmp_path, monkeypatch):
+    read, seen = StoredTensor.read, []
+    monkeypatch.setattr(StoredTensor, "read", lambda each: seen.append(each.key) or read(each))
+    options = ["--weight-bits", 6, "--sensitivity", "probes", "--probes", 4, "--regret", 9]
+    options += ["--formats", "int4/channel", "--no-exchanges", "--no-smoothing", "--calls", 1]
+    assert run("quantize", model, "-o", tmp_path / "loaded", *options).exit_code == 0
+    assert not seen
+    streamed = run("quantize", model, "-o", tmp_path / "streamed", *options, "--stream")
+    assert streamed.exit_code == 0, streamed.stderr
+    assert seen.count("conv_in.weight") > 4
+    one, other = (tmp_path / name / WEIGHTS for name in ("loaded", "streamed"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_what_a_plan_needs_calibrated_is_calibrated_on_the_prompts(run, model, tmp_path):

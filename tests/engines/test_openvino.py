@@ -10,6 +10,7 @@ from torch import Tensor
 import mezzotint as mz
 from mezzotint.engines import engine_executions
 from mezzotint.engines.openvino.weights import integers
+from mezzotint.errors import UsageError
 from mezzotint.evaluation import sqnr
 from mezzotint.formats import MINMAX
 from mezzotint.models import find_denoiser, generate
@@ -42,6 +43,13 @@ def decibels(expected: Tensor, output: Tensor) -> float:
 
 def test_floating_denoisers_agree(unet):
     assert agreement(unet) > FLOAT_DB
+
+
+def test_simulated_attention_is_refused(unet):
+    plan = mz.Plan({}, simulated_attention=mz.SimulatedAttention(q=8))
+    simulated = mz.apply(unet.pipe, plan).pipeline
+    with pytest.raises(UsageError, match="what attention multiplies, which is simulated"):
+        mz.with_engine(simulated, "openvino")
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,14 @@ class TestOneLayer:
             noise(network, change, [call]), rel=1e-2
         )
 
+    def test_estimates_change_with_the_format(self, single: tuple[Single, Call]):
+        network, call = single
+        found = probed(network, [call], candidates(["layer"], W, X), 1)
+        noises = [found.noise_of_weight("layer", name) for name in W]
+        noises += [found.noise_of_input("layer", name) for name in X]
+        assert min(noises) > 0
+        assert len(set(noises)) == len(W) + len(X)
+
     def test_static_inputs_take_the_ranges_that_are_given(self, single: tuple[Single, Call]):
         network, call = single
         static = Choice("int8/channel", "uint8/tensor")

@@ -83,11 +83,31 @@ def packing(folder: Path) -> Save:
     return lambda output: mz.quantize_checkpoint(source, output, weight_bits=4, storage=storage)
 
 
+def quantizing(folder: Path) -> Save:
+    """The command that measures, plans, packs and saves, taken up again where it was killed."""
+    from mezzotint.cli import app
+    from tests.models import tiny
+
+    source = folder.with_name("source")
+    pipe = tiny.tiny_stable_diffusion()
+    pipe.register_modules(unet=tiny.smallest_unet(attention=False))
+    pipe.save_pretrained(source)
+    tiny.write_generation(source, num_inference_steps=1, guidance_scale=1.0)
+    (source / "prompts.txt").write_text("owl\napple\n")
+
+    def save(output: Path) -> None:
+        command = ["quantize", str(source), "-o", str(output), "--resume", "--force"]
+        assert app(command, standalone_mode=False) in (0, None)
+
+    return save
+
+
 SAVES: dict[str, Callable[[Path], Save]] = {
     "folder": lambda _: folder_save,
     "measured": lambda _: measured_save,
     "pipeline": pipeline_save,
     "packing": packing,
+    "quantize": quantizing,
 }
 
 
@@ -192,7 +212,8 @@ def main(kind: str, place: str, replaces: str, most: str) -> None:
     if replaces == "by two renames":
         _durable._renameat2 = lambda: None
     reference = folder / "reference" / OUTPUT
-    save(reference)
+    # In a child as well: a process that has computed cannot be forked for sure.
+    assert forked(lambda: save(reference)) == 0
     new, old = content(reference), None
     if replaces != "nothing":
         old = {"model_index.json": hashlib.sha256(b"{}").hexdigest()}

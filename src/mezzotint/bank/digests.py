@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.rounding import InputMoments
+from mezzotint.runtime.lazy_weight import dense
 
 
 def weight_digest(weight: Tensor) -> str:
@@ -35,4 +36,5 @@ def moments_digest(moments: Mapping[str, Sequence[InputMoments]]) -> str:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    tensor = dense(tensor.detach()).cpu().contiguous()
+    return tensor.flatten().view(torch.uint8).numpy().tobytes()

@@ -47,6 +47,7 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o owl-w3 --weight-bits 3 --measurements owl-w4a8",
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --executor ray",
         "quantize emoji-turbo -o mine --plan edited.json",
+        "quantize ./flux -o flux-w4 --stream",
     ),
 )
 def quantize(  # noqa: PLR0913  (one parameter per option)
@@ -107,6 +108,14 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     executor: Executor = None,
     address: Address = None,
     workers: Workers = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="For a denoiser larger than memory: its weights stay in their files, and each "
+            "layer's is read when it is used. Slow.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the measurements of an interrupted run."),
@@ -181,7 +190,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(executor, address, workers)
         chosen = read_plan(plan)
         with reserved(output, force=force):
-            pipe = load(model, device=device)
+            pipe = load(model, device=device, stream=stream)
             asked = prompts is not None or seed is not None
             sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
             result = apply(pipe, chosen, sampling=sampling)
@@ -198,7 +207,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
         budget = Budget(**given)
         make = executor_of(executor, address, workers)
-        pipe = load(model, device=device)
+        pipe = load(model, device=device, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
         search = partial(run_recipe, pipe, options, budget, sampling=sampling, executor=make)

@@ -86,7 +86,7 @@ def tune(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
     from mezzotint.models import resolve
     from mezzotint.pipeline import load
-    from mezzotint.pipeline import tune as train
+    from mezzotint.tuning import tune as train
 
     if minutes is not None and steps is not None:
         raise UsageError("--steps: stands in place of --minutes; leave one of them out")

@@ -5,36 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import override
 
 from mezzotint.errors import FormatError, PlanError
-from mezzotint.formats import ActivationFormat
-from mezzotint.measuring.step_table import StepTable
-from mezzotint.plan import FULL, Choice, Encoding, Plan, Tensors
+from mezzotint.measuring.rounded_input import RoundedInput
+from mezzotint.plan import FULL, Choice, Encoding, Plan
 from mezzotint.runtime import (
     Calibration,
-    InputQuantizer,
-    InputRange,
     TimestepReader,
     check_input_ranges,
-    join_inputs,
-    operation_of,
     own_tensors,
     pack_layer,
     packed_copy,
-    part_inputs,
     reading_timesteps,
     replace_layer,
     shape_of,
 )
-from mezzotint.runtime.composition import check_calibrated
+from mezzotint.runtime.layer_tensors import check_calibrated
 
 
 class Change(ABC):
@@ -218,7 +211,7 @@ class InputChange(_OneLayer):
             reader = None
             if self.choice.timed:
                 reader = stack.enter_context(TimestepReader.reading(denoiser))
-            rounding = _InputRounding(self.choice, ranges, own, reader)
+            rounding = RoundedInput(self.choice, ranges, own, reader)
             stack.callback(layer.register_forward_pre_hook(rounding).remove)
             yield denoiser
 
@@ -278,50 +271,3 @@ def _encoding_name(encoding: Encoding) -> str:
     return ", ".join(
         value if isinstance(value, str) else json.dumps(value) for value in fields.values()
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _InputRounding:
-    """A hook that rounds what each quantizer of a packed layer would see, by its own range.
-
-    Attributes:
-        choice: whose activation format and structures count.
-        ranges: of the quantizers, where they are static.
-        tensors: of the structures, as `own_tensors` gives them.
-        reader: tells the timestep, where scales depend on it.
-    """
-
-    choice: Choice
-    ranges: Sequence[InputRange]
-    tensors: Tensors
-    reader: TimestepReader | None
-
-    def __call__(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, *rest = inputs
-        activation, structures = self.choice.activation_format, self.choice.structures
-        if activation is None:
-            return inputs
-        shape, operation = shape_of(layer), operation_of(layer)
-        rounded = []
-        for index, part in enumerate(part_inputs(x, structures, shape, self.tensors)):
-            if activation.per_step:
-                rounded.append(self._at_step(part, index, layer).to(x.dtype))
-                continue
-            quantizer = self._quantizer(activation, index, x.device)
-            rounded.append(quantizer.rounded(part, operation).to(x.dtype))
-        return (join_inputs(x, rounded, structures, shape, self.tensors), *rest)
-
-    def _quantizer(
-        self, activation: ActivationFormat, index: int, device: torch.device
-    ) -> InputQuantizer:
-        if not activation.static:
-            return InputQuantizer(activation)
-        one = self.ranges[index]
-        return InputQuantizer(activation, *activation.range_parameters(one.low, one.high, device))
-
-    def _at_step(self, x: Tensor, index: int, layer: nn.Linear | nn.Conv2d) -> Tensor:
-        activation = self.choice.activation_format
-        assert activation is not None, "asked for where inputs are rounded"
-        assert self.reader is not None, "layers with a scale for each timestep have one"
-        table = StepTable.each_of(self.choice.structures, shape_of(layer), self.tensors)[index]
-        return table.rounded(x.float(), self.reader.timestep, activation)

@@ -13,6 +13,7 @@ from mezzotint.errors import CalibrationError
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.models import Call
 from mezzotint.runtime import rounded_attention
+from mezzotint.runtime.lazy_weight import dense
 
 
 def model_digest(denoiser: nn.Module) -> str:
@@ -59,7 +60,8 @@ def calls_digest(calls: Sequence[Call]) -> str:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    tensor = dense(tensor.detach()).cpu().contiguous()
+    return tensor.flatten().view(torch.uint8).numpy().tobytes()
 
 
 def check_weights(denoiser: nn.Module, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from mezzotint.models.patching import patched
 from mezzotint.plan import Choice, Structure, Tensors
 from mezzotint.runtime import operation_of, shape_of
 from mezzotint.runtime.floating_parts import FloatingParts
+from mezzotint.runtime.lazy_weight import LazyWeight, dense
 
 CandidateWeight: TypeAlias = Callable[[str, Choice], tuple[Tensor, Tensor | None]]
 """Dequantized weight of a layer under a choice, and the change of its bias [out] that goes with it.
@@ -133,8 +134,11 @@ class ProbedLayer:
         layer, shape = self.layer, shape_of(self.layer)
         weight, bias = layer.weight, layer.bias
         base, self._base_shift = self._candidate(self.base.weight)
+        if isinstance(weight, LazyWeight) and self.base.weight.quantized:
+            base = self._lazy_base(weight)
         self._weight = nn.Parameter(base.to(weight.dtype))
-        start = weight.new_zeros(shape.out_channels) if bias is None else bias.detach()
+        zeros = torch.zeros(shape.out_channels, dtype=weight.dtype, device=weight.device)
+        start = zeros if bias is None else bias.detach()
         if self._base_shift is not None:
             start = (start + self._base_shift).to(weight.dtype)
         self._bias = nn.Parameter(start)
@@ -189,6 +193,15 @@ class ProbedLayer:
     def _part_output(self, index: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self._edge.operation.apply(self._edge.passed(x, index), weight, bias)
 
+    def _lazy_base(self, weight: LazyWeight) -> Tensor:
+        """The weight in the base model, decoded where it is read, as the floating one is read."""
+
+        def decoded() -> Tensor:
+            found, _ = self._candidate(self.base.weight)
+            return found.to(weight.device, weight.dtype)
+
+        return LazyWeight(tuple(weight.shape), weight.dtype, weight.device, decoded)
+
     def _candidate(self, choice: Choice) -> tuple[Tensor, Tensor | None]:
         """Weight and change of the bias against the floating one."""
         if not choice.quantized:
@@ -205,21 +218,32 @@ class ProbedLayer:
         gradient, weight.grad = weight.grad, None
         assert gradient is not None
         pieces = torch.split(gradient.float().flatten(), PIECE)
-        for name in self.candidates.weights:
-            if self.candidates.choice(name) == self.base.weight:
-                continue
-            change, shift = self._change(name)
+        asked = [
+            name
+            for name in self.candidates.weights
+            if self.candidates.choice(name) != self.base.weight
+        ]
+        base = None
+        if not self._kept.keys() >= set(asked):
+            base = dense(weight.detach()).float()  # once for all, where it is decoded or on disk
+        for name in asked:
+            change, shift = self._change(name, base)
             self._products[name] = _product(torch.split(change.flatten(), PIECE), pieces)
             if shift is not None:
                 self._shifts[name] = shift
 
-    def _change(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """Change of the weight, float32, and of the bias, both against the base model's."""
+    def _change(self, name: str, base: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Change of the weight, float32, and of the bias, both against the base model's.
+
+        Args:
+            name: of the weight.
+            base: weight in the base model, float32; None where all changes are kept.
+        """
         if name in self._kept:
             return self._kept[name]
-        weight = self._weight.detach()
+        assert base is not None, "or all changes are kept"
         value, shift = self._candidate(self.candidates.choice(name))
-        change = value.to(weight.device, torch.float32) - weight.float()
+        change = value.to(base.device, torch.float32) - base
         found = change, _difference(shift, self._base_shift)
         if self.memory.take(change.nbytes):
             self._kept[name] = found

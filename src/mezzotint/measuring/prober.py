@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,13 +20,11 @@ from mezzotint.errors import (
     ProbeError,
     UsageError,
 )
-from mezzotint.formats import FLOAT
 from mezzotint.measuring.backward_errors import backward_errors
-from mezzotint.measuring.change import PlanChange
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
-from mezzotint.measuring.identity import calls_digest
 from mezzotint.measuring.in_process import recorded_output
 from mezzotint.measuring.input_edge import InputCandidate
+from mezzotint.measuring.probe_conditions import described_plan, digest_of
 from mezzotint.measuring.probe_entries import ProbeEntries
 from mezzotint.measuring.probed_layer import (
     Base,
@@ -46,7 +41,7 @@ from mezzotint.measuring.step_table import StepTable
 from mezzotint.models import Call, evaluating
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, TimestepReader, own_tensors, shape_of
-from mezzotint.runtime.composition import check_calibrated
+from mezzotint.runtime.layer_tensors import check_calibrated
 from mezzotint.runtime.pack import naming
 
 
@@ -57,6 +52,8 @@ class Prober:
     Around the floating model, or around a plan: stored weights, inputs rounded where the plan
     rounds them, with gradients straight through. Held beside the denoiser are the activations of
     one sample, one gradient, one candidate, what `cache_bytes` allows, and for a plan its weights.
+    Where the denoiser's own weights stay on disk, those of one layer are held at a time, and a
+    plan's are decoded where they are used.
 
     Attributes:
         denoiser: floating; as before after every run.
@@ -118,7 +115,16 @@ class Prober:
 
     @cached_property
     def _entries(self) -> ProbeEntries:
-        return ProbeEntries(self.candidates, self._digest())
+        around = None
+        if self.plan is not None:
+            tables = {
+                name: self._step_tables(name, choice)
+                for name, choice in self.plan.choices.items()
+                if choice.steps
+            }
+            around = described_plan(self.plan, self.calibration.input_ranges, tables)
+        conditions = digest_of(self.candidates, around, self.encoding, self.calls)
+        return ProbeEntries(self.candidates, conditions)
 
     @contextmanager
     def _probing(self, probes: Sequence[Probe]) -> Iterator[Callable[[Probe], dict[str, Any]]]:
@@ -242,47 +248,10 @@ class Prober:
         shape = shape_of(self.denoiser.get_submodule(name))
         return StepTable.each_of(choice.structures, shape, self.calibration.tensors.get(name, {}))
 
-    def _digest(self) -> str:
-        """A hash of all that projections depend on, beside the model and what is calibrated."""
-        asked = {
-            name: [
-                list(each.weights),
-                {key: _described(one) for key, one in each.inputs.items()},
-                [structure.to_dict() for structure in each.structures],
-                *({key: one.to_dict()} for key, one in each.variants.items()),
-            ]
-            for name, each in self.candidates.items()
-        }
-        around = None
-        if self.plan is not None:
-            around = [
-                PlanChange(self.plan).name,
-                {
-                    name: [dataclasses.astuple(each) for each in ranges]
-                    for name, ranges in self.calibration.input_ranges.items()
-                    if name in self.plan.choices and self.plan[name].static
-                },
-                {
-                    name: [dataclasses.astuple(each) for each in self._step_tables(name, choice)]
-                    for name, choice in self.plan.choices.items()
-                    if choice.steps
-                },
-            ]
-        calls = calls_digest(self.calls)
-        content = json.dumps(["float32", asked, around, self.encoding, calls])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
 
 def _of_weight(choice: Choice, candidates: LayerCandidates) -> Choice:
     """The choice that a layer's weight in the base model is asked for by."""
     return replace(candidates.choice(choice.weight), part_formats=choice.part_formats)
-
-
-def _described(candidate: InputCandidate) -> list[object]:
-    name = FLOAT if candidate.format is None else candidate.format.name
-    ranges = [dataclasses.astuple(each) for each in candidate.ranges]
-    steps = [dataclasses.astuple(each) for each in candidate.steps]
-    return [name, ranges, *candidate.exponents, *([steps] if steps else ())]
 
 
 def _check_finite(probe: Probe, found: Mapping[str, Mapping[str, float]]) -> None:

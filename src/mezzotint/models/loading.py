@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,11 +28,18 @@ def load_pipeline(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    components: Mapping[str, nn.Module] | None = None,
 ) -> DiffusionPipeline:
     """Load a pipeline by embedded name, local folder or Hub id, in evaluation mode.
 
     Only safetensors are read: nothing is unpickled, and no code that comes with a model is run.
     Progress bars are off.
+
+    Args:
+        source: what to load.
+        dtype: of everything that is floating.
+        device: where to.
+        components: by their names in the pipeline: some that are there already.
 
     Raises:
         ModelError: the source is missing, incomplete or unsafe, or diffusers cannot load it.
@@ -43,7 +50,7 @@ def load_pipeline(
     folder = resolved.folder or download_pipeline(resolved.location)
     check_folder(folder)
     _check_pipeline_class(folder / INDEX_FILE)
-    pipe = _from_pretrained(folder, resolved, dtype)
+    pipe = _from_pretrained(folder, resolved, dtype, components or {})
     if verifying():
         check_digest_file(folder)
         for name, component in pipe.components.items():
@@ -100,10 +107,14 @@ def _check_pipeline_class(index_path: Path) -> None:
         )
 
 
-def _from_pretrained(folder: Path, source: ResolvedSource, dtype: torch.dtype) -> DiffusionPipeline:
+def _from_pretrained(
+    folder: Path, source: ResolvedSource, dtype: torch.dtype, components: Mapping[str, nn.Module]
+) -> DiffusionPipeline:
     try:
         with quiet_libraries(warnings=source.kind != "embedded"):
-            pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, dtype=dtype)
+            pipe = DiffusionPipeline.from_pretrained(
+                folder, use_safetensors=True, dtype=dtype, **components
+            )
     except MezzotintError:  # from our own quantizer, and already clear
         raise
     except Exception as cause:  # diffusers and every component's own code may raise anything

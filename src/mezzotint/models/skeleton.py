@@ -14,8 +14,10 @@ def skeleton(denoiser: nn.Module) -> nn.Module:
     """A copy on the meta device, made without copying any weight."""
     memo: dict[int, object] = {id(buffer): buffer.to("meta") for buffer in denoiser.buffers()}
     for parameter in denoiser.parameters():
-        hollow = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
-        memo[id(parameter)] = hollow
+        # Not moved, which would read what stays on disk.
+        shape, strides = parameter.shape, parameter.stride()
+        hollow = torch.empty_strided(shape, strides, dtype=parameter.dtype, device="meta")
+        memo[id(parameter)] = nn.Parameter(hollow, requires_grad=False)
     for module in denoiser.modules():
         if hasattr(module, "_hf_hook"):  # offloading, which would fetch the real weights
             memo[id(module._hf_hook)] = ModelHook()

@@ -14,6 +14,7 @@ from mezzotint.errors import UsageError
 from mezzotint.models.offloading import check_stays
 from mezzotint.recipes.default_prompts import prompts_beyond
 from mezzotint.recipes.job import Job, Outcome
+from mezzotint.runtime import LazyWeight
 from mezzotint.training import Student, Training, check_state, has_state, only_here, train
 
 USUAL_MINUTES = 10.0
@@ -40,7 +41,8 @@ def distilling(job: Job, training: Training, field: str = "train_minutes") -> It
 
     Raises:
         UsageError: there is no pipeline that runs along its trajectory, or one whose denoiser is
-            moved whenever it runs; or another run trains in the same place.
+            moved whenever it runs, or whose weights stay on disk; or another run trains in the same
+            place.
         TrainingError: the loss is NaN, or grows.
         JournalError: the states are of another training, or damaged.
     """
@@ -49,6 +51,11 @@ def distilling(job: Job, training: Training, field: str = "train_minutes") -> It
     if not training.trains and not kept:
         yield lambda outcome: outcome
         return
+    if any(isinstance(each, LazyWeight) for each in job.denoiser.parameters()):
+        raise UsageError(
+            f"{field}: training keeps all weights in memory, and those of a streamed denoiser stay "
+            "in their files; give 0, or load the pipeline without streaming"
+        )
     if job.pipe is None or job.sampling is None:
         raise UsageError(
             f"{field}: training runs a pipeline from noise to image, which a bare module does "

@@ -45,9 +45,10 @@ from mezzotint.models import (
 from mezzotint.plan import Budget
 from mezzotint.recipes.default_prompts import default_prompts, usual_count
 from mezzotint.recipes.job import Job, MeasuringSettings, check_floating
+from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labels_folder import bank_of, check_is_ours, header_of, held
-from mezzotint.recipes.study import Measuring, Study
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
 
 

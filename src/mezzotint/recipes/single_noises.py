@@ -7,10 +7,11 @@ import numpy as np
 from mezzotint.errors import ProbeError
 from mezzotint.measuring import LayerCandidates, LayerChange, Noise
 from mezzotint.plan import Choice, Plan
+from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.labelled import LabelledModel
 from mezzotint.recipes.probing import Probing
 from mezzotint.recipes.search_space import Floats
-from mezzotint.recipes.study import Measuring, Study
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
 
 PROBES = 64

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -19,8 +20,10 @@ from mezzotint.errors import FormatError, UsageError
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
-from mezzotint.runtime.composition import join_weights, own_tensors, part_weights, quantizers
+from mezzotint.runtime.composition import join_weights, own_tensors, part_weights
 from mezzotint.runtime.encode import encoded_part
+from mezzotint.runtime.layer_tensors import quantizers
+from mezzotint.runtime.lazy_weight import dense
 from mezzotint.runtime.packed import PartCalibration
 from mezzotint.runtime.structured import shape_of
 
@@ -67,10 +70,11 @@ class LayerToEncode:
         """The encoding, without what makes no difference to codes: scales of inputs, and bias."""
         return dataclasses.replace(self.encoding, clip=Encoding.clip, bias_correction=False)
 
-    @property
+    @cached_property
     def weight(self) -> Tensor:
-        """The floating weight."""
-        return self.layer.get_parameter("weight").detach()
+        """The floating weight; one that stays on disk is read once."""
+        weight: Tensor = dense(self.layer.get_parameter("weight").detach())
+        return weight
 
     @property
     def shape(self) -> LayerShape:
@@ -155,7 +159,7 @@ class EncodedWeights:
                 for each, tensor in part.items()
             }
             self._stored[key] = self._on_disk(whole)
-        device = asked.weight.device
+        device = asked.layer.get_parameter("weight").device
         found: list[dict[str, Tensor]] = [{} for _ in range(asked.choice.parts)]
         for dotted, tensor in self._stored[key].items():
             index, _, each = dotted.partition(".")

@@ -1,9 +1,9 @@
-"""The weight of a packed layer, as a tensor for whoever asks the layer for one."""
+"""Weights that exist only while they are read: of packed layers, and of layers left on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,11 +11,6 @@ from torch.utils._pytree import tree_map
 from typing_extensions import override
 
 from mezzotint.errors import UsageError
-
-_REFUSAL = (
-    "the weight of a packed layer is read only: its codes cannot take a change; call "
-    "dequantize() on the model first, or fuse adapters into the original before quantizing it"
-)
 
 _aten = torch.ops.aten
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
@@ -28,8 +23,18 @@ class LazyWeight(Tensor):
     weight anew and returns an ordinary tensor; nothing is kept. It takes no gradient, and writing
     to it raises UsageError. Libraries that look at a layer's `weight` (peft, accelerate, models
     that cast their input to its dtype) thus find one, while the layer stores codes alone.
+
+    Gradients pass through it to what it is multiplied with: the graph keeps the lazy weight, which
+    the backward pass reads again.
+
+    Attributes:
+        refusal: what is said to whoever writes to it.
     """
 
+    refusal: ClassVar[str] = (
+        "the weight of a packed layer is read only: its codes cannot take a change; call "
+        "dequantize() on the model first, or fuse adapters into the original before quantizing it"
+    )
     _dequantize: Callable[[], Tensor]
 
     @staticmethod
@@ -40,13 +45,21 @@ class LazyWeight(Tensor):
         device: torch.device,
         dequantize: Callable[[], Tensor],
         strides: tuple[int, ...] | None = None,
+        offset: int = 0,
     ) -> LazyWeight:
         """Stand for what `dequantize()` returns, which has this shape, dtype and device.
 
-        It is contiguous, unless `strides` say otherwise.
+        It is contiguous, unless `strides` say otherwise. `offset` is where a view begins in what
+        it is a view of.
         """
         weight: LazyWeight = Tensor._make_wrapper_subclass(
-            cls, shape, strides=strides, dtype=dtype, device=device, requires_grad=False
+            cls,
+            shape,
+            strides=strides,
+            storage_offset=None if strides is None else offset,
+            dtype=dtype,
+            device=device,
+            requires_grad=False,
         )
         weight._dequantize = dequantize
         return weight
@@ -76,9 +89,12 @@ class LazyWeight(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        # The one way of writing that no operation sees.
+        # The one way of writing that no operation sees. Modules that are moved to where they are
+        # assign to each parameter itself.
         if func == _SET_DATA:
-            raise UsageError(_REFUSAL)
+            if args[0] is args[1]:
+                return None
+            raise UsageError(cls.refusal)
         # Without the default's conversion: results are ordinary tensors.
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
@@ -94,18 +110,35 @@ class LazyWeight(Tensor):
         """Dequantize the lazy arguments, then compute as usual."""
         kwargs = dict(kwargs or {})
         if func in (_aten.detach.default, _aten.alias.default):
-            lazy: LazyWeight = args[0]
-            return cls(tuple(lazy.shape), lazy.dtype, lazy.device, lazy._dequantize, lazy.stride())
+            return _like(args[0], args[0], args[0]._dequantize)
         _refuse_writes(func, args, kwargs)
         if func.is_view and isinstance(args[0], LazyWeight):
             return _lazy_views(func, args, kwargs)
-        return func(*tree_map(_dense, args), **tree_map(_dense, kwargs))
+        return func(*tree_map(dense, args), **tree_map(dense, kwargs))
+
+
+def dense(value: Any) -> Any:
+    """An ordinary tensor for a lazy one, anything else as it is.
+
+    For whoever reads a weight several times, piece after piece: each operation on a lazy one would
+    make all of it anew.
+    """
+    return value.dequantize() if isinstance(value, LazyWeight) else value
+
+
+def _like(lazy: LazyWeight, layout: Tensor, dequantize: Callable[[], Tensor]) -> LazyWeight:
+    """A weight of the same kind with another layout."""
+    shape, strides, offset = tuple(layout.shape), layout.stride(), layout.storage_offset()
+    return type(lazy)(shape, layout.dtype, lazy.device, dequantize, strides, int(offset))
 
 
 def _lazy_views(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Views of a lazy weight: lazy as well, so that writing to them is refused, too."""
     lazy, others = args[0], args[1:]
-    shapes = func(torch.empty_strided(lazy.shape, lazy.stride(), device="meta"), *others, **kwargs)
+    offset = lazy.storage_offset()
+    reach = offset + sum((n - 1) * step for n, step in zip(lazy.shape, lazy.stride(), strict=True))
+    whole = torch.empty(max(reach + 1, 0), dtype=lazy.dtype, device="meta")
+    shapes = func(whole.as_strided(lazy.shape, lazy.stride(), offset), *others, **kwargs)
 
     def view(shape: Tensor, index: int | None = None) -> LazyWeight:
         def dequantize() -> Tensor:
@@ -113,20 +146,17 @@ def _lazy_views(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             tensor: Tensor = found if index is None else found[index]
             return tensor
 
-        return LazyWeight(tuple(shape.shape), lazy.dtype, lazy.device, dequantize, shape.stride())
+        return _like(lazy, shape, dequantize)
 
     if isinstance(shapes, Tensor):
         return view(shapes)
     return type(shapes)(view(shape, index) for index, shape in enumerate(shapes))
 
 
-def _dense(value: Any) -> Any:
-    return value.dequantize() if isinstance(value, LazyWeight) else value
-
-
 def _refuse_writes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
     for argument in func._schema.arguments:
         writes = argument.alias_info is not None and argument.alias_info.is_write
-        if writes and isinstance(named.get(argument.name), LazyWeight):
-            raise UsageError(_REFUSAL)
+        value = named.get(argument.name)
+        if writes and isinstance(value, LazyWeight):
+            raise UsageError(value.refusal)

@@ -83,7 +83,7 @@ class PlanWithCalls:
     """A plan, and calls in which to find what it needs calibrated.
 
     Calls are run in the dtype of the source, on weights that stay on disk; without them nothing is
-    ever run. Beside the weights, memory holds what one layer takes and what is calibrated.
+    ever run. Memory holds one layer's weight and what it takes, and what is calibrated.
 
     Attributes:
         plan: the plan, or its JSON file.
@@ -182,7 +182,7 @@ def quantize_checkpoint(
     with TemporaryDirectory(prefix="mezzotint-calibrated-") as holder:
         inputs: list[object]
         if calls and not chosen.trained:
-            calibrated = calibrate_on(calls, found, type(model), chosen, tensors, Path(holder))
+            calibrated = calibrate_on(calls, found, chosen, Path(holder))
             inputs = [file_digest(file) for file in _files(calibrated)]
         else:
             calibrated = find_calibrated(chosen, model, packed)

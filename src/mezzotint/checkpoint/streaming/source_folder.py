@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,14 @@ def _is_denoiser(library: str, kind: str) -> bool:
     return isinstance(found, type) and denoises(found)
 
 
-def empty_denoiser(source: Source) -> ModelMixin:
+def empty_denoiser(
+    source: Source, made_in: AbstractContextManager[object] | None = None
+) -> ModelMixin:
     """The model of its config.json on the meta device: names and shapes, no weights.
+
+    Args:
+        source: the denoiser's folder.
+        made_in: context that makes parameters there; by default buffers are there as well.
 
     Raises:
         ModelError: config.json is malformed, or names no class of diffusers.
@@ -92,7 +99,7 @@ def empty_denoiser(source: Source) -> ModelMixin:
     if config.get("quantization_config"):
         raise UsageError(f"{path}: the model is quantized already; start from the original")
     try:
-        with quiet_libraries(), torch.device("meta"):
+        with quiet_libraries(), made_in or torch.device("meta"):
             model: nn.Module = kind.from_config(config)
     except Exception as cause:  # whatever a model's constructor may raise
         raise ModelError(

@@ -10,10 +10,11 @@ from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.program import IntegerProgram
 from mezzotint.recipes.costs import BYTES
 from mezzotint.recipes.emphasis import emphasis
+from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.labelled import labelled_model
 from mezzotint.recipes.learning import learned
 from mezzotint.recipes.single_noises import single_noises
-from mezzotint.recipes.study import Measuring, Study
+from mezzotint.recipes.study import Study
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mezzotint.recipes.outlier_channels import ChannelSearch, choose_mixture
 from mezzotint.recipes.sampled_inputs import sampled_inputs
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, operation_of
+from mezzotint.runtime.lazy_weight import dense
 
 #: Formats of a layer while its floating input is sampled; they make no difference to it.
 _PLAIN = Choice("int8/channel")
@@ -43,7 +44,7 @@ def with_mixtures(
     for name, inputs in track(samples, "Mixing widths", len(choices)):
         layer = denoiser.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d), "no others can be packed"
-        weight, operation = layer.get_parameter("weight").detach(), operation_of(layer)
+        weight, operation = dense(layer.get_parameter("weight").detach()), operation_of(layer)
         mixtures = [
             choose_mixture(weight, inputs.x, bits, None, ChannelSearch(), operation)
             for bits in widths

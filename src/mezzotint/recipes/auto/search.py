@@ -38,9 +38,10 @@ from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
 from mezzotint.recipes.auto.step_inputs import calls_to_record, recorded_steps, with_step_tables
 from mezzotint.recipes.job import Job
+from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.latency import Deadline, deadline, in_profile
 from mezzotint.recipes.probing import Probing
-from mezzotint.recipes.study import Measuring, Study
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, InputRange, shape_of
 
 

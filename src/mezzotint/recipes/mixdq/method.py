@@ -13,9 +13,10 @@ from mezzotint.measuring import ImageError
 from mezzotint.models import LayerGroup, layer_groups
 from mezzotint.plan import Choice, Encoding
 from mezzotint.recipes.job import Job
+from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.mixdq.options import MixDQ
 from mezzotint.recipes.option_values import selected_calls
-from mezzotint.recipes.study import Measuring, Study
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
 
 NO_QUANTIZATION = 16

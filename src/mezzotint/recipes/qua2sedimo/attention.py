@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mezzotint.measuring import Noise, PlanChange, decibels
 from mezzotint.plan import Plan, SimulatedAttention
-from mezzotint.recipes.study import Measuring
+from mezzotint.recipes.journaled_figures import Measuring
 
 
 def with_simulated_attention(

@@ -12,9 +12,9 @@ from mezzotint.errors import UsageError
 from mezzotint.labels import Configuration, ConfigurationChange, label_metric
 from mezzotint.measuring import Metric, Original, calls_digest
 from mezzotint.models import Sampling, on_device, record_calls
+from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.qua2sedimo.method import Method
 from mezzotint.recipes.search_space import Floats, Rows, SearchSpace
-from mezzotint.recipes.study import Measuring
 
 GROUPS = 8
 """Parts of the held-out seeds, each of which says by itself which of two configurations is better.

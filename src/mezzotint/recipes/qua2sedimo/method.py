@@ -17,6 +17,7 @@ from mezzotint.plan import Plan, activation_name
 from mezzotint.predictors import predictor_named
 from mezzotint.recipes.costs import choice_bytes, floating_bytes
 from mezzotint.recipes.job import Job
+from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.labelled import LabelledModel, labelled_model
 from mezzotint.recipes.learning import BEST
 from mezzotint.recipes.qua2sedimo.byte_window import ByteWindow, byte_window
@@ -24,7 +25,7 @@ from mezzotint.recipes.qua2sedimo.decision import Question
 from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
 from mezzotint.recipes.search_space import Rows, SearchSpace
 from mezzotint.recipes.single_noises import single_noises
-from mezzotint.recipes.study import Measuring, Study
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
 
 
