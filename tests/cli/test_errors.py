@@ -128,6 +128,13 @@ def test_an_existing_folder_is_kept(fails, model, tmp_path):
     assert (tmp_path / "precious.txt").exists()
 
 
+@pytest.mark.parametrize("verb", ["quantize", "pack"])
+@pytest.mark.parametrize("name", [".", "", "../work", ".."])
+def test_the_working_folder_is_not_replaced(fails, model, output, monkeypatch, verb, name):
+    monkeypatch.chdir(output.parent)
+    assert "the working folder would be replaced" in fails(verb, model, "-o", name, "--force")
+
+
 def test_force_replaces_nothing_but_pipelines(fails, model, tmp_path):
     (tmp_path / "precious.txt").write_text("")
     assert "something else than a pipeline" in fails("quantize", model, "-o", tmp_path, "--force")
