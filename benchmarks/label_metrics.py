@@ -92,8 +92,7 @@ def labels(
 
 def table(rows: list[Row]) -> str:
     notes = [
-        f"{one['model']}: against {one['against']} of {one['images']} images; "
-        f"{one['measured_on']}."
+        f"{one['model']}: against {one['against']} of {one['images']} images; {one['measured_on']}."
         for one in {one["model"]: one for one in rows}.values()
     ]
     brackets = "Brackets are 95% bootstrap intervals over configurations."
