@@ -185,6 +185,15 @@ class TestTrust:
         with pytest.raises(JournalError, match="line 2 is damaged"):
             Journal(path, HEADER)
 
+    @pytest.mark.parametrize(("line", "name"), [(1, b"emoji-"), (2, b"int4/"), (3, b"int2/")])
+    def test_a_carriage_return_in_a_line(self, path: Path, line: int, name: bytes):
+        """A flipped bit makes one of a hyphen; it ends no line, and what follows is not lost."""
+        content = path.read_bytes().replace(name, name[:-1] + b"\r")
+        path.write_bytes(content)
+        with pytest.raises(JournalError, match=f"line {line} is damaged"):
+            Journal(path, HEADER)
+        assert path.read_bytes() == content
+
     def test_another_figure(self, path: Path):
         path.write_bytes(path.read_bytes().replace(b"0.25", b"0.52"))
         with pytest.raises(JournalError, match=r"line 2 is damaged \(its checksum is that of ano"):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 _AT_FDCWD = -100
-"""Descriptor that stands for the working folder in linux/fcntl.h: paths are relative to it."""
+"""The number of linux/fcntl.h by which paths are relative to the working folder."""
 
 _RENAME_EXCHANGE = 2
-"""Flag of renameat2 in linux/fs.h."""
+"""The flag of linux/fs.h."""
 
 _NOT_THERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 """Errors of a kernel, or a file system, that cannot exchange."""

@@ -79,9 +79,8 @@ def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
     header = Header({}, None)
     entries: dict[str, dict[str, Any]] = {}
     intact = 0
-    for number, line in enumerate(content.splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
+    # A flipped bit can make a carriage return, which ends no line; what ends in none was cut short.
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             if number == 1:
                 header = Header.of(line)
@@ -92,7 +91,7 @@ def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
             raise JournalError(
                 f"{path}: line {number} is damaged ({cause}); delete the file to measure again"
             ) from cause
-        intact += len(line)
+        intact += len(line) + 1
     for unit, result in entries.items():
         if (fault := fault_of(result)) is not None:
             raise JournalError(

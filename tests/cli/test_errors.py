@@ -57,9 +57,8 @@ def test_inputs_that_are_no_numbers_name_layer_and_call(fails, broken, output):
     tensors["conv_in.weight"] *= 1e38  # whose products are no numbers any more
     save_file(tensors, broken / WEIGHTS, metadata={"format": "pt"})
     message = fails("quantize", broken, "-o", output)
-    assert re.search(
-        r"layer \S+: its input holds NaN or infinite values \(call 1 of \d+\)", message
-    )
+    found = r"layer \S+: its input holds NaN or infinite values \(call 1 of \d+\)"
+    assert re.search(found, message)
 
 
 @pytest.mark.parametrize("name", ["int9/channel", "lut7/channel", "int4/group0"])
@@ -127,6 +126,13 @@ def test_an_existing_folder_is_kept(fails, model, tmp_path):
     (tmp_path / "precious.txt").write_text("")
     assert "--force" in fails("quantize", model, "-o", tmp_path)
     assert (tmp_path / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("verb", ["quantize", "pack"])
+@pytest.mark.parametrize("name", [".", "", "../work", ".."])
+def test_the_working_folder_is_not_replaced(fails, model, output, monkeypatch, verb, name):
+    monkeypatch.chdir(output.parent)
+    assert "the working folder would be replaced" in fails(verb, model, "-o", name, "--force")
 
 
 def test_force_replaces_nothing_but_pipelines(fails, model, tmp_path):

@@ -27,6 +27,20 @@ def test_a_damaged_one(fails, quantized: Path, tmp_path: Path):
     assert "are not those that were saved: conv_in.weight_codes" in fails("verify", folder)
 
 
+@pytest.mark.parametrize("component", ["unet", "vae"])
+def test_one_whose_component_is_a_link(run, fails, quantized: Path, tmp_path: Path, component: str):
+    folder = shutil.copytree(quantized, tmp_path / "copy")
+    (folder / "real").mkdir()
+    (folder / component).rename(folder / "real" / component)
+    (folder / component).symlink_to(Path("real", component))
+    assert all(file["verified"] for file in json.loads(run("verify", folder, "--json").stdout))
+    (file,) = (folder / component).glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert "are not those that were saved" in fails("verify", folder)
+
+
 def test_one_without_digests(fails, model: Path):
     assert fails("verify", model).startswith(f"{model}: has no digests")
 

@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from mezzotint.predictors import FoldFigures, averages
 from tests.docs.pages import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 ROWS = json.loads((RESULTS / "allocation.json").read_text("utf-8"))
 LADDER = json.loads((RESULTS / "ladder.json").read_text("utf-8"))
 MPQDM = json.loads((RESULTS / "mpqdm.json").read_text("utf-8"))
+PREDICTORS = json.loads((RESULTS / "predictors.json").read_text("utf-8"))
 PLANS = ("uniform", "uniform, constant first token", "mezzotint auto")
 SHOWN = [
     ("emoji-turbo", 4.0), ("emoji-turbo", 3.0), ("emoji-dit", 4.0), ("emoji-dit", 3.0)
@@ -45,12 +47,31 @@ def place(row):
     return f"{row['model']} {row['plan']}"
 
 
-@pytest.mark.parametrize("row", LADDER, ids=place)
+def ladder_rows(table):
+    return [row for row in LADDER if row["table"] == table]
+
+
+def distances(row):
+    return [
+        f"{row['sqnr_db']:.2f} dB",
+        f"{row['psnr_db']['value']:.2f} dB",
+        f"{row['fd_lite0']:.3f}",
+    ]
+
+
+@pytest.mark.parametrize("row", ladder_rows("ladder"), ids=place)
 def test_results_have_every_rung_of_the_ladder(row):
-    psnr = row["psnr_db"]["value"]
-    figures = [f"{row['sqnr_db']:.2f} dB", f"{psnr:.2f} dB", f"{row['fd_lite0']:.3f}"]
     start = [row["model"], f"{row['bits']:g}", row["plan"], f"{row['denoiser_bytes']:,}"]
-    assert start + figures in table_rows("docs/results.md")
+    own, original = (row[name]["value"] for name in ("r_precision", "reference_r_precision"))
+    cells = [*start, *distances(row), f"{own:.3f} ({original:.3f})"]
+    assert cells in table_rows("docs/results.md")
+
+
+@pytest.mark.parametrize("row", ladder_rows("widths"), ids=place)
+def test_results_have_every_width(row):
+    start = [row["model"], f"{row['bits']:g}", f"A{row['act_bits']}", row["plan"]]
+    cells = [*start, f"{row['denoiser_bytes']:,}", *distances(row)]
+    assert cells in table_rows("docs/results.md")
 
 
 @pytest.mark.parametrize("row", MPQDM, ids=place)
@@ -60,3 +81,12 @@ def test_results_have_every_way_to_few_bits(row):
     figures = [distance, f"{psnr['value']:.1f} dB", f"{precision['value']:.3f}"]
     start = [row["model"], row["setting"], row["plan"], str(row["updates"])]
     assert [*start, f"{row['denoiser_bytes']:,}", *figures] in table_rows("docs/results.md")
+
+
+@pytest.mark.parametrize("row", PREDICTORS, ids=lambda row: f"{row['model']} {row['predictor']}")
+def test_results_have_every_predictor(row):
+    found = averages([FoldFigures(**one) for one in row["folds"]])
+    figures = [f"{found[name].value:.3f}" for name in ("spearman", "partial", "ndcg")]
+    loss = f", {row['options']['loss']}" if row["predictor"] in ("network", "residual") else ""
+    cells = [row["predictor"] + loss, *figures, f"{found['regret'].value:.3g}"]
+    assert cells in table_rows("docs/results.md")

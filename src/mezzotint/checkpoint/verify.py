@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,31 +53,52 @@ def verify_checkpoint(folder: str | Path) -> tuple[VerifiedFile, ...]:
     if not folder.is_dir() or not any((folder / name).is_file() for name in _MODEL_FILES):
         raise ModelError(f"{folder}: is no folder of a pipeline or a model; name one")
     check_model_folder(folder)
-    files = sorted(folder.rglob("*.safetensors"))
+    saved = [*_denoisers(folder), *_others(folder)]
+    known = {file for each in saved for file in each.files if file.is_file()}
+    # A link to a folder is not gone into by rglob, and leads to files that are loaded.
+    files = sorted({*folder.rglob("*.safetensors"), *known})
     if not files:
         raise CheckpointError(f"{folder}: holds no safetensors file; copy the whole folder")
     found = {file: file_digests(file) for file in files}
-    known: set[Path] = set()
-    for packed, digests in _denoisers(folder):
-        shards = weight_files(packed)
-        check_digests({n: d for each in shards for n, d in found[each].items()}, digests, packed)
-        known.update(shards)
-    if (folder / DigestFile.FILE).exists():
-        for name, expected in DigestFile.load(folder / DigestFile.FILE).files.items():
-            check_digests(found.get(folder / name, {}), expected, folder / name)
-            known.add(folder / name)
-    return tuple(_verified(folder, file, file in known) for file in files)
+    for each in saved:
+        stored = {n: d for file in each.files for n, d in found.get(file, {}).items()}
+        check_digests(stored, each.digests, each.source)
+    real = {file.resolve() for file in known}
+    return tuple(_verified(folder, file, file.resolve() in real) for file in files)
 
 
 _MODEL_FILES = (INDEX_FILE, CONFIG_FILE)
 
 
-def _denoisers(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Each packed model's folder, and the digests in its config.json."""
+@dataclass(frozen=True)
+class _Saved:
+    """Tensors as they were saved.
+
+    Attributes:
+        source: for errors.
+        files: that hold the tensors, or should.
+        digests: tensor → SHA-256.
+    """
+
+    source: Path
+    files: tuple[Path, ...]
+    digests: Mapping[str, str]
+
+
+def _denoisers(folder: Path) -> Iterator[_Saved]:
+    """Packed models, whose digests stand in their config.json."""
     for path, config in quantization_configs(folder, CheckpointError):
         if config.get("sha256") is not None:
             where = f"{path}: quantization_config: sha256"
-            yield path.parent, checked_digests(config["sha256"], where)
+            digests = checked_digests(config["sha256"], where)
+            yield _Saved(path.parent, weight_files(path.parent), digests)
+
+
+def _others(folder: Path) -> Iterator[_Saved]:
+    """Files of a pipeline's other components."""
+    if (folder / DigestFile.FILE).exists():
+        for name, digests in DigestFile.load(folder / DigestFile.FILE).files.items():
+            yield _Saved(folder / name, (folder / name,), digests)
 
 
 def _verified(folder: Path, file: Path, known: bool) -> VerifiedFile:

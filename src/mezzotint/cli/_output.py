@@ -89,9 +89,14 @@ def check_free(output: Path, *, force: bool) -> None:
     What may be replaced is for the function that writes to say.
 
     Raises:
-        UsageError: the path is taken, by more than an empty folder, and `force` is off; or nothing
-            can be written there.
+        UsageError: the path is taken, by more than an empty folder, and `force` is off; it is the
+            working folder, or holds it; or nothing can be written there.
     """
+    if Path.cwd().is_relative_to(output.resolve()):
+        raise UsageError(
+            f"{output}: the working folder would be replaced by another; name a folder within it, "
+            "or elsewhere"
+        )
     if is_taken(output) and not force:
         raise UsageError(f"{output}: exists already; choose another place, or add --force")
     _check_place(output)

@@ -253,6 +253,11 @@ class TestWeights:
         assert len(sent) < 5000
         assert torch.equal(pickle.loads(sent).weight + 0, layer.weight + 0)
 
+    def test_a_state_that_is_sent_has_the_values(self, layer: nn.Module):
+        sent = pickle.loads(pickle.dumps(layer.state_dict()))["weight"]
+        assert type(sent) is Tensor
+        assert torch.equal(sent, layer.weight + 0)
+
     def test_they_may_be_moved_to_where_they_are(self, model: Model):
         moved = model.streamed.to("cpu").get_submodule(model.layers[0])
         assert isinstance(moved.weight, FileWeight)
