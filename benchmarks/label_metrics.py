@@ -1,4 +1,4 @@
-"""How well do cheap labels order what Fréchet distances order? The same configurations, by each.
+"""Agreement of cheap labels with Fréchet distances: the same configurations, by each.
 
 For each model the same configurations, drawn at random, are labelled by the metric that is compared
 with (`fd`, of 1,000 images or more) and by the others. Rows: rank correlation, and the same given

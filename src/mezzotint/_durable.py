@@ -29,7 +29,8 @@ EXCHANGE_EVENT = "os.exchange"
 
 def sync_file(path: Path) -> None:
     """Have the content of a file on disk before this returns."""
-    with path.open("rb") as file:
+    # Windows syncs what is open for writing alone; elsewhere files may be read only.
+    with path.open("r+b" if sys.platform == "win32" else "rb") as file:
         os.fsync(file.fileno())
 
 

@@ -233,6 +233,6 @@ def at_top(tensors: Tensors) -> _Own:
 
 
 def under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Those that a part of the outermost structure has, by their names within it."""
+    """Tensors of a part of the outermost structure, by their names within it."""
     start = f"{part}."
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

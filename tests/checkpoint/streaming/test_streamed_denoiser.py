@@ -82,7 +82,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @dataclass
 class Reads:
-    """What was read of weights on disk, and how much of it was in memory at the same time."""
+    """Reads of weights on disk, and how much of them was in memory at the same time."""
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     peak: int = 0
