@@ -57,7 +57,9 @@ def test_inputs_that_are_no_numbers_name_layer_and_call(fails, broken, output):
     tensors["conv_in.weight"] *= 1e38  # whose products are no numbers any more
     save_file(tensors, broken / WEIGHTS, metadata={"format": "pt"})
     message = fails("quantize", broken, "-o", output)
-    assert re.search(r"layer \S+: its input holds NaN or infinite values \(call 1 of \d+\)", message)
+    assert re.search(
+        r"layer \S+: its input holds NaN or infinite values \(call 1 of \d+\)", message
+    )
 
 
 @pytest.mark.parametrize("name", ["int9/channel", "lut7/channel", "int4/group0"])
@@ -125,6 +127,22 @@ def test_an_existing_folder_is_kept(fails, model, tmp_path):
     (tmp_path / "precious.txt").write_text("")
     assert "--force" in fails("quantize", model, "-o", tmp_path)
     assert (tmp_path / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("verb", ["quantize", "pack"])
+def test_what_is_at_home_is_not_replaced(fails, model, tmp_path, monkeypatch, verb):
+    """Shells leave the ~ of --output=~/name as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(model, tmp_path / "mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert f"{tmp_path / 'mine'}: exists already" in fails(verb, model, "--output=~/mine")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("verb", ["quantize", "pack"])
+def test_nobodys_home(fails, model, output, verb):
+    assert "nobody knows" in fails(verb, "~nobody-here/model", "-o", output)
+    assert "nobody knows" in fails(verb, model, "-o", "~nobody-here/out")
 
 
 @pytest.mark.parametrize("verb", ["quantize", "pack"])
