@@ -42,6 +42,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def at_home(path: str | Path) -> Path:
+    """The path with the home folder for a ~ at its beginning.
+
+    Raises:
+        UsageError: a user is named who has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as cause:
+        raise UsageError(
+            f"{path}: names the home of a user whom nobody knows; name a path"
+        ) from cause
+
+
 def check_folder_name(path: Path) -> None:
     """Make the folder that `path` will stand in; refuse a `path` that is a file."""
     path.parent.mkdir(parents=True, exist_ok=True)

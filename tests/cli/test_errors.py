@@ -129,6 +129,22 @@ def test_an_existing_folder_is_kept(fails, model, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["quantize", "pack"])
+def test_what_is_at_home_is_not_replaced(fails, model, tmp_path, monkeypatch, verb):
+    """Shells leave the ~ of --output=~/name as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(model, tmp_path / "mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert f"{tmp_path / 'mine'}: exists already" in fails(verb, model, "--output=~/mine")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("verb", ["quantize", "pack"])
+def test_nobodys_home(fails, model, output, verb):
+    assert "nobody knows" in fails(verb, "~nobody-here/model", "-o", output)
+    assert "nobody knows" in fails(verb, model, "-o", "~nobody-here/out")
+
+
+@pytest.mark.parametrize("verb", ["quantize", "pack"])
 @pytest.mark.parametrize("name", [".", "", "../work", ".."])
 def test_the_working_folder_is_not_replaced(fails, model, output, monkeypatch, verb, name):
     monkeypatch.chdir(output.parent)

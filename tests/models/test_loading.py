@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file, save_file
 
+from mezzotint.checkpoint.streaming import load_streamed
 from mezzotint.errors import CheckpointError, ModelError
 from mezzotint.models import load_pipeline, source
 
@@ -49,9 +50,11 @@ def test_loading_leaves_the_libraries_progress_bars_as_they_were(unet_folder: Pa
     assert diffusers_logging.is_progress_bar_enabled() is before
 
 
-def test_an_unusable_device_is_named(unet_folder: Path):
-    with pytest.raises(ModelError, match=r"^teapot: cannot be used"):
-        load_pipeline(unet_folder, device="teapot")
+@pytest.mark.parametrize("device", ["teapot", "meta", ""])
+@pytest.mark.parametrize("load", [load_pipeline, load_streamed])
+def test_an_unusable_device_is_named(unet_folder: Path, load, device: str):
+    with pytest.raises(ModelError, match=f"^{device}: cannot be used"):
+        load(unet_folder, device=device)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1], ids=["empty", "length", "header", "last-byte"])

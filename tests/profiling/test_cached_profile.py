@@ -5,7 +5,7 @@ import pytest
 import mezzotint as mz
 from mezzotint.errors import FormatError, JournalError, UsageError
 from mezzotint.plan import Choice
-from mezzotint.profiling import Machine, Timer, Work, candidates, profile_pipeline
+from mezzotint.profiling import Machine, Timer, Work, cache_file, candidates, profile_pipeline
 from tests import journals
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, Clock, ClockStoppedError, seconds, ticking
@@ -92,6 +92,14 @@ def test_without_a_file_the_cache_is_the_users(pipe, timer, tmp_path, monkeypatc
     assert json.loads(path.read_text().splitlines()[0])["header"]["machine"] == (
         Machine.here().to_dict()
     )
+
+
+def test_another_version_has_a_cache_of_its_own(monkeypatch):
+    """Which would refuse the figures of this one."""
+    ours = cache_file({"batch": 1})
+    assert cache_file({"batch": 1}) == ours
+    monkeypatch.setattr("mezzotint.profiling.cached_profile.VERSION", "9.9.9")
+    assert cache_file({"batch": 1}) != ours
 
 
 def test_a_quantized_pipeline_is_refused(pipe, tmp_path):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mezzotint._digest_file import DigestFile
-from mezzotint._files import JsonFile, check_no_file, is_taken, read_json
+from mezzotint._files import JsonFile, at_home, check_no_file, is_taken, read_json
 from mezzotint._folders import replacing_folder
 from mezzotint._journal import Record
 from mezzotint._printable import printable
@@ -77,7 +77,7 @@ def save_pipeline(
         UsageError: the folder holds something else than a pipeline, or the pipeline's own source,
             or lies within that; another process is at work on it.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = at_home(path).resolve()
     check_replaceable(folder)
     if pipe.name_or_path:
         check_apart(folder, Path(pipe.name_or_path))
@@ -156,7 +156,7 @@ def check_apart(target: Path, source: Path) -> None:
 
     A source that is no local path, such as a repository of the Hub, is apart from all targets.
     """
-    folder, origin = target.expanduser().resolve(), source.expanduser().resolve()
+    folder, origin = at_home(target).resolve(), at_home(source).resolve()
     if origin.exists() and (origin.is_relative_to(folder) or folder.is_relative_to(origin)):
         raise UsageError(f"{folder}: holds the source, or lies within it; name a folder elsewhere")
 

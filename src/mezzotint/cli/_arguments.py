@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from mezzotint._files import at_home
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
@@ -34,7 +36,15 @@ Reference: TypeAlias = Annotated[
     ),
 ]
 Output: TypeAlias = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder for the result.",
+        # Shells leave the ~ of --output=~/name as it is.
+        callback=at_home,
+    ),
 ]
 Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", metavar="N", help="Image i starts from the noise of seed N + i.")

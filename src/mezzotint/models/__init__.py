@@ -27,7 +27,12 @@ from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
 from mezzotint.models.kinds import Kind
-from mezzotint.models.loading import download_pipeline, load_pipeline, quiet_libraries
+from mezzotint.models.loading import (
+    download_pipeline,
+    load_pipeline,
+    quiet_libraries,
+    usable_device,
+)
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
@@ -107,6 +112,7 @@ __all__ = [
     "skeleton",
     "text_readers",
     "trace_graph",
+    "usable_device",
     "weight_graph",
     "with_generation_defaults",
     "writer_for",

@@ -46,6 +46,7 @@ def load_pipeline(
         CheckpointError: a safetensors file is truncated or damaged, a tensor is not the one that
             was saved, or holds NaN or infinity.
     """
+    place = usable_device(device)
     resolved = resolve(source)
     folder = resolved.folder or download_pipeline(resolved.location)
     check_folder(folder)
@@ -59,9 +60,24 @@ def load_pipeline(
     note_source_dtypes(pipe, folder)
     pipe.set_progress_bar_config(disable=True)
     try:
-        return pipe.to(device)
+        return pipe.to(place)
     except (RuntimeError, AssertionError) as cause:
         raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """A device that tensors can be on, and are computed on.
+
+    Raises:
+        ModelError: there is none of that name here, or it is meta, whose tensors have no values.
+    """
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as cause:
+        raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
+    if place.type == "meta":
+        raise ModelError(f"{device}: cannot be used (its tensors have no values); use cpu or cuda")
+    return place
 
 
 def download_pipeline(repository: str) -> Path:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from mezzotint._files import at_home
 from mezzotint.errors import ModelError
 
 INDEX_FILE = "model_index.json"
@@ -52,7 +53,7 @@ def resolve(source: str | Path) -> ResolvedSource:
     """
     if isinstance(source, str) and source in list_embedded():
         return ResolvedSource("embedded", str(_zoo() / source))
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.is_dir():
         _check_is_pipeline(path)
         return ResolvedSource("folder", str(path))

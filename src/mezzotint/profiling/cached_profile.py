@@ -14,6 +14,7 @@ from filelock import FileLock
 from torch import nn
 
 from mezzotint._journal import Journal, discard_journal
+from mezzotint._journal_lines import VERSION
 from mezzotint.engines import engine_of
 from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
@@ -108,14 +109,16 @@ def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choi
 
 
 def cache_file(header: dict[str, object]) -> Path:
-    """File that keeps the measurements of one machine and one piece of work.
+    """File that keeps what this version measures on one machine, of one piece of work.
 
     In `profiles` of the folder that the environment variable MEZZOTINT_CACHE names, or else of
     `mezzotint` in the user's cache folder.
     """
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "mezzotint")
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
+    # Figures of another version are refused, and nobody knows this file to delete it.
+    named = {**header, "mezzotint": VERSION}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
     return folder / "profiles" / f"{digest}.jsonl"
 
 

@@ -13,6 +13,7 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor
 
+from mezzotint._files import at_home
 from mezzotint._progress import track
 from mezzotint._resuming import digest, resumable_folder
 from mezzotint._tensor_digests import digests_of, file_digests
@@ -202,7 +203,7 @@ def quantize_checkpoint(
 
 
 def _target(target: Path, source: Source) -> Path:
-    folder = target.expanduser().resolve()
+    folder = at_home(target).resolve()
     check_apart(folder, source.folder)
     (check_replaceable if source.component else check_replaceable_model)(folder)
     return folder

@@ -13,7 +13,7 @@ import torch
 from diffusers import ModelMixin
 from torch import nn
 
-from mezzotint._files import read_json
+from mezzotint._files import at_home, read_json
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import (
     check_folder,
@@ -57,7 +57,7 @@ def find_source(source: str | Path) -> Source:
             several.
         CheckpointError: a safetensors file is truncated or damaged, or a shard missing.
     """
-    path = Path(source).expanduser()
+    path = at_home(source)
     if not (path / INDEX_FILE).is_file() and (path / CONFIG_FILE).is_file():
         check_model_folder(path)
         return Source(path, path.resolve().name)

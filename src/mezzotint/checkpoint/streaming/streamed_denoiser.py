@@ -17,7 +17,7 @@ from mezzotint.checkpoint.streaming.file_weight import file_weight
 from mezzotint.checkpoint.streaming.source_folder import Source, empty_denoiser, find_source
 from mezzotint.checkpoint.streaming.stored_tensors import stored_tensors_of, weight_files
 from mezzotint.errors import ModelError
-from mezzotint.models import load_pipeline
+from mezzotint.models import load_pipeline, usable_device
 from mezzotint.models.kinds import is_plain, weight_layers
 from mezzotint.plan import Plan
 
@@ -55,7 +55,7 @@ def streamed_denoiser(
         device: that it is computed on.
 
     Raises:
-        ModelError: it is no model of diffusers.
+        ModelError: it is no model of diffusers, or the device cannot be used.
         CheckpointError: a file is truncated or damaged, or a tensor missing or of another shape.
         UsageError: it is quantized already.
     """
@@ -64,7 +64,7 @@ def streamed_denoiser(
         stored = (each.spec.dtype for each in tensors.values())
         dtypes = Counter(each for each in stored if each.is_floating_point)
         dtype = dtypes.most_common(1)[0][0] if dtypes else torch.float32
-    place = torch.empty(0, device=device).device
+    place = usable_device(device)
     with _default_dtype(dtype):
         # Buffers that no file holds are made by the model itself.
         model = empty_denoiser(source, init_empty_weights(include_buffers=False))
