@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
 from mezzotint.formats import MixedFormat
+from mezzotint.measuring import PlanChange
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labelling import sample_labels
 from mezzotint.runtime import module_bytes, packed_layers
@@ -65,6 +66,14 @@ def test_the_plan_says_what_labels_told(result: mz.Result):
     assert (context["predictor"], context["labels"]) == ("ridge-choices", 24)
     assert result.plan.simulated_attention == mz.SimulatedAttention(k=8)
     assert 0 < context["simulated_attention"]["noise_alone"] < 1e-3
+
+
+def test_what_simulated_attention_adds_is_recorded_beside_all_else(result: mz.Result):
+    assert result.record is not None
+    alone = PlanChange(mz.Plan({}, simulated_attention=mz.SimulatedAttention(k=8))).name
+    units = [unit for unit in result.record.entries if alone in unit]
+    assert len(units) == 1
+    assert len(result.record.entries) > 10
 
 
 def test_all_is_packed_saved_and_loaded_bit_for_bit(result: mz.Result, tmp_path: Path):

@@ -39,10 +39,14 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
     outcome = auto(job, program)
     context = {"recipe": "qua2sedimo", "options": dataclasses.asdict(options)}
     plan = replace(outcome.plan, context={**outcome.plan.context, **context})
+    record = outcome.record
     if study is not None:
         with study.measuring(outcome.calibration) as measuring:
             plan = with_simulated_attention(plan, options.attention, measuring)
-    return replace(outcome, plan=plan)
+            if record is not None:
+                entries = {**record.entries, **measuring.journal.entries}
+                record = replace(record, entries=entries)
+    return replace(outcome, plan=plan, record=record)
 
 
 def _study(job: Job, attention: SimulatedAttention, program: Auto) -> Study:
