@@ -1,4 +1,4 @@
-"""How well do cheap labels order what Fréchet distances order? The same configurations, by each.
+"""Agreement of cheap labels with Fréchet distances: the same configurations, by each.
 
 For each model the same configurations, drawn at random, are labelled by the metric that is compared
 with (`fd`, of 1,000 images or more) and by the others. Rows: rank correlation, and the same given
@@ -92,8 +92,7 @@ def labels(
 
 def table(rows: list[Row]) -> str:
     notes = [
-        f"{one['model']}: against {one['against']} of {one['images']} images; "
-        f"{one['measured_on']}."
+        f"{one['model']}: against {one['against']} of {one['images']} images; {one['measured_on']}."
         for one in {one["model"]: one for one in rows}.values()
     ]
     brackets = "Brackets are 95% bootstrap intervals over configurations."

@@ -12,7 +12,7 @@ from mezzotint._durable import exchange, sync_tree
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What is synced, in that order."""
+    """Files and folders that are synced, in that order."""
     found: list[Path] = []
     sync = os.fsync
 

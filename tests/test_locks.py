@@ -87,6 +87,22 @@ def test_however_it_is_written(path: Path, monkeypatch: pytest.MonkeyPatch):
         assert "another process" in pool.submit(refused, path).result()
 
 
+def test_it_is_released_where_open_files_cannot_be_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Windows refuses that; the library removes the file afterwards."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "used by another process", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with only_here(path):
+            pass
+    with ThreadPoolExecutor() as pool, only_here(path):
+        assert "another process" in pool.submit(refused, path).result()
+
+
 def test_nothing_stays(path: Path):
     with only_here(path):
         assert [each.name for each in path.parent.iterdir()] == [".out.lock"]

@@ -1,4 +1,4 @@
-"""How well scores of configurations order labels, with intervals, and how that is shown."""
+"""Agreement of scores of configurations with labels, with intervals, and its tables."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def common(labels: Labels, others: Labels) -> tuple[IntArray, IntArray]:
 
 
 def of_metrics(labels: Labels, reference: Labels) -> Row:
-    """How well one metric orders what another one orders."""
+    """Agreement of the order that one metric finds with that of another."""
     own, other = common(labels, reference)
     found = agreement(labels.values[own], reference.values[other], labels.bits[own])
     return {"configurations": len(own), **found}

@@ -27,7 +27,7 @@ def role_effects(labelled: LabelledModel, kind: str, options: PredictorOptions) 
 def transferred(
     source: LabelledModel, target: LabelledModel, kind: str, options: PredictorOptions
 ) -> dict[str, Any]:
-    """How well what one model taught orders the labels of another, which it has not seen."""
+    """Agreement of effects that one model taught with labels of another, which they are not of."""
     scores = role_effects(source, kind, options).scores(target.dataset)
     found = agreement(scores, -target.dataset.values, target.dataset.bits)
     return {"configurations": len(scores), **found}

@@ -113,7 +113,7 @@ class ShapedLayer:
     """A student's layer without values: a smoothed input, scales by step, LoRA inside rounding."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, update: Update) -> None:
-        """Of a layer on the meta device."""
+        """Make the student of a layer on the meta device."""
         self.layer, self.shape, self.operation = layer, shape_of(layer), operation_of(layer)
         out, columns = layer.weight.shape[0], layer.weight[0].numel()
 
@@ -161,7 +161,7 @@ class ShapedLayer:
 
 @dataclass(eq=False)
 class Kept:
-    """What autograd keeps while it is watched: storages, each once.
+    """Storages that autograd keeps while it is watched, each once.
 
     Attributes:
         known: storages that count elsewhere, such as those of parameters.

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 _AT_FDCWD = -100
-"""Paths are relative to the working folder, as of linux/fcntl.h."""
+"""The number of linux/fcntl.h by which paths are relative to the working folder."""
 
 _RENAME_EXCHANGE = 2
-"""As of linux/fs.h."""
+"""The flag of linux/fs.h."""
 
 _NOT_THERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 """Errors of a kernel, or a file system, that cannot exchange."""
@@ -29,7 +29,8 @@ EXCHANGE_EVENT = "os.exchange"
 
 def sync_file(path: Path) -> None:
     """Have the content of a file on disk before this returns."""
-    with path.open("rb") as file:
+    # Windows syncs what is open for writing alone; elsewhere files may be read only.
+    with path.open("r+b" if sys.platform == "win32" else "rb") as file:
         os.fsync(file.fileno())
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self, TypeVar
@@ -95,29 +95,34 @@ def header_length(file: BinaryIO) -> int:
 def read_json(path: Path, error: type[MezzotintError]) -> Any:
     """Parse a JSON file; raises `error` naming the file and the line at fault."""
     try:
-        return json.loads(path.read_text("utf-8"), object_pairs_hook=_distinct)
+        return json.loads(path.read_text("utf-8"), object_pairs_hook=distinct)
     except FileNotFoundError as cause:
         raise error(f"{path}: no such file") from cause
     except (OSError, UnicodeDecodeError) as cause:
         raise error(f"{path}: cannot be read ({cause})") from cause
     except json.JSONDecodeError as cause:
         raise error(f"{path}: not valid JSON (line {cause.lineno}: {cause.msg})") from cause
-    except _RepeatedKeyError as cause:
+    except RepeatedKeyError as cause:
         raise error(f"{path}: the key {cause} stands twice in one object; keep one") from cause
     except (ValueError, RecursionError) as cause:  # a number too long, or nesting too deep
         raise error(f"{path}: not usable JSON ({cause})") from cause
 
 
-class _RepeatedKeyError(Exception):
-    """The key."""
+class RepeatedKeyError(Exception):
+    """An object or mapping with one key twice; its text is the key."""
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, whose keys all programs must read alike: of equal ones some take the first."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(repr(next(key for key in keys if keys.count(key) > 1)))
+def distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON document's pairs: of equal keys some programs take the first.
+
+    Raises:
+        RepeatedKeyError: a key stands twice; it is named.
+    """
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RepeatedKeyError(repr(key))
+        found[key] = value
     return found
 
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any, Self
 
 VERSION = metadata.version("mezzotint")
-"""Of this program, in the header of the journals that it writes."""
+"""The version of this program, in the header of the journals that it writes."""
 
 _CHECK = "check"
 

@@ -45,8 +45,9 @@ def only_here(path: Path, *, again: bool = False) -> Iterator[None]:
         finally:
             if outermost:
                 # Before the release: who has opened this file meanwhile finds it gone, and tries
-                # anew.
-                place.unlink(missing_ok=True)
+                # anew. Windows keeps files that are open, and the release removes it there.
+                with suppress(OSError):
+                    place.unlink()
             lock.release()
 
 

@@ -177,8 +177,9 @@ def _place_digest(place: StoredPlace, source: str) -> str:
     digest = _begun(place.dtype, place.shape)
     dtype = DTYPES.get(place.dtype)
     left = place.nbytes
-    # Read, not mapped: pages of a mapping count as the process's memory.
-    with place.file.open("rb", buffering=0) as file:
+    # Read, not mapped: pages of a mapping count as the process's memory. A buffered reader fills
+    # each chunk, however little the system gives at a time, so that no number lies across two.
+    with place.file.open("rb") as file:
         file.seek(place.start)
         chunk = bytearray(min(_CHUNK, left))
         while left:
@@ -187,7 +188,7 @@ def _place_digest(place: StoredPlace, source: str) -> str:
                 raise CheckpointError(f"{source}: is truncated; copy or download it again")
             part = memoryview(chunk)[:size]
             digest.update(part)
-            if dtype is not None and size % dtype.itemsize == 0:
+            if dtype is not None:
                 _refuse_unless_finite(torch.frombuffer(part, dtype=dtype), source)
             left -= size
     return digest.hexdigest()

@@ -98,11 +98,11 @@ def load(
         dtype: of everything that is not packed, and of what is computed.
         device: where to.
         engine: what computes the denoiser, as for `with_engine`.
-        verify: compare what is stored with the digests that were saved with it, and refuse NaN and
-            infinity in any tensor. Off, that is taken on trust, and no time is spent on it.
         stream: leave the floating denoiser's weights in their files, for one larger than memory:
             each layer's is read when it is used, and forgotten. It is slow, and there to be
             quantized.
+        verify: compare what is stored with the digests that were saved with it, and refuse NaN and
+            infinity in any tensor. Off, that is taken on trust, and no time is spent on it.
 
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.

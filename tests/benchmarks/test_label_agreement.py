@@ -1,4 +1,4 @@
-"""How well one metric's labels, or another model's, order labels; and the tables of that."""
+"""Agreement of one metric's labels, or another model's, with labels; and the tables of that."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_order_by_bits_has_nothing_left_given_bits():
 
 
 def test_labels_are_compared_configuration_by_configuration():
-    """In whatever order they were measured, and where one lacks some."""
+    """They may stand in any order, and one may lack some."""
     first = labels_of(VALUES)
     order = np.random.default_rng(4).permutation(len(first.values))[3:]
     second = labels_of(np.exp(VALUES), order=order)

@@ -1,4 +1,4 @@
-"""What an update of training costs, calculated from shapes, is what a real one takes."""
+"""The cost of an update of training, calculated from shapes, is that of a real one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
 """A checkpoint is the one that was saved, bit for bit, or it is refused."""
 
+import io
 import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +65,29 @@ class TestDigests:
         found = file_digests(tmp_path / "a.safetensors")
         assert found == digests_of(tensors, "memory")
         assert len(set(found.values())) == len(tensors)
+
+    def test_are_the_same_where_the_system_gives_less_than_is_asked_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        class Sparing(io.FileIO):
+            """A file that is read a few bytes at a time, and in the middle of numbers."""
+
+            def readinto(self, buffer: Any, /) -> int | None:
+                return super().readinto(memoryview(buffer)[: 4 if self.tell() % 2 else 3])
+
+        def opened(
+            path: Path, mode: str = "r", buffering: int = -1
+        ) -> io.FileIO | io.BufferedReader:
+            file = Sparing(path, mode)
+            return file if buffering == 0 else io.BufferedReader(file)
+
+        path = tmp_path / "a.safetensors"
+        # Numbers that are NaN where they are read from the middle of one to that of the next.
+        tensors = {"a": torch.full((9,), 0x017E, dtype=torch.int16).view(torch.float16)}
+        save_file(tensors, path)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", opened)
+            assert file_digests(path) == digests_of(tensors, "memory")
 
     @pytest.mark.parametrize(
         "other",

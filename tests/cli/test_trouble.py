@@ -88,7 +88,7 @@ class TestOutputs:
 
 
 class TestTargets:
-    """What cannot be written is told before the work."""
+    """Targets that cannot be written are told before the work."""
 
     @pytest.fixture(autouse=True)
     def idle(self, monkeypatch: pytest.MonkeyPatch):

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+from mezzotint.predictors import FoldFigures, averages
 from tests.docs.pages import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
-ROWS = json.loads((RESULTS / "allocation.json").read_text("utf-8"))
 LADDER = json.loads((RESULTS / "ladder.json").read_text("utf-8"))
 MPQDM = json.loads((RESULTS / "mpqdm.json").read_text("utf-8"))
-PLANS = ("uniform", "uniform, constant first token", "mezzotint auto")
+PREDICTORS = json.loads((RESULTS / "predictors.json").read_text("utf-8"))
+PLANS = ("uniform", "+ constant first token", "+ allocation", "+ exchanges (auto)")
 SHOWN = [
     ("emoji-turbo", 4.0), ("emoji-turbo", 3.0), ("emoji-dit", 4.0), ("emoji-dit", 3.0)
 ]  # fmt: skip
@@ -23,34 +24,47 @@ def table_rows(page):
             if line.startswith("|")]  # fmt: skip
 
 
+def place(row):
+    return f"{row['model']} {row['plan']}"
+
+
+def ladder_rows(table):
+    return [row for row in LADDER if row["table"] == table]
+
+
+def distances(row):
+    return [
+        f"{row['sqnr_db']:.2f} dB",
+        f"{row['psnr_db']['value']:.2f} dB",
+        f"{row['fd_lite0']:.3f}",
+    ]
+
+
 @pytest.mark.parametrize(("model", "bits"), SHOWN)
-def test_the_readme_has_the_figures_of_all_three_plans(model, bits):
-    found = {row["plan"]: row for row in ROWS if (row["model"], row["bits"]) == (model, bits)}
+def test_the_readme_has_the_figures_of_four_plans(model, bits):
+    found = {
+        row["plan"]: row
+        for row in ladder_rows("ladder")
+        if (row["model"], row["bits"]) == (model, bits)
+    }
     figures = [found[plan] for plan in PLANS]
     cells = [f"{row['fd_lite0']:.1f}, {row['psnr_db']['value']:.1f} dB" for row in figures]
     assert [model, f"{bits:g}", *cells] in table_rows("README.md")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['model']} {row['bits']} {row['plan']}")
-def test_results_have_every_row(row):
-    start = [row["model"], f"{row['bits']:g}"]
-    figures = [f"{row['denoiser_bytes']:,}", f"{row['fd_lite0']:.3f}"]
-    assert [
-        cells for cells in table_rows("docs/results.md")
-        if cells[:2] == start and cells[3:8:4] == figures
-    ]  # fmt: skip
-
-
-def place(row):
-    return f"{row['model']} {row['plan']}"
-
-
-@pytest.mark.parametrize("row", LADDER, ids=place)
+@pytest.mark.parametrize("row", ladder_rows("ladder"), ids=place)
 def test_results_have_every_rung_of_the_ladder(row):
-    psnr = row["psnr_db"]["value"]
-    figures = [f"{row['sqnr_db']:.2f} dB", f"{psnr:.2f} dB", f"{row['fd_lite0']:.3f}"]
     start = [row["model"], f"{row['bits']:g}", row["plan"], f"{row['denoiser_bytes']:,}"]
-    assert start + figures in table_rows("docs/results.md")
+    own, original = (row[name]["value"] for name in ("r_precision", "reference_r_precision"))
+    cells = [*start, *distances(row), f"{own:.3f} ({original:.3f})"]
+    assert cells in table_rows("docs/results.md")
+
+
+@pytest.mark.parametrize("row", ladder_rows("widths"), ids=place)
+def test_results_have_every_width(row):
+    start = [row["model"], f"{row['bits']:g}", f"A{row['act_bits']}", row["plan"]]
+    cells = [*start, f"{row['denoiser_bytes']:,}", *distances(row)]
+    assert cells in table_rows("docs/results.md")
 
 
 @pytest.mark.parametrize("row", MPQDM, ids=place)
@@ -60,3 +74,12 @@ def test_results_have_every_way_to_few_bits(row):
     figures = [distance, f"{psnr['value']:.1f} dB", f"{precision['value']:.3f}"]
     start = [row["model"], row["setting"], row["plan"], str(row["updates"])]
     assert [*start, f"{row['denoiser_bytes']:,}", *figures] in table_rows("docs/results.md")
+
+
+@pytest.mark.parametrize("row", PREDICTORS, ids=lambda row: f"{row['model']} {row['predictor']}")
+def test_results_have_every_predictor(row):
+    found = averages([FoldFigures(**one) for one in row["folds"]])
+    figures = [f"{found[name].value:.3f}" for name in ("spearman", "partial", "ndcg")]
+    loss = f", {row['options']['loss']}" if row["predictor"] in ("network", "residual") else ""
+    cells = [row["predictor"] + loss, *figures, f"{found['regret'].value:.3g}"]
+    assert cells in table_rows("docs/results.md")

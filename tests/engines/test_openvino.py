@@ -123,6 +123,17 @@ def test_smoothed_inputs_agree(unet):
     assert agreement(case) > FLOAT_DB
 
 
+def test_inputs_that_a_norm_smooths_agree(unet):
+    block = "down_blocks__1__attentions__0__transformer_blocks__0"
+    norm = mz.NormSmoothing(f"{block.replace('__', '.')}.norm1")
+    smoothed = mz.Choice("int4/channel", "uint8/tensor", (norm,))
+    readers = {f"{block}__attn1__to_{each}": smoothed for each in "qkv"}
+    case = packed_case(unet, mz.Choice("int4/channel", "uint8/tensor"), **readers)
+    denoiser = compiled(case)
+    assert decibels(case.expected, case.call.run(denoiser)) > ROUNDED_DB
+    assert {row.arithmetic for row in engine_executions(denoiser)} == {"int8"}
+
+
 def test_smoothed_static_inputs_become_8_bit_products(unet):
     case = packed_case(unet, mz.Choice("int4/channel", "uint8/tensor", (mz.Smoothing(),)))
     denoiser = compiled(case)

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from filelock import FileLock
 from torch import nn
 
 import mezzotint as mz
 from mezzotint._journal import Journal, Record
+from mezzotint._locks import only_here
 from mezzotint.bank import Bank
 from mezzotint.errors import BankError, CalibrationError, LabelError, ModelError, UsageError
 from mezzotint.labels import Configuration, ConfigurationChange, Labels
@@ -307,7 +307,7 @@ class TestRefusals:
             sample_labels(pipe, tmp_path / "notes.txt", FEW)
 
     def test_two_processes_do_not_share_a_folder(self, pipe: DiffusionPipeline, folder: Path):
-        with FileLock(folder / ".lock"), pytest.raises(UsageError, match="another process"):
+        with only_here(folder), pytest.raises(UsageError, match="another process"):
             sample_labels(pipe, folder, FEW)
 
     def test_a_full_disk_keeps_finished_labels(

@@ -28,7 +28,7 @@ quick = partial(mz.Auto, sensitivity="measured", smoothing=False)
 
 
 def of_layers(tasks: list[Task]) -> list[Task]:
-    """Those of single layers: every plan that is found is measured as well."""
+    """Measurements of single layers: every plan that is found is measured as well."""
     return [task for task in tasks if task.change.layer is not None]
 
 

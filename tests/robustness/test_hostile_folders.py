@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from diffusers import DiffusionPipeline
+from markdown_it import MarkdownIt
 
 import mezzotint as mz
+from mezzotint.checkpoint.save import write_card
 from mezzotint.checkpoint.verify import verify_checkpoint
 from mezzotint.errors import CheckpointError, ModelError
 from mezzotint.models import check_model_folder
@@ -105,6 +108,16 @@ class TestWhatLeadsOutside:
 
 
 class TestCards:
+    @pytest.mark.parametrize(
+        "name", ["owl's eyes", "snow_white*2", "a & b", "1 < 2 > 0", 'the "best" #1', "a~b|c\\d"]
+    )
+    def test_plain_names_are_shown_as_they_are(self, tmp_path: Path, name: str):
+        write_card(tmp_path, name, "unet", mz.Plan({}, model="tiny"))
+        text = (tmp_path / "README.md").read_text("utf-8").split("---\n", 2)[2]
+        heading = re.search("<h1>(.*)</h1>", MarkdownIt().render(text))
+        assert heading is not None
+        assert html.unescape(heading[1]) == name
+
     @pytest.mark.parametrize(
         "name",
         [

@@ -93,7 +93,7 @@ def test_a_dequantized_denoiser_rounds_nothing(denoiser):
 
 
 def test_what_others_put_around_it_is_left_in_place(denoiser):
-    """As offloading does, whose own forward method stands on the instance."""
+    """Offloading puts a forward method of its own on the instance."""
     packed = packed_copy(denoiser, Plan({}, simulated_attention=SOFTMAX))
     rounding, calls = packed.forward, []
 

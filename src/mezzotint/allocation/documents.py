@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from typing_extensions import override
 
+from mezzotint._files import RepeatedKeyError, distinct
 from mezzotint.errors import UsageError, first_line
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -30,13 +31,13 @@ def parse(path: Path) -> Any:
     try:
         text = path.read_text("utf-8")
         if is_json(path):
-            return json.loads(text, object_pairs_hook=_distinct)
+            return json.loads(text, object_pairs_hook=distinct)
         return _yaml(text)
     except FileNotFoundError as cause:
         raise UsageError(f"{path}: no such file") from cause
     except (OSError, UnicodeDecodeError) as cause:
         raise UsageError(f"{path}: cannot be read ({cause})") from cause
-    except _RepeatedKeyError as cause:
+    except RepeatedKeyError as cause:
         raise UsageError(f"{path}: {cause} occurs twice; keep one") from cause
     except json.JSONDecodeError as cause:
         raise UsageError(f"{path}: not valid JSON (line {cause.lineno}: {cause.msg})") from cause
@@ -51,23 +52,10 @@ def parse(path: Path) -> Any:
 def _yaml(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # noqa: S506  (derives from the safe loader)
-    except (yaml.YAMLError, _RepeatedKeyError, RecursionError):
+    except (yaml.YAMLError, RepeatedKeyError, RecursionError):
         raise
     except Exception as cause:  # its constructors trip over values that their tags do not fit
         raise ValueError(f"a value is not of its tag: {first_line(cause)}") from cause
-
-
-class _RepeatedKeyError(Exception):
-    """Says which key."""
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in mapping:
-            raise _RepeatedKeyError(repr(key))
-        mapping[key] = value
-    return mapping
 
 
 class _Loader(yaml.SafeLoader):
@@ -82,7 +70,7 @@ class _Loader(yaml.SafeLoader):
         for key_node in own:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise _RepeatedKeyError(f"{key!r} (line {key_node.start_mark.line + 1})")
+                raise RepeatedKeyError(f"{key!r} (line {key_node.start_mark.line + 1})")
             seen.add(key)
         return mapping
 

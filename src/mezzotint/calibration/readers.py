@@ -12,7 +12,8 @@ from mezzotint.errors import PlanError
 from mezzotint.models import Call, Graph, trace_graph
 from mezzotint.plan import Reader, Structure, Tensors
 from mezzotint.runtime import shape_of
-from mezzotint.runtime.composition import Place, quantizers, weight_of
+from mezzotint.runtime.composition import weight_of
+from mezzotint.runtime.layer_tensors import Place, quantizers
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from mezzotint.formats import ActivationFormat, RangeSearch, as_bits
 from mezzotint.models import Call, batch_size, rows_of
 from mezzotint.plan import Choice, Tensors
 from mezzotint.runtime import InputRange, StepScales, StepWidths, shape_of
-from mezzotint.runtime.composition import dotted
+from mezzotint.runtime.layer_tensors import dotted
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT, step_places
 from mezzotint.runtime.timestep import TimestepReader
 

@@ -16,7 +16,8 @@ from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.models import Call, Graph
 from mezzotint.plan import Observer, Structure, Tensors
 from mezzotint.runtime import operation_of, own_tensors, shape_of
-from mezzotint.runtime.composition import Place, dotted, input_of, places
+from mezzotint.runtime.composition import input_of
+from mezzotint.runtime.layer_tensors import Place, dotted, places
 
 _Layer = nn.Linear | nn.Conv2d
 

@@ -140,7 +140,7 @@ def write_card(folder: Path, name: str, component: str, plan: Plan) -> None:
 
 def _plain(name: str) -> str:
     """A name as text of a page: no markup, no line of its own."""
-    text = html.escape(" ".join(printable(name).split()))
+    text = html.escape(" ".join(printable(name).split()), quote=False)
     return re.sub(r"([\\`*_\[\]()#|~!])", r"\\\1", text)
 
 

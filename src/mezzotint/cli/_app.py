@@ -124,7 +124,7 @@ def interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     One that arrives while a finalizer or a callback runs would otherwise be printed and forgotten.
     """
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        threading.Timer(0.01, _thread.interrupt_main).start()
+        threading.Timer(0.1, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(lost)
 

@@ -27,6 +27,8 @@ class Baseline:
     """A reference pipeline's images and calls, made once and compared with many.
 
     Attributes:
+        pipe: the reference.
+        sampling: prompts, seeds and steps of the images.
         images: uint8 [n, H, W, 3], image i from prompt i and seed + i.
         calls: denoiser calls of the first prompts.
         contrastive: text and image encoders for the R-precision, where there are some.

@@ -27,7 +27,7 @@ from mezzotint.runtime import (
     replace_layer,
     shape_of,
 )
-from mezzotint.runtime.composition import check_calibrated
+from mezzotint.runtime.layer_tensors import check_calibrated
 
 
 class Change(ABC):

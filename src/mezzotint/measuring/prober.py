@@ -41,7 +41,7 @@ from mezzotint.measuring.step_table import StepTable
 from mezzotint.models import Call, evaluating
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import Calibration, TimestepReader, own_tensors, shape_of
-from mezzotint.runtime.composition import check_calibrated
+from mezzotint.runtime.layer_tensors import check_calibrated
 from mezzotint.runtime.pack import naming
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from mezzotint.formats import ActivationFormat, from_bits
 from mezzotint.plan import LayerShape, Structure, Tensors
 from mezzotint.runtime import StepScales, StepWidths, nearest_step
-from mezzotint.runtime.composition import at_top, places, under
+from mezzotint.runtime.composition import at_top, under
+from mezzotint.runtime.layer_tensors import places
 from mezzotint.runtime.operands import along_batch
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT
 from mezzotint.runtime.structures.step_widths import within_widths

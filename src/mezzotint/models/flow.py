@@ -136,12 +136,15 @@ class Flow(TorchFunctionMode):
         return result
 
     def _made(self, call: partial[Any], reads: list[Read], results: list[Tensor]) -> bool:
-        """Note the origin of tensors that a function made or wrote to; whether they view a norm's.
+        """Note the origin of tensors that a function made or wrote to.
 
         Args:
             call: the function, with what it was given.
             reads: its tensors.
             results: what it made.
+
+        Returns:
+            True where its result is a view of what a norm gave.
         """
         name, written = function_name(call.func), [read for read in reads if read.written]
         first = results[0] if results else written[0].tensor

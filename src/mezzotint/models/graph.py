@@ -159,7 +159,7 @@ class Graph(JsonFile):
 
     @property
     def norm_siblings(self) -> dict[str, tuple[str, ...]]:
-        """Those of the `norms` whose readers are all siblings: they share smoothed inputs."""
+        """The `norms` whose readers are all siblings, which share one smoothed input."""
         siblings = self.siblings
         return {norm: each for norm, each in self.norms.items() if siblings[each[0]] == each}
 

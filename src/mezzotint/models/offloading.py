@@ -29,7 +29,7 @@ def check_not_offloaded(component: str, model: nn.Module) -> None:
             raise UsageError(
                 f"{component}: the weights of {name or 'the model'} are offloaded, so that there "
                 "are none to quantize; call the pipeline's remove_all_hooks() first, or, where "
-                "memory is short, pack from disk to disk with quantize_checkpoint"
+                "memory is short, load it with stream=True, which leaves its weights on disk"
             )
 
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
+from mezzotint._locks import only_here
 from mezzotint.bank import Bank
-from mezzotint.errors import LabelError, UsageError
+from mezzotint.errors import LabelError
 from mezzotint.labels import LabelHeader
 from mezzotint.labels.header import BANK_FOLDER, GRAPH_FILE, HEADER_FILE, JOURNAL_FILE
 from mezzotint.measuring import Original, calls_digest, model_digest
@@ -19,7 +19,6 @@ from mezzotint.plan import Choice
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.study import Study
 
-_LOCK = ".lock"
 _OURS = frozenset({BANK_FOLDER, GRAPH_FILE, HEADER_FILE, JOURNAL_FILE})
 
 
@@ -47,13 +46,9 @@ def held(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise LabelError(f"{folder}: is a file; name a folder for the labels")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / _LOCK, timeout=0):
+        with only_here(folder):
+            folder.mkdir(exist_ok=True)
             yield
-    except Timeout as cause:
-        raise UsageError(
-            f"{folder}: another process makes labels there; wait for it, or name another folder"
-        ) from cause
     except OSError as cause:
         raise LabelError(
             f"{folder}: cannot be written ({cause.strerror or cause}); make room, and repeat the "

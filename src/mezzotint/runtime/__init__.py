@@ -1,16 +1,7 @@
 """Packed layers and the kernels that compute them. Knows formats and plans."""
 
 from mezzotint.runtime import cpu, cuda, reference_kernel
-from mezzotint.runtime.composition import (
-    calibrated_tensors,
-    join_inputs,
-    own_tensors,
-    part_inputs,
-    placeholders,
-    quantizers,
-    stored_tensors,
-    structure_tensors,
-)
+from mezzotint.runtime.composition import join_inputs, own_tensors, part_inputs
 from mezzotint.runtime.convert import (
     check_plan,
     dequantize_module,
@@ -37,6 +28,13 @@ from mezzotint.runtime.kernels import (
     select_kernel,
 )
 from mezzotint.runtime.layer import QuantLayer
+from mezzotint.runtime.layer_tensors import (
+    calibrated_tensors,
+    placeholders,
+    quantizers,
+    stored_tensors,
+    structure_tensors,
+)
 from mezzotint.runtime.layers import QuantConv2d, QuantLinear, operation_of
 from mezzotint.runtime.lazy_weight import LazyWeight
 from mezzotint.runtime.memory import keep_unpacked

@@ -20,8 +20,9 @@ from mezzotint.errors import FormatError, UsageError
 from mezzotint.plan import Choice, Encoding, LayerShape, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
-from mezzotint.runtime.composition import join_weights, own_tensors, part_weights, quantizers
+from mezzotint.runtime.composition import join_weights, own_tensors, part_weights
 from mezzotint.runtime.encode import encoded_part
+from mezzotint.runtime.layer_tensors import quantizers
 from mezzotint.runtime.lazy_weight import dense
 from mezzotint.runtime.packed import PartCalibration
 from mezzotint.runtime.structured import shape_of

@@ -24,14 +24,10 @@ from mezzotint.plan import (
 )
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
-from mezzotint.runtime.composition import (
-    check_calibrated,
-    own_tensors,
-    quantizers,
-    stored_tensors,
-)
+from mezzotint.runtime.composition import own_tensors
 from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.layer import part_tensors
+from mezzotint.runtime.layer_tensors import check_calibrated, quantizers, stored_tensors
 from mezzotint.runtime.layers import check_padding_mode, operation_of
 from mezzotint.runtime.lazy_weight import dense
 from mezzotint.runtime.packed import (

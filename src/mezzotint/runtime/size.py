@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mezzotint._stored_dtypes import stored_dtypes
 from mezzotint.plan import Choice, LayerShape
-from mezzotint.runtime.composition import quantizers
+from mezzotint.runtime.layer_tensors import quantizers
 
 
 def module_bytes(module: nn.Module) -> int:

@@ -19,9 +19,10 @@ from mezzotint.runtime import (
     own_tensors,
     shape_of,
 )
-from mezzotint.runtime.composition import at_top, dotted, join_weights, joined_output, part_weights
+from mezzotint.runtime.composition import at_top, join_weights, joined_output, part_weights
 from mezzotint.runtime.composition import under as tensors_under
 from mezzotint.runtime.encode import rounded_part
+from mezzotint.runtime.layer_tensors import dotted
 from mezzotint.runtime.pack import corrected_bias
 from mezzotint.runtime.structures.step_scales import SCALE, TIMESTEP, ZERO_POINT, step_places
 from mezzotint.runtime.structures.step_widths import BITS

@@ -82,7 +82,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @dataclass
 class Reads:
-    """What was read of weights on disk, and how much of it was in memory at the same time."""
+    """Reads of weights on disk, and how much of them was in memory at the same time."""
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     peak: int = 0
@@ -252,6 +252,11 @@ class TestWeights:
         sent = pickle.dumps(layer)
         assert len(sent) < 5000
         assert torch.equal(pickle.loads(sent).weight + 0, layer.weight + 0)
+
+    def test_a_state_that_is_sent_has_the_values(self, layer: nn.Module):
+        sent = pickle.loads(pickle.dumps(layer.state_dict()))["weight"]
+        assert type(sent) is Tensor
+        assert torch.equal(sent, layer.weight + 0)
 
     def test_they_may_be_moved_to_where_they_are(self, model: Model):
         moved = model.streamed.to("cpu").get_submodule(model.layers[0])

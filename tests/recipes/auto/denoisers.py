@@ -35,7 +35,7 @@ class Chain(nn.Module):
         return self.last(self.middle(self.peaked(h)).tanh())
 
     def between(self, h: Tensor) -> Tensor:
-        """What the first layer's output goes through."""
+        """Pass on the first layer's output: another model may put something between."""
         return h
 
 

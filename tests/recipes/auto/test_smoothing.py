@@ -7,6 +7,7 @@ import torch
 
 import mezzotint as mz
 from mezzotint.calibration import calibrated
+from mezzotint.errors import UsageError
 from mezzotint.measuring import relative_noise
 from mezzotint.models import completed_calls
 from mezzotint.runtime import module_bytes, packed_copy
@@ -99,6 +100,11 @@ def test_bytes_go_where_they_buy_more(run):
         budget = mz.Budget(size=size + extra)
         plan = run(budget, module=denoiser, formats=("int2/channel",), **QUICK).plan
         assert smoothed(plan) == expected
+
+
+def test_norms_do_not_smooth_where_nothing_is_smoothed():
+    with pytest.raises(UsageError, match="smoothing_norms: says who smooths, and without"):
+        mz.Auto(smoothing=False, smoothing_norms=True)
 
 
 def test_a_norm_smooths_what_it_puts_out_where_that_is_asked_for(run):

@@ -99,7 +99,7 @@ def test_switches_reach_the_program():
         inputs=("uint4/step", "int4/token", "uint4/token", "float"),
         bos=False,
         smoothing=False,
-        smoothing_norms=True,
+        smoothing_norms=False,
         rounding="nearest",
         search=options.ranges,
     )

@@ -85,7 +85,7 @@ def test_layers_that_were_exchanged_are_left_alone(found):
 def test_chance_keeps_exchanges_in_one_run_of_twenty_however_many_are_tried(
     found, gain, least, most
 ):
-    """Of those that change nothing some pass, more often than not; those that help are kept."""
+    """Some that change nothing pass, more often than not; those that help are kept."""
     space, value, window, incumbent = found
     trades = proposed_trades(space, value, window, incumbent, 20)
     generator, passed, kept, runs = np.random.default_rng(0), 0, 0, 400

@@ -107,7 +107,7 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
 
 
 def _fits(found: TensorSpec, spec: TensorSpec) -> bool:
-    """Biases, which alone are floating, may be stored in any floating dtype."""
+    """True where a stored tensor is as wanted: biases and norms in any floating dtype."""
     floating = found.dtype.is_floating_point and spec.dtype.is_floating_point
     return found.shape == spec.shape and (floating or found.dtype == spec.dtype)
 

@@ -18,14 +18,18 @@ class FileWeight(LazyWeight):
     """A parameter whose values are in memory only while an operation reads them.
 
     A copy of the module around it has the values. Sent to another process, it names the same file
-    there.
+    there; its views, which state dictionaries hold as well, send their values.
+
+    Attributes:
+        refusal: what is said to whoever writes to it.
+        stored: the tensor on disk; None for a view.
     """
 
     refusal: ClassVar[str] = (
         "the weight stays in its file and is read only; load the pipeline without streaming to "
         "change or move it"
     )
-    stored: StoredTensor
+    stored: StoredTensor | None = None
 
     @override
     def __deepcopy__(self, memo: Any) -> nn.Parameter:
@@ -33,6 +37,8 @@ class FileWeight(LazyWeight):
 
     @override
     def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.stored is None:
+            return super().__reduce_ex__(protocol)
         return file_weight, (self.stored, self.dtype, self.device)
 
 

@@ -20,7 +20,7 @@ from mezzotint.models.source import INDEX_FILE
 
 
 def pending(folder: Path, shards: Iterable[Shard]) -> tuple[Shard, ...]:
-    """Those that are not in `folder` yet; what a kill left of one is removed."""
+    """Shards that are not in `folder` yet; what a kill left of one is removed."""
     for leftover in folder.glob(".*.safetensors.*"):
         leftover.unlink()
     return tuple(shard for shard in shards if not _finished(folder / shard.file, shard))

@@ -131,6 +131,10 @@ class Auto:
         self._check_inputs()
         if self.labels is not None and self.metric != "noise":
             raise UsageError("labels: weigh the noise of layers; leave metric out with them")
+        if self.smoothing_norms and not self.smoothing:
+            raise UsageError(
+                "smoothing_norms: says who smooths, and without smoothing nobody does; leave it out"
+            )
         if self.tune_minutes is not None and not 0 <= self.tune_minutes < math.inf:
             raise UsageError(f"tune_minutes: is {self.tune_minutes}; give 0 or more")
         if self.tune_steps is not None and self.tune_minutes is not None:

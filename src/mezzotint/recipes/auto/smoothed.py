@@ -13,7 +13,7 @@ from mezzotint.recipes.auto.names import is_smoothed
 from mezzotint.recipes.auto.sensitivity import Candidates
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Smoothing, shape_of
-from mezzotint.runtime.composition import dotted, places
+from mezzotint.runtime.layer_tensors import dotted, places
 from mezzotint.runtime.structures.smoothing import EXPONENT
 
 WORTH = 2.0

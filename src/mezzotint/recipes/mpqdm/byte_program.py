@@ -59,7 +59,7 @@ def program_options(options: MPQDM, budget: Budget) -> Auto:
         rounding=options.rounding,
         bos=options.bos,
         smoothing=options.smoothing,
-        smoothing_norms=options.smoothing_norms,
+        smoothing_norms=options.smoothing and options.smoothing_norms,
         search=options.ranges,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from mezzotint.recipes.qua2sedimo.decision import Decision
 from mezzotint.recipes.qua2sedimo.like_labels import LikeLabels, on_held_out_seeds
@@ -28,14 +28,18 @@ def with_trades(method: Method, decision: Decision) -> Decision:
     value, sign = decision.learned.value(options.caution), -1.0 if options.reverse else 1.0
     trades = proposed_trades(space, value, window, incumbent, options.trades)
 
-    def measured(judge: LikeLabels, label: str, configuration: Rows) -> Sequence[float]:
-        found: list[float] = judge.losses(configuration[None], label)[0].tolist()
+    @cache
+    def judge(again: bool) -> LikeLabels:
+        """Made when it is asked for: it may have to record calls of its seeds."""
+        return on_held_out_seeds(method, again=again)
+
+    def measured(again: bool, label: str, configuration: Rows) -> Sequence[float]:
+        found: list[float] = judge(again).losses(configuration[None], label)[0].tolist()
         return [sign * each for each in found]
 
-    first = partial(measured, on_held_out_seeds(method), "Trying exchanges")
+    first = partial(measured, False, "Trying exchanges")
     found = screened(trades, incumbent, window, space, first)
-    others = partial(measured, on_held_out_seeds(method, again=True), "Confirming exchanges")
-    end = confirmed(found, incumbent, others)
+    end = confirmed(found, incumbent, partial(measured, True, "Confirming exchanges"))
     summary = {
         "tried": found.tried,
         "passed": len(found.passed),

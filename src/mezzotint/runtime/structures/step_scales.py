@@ -20,7 +20,7 @@ from mezzotint.plan import (
     check_count,
     register_structure,
 )
-from mezzotint.runtime.composition import places
+from mezzotint.runtime.layer_tensors import places
 from mezzotint.runtime.operands import InputQuantizer
 from mezzotint.runtime.timestep import nearest_step
 
