@@ -14,7 +14,7 @@ from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._progress import track
 from mezzotint._tensor_digests import verification
-from mezzotint.calibration import needs_calibration
+from mezzotint.calibration import check_attention, needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.checkpoint.streaming import load_streamed
 from mezzotint.engines import check_engine, engine_of, with_engine
@@ -22,7 +22,6 @@ from mezzotint.errors import PlanError, UsageError
 from mezzotint.measuring import (
     ExecutorFactory,
     Measurements,
-    check_attention,
     chosen_executor,
     with_denoiser,
 )

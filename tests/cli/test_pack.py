@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
+from mezzotint.plan import SimulatedAttention
 from mezzotint.runtime import module_bytes
 
 
@@ -58,3 +60,12 @@ def test_force_replaces_a_pipeline(run, fails, model, tmp_path):
 def test_bad_options_are_named(fails, model, tmp_path, options, word):
     assert word in fails("pack", model, "-o", tmp_path / "work" / "out", *options)
     assert not (tmp_path / "work").exists()
+
+
+def test_attention_that_cannot_be_rounded_is_refused(fails, model, tmp_path, uniform):
+    """The model has none, so that every call of what was packed would fail."""
+    plan = replace(uniform, simulated_attention=SimulatedAttention(q=8))
+    plan.save(tmp_path / "plan.json")
+    message = fails("pack", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json")
+    assert "calls no scaled_dot_product_attention" in message
+    assert [each.name for each in tmp_path.iterdir()] == ["plan.json"]

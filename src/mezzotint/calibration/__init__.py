@@ -10,6 +10,7 @@ from mezzotint.calibration.needs import (
     with_settings,
 )
 from mezzotint.calibration.observed_ranges import input_ranges
+from mezzotint.calibration.roundable_attention import check_attention
 from mezzotint.calibration.sizes import input_sizes
 from mezzotint.calibration.step_ranges import step_scales
 from mezzotint.calibration.structure_tensors import Refusal, StructureTensors, observe_structures
@@ -19,6 +20,7 @@ __all__ = [
     "Refusal",
     "StructureTensors",
     "calibrated",
+    "check_attention",
     "input_moments",
     "input_noises",
     "input_ranges",

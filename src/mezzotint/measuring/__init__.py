@@ -37,7 +37,6 @@ from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.ray_cluster import RayCluster
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
-from mezzotint.measuring.roundable_attention import check_attention
 from mezzotint.measuring.run import (
     Executor,
     ExecutorFactory,
@@ -87,7 +86,6 @@ __all__ = [
     "at_most",
     "backward_errors",
     "calls_digest",
-    "check_attention",
     "check_weights",
     "chosen_executor",
     "chosen_metric",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
@@ -199,6 +200,14 @@ class TestCalibration:
         packed.rewrite(calibrated / WEIGHTS, **{"conv_in.input_scale": None})
         with pytest.raises(CheckpointError, match=r"conv_in.input_scale: is missing"):
             mz.quantize_checkpoint(pipeline, target, plan=calibrated)
+
+    def test_must_be_what_was_saved(self, pipeline: Path, target: Path, calibrated: Path):
+        """Of what is taken over the new checkpoint has digests, as if it were whole."""
+        scale = load_file(calibrated / WEIGHTS)["conv_in.input_scale"]
+        packed.rewrite(calibrated / WEIGHTS, **{"conv_in.input_scale": 2 * scale})
+        with pytest.raises(CheckpointError, match=r"not those that were saved: conv_in.input_sc"):
+            mz.quantize_checkpoint(pipeline, target, plan=calibrated)
+        assert list(target.parent.iterdir()) == []
 
 
 class TestTargets:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from mezzotint._digest_file import checked_digests
+from mezzotint._tensor_digests import check_digests, file_digests, verifying
 from mezzotint.checkpoint.save import quantization_configs
 from mezzotint.checkpoint.streaming.stored_tensors import (
     StoredTensor,
@@ -72,7 +75,8 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
         PlanError: layers need calibration or were trained, and there is no checkpoint to take that
             from.
         ModelError, CheckpointError: the checkpoint is unsafe or damaged, see `check_model_folder`.
-        CheckpointError: it lacks a calibrated tensor, or has it in another form.
+        CheckpointError: it lacks a calibrated tensor, has it in another form, or is not what was
+            saved.
     """
     wanted = {
         f"{layer}.{name}": spec
@@ -89,13 +93,16 @@ def find_calibrated(plan: Plan, model: nn.Module, checkpoint: Path | None = None
     if checkpoint is None:
         raise PlanError(_refusal(plan, model))
     check_model_folder(checkpoint)
-    stored = stored_tensors_of(weight_files(_packed_folder(checkpoint)))
+    path, config = _packed_config(checkpoint)
+    files = weight_files(path.parent)
+    stored = stored_tensors_of(files)
     for name, spec in wanted.items():
         if name not in stored or not _fits(stored[name].spec, spec):
             raise CheckpointError(
                 f"{checkpoint}: {name}: is missing, or not {spec.dtype} of shape {spec.shape} as "
                 "the plan says; name a checkpoint that was quantized after this plan"
             )
+    _check_saved(files, path, config)
     return {name: stored[name] for name in wanted}
 
 
@@ -136,8 +143,16 @@ def _refusal(plan: Plan, model: nn.Module) -> str:
     )
 
 
-def _packed_folder(checkpoint: Path) -> Path:
-    """The folder with the packed weights: the one given, or its first that has any."""
-    for path, _ in quantization_configs(checkpoint, CheckpointError):
-        return path.parent
+def _packed_config(checkpoint: Path) -> tuple[Path, Mapping[str, Any]]:
+    """config.json of the packed weights, the folder's own or its first, and what that says."""
+    for path, config in quantization_configs(checkpoint, CheckpointError):
+        return path, config
     raise CheckpointError(f"{checkpoint}: holds no quantized model; name the folder of one")
+
+
+def _check_saved(files: tuple[Path, ...], path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse files that are not what was saved: damage taken over would get digests of its own."""
+    if config.get("sha256") is not None and verifying():
+        expected = checked_digests(config["sha256"], f"{path}: quantization_config: sha256")
+        found = {name: digest for file in files for name, digest in file_digests(file).items()}
+        check_digests(found, expected, path.parent)

@@ -18,6 +18,7 @@ from mezzotint._progress import track
 from mezzotint._resuming import digest, resumable_folder
 from mezzotint._tensor_digests import digests_of, file_digests
 from mezzotint._tensor_files import write_tensors
+from mezzotint.calibration import check_attention
 from mezzotint.checkpoint import mark_quantized, read_plan
 from mezzotint.checkpoint.diffusers.tensor_digests import config_with_digests
 from mezzotint.checkpoint.save import (
@@ -154,8 +155,9 @@ def quantize_checkpoint(
         FormatError: a tensor holds NaN or infinity, or a value that does not fit `dtype`; file and
             tensor are named.
         PlanError: the plan does not fit the model, or needs calibration that is not given.
-        UsageError: a width is out of its domain, the source is quantized already, the target holds
-            something else, or another process is at the same job.
+        UsageError: a width is out of its domain, the source is quantized already, its attention
+            cannot be rounded as the plan says, the target holds something else, or another process
+            is at the same job.
     """
     storage = storage or Storage()
     found = find_source(source)
@@ -178,6 +180,8 @@ def quantize_checkpoint(
     else:
         chosen = plan if isinstance(plan, Plan) else read_plan(plan)
     check_plan(model, chosen)
+    if chosen.simulated_attention is not None:
+        check_attention(model, chosen.simulated_attention)
     packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
     tensors = stored_tensors_of(files)
     with TemporaryDirectory(prefix="mezzotint-calibrated-") as holder:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 
+from mezzotint.calibration import check_attention
 from mezzotint.errors import UsageError
-from mezzotint.measuring import check_attention
 from mezzotint.plan import SimulatedAttention
 from mezzotint.recipes.auto import Auto, auto
 from mezzotint.recipes.job import Job, Outcome

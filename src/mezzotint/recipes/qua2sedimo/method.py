@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mezzotint.calibration import check_attention
 from mezzotint.errors import UsageError
-from mezzotint.measuring import check_attention
 from mezzotint.plan import Plan, activation_name
 from mezzotint.predictors import predictor_named
 from mezzotint.recipes.costs import choice_bytes, floating_bytes
