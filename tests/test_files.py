@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from mezzotint import _durable
-from mezzotint._files import read_json, replacing, write_json
+from mezzotint._files import read_json, remove_remains, replacing, write_json
 from mezzotint._folders import replacing_folder
 from mezzotint.errors import CheckpointError, PlanError, UsageError
 
@@ -60,6 +60,16 @@ class TestReplacing:
         with replacing(tmp_path / "a.txt") as temporary:
             temporary.write_text("new")
         assert mode(tmp_path / "a.txt") == 0o666 & ~umask
+
+
+class TestRemains:
+    def test_what_a_killed_write_has_left_goes_and_nothing_else(self, tmp_path: Path):
+        (tmp_path / "below").mkdir()
+        kept = [tmp_path / ".gitattributes", tmp_path / "below" / "model.json"]
+        for path in (*kept, tmp_path / "below" / ".model.json.m0n2oe96"):
+            path.touch()
+        remove_remains(tmp_path)
+        assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
 
 
 class TestReplacingFolder:

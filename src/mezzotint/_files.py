@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,9 @@ from mezzotint._durable import sync_file, sync_folder
 from mezzotint.errors import MezzotintError, UsageError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Name of a file that is being written, as `tempfile` makes them."""
 
 
 @contextmanager
@@ -40,6 +44,16 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove the temporary files below a folder that `replacing` left when it was killed.
+
+    For whoever alone may write there.
+    """
+    for path in list(folder.rglob(".*")):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def at_home(path: str | Path) -> Path:

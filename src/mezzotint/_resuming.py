@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mezzotint._files import check_folder_name
+from mezzotint._files import check_folder_name, remove_remains
 from mezzotint._folders import move_into_place, put_back, state_of
 from mezzotint._locks import only_here
 from mezzotint.errors import MezzotintError
@@ -61,6 +61,7 @@ def _resumable(path: Path, job: str, error: type[MezzotintError], pieces: str) -
         put_back(path)
         before = state_of(path)
         temporary.mkdir(exist_ok=True)
+        remove_remains(temporary)
         yield temporary
         move_into_place(temporary, path, before)
     except MezzotintError:
