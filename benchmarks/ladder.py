@@ -181,6 +181,8 @@ def quantized(pipe: Any, place: Place, cache: Path) -> mz.Result:
     if place.table == "widths":
         budget = mz.Budget(weight_bits=place.bits, act_bits=place.act_bits)
         options = PLANS[place.plan]
+        if options == BEFORE:  # of fewer prompts, whose calls are others
+            journal = cache / f"{place.model}-before.journal.jsonl"
         if place.act_bits == 16:
             options = dataclasses.replace(options, inputs=None, act_share=None)
         return mz.quantize(pipe, options, budget, journal=journal)
