@@ -46,10 +46,10 @@ def test_short_work_is_silent_away_from_a_terminal():
 
 
 def test_long_work_is_told_in_lines_away_from_a_terminal():
-    assert logged("abc", seconds=12) == [
-        "Spelling: 1 of 3, 12 seconds, about 24 seconds left",
-        "Spelling: 3 of 3, 36 seconds",
-        "Spelling: ended after 48 seconds",
+    assert logged("abcd", seconds=12) == [
+        "Spelling: 1 of 4, 12 seconds",
+        "Spelling: 3 of 4, 36 seconds, about 12 seconds left",
+        "Spelling: ended after 60 seconds",
     ]
 
 
@@ -102,10 +102,12 @@ class TestMeter:
         self, capsys: pytest.CaptureFixture[str]
     ):
         with meter("Training", clock=count(0, 30).__next__) as bar:
-            bar.show(0.5, "loss 0.1234")
+            bar.show(0.25, "loss 0.2345")
+            bar.show(0.75, "loss 0.1234")
         assert capsys.readouterr().err.splitlines() == [
-            "Training: 50%, loss 0.1234, 30 seconds, about 30 seconds left",
-            "Training: ended after 60 seconds",
+            "Training: 25%, loss 0.2345, 30 seconds",
+            "Training: 75%, loss 0.1234, 60 seconds, about 15 seconds left",
+            "Training: ended after 2 minutes",
         ]
 
     def test_short_training_is_silent_away_from_a_terminal(

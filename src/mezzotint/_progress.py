@@ -79,18 +79,29 @@ class Log:
         self._started = clock()
         self._wait = _FIRST_LINE
         self._next = self._started + self._wait
+        self._first: tuple[float, float] | None = None
         self._shown = False
 
     def show(self, done: float | None, state: str) -> None:
         """Print a line if one is due: the share that is done, where it is known, and in words."""
         now = self._clock()
+        if self._first is None and done:
+            self._first = now, done
         if now < self._next:
             return
         self._wait = min(2 * self._wait, _LONGEST)
         self._next, self._shown = now + self._wait, True
-        spent = now - self._started
-        left = f", about {duration(spent / done - spent)} left" if done and done < 1 else ""
-        _print(f"{self._description}: {state}, {duration(spent)}{left}")
+        _print(
+            f"{self._description}: {state}, {duration(now - self._started)}{self._left(now, done)}"
+        )
+
+    def _left(self, now: float, done: float | None) -> str:
+        """Half a sentence on the rest, at the pace since the first piece, which has all set up."""
+        if self._first is None or not done or not self._first[1] < done < 1:
+            return ""
+        started, before = self._first
+        pace = (now - started) / (done - before)
+        return f", about {duration(pace * (1 - done))} left"
 
     def end(self) -> None:
         """Print how long it took, if anything was printed of it."""

@@ -28,8 +28,16 @@ def place(row):
     return f"{row['model']} {row['plan']}"
 
 
-def ladder_rows(table):
-    return [row for row in LADDER if row["table"] == table]
+@pytest.mark.parametrize(("model", "bits"), SHOWN)
+def test_the_readme_has_the_figures_of_four_plans(model, bits):
+    found = {
+        row["plan"]: row
+        for row in LADDER
+        if (row["table"], row["model"], row["bits"]) == ("ladder", model, bits)
+    }
+    figures = [found[plan] for plan in PLANS]
+    cells = [f"{row['fd_lite0']:.1f}, {row['psnr_db']['value']:.1f} dB" for row in figures]
+    assert [model, f"{bits:g}", *cells] in table_rows("README.md")
 
 
 def distances(row):
@@ -40,38 +48,24 @@ def distances(row):
     ]
 
 
-@pytest.mark.parametrize(("model", "bits"), SHOWN)
-def test_the_readme_has_the_figures_of_four_plans(model, bits):
-    found = {
-        row["plan"]: row
-        for row in ladder_rows("ladder")
-        if (row["model"], row["bits"]) == (model, bits)
-    }
-    figures = [found[plan] for plan in PLANS]
-    cells = [f"{row['fd_lite0']:.1f}, {row['psnr_db']['value']:.1f} dB" for row in figures]
-    assert [model, f"{bits:g}", *cells] in table_rows("README.md")
-
-
-@pytest.mark.parametrize("row", ladder_rows("ladder"), ids=place)
-def test_results_have_every_rung_of_the_ladder(row):
-    start = [row["model"], f"{row['bits']:g}", row["plan"], f"{row['denoiser_bytes']:,}"]
+def precision(row):
     own, original = (row[name]["value"] for name in ("r_precision", "reference_r_precision"))
-    cells = [*start, *distances(row), f"{own:.3f} ({original:.3f})"]
-    assert cells in table_rows("docs/results.md")
+    return f"{own:.3f} ({original:.3f})"
 
 
-@pytest.mark.parametrize("row", ladder_rows("widths"), ids=place)
-def test_results_have_every_width(row):
-    start = [row["model"], f"{row['bits']:g}", f"A{row['act_bits']}", row["plan"]]
-    cells = [*start, f"{row['denoiser_bytes']:,}", *distances(row)]
-    assert cells in table_rows("docs/results.md")
+@pytest.mark.parametrize("row", LADDER, ids=place)
+def test_results_have_every_rung_of_the_ladder_and_every_width(row):
+    rung = row["table"] == "ladder"
+    inputs, last = ([], [precision(row)]) if rung else ([f"A{row['act_bits']}"], [])
+    start = [row["model"], f"{row['bits']:g}", *inputs, row["plan"], f"{row['denoiser_bytes']:,}"]
+    assert [*start, *distances(row), *last] in table_rows("docs/results.md")
 
 
 @pytest.mark.parametrize("row", MPQDM, ids=place)
 def test_results_have_every_way_to_few_bits(row):
-    found, psnr, precision = (row[name] for name in ("fd_interval", "psnr_db", "r_precision"))
+    found, psnr, own = (row[name] for name in ("fd_interval", "psnr_db", "r_precision"))
     distance = f"{row['fd_lite0']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
-    figures = [distance, f"{psnr['value']:.1f} dB", f"{precision['value']:.3f}"]
+    figures = [distance, f"{psnr['value']:.1f} dB", f"{own['value']:.3f}"]
     start = [row["model"], row["setting"], row["plan"], str(row["updates"])]
     assert [*start, f"{row['denoiser_bytes']:,}", *figures] in table_rows("docs/results.md")
 
