@@ -84,7 +84,7 @@ def rows_of(
     pipe = mz.load(model)
     denoiser = find_denoiser(pipe)[1]
     names = [layer.name for layer in inventory(denoiser) if layer.supported]
-    # In the middle of equal stretches, so that their mean position is that of all layers.
+    # Those in the middle of equal stretches, so that their mean position is that of all layers.
     chosen = [names[int((i + 0.5) * len(names) / layers)] for i in range(layers)]
     changes = [LayerChange(name, choice) for name in chosen for choice in CHOICES]
     weights = [change for change in changes if change.choice.activation_format is None]

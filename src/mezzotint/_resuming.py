@@ -81,7 +81,7 @@ def _resumable(path: Path, job: str, error: type[MezzotintError], pieces: str) -
 def _cannot_be_written(
     path: Path, cause: OSError, error: type[MezzotintError], kept: str = ""
 ) -> MezzotintError:
-    # Of many files that cannot be copied the first will do.
+    # Where many files cannot be copied, the first will do.
     several = isinstance(cause, shutil.Error) and cause.args and isinstance(cause.args[0], list)
     reason = str(cause.args[0][0][-1]) if several else cause.strerror or str(cause)
     return error(

@@ -124,7 +124,7 @@ class Refinement:
         for layer, more, less in zip(*self._order(), strict=True):
             room = self.room - partial.weight
             rate = np.where(room >= 0, self.price - more, self.price + less)
-            # What fits may still be filled up, what does not must shrink, at the cheapest rate.
+            # A choice that fits may be filled up; one that does not shrinks; at the cheapest rate.
             lower = partial.loss - rate * fractions(room, self.reach)
             noise = 1e-15 * float(np.abs(partial.loss).max())
             kept = np.flatnonzero(lower < best - noise)

@@ -33,7 +33,7 @@ from mezzotint.errors import UsageError
 
 @app.command(
     cls=RecipeCommand,
-    # What typer does not know may be an option of the recipe.
+    # An option that typer does not know may be one of the recipe.
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     epilog=examples(
         "quantize emoji-turbo -o owl-w4a8",

@@ -18,8 +18,8 @@ _BASE = "_mezzotint_base"
 def shallow_copy(module: _ModuleT) -> _ModuleT:
     """A module of its own with the same layers, tensors and attributes."""
     twin = copy.copy(module)
-    # What torch keeps in dictionaries (layers, hooks) is the copy's own: adding to one adds not to
-    # the other.
+    # The dictionaries in which torch keeps layers and hooks are the copy's own: adding to one adds
+    # nothing to the other.
     twin.__dict__ = {
         name: copy.copy(value) if isinstance(value, dict) else value
         for name, value in module.__dict__.items()

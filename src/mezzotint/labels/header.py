@@ -97,7 +97,7 @@ class LabelHeader(JsonFile):
             {key: value for key, value in each.to_dict().items() if key != "model"}
             for each in (self, wanted)
         )
-        # In the order of the fields: digests, which follow from the others, come last.
+        # The order is that of the fields: digests, which follow from the others, come last.
         key = differing(expected, found)
         if key is None:
             return

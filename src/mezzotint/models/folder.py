@@ -24,7 +24,7 @@ _CONFIGS = "config.json"
 """Ending of the JSON files in which diffusers and transformers look for classes to load."""
 
 _INDEX = ".safetensors.index"
-"""In the name of a list of shards, be it `….index.json` or a variant's `….index.fp16.json`."""
+"""Part of the name of a list of shards, be it `….index.json` or a variant's `….index.fp16.json`."""
 
 _ADAPTER = "adapter_config.json"
 

@@ -130,7 +130,7 @@ def _header(subject: Subject) -> dict[str, object]:
         for name, value in dict(getattr(denoiser, "config", {})).items()
         if not name.startswith("_")
     }
-    # What runs between the layers is part of the whole call.
+    # The work between the layers is part of the whole call.
     between = sorted(
         type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
     )

@@ -110,7 +110,7 @@ class Kernel(ABC):
     arithmetic: Literal["float", "int8"]
     #: The only device it knows; None for all.
     device: str | None = None
-    #: Whether compilers cannot trace it and gradients not pass through it.
+    #: True where compilers cannot trace it and gradients do not pass through it.
     opaque: bool = False
 
     @abstractmethod

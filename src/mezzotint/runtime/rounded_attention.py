@@ -200,7 +200,7 @@ def attention_of_rounded(  # noqa: PLR0913  (torch's own signature)
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    # Of queries that attend to nothing torch makes zeros, and softmax alone would make NaN.
+    # Queries that attend to nothing give zeros in torch, and would give NaN by softmax alone.
     nothing = scores.isneginf().all(-1, keepdim=True)
     probabilities = scores.softmax(-1).masked_fill(nothing, 0)
     probabilities = _rounded(functional.dropout(probabilities, dropout_p), probabilities_format)

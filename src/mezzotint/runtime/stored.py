@@ -77,7 +77,7 @@ class StoredWeight(nn.Module):
     weight_shape: Shape
     #: Names of the format's tensors.
     weight_names: tuple[str, ...]
-    #: Whether kernels may hold the weight unpacked between calls, beside the stored one.
+    #: True where kernels may hold the weight unpacked between calls, beside the stored one.
     may_hold_unpacked: bool = False
     _prepared: MutableMapping[Tensor, _Entry]
 

@@ -78,7 +78,7 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
         decoder = _decoder(traced, tensors, modules)
         model = frontend.convert(frontend.load(decoder))
     except RuntimeError as cause:
-        # What the denoiser itself raised while it was traced.
+        # The denoiser itself raised something while it was traced.
         origin = cause.__cause__
         if origin is not None and not isinstance(origin, RuntimeError):
             raise origin from cause
@@ -117,7 +117,7 @@ def _decoder(
     traced: Traced, tensors: Sequence[Tensor], modules: dict[nn.Module, ModuleExtension]
 ) -> TorchScriptPythonDecoder:
     with warnings.catch_warnings():
-        # Of the tracer, about code that looks at shapes, and of its own age.
+        # The tracer warns of code that looks at shapes, and of its own age.
         warnings.simplefilter("ignore")
         return TorchScriptPythonDecoder(
             traced,

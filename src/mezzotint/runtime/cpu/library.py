@@ -38,7 +38,7 @@ def library() -> ctypes.CDLL | None:
         try:
             return _declared(ctypes.CDLL(str(path)))
         except (OSError, AttributeError):
-            # Of another platform, or of another version of this file.
+            # It is of another platform, or of another version of this file.
             continue
     return None
 

@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-#: Whether torch offers oneDNN's 8-bit products, for the processors we know them on.
+#: True where torch offers oneDNN's 8-bit products, for the processors we know them on.
 ONEDNN = (
     platform.machine().lower() in ("x86_64", "amd64")
     and bool(torch._C._has_mkldnn)
@@ -14,11 +14,11 @@ ONEDNN = (
     and hasattr(torch.ops.onednn, "qconv_pointwise")
 )
 
-#: Whether 8-bit products are added in 32 bits at once. Without it oneDNN adds them in pairs, in 16
-#: bits with saturation.
+#: True where 8-bit products are added in 32 bits at once. Elsewhere oneDNN adds them in pairs, in
+#: 16 bits with saturation.
 VNNI = bool(torch.cpu._is_vnni_supported())
 
-#: Whether bfloat16 products have instructions of their own; emulated they are 3–8× slower.
+#: True where bfloat16 products have instructions of their own; emulated they are 3–8× slower.
 BFLOAT16 = any((torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()))
 
 

@@ -38,7 +38,7 @@ def _parameters(low, high, LIMIT: tl.constexpr, SYMMETRIC: tl.constexpr):
 def _codes(values, scale, zero, LOW: tl.constexpr, HIGH: tl.constexpr):
     """Codes of float32 values, and which of them have none."""
     steps = tl.div_rn(values, scale)
-    # What lies beyond has the code of the end of the range, whatever the zero point.
+    # Values beyond have the code of the end of the range, whatever the zero point.
     codes = _rounded(tl.minimum(tl.maximum(steps, -1024.0), 1024.0)) + zero
     return tl.minimum(tl.maximum(codes, LOW), HIGH), steps != steps
 
