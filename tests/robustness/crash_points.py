@@ -230,7 +230,7 @@ def main(kind: str, place: str, replaces: str, most: str) -> None:
     events = recorded(save, fresh(), folder / "log.json")
     step = max(1, -(-len(events) // int(most))) if int(most) else 1
     kills = []
-    for index in range(0, len(events), step):
+    for index in range(step // 2, len(events), step):
         output = fresh()
         code = kill_at(save, output, index)
         journal = output.with_name(f"{OUTPUT}.journal.jsonl")

@@ -59,10 +59,12 @@ def check(found: Campaign, replaced: str) -> None:
 
 @pytest.mark.parametrize("replaced", REPLACED)
 def test_a_folder(tmp_path: Path, replaced: str):
-    found = campaign("folder", tmp_path, replaced)
-    assert len(found.kills) == len(found.events) > 20
+    whole = EVERYTHING or replaced == "in one step"
+    found = campaign("folder", tmp_path, replaced, 0 if whole else 8)
+    assert len(found.events) > 20
+    assert len(found.kills) == len(found.events) or not whole
     check(found, replaced)
-    assert {kill["output"] for kill in found.kills} >= {"old", "new"}
+    assert {kill["output"] for kill in found.kills} >= {"old", "new"} or not whole
 
 
 @pytest.mark.parametrize("replaced", REPLACED)
@@ -84,7 +86,7 @@ def test_a_pipeline(tmp_path: Path, kind: str):
 
 def test_a_run_of_the_command_ends_in_the_same_bytes(tmp_path: Path):
     """Killed while it measures, and while it saves; measurements are part of the result."""
-    found = campaign("quantize", tmp_path, "nothing", 68 if EVERYTHING else 2)
+    found = campaign("quantize", tmp_path, "nothing", 68 if EVERYTHING else 1)
     assert len(found.events) > 200
     check(found, "nothing")
 
