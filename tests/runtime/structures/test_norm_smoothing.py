@@ -153,23 +153,14 @@ class TestBytes:
 class TestOneLayerAlone:
     """Changes of single layers, whose norms stay as they are."""
 
-    def test_a_layer_alone_smooths_its_input_itself(self):
+    @pytest.mark.parametrize("change", [LayerChange, InputChange])
+    def test_it_smooths_its_input_itself(self, change: type[LayerChange] | type[InputChange]):
         made, stored = both()
         module = Block()
         found = calibrated(module, made, calls())
         outputs = []
         for each in (made, stored):
-            with LayerChange("to_q", each["to_q"]).applied(module, found) as changed:
-                outputs.append(run(changed))
-        assert torch.equal(*outputs)
-
-    def test_so_does_an_input_alone(self):
-        made, stored = both()
-        module = Block()
-        found = calibrated(module, made, calls())
-        outputs = []
-        for each in (made, stored):
-            with InputChange("to_q", each["to_q"]).applied(module, found) as changed:
+            with change("to_q", each["to_q"]).applied(module, found) as changed:
                 outputs.append(run(changed))
         assert torch.equal(*outputs)
         assert not torch.equal(outputs[0], run(module))
