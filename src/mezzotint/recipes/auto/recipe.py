@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mezzotint.calibration import plan_moments
+from mezzotint.measuring import Measurements
 from mezzotint.plan import Plan
 from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.bias import with_biases
@@ -52,17 +53,21 @@ def auto(job: Job, options: Auto) -> Outcome:
 def found_plan(job: Job, options: Auto) -> Outcome:
     """The plan, calibrated; nothing of it is trained."""
     with prepared(job, options) as begun:
-        found = allocated(begun)
-        search = begun.clipped(found.clips)
-        # Exchanges lower noise, whichever layer it comes from: they know nothing of labels.
-        if options.exchanges and found.probes and not search.lesson.emphasis:
-            found = exchanged(search, found)
-        if search.tries_biases:
-            search, found = with_biases(search, found)
-        plan = plan_of(search, checked(search, found))
-        measurements = search.measurements(found.losses)
+        search, plan, measurements = searched(begun)
     calibration = final_calibration(search, plan)
     return Outcome(plan, calibration, measurements, search.measuring.journal.record)
+
+
+def searched(begun: Search) -> tuple[Search, Plan, Measurements]:
+    """The plan of the search's budget; what it was encoded by, and figures of all candidates."""
+    found = allocated(begun)
+    search = begun.clipped(found.clips)
+    # Exchanges lower noise, whichever layer it comes from: they know nothing of labels.
+    if search.options.exchanges and found.probes and not search.lesson.emphasis:
+        found = exchanged(search, found)
+    if search.tries_biases:
+        search, found = with_biases(search, found)
+    return search, plan_of(search, checked(search, found)), search.measurements(found.losses)
 
 
 def final_calibration(search: Search, plan: Plan) -> Calibration:
@@ -76,16 +81,20 @@ def final_calibration(search: Search, plan: Plan) -> Calibration:
 
 def plan_of(search: Search, checked: Checked) -> Plan:
     """The plan with its reasons, and how it came to be."""
-    choices, structures = checked.found.choices, search.study.structures
+    study, structures = search.study, search.study.structures
+    choices = study.restrictions.completed(checked.found.choices, study.names)
     reasons = {
         name: why
         for name, why in structures.reasons().items()
         if name in structures.by_layer and choices[name].quantized
     }
-    told = (*search.smoothed.reasons(choices).items(), *checked.reasons.items())
+    told = (
+        *search.smoothed.reasons(checked.found.choices).items(),
+        *checked.reasons.items(),
+        *study.restrictions.reasons(study.names).items(),
+    )
     for name, why in told:
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
-    study = search.study
     if search.options.smoothing_norms:
         choices = smoothed_by_norms(choices, study.graph)
     notes = [*study.structures.notes, *checked.found.notes]
