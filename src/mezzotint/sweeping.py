@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +101,12 @@ class Sweep:
 
     def table(self) -> Table:
         """A row per budget."""
-        columns = ("budget", "denoiser bytes:", "of float:", "bits per weight:")
-        columns += ("predicted dB:", "measured dB:")
-        timed = self.floating_ms is not None
+        columns = ["budget", "denoiser bytes:", "of float:", "bits per weight:"]
+        columns += ["predicted dB:", "measured dB:"]
+        if self.floating_ms is not None:
+            columns += ["call ms:", "of float ms:"]
         title = f"{self.model}: {len(self.points)} budgets, inputs of {self.act_bits:g} bits"
-        table = titled_table(title, *columns, *(["call ms:", "of float ms:"] if timed else []))
+        table = titled_table(title, *columns)
         for point in self.points:
             cells = [
                 point.label,
@@ -214,11 +214,7 @@ def labelled_budgets(
 
 
 def _budget(value: Budget | float) -> Budget:
-    if isinstance(value, Budget):
-        return value
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise UsageError(f"budgets: {value!r} is none; give Budget(...), or bits per weight")
-    return Budget(weight_bits=value)
+    return value if isinstance(value, Budget) else Budget(weight_bits=value)
 
 
 def _point(found: BudgetedPlan, profile: Profile | None) -> SweepPoint:

@@ -114,7 +114,7 @@ class Recipe:
             `calibration_prompts` of it, where there is one, says how many prompts to take where
             none are given; None for the usual number.
         run: what it does.
-        takes_latency: whether it keeps to a budget's latency.
+        takes_latency: whether it keeps to a budget's latency, and looks for its quality.
     """
 
     name: str
@@ -236,11 +236,13 @@ def check_floating(name: str, denoiser: nn.Module) -> None:
 
 
 def check_latency(recipe: Recipe, budget: Budget) -> None:
-    """Raise UsageError where the budget has a latency that the recipe cannot keep to."""
-    if budget.latency is None or recipe.takes_latency:
+    """Raise UsageError where the budget has a latency or quality that the recipe has no way to."""
+    if recipe.takes_latency:
         return
     able = ", ".join(each.name for each in recipes() if each.takes_latency)
-    raise UsageError(
-        f"latency: recipe {recipe.name!r} cannot keep to one, since it does not decide all layers' "
-        f"weights and inputs in one program; leave it out, or use recipe {able}"
-    )
+    for name, value in (("latency", budget.latency), ("quality", budget.quality)):
+        if value is not None:
+            raise UsageError(
+                f"{name}: recipe {recipe.name!r} cannot keep to one, since it does not decide all "
+                f"layers' weights and inputs in one program; leave it out, or use recipe {able}"
+            )

@@ -131,8 +131,12 @@ class Restrictions:
     @property
     def context(self) -> dict[str, object]:
         """Part of a plan's context, JSON values; empty where there are none."""
-        pins = {"pin": [each.text for each in self.pins]} if self.pins else {}
-        return pins | ({"exclude": list(self.exclude)} if self.exclude else {})
+        found: dict[str, object] = {}
+        if self.pins:
+            found["pin"] = [each.text for each in self.pins]
+        if self.exclude:
+            found["exclude"] = list(self.exclude)
+        return found
 
     def completed(self, choices: Mapping[str, Choice], layers: Iterable[str]) -> dict[str, Choice]:
         """The choices of a plan, with the layers that stay floating among them.

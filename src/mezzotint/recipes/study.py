@@ -240,8 +240,11 @@ class Study:
 
     def context(self) -> dict[str, object]:
         """Part of a plan's context, as JSON values."""
+        budget = dataclasses.asdict(self.job.budget)
+        if budget["quality"] is None:  # budgets of earlier versions had none
+            del budget["quality"]
         found: dict[str, object] = {
-            "budget": dataclasses.asdict(self.job.budget),
+            "budget": budget,
             "sampling": self._sampling(),
             "torch": torch.__version__,
         }

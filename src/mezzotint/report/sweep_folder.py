@@ -1,4 +1,4 @@
-"""A sweep on disk: figures, picture, plans, measurements, and the checkpoints that are asked for."""
+"""A sweep on disk: figures, picture, plans, measurements, and checkpoints on demand."""
 
 from __future__ import annotations
 

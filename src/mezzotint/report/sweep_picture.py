@@ -50,8 +50,9 @@ def _draw_quality(axes: Axes, sweep: Sweep) -> None:
     for x, point in zip(sizes, sweep.points, strict=True):
         y = point.predicted_sqnr_db if point.measured_sqnr_db is None else point.measured_sqnr_db
         if y is not None:
-            offset = {"xytext": (6, -12), "textcoords": "offset points", "fontsize": 8}
-            axes.annotate(point.label, (x, y), **offset)
+            axes.annotate(
+                point.label, (x, y), xytext=(6, -12), textcoords="offset points", fontsize=8
+            )
     axes.set_title(f"{sweep.model}, inputs of {sweep.act_bits:g} bits")
     axes.set_ylabel("SQNR of the output, dB")
     axes.legend(frameon=False, loc="lower right")

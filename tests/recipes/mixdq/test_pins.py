@@ -30,5 +30,5 @@ def test_inputs_are_pinned_to_those_that_the_recipe_has():
 
 
 def test_a_pin_that_the_budget_cannot_be_met_with_is_named(quantize):
-    with pytest.raises(InfeasibleBudgetError, match="without pin .* it can"):
+    with pytest.raises(InfeasibleBudgetError, match="without pin '\\*=uint8/channel' it can"):
         quantize(mz.Budget(weight_bits=4.3), split="none", pin=("*=uint8/channel",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -80,6 +80,10 @@ class IntegerProgram:
         """Use that a plan makes of a resource."""
         return sum(self.costs[name][choice][resource] for name, choice in choices.items())
 
+    def within(self, most: int) -> IntegerProgram:
+        """The same program with at most so many bytes of the layers' weights."""
+        return replace(self, limits=(*self.limits, Limit(BYTES, maximum=most)))
+
     def allows(self, choices: Mapping[str, Choice]) -> bool:
         """True where a plan keeps to all limits."""
         return all(self.used(choices, each.resource) <= each.maximum for each in self.limits)
@@ -87,7 +91,7 @@ class IntegerProgram:
 
 def integer_program(
     study: Study,
-    candidates: Mapping[str, tuple[Choice, ...]],
+    candidates: Mapping[str, Sequence[Choice]],
     share: float | None,
     timed: Deadline | None,
 ) -> IntegerProgram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mezzotint.calibration import plan_moments
@@ -12,6 +13,7 @@ from mezzotint.recipes.auto.bias import with_biases
 from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.options import Auto
+from mezzotint.recipes.auto.quality import missed, reaching
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
@@ -52,8 +54,12 @@ def auto(job: Job, options: Auto) -> Outcome:
 
 def found_plan(job: Job, options: Auto) -> Outcome:
     """The plan, calibrated; nothing of it is trained."""
+    goal = job.budget.decibels
     with prepared(job, options) as begun:
-        search, plan, measurements = searched(begun)
+        within, how = (begun, {}) if goal is None else reaching(begun, goal)
+        search, plan, measurements = searched(within)
+    if goal is not None:
+        plan = with_goal(plan, goal, how)
     calibration = final_calibration(search, plan)
     return Outcome(plan, calibration, measurements, search.measuring.journal.record)
 
@@ -68,6 +74,13 @@ def searched(begun: Search) -> tuple[Search, Plan, Measurements]:
     if search.tries_biases:
         search, found = with_biases(search, found)
     return search, plan_of(search, checked(search, found)), search.measurements(found.losses)
+
+
+def with_goal(plan: Plan, goal: float, how: Mapping[str, object]) -> Plan:
+    """The plan, whose context says how the goal was reached, or that it was missed after all."""
+    note = missed(plan.context.get("measured_sqnr_db"), goal)
+    notes = [*plan.context["notes"], *([] if note is None else [note])]
+    return replace(plan, context={**plan.context, "goal": dict(how), "notes": notes})
 
 
 def final_calibration(search: Search, plan: Plan) -> Calibration:

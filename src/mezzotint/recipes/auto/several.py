@@ -74,6 +74,8 @@ def _weight_bytes(study: Study, plan: Plan) -> int:
 def _check(budgets: Sequence[Budget], options: Auto) -> None:
     if not budgets:
         raise UsageError("budgets: none given; give at least one")
+    if any(each.quality is not None for each in budgets):
+        raise UsageError("budgets: one has a quality, of which bytes follow; quantize for that")
     if len({(each.act_bits, each.latency) for each in budgets}) > 1:
         raise UsageError(
             "budgets: differ in act_bits or latency; sweep bytes, one of these at once"
