@@ -24,7 +24,7 @@ from mezzotint.recipes.auto import BudgetedPlan, plans_of
 from mezzotint.runtime import module_bytes
 
 VERSION = 1
-"""Of the JSON form."""
+"""Version of the JSON form."""
 
 
 @dataclass(frozen=True)

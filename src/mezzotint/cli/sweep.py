@@ -130,7 +130,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the plans of several budgets of MODEL, measuring once; save their curve to DIR.
+    """Quantize MODEL for several budgets, measuring once; save the curve.
 
     DIR gets sweep.json (bytes, predicted and measured noise, latency), sweep.svg, the plan of each
     budget, and the measurements; checkpoints on demand, now with --save, or later with
