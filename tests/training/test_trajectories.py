@@ -25,7 +25,9 @@ PROMPTS = ("an owl", "a cat", "a dog", "a fox", "a house")
 
 
 def trajectories(pipe: DiffusionPipeline, batch: int = 2, **fields: object) -> Trajectories:
-    return Trajectories(pipe, find_denoiser(pipe)[1], PROMPTS, batch, **{"seed": 0} | fields)
+    return Trajectories(
+        pipe, find_denoiser(pipe)[1], Sampling(PROMPTS), batch, **{"seed": 0} | fields
+    )
 
 
 def calls_along(of: Trajectories, index: int = 0) -> list[Call]:
