@@ -172,7 +172,7 @@ class TestLearning:
         plan = Plan({n: each for n, each in plan.choices.items() if n.startswith(where)})
         student = Student.of(denoiser, plan, Calibration(), options(steps=3))
         before = values(student)
-        assert train(student, other, PROMPTS, options(steps=3)).updates == 3
+        assert train(student, other, IMAGES, options(steps=3)).updates == 3
         assert not equal(values(student), before)
 
     def test_a_denoiser_that_accelerate_has_dispatched_learns_the_same(
@@ -425,10 +425,6 @@ class TestLengthOfZero:
 
 
 class TestErrors:
-    def test_no_prompts(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
-        with pytest.raises(UsageError, match="prompts: none given"):
-            train(begun(pipe, calls, options()), pipe, (), options())
-
     def test_a_denoiser_that_moves_to_run(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         student = begun(pipe, calls, options())
         add_hook_to_module(pipe.unet, CpuOffload(execution_device=torch.device("cuda")))

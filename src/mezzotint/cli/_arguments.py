@@ -183,6 +183,6 @@ def asked_sampling(
         return None
     known = None if plan.calibration is None else plan.calibration.sampling
     if prompts is None and seed is None and known is not None:
-        given = call_kwargs(call, len(known), repeat=False)
+        given = call_kwargs(call, len(known), repeat=True)
         return known.with_kwargs(given)
     return sampling_of(pipe, prompts, seed=seed or 0, call=call)

@@ -89,7 +89,10 @@ def _pictures(name: str, folder: Path, images: int, *, repeat: bool) -> list[Ima
             f"--call {name}: {folder} holds {len(paths)} pictures for {images} prompts; give as "
             "many of each"
         )
-    return [_picture(name, path) for path in paths]
+    pictures = [_picture(name, path) for path in paths]
+    alike = len({picture.mode for picture in pictures}) == 1
+    # Pipelines take a batch of one kind.
+    return pictures if alike else [picture.convert("RGB") for picture in pictures]
 
 
 def _picture(name: str, path: Path) -> Image:
