@@ -27,6 +27,7 @@ from contestants.image_figures import ImageFigures, real_features
 from contestants.kept_rows import Found, Kept
 from contestants.qua2sedimo_rows import (
     AUTO,
+    AUTO_BARE,
     AUTO_SIX,
     BEST_LABEL,
     BITS,
@@ -153,7 +154,7 @@ class Bench:
             if best is None:
                 raise InfeasibleBudgetError("no label is within the budget")
             yield self.packed(row, best)
-        elif row.plan in (AUTO, AUTO_SIX, MIXDQ):
+        elif row.plan in (AUTO, AUTO_BARE, AUTO_SIX, MIXDQ):
             yield self.quantized(row, _others(row), self.bytes_of_ours(row))
         else:
             recipe = row.recipe(str(self.labels_of(row)), str(self.cache / f"fitted-{row.epochs}"))
@@ -164,6 +165,8 @@ class Bench:
         kind = type(recipe).__name__
         if kind == "Qua2SeDiMo" and recipe.formats == "all":
             kind = "Auto"
+        if row.plan == AUTO_BARE:
+            kind = "Auto-bare"  # other structures are other measurements
         journal = self.cache / f"{kind.lower()}.journal.jsonl"
         return mz.quantize(self.pipe, recipe, budget, journal=journal)
 
@@ -213,6 +216,9 @@ def _others(row: Row) -> Any:
     """Recipes without labels."""
     if row.plan == MIXDQ:
         return mz.MixDQ(split="joint")
+    if row.plan == AUTO_BARE:  # as labelled: no constant tokens, no corrected biases
+        plain = {"bos": False, "shortcuts": "none", "bias_correction": "never"}
+        return mz.Auto(formats=SIX, rounding="nearest", **plain)
     return mz.Auto(formats=SIX, rounding="nearest") if row.plan == AUTO_SIX else mz.Auto()
 
 

@@ -29,6 +29,7 @@ MIXED = {
 FLOAT, BEST_LABEL = "float", "best of the labels"
 OP, BLOCK, OURS = "op level", "block level", "ours, six choices"
 AUTO_SIX, AUTO, MIXDQ = "auto, six choices", "auto", "mixdq, joint"
+AUTO_BARE = "auto, six choices and nothing else"
 EVERYTHING = "ours, everything"
 PUBLISHED = (*MIXED, BEST_LABEL, OP, BLOCK)
 BEYOND = {
@@ -130,4 +131,4 @@ def rows(*, images: int | None = None, epochs: int | None = None) -> list[Row]:
 
 def _plans() -> tuple[str, ...]:
     """Ours before those that have its bytes."""
-    return (*PUBLISHED, OURS, AUTO_SIX, AUTO, MIXDQ, EVERYTHING)
+    return (*PUBLISHED, OURS, AUTO_BARE, AUTO_SIX, AUTO, MIXDQ, EVERYTHING)
