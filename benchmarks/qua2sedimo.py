@@ -4,6 +4,7 @@ Two tables: all plans at 3.4 to 4 stored bits, inputs floating, at 3.65 bits als
 (`main`); what the paper does not have (`beyond`). Labels are made beforehand:
 
     mezzotint sample emoji-dit -n 300 --journal labels/emoji-dit
+    mezzotint sample emoji-dit -n 300 --journal labels/emoji-dit-bos --bos
 
 Finished rows are kept, and fitted networks: run it again to go on.
 
@@ -31,6 +32,7 @@ from contestants.qua2sedimo_rows import (
     AUTO_SIX,
     BEST_LABEL,
     BITS,
+    CONSTANT,
     FEWER,
     FLOAT,
     MIXDQ,
@@ -193,7 +195,9 @@ class Bench:
         return found
 
     def labels_of(self, row: Row) -> Path:
-        """The folder of the labels, or a copy with the first of them alone."""
+        """The folder of the labels, or another: a copy with the first of them alone."""
+        if row.plan == CONSTANT:
+            return self.labels.with_name(f"{self.model}-bos")
         if f"{FEWER} labels" not in row.plan:
             return self.labels
         folder = self.cache / f"{FEWER}-labels"

@@ -32,6 +32,9 @@ AUTO_SIX, AUTO, MIXDQ = "auto, six choices", "auto", "mixdq, joint"
 AUTO_BARE = "auto, six choices and nothing else"
 EVERYTHING = "ours, everything"
 PUBLISHED = (*MIXED, BEST_LABEL, OP, BLOCK)
+CONSTANT = "constant first token"
+"""The row whose labels keep it out of the quantizers, in a folder of their own: MODEL-bos."""
+
 BEYOND = {
     "residual, 300 labels": {"predictor": "residual"},
     "residual, 100 labels": {"predictor": "residual"},
@@ -39,6 +42,7 @@ BEYOND = {
     "best predictor": {"predictor": "best"},
     "second round": {"second_round": 100},
     "verified end": {"trades": 20},
+    CONSTANT: {},
 }
 """Plan → options of the recipe beside the usual ones."""
 
