@@ -34,7 +34,7 @@ PUBLISHED = (*MIXED, BEST_LABEL, OP, BLOCK)
 CONSTANT = "constant first token"
 EVERYTHING = "ours, everything"
 APART = (CONSTANT, EVERYTHING)
-"""Rows whose labels keep the first token out of the quantizers, in a folder of their own: MODEL-bos.
+"""Rows whose labels keep the first token out of quantizers, in a folder of their own: MODEL-bos.
 
 All formats together are chosen by recipe `auto`, which does so as well.
 """
