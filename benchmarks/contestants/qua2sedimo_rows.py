@@ -29,8 +29,16 @@ MIXED = {
 FLOAT, BEST_LABEL = "float", "best of the labels"
 OP, BLOCK, OURS = "op level", "block level", "ours, six choices"
 AUTO_SIX, AUTO, MIXDQ = "auto, six choices", "auto", "mixdq, joint"
-EVERYTHING = "ours, everything"
+AUTO_BARE = "auto, six choices and nothing else"
 PUBLISHED = (*MIXED, BEST_LABEL, OP, BLOCK)
+CONSTANT = "constant first token"
+EVERYTHING = "ours, everything"
+APART = (CONSTANT, EVERYTHING)
+"""Rows whose labels keep the first token out of quantizers, in a folder of their own: MODEL-bos.
+
+All formats together are chosen by recipe `auto`, which does so as well.
+"""
+
 BEYOND = {
     "residual, 300 labels": {"predictor": "residual"},
     "residual, 100 labels": {"predictor": "residual"},
@@ -38,6 +46,7 @@ BEYOND = {
     "best predictor": {"predictor": "best"},
     "second round": {"second_round": 100},
     "verified end": {"trades": 20},
+    CONSTANT: {},
 }
 """Plan → options of the recipe beside the usual ones."""
 
@@ -86,7 +95,8 @@ class Row:
         """Options of the row's recipe that differ from its usual ones."""
         levels = {OP: {"level": "op"}, BLOCK: {"level": "block"}}
         if self.plan == EVERYTHING:
-            return {"formats": "all", "predictor": "best"}
+            # Trees: the graph networks of every fold take the better part of an hour.
+            return {"formats": "all", "predictor": "trees"}
         return BEYOND.get(self.plan) or levels.get(self.plan) or {}
 
     def recipe(self, labels: str, fitted: str) -> mz.Qua2SeDiMo:
@@ -130,4 +140,4 @@ def rows(*, images: int | None = None, epochs: int | None = None) -> list[Row]:
 
 def _plans() -> tuple[str, ...]:
     """Ours before those that have its bytes."""
-    return (*PUBLISHED, OURS, AUTO_SIX, AUTO, MIXDQ, EVERYTHING)
+    return (*PUBLISHED, OURS, AUTO_BARE, AUTO_SIX, AUTO, MIXDQ, EVERYTHING)

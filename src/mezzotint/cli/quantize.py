@@ -22,10 +22,12 @@ from mezzotint.cli._arguments import (
     Pin,
     PromptFile,
     Workers,
+    asked_sampling,
     executor_of,
     restricted,
     sampling_of,
 )
+from mezzotint.cli._call import Call
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._goal import SPEED, limits_of
 from mezzotint.cli._output import check_free, reserved
@@ -55,6 +57,7 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o mine --plan edited.json",
         "quantize ./my-fine-tune -o mine-w4a8 --plan owl-w4a8 --refit",
         "quantize ./flux -o flux-w4 --stream",
+        "quantize ./inpainting -o w4 --prompts my.txt --call image=photos --call mask_image=m.png",
     ),
 )
 def quantize(  # noqa: PLR0913  (one parameter per option)
@@ -122,6 +125,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="0, or as --plan says",
         ),
     ] = None,
+    call: Call = None,
     device: Device = "cpu",
     executor: Executor = None,
     address: Address = None,
@@ -151,7 +155,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="FILE",
             help="Pack after this plan (JSON, or a quantized folder) instead of a recipe, "
-            "calibrated as it says unless --prompts or --seed is given.",
+            "calibrated as it says unless --prompts, --seed or --call is given.",
         ),
     ] = None,
     refit: Annotated[
@@ -220,8 +224,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         chosen = read_plan(plan)
         with reserved(output, force=force):
             pipe = load(model, device=device, stream=stream)
-            asked = prompts is not None or seed is not None
-            sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
+            sampling = asked_sampling(pipe, chosen, prompts, seed, call)
             result = apply(pipe, chosen, sampling=sampling)
             save(result, output, force=force)
     else:
@@ -240,7 +243,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         make = executor_of(executor, address, workers)
         pipe = load(model, device=device, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
-        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, call=call)
         search = partial(run_recipe, pipe, options, budget, sampling=sampling, executor=make)
         if dry_run:
             foretell(partial(search, measurements=measurements or begun(output, resume)))

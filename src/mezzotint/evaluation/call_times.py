@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from mezzotint.engines import engines, with_engine
-from mezzotint.models import Sampling, find_denoiser, record_calls
-from mezzotint.profiling import PROMPTS, interleaved_medians
+from mezzotint.models import Sampling, device_of, find_denoiser
+from mezzotint.profiling import first_call, interleaved_medians
 
 _FLOATING = "floating"
 
@@ -112,12 +112,8 @@ def call_times(
     Raises:
         UsageError: an engine is unknown or cannot compute it; or fewer than one repeat.
     """
-    chosen = sampling or Sampling(prompts=PROMPTS)
     floating = find_denoiser(reference)[1]
-    device = next(floating.parameters()).device
-    first = replace(chosen, prompts=chosen.prompts[:1], batch=1)
-    (call,) = record_calls(reference, first, limit=1)
-    call = call.to(device)
+    call = first_call(reference, sampling, 1)
     functions: dict[str, Callable[[], object]] = {_FLOATING: partial(call.run, floating)}
     for name in names:
         functions[name] = partial(call.run, find_denoiser(with_engine(pipe, name))[1])
@@ -126,6 +122,6 @@ def call_times(
     return CallTimes(
         1e3 * found[_FLOATING].median,
         tuple(sorted(packed, key=lambda each: each.ratio)),
-        str(device),
+        str(device_of(floating)),
         torch.get_num_threads(),
     )
