@@ -65,4 +65,4 @@ def test_a_base_without_a_budget_asks_for_one(fails, model, tmp_path):
     plan.save(tmp_path / "plan.json")
     options = ("--plan", tmp_path / "plan.json", "--refit")
     message = fails("quantize", model, "-o", tmp_path / "out", *options)
-    assert "names no budget; give one" in message
+    assert "was made for no bits, size or latency; give one" in message
