@@ -4,19 +4,22 @@
 
 from __future__ import annotations
 
-from itertools import cycle, islice
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from mezzotint._files import at_home
+from mezzotint.cli._call import call_kwargs
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from mezzotint.measuring import ExecutorFactory
     from mezzotint.models import Sampling
+    from mezzotint.plan import Plan
 
 Model: TypeAlias = Annotated[
     str,
@@ -139,19 +142,47 @@ def sampling_of(
     seed: int,
     count: int | None = None,
     steps: int | None = None,
+    call: Sequence[str] | None = None,
 ) -> Sampling:
     """Prompts of a file or else of the model, repeated or cut to `count` where one is given.
 
     Raises:
-        UsageError: the file is missing or empty, or a number is out of range.
+        UsageError: the file is missing or empty, a number is out of range, or an argument of the
+            call is wrong.
     """
     from mezzotint.models import Sampling, read_prompts
     from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling
 
     if prompts is None:
-        found = default_sampling(pipe, count or CALIBRATION_COUNT).prompts
+        usual = count or CALIBRATION_COUNT
+        found = default_sampling(pipe, usual, call_kwargs=call_kwargs(call, usual, repeat=True))
     else:
-        found = read_prompts(prompts)
-    if count is not None:
-        found = tuple(islice(cycle(found), count))
-    return Sampling(prompts=found, seed=seed, steps=steps)
+        texts = read_prompts(prompts)
+        given = call_kwargs(call, len(texts), repeat=False)
+        found = Sampling(prompts=texts, call_kwargs=given)
+        found = found if count is None else found.repeated(count)
+    return replace(found, seed=seed, steps=steps)
+
+
+def asked_sampling(
+    pipe: DiffusionPipeline,
+    plan: Plan,
+    prompts: Path | None,
+    seed: int | None,
+    call: Sequence[str] | None,
+) -> Sampling | None:
+    """The sampling that a plan is to be calibrated on anew; None where it is to be done as it says.
+
+    With arguments of the call alone, the plan's prompts and seed are taken: it holds no pictures,
+    and has to be given them again.
+
+    Raises:
+        UsageError: as `sampling_of`.
+    """
+    if prompts is None and seed is None and not call:
+        return None
+    known = None if plan.calibration is None else plan.calibration.sampling
+    if prompts is None and seed is None and known is not None:
+        given = call_kwargs(call, len(known), repeat=True)
+        return known.with_kwargs(given)
+    return sampling_of(pipe, prompts, seed=seed or 0, call=call)

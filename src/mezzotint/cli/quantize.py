@@ -21,9 +21,11 @@ from mezzotint.cli._arguments import (
     Output,
     PromptFile,
     Workers,
+    asked_sampling,
     executor_of,
     sampling_of,
 )
+from mezzotint.cli._call import Call
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand
@@ -48,6 +50,7 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --executor ray",
         "quantize emoji-turbo -o mine --plan edited.json",
         "quantize ./flux -o flux-w4 --stream",
+        "quantize ./inpainting -o w4 --prompts my.txt --call image=photos --call mask_image=m.png",
     ),
 )
 def quantize(  # noqa: PLR0913  (one parameter per option)
@@ -104,6 +107,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="0, or as --plan says",
         ),
     ] = None,
+    call: Call = None,
     device: Device = "cpu",
     executor: Executor = None,
     address: Address = None,
@@ -133,7 +137,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="FILE",
             help="Pack after this plan (JSON, or a quantized folder) instead of a recipe, "
-            "calibrated as it says unless --prompts or --seed is given.",
+            "calibrated as it says unless --prompts, --seed or --call is given.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -191,8 +195,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         chosen = read_plan(plan)
         with reserved(output, force=force):
             pipe = load(model, device=device, stream=stream)
-            asked = prompts is not None or seed is not None
-            sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
+            sampling = asked_sampling(pipe, chosen, prompts, seed, call)
             result = apply(pipe, chosen, sampling=sampling)
             save(result, output, force=force)
     else:
@@ -209,7 +212,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         make = executor_of(executor, address, workers)
         pipe = load(model, device=device, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
-        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, call=call)
         search = partial(run_recipe, pipe, options, budget, sampling=sampling, executor=make)
         if dry_run:
             foretell(partial(search, measurements=measurements or begun(output, resume)))

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from mezzotint._files import JsonFile, validated
 from mezzotint._journal import differing
 from mezzotint.errors import LabelError, MezzotintError, UsageError
-from mezzotint.plan import Sampling
-from mezzotint.plan.calibration_settings import SamplingModel
+from mezzotint.plan.sampling import SamplingModel
 
 VERSION = 1
 
@@ -80,12 +79,12 @@ class LabelHeader(JsonFile):
         """
         model = validated(_HeaderModel, value, source, LabelError)
         try:
-            if model.sampling is not None:
-                Sampling(**model.sampling.model_dump())
+            sampling = None if model.sampling is None else model.sampling.value()
         except UsageError as cause:
             raise LabelError(f"{source}: field sampling: {cause}") from cause
         plain = model.model_dump(mode="json", exclude={"version"})
-        return cls(**plain | {"formats": model.formats})
+        written = None if sampling is None else sampling.to_dict()
+        return cls(**plain | {"formats": model.formats, "sampling": written})
 
     def check(self, wanted: LabelHeader, folder: object) -> None:
         """Refuse labels of something else than is wanted.

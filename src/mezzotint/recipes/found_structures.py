@@ -125,7 +125,9 @@ def probing_calls(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[Call, ..
     if len(prompts) < 2 or len({" ".join(p.casefold().split()[:1]) for p in prompts}) > 1:
         return ()
     _, denoiser = find_denoiser(pipe)
-    return on_device(record_calls(pipe, replace(sampling, prompts=_PROBES), limit=1), denoiser)
+    return on_device(
+        record_calls(pipe, replace(sampling.part(0, 2), prompts=_PROBES), limit=1), denoiser
+    )
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:

@@ -118,5 +118,5 @@ def calibrated(setting: Setting) -> Iterator[Method]:
 
 def selection_prompts(job: Job, options: MixDQ) -> int:
     """Number of prompts on which plans are compared: those that there are, at most."""
-    available = len(job.sampling.prompts) if job.sampling else options.selection_prompts
+    available = len(job.sampling) if job.sampling else options.selection_prompts
     return min(options.selection_prompts, available)
