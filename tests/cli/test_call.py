@@ -79,7 +79,7 @@ def test_a_folder_becomes_a_picture_for_each_prompt_in_the_order_of_names(photos
     grey, coloured = call_kwargs([f"image={photos}"], 2, repeat=False)["image"]
     assert grey == grey.convert("L").convert("RGB")
     with Image.open(photos / "b.png") as picture:
-        assert coloured == picture
+        assert coloured.tobytes() == picture.tobytes()
 
 
 def test_a_folder_is_repeated_where_nobody_chose_the_prompts(photos: Path):

@@ -96,6 +96,13 @@ def sample(  # noqa: PLR0913  (one parameter per option)
         bool,
         typer.Option("--stratify", help="Spread stored bits evenly, from the least to the most."),
     ] = False,
+    bos: Annotated[
+        bool,
+        typer.Option(
+            "--bos",
+            help="Keep the constant first token of text embeddings out of the quantizers.",
+        ),
+    ] = False,
     prompts: PromptFile = None,
     seed: Seed = 0,
     steps: Steps = None,
@@ -126,6 +133,7 @@ def sample(  # noqa: PLR0913  (one parameter per option)
         images=images,
         rounding=rounding,
         stratify=stratify,
+        bos=bos,
         seed=seed,
         **given,
     )

@@ -173,7 +173,7 @@ def labelling(
         UsageError: an option is out of its domain, or another process is at the same folder.
     """
     metric = options.measure
-    study = Study.of(job, bos=False, shortcuts="concatenations", momentum=None)
+    study = Study.of(job, bos=options.bos, shortcuts="concatenations", momentum=None)
     if study.graph.tied:
         name, first = next(iter(study.graph.tied.items()))
         raise ModelError(
@@ -195,7 +195,8 @@ def labelling(
         if not (folder / HEADER_FILE).is_file():
             write_json(folder / HEADER_FILE, header.to_dict())
         with Journal(folder / JOURNAL_FILE, header.to_dict()) as journal:
-            original = replace(original, calibration=Calibration(encoded=bank))
+            calibration = Calibration(tensors=study.structures.constants, encoded=bank)
+            original = replace(original, calibration=calibration)
             measuring = Measuring(original, job.measuring.executor or InProcess, journal)
             yield Labelling(keys, bank, options.formats, metric, measuring)
 
