@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
@@ -26,7 +27,7 @@ from tests.profiling.ticking import ticking
 FORMATS = ("int2/channel", "int4/channel", "int8/channel")
 INPUTS = ("int8/token", "float")
 AUTO = mz.Auto(formats=FORMATS, probes=4, regret=math.inf, calls=2)
-MIXDQ = mz.MixDQ(calls=2, content_weight_bits=(4, 8), activation_bits=(8,), joint_plans=1)
+MIXDQ = mz.MixDQ(calls=2, content_weight_bits=(4, 8), activation_bits=(8,), split="none")
 BUDGET = mz.Budget(weight_bits=6, act_bits=8)
 
 
@@ -108,8 +109,9 @@ def compiled(case: Case) -> None:
 
 
 def dtype(case: Case) -> None:
-    pipe = DiffusionPipeline.from_pretrained(case.packed_folder, torch_dtype=torch.bfloat16)
-    assert denoiser_of(pipe).dtype is torch.bfloat16
+    half = case.tiny.half
+    pipe = DiffusionPipeline.from_pretrained(case.packed_folder, torch_dtype=half)
+    assert denoiser_of(pipe).dtype is half
     case.assert_close(case.tiny.drawn(pipe))
 
 
@@ -132,7 +134,7 @@ def latency(case: Case) -> None:
             timer=Timer(repeats=1, most=1, clock=clock),
         )
     profile.save(file)
-    options = mz.Auto(formats=FORMATS, inputs=INPUTS, probes=4, calls=2, profile=str(file))
+    options = dataclasses.replace(AUTO, inputs=INPUTS, profile=str(file))
     budget = mz.Budget(weight_bits=9, latency="0.6x")
     result = mz.quantize(pipe, options, budget, sampling=case.sampling)
     told = plan_latency(result.plan)
@@ -149,7 +151,7 @@ CELLS: Mapping[str, Callable[[Case], None]] = {
     "lora": lora,
     "offload": offload,
     "compile": compiled,
-    "dtype": dtype,
+    "torch_dtype": dtype,
     "openvino": openvino,
     "latency": latency,
 }

@@ -15,6 +15,19 @@ from diffusers import DiffusionPipeline
 PROMPTS = ("owl", "red apple")
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An error of ours that is expected in a cell of the matrix.
+
+    Attributes:
+        message: regular expression that is found in it: the remedy.
+        why: sentence for the documentation.
+    """
+
+    message: str
+    why: str
+
+
 @dataclass(frozen=True, eq=False)
 class TinyPipeline:
     """A stock class of diffusers around small random components.
@@ -25,7 +38,8 @@ class TinyPipeline:
         generation: content of its `generation.json`.
         call_kwargs: makes further arguments of its call for two images: pictures, masks, labels.
         prompts: of two images; none for a pipeline that takes none.
-        refusals: column of the matrix → the error's message, a regular expression. All else works.
+        half: dtype of 16 bits in which diffusers' own pipeline can draw.
+        refusals: column of the matrix → the error. All other columns work.
     """
 
     title: str
@@ -33,7 +47,8 @@ class TinyPipeline:
     generation: Mapping[str, Any]
     call_kwargs: Callable[[], dict[str, Any]] = dict
     prompts: tuple[str, ...] = PROMPTS
-    refusals: Mapping[str, str] = field(default_factory=dict)
+    half: torch.dtype = torch.bfloat16
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -25,7 +25,8 @@ from tests.models.tiny import (
     tiny_vae,
 )
 from tests.pipelines import parts
-from tests.pipelines.tiny_pipeline import TinyPipeline
+from tests.pipelines.columns import COLUMNS
+from tests.pipelines.tiny_pipeline import Refusal, TinyPipeline
 from tests.pipelines.u_nets import middle_unet
 
 
@@ -139,9 +140,19 @@ def animate_diff() -> AnimateDiffPipeline:
 GUIDED = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 16, "width": 16}
 SHORT = {**GUIDED, "max_sequence_length": TEXT_TOKENS}
 
+TWO_DENOISERS = Refusal(
+    r"several denoisers \(transformer, transformer_2\); quantize each as a bare module",
+    "It has two denoisers; quantize each as a bare module (`mz.quantize_module`).",
+)
+
 VIDEOS = (
     TinyPipeline("Wan 2.1", wan_21, {**SHORT, "num_frames": 5}),
-    TinyPipeline("Wan 2.2", wan_22, {**SHORT, "num_frames": 5}),
+    TinyPipeline(
+        "Wan 2.2",
+        wan_22,
+        {**SHORT, "num_frames": 5},
+        refusals=dict.fromkeys(COLUMNS, TWO_DENOISERS),
+    ),
     TinyPipeline("LTX-Video", ltx, {**SHORT, "height": 32, "width": 32, "num_frames": 9}),
     TinyPipeline("AnimateDiff", animate_diff, {**GUIDED, "num_frames": 2}),
 )

@@ -91,5 +91,6 @@ SIZE = {"height": 16, "width": 16}
 WITHOUT_TEXT = (
     TinyPipeline("Kandinsky 2.2", kandinsky, {**GUIDED, **SIZE}, image_embeddings, prompts=()),
     TinyPipeline("DiT", dit, GUIDED, lambda: {"class_labels": [3, 5]}, prompts=()),
-    TinyPipeline("DDPM", ddpm, {"num_inference_steps": 2}, prompts=()),
+    # diffusers turns its images into arrays, of which there are none in bfloat16.
+    TinyPipeline("DDPM", ddpm, {"num_inference_steps": 2}, prompts=(), half=torch.float16),
 )

@@ -23,12 +23,24 @@ class NamedWeights(OrderedDict[str, Any]):
         self._layers = packed_layers(model)
 
     def __missing__(self, name: str) -> Tensor:
-        """The lazy weight of a packed layer, or of one that an adapter is wrapped around."""
+        """The lazy weight of a packed layer, or of one that an adapter is wrapped around.
+
+        Raises:
+            KeyError: there is no packed layer of that name.
+        """
         layer, _, tensor = name.rpartition(".")
         for each in (layer, f"{layer}.base_layer"):
             if tensor == "weight" and each in self._layers:
                 return self._layers[each].weight
         raise KeyError(name)
+
+    def copy(self) -> OrderedDict[str, Any]:  # type: ignore[override]
+        """The stored tensors alone."""
+        return OrderedDict(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled and copied are the stored tensors, and not the model."""
+        return OrderedDict, (), {"_metadata": self._metadata}, None, iter(self.items())
 
 
 def state_dict(model: nn.Module, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
