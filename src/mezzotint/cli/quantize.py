@@ -32,6 +32,7 @@ from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._goal import SPEED, limits_of
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
+from mezzotint.cli._refit import refitting
 from mezzotint.cli._results import begun, kept_work, report, save, timed
 from mezzotint.errors import UsageError
 
@@ -54,6 +55,7 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o owl-w3 --weight-bits 3 --measurements owl-w4a8",
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --executor ray",
         "quantize emoji-turbo -o mine --plan edited.json",
+        "quantize ./my-fine-tune -o mine-w4a8 --plan owl-w4a8 --refit",
         "quantize ./flux -o flux-w4 --stream",
         "quantize ./inpainting -o w4 --prompts my.txt --call image=photos --call mask_image=m.png",
     ),
@@ -156,6 +158,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "calibrated as it says unless --prompts, --seed or --call is given.",
         ),
     ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit",
+            help="MODEL is a fine-tune of the one that --plan, a folder with measurements, is of: "
+            "find a plan from these and a tenth as many probes. The budget is that of --plan, "
+            "unless one is given. Recipe auto.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -203,7 +214,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     if source is not None:
         check_apart(output, source)
     extra = recipe_options(context.args)
-    if plan is not None:
+    if refit and plan is None:
+        raise UsageError("--refit: goes with --plan, the result of the base model; add it")
+    if plan is not None and not refit:
         _refuse_with_plan(
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
@@ -224,6 +237,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "latency": latency,
         }
         given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+        if refit and plan is not None:
+            options, given = refitting(options, plan, given)
         budget = Budget(**limits_of(goal, given))
         make = executor_of(executor, address, workers)
         pipe = load(model, device=device, stream=stream)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from mezzotint.calibration import plan_moments
+from mezzotint.errors import UsageError
 from mezzotint.measuring import Measurements
 from mezzotint.plan import Plan
 from mezzotint.recipes.auto.allocation import allocated
@@ -14,6 +16,7 @@ from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.quality import missed, reaching
+from mezzotint.recipes.auto.refit import refitted
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
@@ -55,6 +58,8 @@ def auto(job: Job, options: Auto) -> Outcome:
 def found_plan(job: Job, options: Auto) -> Outcome:
     """The plan, calibrated; nothing of it is trained."""
     goal = job.budget.decibels
+    if goal is not None and options.refit is not None:
+        raise UsageError("refit: keeps to bytes; leave quality out with it")
     with prepared(job, options) as begun:
         within, how = (begun, {}) if goal is None else reaching(begun, goal)
         search, plan, measurements = searched(within)
@@ -66,6 +71,9 @@ def found_plan(job: Job, options: Auto) -> Outcome:
 
 def searched(begun: Search) -> tuple[Search, Plan, Measurements]:
     """The plan of the search's budget; what it was encoded by, and figures of all candidates."""
+    if begun.options.refit is not None:
+        search, found = refitted(begun, Path(begun.options.refit))
+        return search, plan_of(search, checked(search, found)), search.measurements(found.losses)
     found = allocated(begun)
     search = begun.clipped(found.clips)
     # Exchanges lower noise, whichever layer it comes from: they know nothing of labels.
