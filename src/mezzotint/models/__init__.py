@@ -11,7 +11,7 @@ from mezzotint.models.calls import (
     output_tensor,
 )
 from mezzotint.models.defaults import with_generation_defaults
-from mezzotint.models.denoiser import denoises, find_denoiser, model_name
+from mezzotint.models.denoiser import denoises, find_denoiser, find_denoisers, model_name
 from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import (
@@ -23,9 +23,17 @@ from mezzotint.models.folder import (
 )
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
+from mezzotint.models.graph_joining import joined_graphs, trace_calls
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
+from mezzotint.models.joint import (
+    Joint,
+    component_names,
+    denoising_module,
+    parts_of,
+    split_name,
+)
 from mezzotint.models.kinds import Kind
 from mezzotint.models.loading import (
     download_pipeline,
@@ -61,6 +69,7 @@ __all__ = [
     "CombineNode",
     "Example",
     "Graph",
+    "Joint",
     "Kind",
     "Layer",
     "LayerGroup",
@@ -78,18 +87,22 @@ __all__ = [
     "check_model_folder",
     "check_no_adapters",
     "completed_calls",
+    "component_names",
     "components",
     "default_steps",
     "denoises",
+    "denoising_module",
     "device_of",
     "download_pipeline",
     "evaluating",
     "example_call",
     "find_denoiser",
+    "find_denoisers",
     "floating_skeleton",
     "generate",
     "generation_defaults",
     "inventory",
+    "joined_graphs",
     "joined_inputs",
     "layer_groups",
     "layers_in",
@@ -100,6 +113,7 @@ __all__ = [
     "note_source_dtypes",
     "on_device",
     "output_tensor",
+    "parts_of",
     "quiet_libraries",
     "read_prompts",
     "record_calls",
@@ -111,6 +125,8 @@ __all__ = [
     "shard_files",
     "skeleton",
     "text_readers",
+    "split_name",
+    "trace_calls",
     "trace_graph",
     "usable_device",
     "weight_graph",

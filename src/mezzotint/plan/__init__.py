@@ -8,6 +8,7 @@ from mezzotint.plan.calibration_settings import (
     check_momentum,
 )
 from mezzotint.plan.choice import Choice
+from mezzotint.plan.components import component_plan, joined_plan
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
 from mezzotint.plan.encoding import (
     CLIPS,
@@ -69,12 +70,14 @@ __all__ = [
     "activation_name",
     "calibration_diff",
     "check_count",
+    "component_plan",
     "check_momentum",
     "diff",
     "dumps",
     "parse_latency",
     "parse_size",
     "register_structure",
+    "joined_plan",
     "search_named",
     "search_text",
     "structure_named",

@@ -30,7 +30,7 @@ from mezzotint.models import (
     on_device,
     record_calls,
     text_readers,
-    trace_graph,
+    trace_calls,
 )
 from mezzotint.plan import (
     VERSION,
@@ -59,7 +59,7 @@ class Study:
     Attributes:
         job: what was asked for.
         calls: recorded on the calibration prompts, or given; on the denoiser's device.
-        graph: the denoiser's data flow, followed in the first call.
+        graph: the denoiser's data flow, followed in the first call; in the first of each component.
         layers: those that can be packed, in the order of execution.
         structures: constant first tokens and split inputs.
         momentum: of the moving average that static ranges are, see `input_ranges`.
@@ -100,7 +100,7 @@ class Study:
             CalibrationError: a weight holds NaN; the layer is named.
         """
         calls = on_device(_calls(job, selection), job.denoiser)
-        graph = trace_graph(job.denoiser, calls[0])
+        graph = trace_calls(job.denoiser, calls)
         layers = tuple(layer for layer in layers_in(job.denoiser, graph) if layer.supported)
         if not layers:
             raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
@@ -246,4 +246,4 @@ def _calls(job: Job, selection: CallSelection | None) -> tuple[Call, ...]:
         return job.calls
     if job.pipe is None or job.sampling is None:
         raise UsageError("calls: none given; a module without a pipeline needs some")
-    return record_calls(job.pipe, job.sampling, selection)
+    return record_calls(job.pipe, job.sampling, selection, denoiser=job.denoiser)

@@ -201,7 +201,7 @@ def quantize_checkpoint(
         ) as temporary:
             _write(temporary, found, model, shards, calibrated)
             if found.component:
-                write_card(temporary, folder.name, found.component, chosen)
+                write_card(temporary, folder.name, {found.component: chosen})
     size = sum(shard.nbytes for shard in shards)
     return PackedCheckpoint(folder, chosen, size, unknown_tensors(model, tensors))
 
