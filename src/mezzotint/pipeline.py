@@ -75,8 +75,8 @@ class Result:
 
     @property
     def denoiser(self) -> nn.Module:
-        """The packed module inside the pipeline; of several denoisers a joint module."""
-        return denoising_module(self.pipeline)
+        """The packed module inside the pipeline; of several components a joint module."""
+        return denoising_module(self.pipeline, self.plan.components or None)
 
     def save(self, path: str | Path) -> Path:
         """Write the pipeline to a folder that `load` and diffusers read.

@@ -40,13 +40,23 @@ def tiny_wan() -> WanPipeline:
     torch.manual_seed(6)
     encoder = UMT5EncoderModel(
         UMT5Config(
-            vocab_size=len(tokenizer), d_model=tiny.TEXT_WIDTH, d_kv=8, d_ff=32, num_layers=1,
+            vocab_size=len(tokenizer),
+            d_model=tiny.TEXT_WIDTH,
+            d_kv=8,
+            d_ff=32,
+            num_layers=1,
             num_heads=2,
         )
     )
     vae = AutoencoderKLWan(
-        base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
-        latents_mean=[0.0] * 4, latents_std=[1.0] * 4, scale_factor_temporal=1,
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+        scale_factor_temporal=1,
         scale_factor_spatial=2,
     )
     return WanPipeline(
@@ -66,7 +76,12 @@ def save_wan(folder: Path) -> Path:
     """The same as a folder, with 16×16 pixels in a few steps."""
     tiny_wan().save_pretrained(folder)
     tiny.write_generation(
-        folder, num_inference_steps=STEPS, guidance_scale=2.0, height=16, width=16, num_frames=2,
+        folder,
+        num_inference_steps=STEPS,
+        guidance_scale=2.0,
+        height=16,
+        width=16,
+        num_frames=2,
         max_sequence_length=8,
     )
     return folder

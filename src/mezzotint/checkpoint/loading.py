@@ -1,4 +1,4 @@
-"""A model that is being loaded, by diffusers or by transformers: its plan, its files, its checks."""
+"""A model that diffusers or transformers is loading: its plan, its files, its checks."""
 
 from __future__ import annotations
 

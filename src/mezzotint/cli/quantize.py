@@ -95,6 +95,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="8",
         ),
     ] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Component of the pipeline to quantize. May be repeated: all of them share one "
+            "budget.",
+            show_default="all denoisers",
+        ),
+    ] = None,
     prompts: PromptFile = None,
     seed: Annotated[
         int | None,
@@ -187,7 +196,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
-        _refuse_with_plan(executor, address, workers)
+        _refuse_with_plan(executor, address, workers, component or None)
         chosen = read_plan(plan)
         with reserved(output, force=force):
             pipe = load(model, device=device, stream=stream)
@@ -210,7 +219,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         pipe = load(model, device=device, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
-        search = partial(run_recipe, pipe, options, budget, sampling=sampling, executor=make)
+        search = partial(
+            run_recipe,
+            pipe,
+            options,
+            budget,
+            sampling=sampling,
+            executor=make,
+            components=component or None,
+        )
         if dry_run:
             foretell(partial(search, measurements=measurements or begun(output, resume)))
             return
@@ -253,5 +270,5 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --resume, --measurements, --dry-run and --executor"
+            "--latency, --act-bits, --component, --resume, --measurements, --dry-run and --executor"
         )

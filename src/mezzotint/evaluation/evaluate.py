@@ -34,7 +34,7 @@ from mezzotint.evaluation.error import StepError, error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.measuring import ExecutorFactory, chosen_executor
-from mezzotint.models import Call, Sampling, find_denoiser
+from mezzotint.models import Call, Sampling, denoising_module
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
 
 
@@ -173,8 +173,8 @@ def evaluate(
         reference = Baseline.of(reference, sampling, contrastive, executor=executor)
     images = generated(pipe, reference.sampling, executor) if images is None else images
     first, expected = reference.first_ranks_of(images), reference.first_ranks
-    denoiser = find_denoiser(pipe)[1]
-    reference_denoiser = find_denoiser(reference.pipe)[1]
+    denoiser = denoising_module(pipe)
+    reference_denoiser = denoising_module(reference.pipe)
     return Evaluation(
         psnr_db=bootstrap_interval(psnr(reference.images, images)),
         ssim=bootstrap_interval(ssim(reference.images, images)),
@@ -239,7 +239,7 @@ def _change(
 
 
 def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
-    sampling, denoiser = reference.sampling, find_denoiser(pipe)[1]
+    sampling, denoiser = reference.sampling, denoising_module(pipe)
     parameter, attention = next(denoiser.parameters()), rounded_attention(denoiser)
     return {
         "reference": Path(reference.pipe.name_or_path or "").name,

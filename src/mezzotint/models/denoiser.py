@@ -27,7 +27,8 @@ def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
     kind = type(pipe).__name__
     if found:
         raise ModelError(
-            f"{kind} has several denoisers ({', '.join(found)}); quantize each as a bare module"
+            f"{kind} has several denoisers ({', '.join(found)}), and this is for one; quantize, "
+            "apply, record_calls and evaluate take them together"
         )
     raise ModelError(
         f"{kind} has no denoiser: none of its components ({', '.join(pipe.components)}) "

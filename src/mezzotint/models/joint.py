@@ -63,7 +63,9 @@ class Joint(nn.Module):
 
 def parts_of(module: nn.Module) -> dict[str | None, nn.Module]:
     """The components of a joint module; None → the module where it is any other."""
-    return {**module.components} if isinstance(module, Joint) else {None: module}
+    if not isinstance(module, Joint):
+        return {None: module}
+    return dict(module.components.items())
 
 
 def component_names(module: nn.Module) -> tuple[str, ...]:
@@ -124,9 +126,7 @@ def first_calls(module: nn.Module, calls: Sequence[Call]) -> Iterator[Call]:
         yield found[name]
 
 
-def denoising_module(
-    pipe: DiffusionPipeline, components: Sequence[str] | None = None
-) -> nn.Module:
+def denoising_module(pipe: DiffusionPipeline, components: Sequence[str] | None = None) -> nn.Module:
     """The pipeline's denoiser; where it has several, or components are named, all as one module.
 
     Args:

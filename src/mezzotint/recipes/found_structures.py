@@ -126,9 +126,7 @@ def probing_calls(
     prompts = sampling.prompts
     if len(prompts) < 2 or len({" ".join(p.casefold().split()[:1]) for p in prompts}) > 1:
         return ()
-    found = record_calls(
-        pipe, replace(sampling, prompts=_PROBES), limit=1, denoiser=denoiser
-    )
+    found = record_calls(pipe, replace(sampling, prompts=_PROBES), limit=1, denoiser=denoiser)
     return on_device(found, denoiser)
 
 

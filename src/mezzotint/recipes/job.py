@@ -13,16 +13,16 @@ from torch import nn
 from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._plugins import Registry
-from mezzotint.errors import UsageError
 from mezzotint._words import listed
+from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, InProcess, Measurements
 from mezzotint.models import (
     Call,
     Example,
     Sampling,
     check_no_adapters,
-    component_names,
     completed_calls,
+    component_names,
     evaluating,
 )
 from mezzotint.models.offloading import check_not_offloaded

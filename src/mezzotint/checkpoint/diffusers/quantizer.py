@@ -16,7 +16,7 @@ from mezzotint.checkpoint.diffusers.config import MezzotintConfig, MezzotintMeth
 from mezzotint.checkpoint.diffusers.contents import check_names, check_type
 from mezzotint.checkpoint.diffusers.overrides import override_methods, restore_methods
 from mezzotint.checkpoint.loading import ModelLoading, refuse_adapted, refuse_disk
-from mezzotint.errors import FormatError, UsageError
+from mezzotint.errors import FormatError
 from mezzotint.plan import Plan
 from mezzotint.runtime import (
     Calibration,
@@ -25,6 +25,7 @@ from mezzotint.runtime import (
     pack_weight,
     replace_layer,
 )
+
 
 class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     """Loads packed checkpoints, and packs float ones layer by layer as they arrive.
@@ -37,12 +38,13 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         loading: of the model, with its plan.
     """
 
+    quantization_config: MezzotintConfig
     use_keep_in_fp32_modules = True
     required_packages: ClassVar[list[str]] = ["mezzotint"]
 
     def __init__(self, quantization_config: MezzotintConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
-        self.loading = ModelLoading(packed=self.pre_quantized)
+        self.loading = ModelLoading(packed=bool(kwargs.get("pre_quantized", True)))
         self._floating = torch.get_default_dtype()
 
     @property

@@ -30,9 +30,11 @@ class MezzotintTextQuantizer(HfQuantizer):  # type: ignore[misc]
         loading: of the model, with its plan.
     """
 
+    quantization_config: MezzotintConfig
+
     def __init__(self, quantization_config: MezzotintConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
-        self.loading = ModelLoading(packed=self.pre_quantized)
+        self.loading = ModelLoading(packed=bool(kwargs.get("pre_quantized", True)))
         self._expected: dict[str, Tensor] = {}
 
     @property

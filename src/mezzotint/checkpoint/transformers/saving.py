@@ -23,7 +23,8 @@ def save_as_stored(model: Any, save_directory: Any, *args: Any, **kwargs: Any) -
     """
     with stored_state(model):
         type(model).save_pretrained(model, save_directory, *args, **kwargs)
-    folder, digests = Path(save_directory), {}
+    folder = Path(save_directory)
+    digests: dict[str, str] = {}
     for file in sorted(folder.glob("*.safetensors")):
         digests |= file_digests(file)
     config = model.config.quantization_config
@@ -35,7 +36,7 @@ def save_as_stored(model: Any, save_directory: Any, *args: Any, **kwargs: Any) -
         model.config.quantization_config = config
 
 
-def override_saving(model: nn.Module) -> None:
+def override_saving(model: Any) -> None:
     """Replace `save_pretrained` on this one model; its class stays stock."""
     model.save_pretrained = partial(save_as_stored, model)
 

@@ -30,5 +30,6 @@ def check_joint(job: Job, options: Auto) -> None:
     }
     for option, (given, why) in refused.items():
         if given:
-            raise UsageError(f"{option}: {why}, and {listed(names)} are quantized together; leave "
-                             "it out")
+            raise UsageError(
+                f"{option}: {why}, and {listed(names)} are quantized together; leave it out"
+            )
