@@ -168,7 +168,7 @@ class TestChoosing:
     @pytest.mark.parametrize(
         ("components", "message"),
         [
-            (("unet",), "'unet' is no denoiser of this WanPipeline; it has transformer and"),
+            (("unet",), "'unet' is nothing of this WanPipeline that can be quantized; it has"),
             ((), "give names, each once"),
             ("transformer", "give names, each once"),
             (("transformer", "transformer"), "give names, each once"),

@@ -34,6 +34,7 @@ from mezzotint.models import (
     model_name,
     note_source_dtypes,
     parts_of,
+    quantized_alone,
     with_generation_defaults,
 )
 from mezzotint.plan import (
@@ -76,7 +77,7 @@ class Result:
     @property
     def denoiser(self) -> nn.Module:
         """The packed module inside the pipeline; of several components a joint module."""
-        return denoising_module(self.pipeline, self.plan.components or None)
+        return quantized_alone(denoising_module(self.pipeline, self.plan.components or None))
 
     def save(self, path: str | Path) -> Path:
         """Write the pipeline to a folder that `load` and diffusers read.
@@ -241,7 +242,9 @@ def apply(
         check_plan(denoiser, plan)
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
     names = iter(track(plan.quantized, "Packing"))
-    packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
+    packed = packed_copy(
+        quantized_alone(denoiser), plan, calibration, progress=lambda name: next(names, None)
+    )
     for component, part in parts_of(packed).items():
         own = plan if component is None else component_plan(plan, component)
         if own.quantized or component is None:

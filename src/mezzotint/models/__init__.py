@@ -10,6 +10,7 @@ from mezzotint.models.calls import (
     on_device,
     output_tensor,
 )
+from mezzotint.models.chosen_components import denoising_module
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, find_denoisers, model_name
 from mezzotint.models.evaluating import evaluating
@@ -30,9 +31,11 @@ from mezzotint.models.joins import joined_inputs
 from mezzotint.models.joint import (
     Joint,
     component_names,
-    denoising_module,
     parts_of,
+    quantized_alone,
+    quantized_parts,
     split_name,
+    to_quantize,
 )
 from mezzotint.models.kinds import Kind
 from mezzotint.models.loading import (
@@ -114,6 +117,8 @@ __all__ = [
     "on_device",
     "output_tensor",
     "parts_of",
+    "quantized_alone",
+    "quantized_parts",
     "quiet_libraries",
     "read_prompts",
     "record_calls",
@@ -126,6 +131,7 @@ __all__ = [
     "skeleton",
     "split_name",
     "text_readers",
+    "to_quantize",
     "trace_calls",
     "trace_graph",
     "usable_device",

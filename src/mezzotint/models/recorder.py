@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mezzotint._time_argument import TimeArgument
+from mezzotint.models.call_arguments import call_arguments
 from mezzotint.models.calls import Call, output_tensor
-from mezzotint.models.joint import call_arguments, parts_of
+from mezzotint.models.joint import denoising_parts
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Recorder:
     def watching(self, denoiser: nn.Module) -> Iterator[None]:
         """Record the calls of a denoiser, or of all components of a joint module, for a while."""
         with ExitStack() as hooks:
-            for name, part in parts_of(denoiser).items():
+            for name, part in denoising_parts(denoiser).items():
                 begin = partial(self._begin, name)
                 before = part.register_forward_pre_hook(begin, with_kwargs=True)
                 hooks.callback(before.remove)

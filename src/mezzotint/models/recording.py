@@ -13,7 +13,9 @@ from torch import nn
 from mezzotint._progress import track
 from mezzotint.errors import UsageError
 from mezzotint.models.calls import Call
-from mezzotint.models.joint import denoising_module
+from mezzotint.models.chosen_components import denoising_module
+from mezzotint.models.joint import Joint
+from mezzotint.models.joint_recording import record_decoding, with_texts
 from mezzotint.models.recorder import Recorder
 from mezzotint.models.sampling import run_batches
 from mezzotint.models.selected_calls import record_selection
@@ -54,6 +56,28 @@ def record_calls(
     if limit is not None and selection is not None:
         raise UsageError("limit: is for recording all calls; leave it or the selection out")
     denoiser = denoiser or denoising_module(pipe)
+    if limit is None and isinstance(denoiser, Joint):
+        return _record_joint(pipe, denoiser, sampling, selection)
+    return _record(pipe, denoiser, sampling, selection, limit)
+
+
+def _record_joint(
+    pipe: DiffusionPipeline, joint: Joint, sampling: Sampling, selection: CallSelection | None
+) -> tuple[Call, ...]:
+    """Calls of a joint module's denoisers, with their text, and of its decoders."""
+    calls: tuple[Call, ...] = ()
+    if joint.denoisers:
+        calls = _record(pipe, joint, sampling, selection, None)
+    return with_texts(joint, calls, sampling) + record_decoding(pipe, joint, sampling)
+
+
+def _record(
+    pipe: DiffusionPipeline,
+    denoiser: nn.Module,
+    sampling: Sampling,
+    selection: CallSelection | None,
+    limit: int | None,
+) -> tuple[Call, ...]:
     if selection is not None:
         return record_selection(pipe, denoiser, sampling, selection)
     calls: list[Call] = []

@@ -19,6 +19,7 @@ from mezzotint.measuring import ExecutorFactory, InProcess, Measurements
 from mezzotint.models import (
     Call,
     Example,
+    Joint,
     Sampling,
     check_no_adapters,
     completed_calls,
@@ -203,7 +204,7 @@ def run_recipe(
     """
     chosen, options = chosen_recipe(recipe)
     check_latency(chosen, job.budget)
-    check_components(chosen, job)
+    check_components(chosen, job, calls=calls is not None)
     check_floating(job.model, job.denoiser)
     # Measured is the model that makes images: no dropout, and nothing learned from the calls.
     with evaluating(job.denoiser):
@@ -232,7 +233,7 @@ def check_floating(name: str, denoiser: nn.Module) -> None:
     check_not_offloaded(name, denoiser)
 
 
-def check_components(recipe: Recipe, job: Job) -> None:
+def check_components(recipe: Recipe, job: Job, *, calls: bool) -> None:
     """Raise UsageError where a joint module of several components cannot be quantized so."""
     names = component_names(job.denoiser)
     if not names:
@@ -247,6 +248,11 @@ def check_components(recipe: Recipe, job: Job) -> None:
         raise UsageError(
             f"latency: is that of one denoiser, and {listed(names)} are quantized together; give "
             "bits or a size"
+        )
+    if isinstance(job.denoiser, Joint) and (job.denoiser.texts or job.denoiser.decoders) and calls:
+        raise UsageError(
+            "calls: are of denoisers, and text encoders and decoders are recorded with the "
+            "pipeline's own prompts; leave them out"
         )
     executor = job.measuring.executor
     if executor is not None and executor is not InProcess:

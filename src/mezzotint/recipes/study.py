@@ -26,10 +26,12 @@ from mezzotint.models import (
     Call,
     Graph,
     Layer,
+    component_names,
     layers_in,
     on_device,
     record_calls,
     text_readers,
+    to_quantize,
     trace_calls,
 )
 from mezzotint.plan import (
@@ -101,9 +103,19 @@ class Study:
         """
         calls = on_device(_calls(job, selection), job.denoiser)
         graph = trace_calls(job.denoiser, calls)
-        layers = tuple(layer for layer in layers_in(job.denoiser, graph) if layer.supported)
+        layers = tuple(
+            layer
+            for layer in layers_in(job.denoiser, graph)
+            if layer.supported and to_quantize(layer.name, job.denoiser)
+        )
         if not layers:
             raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
+        for name in component_names(job.denoiser):
+            if not any(layer.name.startswith(f"{name}.") for layer in layers):
+                raise UsageError(
+                    f"components: {name}: the recorded calls run no Linear or Conv2d layer of it; "
+                    "leave it out"
+                )
         check_weights(job.denoiser, [layer.name for layer in layers])
         splits = split_inputs(graph, layers, shortcuts)
         structures = find_structures(job, calls, text_readers(layers) if bos else None, splits)

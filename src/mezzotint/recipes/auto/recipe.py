@@ -10,7 +10,7 @@ from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.bias import with_biases
 from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
-from mezzotint.recipes.auto.joint import check_joint
+from mezzotint.recipes.auto.joint import joint_options
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.distillation import distilling
@@ -39,7 +39,7 @@ def auto(job: Job, options: Auto) -> Outcome:
     judged on samples that error feedback has not seen; what is stored is fitted to all. In the end
     scales, biases and norms are trained, where that is asked for.
     """
-    check_joint(job, options)
+    options = joint_options(job, options)
     if options.tuning is None:
         return found_plan(job, options)
     with distilling(job, options.tuning, "tune_minutes") as distilled:
