@@ -18,7 +18,7 @@ from mezzotint.calibration import check_attention, needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, is_savable, mark_quantized, save_pipeline
 from mezzotint.checkpoint.streaming import load_streamed
 from mezzotint.engines import check_engine, engine_of, with_engine
-from mezzotint.errors import PlanError, UsageError
+from mezzotint.errors import InfeasibleBudgetError, PlanError, UsageError
 from mezzotint.measuring import (
     ExecutorFactory,
     Measurements,
@@ -35,6 +35,7 @@ from mezzotint.models import (
     note_source_dtypes,
     parts_of,
     quantized_alone,
+    quantized_parts,
     with_generation_defaults,
 )
 from mezzotint.plan import (
@@ -53,7 +54,7 @@ from mezzotint.recipes import (
     run_recipe,
 )
 from mezzotint.recipes.plan_calibration import calibrate_plan
-from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
+from mezzotint.runtime import Calibration, check_plan, module_bytes, pack_module, packed_copy
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
     """Find a plan for the pipeline's denoiser with a recipe, and pack it.
 
     The pipeline itself is left as it is. Several denoisers, such as the two transformers of
-    Wan 2.2, share one budget.
+    Wan 2.2, share one budget; so do other components that are named.
 
     Args:
         pipe: a floating-point pipeline; text-to-image, unless `calls` are given.
@@ -161,7 +162,8 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
             is found there is not measured again.
         executor: name of what runs the measurements, such as `ray`, or makes that, given the
             floating model; by default this process does, one after another.
-        components: names of what is quantized; by default all denoisers of the pipeline.
+        components: names of what is quantized: denoisers, text encoders and autoencoders, whose
+            decoder is; by default all denoisers of the pipeline.
 
     Raises:
         ExecutorError: the executor cannot be reached, or its workers die again and again.
@@ -171,15 +173,25 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another model or other calls.
     """
+    denoiser = float_denoiser(pipe, components)
+    others = _bytes_of_others(pipe, denoiser)
     job = Job(
-        denoiser=float_denoiser(pipe, components),
+        denoiser=denoiser,
         model=model_name(pipe),
-        budget=budget or Budget(),
+        budget=(budget or Budget()).beside(others),
         pipe=pipe,
         sampling=sampling,
         measuring=measuring_settings(journal, measurements, executor),
     )
-    outcome = run_recipe(recipe, job, calls)
+    try:
+        outcome = run_recipe(recipe, job, calls)
+    except InfeasibleBudgetError as cause:
+        if budget is None or budget.pipeline_size is None:
+            raise
+        raise InfeasibleBudgetError(
+            f"pipeline_size {budget.pipeline_size}, of which models that are not quantized take "
+            f"{others:,} bytes: {cause}"
+        ) from cause
     result = apply(pipe, outcome.plan, outcome.calibration)
     return replace(
         result,
@@ -187,6 +199,13 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         record=outcome.record,
         training=outcome.training,
     )
+
+
+def _bytes_of_others(pipe: DiffusionPipeline, denoiser: nn.Module) -> int:
+    """Stored bytes of the pipeline's models that are not quantized."""
+    quantized = [id(part) for part in quantized_parts(denoiser).values()]
+    parts = {id(part): part for part in pipe.components.values() if isinstance(part, nn.Module)}
+    return sum(module_bytes(part) for key, part in parts.items() if key not in quantized)
 
 
 def measuring_settings(

@@ -41,6 +41,8 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --no-bos",
         "quantize emoji-turbo -o small --size 6MB --act-bits 16",
         "quantize owner/model -o w4 --calls 4 --dry-run",
+        "quantize ./flux -o small --component transformer --component text_encoder_2 "
+        "--pipeline-size 12GB",
         "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
@@ -68,14 +70,22 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="BITS",
             help="At most this many stored bits per weight on average, scales included.",
-            show_default="4, unless --size or --latency is given",
+            show_default="4, unless --size, --pipeline-size or --latency is given",
         ),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="At most this many stored bytes for the whole denoiser: 6MB, 1.5GiB, 7000000.",
+            help="At most this many stored bytes for the whole denoiser, or for all components "
+            "named: 6MB, 1.5GiB, 7000000.",
+        ),
+    ] = None,
+    pipeline_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="At most this many stored bytes for all models of the pipeline, quantized or not.",
         ),
     ] = None,
     latency: Annotated[
@@ -99,8 +109,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Component of the pipeline to quantize. May be repeated: all of them share one "
-            "budget.",
+            help="Component of the pipeline to quantize: a denoiser, a text encoder, an "
+            "autoencoder. May be repeated: all of them share one budget.",
             show_default="all denoisers",
         ),
     ] = None,
@@ -196,7 +206,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
-        _refuse_with_plan(executor, address, workers, component or None)
+        _refuse_with_plan(executor, address, workers, component or None, pipeline_size)
         chosen = read_plan(plan)
         with reserved(output, force=force):
             pipe = load(model, device=device, stream=stream)
@@ -210,6 +220,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         limits = {
             "weight_bits": weight_bits,
             "size": size,
+            "pipeline_size": pipeline_size,
             "act_bits": act_bits,
             "latency": latency,
         }
@@ -270,5 +281,6 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --component, --resume, --measurements, --dry-run and --executor"
+            "--pipeline-size, --latency, --act-bits, --component, --resume, --measurements, "
+            "--dry-run and --executor"
         )

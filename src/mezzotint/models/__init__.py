@@ -2,6 +2,7 @@
 
 from mezzotint.models.adapters import check_no_adapters
 from mezzotint.models.blocks import MAX_HOPS, Block, BlockKind, blocks_of
+from mezzotint.models.call_arguments import component_of
 from mezzotint.models.calls import (
     Call,
     Example,
@@ -91,6 +92,7 @@ __all__ = [
     "check_no_adapters",
     "completed_calls",
     "component_names",
+    "component_of",
     "components",
     "default_steps",
     "denoises",

@@ -18,6 +18,12 @@ TIMESTEP = "timestep"
 """Keyword of the timestep, whatever the component itself calls it."""
 
 
+def component_of(call: Call) -> str | None:
+    """Name of the component that a call of a joint module is of; None for calls of others."""
+    found = call.kwargs.get(COMPONENT)
+    return found if isinstance(found, str) else None
+
+
 def call_arguments(
     component: str | None, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Call:

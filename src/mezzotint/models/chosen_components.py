@@ -40,16 +40,15 @@ def denoising_module(pipe: DiffusionPipeline, components: Sequence[str] | None =
         components = tuple(denoisers)
     found = _quantizable(pipe)
     _check_names(pipe, components, found)
-    wanted = {name: part for name, part in found.items() if name in components}
-    if list(wanted) == list(denoisers) and len(wanted) == 1:
+    # By name, so that neither the order asked for nor that of the pipeline says anything.
+    wanted = {name: part for name, part in sorted(found.items()) if name in components}
+    if wanted.keys() == denoisers.keys() and len(wanted) == 1:
         return next(iter(wanted.values()))
     encoders = [name for name, part in wanted.items() if isinstance(part, PreTrainedModel)]
     if not encoders:
         return Joint(wanted)
     texts = TextInputs(pipe, encoders)
-    # In the pipeline's order, so that the order of the names says nothing.
-    run = {name: part for name, part in found.items() if name in wanted or name in denoisers}
-    return Joint(run, tuple(wanted), texts)
+    return Joint(dict(sorted({**wanted, **denoisers}.items())), tuple(wanted), texts)
 
 
 def _quantizable(pipe: DiffusionPipeline) -> dict[str, nn.Module]:

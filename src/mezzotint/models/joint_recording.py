@@ -36,9 +36,7 @@ def with_texts(joint: Joint, calls: tuple[Call, ...], sampling: Sampling) -> tup
 
 
 @torch.no_grad()
-def record_decoding(
-    pipe: DiffusionPipeline, joint: Joint, sampling: Sampling
-) -> tuple[Call, ...]:
+def record_decoding(pipe: DiffusionPipeline, joint: Joint, sampling: Sampling) -> tuple[Call, ...]:
     """Calls of the decoders of a joint module, on latents of the first prompts.
 
     Raises:

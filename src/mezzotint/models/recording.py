@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import torch
 from diffusers import DiffusionPipeline
@@ -67,8 +68,15 @@ def _record_joint(
     """Calls of a joint module's denoisers, with their text, and of its decoders."""
     calls: tuple[Call, ...] = ()
     if joint.denoisers:
-        calls = _record(pipe, joint, sampling, selection, None)
-    return with_texts(joint, calls, sampling) + record_decoding(pipe, joint, sampling)
+        try:
+            calls = with_texts(joint, _record(pipe, joint, sampling, selection, None), sampling)
+        except UsageError:
+            if sampling.batch == 1:
+                raise
+            # Some pipelines pad each text to the longest of its batch.
+            alone = replace(sampling, batch=1)
+            calls = with_texts(joint, _record(pipe, joint, alone, selection, None), alone)
+    return calls + record_decoding(pipe, joint, sampling)
 
 
 def _record(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from mezzotint._words import listed
 from mezzotint.errors import ProbeError, UsageError
-from mezzotint.models.call_arguments import call_arguments
-from mezzotint.models.calls import Call, device_of, map_tensors
+from mezzotint.models.call_arguments import COMPONENT, TIMESTEP, call_arguments
+from mezzotint.models.calls import Call
 from mezzotint.models.denoiser import find_denoisers
 from mezzotint.models.rows import POSITION_ARGUMENTS
 from mezzotint.models.sampling import run_batches
@@ -30,6 +30,8 @@ _OTHERS = ("zebra crossing", "quiet harbour")
 
 _ROUNDING = 1e-3
 """Greatest relative difference of an embedding that was made in a batch of another size."""
+
+_Shapes = tuple[torch.Size, torch.Size]
 
 Path = tuple[Any, ...]
 """Place of a tensor among nested keyword arguments."""
@@ -56,6 +58,7 @@ class TextInputs:
         self._prompts: dict[str, int] = {}
         self._sampling = Sampling(prompts=_OTHERS)
         self._paths: tuple[Path, ...] = ()
+        self._shapes: dict[str, _Shapes] = {}
         self._differentiable = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -82,6 +85,7 @@ class TextInputs:
                 is not of the first step's text: no row of it is found in the calls.
         """
         self._sampling = sampling
+        self._shapes = _shapes(calls)
         prompts = tuple(dict.fromkeys(sampling.prompts))
         for prompt in prompts:
             self._prompts.setdefault(prompt, len(self._prompts))
@@ -137,7 +141,8 @@ class TextInputs:
         for name, component in components.items():
             vars(pipe)[name] = component
         for name, denoiser in find_denoisers(self._pipe).items():
-            vars(pipe)[name] = _Capturing(name, components.get(name, denoiser), taken)
+            shapes = self._shapes.get(name)
+            vars(pipe)[name] = _Capturing(name, components.get(name, denoiser), shapes, taken)
         with suppress(_SeenError):
             for _ in run_batches(
                 pipe, replace(self._sampling, prompts=(prompt,)), output_type="latent"
@@ -151,7 +156,8 @@ class TextInputs:
         return {
             path: torch.cat(tensors)
             for path, tensors in found.items()
-            if len(tensors) == len(taken) and all(each.ndim >= 2 for each in tensors)
+            if len(tensors) == len(taken)
+            and all(each.ndim >= 2 for each in tensors)
             and len({each.shape[1:] for each in tensors}) == 1
         }
 
@@ -201,8 +207,11 @@ class TextInputs:
 class _Capturing:
     """Stands for a denoiser in a pipeline that runs up to its second step; looks like it."""
 
-    def __init__(self, name: str, denoiser: nn.Module, taken: list[Call]) -> None:
+    def __init__(
+        self, name: str, denoiser: nn.Module, shapes: _Shapes | None, taken: list[Call]
+    ) -> None:
         self._name = name
+        self._shapes = shapes
         self._denoiser = denoiser
         self._taken = taken
 
@@ -212,19 +221,32 @@ class _Capturing:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = call_arguments(self._name, self._denoiser, args, kwargs)
         first = self._taken[0].kwargs if self._taken else call.kwargs
-        if not _same_time(first.get("timestep"), call.kwargs.get("timestep")):
+        if not _same_time(first.get(TIMESTEP), call.kwargs.get(TIMESTEP)):
             raise _SeenError
         self._taken.append(call)
         return _Output((self._output(call),))
 
     def _output(self, call: Call) -> Tensor:
         """Zeros of the shape of a prediction, which nothing depends on before the second step."""
-        sample = next(tensor for path, tensor in _tensors(call.kwargs) if path != ("timestep",))
-        channels = getattr(self._denoiser.config, "out_channels", None)
-        shape = list(sample.shape)
-        if isinstance(channels, int) and len(shape) > 3:
-            shape[1] = channels
-        return sample.new_zeros(shape).detach()
+        sample = _sample(call)
+        if self._shapes is None:  # a denoiser that recorded runs never call
+            return torch.zeros_like(sample)
+        given, returned = self._shapes
+        return sample.new_zeros(len(sample) * returned[0] // given[0], *returned[1:])
+
+
+def _shapes(calls: Sequence[Call]) -> dict[str, _Shapes]:
+    """Component → shapes of the sample that it is given, and of what it returns."""
+    return {
+        call.kwargs[COMPONENT]: (_sample(call).shape, call.output.shape)
+        for call in reversed(calls)
+        if call.output is not None
+    }
+
+
+def _sample(call: Call) -> Tensor:
+    """The noisy sample, which all denoisers take first."""
+    return next(tensor for path, tensor in _tensors(call.kwargs) if path != (TIMESTEP,))
 
 
 class _Output(tuple[Tensor]):
