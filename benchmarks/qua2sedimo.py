@@ -4,6 +4,7 @@ Two tables: all plans at 3.4 to 4 stored bits, inputs floating, at 3.65 bits als
 (`main`); what the paper does not have (`beyond`). Labels are made beforehand:
 
     mezzotint sample emoji-dit -n 300 --journal labels/emoji-dit
+    mezzotint sample emoji-dit -n 300 --journal labels/emoji-dit-bos --bos
 
 Finished rows are kept, and fitted networks: run it again to go on.
 
@@ -27,9 +28,11 @@ from contestants.image_figures import ImageFigures, real_features
 from contestants.kept_rows import Found, Kept
 from contestants.qua2sedimo_rows import (
     AUTO,
+    AUTO_BARE,
     AUTO_SIX,
     BEST_LABEL,
     BITS,
+    CONSTANT,
     FEWER,
     FLOAT,
     MIXDQ,
@@ -153,7 +156,7 @@ class Bench:
             if best is None:
                 raise InfeasibleBudgetError("no label is within the budget")
             yield self.packed(row, best)
-        elif row.plan in (AUTO, AUTO_SIX, MIXDQ):
+        elif row.plan in (AUTO, AUTO_BARE, AUTO_SIX, MIXDQ):
             yield self.quantized(row, _others(row), self.bytes_of_ours(row))
         else:
             recipe = row.recipe(str(self.labels_of(row)), str(self.cache / f"fitted-{row.epochs}"))
@@ -164,6 +167,8 @@ class Bench:
         kind = type(recipe).__name__
         if kind == "Qua2SeDiMo" and recipe.formats == "all":
             kind = "Auto"
+        if row.plan == AUTO_BARE:
+            kind = "Auto-bare"  # other structures are other measurements
         journal = self.cache / f"{kind.lower()}.journal.jsonl"
         return mz.quantize(self.pipe, recipe, budget, journal=journal)
 
@@ -190,7 +195,9 @@ class Bench:
         return found
 
     def labels_of(self, row: Row) -> Path:
-        """The folder of the labels, or a copy with the first of them alone."""
+        """The folder of the labels, or another: a copy with the first of them alone."""
+        if row.plan == CONSTANT:
+            return self.labels.with_name(f"{self.model}-bos")
         if f"{FEWER} labels" not in row.plan:
             return self.labels
         folder = self.cache / f"{FEWER}-labels"
@@ -213,6 +220,9 @@ def _others(row: Row) -> Any:
     """Recipes without labels."""
     if row.plan == MIXDQ:
         return mz.MixDQ(split="joint")
+    if row.plan == AUTO_BARE:  # as labelled: no constant tokens, no corrected biases
+        plain = {"bos": False, "shortcuts": "none", "bias_correction": "never"}
+        return mz.Auto(formats=SIX, rounding="nearest", **plain)
     return mz.Auto(formats=SIX, rounding="nearest") if row.plan == AUTO_SIX else mz.Auto()
 
 

@@ -29,8 +29,12 @@ MIXED = {
 FLOAT, BEST_LABEL = "float", "best of the labels"
 OP, BLOCK, OURS = "op level", "block level", "ours, six choices"
 AUTO_SIX, AUTO, MIXDQ = "auto, six choices", "auto", "mixdq, joint"
+AUTO_BARE = "auto, six choices and nothing else"
 EVERYTHING = "ours, everything"
 PUBLISHED = (*MIXED, BEST_LABEL, OP, BLOCK)
+CONSTANT = "constant first token"
+"""The row whose labels keep it out of the quantizers, in a folder of their own: MODEL-bos."""
+
 BEYOND = {
     "residual, 300 labels": {"predictor": "residual"},
     "residual, 100 labels": {"predictor": "residual"},
@@ -38,6 +42,7 @@ BEYOND = {
     "best predictor": {"predictor": "best"},
     "second round": {"second_round": 100},
     "verified end": {"trades": 20},
+    CONSTANT: {},
 }
 """Plan → options of the recipe beside the usual ones."""
 
@@ -130,4 +135,4 @@ def rows(*, images: int | None = None, epochs: int | None = None) -> list[Row]:
 
 def _plans() -> tuple[str, ...]:
     """Ours before those that have its bytes."""
-    return (*PUBLISHED, OURS, AUTO_SIX, AUTO, MIXDQ, EVERYTHING)
+    return (*PUBLISHED, OURS, AUTO_BARE, AUTO_SIX, AUTO, MIXDQ, EVERYTHING)

@@ -37,6 +37,7 @@ from mezzotint.runtime import (
     StepScales,
     StepWidths,
 )
+from mezzotint.sweeping import Sweep, SweepPoint, sweep
 from mezzotint.tuning import tune
 
 __all__ = [
@@ -67,6 +68,8 @@ __all__ = [
     "StepScales",
     "StepWidths",
     "Storage",
+    "Sweep",
+    "SweepPoint",
     "allocate",
     "apply",
     "errors",
@@ -81,6 +84,7 @@ __all__ = [
     "record_calls",
     "recording",
     "sample_labels",
+    "sweep",
     "tune",
     "uniform_plan",
     "verify_checkpoint",

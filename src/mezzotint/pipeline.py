@@ -174,7 +174,7 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         JournalError: the journal or the measurements are of another model or other calls.
     """
     denoiser = float_denoiser(pipe, components)
-    others = _bytes_of_others(pipe, denoiser)
+    others = bytes_of_others(pipe, denoiser)
     job = Job(
         denoiser=denoiser,
         model=model_name(pipe),
@@ -201,8 +201,13 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
     )
 
 
-def _bytes_of_others(pipe: DiffusionPipeline, denoiser: nn.Module) -> int:
-    """Stored bytes of the pipeline's models that are not quantized."""
+def bytes_of_others(pipe: DiffusionPipeline, denoiser: nn.Module) -> int:
+    """Stored bytes of the pipeline's models that are not quantized.
+
+    Args:
+        pipe: the pipeline.
+        denoiser: what is quantized of it, as `float_denoiser` gives it.
+    """
     quantized = [id(part) for part in quantized_parts(denoiser).values()]
     parts = {id(part): part for part in pipe.components.values() if isinstance(part, nn.Module)}
     return sum(module_bytes(part) for key, part in parts.items() if key not in quantized)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import DDIMScheduler, DiffusionPipeline, DiTPipeline
+from diffusers import DiffusionPipeline
 
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import Sampling, generate, generation_defaults, load_pipeline
@@ -14,7 +14,6 @@ PROMPTS = ("owl", "red fox", "cat", "house")
 @pytest.mark.parametrize(
     ("fields", "culprit"),
     [
-        ({"prompts": ()}, "prompts"),
         ({"seed": -1}, "seed"),
         ({"steps": 0}, "steps"),
         ({"guidance": -0.5}, "guidance"),
@@ -98,14 +97,6 @@ def test_generation_json_must_hold_an_object(unet_copy: Path):
     (unet_copy / "generation.json").write_text("[4]")
     with pytest.raises(ModelError, match=r"generation\.json: field top level: "):
         generation_defaults(load_pipeline(unet_copy))
-
-
-def test_a_pipeline_without_prompts_is_refused(unet_pipe: DiffusionPipeline):
-    pipe = DiTPipeline(
-        transformer=tiny.tiny_dit(), vae=unet_pipe.vae, scheduler=DDIMScheduler(), id2label=None
-    )
-    with pytest.raises(ModelError, match="DiTPipeline does not make images from text"):
-        generate(pipe, Sampling(PROMPTS))
 
 
 def test_a_setting_that_the_pipeline_lacks_is_an_error():

@@ -261,8 +261,9 @@ class TestRefusals:
             ({"seed": 1}, "labels of other prompts, seeds or steps"),
             ({"rounding": "feedback"}, "labels of another rounding .then nearest, now feedback."),
             ({"formats": FORMATS[:2]}, "labels of other formats .then kmeans3/tensor, uint3"),
+            ({"bos": True}, "labels of layers .* first tokens .bos then False, now True."),
         ],
-        ids=["metric", "seed", "rounding", "formats"],
+        ids=["metric", "seed", "rounding", "formats", "bos"],
     )
     def test_labels_of_something_else_are_named_and_kept(
         self, pipe: DiffusionPipeline, folder: Path, changed: dict[str, object], message: str

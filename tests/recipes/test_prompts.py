@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mezzotint as mz
-from mezzotint.recipes.default_prompts import default_sampling, prompts_beyond
+from mezzotint.recipes.default_prompts import default_sampling, sampling_beyond
 
 
 def test_a_general_list_serves_models_without_their_own(pipe):
@@ -23,10 +23,10 @@ def test_the_models_own_prompts_come_first(folder, pipe):
 
 
 def test_work_that_takes_many_prompts_has_all_of_a_usual_list(pipe):
-    beyond = prompts_beyond(pipe, default_sampling(pipe, 8))
+    beyond = sampling_beyond(pipe, default_sampling(pipe, 8)).prompts
     assert len(beyond) > 8
     assert beyond[:8] == default_sampling(pipe, 8).prompts
 
 
 def test_prompts_that_somebody_chose_are_all_there_are(pipe):
-    assert prompts_beyond(pipe, mz.Sampling(prompts=("owl",))) == ("owl",)
+    assert sampling_beyond(pipe, mz.Sampling(prompts=("owl",))).prompts == ("owl",)

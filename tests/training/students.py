@@ -19,6 +19,7 @@ from mezzotint.training.trajectories import Guidance, Trajectories
 from mezzotint.training.window import Window
 
 PROMPTS = ("an owl", "a cat", "a dog", "a fox", "a house")
+IMAGES = Sampling(PROMPTS)
 STEPS = StepScales(3)
 EXACT = {"autocast": False}
 """Options of training that compute in float32, on every processor alike."""
@@ -141,7 +142,7 @@ def trajectory_loss(student: Student, pipe: DiffusionPipeline, index: int = 1000
         losses.append(float((true - ours).square().sum() / true.square().sum()))
         return y
 
-    Trajectories(pipe, student.denoiser, PROMPTS, 4, seed=7).run(index, answer)
+    Trajectories(pipe, student.denoiser, IMAGES, 4, seed=7).run(index, answer)
     return sum(losses) / len(losses)
 
 

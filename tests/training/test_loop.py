@@ -27,7 +27,7 @@ from mezzotint.training.window import Window
 from tests.training.students import (
     BLOCK,
     EXACT,
-    PROMPTS,
+    IMAGES,
     calibration_of,
     plan_of,
     trajectory_loss,
@@ -62,7 +62,7 @@ def trained(
     pipe: DiffusionPipeline, calls: tuple[Call, ...], training: Training, **fields: Any
 ) -> dict[str, Tensor]:
     student = begun(pipe, calls, training)
-    train(student, pipe, PROMPTS, training, **fields)
+    train(student, pipe, IMAGES, training, **fields)
     return values(student)
 
 
@@ -89,14 +89,14 @@ class TestLearning:
         training = options(steps=20, train=train_what, rates=rates)
         student = begun(pipe, calls, training)
         before = trajectory_loss(student, pipe)
-        curve = train(student, pipe, PROMPTS, training)
+        curve = train(student, pipe, IMAGES, training)
         assert trajectory_loss(student, pipe) < 0.9 * before
         assert (curve.updates, len(curve.points)) == (20, 2)
 
     def test_no_updates_change_nothing(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         student = begun(pipe, calls, options(steps=0))
         before = values(student)
-        curve = train(student, pipe, PROMPTS, options(steps=0))
+        curve = train(student, pipe, IMAGES, options(steps=0))
         assert equal(values(student), before)
         assert curve.updates == 0
 
@@ -142,7 +142,7 @@ class TestLearning:
         monkeypatch.setattr(Window, "features", noted)
         updates = 3 if graph == "stop" else len(expected)
         training = options(steps=updates, trd_graph=graph, window=size)
-        (point,) = train(begun(pipe, calls, training), pipe, PROMPTS, training).points
+        (point,) = train(begun(pipe, calls, training), pipe, IMAGES, training).points
         assert compared == expected
         assert point.feature_loss > 0
 
@@ -172,7 +172,7 @@ class TestLearning:
         plan = Plan({n: each for n, each in plan.choices.items() if n.startswith(where)})
         student = Student.of(denoiser, plan, Calibration(), options(steps=3))
         before = values(student)
-        assert train(student, other, PROMPTS, options(steps=3)).updates == 3
+        assert train(student, other, IMAGES, options(steps=3)).updates == 3
         assert not equal(values(student), before)
 
     def test_a_denoiser_that_accelerate_has_dispatched_learns_the_same(
@@ -191,7 +191,7 @@ class TestLearning:
         training = options(steps=None, minutes=30)
         student = begun(pipe, calls, training)
         looks = iter(range(10_000))
-        curve = train(student, pipe, PROMPTS, training, clock=lambda: 60.0 * next(looks))
+        curve = train(student, pipe, IMAGES, training, clock=lambda: 60.0 * next(looks))
         assert curve.minutes >= 25
         assert 2 <= curve.updates <= 15
 
@@ -199,7 +199,7 @@ class TestLearning:
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...]
     ):
         student = begun(pipe, calls, options(steps=10))
-        (point,) = train(student, pipe, PROMPTS, options(steps=10)).points
+        (point,) = train(student, pipe, IMAGES, options(steps=10)).points
         assert point.ratio > 0
         assert point.feature_loss > 0
 
@@ -222,7 +222,7 @@ class TestNothingElse:
 
         monkeypatch.setattr(loop.Loop, "_update", evaluated)
         scheduler = pipe.scheduler
-        train(student, pipe, PROMPTS, options(steps=6))
+        train(student, pipe, IMAGES, options(steps=6))
         assert pipe.scheduler is scheduler
         assert equal(values(student), usual)
 
@@ -253,7 +253,7 @@ class TestResuming:
     ):
         training = options(steps=7, **field)
         uninterrupted = begun(pipe, calls, training)
-        expected = train(uninterrupted, pipe, PROMPTS, training, tmp_path / "other")
+        expected = train(uninterrupted, pipe, IMAGES, training, tmp_path / "other")
         folder = tmp_path / "training"
         with pytest.raises(Killed):
             trained(pipe, calls, training, folder=folder, clock=killing_clock(after))
@@ -261,7 +261,7 @@ class TestResuming:
         begun_with = json.loads((folder / "training.json").read_text())["position"]["updates"]
         assert 0 < begun_with < 7
         resumed = begun(pipe, calls, training)
-        curve = train(resumed, pipe, PROMPTS, training, folder)
+        curve = train(resumed, pipe, IMAGES, training, folder)
         assert equal(values(resumed), values(uninterrupted))
         assert [p.loss for p in curve.points] == [p.loss for p in expected.points]
 
@@ -279,7 +279,7 @@ class TestResuming:
         spoilt = torch.full_like(layer.layer.weight, math.nan)
         layer.rounded_weights = lambda: (spoilt,)
         with pytest.raises(TrainingError):
-            train(broken, pipe, PROMPTS, training, folder)
+            train(broken, pipe, IMAGES, training, folder)
         assert equal(trained(pipe, calls, training, folder=folder), expected)
 
     def test_a_finished_training_is_not_repeated(
@@ -288,7 +288,7 @@ class TestResuming:
         first = trained(pipe, calls, options(), folder=tmp_path / "training")
         student = begun(pipe, calls, options())
         pipe.scheduler.step = None  # whoever runs the pipeline fails
-        assert train(student, pipe, PROMPTS, options(), tmp_path / "training").updates == 4
+        assert train(student, pipe, IMAGES, options(), tmp_path / "training").updates == 4
         assert equal(values(student), first)
 
     @pytest.mark.parametrize(
@@ -315,10 +315,10 @@ class TestResuming:
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
     ):
         student = begun(pipe, calls, options())
-        train(student, pipe, PROMPTS, options(), tmp_path / "training")
+        train(student, pipe, IMAGES, options(), tmp_path / "training")
         student = begun(pipe, calls, options())
         with pytest.raises(JournalError, match="was begun with prompts = "):
-            train(student, pipe, PROMPTS[:2], options(), tmp_path / "training")
+            train(student, pipe, IMAGES.part(0, 2), options(), tmp_path / "training")
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +368,7 @@ class TestDamage:
         student = begun(pipe, calls, options(steps=7))
         before = values(student)
         with pytest.raises(JournalError, match=rf"safetensors: .*{message}.*; delete the folder"):
-            train(student, pipe, PROMPTS, options(steps=7), folder)
+            train(student, pipe, IMAGES, options(steps=7), folder)
         assert equal(values(student), before)
 
 
@@ -382,7 +382,7 @@ class TestLengthOfZero:
         student = begun(pipe, calls, options(steps=0))
         before = values(student)
         pipe.scheduler.step = None  # whoever runs the pipeline fails
-        curve = train(student, pipe, PROMPTS, options(steps=0), folder)
+        curve = train(student, pipe, IMAGES, options(steps=0), folder)
         assert curve.updates > 0
         assert not equal(values(student), before)
         state = load_file(folder / "training.safetensors")
@@ -392,7 +392,7 @@ class TestLengthOfZero:
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], interrupted: Path, tmp_path: Path
     ):
         folder = Path(shutil.copytree(interrupted, tmp_path / "training"))
-        train(begun(pipe, calls, options(steps=0)), pipe, PROMPTS, options(steps=0), folder)
+        train(begun(pipe, calls, options(steps=0)), pipe, IMAGES, options(steps=0), folder)
         assert trained(pipe, calls, options(steps=7), folder=folder)
         assert json.loads((folder / "training.json").read_text())["position"]["updates"] == 7
 
@@ -401,7 +401,7 @@ class TestLengthOfZero:
     ):
         other = options(steps=0, temperature=0.5)
         with pytest.raises(JournalError, match=r"was begun with options\.temperature = "):
-            train(begun(pipe, calls, other), pipe, PROMPTS, other, interrupted)
+            train(begun(pipe, calls, other), pipe, IMAGES, other, interrupted)
 
     def test_after_a_failure_the_last_good_state_is_taken(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
@@ -410,42 +410,38 @@ class TestLengthOfZero:
         fine = plan_of(find_denoiser(pipe)[1], "uint6/channel", "int8/token")
         failed = begun(pipe, calls, options(steps=30, **wild), fine)
         with pytest.raises(TrainingError, match="or pack that state with a length of 0"):
-            train(failed, pipe, PROMPTS, options(steps=30, **wild), tmp_path / "training")
+            train(failed, pipe, IMAGES, options(steps=30, **wild), tmp_path / "training")
         none = options(steps=0, **wild)
         student = begun(pipe, calls, none, fine)
-        train(student, pipe, PROMPTS, none, tmp_path / "training")
+        train(student, pipe, IMAGES, none, tmp_path / "training")
         assert equal(values(student), values(failed))
 
     def test_without_a_state_nothing_is_written(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
     ):
         none = options(steps=0)
-        assert train(begun(pipe, calls, none), pipe, PROMPTS, none, tmp_path / "t").updates == 0
+        assert train(begun(pipe, calls, none), pipe, IMAGES, none, tmp_path / "t").updates == 0
         assert not list(tmp_path.iterdir())
 
 
 class TestErrors:
-    def test_no_prompts(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
-        with pytest.raises(UsageError, match="prompts: none given"):
-            train(begun(pipe, calls, options()), pipe, (), options())
-
     def test_a_denoiser_that_moves_to_run(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         student = begun(pipe, calls, options())
         add_hook_to_module(pipe.unet, CpuOffload(execution_device=torch.device("cuda")))
         with pytest.raises(UsageError, match=r"unet: is moved to cuda whenever it runs"):
-            train(student, pipe, PROMPTS, options())
+            train(student, pipe, IMAGES, options())
 
     def test_float16_on_a_cpu(self, pipe: DiffusionPipeline, calls: tuple[Call, ...]):
         student = begun(pipe, calls, options())
         student.denoiser.half()
         with pytest.raises(UsageError, match="float16, in which no CPU trains"):
-            train(student, pipe, PROMPTS, options())
+            train(student, pipe, IMAGES, options())
 
     def test_the_student_of_another_denoiser(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], unet_pipe: DiffusionPipeline
     ):
         with pytest.raises(UsageError, match="another denoiser"):
-            train(begun(pipe, calls, options()), unet_pipe, PROMPTS, options())
+            train(begun(pipe, calls, options()), unet_pipe, IMAGES, options())
 
     def test_a_folder_of_something_else(
         self, pipe: DiffusionPipeline, calls: tuple[Call, ...], tmp_path: Path
@@ -465,7 +461,7 @@ class TestErrors:
         with pytest.raises(
             TrainingError, match=r"denoising step 1: .* up_blocks\.0\.resnets\.0\.conv1"
         ):
-            train(student, pipe, PROMPTS, options(), tmp_path / "training")
+            train(student, pipe, IMAGES, options(), tmp_path / "training")
         assert equal(values(student), before)
 
     def test_a_growing_loss_stops_it_and_keeps_the_last_good_state(
@@ -475,7 +471,7 @@ class TestErrors:
         fine = plan_of(find_denoiser(pipe)[1], "uint6/channel", "int8/token")
         student, kept = (begun(pipe, calls, wild, fine) for _ in range(2))
         with pytest.raises(TrainingError, match=r"loss has grown .* while layer \w+"):
-            train(student, pipe, PROMPTS, wild, tmp_path / "training")
-        state = StateFolder(tmp_path / "training", fingerprint(kept, pipe, PROMPTS, wild)).load()
+            train(student, pipe, IMAGES, wild, tmp_path / "training")
+        state = StateFolder(tmp_path / "training", fingerprint(kept, pipe, IMAGES, wild)).load()
         assert equal(values(student), dict(state.parameters))
         assert all(bool(each.isfinite().all()) for each in values(student).values())

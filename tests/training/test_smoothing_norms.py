@@ -17,7 +17,7 @@ from mezzotint.runtime import NormSmoothing, Smoothing, smoothing_norms
 from mezzotint.training import Training, train
 from tests.training.students import (
     EXACT,
-    PROMPTS,
+    IMAGES,
     layers_of,
     output,
     packed,
@@ -67,7 +67,7 @@ def test_updates_are_the_same(pipe: DiffusionPipeline, denoiser: nn.Module, call
     for plan in plans(denoiser).values():
         student = student_of(denoiser, calls, plan, train="scales", steps=2, **EXACT)
         before = {name: each.detach().clone() for name, each in student.parameters().items()}
-        train(student, pipe, PROMPTS, options)
+        train(student, pipe, IMAGES, options)
         states.append({name: each.detach() for name, each in student.parameters().items()})
         assert not torch.equal(states[-1][f"{NORM}.weight"], before[f"{NORM}.weight"])
     assert states[0].keys() == states[1].keys()

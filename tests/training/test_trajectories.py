@@ -25,7 +25,8 @@ PROMPTS = ("an owl", "a cat", "a dog", "a fox", "a house")
 
 
 def trajectories(pipe: DiffusionPipeline, batch: int = 2, **fields: object) -> Trajectories:
-    return Trajectories(pipe, find_denoiser(pipe)[1], PROMPTS, batch, **{"seed": 0} | fields)
+    source = fields.pop("source", Sampling(PROMPTS))
+    return Trajectories(pipe, find_denoiser(pipe)[1], source, batch, **{"seed": 0} | fields)
 
 
 def calls_along(of: Trajectories, index: int = 0) -> list[Call]:
@@ -52,6 +53,11 @@ class TestPrompts:
         one, same, other = (trajectories(pipe, seed=seed).sampling(0) for seed in (0, 0, 1))
         assert one == same
         assert one.seed != other.seed
+
+    def test_arguments_of_each_image_are_drawn_with_its_prompt(self, pipe: DiffusionPipeline):
+        source = Sampling(PROMPTS, call_kwargs={"negative_prompt": [f"no {p}" for p in PROMPTS]})
+        drawn = trajectories(pipe, source=source).sampling(3)
+        assert drawn.call_kwargs["negative_prompt"] == [f"no {p}" for p in drawn.prompts]
 
     def test_trajectories_have_noise_of_their_own(self, pipe: DiffusionPipeline):
         of = trajectories(pipe)

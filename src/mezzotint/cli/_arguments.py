@@ -4,19 +4,24 @@
 
 from __future__ import annotations
 
-from itertools import cycle, islice
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from mezzotint._files import at_home
+from mezzotint.cli._call import call_kwargs
+from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from mezzotint.measuring import ExecutorFactory
     from mezzotint.models import Sampling
+    from mezzotint.plan import Plan
+    from mezzotint.recipes import Recipe
 
 Model: TypeAlias = Annotated[
     str,
@@ -105,6 +110,26 @@ Workers: TypeAlias = Annotated[
         show_default="as many as there are cores, or GPUs with --device cuda",
     ),
 ]
+Pin: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pin",
+        metavar="PATTERN=FORMAT",
+        help="Weight format of the layers that PATTERN names (a dotted name, a glob or a re: "
+        "expression), such as '*.to_k=int8/channel', or '*.to_k=int8/channel:float' with their "
+        "input as well: the recipe decides about the rest. May be repeated; the last that names a "
+        "layer holds. Recipes auto and mixdq.",
+    ),
+]
+Exclude: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Layers to keep floating, by a pattern as of --pin; bits per weight do not count "
+        "them. May be repeated. Recipes auto and mixdq.",
+    ),
+]
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print JSON for a program instead of tables.")
 ]
@@ -112,6 +137,34 @@ JsonFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Also write all figures as JSON; - prints them."),
 ]
+
+
+def restricted(
+    recipe: Recipe, options: Any, pin: list[str] | None, exclude: list[str] | None
+) -> Any:
+    """The recipe's options, with what --pin and --exclude say.
+
+    Raises:
+        UsageError: the recipe decides about all layers itself, or one of them is malformed.
+    """
+    import dataclasses
+
+    from mezzotint.recipes import recipes
+
+    given = {name: tuple(each) for name, each in (("pin", pin), ("exclude", exclude)) if each}
+    fields = {field.name for field in dataclasses.fields(options)}
+    for name in given:
+        if name not in fields:
+            able = [
+                each.name
+                for each in recipes()
+                if name in {field.name for field in dataclasses.fields(each.options)}
+            ]
+            raise UsageError(
+                f"--{name}: recipe {recipe.name!r} decides about all layers itself; use one of: "
+                f"{', '.join(able)}"
+            )
+    return dataclasses.replace(options, **given)
 
 
 def executor_of(
@@ -139,19 +192,47 @@ def sampling_of(
     seed: int,
     count: int | None = None,
     steps: int | None = None,
+    call: Sequence[str] | None = None,
 ) -> Sampling:
     """Prompts of a file or else of the model, repeated or cut to `count` where one is given.
 
     Raises:
-        UsageError: the file is missing or empty, or a number is out of range.
+        UsageError: the file is missing or empty, a number is out of range, or an argument of the
+            call is wrong.
     """
     from mezzotint.models import Sampling, read_prompts
     from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling
 
     if prompts is None:
-        found = default_sampling(pipe, count or CALIBRATION_COUNT).prompts
+        usual = count or CALIBRATION_COUNT
+        found = default_sampling(pipe, usual, call_kwargs=call_kwargs(call, usual, repeat=True))
     else:
-        found = read_prompts(prompts)
-    if count is not None:
-        found = tuple(islice(cycle(found), count))
-    return Sampling(prompts=found, seed=seed, steps=steps)
+        texts = read_prompts(prompts)
+        given = call_kwargs(call, len(texts), repeat=False)
+        found = Sampling(prompts=texts, call_kwargs=given)
+        found = found if count is None else found.repeated(count)
+    return replace(found, seed=seed, steps=steps)
+
+
+def asked_sampling(
+    pipe: DiffusionPipeline,
+    plan: Plan,
+    prompts: Path | None,
+    seed: int | None,
+    call: Sequence[str] | None,
+) -> Sampling | None:
+    """The sampling that a plan is to be calibrated on anew; None where it is to be done as it says.
+
+    With arguments of the call alone, the plan's prompts and seed are taken: it holds no pictures,
+    and has to be given them again.
+
+    Raises:
+        UsageError: as `sampling_of`.
+    """
+    if prompts is None and seed is None and not call:
+        return None
+    known = None if plan.calibration is None else plan.calibration.sampling
+    if prompts is None and seed is None and known is not None:
+        given = call_kwargs(call, len(known), repeat=True)
+        return known.with_kwargs(given)
+    return sampling_of(pipe, prompts, seed=seed or 0, call=call)

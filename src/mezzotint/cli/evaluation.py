@@ -24,6 +24,7 @@ from mezzotint.cli._arguments import (
     executor_of,
     sampling_of,
 )
+from mezzotint.cli._call import Call
 from mezzotint.cli._output import check_file, deliver
 
 
@@ -32,6 +33,7 @@ from mezzotint.cli._output import check_file, deliver
         "evaluate owl-w4a8 --reference emoji-turbo",
         "evaluate owl-w4a8 --reference emoji-turbo -n 2048 --json owl-w4a8.json",
         "evaluate owl-w4a8 --reference emoji-turbo -n 2048 --executor ray",
+        "evaluate dit-w4 --reference owner/dit -n 64 --call class_labels=[207,360]",
     )
 )
 def evaluate(  # noqa: PLR0913  (one parameter per option)
@@ -45,6 +47,7 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     prompts: PromptFile = None,
     seed: Seed = 0,
     steps: Steps = None,
+    call: Call = None,
     device: Device = "cpu",
     executor: Executor = None,
     address: Address = None,
@@ -64,7 +67,7 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     check_file(json_file)
     make = executor_of(executor, address, workers)
     original = load(reference, device=device)
-    sampling = sampling_of(original, prompts, seed=seed, count=count, steps=steps)
+    sampling = sampling_of(original, prompts, seed=seed, count=count, steps=steps, call=call)
     evaluation = compare(original, load(model, device=device), sampling, executor=make)
     deliver(evaluation.to_dict(), [evaluation.table()], json_file)
 
@@ -79,6 +82,7 @@ def bench(
     ] = 7,
     device: Device = "cpu",
     engine: Engine = "torch",
+    call: Call = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure latency and bytes against the original.
@@ -92,5 +96,6 @@ def bench(
     check_file(json_file)
     original = load(reference, device=device)
     quantized = load(model, device=device, engine=engine)
-    result = measure(original, quantized, repeats=repeats)
+    sampling = sampling_of(original, None, seed=0, count=1, call=call) if call else None
+    result = measure(original, quantized, sampling, repeats=repeats)
     deliver(result.to_dict(), [result.table()], json_file)

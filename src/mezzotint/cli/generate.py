@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,18 +14,24 @@ import typer
 from mezzotint._files import check_no_file, replacing
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import Device, Engine, Model, Seed, Steps
+from mezzotint.cli._call import Call, call_kwargs
 from mezzotint.cli._output import check_file
 
 _LONGEST_SLUG = 50
+
+_FRAME_MILLISECONDS = 125
+"""Time that a frame of a video is shown: eight a second."""
 
 
 @app.command(
     epilog=examples(
         'generate emoji-turbo "owl, noto style" -o pictures',
         'generate owl-w4a8 "owl, noto style" "red apple, flat style" -o pictures --seed 7',
+        'generate ./inpainting "a red door" -o out --call image=house.png --call mask_image=m.png',
+        "generate ./dit -n 4 -o pictures --call class_labels=207",
     )
 )
-def generate(
+def generate(  # noqa: PLR0913  (one parameter per option)
     model: Model,
     prompts: Annotated[
         list[str] | None,
@@ -34,31 +41,61 @@ def generate(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the PNG files.")
     ],
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--images",
+            metavar="N",
+            min=1,
+            help="Number of pictures; prompts repeat with further seeds.",
+            show_default="one of each prompt, or one",
+        ),
+    ] = None,
     steps: Steps = None,
+    call: Call = None,
     seed: Seed = 0,
     device: Device = "cpu",
     engine: Engine = "torch",
 ) -> None:
-    """Make a picture of each PROMPT.
+    """Make a picture, or a video, of each PROMPT.
 
-    MODEL may be quantized or not. The same seed gives the same picture, however many are made at
-    once. Files are named after the prompt's number and words, such as 000-owl-noto-style.png;
-    existing ones are replaced.
+    MODEL may be quantized or not, and need no PROMPT. The same seed gives the same picture, however
+    many are made at once. Files are named after the prompt's number and words, such as
+    000-owl-noto-style.png; existing ones are replaced. A video's frames are kept in one animated
+    PNG file.
     """
     from PIL import Image
 
-    from mezzotint.models import Sampling
+    from mezzotint.models import Sampling, takes_prompts
     from mezzotint.models import generate as sample
     from mezzotint.pipeline import load
+    from mezzotint.recipes.default_prompts import default_sampling
 
-    sampling = Sampling(prompts=tuple(prompts or ()), seed=seed, steps=steps)
+    texts = tuple(prompts or ())
+    number = len(texts) or count or 1
+    given = call_kwargs(call, number, repeat=False)
+    asked = Sampling(texts, seed, steps, count=None if texts else number, call_kwargs=given)
     check_no_file(output)
     check_file(output / "000.png")
-    images = sample(load(model, device=device, engine=engine), sampling)
-    for index, (prompt, pixels) in enumerate(zip(sampling.prompts, images, strict=True)):
-        path = output / f"{index:03}-{slug(prompt)}.png"
+    pipe = load(model, device=device, engine=engine)
+    if not texts and not takes_prompts(pipe):
+        usual = default_sampling(pipe, number, call_kwargs=given)
+        asked = replace(usual, seed=seed, steps=steps)
+    sampling = asked if count is None else asked.repeated(count)
+    images = sample(pipe, sampling)
+    names = sampling.prompts or ("image",) * len(sampling)
+    for index, (name, pixels) in enumerate(zip(names, images, strict=True)):
+        path = output / f"{index:03}-{slug(name)}.png"
         with replacing(path) as temporary:
-            Image.fromarray(pixels).save(temporary, format="PNG")
+            first, *others = map(Image.fromarray, pixels if pixels.ndim == 4 else pixels[None])
+            first.save(
+                temporary,
+                format="PNG",
+                save_all=bool(others),
+                append_images=others,
+                duration=_FRAME_MILLISECONDS,
+            )
         typer.echo(path)
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Model
+from mezzotint.cli._arguments import AsJson, Device, Model, sampling_of
+from mezzotint.cli._call import Call
 from mezzotint.cli._output import check_file, show
 
 
@@ -24,6 +25,7 @@ from mezzotint.cli._output import check_file, show
 def profile(  # noqa: PLR0913  (one parameter per option)
     model: Model,
     *,
+    call: Call = None,
     device: Device = "cpu",
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images per denoiser call.")] = 1,
     output: Annotated[
@@ -98,9 +100,11 @@ def profile(  # noqa: PLR0913  (one parameter per option)
     source = resolve(model).folder
     if output is not None and source is not None:
         check_apart(output, source)
+    pipe = load(model, device=device)
+    sampling = sampling_of(pipe, None, seed=0, count=batch, call=call) if call else None
     found = profile_pipeline(
-        load(model, device=device),
-        Work(batch=batch),
+        pipe,
+        Work(batch, sampling),
         choices=candidates(weights, _names(activations)),
         cache=cache,
         fresh=fresh,

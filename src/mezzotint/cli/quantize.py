@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,18 +15,24 @@ from mezzotint.cli._arguments import (
     Address,
     AsJson,
     Device,
+    Exclude,
     Executor,
     Model,
     Output,
+    Pin,
     PromptFile,
     Workers,
+    asked_sampling,
     executor_of,
+    restricted,
     sampling_of,
 )
+from mezzotint.cli._call import Call
 from mezzotint.cli._dry_run import foretell
+from mezzotint.cli._goal import SPEED, limits_of
 from mezzotint.cli._output import check_free, reserved
-from mezzotint.cli._recipe_command import RecipeCommand
-from mezzotint.cli._results import begun, kept_work, report, save
+from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
+from mezzotint.cli._results import begun, kept_work, report, save, timed
 from mezzotint.errors import UsageError
 
 
@@ -39,7 +44,9 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o owl-w4a8",
         "quantize emoji-turbo -o owl-mixdq --recipe mixdq --weight-bits 4 --act-bits 8",
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --no-bos",
-        "quantize emoji-turbo -o small --size 6MB --act-bits 16",
+        "quantize emoji-turbo -o small --size 6MB --goal memory",
+        "quantize emoji-turbo -o good --goal quality=35dB",
+        "quantize emoji-turbo -o w4 --pin '*.attn2.to_k=int8/channel' --exclude conv_out",
         "quantize owner/model -o w4 --calls 4 --dry-run",
         "quantize ./flux -o small --component transformer --component text_encoder_2 "
         "--pipeline-size 12GB",
@@ -50,6 +57,7 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --executor ray",
         "quantize emoji-turbo -o mine --plan edited.json",
         "quantize ./flux -o flux-w4 --stream",
+        "quantize ./inpainting -o w4 --prompts my.txt --call image=photos --call mask_image=m.png",
     ),
 )
 def quantize(  # noqa: PLR0913  (one parameter per option)
@@ -70,7 +78,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="BITS",
             help="At most this many stored bits per weight on average, scales included.",
-            show_default="4, unless --size, --pipeline-size or --latency is given",
+            show_default="4, unless --size, --pipeline-size, --latency or a --goal of quality is "
+            "given",
         ),
     ] = None,
     size: Annotated[
@@ -114,6 +123,17 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="all denoisers",
         ),
     ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GOAL",
+            help="quality=35dB: the fewest bytes whose measured signal to noise reaches that; "
+            "memory: weights only, inputs as they are; speed: 8-bit inputs, and the engines that "
+            "are installed are timed. Recipe auto for quality.",
+        ),
+    ] = None,
+    pin: Pin = None,
+    exclude: Exclude = None,
     prompts: PromptFile = None,
     seed: Annotated[
         int | None,
@@ -123,6 +143,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="0, or as --plan says",
         ),
     ] = None,
+    call: Call = None,
     device: Device = "cpu",
     executor: Executor = None,
     address: Address = None,
@@ -152,7 +173,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="FILE",
             help="Pack after this plan (JSON, or a quantized folder) instead of a recipe, "
-            "calibrated as it says unless --prompts or --seed is given.",
+            "calibrated as it says unless --prompts, --seed or --call is given.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -207,16 +228,16 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
         _refuse_with_plan(executor, address, workers, component or None, pipeline_size)
+        _refuse_with_plan(goal, pin, exclude)
         chosen = read_plan(plan)
         with reserved(output, force=force):
             pipe = load(model, device=device, stream=stream)
-            asked = prompts is not None or seed is not None
-            sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
+            sampling = asked_sampling(pipe, chosen, prompts, seed, call)
             result = apply(pipe, chosen, sampling=sampling)
             save(result, output, force=force)
     else:
         found = recipe_named(recipe or "auto")
-        options = parse_options(found, extra)
+        options = restricted(found, parse_options(found, extra), pin, exclude)
         limits = {
             "weight_bits": weight_bits,
             "size": size,
@@ -225,11 +246,11 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "latency": latency,
         }
         given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-        budget = Budget(**given)
+        budget = Budget(**limits_of(goal, given))
         make = executor_of(executor, address, workers)
         pipe = load(model, device=device, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
-        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, call=call)
         search = partial(
             run_recipe,
             pipe,
@@ -249,38 +270,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ):
             result = search(journal=journal, measurements=measurements)
             save(result, output, force=force)
-    report(result, output, as_json)
-
-
-def recipe_options(arguments: Sequence[str]) -> dict[str, str]:
-    """Option → text, from what follows the known options: `--name value`, `--name=value`.
-
-    `--name` alone stands for true, `--no-name` for false.
-
-    Raises:
-        UsageError: an argument is not an option, or is given twice.
-    """
-    found: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        if not flag.startswith("--"):
-            raise UsageError(f"unexpected argument {flag!r}; options begin with --")
-        if not equals:
-            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-            if value == "true" and flag.startswith("--no-"):
-                flag, value = f"--{flag[5:]}", "false"
-        name = flag.removeprefix("--").replace("-", "_")
-        if name in found:
-            raise UsageError(f"{flag}: is given twice")
-        found[name] = value
-    return found
+    # Streamed weights are read from disk at every call, which no result can be compared with.
+    times = None if stream else timed(pipe, result, every_engine=goal == SPEED)
+    report(result, output, as_json, times)
 
 
 def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--pipeline-size, --latency, --act-bits, --component, --resume, --measurements, "
-            "--dry-run and --executor"
+            "--pipeline-size, --latency, --act-bits, --component, --goal, --pin, --exclude, "
+            "--resume, --measurements, --dry-run and --executor"
         )

@@ -23,6 +23,7 @@ from mezzotint.cli._arguments import (
     Workers,
     executor_of,
 )
+from mezzotint.cli._call import Call, call_kwargs
 from mezzotint.cli._output import show
 
 if TYPE_CHECKING:
@@ -95,9 +96,17 @@ def sample(  # noqa: PLR0913  (one parameter per option)
         bool,
         typer.Option("--stratify", help="Spread stored bits evenly, from the least to the most."),
     ] = False,
+    bos: Annotated[
+        bool,
+        typer.Option(
+            "--bos",
+            help="Keep the constant first token of text embeddings out of the quantizers.",
+        ),
+    ] = False,
     prompts: PromptFile = None,
     seed: Seed = 0,
     steps: Steps = None,
+    call: Call = None,
     executor: Executor = None,
     address: Address = None,
     workers: Workers = None,
@@ -115,7 +124,7 @@ def sample(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.models import read_prompts
     from mezzotint.pipeline import load
     from mezzotint.recipes.label_options import SampleOptions
-    from mezzotint.recipes.labelling import sample_labels
+    from mezzotint.recipes.labelling import label_images, sample_labels
 
     given: dict[str, Any] = {} if formats is None else {"formats": _names(formats)}
     options = SampleOptions(
@@ -124,14 +133,25 @@ def sample(  # noqa: PLR0913  (one parameter per option)
         images=images,
         rounding=rounding,
         stratify=stratify,
+        bos=bos,
         seed=seed,
         **given,
     )
     chosen = None if prompts is None else read_prompts(prompts)
     make = executor_of(executor, address, workers)
     pipe = load(model, device=device)
+    number = len(chosen) if chosen else label_images(pipe, options, None)
+    given_kwargs = call_kwargs(call, number, repeat=chosen is None)
     with listening(partial(typer.echo, err=True)):
-        found = sample_labels(pipe, journal, options, prompts=chosen, steps=steps, executor=make)
+        found = sample_labels(
+            pipe,
+            journal,
+            options,
+            prompts=chosen,
+            steps=steps,
+            executor=make,
+            call_kwargs=given_kwargs,
+        )
     _report(found, journal, as_json)
 
 

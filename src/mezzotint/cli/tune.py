@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Output, PromptFile, sampling_of
+from mezzotint.cli._arguments import AsJson, Device, Output, PromptFile, asked_sampling
+from mezzotint.cli._call import Call
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._results import kept_work, report, save
 from mezzotint.errors import UsageError
@@ -60,6 +61,7 @@ def tune(  # noqa: PLR0913  (one parameter per option)
             show_default="0, or as the plan says",
         ),
     ] = None,
+    call: Call = None,
     device: Device = "cpu",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training of an interrupted run.")
@@ -77,7 +79,7 @@ def tune(  # noqa: PLR0913  (one parameter per option)
 
     The original teaches: what it computes on the way from noise to image, its quantized form learns
     to compute as well. Weights keep their codes, and no byte is added, whatever recipe made the
-    plan. It is calibrated as it says unless --prompts or --seed is given.
+    plan. It is calibrated as it says unless --prompts, --seed or --call is given.
 
     The state of the training is kept in DIR.training, every minute, until the result is saved:
     after a kill, repeat the command with --resume.
@@ -100,8 +102,7 @@ def tune(  # noqa: PLR0913  (one parameter per option)
         if source is not None:
             check_apart(output, source)
     pipe = load(name, device=device)
-    asked = prompts is not None or seed is not None
-    sampling = sampling_of(pipe, prompts, seed=seed or 0) if asked else None
+    sampling = asked_sampling(pipe, chosen, prompts, seed, call)
     with (
         reserved(output, force=force),
         kept_work(output, resume=resume, force=force) as journal,

@@ -11,8 +11,8 @@ from diffusers import DiffusionPipeline
 from rich.table import Table
 
 from mezzotint.engines import engine_executions
-from mezzotint.models import Sampling, find_denoiser, record_calls
-from mezzotint.profiling import PROMPTS, Latency, interleaved_medians
+from mezzotint.models import Sampling, find_denoiser
+from mezzotint.profiling import Latency, first_call, interleaved_medians
 from mezzotint.runtime import Execution, module_bytes
 
 
@@ -76,18 +76,28 @@ class Bench:
 
 @torch.no_grad()
 def bench(
-    reference: DiffusionPipeline, pipe: DiffusionPipeline, *, repeats: int = 7, batch: int = 1
+    reference: DiffusionPipeline,
+    pipe: DiffusionPipeline,
+    sampling: Sampling | None = None,
+    *,
+    repeats: int = 7,
+    batch: int = 1,
 ) -> Bench:
     """Time one denoiser call of both pipelines on the same recorded input, A, B, A, B and so on.
+
+    Args:
+        reference: the original.
+        pipe: the quantized one.
+        sampling: images whose first ones the call is of; by default of one usual prompt.
+        repeats: timed calls of each.
+        batch: images per call.
 
     Raises:
         UsageError: fewer than one repeat.
     """
-    sampling = Sampling(prompts=PROMPTS * batch, batch=batch)
     denoisers = {"reference": find_denoiser(reference)[1], "quantized": find_denoiser(pipe)[1]}
     device = next(denoisers["reference"].parameters()).device
-    (call,) = record_calls(reference, sampling, limit=1)
-    call = call.to(device)
+    call = first_call(reference, sampling, batch)
     latencies = interleaved_medians(
         {name: partial(call.run, denoiser) for name, denoiser in denoisers.items()},
         repeats=repeats,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from mezzotint.evaluation.error import StepError, error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.measuring import ExecutorFactory, chosen_executor
-from mezzotint.models import Call, Sampling, denoising_module
+from mezzotint.models import Call, Sampling, denoising_module, flat_frames
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
 
 
@@ -43,13 +43,15 @@ class Evaluation:
     """Figures of one pipeline against its reference; same prompts, same seeds.
 
     Attributes:
-        psnr_db, ssim: means over image pairs, with 95% bootstrap intervals.
+        psnr_db, ssim: means over image pairs, with 95% bootstrap intervals; of videos, each one's
+            mean over its frames counts as one pair.
         error: SQNR of the noise prediction per timestep, on the reference's own calls.
         fd_lite0: Fréchet distance of EfficientNet-Lite0 features to the reference's images; None
             below two images, or without the packages of the extra `evaluation`.
         r_precision, reference_r_precision: where a contrastive model was given.
         r_precision_change: ours less the reference's, image by image, with its 95% bootstrap
             interval; an interval that contains 0 shows no loss.
+        left_out: figure → why it could not be had.
         denoiser_bytes, reference_bytes: of the tensors in memory.
         reference_weights: number of the reference denoiser's parameters, packed ones included.
         context: seeds, counts, versions, device.
@@ -66,6 +68,7 @@ class Evaluation:
     reference_bytes: int
     reference_weights: int
     context: Mapping[str, Any]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def of_fp16(self) -> float:
@@ -83,14 +86,15 @@ class Evaluation:
             "bytes": f"{self.denoiser_bytes:,}",
             "of fp16": f"{self.of_fp16:.3f}",
             "SQNR of ε (dB)": f"{self.sqnr_db:.2f}",
-            "PSNR (dB)": _spread(self.psnr_db, 2),
-            "SSIM": _spread(self.ssim, 4),
+            f"PSNR{self._of_frames} (dB)": _spread(self.psnr_db, 2),
+            f"SSIM{self._of_frames}": _spread(self.ssim, 4),
         }
         if simulated := _simulated(self.context):
             result["simulated"] = simulated
         if self.fd_lite0 is not None:
-            biased = "" if self.context["images"] >= MIN_IMAGES else " (few images: biased)"
-            result["FD-Lite0"] = f"{self.fd_lite0:.3f}{biased}"
+            pictures = self.context["images"] * self.context.get("frames", 1)
+            biased = "" if pictures >= MIN_IMAGES else " (few images: biased)"
+            result[f"FD-Lite0{self._of_frames}"] = f"{self.fd_lite0:.3f}{biased}"
         if self.r_precision is not None:
             value = self.r_precision
             result["R-precision"] = f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
@@ -116,6 +120,7 @@ class Evaluation:
             "denoiser_bytes": self.denoiser_bytes,
             "reference_bytes": self.reference_bytes,
             "of_fp16": self.of_fp16,
+            "left_out": dict(self.left_out),
             "context": dict(self.context),
         }
         finite: dict[str, Any] = _finite(value)
@@ -123,7 +128,8 @@ class Evaluation:
 
     def table(self) -> Table:
         """A row per figure, then one per timestep."""
-        table = Table(title=f"{self.context['images']} images against the reference")
+        made = "videos" if self._of_frames else "images"
+        table = Table(title=f"{self.context['images']} {made} against the reference")
         table.add_column("figure")
         table.add_column("value", justify="right")
         table.add_row("reference bytes", f"{self.reference_bytes:,}")
@@ -131,10 +137,17 @@ class Evaluation:
             table.add_row(title, text)
         if self.reference_r_precision is not None:
             table.add_row("R-precision, reference", f"{self.reference_r_precision.value:.3f}")
+        for title, reason in self.left_out.items():
+            table.add_row(title, f"left out: {reason}")
         for step in self.error:
             span = f"[{step.low:.2f}, {step.high:.2f}]"
             table.add_row(f"SQNR of ε at t = {step.timestep:g} (dB)", f"{step.sqnr_db:.2f} {span}")
         return table
+
+    @property
+    def _of_frames(self) -> str:
+        """Part of a title that tells pictures from frames of videos."""
+        return " of frames" if "frames" in self.context else ""
 
 
 def evaluate(
@@ -146,16 +159,19 @@ def evaluate(
     images: ImageArray | None = None,
     executor: str | ExecutorFactory | None = None,
 ) -> Evaluation:
-    """Compare `pipe` with `reference` on the same prompts and seeds.
+    """Compare `pipe` with `reference` on the same prompts, seeds and further arguments.
+
+    Pipelines of videos are compared frame by frame. What a pipeline cannot have, such as the
+    R-precision without text, is left out, and the result says why.
 
     Args:
         reference: the original pipeline, or a `Baseline` made of it once for several comparisons.
         pipe: the quantized pipeline.
-        sampling: prompts and seeds; needed with a pipeline, ignored with a baseline.
+        sampling: images to make of both; needed with a pipeline, ignored with a baseline.
         contrastive: text and image encoders for the R-precision; by default the embedded ones
             for embedded pipelines, and no R-precision for others.
-        images: of `pipe` on the reference's sampling, uint8 [n, H, W, 3], where they are made
-            already.
+        images: of `pipe` on the reference's sampling, as `generate` makes them, where they are
+            made already.
         executor: name of what makes the images, such as `ray`, or makes that, given a pipeline; by
             default this process does.
 
@@ -172,12 +188,13 @@ def evaluate(
         contrastive = contrastive or contrastive_for(reference)
         reference = Baseline.of(reference, sampling, contrastive, executor=executor)
     images = generated(pipe, reference.sampling, executor) if images is None else images
+    images = flat_frames(images)
     first, expected = reference.first_ranks_of(images), reference.first_ranks
     denoiser = denoising_module(pipe)
     reference_denoiser = denoising_module(reference.pipe)
     return Evaluation(
-        psnr_db=bootstrap_interval(psnr(reference.images, images)),
-        ssim=bootstrap_interval(ssim(reference.images, images)),
+        psnr_db=bootstrap_interval(reference.of_each(psnr(reference.images, images))),
+        ssim=bootstrap_interval(reference.of_each(ssim(reference.images, images))),
         error=error_by_timestep(_replayed(reference.calls, denoiser)),
         fd_lite0=_distance(reference, images),
         r_precision=_r_precision(reference, first),
@@ -187,6 +204,7 @@ def evaluate(
         reference_bytes=module_bytes(reference_denoiser),
         reference_weights=_weights(reference_denoiser),
         context=_context(reference, pipe),
+        left_out=_left_out(reference),
     )
 
 
@@ -218,6 +236,18 @@ def _distance(reference: Baseline, images: ImageArray) -> float | None:
     return frechet_distance(reference.features, lite0_features(images))
 
 
+def _left_out(reference: Baseline) -> dict[str, str]:
+    """Figure → why the reference has none."""
+    found = {}
+    if len(reference.images) < 2:
+        found["FD-Lite0"] = "a distribution takes two images or more"
+    elif not lite0_available():
+        found["FD-Lite0"] = "the packages of the extra mezzotint[evaluation] are not installed"
+    if reference.first_ranks is None:
+        found["R-precision"] = reference.no_ranks
+    return found
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
@@ -240,15 +270,19 @@ def _change(
 
 def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
     sampling, denoiser = reference.sampling, denoising_module(pipe)
+    further: dict[str, Any] = {} if reference.frames is None else {"frames": reference.frames}
+    if sampling.call_kwargs:
+        further["call_kwargs"] = sampling.call_kwargs.to_dict()
     parameter, attention = next(denoiser.parameters()), rounded_attention(denoiser)
     return {
         "reference": Path(reference.pipe.name_or_path or "").name,
         "model": Path(pipe.name_or_path or "").name,
-        "images": len(sampling.prompts),
+        "images": len(sampling),
         "distinct_prompts": len(set(sampling.prompts)),
         "seed": sampling.seed,
         "steps": sampling.steps,
         "guidance": sampling.guidance,
+        **further,
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "simulated_inputs": sum(map(_has_simulated_input, packed_layers(denoiser).values())),

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from mezzotint._files import JsonFile, validated
 from mezzotint._journal import differing
 from mezzotint.errors import LabelError, MezzotintError, UsageError
-from mezzotint.plan import Sampling
-from mezzotint.plan.calibration_settings import SamplingModel
+from mezzotint.plan.sampling import SamplingModel
 
 VERSION = 1
 
@@ -32,6 +31,7 @@ class _HeaderModel(BaseModel):
     sampling: SamplingModel | None
     formats: tuple[str, ...] = Field(min_length=1)
     encoding: dict[str, Any]
+    bos: bool = False
     torch: str
     originals: str | None
     calls: str
@@ -49,6 +49,7 @@ class LabelHeader(JsonFile):
         sampling: prompts, seed and steps of the images, or of the calls; JSON values.
         formats: that configurations choose from.
         encoding: how weights are rounded; JSON values.
+        bos: whether constant first tokens are kept out of the quantizers.
         torch: its version.
         originals: digest of the floating model's images; None where there are none.
         calls: digest of the recorded calls, which the metric or the rounding has seen.
@@ -63,13 +64,17 @@ class LabelHeader(JsonFile):
     sampling: Mapping[str, Any] | None
     formats: tuple[str, ...]
     encoding: Mapping[str, Any]
+    bos: bool
     torch: str
     originals: str | None
     calls: str
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them back."""
-        return {"version": VERSION} | asdict(self) | {"formats": list(self.formats)}
+        value = self._values()
+        if not self.bos:
+            del value["bos"]  # journals of labels that were made before there was a choice go on
+        return {"version": VERSION} | value
 
     @classmethod
     def from_dict(cls, value: Any, source: str = "labels") -> LabelHeader:
@@ -80,12 +85,12 @@ class LabelHeader(JsonFile):
         """
         model = validated(_HeaderModel, value, source, LabelError)
         try:
-            if model.sampling is not None:
-                Sampling(**model.sampling.model_dump())
+            sampling = None if model.sampling is None else model.sampling.value()
         except UsageError as cause:
             raise LabelError(f"{source}: field sampling: {cause}") from cause
         plain = model.model_dump(mode="json", exclude={"version"})
-        return cls(**plain | {"formats": model.formats})
+        written = None if sampling is None else sampling.to_dict()
+        return cls(**plain | {"formats": model.formats, "sampling": written})
 
     def check(self, wanted: LabelHeader, folder: object) -> None:
         """Refuse labels of something else than is wanted.
@@ -94,7 +99,7 @@ class LabelHeader(JsonFile):
             LabelError: naming the folder, and what differs.
         """
         found, expected = (
-            {key: value for key, value in each.to_dict().items() if key != "model"}
+            {key: value for key, value in each._values().items() if key != "model"}
             for each in (self, wanted)
         )
         # The order is that of the fields: digests, which follow from the others, come last.
@@ -103,6 +108,9 @@ class LabelHeader(JsonFile):
             return
         meaning = _MEANINGS[key].format(then=_short(found[key]), now=_short(expected[key]))
         raise LabelError(f"{folder}: holds labels of {meaning}; name another folder")
+
+    def _values(self) -> dict[str, Any]:
+        return asdict(self) | {"formats": list(self.formats)}
 
 
 _MEANINGS = {
@@ -114,6 +122,7 @@ _MEANINGS = {
     "originals": "other images of the floating model",
     "formats": "other formats (then {then}, now {now})",
     "encoding": "another rounding (then {then}, now {now})",
+    "bos": "layers with another treatment of first tokens (bos then {then}, now {now})",
     "torch": "another version of torch (then {then}, now {now})",
 }
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
@@ -88,17 +86,17 @@ class ImageExecutor(Protocol):
     """An executor that makes images of the pipeline, too."""
 
     def images(self, samplings: Sequence[Sampling]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """Yield the images of each sampling, uint8 [n, H, W, 3], with its index; in any order."""
+        """Yield what `generate` makes of each sampling, with its index; in any order."""
 
 
 def generate_with(
     make: ExecutorFactory, pipe: DiffusionPipeline, sampling: Sampling
 ) -> npt.NDArray[np.uint8]:
-    """Images of the prompts, uint8 [n, H, W, 3] in RGB: those of `generate`, batch by batch.
+    """Images, or videos, uint8: those of `generate`, batch by batch.
 
     Args:
         make: of the executor, which is given the pipeline for its original.
-        pipe: makes images from text.
+        pipe: makes images from noise.
         sampling: prompts, first seed and size of batches.
 
     Raises:
@@ -109,16 +107,8 @@ def generate_with(
     name = type(executor).__name__
     if not isinstance(executor, ImageExecutor):
         raise UsageError(f"executor {name}: makes no images; leave it out, or use another one")
-    starts = range(0, len(sampling.prompts), sampling.batch)
-    parts = [
-        replace(
-            sampling,
-            prompts=sampling.prompts[start : start + sampling.batch],
-            seed=sampling.seed + start,
-        )
-        for start in starts
-    ]
+    parts = list(sampling.batches())
     found = dict(track(executor.images(parts), "Generating", len(parts)))
-    if len(found) != math.ceil(len(sampling.prompts) / sampling.batch):
+    if len(found) != len(parts):
         raise UsageError(f"executor {name}: ended without all images; it has to yield every batch")
     return np.concatenate([found[index] for index in range(len(parts))])

@@ -112,8 +112,7 @@ def task_seconds(original: Original, metric: Metric) -> float:
     images, started = original.batches(original.denoiser, metric.prompts), time.perf_counter()
     first = len(next(images))
     seconds = time.perf_counter() - started
-    wanted = len(original.images.images[: metric.prompts])
-    return seconds * wanted / first
+    return seconds * original.pictures(metric.prompts) / first
 
 
 @contextmanager

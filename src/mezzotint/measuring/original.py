@@ -6,7 +6,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from mezzotint.errors import CalibrationError, UsageError
 from mezzotint.models import Call, Sampling, find_denoiser, parts_of
 from mezzotint.models.patching import patched
-from mezzotint.models.sampling import rgb_images, run_batches
+from mezzotint.models.sampling import flat_frames, pixel_batches
 from mezzotint.runtime import Calibration
 
 
@@ -70,7 +70,7 @@ class Original:
 
         Raises:
             UsageError: there is no pipeline.
-            ModelError: it does not make RGB images from text.
+            ModelError: it does not make RGB images.
             CalibrationError: an image holds NaN.
         """
         if self.made is not None:
@@ -85,14 +85,19 @@ class Original:
 
         Raises:
             UsageError: there is no pipeline.
-            ModelError: it does not make RGB images from text.
+            ModelError: it does not make RGB images.
         """
         pipe, sampling = self.pipeline(), self._sampling()
         if denoiser is not self.denoiser:
             pipe = with_denoiser(pipe, denoiser)
         if prompts is not None:
-            sampling = replace(sampling, prompts=sampling.prompts[:prompts])
+            sampling = sampling.part(0, prompts)
         return image_batches(pipe, sampling)
+
+    def pictures(self, prompts: int | None = None) -> int:
+        """Number of pictures of the first prompts, frames of videos among them."""
+        made, images = len(self.images.images), len(self._sampling())
+        return made if prompts is None else made // images * min(prompts, images)
 
     def pipeline(self) -> DiffusionPipeline:
         """The pipeline around the denoiser.
@@ -134,7 +139,7 @@ def reference_images(
     """Run the floating pipeline once.
 
     Raises:
-        ModelError: it does not make RGB images from text.
+        ModelError: it does not make RGB images.
         CalibrationError: an image holds NaN.
     """
     images: list[Tensor] = []
@@ -160,11 +165,13 @@ def reference_images(
 def image_batches(pipe: DiffusionPipeline, sampling: Sampling) -> Iterator[Tensor]:
     """The pipeline's images before rounding: float32 [n, 3, h, w] in [0, 1], on the CPU.
 
+    Of videos, all frames, one video after another.
+
     Raises:
-        ModelError: it does not make RGB images from text.
+        ModelError: it does not make RGB images.
     """
-    for output in run_batches(pipe, sampling, output_type="np"):
-        yield torch.from_numpy(rgb_images(pipe, output)).float().permute(0, 3, 1, 2)
+    for images in pixel_batches(pipe, sampling):
+        yield torch.from_numpy(flat_frames(images)).float().permute(0, 3, 1, 2)
 
 
 def _copied(leaf: Any) -> Any:

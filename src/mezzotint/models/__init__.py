@@ -45,16 +45,18 @@ from mezzotint.models.loading import (
     quiet_libraries,
     usable_device,
 )
+from mezzotint.models.pipeline_call import (
+    GENERATION_FILE,
+    default_steps,
+    generation_defaults,
+    takes_prompts,
+    usual_sampling,
+)
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.rows import batch_size, rows_of
-from mezzotint.models.sampling import (
-    GENERATION_FILE,
-    default_steps,
-    generate,
-    generation_defaults,
-)
+from mezzotint.models.sampling import flat_frames, generate
 from mezzotint.models.skeleton import floating_skeleton, skeleton
 from mezzotint.models.source import ResolvedSource, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
@@ -103,6 +105,7 @@ __all__ = [
     "example_call",
     "find_denoiser",
     "find_denoisers",
+    "flat_frames",
     "floating_skeleton",
     "generate",
     "generation_defaults",
@@ -132,11 +135,13 @@ __all__ = [
     "shard_files",
     "skeleton",
     "split_name",
+    "takes_prompts",
     "text_readers",
     "to_quantize",
     "trace_calls",
     "trace_graph",
     "usable_device",
+    "usual_sampling",
     "weight_graph",
     "with_generation_defaults",
     "writer_for",

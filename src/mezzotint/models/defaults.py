@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from mezzotint.models.sampling import generation_defaults
+from mezzotint.models.pipeline_call import generation_defaults
 
 
 def with_generation_defaults(pipe: DiffusionPipeline) -> DiffusionPipeline:

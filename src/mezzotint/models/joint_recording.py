@@ -44,14 +44,8 @@ def record_decoding(pipe: DiffusionPipeline, joint: Joint, sampling: Sampling) -
     """
     calls: list[Call] = []
     for name, decoder in joint.decoders.items():
-        prompts = sampling.prompts[:MOST_DECODED]
-        starts = range(0, len(prompts), sampling.batch)
-        for start in track(starts, "Recording", len(starts)):
-            batch = replace(
-                sampling,
-                prompts=prompts[start : start + sampling.batch],
-                seed=sampling.seed + start,
-            )
+        batches = tuple(sampling.part(0, MOST_DECODED).batches())
+        for batch in track(batches, "Recording", len(batches)):
             taken: list[Call] = []
             with _taking(name, decoder, taken), suppress(_DecodedError):
                 for _ in run_batches(pipe, batch, output_type="np"):

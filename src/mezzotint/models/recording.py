@@ -40,8 +40,8 @@ def record_calls(
     classifier-free guidance).
 
     Args:
-        pipe: of text to image.
-        sampling: prompts, seeds and steps.
+        pipe: makes images or videos from noise.
+        sampling: prompts, seeds, steps, and further arguments of the pipeline's call.
         selection: the calls to keep, and how many samples of each; None for all of them, whole.
             Where the samples of a call cannot be told apart, or depend on each other, calls are
             kept whole.
@@ -49,8 +49,9 @@ def record_calls(
         denoiser: whose calls; by default the pipeline's own, or all of them.
 
     Raises:
-        ModelError: the pipeline has no denoiser, or does not make images from text.
-        UsageError: `limit` is below 1, or given with a selection.
+        ModelError: the pipeline has no denoiser, or fails.
+        UsageError: `limit` is below 1, or given with a selection; or the sampling does not fit the
+            pipeline's call.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit: {limit} is too few; record 1 call or more")
@@ -96,7 +97,7 @@ def _record(
             raise _EnoughError
 
     recorder = Recorder(take)
-    batches = math.ceil(len(sampling.prompts) / sampling.batch)
+    batches = math.ceil(len(sampling) / sampling.batch)
     with recorder.watching(denoiser), suppress(_EnoughError):
         for _ in track(run_batches(pipe, sampling, output_type="latent"), "Recording", batches):
             recorder.step = -1
@@ -107,7 +108,7 @@ def _record(
 def recording(source: DiffusionPipeline | nn.Module) -> Iterator[list[Call]]:
     """Record the denoiser's calls while the caller runs the pipeline in whatever way it wants.
 
-    For pipelines that need more than a prompt: control images, masks, class labels, video.
+    For pipelines that are called in another way than `Sampling` can say.
 
     >>> with recording(pipe) as calls:
     ...     pipe("an owl", image=edges)

@@ -2,114 +2,79 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 
-from mezzotint._files import read_json, validated
 from mezzotint._progress import track
 from mezzotint.errors import MezzotintError, ModelError, UsageError
+from mezzotint.models.pipeline_call import fixed_arguments, own_arguments, remedy
 from mezzotint.plan import Sampling
-
-GENERATION_FILE = "generation.json"
-"""Optional file in a pipeline's folder: defaults for the arguments of the pipeline's call."""
-
-_OURS = frozenset({"prompt", "generator", "output_type", "return_dict", "num_images_per_prompt"})
-"""Call arguments that sampling itself sets."""
-
-
-class GenerationDefaults(BaseModel):
-    """The content of `generation.json`; any further field is an argument of the pipeline's call."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    num_inference_steps: PositiveInt | None = None
-    guidance_scale: NonNegativeFloat | None = None
-
-
-def generation_defaults(pipe: DiffusionPipeline) -> dict[str, Any]:
-    """Call arguments that the pipeline's folder prescribes; empty without `generation.json`.
-
-    Raises:
-        ModelError: the file is not valid JSON, or a field has a wrong value or names no argument
-            of the pipeline's call.
-    """
-    path = Path(pipe.name_or_path or "") / GENERATION_FILE
-    if not pipe.name_or_path or not path.is_file():
-        return {}
-    defaults = validated(GenerationDefaults, read_json(path, ModelError), path, ModelError)
-    fields = defaults.model_dump(exclude_unset=True)
-    for field in fields:
-        if field in _OURS:
-            raise ModelError(f"{path}: field {field}: is set by sampling; remove it")
-        if field not in _call_parameters(pipe):
-            kind = type(pipe).__name__
-            raise ModelError(f"{path}: field {field}: {kind} takes no such argument; remove it")
-    return fields
-
-
-def default_steps(pipe: DiffusionPipeline) -> int:
-    """Denoising steps that the pipeline takes where the caller says nothing; 50 where unknown.
-
-    Raises:
-        ModelError: `generation.json` is malformed.
-    """
-    named = generation_defaults(pipe).get("num_inference_steps")
-    parameter = _call_parameters(pipe).get("num_inference_steps")
-    usual = None if parameter is None else parameter.default
-    return next((steps for steps in (named, usual) if isinstance(steps, int) and steps > 0), 50)
 
 
 @torch.no_grad()
 def generate(
     pipe: DiffusionPipeline, sampling: Sampling, *, progress: bool = True
 ) -> npt.NDArray[np.uint8]:
-    """Images of the prompts, uint8 [n, H, W, 3] in RGB.
+    """Images of the prompts, uint8 [n, H, W, 3] in RGB; of videos [n, frames, H, W, 3].
 
     Raises:
-        ModelError: the pipeline does not make images from text, or its `generation.json` is wrong.
-        UsageError: `sampling` sets what the pipeline's call has no argument for.
+        ModelError: the pipeline does not make images, or NaN, or its `generation.json` is wrong.
+        UsageError: `sampling` sets what the pipeline's call has no argument for, or lacks what it
+            needs.
     """
-    batches = run_batches(pipe, sampling, output_type="np")
+    batches = pixel_batches(pipe, sampling)
     if progress:
-        batches = track(batches, "Generating", math.ceil(len(sampling.prompts) / sampling.batch))
-    return np.concatenate([_to_uint8(pipe, output) for output in batches])
+        batches = track(batches, "Generating", math.ceil(len(sampling) / sampling.batch))
+    return np.concatenate([_to_uint8(pipe, images) for images in batches])
+
+
+def pixel_batches(pipe: DiffusionPipeline, sampling: Sampling) -> Iterator[npt.NDArray[Any]]:
+    """Images before rounding, floating [n, H, W, 3] or [n, frames, H, W, 3], batch after batch.
+
+    Raises:
+        ModelError, UsageError: as `run_batches`; or there are no images, or not one for each seed.
+    """
+    outputs = run_batches(pipe, sampling, output_type="np")
+    for part, output in zip(sampling.batches(), outputs, strict=True):
+        images = rgb_images(pipe, output)
+        if len(images) != len(part):
+            raise UsageError(
+                f"call_kwargs: {type(pipe).__name__} made {len(images)} images where {len(part)} "
+                "were asked for; give one value for all of them, or a list with one for each"
+            )
+        yield images
 
 
 def run_batches(pipe: DiffusionPipeline, sampling: Sampling, *, output_type: str) -> Iterator[Any]:
     """The pipeline's outputs, batch after batch, its own progress bars switched off.
 
     Raises:
-        ModelError: the pipeline's own code fails, or it does not make images from text.
-        UsageError: `sampling` sets what the pipeline's call has no argument for.
+        ModelError: the pipeline's own code fails, or it makes no images from noise.
+        UsageError: `sampling` sets what the pipeline's call has no argument for, or lacks what it
+            needs.
     """
-    arguments = _arguments(pipe, sampling)
-    prompts = sampling.prompts
-    for start in range(0, len(prompts), sampling.batch):
-        chunk = prompts[start : start + sampling.batch]
+    arguments = fixed_arguments(pipe, sampling)
+    for part in sampling.batches():
         # One CPU generator per image: its noise depends on neither batch size nor device.
-        seeds = range(sampling.seed + start, sampling.seed + start + len(chunk))
+        seeds = range(part.seed, part.seed + len(part))
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        own = own_arguments(pipe, part)
         with _quiet(pipe):
             try:
-                output = pipe(
-                    prompt=list(chunk), generator=generators, output_type=output_type, **arguments
-                )
+                output = pipe(generator=generators, output_type=output_type, **arguments, **own)
             except MezzotintError:
                 raise
             except Exception as cause:  # whatever a pipeline's own code may raise
                 raise ModelError(
-                    f"{type(pipe).__name__} fails on its own call ({first_line(cause)}); check "
-                    "its components, or record calls that it takes"
+                    f"{type(pipe).__name__} fails on its own call ({first_line(cause)}); "
+                    f"{remedy(pipe, sampling)}"
                 ) from cause
         yield output
 
@@ -119,52 +84,38 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _arguments(pipe: DiffusionPipeline, sampling: Sampling) -> dict[str, Any]:
-    """The folder's defaults, overridden by what `sampling` sets."""
-    parameters, name = _call_parameters(pipe), type(pipe).__name__
-    if not {"prompt", "generator", "output_type"} <= parameters.keys():
-        raise ModelError(f"{name} does not make images from text; use a text-to-image pipeline")
-    chosen = {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
-    arguments = generation_defaults(pipe)
-    for field, value in chosen.items():
-        if value is None:
-            continue
-        if field not in parameters:
-            raise UsageError(f"{name} takes no {field}; leave it unset")
-        arguments[field] = value
-    _check_steps(pipe, arguments.get("num_inference_steps"))
-    return arguments
-
-
-def _check_steps(pipe: DiffusionPipeline, steps: int | None) -> None:
-    """Refuse more steps than there are timesteps: schedulers fail on them each in its own way."""
-    config = getattr(getattr(pipe, "scheduler", None), "config", {})
-    known = config.get("num_train_timesteps")
-    if steps is not None and isinstance(known, int) and steps > known:
-        raise UsageError(
-            f"steps: {steps:,} are more than the {known:,} timesteps that the pipeline's "
-            f"{type(pipe.scheduler).__name__} knows; use fewer"
-        )
-
-
-def _call_parameters(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(type(pipe).__call__).parameters
-
-
 def rgb_images(pipe: DiffusionPipeline, output: Any) -> npt.NDArray[Any]:
-    """The images of a pipeline's output of type `np`: [n, height, width, 3], in [0, 1].
+    """The images of a pipeline's output of type `np`, in [0, 1].
+
+    Returns:
+        [n, height, width, 3], grey ones in RGB; of videos [n, frames, height, width, 3].
 
     Raises:
         ModelError: it holds none.
     """
-    images = getattr(output, "images", None)
-    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] != 3:
-        raise ModelError(f"{type(pipe).__name__} returned no RGB images; use a text-to-image model")
+    frames = getattr(output, "frames", None)
+    images = getattr(output, "images", None) if frames is None else np.asarray(frames)
+    dimensions = 4 if frames is None else 5
+    if isinstance(images, np.ndarray) and images.ndim == dimensions and images.shape[-1] == 1:
+        images = images.repeat(3, axis=-1)
+    if (
+        not isinstance(images, np.ndarray)
+        or images.ndim != dimensions
+        or images.shape[-1] != 3
+        or not np.issubdtype(images.dtype, np.floating)
+    ):
+        raise ModelError(
+            f"{type(pipe).__name__} returned no RGB images or frames; use a model that makes some"
+        )
     return images
 
 
-def _to_uint8(pipe: DiffusionPipeline, output: Any) -> npt.NDArray[np.uint8]:
-    images = rgb_images(pipe, output)
+def flat_frames(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Images as they are, [n, H, W, 3], and of videos all frames, one video after another."""
+    return images if images.ndim == 4 else images.reshape(-1, *images.shape[2:])
+
+
+def _to_uint8(pipe: DiffusionPipeline, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if not np.isfinite(images).all():
         raise ModelError(f"{type(pipe).__name__} returned images with NaN or infinite values")
     return (images.clip(0, 1) * 255).round().astype(np.uint8)

@@ -29,13 +29,12 @@ def record_selection(
     pipe: DiffusionPipeline, denoiser: nn.Module, sampling: Sampling, selection: CallSelection
 ) -> tuple[Call, ...]:
     """Run the pipeline and keep the selection's calls, cut ones with outputs of their own."""
-    starts = range(0, len(sampling.prompts), sampling.batch)
-    strata = strata_of_runs(selection.calls, len(starts))
+    batches = tuple(sampling.batches())
+    strata = strata_of_runs(selection.calls, len(batches))
     calls: list[Call] = []
     steps, whole = None, False
     for run in track(sorted(strata), "Recording"):
-        prompts = sampling.prompts[starts[run] :][: sampling.batch]
-        batch = replace(sampling, prompts=prompts, seed=sampling.seed + starts[run])
+        batch = batches[run]
         keeper = _Keeper(pipe, batch, selection, strata[run], steps, whole)
         kept = keeper.run(denoiser)
         own = kept if whole else _with_own_outputs(kept, keeper.cut, denoiser)
@@ -106,7 +105,7 @@ class _Keeper:
         assert self._places is not None  # calls are taken of steps that are wanted
         several = len(self._places[call.step]) > 1
         place = len(self._kept) + (len(self._of_step) if several else 0)
-        prompts = len(self.sampling.prompts)
+        prompts = len(self.sampling)
         self.cut = True
         return rows_of(call, rows_of_batch(place, rows, prompts, self.selection.samples))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,7 +27,7 @@ TEXT = "text"
 """Keyword of the rows of text that a call of a joint module is of."""
 
 _OTHERS = ("zebra crossing", "quiet harbour")
-"""Prompts that tell which arguments depend on the text, where all recorded ones are the same."""
+"""Prompts that tell which arguments depend on the text."""
 
 _ROUNDING = 1e-3
 """Greatest relative difference of an embedding that was made in a batch of another size."""
@@ -44,8 +45,8 @@ class TextInputs:
     tokenizing, choosing hidden states, joining the outputs of several encoders. All arguments that
     differ between prompts are then taken from there. Gradients go the same way back.
 
-    Text is told by two numbers: index of a prompt, and row among those of all calls that the first
-    step makes of it (the halves of guidance).
+    Text is told by two numbers: index of an image, of those that have other texts, and row among
+    those of all calls that the first step makes of it (the halves of guidance).
 
     Args:
         pipe: the floating pipeline.
@@ -55,8 +56,7 @@ class TextInputs:
     def __init__(self, pipe: DiffusionPipeline, encoders: Sequence[str]) -> None:
         self._pipe = pipe
         self._encoders = listed(list(encoders))
-        self._prompts: dict[str, int] = {}
-        self._sampling = Sampling(prompts=_OTHERS)
+        self._images: dict[str, Sampling] = {}
         self._paths: tuple[Path, ...] = ()
         self._shapes: dict[str, _Shapes] = {}
         self._differentiable = True
@@ -84,24 +84,23 @@ class TextInputs:
             UsageError: nothing that the denoisers are given depends on the prompt, or some of it
                 is not of the first step's text: no row of it is found in the calls.
         """
-        self._sampling = sampling
+        if not sampling.prompts:
+            raise UsageError(f"components: {self._encoders}: there are no prompts; leave them out")
         self._shapes = _shapes(calls)
-        prompts = tuple(dict.fromkeys(sampling.prompts))
-        for prompt in prompts:
-            self._prompts.setdefault(prompt, len(self._prompts))
+        images = {_key(each): each for each in replace(sampling, batch=1).batches()}
+        self._images |= {key: each for key, each in images.items() if key not in self._images}
+        first = next(iter(images.values()))
+        others = [replace(first, prompts=(prompt,)) for prompt in _OTHERS]
         with torch.no_grad():
-            tables = {prompt: self._rows_of(components, prompt) for prompt in prompts}
-        pair = list(tables.values())[:2]
-        if len(pair) < 2:
-            with torch.no_grad():
-                pair = [self._rows_of(components, prompt) for prompt in _OTHERS]
+            tables = {key: self._rows_of(components, each) for key, each in images.items()}
+            pair = [self._rows_of(components, each) for each in others]
         self._paths = tuple(path for path in pair[0] if _differ(*(rows.get(path) for rows in pair)))
         if not self._paths:
             raise UsageError(
                 f"components: {self._encoders}: nothing that the denoiser is given depends on the "
                 "prompt as a batch of tensors; leave them out"
             )
-        self._differentiable = self._passes_gradients(components, prompts[0])
+        self._differentiable = self._passes_gradients(components, first)
         return tuple(self._with_text(call, tables) for call in calls)
 
     def applied(
@@ -122,19 +121,19 @@ class TextInputs:
                 f"{type(self._pipe).__name__} lets no gradient through to {self._encoders}; measure"
                 " the layers one by one instead"
             )
-        names = list(self._prompts)
-        wanted = [(names[prompt], row) for prompt, row in text.tolist()]
+        images = list(self._images.values())
+        wanted: list[tuple[int, int]] = text.tolist()
         tables = {
-            prompt: self._rows_of(components, prompt)
-            for prompt in dict.fromkeys(prompt for prompt, _ in wanted)
+            image: self._rows_of(components, images[image])
+            for image in dict.fromkeys(image for image, _ in wanted)
         }
         found = dict(kwargs)
         for path in self._paths:
-            rows = torch.stack([tables[prompt][path][row] for prompt, row in wanted])
+            rows = torch.stack([tables[image][path][row] for image, row in wanted])
             found = _replaced(found, path, rows)
         return found
 
-    def _rows_of(self, components: Mapping[str, nn.Module], prompt: str) -> dict[Path, Tensor]:
+    def _rows_of(self, components: Mapping[str, nn.Module], image: Sampling) -> dict[Path, Tensor]:
         """Place → rows of what the first step's calls are given there, one after another."""
         taken: list[Call] = []
         pipe = _followed(self._pipe)
@@ -144,9 +143,7 @@ class TextInputs:
             shapes = self._shapes.get(name)
             vars(pipe)[name] = _Capturing(name, components.get(name, denoiser), shapes, taken)
         with suppress(_SeenError):
-            for _ in run_batches(
-                pipe, replace(self._sampling, prompts=(prompt,)), output_type="latent"
-            ):
+            for _ in run_batches(pipe, image, output_type="latent"):
                 pass
         found: dict[Path, list[Tensor]] = {}
         for call in taken:
@@ -161,7 +158,7 @@ class TextInputs:
             and len({each.shape[1:] for each in tensors}) == 1
         }
 
-    def _passes_gradients(self, components: Mapping[str, nn.Module], prompt: str) -> bool:
+    def _passes_gradients(self, components: Mapping[str, nn.Module], image: Sampling) -> bool:
         weights = [
             weight
             for component in components.values()
@@ -172,7 +169,7 @@ class TextInputs:
             for weight in weights:
                 weight.requires_grad_(True)
             with torch.inference_mode(False), torch.enable_grad():
-                rows = self._rows_of(components, prompt)
+                rows = self._rows_of(components, image)
                 return any(rows[path].requires_grad for path in self._paths)
         finally:
             for weight in weights:
@@ -197,11 +194,17 @@ class TextInputs:
     def _text_of(
         self, row: Mapping[Path, Tensor], tables: Mapping[str, Mapping[Path, Tensor]]
     ) -> tuple[int, int] | None:
-        for prompt, table in tables.items():
+        images = list(self._images)
+        for key, table in tables.items():
             for index in range(min(len(table[path]) for path in self._paths)):
                 if all(_close(row[path], table[path][index]) for path in self._paths):
-                    return self._prompts[prompt], index
+                    return images.index(key), index
         return None
+
+
+def _key(image: Sampling) -> str:
+    """Equal for images of the same text, whatever their noise."""
+    return json.dumps(replace(image, seed=0).to_dict())
 
 
 class _Capturing:

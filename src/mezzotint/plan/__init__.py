@@ -4,9 +4,9 @@ from mezzotint.plan.budget import Budget, parse_latency, parse_size
 from mezzotint.plan.calibration_settings import (
     CalibrationSettings,
     CallSelection,
-    Sampling,
     check_momentum,
 )
+from mezzotint.plan.call_kwargs import CallKwargs
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.components import component_plan, joined_plan
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
@@ -22,6 +22,7 @@ from mezzotint.plan.encoding import (
 )
 from mezzotint.plan.layer_shape import LayerShape, Reader
 from mezzotint.plan.plan import VERSION, Plan, dumps
+from mezzotint.plan.sampling import Sampling
 from mezzotint.plan.simulated_attention import SimulatedAttention
 from mezzotint.plan.structure import (
     NOW,
@@ -52,6 +53,7 @@ __all__ = [
     "VERSION",
     "Budget",
     "CalibrationSettings",
+    "CallKwargs",
     "CallSelection",
     "Choice",
     "Difference",

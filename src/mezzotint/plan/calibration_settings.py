@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt
 
 from mezzotint.errors import UsageError
-
-_HIGHEST = 2**31 - 1
-"""The most steps, and images in a batch: more would fit no loop and no memory."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Images to generate. Image i comes from `prompts[i]` and the noise of seed `seed + i`.
-
-    `steps` and `guidance` of None mean the pipeline's own defaults. `batch` bounds memory and
-    changes nothing else, but for floating-point rounding and averages over calls.
-    """
-
-    prompts: tuple[str, ...]
-    seed: int = 0
-    steps: int | None = None
-    guidance: float | None = None
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        if not self.prompts:
-            raise UsageError("prompts: none given; at least one is needed")
-        if not 0 <= self.seed < 2**63 - len(self.prompts):
-            raise UsageError(f"seed: {self.seed} is out of range; use 0 or more")
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"steps: {self.steps} is too few; use 1 or more")
-        for name, count in (("steps", self.steps), ("batch", self.batch)):
-            if count is not None and count > _HIGHEST:
-                raise UsageError(f"{name}: {count} is too many; use {_HIGHEST} at most")
-        if self.guidance is not None and not 0 <= self.guidance <= sys.float_info.max:
-            raise UsageError(f"guidance: {self.guidance} is out of range; use 0 or more")
-        if self.batch < 1:
-            raise UsageError(f"batch: {self.batch} is too small; use 1 or more")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self) | {"prompts": list(self.prompts)}
+from mezzotint.plan.sampling import HIGHEST, Sampling, SamplingModel
 
 
 @dataclass(frozen=True)
@@ -62,8 +25,8 @@ class CallSelection:
 
     def __post_init__(self) -> None:
         for name, count in asdict(self).items():
-            if not 1 <= count <= _HIGHEST:
-                raise UsageError(f"{name}: is {count}; give 1 to {_HIGHEST}")
+            if not 1 <= count <= HIGHEST:
+                raise UsageError(f"{name}: is {count}; give 1 to {HIGHEST}")
 
     def covering(self, steps: int) -> CallSelection:
         """The same, or with as many calls as there are steps: one at each at least."""
@@ -120,30 +83,13 @@ class CalibrationSettings:
             calls += f" (at most {most.calls} of {most.samples} samples)"
         if self.sampling is None:
             return {"momentum": momentum, "calls": calls, "sampling": "not stated"}
-        prompts, numbers = self.sampling.prompts, asdict(self.sampling)
-        del numbers["prompts"]
-        shown = {"prompts": str(len(prompts))} | {
-            name: "the pipeline's" if value is None else f"{value:g}"
-            for name, value in numbers.items()
-        }
-        return {"momentum": momentum, "calls": calls, **shown}
+        return {"momentum": momentum, "calls": calls, **self.sampling.words()}
 
 
 def check_momentum(momentum: float | None) -> None:
     """Raise UsageError unless `momentum` is None, or from 0 to below 1."""
     if momentum is not None and not 0 <= momentum < 1:
         raise UsageError(f"momentum: is {momentum}; give 0 or more and below 1, or none")
-
-
-class SamplingModel(BaseModel):
-    """A sampling in JSON."""
-
-    model_config = ConfigDict(extra="forbid")
-    prompts: tuple[StrictStr, ...]
-    seed: StrictInt = Sampling.seed
-    steps: StrictInt | None = None
-    guidance: StrictInt | StrictFloat | None = None
-    batch: StrictInt = Sampling.batch
 
 
 class SelectionModel(BaseModel):
@@ -169,9 +115,7 @@ class CalibrationModel(BaseModel):
         Raises:
             UsageError: a number is out of its domain.
         """
-        sampling = None
-        if self.sampling is not None:
-            sampling = Sampling(**self.sampling.model_dump())
+        sampling = None if self.sampling is None else self.sampling.value()
         selection = None
         if self.selection is not None:
             selection = CallSelection(**self.selection.model_dump())

@@ -13,13 +13,12 @@ from mezzotint.profiling.predict import (
     predict,
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
-from mezzotint.profiling.runs import PROMPTS, Runs, Sample, Subject, Work, watch_runs
+from mezzotint.profiling.runs import Runs, Sample, Subject, Work, first_call, watch_runs
 from mezzotint.profiling.summary import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
 
 __all__ = [
     "CANDIDATES",
-    "PROMPTS",
     "Figure",
     "Latency",
     "LayerProfile",
@@ -34,6 +33,7 @@ __all__ = [
     "cache_file",
     "candidates",
     "check_profile",
+    "first_call",
     "interleaved_medians",
     "latency_context",
     "measure_profile",

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from itertools import cycle, islice
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -18,12 +17,12 @@ from mezzotint._journal_lines import VERSION
 from mezzotint.engines import engine_of
 from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
-from mezzotint.models import Sampling, find_denoiser, inventory, model_name, record_calls
+from mezzotint.models import find_denoiser, inventory, model_name
 from mezzotint.plan import Choice
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.profile import Profile
-from mezzotint.profiling.runs import Subject, Work, watch_runs
+from mezzotint.profiling.runs import Subject, Work, first_call, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
 
@@ -42,7 +41,7 @@ def profile_pipeline(
 ) -> Profile:
     """Measure the pipeline's denoiser where it is, in its dtype.
 
-    The first denoiser call of a run on `work`'s prompts is recorded, for the real input of every
+    The first denoiser call of a run on `work`'s images is recorded, for the real input of every
     layer. Finished measurements are kept in a file per machine and work: an interrupted run goes
     on where it stopped, and a second one measures nothing. Another process that profiles the same
     is waited for.
@@ -150,9 +149,6 @@ def _subject(pipe: DiffusionPipeline, denoiser: nn.Module, work: Work) -> Subjec
             f"{type(denoiser).__name__} has no Linear or Conv2d layer to quantize; nothing of it "
             "gets faster by another format"
         )
-    prompts = tuple(islice(cycle(work.prompts), work.batch))
-    sampling = Sampling(prompts=prompts, batch=work.batch)
-    (call,) = record_calls(pipe, sampling, limit=1)
-    call = call.to(next(denoiser.parameters()).device)
+    call = first_call(pipe, work.sampling, work.batch)
     runs = watch_runs(denoiser, names, call)
     return Subject(denoiser, call, runs, model_name(pipe), work)

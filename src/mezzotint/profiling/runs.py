@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from mezzotint.models import Call
+from mezzotint.models import (
+    Call,
+    Sampling,
+    device_of,
+    find_denoiser,
+    record_calls,
+    usual_sampling,
+)
 from mezzotint.plan import Structure
 
 
@@ -36,8 +44,8 @@ class Runs:
     samples: Mapping[str, Sample]
 
 
-PROMPTS = ("a photo of a cat",)
-"""Prompts of calls that are timed, where none are given."""
+_PROMPT = "a photo of a cat"
+"""Prompt of calls that are timed, where none is given."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +54,27 @@ class Work:
 
     Attributes:
         batch: images per call. Under classifier-free guidance the denoiser sees twice as many.
-        prompts: repeated or cut to `batch`.
+        sampling: whose images are repeated or cut to `batch`; by default of one usual prompt.
         structures: layer → those that it will have when packed. They count in what whole packed
             denoisers take.
     """
 
     batch: int = 1
-    prompts: Sequence[str] = PROMPTS
+    sampling: Sampling | None = None
     structures: Mapping[str, tuple[Structure, ...]] = field(default_factory=dict)
+
+
+def first_call(pipe: DiffusionPipeline, sampling: Sampling | None, batch: int) -> Call:
+    """The first call that the pipeline makes of its denoiser for `batch` images, where that is.
+
+    Args:
+        pipe: the pipeline.
+        sampling: whose images are repeated or cut; by default of one usual prompt.
+        batch: their number.
+    """
+    images = (sampling or usual_sampling(pipe, (_PROMPT,))).repeated(batch)
+    (call,) = record_calls(pipe, replace(images, batch=batch), limit=1)
+    return call.to(device_of(find_denoiser(pipe)[1]))
 
 
 @dataclass(frozen=True)

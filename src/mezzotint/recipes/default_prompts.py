@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from mezzotint.models import Sampling, default_steps, read_prompts
+from mezzotint.models import Sampling, default_steps, read_prompts, usual_sampling
 
 PROMPTS_FILE = "prompts.txt"
 """Optional file in a pipeline's folder: prompts of its own domain, one per line."""
@@ -33,13 +36,18 @@ def usual_count(pipe: DiffusionPipeline) -> int:
 
 
 def default_sampling(
-    pipe: DiffusionPipeline, count: int = CALIBRATION_COUNT, seed: int = 0
+    pipe: DiffusionPipeline,
+    count: int = CALIBRATION_COUNT,
+    seed: int = 0,
+    call_kwargs: Mapping[str, Any] | None = None,
 ) -> Sampling:
     """The first prompts of the pipeline's folder, or of a general list, at the default steps.
 
-    Where `count` exceeds the list, prompts repeat with further seeds.
+    Where `count` exceeds the list, prompts repeat with further seeds. Pipelines that take no
+    prompts make as many images; where they need class labels, of as many classes.
     """
-    return Sampling(prompts=tuple(islice(cycle(default_prompts(pipe)), count)), seed=seed)
+    prompts = tuple(islice(cycle(default_prompts(pipe)), count))
+    return replace(usual_sampling(pipe, prompts, call_kwargs), seed=seed)
 
 
 def default_prompts(pipe: DiffusionPipeline) -> tuple[str, ...]:
@@ -50,10 +58,14 @@ def default_prompts(pipe: DiffusionPipeline) -> tuple[str, ...]:
     return read_prompts(path)
 
 
-def prompts_beyond(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[str, ...]:
-    """Prompts for work that takes many: all of a list whose first ones `sampling` has.
+def sampling_beyond(pipe: DiffusionPipeline, sampling: Sampling) -> Sampling:
+    """Images for work that takes many: of all prompts of a list whose first ones `sampling` has.
 
-    Those of `sampling` itself where somebody chose them.
+    Those of `sampling` itself where somebody chose its prompts, where it has none, or where each
+    has arguments of its own.
     """
-    usual = default_sampling(pipe, len(sampling.prompts)).prompts
-    return default_prompts(pipe) if sampling.prompts == usual else sampling.prompts
+    if not sampling.prompts or sampling.call_kwargs.each:
+        return sampling
+    usual = default_sampling(pipe, len(sampling)).prompts
+    chosen = sampling.prompts != usual
+    return sampling if chosen else replace(sampling, prompts=default_prompts(pipe))

@@ -11,8 +11,9 @@ from diffusers import DiffusionPipeline
 
 from mezzotint._progress import announcer
 from mezzotint.errors import UsageError
+from mezzotint.models import Sampling
 from mezzotint.models.offloading import check_stays
-from mezzotint.recipes.default_prompts import prompts_beyond
+from mezzotint.recipes.default_prompts import sampling_beyond
 from mezzotint.recipes.job import Job, Outcome
 from mezzotint.runtime import LazyWeight
 from mezzotint.training import Student, Training, check_state, has_state, only_here, train
@@ -62,17 +63,17 @@ def distilling(job: Job, training: Training, field: str = "train_minutes") -> It
             "not have; give 0, or quantize the pipeline"
         )
     check_stays(job.model, job.denoiser)
-    prompts = prompts_beyond(job.pipe, job.sampling)
+    sampling = sampling_beyond(job.pipe, job.sampling)
     with only_here(folder):
         if folder is not None and kept:
-            check_state(folder, job.pipe, prompts, training)
-        yield partial(_distilled, job, job.pipe, prompts, training)
+            check_state(folder, job.pipe, sampling, training)
+        yield partial(_distilled, job, job.pipe, sampling, training)
 
 
 def _distilled(
     job: Job,
     pipe: DiffusionPipeline,
-    prompts: tuple[str, ...],
+    sampling: Sampling,
     training: Training,
     outcome: Outcome,
 ) -> Outcome:
@@ -80,7 +81,7 @@ def _distilled(
     if listener is not None:
         listener(_forecast(training))
     student = Student.of(job.denoiser, outcome.plan, outcome.calibration, training)
-    curve = train(student, pipe, prompts, training, job.measuring.training)
+    curve = train(student, pipe, sampling, training, job.measuring.training)
     return replace(
         outcome, plan=student.trained_plan, calibration=student.calibration(), training=curve
     )

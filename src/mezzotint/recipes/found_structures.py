@@ -126,8 +126,8 @@ def probing_calls(
     prompts = sampling.prompts
     if len(prompts) < 2 or len({" ".join(p.casefold().split()[:1]) for p in prompts}) > 1:
         return ()
-    found = record_calls(pipe, replace(sampling, prompts=_PROBES), limit=1, denoiser=denoiser)
-    return on_device(found, denoiser)
+    asked = replace(sampling.part(0, 2), prompts=_PROBES)
+    return on_device(record_calls(pipe, asked, limit=1, denoiser=denoiser), denoiser)
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:

@@ -23,6 +23,8 @@ class SampleOptions:
             recorded.
         rounding: `nearest` as published, or `feedback`.
         stratify: spread stored bits evenly, see `sampled`.
+        bos: keep the constant first token of text embeddings out of the quantizers, as `auto` does;
+            not published.
         seed: of the drawing; image i starts from the noise of seed + i.
 
     Raises:
@@ -36,6 +38,7 @@ class SampleOptions:
     images: int | None = None
     rounding: str = "nearest"
     stratify: bool = False
+    bos: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from mezzotint.labels import Labels
 from mezzotint.labels.header import BANK_FOLDER
 from mezzotint.measuring import model_digest
 from mezzotint.models import Block, Sampling, WeightGraph, blocks_of
+from mezzotint.plan.sampling import SamplingModel
 from mezzotint.predictors import Dataset
 from mezzotint.recipes.search_space import Floats, Group, Rows, SearchSpace
 
@@ -45,7 +46,7 @@ class LabelledModel:
         found = self.labels.context["sampling"]
         if found is None:
             raise LabelError(f"{self.folder}: says nothing of prompts and seeds; sample anew")
-        return Sampling(**{**found, "prompts": tuple(found["prompts"])})
+        return SamplingModel.model_validate(found).value()
 
     def with_noises(self, noises: Floats) -> LabelledModel:
         """The same, with what each choice alone adds to the output, [weights, formats]."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -40,10 +40,11 @@ from mezzotint.models import (
     find_denoiser,
     model_name,
     note_source_dtypes,
+    usual_sampling,
     weight_graph,
 )
 from mezzotint.plan import Budget
-from mezzotint.recipes.default_prompts import default_prompts, usual_count
+from mezzotint.recipes.default_prompts import default_sampling, usual_count
 from mezzotint.recipes.job import Job, MeasuringSettings, check_floating
 from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.label_options import SampleOptions
@@ -60,6 +61,7 @@ def sample_labels(
     prompts: Sequence[str] | None = None,
     steps: int | None = None,
     executor: str | ExecutorFactory | None = None,
+    call_kwargs: Mapping[str, Any] | None = None,
 ) -> Labels:
     """Draw configurations of the pipeline's denoiser, and measure each.
 
@@ -75,6 +77,7 @@ def sample_labels(
         steps: denoising steps; the pipeline's own by default.
         executor: name of what measures, such as `ray`, or makes that, given the floating model; by
             default this process does.
+        call_kwargs: whatever else the pipeline's call takes, as of `Sampling`.
 
     Raises:
         LabelError: the folder holds labels of something else, or cannot be written.
@@ -88,9 +91,9 @@ def sample_labels(
     _, denoiser = find_denoiser(pipe)
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
-    sampling = _sampling(pipe, options, prompts, steps)
+    sampling = _sampling(pipe, options, prompts, steps, call_kwargs)
     # Calls for rounding come from fewer prompts than what is judged by images.
-    few = replace(sampling, prompts=sampling.prompts[: usual_count(pipe)])
+    few = sampling.part(0, usual_count(pipe))
     job = Job(
         denoiser,
         model_name(pipe),
@@ -170,7 +173,7 @@ def labelling(
         UsageError: an option is out of its domain, or another process is at the same folder.
     """
     metric = options.measure
-    study = Study.of(job, bos=False, shortcuts="concatenations", momentum=None)
+    study = Study.of(job, bos=options.bos, shortcuts="concatenations", momentum=None)
     if study.graph.tied:
         name, first = next(iter(study.graph.tied.items()))
         raise ModelError(
@@ -192,9 +195,20 @@ def labelling(
         if not (folder / HEADER_FILE).is_file():
             write_json(folder / HEADER_FILE, header.to_dict())
         with Journal(folder / JOURNAL_FILE, header.to_dict()) as journal:
-            original = replace(original, calibration=Calibration(encoded=bank))
+            calibration = Calibration(tensors=study.structures.constants, encoded=bank)
+            original = replace(original, calibration=calibration)
             measuring = Measuring(original, job.measuring.executor or InProcess, journal)
             yield Labelling(keys, bank, options.formats, metric, measuring)
+
+
+def label_images(
+    pipe: DiffusionPipeline, options: SampleOptions, prompts: Sequence[str] | None
+) -> int:
+    """Number of images that `sample_labels` compares, or whose calls it records."""
+    count = options.measure.prompts or options.images
+    if count is None:
+        count = len(prompts) if prompts else usual_count(pipe)
+    return count
 
 
 def _sampling(
@@ -202,10 +216,12 @@ def _sampling(
     options: SampleOptions,
     prompts: Sequence[str] | None,
     steps: int | None,
+    call_kwargs: Mapping[str, Any] | None,
 ) -> Sampling:
-    """Prompts of the images, or of the calls."""
-    count = options.measure.prompts or options.images
-    if count is None:
-        count = len(prompts) if prompts else usual_count(pipe)
-    chosen = tuple(islice(cycle(prompts or default_prompts(pipe)), count))
-    return Sampling(prompts=chosen, seed=options.seed, steps=steps)
+    """The images, or those of the calls."""
+    count = label_images(pipe, options, prompts)
+    if prompts:
+        found = usual_sampling(pipe, tuple(prompts), call_kwargs).repeated(count)
+    else:
+        found = default_sampling(pipe, count, call_kwargs=call_kwargs)
+    return replace(found, seed=options.seed, steps=steps)

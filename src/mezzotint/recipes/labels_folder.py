@@ -79,6 +79,7 @@ def header_of(study: Study, original: Original, options: SampleOptions) -> Label
         sampling=None if sampling is None else sampling.to_dict(),
         formats=options.formats,
         encoding=encoding.to_dict(),
+        bos=options.bos,
         torch=torch.__version__,
         originals=original.images.digest if images else None,
         calls=calls_digest(study.calls),

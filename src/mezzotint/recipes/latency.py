@@ -130,7 +130,7 @@ def deadline(
             )
         profile = profile_pipeline(
             job.pipe,
-            Work(1 if batch is None else batch, job.sampling.prompts, study.structures.by_layer),
+            Work(1 if batch is None else batch, job.sampling, study.structures.by_layer),
             choices=choices,
         )
     else:

@@ -49,7 +49,8 @@ def _by_layer(
     study: Study, labelled: LabelledModel, measuring: Measuring, plans: list[Plan]
 ) -> dict[str, Floats]:
     """Layer → noise under each plan's choice, float64 [formats]."""
-    encoding, calibration = labelled.bank.encoding, Calibration(encoded=labelled.bank)
+    encoding = labelled.bank.encoding
+    calibration = Calibration(tensors=study.structures.constants, encoded=labelled.bank)
     choices: dict[str, list[Choice]] = {
         name: [plan[name] for plan in plans] for name in plans[0].choices
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 
 from mezzotint._progress import meter
 from mezzotint.errors import UsageError
-from mezzotint.models import evaluating, find_denoiser
+from mezzotint.models import Sampling, evaluating, find_denoiser
 from mezzotint.models.offloading import check_stays
 from mezzotint.training.curve import Curve
 from mezzotint.training.fingerprint import LENGTH, fingerprint
@@ -25,7 +25,7 @@ from mezzotint.training.trajectories import Trajectories
 def train(
     student: Student,
     pipe: DiffusionPipeline,
-    prompts: Sequence[str],
+    sampling: Sampling,
     options: Training,
     folder: str | Path | None = None,
     *,
@@ -41,23 +41,21 @@ def train(
     Args:
         student: of the pipeline's denoiser; trained in place.
         pipe: floating; runs its own scheduler and guidance.
-        prompts: that trajectories are of.
+        sampling: images that trajectories are of, with noise of their own.
         options: as the student was made with.
         folder: for the state of training, every minute and at the end; None to keep none.
         clock: tells seconds.
 
     Raises:
-        UsageError: there are no prompts, the pipeline has another denoiser, or one in float16 on a
+        UsageError: the pipeline has another denoiser, or one in float16 on a
             CPU, or one that is moved whenever it runs, or calls it once for each half of guidance;
             or the folder holds something else.
         JournalError: the folder is of another training, which is named; is damaged; or cannot be
             written.
         TrainingError: NaN, or a loss that grows; the step and the layer are named, the student and
             the folder keep the last good state, which a length of 0 takes up.
-        ModelError: the pipeline fails, or does not make images from text.
+        ModelError: the pipeline fails, or makes no images from noise.
     """
-    if not prompts:
-        raise UsageError("prompts: none given; training needs one at least")
     component, denoiser = find_denoiser(pipe)
     if denoiser is not student.denoiser:
         raise UsageError("pipe: has another denoiser than the student; give the student's own")
@@ -65,12 +63,12 @@ def train(
     first = next(denoiser.parameters())
     if first.dtype == torch.float16 and first.device.type == "cpu":
         raise UsageError("pipe: is in float16, in which no CPU trains; load it in float32")
-    identity = fingerprint(student, pipe, prompts, options)
+    identity = fingerprint(student, pipe, sampling, options)
     ignored = frozenset() if options.trains else LENGTH
     states = StateFolder(None if folder is None else Path(folder), identity, ignored)
     known = states.load()
     share = options.own_share if options.trajectory == "mixed" else 0.0
-    trajectories = Trajectories(pipe, denoiser, tuple(prompts), options.batch, options.seed, share)
+    trajectories = Trajectories(pipe, denoiser, sampling, options.batch, options.seed, share)
     loop = Loop(student, trajectories, options, states, clock)
     if known is not None:
         loop.restore(known)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from diffusers import DiffusionPipeline
 
 from mezzotint.measuring import model_digest
-from mezzotint.models import find_denoiser, generation_defaults
+from mezzotint.models import Sampling, find_denoiser, generation_defaults
 from mezzotint.plan import dumps
 from mezzotint.training.options import Training
 from mezzotint.training.student import Student
@@ -24,7 +23,7 @@ LENGTH = frozenset({"options.minutes", "options.steps"})
 
 
 def fingerprint(
-    student: Student, pipe: DiffusionPipeline, prompts: Sequence[str], options: Training
+    student: Student, pipe: DiffusionPipeline, sampling: Sampling, options: Training
 ) -> dict[str, Any]:
     """JSON values that a message can name: options as they are, and digests of the rest."""
     start = hashlib.sha256()
@@ -34,22 +33,25 @@ def fingerprint(
     # The way to the plan makes no difference; some of it tells of the training itself.
     bare = replace(student.plan, context={}, reasons={})
     return {
-        **surroundings(pipe, prompts, options),
+        **surroundings(pipe, sampling, options),
         "plan": _digest(dumps(bare)),
         "start": start.hexdigest()[:16],
     }
 
 
-def surroundings(
-    pipe: DiffusionPipeline, prompts: Sequence[str], options: Training
-) -> dict[str, Any]:
+def surroundings(pipe: DiffusionPipeline, sampling: Sampling, options: Training) -> dict[str, Any]:
     """All of a fingerprint but `OF_STUDENT`."""
+    images = sampling.to_dict()
+    further: dict[str, Any] = {
+        name: images[name] for name in ("count", "call_kwargs") if name in images
+    }
     return {
         "options": json.loads(json.dumps(options.to_dict())),
         "model": model_digest(find_denoiser(pipe)[1]),
-        "prompts": _digest(json.dumps([*prompts])),
+        "prompts": _digest(json.dumps([*sampling.prompts])),
         "sampling": generation_defaults(pipe),
         "scheduler": _digest(json.dumps(dict(pipe.scheduler.config), default=str, sort_keys=True)),
+        **further,
     }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
+from mezzotint.models import Sampling
 from mezzotint.training.fingerprint import LENGTH, OF_STUDENT, surroundings
 from mezzotint.training.options import Training
 from mezzotint.training.states import StateFolder
@@ -22,7 +22,7 @@ def has_state(folder: Path | None) -> bool:
 
 
 def check_state(
-    folder: Path, pipe: DiffusionPipeline, prompts: Sequence[str], options: Training
+    folder: Path, pipe: DiffusionPipeline, sampling: Sampling, options: Training
 ) -> None:
     """Refuse a state that a training of these options will not go on from.
 
@@ -31,11 +31,11 @@ def check_state(
     Args:
         folder: with the state.
         pipe: floating.
-        prompts: of the training.
+        sampling: images of the training.
         options: of a length of 0, whose state may be of a training of any length.
 
     Raises:
         JournalError: it is of another training, which is named, or damaged.
     """
     ignored = OF_STUDENT if options.trains else OF_STUDENT | LENGTH
-    StateFolder(folder, surroundings(pipe, prompts, options), ignored).load()
+    StateFolder(folder, surroundings(pipe, sampling, options), ignored).load()

@@ -6,7 +6,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -29,32 +29,34 @@ class Trajectories:
     Attributes:
         pipe: floating; runs its own scheduler on the outputs that it is given.
         denoiser: of the pipeline.
-        prompts: that training draws from: all of them, in another order each time.
-        batch: prompts of a trajectory.
+        source: images that training draws from: all of them, in another order each time, with
+            other noise, at the pipeline's own steps and guidance.
+        batch: images of a trajectory.
         seed: of their order and their noise.
         own_share: share of the trajectories that the student draws itself.
     """
 
     pipe: DiffusionPipeline
     denoiser: nn.Module
-    prompts: tuple[str, ...]
+    source: Sampling
     batch: int
     seed: int
     own_share: float = 0.0
 
     def sampling(self, index: int) -> Sampling:
-        """Prompts and noise of a trajectory."""
-        count = len(self.prompts)
+        """The images of a trajectory."""
+        count = len(self.source)
         places = range(index * self.batch, (index + 1) * self.batch)
         chosen = []
         for place in places:
             turn, rank = divmod(place, count)
             order = list(range(count))
             random.Random(f"{self.seed} {turn}").shuffle(order)  # noqa: S311  (no secret)
-            chosen.append(self.prompts[order[rank]])
+            chosen.append(order[rank])
         # Noise that no evaluation and no calibration draws, whose seeds are small.
         first = (self.seed * 1_000_003 + index * self.batch + 2**40) % 2**62
-        return Sampling(tuple(chosen), first, batch=self.batch)
+        found = self.source.picked(chosen, first)
+        return replace(found, steps=None, guidance=None, batch=self.batch)
 
     def own(self, index: int) -> bool:
         """True where the student's own outputs lead the way."""
@@ -64,7 +66,7 @@ class Trajectories:
         """Let the pipeline run a trajectory on the outputs of `answer`.
 
         Raises:
-            ModelError: the pipeline's own code fails, or it does not make images from text.
+            ModelError: the pipeline's own code fails, or it makes no images from noise.
             UsageError: it calls the denoiser once for each half of guidance.
         """
         with answering(self.denoiser, check_guidance_is_joint(self.denoiser, answer)):

@@ -14,8 +14,8 @@ from mezzotint.recipes.auto.losses import Losses
 from mezzotint.recipes.auto.program import IntegerProgram
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labelling import sample_labels
-from tests.models import tiny
 from tests.recipes.conftest import PROBED
+from tests.recipes.labelled_pipeline import FEW, save_smallest
 
 SAMPLING = mz.Sampling(prompts=("owl", "red apple"))
 QUICK = replace(PROBED, formats=("int3/channel", "lut4/channel"), smoothing=False)
@@ -40,10 +40,7 @@ def test_an_emphasis_moves_bytes_to_the_layers_that_count():
 
 
 def test_labels_of_the_model_reach_the_plan(tmp_path: Path):
-    pipe = tiny.tiny_stable_diffusion()
-    pipe.register_modules(unet=tiny.smallest_unet())
-    pipe.save_pretrained(tmp_path / "tiny")
-    tiny.write_generation(tmp_path / "tiny", num_inference_steps=1, guidance_scale=1.0)
+    save_smallest(tmp_path / "tiny")
     pipe = mz.load(tmp_path / "tiny")
     formats = ("kmeans3/tensor", "uint4/channel")
     labels = SampleOptions(count=24, formats=formats, metric="noise", images=2)
@@ -53,6 +50,15 @@ def test_labels_of_the_model_reach_the_plan(tmp_path: Path):
     told = result.plan.context
     assert (told["predictor"], told["labels"]) == ("ridge-choices", 24)
     assert "partial" in told["predictors"]["ridge-choices"]
+
+
+def test_labels_without_first_tokens_are_not_for_plans_that_quantize_them(tmp_path: Path):
+    save_smallest(tmp_path / "tiny")
+    pipe, folder = mz.load(tmp_path / "tiny"), tmp_path / "labels"
+    sample_labels(pipe, folder, replace(FEW, bos=True))
+    options = replace(QUICK, labels=str(folder), bos=False)
+    with pytest.raises(UsageError, match=f"labels: those in {folder} .* leave bos on"):
+        mz.quantize(pipe, options, mz.Budget(weight_bits=3.9, act_bits=16), sampling=SAMPLING)
 
 
 def test_labels_go_with_noise_alone():

@@ -26,7 +26,7 @@ from mezzotint.recipes.labelled import labelled_model
 from mezzotint.recipes.labelling import sample_labels
 from mezzotint.recipes.qua2sedimo.all_formats import program_options
 from mezzotint.recipes.qua2sedimo.like_labels import bank_name
-from mezzotint.runtime import module_bytes
+from mezzotint.runtime import ConstantTokens, module_bytes
 from tests.recipes.qua2sedimo.conftest import FORMATS, LABELS
 
 SAMPLING = mz.Sampling(prompts=("owl", "red apple"))
@@ -80,6 +80,22 @@ def test_weights_rounded_with_feedback_can_be_packed_again(pipe, tmp_path):
     codes = again.denoiser.state_dict()
     for name, one in result.denoiser.state_dict().items():
         assert torch.equal(one, codes[name]), name
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "feedback"])
+def test_labels_may_keep_first_tokens_out_of_quantizers(pipe, labels_folder, tmp_path, rounding):
+    """So do the plans that are made of them, and the model is what was labelled."""
+    options = replace(LABELS, bos=True, rounding=rounding)
+    labels = sample_labels(pipe, tmp_path / "labels", options)
+    assert labels.context["bos"]
+    without = labelled_model(labels_folder).labels
+    assert not np.equal(labels.values, without.values).any()
+    result = planned(pipe, tmp_path / "labels", predictor="ridge-noises")
+    readers = {n for n, each in result.plan.choices.items() if ConstantTokens(1) in each.structures}
+    assert readers == {n for n in result.plan.choices if n.endswith(("attn2.to_k", "attn2.to_v"))}
+    again = mz.apply(pipe, result.plan)
+    for name, tensor in result.denoiser.state_dict().items():
+        assert torch.equal(tensor, again.denoiser.state_dict()[name]), name
 
 
 def test_it_does_better_than_the_worst_of_as_many_bits(pipe, labels_folder):

@@ -59,6 +59,11 @@ class ImageLabel(Metric):
     @override
     def figures(self, pairs: Iterable[Pair]) -> dict[str, float]:
         references, images = (torch.cat(each) for each in zip(*pairs, strict=True))
+        if len(images) > self.count:
+            raise UsageError(
+                f"images: {self.kind} compares pictures, and the pipeline made {len(images):,} "
+                f"frames of {self.count:,} prompts; use metric noise for videos"
+            )
         if len(images) != self.count:
             raise UsageError(
                 f"images: {self.kind} takes {self.count:,}, but there are prompts for "

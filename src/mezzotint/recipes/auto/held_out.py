@@ -88,8 +88,8 @@ def _divided(
         samples += [first + row for row in taken]
         first += rows
     shown = f"{share} of {first} recorded samples"
-    apart = all({*map(component_of, each)} == {*turns} for each in (others, held))
-    return HeldOut(tuple(others), tuple(held), tuple(samples), shown, apart)
+    everywhere = all({*map(component_of, each)} == {*turns} for each in (others, held))
+    return HeldOut(tuple(others), tuple(held), tuple(samples), shown, everywhere)
 
 
 def _of_rows(call: Call, rows: Sequence[int]) -> list[Call]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mezzotint.errors import UsageError
 from mezzotint.predictors import PredictorOptions
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.program import IntegerProgram
@@ -36,10 +37,16 @@ def lesson(study: Study, options: Auto, measuring: Measuring, program: IntegerPr
     Raises:
         BankError: the labels are of another model.
         PredictorError: there are too few of them.
+        UsageError: they keep constant first tokens out of the quantizers, and the options do not.
     """
     if options.labels is None:
         return Lesson()
     labelled = labelled_model(options.labels, study.job.denoiser)
+    if labelled.labels.context.get("bos", False) and not options.bos:
+        raise UsageError(
+            f"labels: those in {options.labels} were made with constant first tokens kept out of "
+            "the quantizers; leave bos on, or sample others without --bos"
+        )
     labelled = labelled.with_noises(single_noises(study, labelled, measuring))
     found = learned(options.predictor, labelled.dataset, labelled.blocks, PredictorOptions())
     context = found.context() | {"labels": len(labelled.dataset.values)}

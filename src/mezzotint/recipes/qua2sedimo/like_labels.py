@@ -93,19 +93,19 @@ def on_held_out_seeds(method: Method, *, again: bool = False) -> LikeLabels:
         UsageError: there are too few prompts, or the metric takes more images than a group has.
     """
     sampling = _sampling(method)
-    prompts = sampling.prompts
-    size = len(prompts) // GROUPS
+    images = len(sampling)
+    size = images // GROUPS
     if size < 1:
         raise UsageError(
-            f"trades: the labels have {len(prompts)} prompts, too few for {GROUPS} groups of "
+            f"trades: the labels have {images} prompts, too few for {GROUPS} groups of "
             "held-out seeds; leave it out"
         )
     context = method.labelled.labels.context
     metric = label_metric(context["metric"], None if context["images"] is None else size)
-    groups, first = [], sampling.seed + len(prompts) * (2 if again else 1)
+    groups, first = [], sampling.seed + images * (2 if again else 1)
     for start in range(0, GROUPS * size, size):
         seed = first + start
-        part = replace(sampling, prompts=prompts[start : start + size], seed=seed)
+        part = sampling.picked(range(start, start + size), seed)
         groups.append(_group(method, metric, part))
     return LikeLabels(method, metric, tuple(groups))
 

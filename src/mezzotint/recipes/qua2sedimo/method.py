@@ -116,10 +116,12 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
         )
     _check_predictor(options)  # before anything is probed or recorded
     labelled = labelled_model(Path(options.labels), job.denoiser)
-    study = Study.of(job, bos=False, shortcuts="none", momentum=None)
+    # Joined inputs are split as the bank has them, which the labels were made with.
+    bos = bool(labelled.labels.context.get("bos", False))
+    study = Study.of(job, bos=bos, shortcuts="none", momentum=None)
     if options.attention is not None:
         check_attention(job.denoiser, options.attention, study.calls[0])
-    calibration = Calibration(encoded=labelled.bank)
+    calibration = Calibration(tensors=study.structures.constants, encoded=labelled.bank)
     with study.measuring(calibration) as measuring:
         if options.predictor == BEST or predictor_named(options.predictor).reads_noises:
             labelled = labelled.with_noises(single_noises(study, labelled, measuring))

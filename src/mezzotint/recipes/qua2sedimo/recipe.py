@@ -65,6 +65,5 @@ def settled_as_labelled(method: Method, plan: Plan) -> Plan:
         return study.settled(plan)
     sampling, context = labelled.sampling, labelled.labels.context
     if label_metric(context["metric"], context["images"]).sees == "images":
-        few = sampling.prompts[: usual_count(study.job.pipe)]
-        sampling = replace(sampling, prompts=few)
+        sampling = sampling.part(0, usual_count(study.job.pipe))
     return with_settings(plan, CalibrationSettings(sampling=sampling))
