@@ -26,20 +26,21 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command(epilog=examples("inspect emoji-turbo", "inspect owl-w4a8", "inspect owl-w4a8 --json"))
 def inspect(model: Model, as_json: AsJson = False) -> None:
-    """List the layers of a pipeline's denoiser.
+    """List the layers of a pipeline's denoiser, or of all its denoisers.
 
     Floating-point layers are listed with their role, weight shape, parameters, and
     multiply-accumulates of one call; packed layers with their formats and the kernel that computes
     them here. A kernel with integer arithmetic is real low-precision execution; `float` arithmetic
     dequantizes first.
     """
+    from mezzotint._words import listed
     from mezzotint.cli.tables import kernels_table, layers_table, packed_table
-    from mezzotint.models import find_denoiser, inventory
+    from mezzotint.models import denoising_module, find_denoisers, inventory
     from mezzotint.pipeline import load
     from mezzotint.runtime import executions, module_bytes
 
     pipe = load(model)
-    component, denoiser = find_denoiser(pipe)
+    component, denoiser = listed(list(find_denoisers(pipe)) or ["none"]), denoising_module(pipe)
     layers, packed, size = inventory(denoiser), executions(denoiser), module_bytes(denoiser)
     value = {
         "pipeline": type(pipe).__name__,

@@ -49,6 +49,8 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o good --goal quality=35dB",
         "quantize emoji-turbo -o w4 --pin '*.attn2.to_k=int8/channel' --exclude conv_out",
         "quantize owner/model -o w4 --calls 4 --dry-run",
+        "quantize ./flux -o small --component transformer --component text_encoder_2 "
+        "--pipeline-size 12GB",
         "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
@@ -78,14 +80,23 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="BITS",
             help="At most this many stored bits per weight on average, scales included.",
-            show_default="4, unless --size, --latency or a --goal of quality is given",
+            show_default="4, unless --size, --pipeline-size, --latency or a --goal of quality is "
+            "given",
         ),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="At most this many stored bytes for the whole denoiser: 6MB, 1.5GiB, 7000000.",
+            help="At most this many stored bytes for the whole denoiser, or for all components "
+            "named: 6MB, 1.5GiB, 7000000.",
+        ),
+    ] = None,
+    pipeline_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="At most this many stored bytes for all models of the pipeline, quantized or not.",
         ),
     ] = None,
     latency: Annotated[
@@ -103,6 +114,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             help="8 computes layers on 8-bit inputs, 16 leaves inputs as they are; recipe mixdq "
             "takes averages between.",
             show_default="8",
+        ),
+    ] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Component of the pipeline to quantize: a denoiser, a text encoder, an "
+            "autoencoder. May be repeated: all of them share one budget.",
+            show_default="all denoisers",
         ),
     ] = None,
     goal: Annotated[
@@ -220,7 +240,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
-        _refuse_with_plan(executor, address, workers, goal, pin, exclude)
+        _refuse_with_plan(executor, address, workers, component or None, pipeline_size)
+        _refuse_with_plan(goal, pin, exclude)
         chosen = read_plan(plan)
         with reserved(output, force=force):
             pipe = load(model, device=device, stream=stream)
@@ -233,6 +254,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         limits = {
             "weight_bits": weight_bits,
             "size": size,
+            "pipeline_size": pipeline_size,
             "act_bits": act_bits,
             "latency": latency,
         }
@@ -244,7 +266,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         pipe = load(model, device=device, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, call=call)
-        search = partial(run_recipe, pipe, options, budget, sampling=sampling, executor=make)
+        search = partial(
+            run_recipe,
+            pipe,
+            options,
+            budget,
+            sampling=sampling,
+            executor=make,
+            components=component or None,
+        )
         if dry_run:
             foretell(partial(search, measurements=measurements or begun(output, resume)))
             return
@@ -264,6 +294,6 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --goal, --pin, --exclude, --resume, --measurements, "
-            "--dry-run and --executor"
+            "--pipeline-size, --latency, --act-bits, --component, --goal, --pin, --exclude, "
+            "--resume, --measurements, --dry-run and --executor"
         )

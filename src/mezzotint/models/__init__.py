@@ -2,6 +2,7 @@
 
 from mezzotint.models.adapters import check_no_adapters
 from mezzotint.models.blocks import MAX_HOPS, Block, BlockKind, blocks_of
+from mezzotint.models.call_arguments import component_of
 from mezzotint.models.calls import (
     Call,
     Example,
@@ -10,8 +11,9 @@ from mezzotint.models.calls import (
     on_device,
     output_tensor,
 )
+from mezzotint.models.chosen_components import denoising_module
 from mezzotint.models.defaults import with_generation_defaults
-from mezzotint.models.denoiser import denoises, find_denoiser, model_name
+from mezzotint.models.denoiser import denoises, find_denoiser, find_denoisers, model_name
 from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import (
@@ -23,9 +25,19 @@ from mezzotint.models.folder import (
 )
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
+from mezzotint.models.graph_joining import joined_graphs, trace_calls
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
+from mezzotint.models.joint import (
+    Joint,
+    component_names,
+    parts_of,
+    quantized_alone,
+    quantized_parts,
+    split_name,
+    to_quantize,
+)
 from mezzotint.models.kinds import Kind
 from mezzotint.models.loading import (
     download_pipeline,
@@ -63,6 +75,7 @@ __all__ = [
     "CombineNode",
     "Example",
     "Graph",
+    "Joint",
     "Kind",
     "Layer",
     "LayerGroup",
@@ -80,19 +93,24 @@ __all__ = [
     "check_model_folder",
     "check_no_adapters",
     "completed_calls",
+    "component_names",
+    "component_of",
     "components",
     "default_steps",
     "denoises",
+    "denoising_module",
     "device_of",
     "download_pipeline",
     "evaluating",
     "example_call",
     "find_denoiser",
+    "find_denoisers",
     "flat_frames",
     "floating_skeleton",
     "generate",
     "generation_defaults",
     "inventory",
+    "joined_graphs",
     "joined_inputs",
     "layer_groups",
     "layers_in",
@@ -103,6 +121,9 @@ __all__ = [
     "note_source_dtypes",
     "on_device",
     "output_tensor",
+    "parts_of",
+    "quantized_alone",
+    "quantized_parts",
     "quiet_libraries",
     "read_prompts",
     "record_calls",
@@ -113,8 +134,11 @@ __all__ = [
     "save_weight_graph",
     "shard_files",
     "skeleton",
+    "split_name",
     "takes_prompts",
     "text_readers",
+    "to_quantize",
+    "trace_calls",
     "trace_graph",
     "usable_device",
     "usual_sampling",

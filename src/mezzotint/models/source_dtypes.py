@@ -44,7 +44,7 @@ def note_source_dtypes(pipe: DiffusionPipeline, folder: Path | None = None) -> N
 
 def _note(model: nn.Module, folder: Path) -> None:
     try:
-        dtypes = read_dtypes(_weight_files(folder))
+        dtypes = read_dtypes(model_files(folder))
     except (MezzotintError, SafetensorError, OSError):
         return  # it has been replaced since it was loaded
     rename = getattr(model, "_fix_state_dict_keys_on_load", None)
@@ -53,7 +53,13 @@ def _note(model: nn.Module, folder: Path) -> None:
     note_dtypes(model, dtypes)
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def model_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a model's folder, diffusers' or transformers'; none where none are.
+
+    Raises:
+        CheckpointError: the index is malformed, or a file that it lists is missing or stands
+            elsewhere.
+    """
     for index, single in _FILES:
         if (folder / index).is_file():
             return shard_files(folder / index)
