@@ -108,7 +108,8 @@ DECODER_SIZES = {
 
 def t5_encoder(width: int = TEXT_WIDTH) -> T5EncoderModel:
     torch.manual_seed(0)
-    return T5EncoderModel(T5Config(vocab_size=len(t5_tokenizer()), **{**T5_SIZES, "d_model": width}))
+    config = T5Config(vocab_size=len(t5_tokenizer()), **{**T5_SIZES, "d_model": width})
+    return T5EncoderModel(config)
 
 
 def umt5_encoder() -> UMT5EncoderModel:

@@ -9,8 +9,8 @@ import pytest
 import mezzotint as mz
 from tests.pipelines.case import Case
 from tests.pipelines.cells import CELLS
-from tests.pipelines.fresh_process import FreshProcess
 from tests.pipelines.columns import COLUMNS
+from tests.pipelines.fresh_process import FreshProcess
 from tests.pipelines.registry import PIPELINES
 from tests.pipelines.tiny_pipeline import TinyPipeline
 

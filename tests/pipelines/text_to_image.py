@@ -153,7 +153,11 @@ def sana() -> SanaPipeline:
         downsample_block_type="conv",
         upsample_block_type="interpolate",
         scaling_factor=0.4,
-        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in block.items()},
+        **{
+            f"{side}_{name}": each
+            for side in ("encoder", "decoder")
+            for name, each in block.items()
+        },
     )
     return SanaPipeline(
         tokenizer=parts.gemma_tokenizer(),
@@ -311,7 +315,9 @@ TEXT_TO_IMAGE = (
     TinyPipeline("FLUX.1", flux, SHORT),
     TinyPipeline("Chroma", chroma, SHORT),
     TinyPipeline("PixArt-Σ", pixart_sigma, OWN_SIZE),
-    TinyPipeline("Sana", sana, {**OWN_SIZE, "height": 32, "width": 32, "complex_human_instruction": None}),
+    TinyPipeline(
+        "Sana", sana, {**OWN_SIZE, "height": 32, "width": 32, "complex_human_instruction": None}
+    ),
     TinyPipeline("Hunyuan-DiT", hunyuan_dit, {**GUIDED, "use_resolution_binning": False}),
     TinyPipeline(
         "Lumina 2",

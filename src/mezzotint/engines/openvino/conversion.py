@@ -28,7 +28,6 @@ from mezzotint.engines.variant import base_class
 from mezzotint.errors import ModelError
 from mezzotint.runtime import PackedLayer, packed_layers
 
-
 _FAILURES = (
     RuntimeError,
     GeneralFailure,
