@@ -14,10 +14,14 @@ from tests.pipelines.fresh_process import FreshProcess
 from tests.pipelines.registry import PIPELINES
 from tests.pipelines.tiny_pipeline import TinyPipeline
 
-# Of diffusers, on its own call.
 pytestmark = [
+    # Of diffusers, on its own calls.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*FluxPosEmbed.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning"),
+    # The argument's old name, which still is what people write.
+    pytest.mark.filterwarnings("ignore:.torch_dtype. is deprecated:FutureWarning"),
+    # Two images tell little.
+    pytest.mark.filterwarnings("ignore::mezzotint.errors.CalibrationWarning"),
 ]
 
 
