@@ -20,7 +20,7 @@ def refitting(options: Any, base: Path, given: dict[str, Any]) -> tuple[Any, dic
         given: fields of the budget.
 
     Raises:
-        UsageError: the recipe is another than auto, or the base's plan names no budget.
+        UsageError: the recipe is another than auto, or the base's plan names no limit.
         PlanError: there is no plan.
     """
     from mezzotint.checkpoint import read_plan
@@ -29,14 +29,17 @@ def refitting(options: Any, base: Path, given: dict[str, Any]) -> tuple[Any, dic
     if not isinstance(options, Auto):
         raise UsageError("--refit: is for recipe auto; leave --recipe out, or --refit")
     options = dataclasses.replace(options, refit=str(base))
-    asked = read_plan(base).context.get("budget")
-    if not isinstance(asked, dict):
-        if given:
-            return options, given
-        raise UsageError(f"--refit: {base} names no budget; give one, such as --weight-bits 4")
+    found = read_plan(base).context.get("budget")
+    asked = found if isinstance(found, dict) else {}
     limits = ("weight_bits", "size", "latency")
-    known = {name: asked.get(name) for name in (*limits, "act_bits")}
-    own = {name: value for name, value in known.items() if value is not None}
-    if any(name in given for name in limits):  # another size, say, in the place of all limits
-        own = {"act_bits": own["act_bits"]} if "act_bits" in own else {}
-    return options, own | given
+    if not any(name in given for name in limits):
+        own = {name: asked[name] for name in limits if asked.get(name) is not None}
+        if not own:
+            raise UsageError(
+                f"--refit: {base} was made for no bits, size or latency; give one, such as "
+                "--weight-bits 4"
+            )
+        given = own | given
+    if asked.get("act_bits") is not None:
+        given = {"act_bits": asked["act_bits"]} | given
+    return options, given

@@ -27,6 +27,7 @@ from mezzotint.cli._arguments import (
     restricted,
     sampling_of,
 )
+from mezzotint.cli._call import Call
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._output import reserved, show
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
@@ -101,6 +102,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     seed: Annotated[
         int, typer.Option(metavar="N", help="Image i starts from the noise of seed N + i.")
     ] = 0,
+    call: Call = None,
     device: Device = "cpu",
     executor: Executor = None,
     address: Address = None,
@@ -166,7 +168,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     make = executor_of(executor, address, workers)
     pipe = load(model, device=device)
     count = None if prompts else found.prompts(options, pipe)
-    sampling = sampling_of(pipe, prompts, seed=seed, count=count)
+    sampling = sampling_of(pipe, prompts, seed=seed, count=count, call=call)
     search = partial(
         run_sweep,
         pipe,
