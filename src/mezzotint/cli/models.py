@@ -34,8 +34,8 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
     dequantizes first.
     """
     from mezzotint._words import listed
-    from mezzotint.cli.tables import kernels_table, layers_table, packed_table
     from mezzotint.checkpoint import packed_plans
+    from mezzotint.cli.tables import kernels_table, layers_table, packed_table
     from mezzotint.models import denoising_module, find_denoisers, inventory, quantized_alone
     from mezzotint.pipeline import load
     from mezzotint.runtime import executions, module_bytes
