@@ -6,16 +6,20 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from torch import Tensor
+from typer.testing import CliRunner
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
+from mezzotint.cli import app
 from mezzotint.errors import InfeasibleBudgetError, ProbeError, UsageError
 from mezzotint.evaluation import module_bytes
+from mezzotint.measuring import Replay
 from mezzotint.measuring.probes import draw_probes, random_signs
 from mezzotint.models import Call, Joint, denoising_module, rows_of
 from mezzotint.recipes.auto.held_out import hold_out
@@ -236,3 +240,36 @@ def test_each_component_has_samples_on_both_sides(calls):
 def test_without_samples_on_both_sides_nothing_is_held_out(calls):
     assert len(hold_out(calls).samples) >= 2
     assert not hold_out(calls).enough
+
+
+def test_what_another_component_does_is_not_computed_again(joint, calls):
+    replay = Replay(joint, calls)
+    replay.advance("vae.decoder.conv_in")
+    with torch.no_grad():
+        assert replay.run(calls[0]) is calls[0].output
+        assert replay.run(calls[-1]) is not calls[-1].output
+        replay.advance(FC1)
+        assert replay.run(calls[0]) is not calls[0].output
+        assert torch.equal(replay.run(calls[0]), calls[0].output)
+
+
+class TestCommands:
+    def run(self, *arguments: object) -> dict[str, Any]:
+        found = CliRunner().invoke(app, [str(each) for each in (*arguments, "--json")])
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)
+
+    def test_components_share_a_budget(self, folder, pipe, tmp_path):
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("owl\nred fox\n")
+        size = sum(module_bytes(getattr(pipe, name)) for name in ALL) - 10_000
+        options = "--sensitivity probes --probes 4 --regret 1e9 --no-exchanges --no-smoothing"
+        options += " --rounding nearest --bias-correction never --formats int4/channel,int8/channel"
+        asked = ["--component", "text_encoder", "--component", "unet", "--pipeline-size", size]
+        out = tmp_path / "out"
+        limits = [*asked, "--act-bits", 16, "--prompts", prompts]
+        found = self.run("quantize", folder, "-o", out, *limits, *options.split())
+        assert found["plan"]["components"] == ["text_encoder", "unet"]
+        inspected = self.run("inspect", out)
+        assert inspected["component"] == "text_encoder and unet"
+        assert FC1 in {each["layer"] for each in inspected["packed"]}

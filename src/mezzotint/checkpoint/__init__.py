@@ -6,7 +6,7 @@ from mezzotint.checkpoint.diffusers import (
     MezzotintQuantizer,
     register_with_diffusers,
 )
-from mezzotint.checkpoint.marking import is_savable, mark_quantized, plan_of
+from mezzotint.checkpoint.marking import is_savable, mark_quantized, packed_plans
 from mezzotint.checkpoint.save import (
     MEASUREMENTS_FILE,
     TRAINING_FILE,
@@ -28,7 +28,7 @@ __all__ = [
     "check_replaceable",
     "is_savable",
     "mark_quantized",
-    "plan_of",
+    "packed_plans",
     "read_plan",
     "register_with_diffusers",
     "save_pipeline",

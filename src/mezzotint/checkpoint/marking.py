@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import ModelMixin
+from diffusers import DiffusionPipeline, ModelMixin
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -39,6 +39,12 @@ def plan_of(model: nn.Module) -> Plan | None:
     """The plan that a packed model would be saved with; None where it is not packed as a whole."""
     plan = getattr(getattr(model, "hf_quantizer", None), "plan", None)
     return plan if isinstance(plan, Plan) else None
+
+
+def packed_plans(pipe: DiffusionPipeline) -> dict[str, Plan]:
+    """Component → plan of the packed ones of a pipeline, in its order."""
+    parts = {name: each for name, each in pipe.components.items() if isinstance(each, nn.Module)}
+    return {name: plan for name, part in parts.items() if (plan := plan_of(part)) is not None}
 
 
 def holds_unmarked(model: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from mezzotint._journal import Record
 from mezzotint._printable import printable
 from mezzotint._stored_dtypes import stored_state
 from mezzotint._words import listed
-from mezzotint.checkpoint.marking import holds_unmarked, plan_of
+from mezzotint.checkpoint.marking import holds_unmarked, packed_plans
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
 from mezzotint.models import GENERATION_FILE, find_denoisers, leads_outside, quiet_libraries
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
@@ -115,7 +115,7 @@ def packed_components(pipe: DiffusionPipeline, folder: Path) -> dict[str, Plan]:
                 "has no plan as a whole, without which they could not be loaded; quantize the "
                 "whole component, such as by quantize_denoiser"
             )
-    plans = {name: plan for name, part in parts.items() if (plan := plan_of(part)) is not None}
+    plans = packed_plans(pipe)
     if not plans:
         component = " and ".join(find_denoisers(pipe)) or "no component"
         raise CheckpointError(

@@ -37,6 +37,7 @@ from mezzotint.models.joint import (
     quantized_parts,
     split_name,
     to_quantize,
+    touches,
 )
 from mezzotint.models.kinds import Kind
 from mezzotint.models.loading import (
@@ -138,6 +139,7 @@ __all__ = [
     "takes_prompts",
     "text_readers",
     "to_quantize",
+    "touches",
     "trace_calls",
     "trace_graph",
     "usable_device",

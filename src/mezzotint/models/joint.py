@@ -11,10 +11,10 @@ from typing_extensions import override
 
 from mezzotint._time_argument import TimeArgument
 from mezzotint.errors import UsageError
-from mezzotint.models.call_arguments import COMPONENT
+from mezzotint.models.call_arguments import component_of
 from mezzotint.models.calls import Call
 from mezzotint.models.denoiser import denoises
-from mezzotint.models.text_inputs import TextInputs
+from mezzotint.models.text_inputs import TEXT, TextInputs
 
 
 class Joint(nn.Module):
@@ -144,6 +144,16 @@ def to_quantize(name: str, module: nn.Module) -> bool:
     return not names or name.partition(".")[0] in names
 
 
+def touches(layer: str, module: nn.Module, call: Call) -> bool:
+    """True where a call may depend on a layer; False for another component's of a joint module."""
+    if not isinstance(module, Joint):
+        return True
+    component = layer.partition(".")[0]
+    if component in module.denoisers or component in module.decoders:
+        return component == component_of(call)
+    return TEXT in call.kwargs
+
+
 def first_calls(module: nn.Module, calls: Sequence[Call]) -> Iterator[Call]:
     """The first call of each component of a joint module; the first of all of any other.
 
@@ -155,7 +165,7 @@ def first_calls(module: nn.Module, calls: Sequence[Call]) -> Iterator[Call]:
         return
     found: dict[str, Call] = {}
     for call in calls:
-        found.setdefault(call.kwargs.get(COMPONENT, ""), call)
+        found.setdefault(component_of(call) or "", call)
     for name in {**module.denoisers, **module.decoders}:
         if name in module.quantized and name not in found:
             raise UsageError(

@@ -39,7 +39,7 @@ Path = tuple[Any, ...]
 
 
 class TextInputs:
-    """What a pipeline's text encoders put into the calls of its denoisers.
+    """Text embeddings of a pipeline's encoders, put into the calls of its denoisers.
 
     The pipeline's own code runs from the prompt to the first step, whatever it does there:
     tokenizing, choosing hidden states, joining the outputs of several encoders. All arguments that
