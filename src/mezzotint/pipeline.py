@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from mezzotint._files import JsonFile
+from mezzotint._files import JsonFile, at_home
 from mezzotint._journal import Record
 from mezzotint._progress import track
 from mezzotint._tensor_digests import verification
@@ -27,10 +28,14 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import (
     Example,
+    LoraFile,
     Sampling,
+    SourceOptions,
     denoising_module,
     find_denoiser,
     load_pipeline,
+    merge_loras,
+    merged_loras,
     model_name,
     note_source_dtypes,
     parts_of,
@@ -55,6 +60,9 @@ from mezzotint.recipes import (
 )
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import Calibration, check_plan, module_bytes, pack_module, packed_copy
+
+LoraName: TypeAlias = str | Path | LoraFile
+"""A file of a LoRA, and its weight where that is not 1."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +98,36 @@ class Result:
         return save_pipeline(self.pipeline, path, self.record, self.training)
 
 
-def load(
+def load(  # noqa: PLR0913  (all but one are keywords)
     source: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    revision: str | None = None,
+    variant: str | None = None,
+    token: str | None = None,
+    config: str | Path | None = None,
+    lora: LoraName | Sequence[LoraName] = (),
     engine: str = "torch",
     stream: bool = False,
     verify: bool = True,
 ) -> DiffusionPipeline:
-    """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
+    """Load a pipeline, quantized or not: embedded name, local folder, single file or Hub id.
 
     Where the folder holds a `generation.json`, its values are the defaults of `pipe(prompt)`.
 
     Args:
-        source: what to load.
-        dtype: of everything that is not packed, and of what is computed.
+        source: what to load. A single file is of safetensors, in its authors' layout.
+        dtype: of everything that is not packed, and of what is computed; by default the
+            checkpoint's own, on processors float32 in the place of float16.
         device: where to.
+        revision: branch, tag or commit of a repository of the Hub.
+        variant: part of the names of weights' files, such as `fp16`.
+        token: for a repository that is not public; by default the stored login.
+        config: folder of a diffusers pipeline that a single file is read by; what the file does
+            not hold is taken from there. By default diffusers' own choice, from the Hub.
+        lora: safetensors files of LoRAs, merged into the weights; `FILE:0.8` merges one by that
+            factor. A plan names them.
         engine: what computes the denoiser, as for `with_engine`.
         stream: leave the floating denoiser's weights in their files, for one larger than memory:
             each layer's is read when it is used, and forgotten. It is slow, and there to be
@@ -117,15 +138,24 @@ def load(
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.
         CheckpointError: a file is truncated, does not match its plan, or is not what was saved.
-        UsageError: the engine is unknown, not installed, or does not compute there; or a denoiser
-            is to be streamed that is quantized already, or computed by another engine than torch.
+        UsageError: the engine is unknown, not installed, or does not compute there; a denoiser
+            is to be streamed that is quantized already, or computed by another engine than torch;
+            or a LoRA is to be merged into one that is packed or streamed.
     """
     check_engine(engine)
     if stream and engine != "torch":
         raise UsageError(f"engine: {engine} compiles the whole denoiser; leave it or stream out")
+    loras = [LoraFile.of(each) for each in ([lora] if isinstance(lora, LoraName) else lora)]
+    if stream and loras:
+        raise UsageError("lora: is merged in memory; leave it or stream out")
+    options = SourceOptions(revision, variant, token, None if config is None else at_home(config))
     loader = load_streamed if stream else load_pipeline
     with verification(verify):
-        pipe = with_generation_defaults(loader(source, dtype=dtype, device=device))
+        pipe = loader(source, dtype=dtype, device=device, options=options)
+    if loras:
+        check_floating(*find_denoiser(pipe))
+        merge_loras(pipe, loras)
+    pipe = with_generation_defaults(pipe)
     return pipe if engine == "torch" else with_engine(pipe, engine)
 
 
@@ -265,6 +295,7 @@ def apply(
     if calibration is None and needs_calibration(plan):
         check_plan(denoiser, plan)
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
+    plan = _naming_loras(plan, pipe)
     names = iter(track(plan.quantized, "Packing"))
     packed = packed_copy(
         quantized_alone(denoiser), plan, calibration, progress=lambda name: next(names, None)
@@ -274,6 +305,15 @@ def apply(
         if own.quantized or component is None:
             mark_quantized(part, own)
     return Result(with_denoiser(pipe, packed), plan)
+
+
+def _naming_loras(plan: Plan, pipe: DiffusionPipeline) -> Plan:
+    """The plan, its context naming what was merged into the weights that it is applied to."""
+    merged = [dict(each) for each in merged_loras(pipe)]
+    if merged == plan.context.get("loras", []):
+        return plan
+    context = {name: value for name, value in plan.context.items() if name != "loras"}
+    return replace(plan, context=context | ({"loras": merged} if merged else {}))
 
 
 def quantize_denoiser(

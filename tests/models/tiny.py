@@ -141,9 +141,12 @@ def write_generation(folder: Path, **fields: object) -> None:
     (folder / "generation.json").write_text(json.dumps(fields))
 
 
-def save_few_step(folder: Path) -> Path:
-    """A few-step Stable Diffusion with 16×16 images, as a folder."""
-    tiny_stable_diffusion().save_pretrained(folder)
+def save_few_step(folder: Path, unet: UNet2DConditionModel | None = None) -> Path:
+    """A few-step Stable Diffusion with 16×16 images, around another U-Net if given, as a folder."""
+    pipe = tiny_stable_diffusion()
+    if unet is not None:
+        pipe.register_modules(unet=unet)
+    pipe.save_pretrained(folder)
     write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
     return folder
 

@@ -23,7 +23,13 @@ from mezzotint._stored_dtypes import stored_state
 from mezzotint._words import listed
 from mezzotint.checkpoint.marking import holds_unmarked, packed_plans
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
-from mezzotint.models import GENERATION_FILE, find_denoisers, leads_outside, quiet_libraries
+from mezzotint.models import (
+    GENERATION_FILE,
+    find_denoisers,
+    home_of,
+    leads_outside,
+    quiet_libraries,
+)
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 from mezzotint.plan import Plan, joined_plan
 
@@ -90,8 +96,8 @@ def save_pipeline(
                     stored.enter_context(stored_state(part))
             pipe.save_pretrained(temporary, safe_serialization=True)
         write_digests(temporary, (name for name in pipe.components if name not in plans))
-        if pipe.name_or_path:
-            copy_companions(Path(pipe.name_or_path), temporary)
+        if (home := home_of(pipe)) is not None:
+            copy_companions(home, temporary)
         if measurements is not None:
             measurements.write(temporary / MEASUREMENTS_FILE)
         if training is not None:

@@ -14,7 +14,6 @@ from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import (
     Address,
     AsJson,
-    Device,
     Exclude,
     Executor,
     Model,
@@ -22,14 +21,14 @@ from mezzotint.cli._arguments import (
     Pin,
     PromptFile,
     Workers,
-    asked_sampling,
     executor_of,
     restricted,
-    sampling_of,
 )
-from mezzotint.cli._call import Call
+from mezzotint.cli._asked_sampling import asked_sampling, sampling_of
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._goal import SPEED, limits_of
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
 from mezzotint.cli._refit import refitting
@@ -59,9 +58,12 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o mine --plan edited.json",
         "quantize ./my-fine-tune -o mine-w4a8 --plan owl-w4a8 --refit",
         "quantize ./flux -o flux-w4 --stream",
+        "quantize owner/model -o w4 --variant fp16 --steps 8 --guidance 5 --height 768 --width 512",
+        "quantize mine.safetensors -o w4 --config ./sd15 --lora style.safetensors:0.8",
         "quantize ./inpainting -o w4 --prompts my.txt --call image=photos --call mask_image=m.png",
     ),
 )
+@grouped
 def quantize(  # noqa: PLR0913  (one parameter per option)
     context: typer.Context,
     model: Model,
@@ -145,8 +147,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="0, or as --plan says",
         ),
     ] = None,
-    call: Call = None,
-    device: Device = "cpu",
+    calling: Calling,
+    loading: Loading,
     executor: Executor = None,
     address: Address = None,
     workers: Workers = None,
@@ -221,7 +223,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     from mezzotint._progress import listening
     from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
     from mezzotint.models import resolve
-    from mezzotint.pipeline import apply, load
+    from mezzotint.pipeline import apply
     from mezzotint.pipeline import quantize as run_recipe
     from mezzotint.plan import Budget
     from mezzotint.recipes import parse_options, recipe_named
@@ -230,7 +232,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         raise UsageError(f"{model}: stands where MODEL should; options of the recipe come after it")
     check_free(output, force=force)
     check_replaceable(output)
-    source = resolve(model).folder
+    source = resolve(model).path
     if source is not None:
         check_apart(output, source)
     extra = recipe_options(context.args)
@@ -244,8 +246,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(goal, pin, exclude)
         chosen = read_plan(plan)
         with reserved(output, force=force):
-            pipe = load(model, device=device, stream=stream)
-            sampling = asked_sampling(pipe, chosen, prompts, seed, call)
+            pipe = loading.load(model, stream=stream)
+            sampling = asked_sampling(pipe, chosen, prompts, seed, calling)
             result = apply(pipe, chosen, sampling=sampling)
             save(result, output, force=force)
     else:
@@ -263,9 +265,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             options, given = refitting(options, plan, given)
         budget = Budget(**limits_of(goal, given))
         make = executor_of(executor, address, workers)
-        pipe = load(model, device=device, stream=stream)
+        pipe = loading.load(model, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
-        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, call=call)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling)
         search = partial(
             run_recipe,
             pipe,

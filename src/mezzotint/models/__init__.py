@@ -27,6 +27,7 @@ from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.graph_joining import joined_graphs, trace_calls
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
+from mezzotint.models.home import home_of
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
 from mezzotint.models.joint import (
@@ -40,12 +41,9 @@ from mezzotint.models.joint import (
     touches,
 )
 from mezzotint.models.kinds import Kind
-from mezzotint.models.loading import (
-    download_pipeline,
-    load_pipeline,
-    quiet_libraries,
-    usable_device,
-)
+from mezzotint.models.loading import load_pipeline, local_folder, usable_device
+from mezzotint.models.lora_files import LoraFile, merge_loras, merged_loras
+from mezzotint.models.own_dtype import folder_dtype
 from mezzotint.models.pipeline_call import (
     GENERATION_FILE,
     default_steps,
@@ -54,13 +52,15 @@ from mezzotint.models.pipeline_call import (
     usual_sampling,
 )
 from mezzotint.models.prompts import read_prompts
+from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.rows import batch_size, rows_of
 from mezzotint.models.sampling import flat_frames, generate
 from mezzotint.models.skeleton import floating_skeleton, skeleton
-from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+from mezzotint.models.source import ResolvedSource, SourceOptions, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
+from mezzotint.models.stored_files import model_files
 from mezzotint.models.tracing import trace_graph
 from mezzotint.models.weight_graph import CombineNode, WeightGraph, WeightNode
 from mezzotint.models.weight_graph_builder import weight_graph
@@ -80,12 +80,14 @@ __all__ = [
     "Kind",
     "Layer",
     "LayerGroup",
+    "LoraFile",
     "Node",
     "NodeInput",
     "NodeKind",
     "ResolvedSource",
     "Role",
     "Sampling",
+    "SourceOptions",
     "WeightGraph",
     "WeightNode",
     "batch_size",
@@ -101,15 +103,16 @@ __all__ = [
     "denoises",
     "denoising_module",
     "device_of",
-    "download_pipeline",
     "evaluating",
     "example_call",
     "find_denoiser",
     "find_denoisers",
     "flat_frames",
     "floating_skeleton",
+    "folder_dtype",
     "generate",
     "generation_defaults",
+    "home_of",
     "inventory",
     "joined_graphs",
     "joined_inputs",
@@ -118,6 +121,10 @@ __all__ = [
     "leads_outside",
     "list_embedded",
     "load_pipeline",
+    "local_folder",
+    "merge_loras",
+    "merged_loras",
+    "model_files",
     "model_name",
     "note_source_dtypes",
     "on_device",

@@ -10,6 +10,7 @@ from torch import nn
 
 from mezzotint._time_argument import TimeArgument
 from mezzotint.errors import ModelError
+from mezzotint.models.source import WEIGHTS_SUFFIX
 
 
 def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
@@ -54,4 +55,6 @@ def denoises(kind: type[Any]) -> bool:
 
 def model_name(pipe: DiffusionPipeline) -> str:
     """Name of a pipeline in plans and reports: the last part of its source."""
-    return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
+    if not pipe.name_or_path:
+        return type(pipe).__name__
+    return Path(pipe.name_or_path).name.removesuffix(WEIGHTS_SUFFIX)

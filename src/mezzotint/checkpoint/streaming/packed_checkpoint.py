@@ -162,7 +162,7 @@ def quantize_checkpoint(
     storage = storage or Storage()
     found = find_source(source)
     folder = _target(Path(target), found)
-    files = weight_files(found.denoiser)
+    files = weight_files(found.denoiser, found.variant)
     model = empty_denoiser(found)
     calls: Sequence[Call] = ()
     if isinstance(plan, PlanWithCalls):

@@ -16,7 +16,7 @@ from mezzotint._files import header_length
 from mezzotint._tensor_files import DTYPES
 from mezzotint.errors import CheckpointError, first_line
 from mezzotint.formats import TensorSpec
-from mezzotint.models.source_dtypes import model_files
+from mezzotint.models import model_files
 
 _READ = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 """Dtypes that a diffusers model may be stored in; others, such as F8_E4M3, need scales."""
@@ -54,14 +54,18 @@ class StoredTensor:
         return f"{self.file}: {self.key}"
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
     """The safetensors files of a model's folder, by name: one, or those that the index lists.
+
+    Args:
+        folder: of a model of diffusers.
+        variant: those of that name where there are any.
 
     Raises:
         CheckpointError: there is none, the index is malformed, or a file that it lists is missing
             or stands elsewhere.
     """
-    found = model_files(folder)
+    found = model_files(folder, variant)
     if not found:
         raise CheckpointError(
             f"{folder}: holds neither {SAFETENSORS_WEIGHTS_NAME} nor its index of shards; "
