@@ -77,6 +77,8 @@ def quantize_module(
     _check_module(module)
     if budget is not None and not isinstance(budget, Budget):
         raise UsageError(f"budget: is a {type(budget).__name__}; give Budget(weight_bits=...)")
+    if budget is not None and budget.pipeline_size is not None:
+        raise UsageError("pipeline_size: there is no pipeline around a module; give a size")
     if calls is None:
         raise UsageError("calls: is None; give calls of the module, as recording(module) does")
     job = Job(

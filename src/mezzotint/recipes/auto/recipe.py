@@ -14,6 +14,7 @@ from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.bias import with_biases
 from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
+from mezzotint.recipes.auto.joint import joint_options
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.quality import missed, reaching
 from mezzotint.recipes.auto.refit import refitted
@@ -32,6 +33,7 @@ TUNED = "scales, biases and norms were trained after all else was measured"
     "find what every layer bears, then spend the bytes where they matter",
     Auto,
     takes_latency=True,
+    takes_components=True,
 )
 def auto(job: Job, options: Auto) -> Outcome:
     """Exact allocation of weights and inputs over what each of them alone costs.
@@ -43,6 +45,7 @@ def auto(job: Job, options: Auto) -> Outcome:
     judged on samples that error feedback has not seen; what is stored is fitted to all. In the end
     scales, biases and norms are trained, where that is asked for.
     """
+    options = joint_options(job, options)
     if options.tuning is None:
         return found_plan(job, options)
     with distilling(job, options.tuning, "tune_minutes") as distilled:
