@@ -129,9 +129,7 @@ def test_a_list_with_a_tensor_for_each_sample_is_stacked():
 
 
 def test_samples_of_several_shapes_are_an_error_that_names_the_remedy():
-    with pytest.raises(
-        ModelError, match=r"shapes \(2,\), \(3,\) in one call; give it images"
-    ):
+    with pytest.raises(ModelError, match=r"shapes \(2,\), \(3,\) in one call; give it images"):
         Call(([torch.ones(2), torch.ones(3)],), {}).run(Listing())
 
 
