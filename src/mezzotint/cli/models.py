@@ -29,7 +29,7 @@ def models(as_json: AsJson = False) -> None:
 @app.command(epilog=examples("inspect emoji-turbo", "inspect owl-w4a8", "inspect owl-w4a8 --json"))
 @grouped
 def inspect(model: Model, *, loading: Loading, as_json: AsJson = False) -> None:
-    """List the layers of a pipeline's denoiser, or of all denoisers and whatever is packed.
+    """List the layers of a pipeline's denoisers and packed parts.
 
     Floating-point layers are listed with their role, weight shape, parameters, and
     multiply-accumulates of one call; packed layers with their formats and the kernel that computes

@@ -35,7 +35,7 @@ class RecordedProbes:
         return next((each.shape[1] for each in self.squares.values()), 0)
 
     def row(self, layer: str, name: str, *, of_input: bool) -> NDArray[np.float64] | None:
-        """What each probe tells of one name, [probes]; None where it was not probed.
+        """Noise of one name by probe, [probes]; None where it was not probed.
 
         Weights stand before inputs, where both have the same name.
         """

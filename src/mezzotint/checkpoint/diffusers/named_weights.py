@@ -39,7 +39,7 @@ class NamedWeights(OrderedDict[str, Any]):
         return OrderedDict(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What is pickled and copied are the stored tensors, and not the model."""
+        """Stored tensors alone, and not the model, are pickled and copied."""
         return OrderedDict, (), {"_metadata": self._metadata}, None, iter(self.items())
 
 

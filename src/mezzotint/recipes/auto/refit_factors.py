@@ -1,4 +1,4 @@
-"""How many times more a fine-tune's layers lose than its base's, told by a few probes.
+"""Ratios of what a fine-tune's layers lose to what its base's do, told by a few probes.
 
 A few probes tell a layer's noise to a factor of two or so; but the noises of a base are known well,
 and those of its fine-tune are near them, times a factor for each layer. So the factors are drawn
