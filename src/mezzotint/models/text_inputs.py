@@ -19,7 +19,7 @@ from mezzotint.errors import ProbeError, UsageError
 from mezzotint.models.call_arguments import COMPONENT, TIMESTEP, call_arguments
 from mezzotint.models.calls import Call
 from mezzotint.models.denoiser import find_denoisers
-from mezzotint.models.loading import quiet_libraries
+from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.rows import POSITION_ARGUMENTS
 from mezzotint.models.sampling import run_batches
 from mezzotint.plan import Sampling
