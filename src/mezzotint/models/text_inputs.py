@@ -19,7 +19,7 @@ from mezzotint.errors import ProbeError, UsageError
 from mezzotint.models.call_arguments import COMPONENT, TIMESTEP, call_arguments
 from mezzotint.models.calls import Call
 from mezzotint.models.denoiser import find_denoisers
-from mezzotint.models.loading import quiet_libraries
+from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.rows import POSITION_ARGUMENTS
 from mezzotint.models.sampling import run_batches
 from mezzotint.plan import Sampling
@@ -39,7 +39,7 @@ Path = tuple[Any, ...]
 """Place of a tensor, or of a list with one for each sample, among nested keyword arguments."""
 
 Rows = list[Tensor]
-"""What each sample is given at one place."""
+"""Tensors of all samples at one place, one for each."""
 
 
 class TextInputs:
