@@ -28,6 +28,7 @@ from mezzotint.measuring import (
 from mezzotint.models import (
     Example,
     Sampling,
+    check_module,
     find_denoiser,
     load_pipeline,
     model_name,
@@ -38,12 +39,21 @@ from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_pl
 from mezzotint.recipes import (
     Job,
     MeasuringSettings,
+    RecipeName,
     RecipeOptions,
     check_floating,
     run_recipe,
 )
+from mezzotint.recipes.given import check_apply, check_quantize
 from mezzotint.recipes.plan_calibration import calibrate_plan
-from mezzotint.runtime import Calibration, check_plan, pack_module, packed_copy
+from mezzotint.runtime import (
+    Calibration,
+    check_plan,
+    pack_module,
+    packed_copy,
+    quantized_html,
+    quantized_line,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,12 @@ class Result:
     measurements: Measurements = field(default_factory=dict)
     record: Record | None = None
     training: JsonFile | None = None
+
+    def __repr__(self) -> str:
+        return quantized_line("Result", self.plan, self.denoiser)
+
+    def _repr_html_(self) -> str:
+        return quantized_html(repr(self), self.plan)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -120,7 +136,7 @@ def load(
 
 def quantize(  # noqa: PLR0913  (all but three are keywords)
     pipe: DiffusionPipeline,
-    recipe: str | RecipeOptions = "auto",
+    recipe: RecipeName | RecipeOptions = "auto",
     budget: Budget | None = None,
     *,
     sampling: Sampling | None = None,
@@ -152,12 +168,14 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
 
     Raises:
         ExecutorError: the executor cannot be reached, or its workers die again and again.
-        UsageError: unknown recipe or executor, or a latency for a recipe that does not keep to
-            one; the pipeline is quantized already, or has an adapter loaded.
+        UsageError: an argument is of another kind, and the message has the right call; unknown
+            recipe or executor, or a latency for a recipe that does not keep to one; the pipeline
+            is quantized already, or has an adapter loaded.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another model or other calls.
     """
+    check_quantize(pipe, recipe, budget, sampling)
     job = Job(
         denoiser=float_denoiser(pipe),
         model=model_name(pipe),
@@ -220,6 +238,7 @@ def apply(
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
         UsageError: it has attention simulated whose operands cannot be rounded.
     """
+    check_apply(pipe, plan, sampling)
     denoiser = float_denoiser(pipe)
     if calibration is None and plan.trained:
         raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
@@ -249,6 +268,7 @@ def quantize_denoiser(
         UsageError: a width is out of its domain, or a pattern names no layer; the module is
             quantized already, or has an adapter loaded.
     """
+    check_module(module)
     check_floating(type(module).__name__, module)
     plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
     pack_module(module, plan)

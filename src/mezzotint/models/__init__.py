@@ -21,6 +21,7 @@ from mezzotint.models.folder import (
     leads_outside,
     shard_files,
 )
+from mezzotint.models.given_pipeline import check_module, check_pipeline
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
@@ -78,7 +79,9 @@ __all__ = [
     "blocks_of",
     "check_folder",
     "check_model_folder",
+    "check_module",
     "check_no_adapters",
+    "check_pipeline",
     "completed_calls",
     "components",
     "default_steps",

@@ -10,6 +10,7 @@ from torch import nn
 
 from mezzotint._time_argument import TimeArgument
 from mezzotint.errors import ModelError
+from mezzotint.models.given_pipeline import check_pipeline
 
 
 def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
@@ -20,7 +21,9 @@ def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
 
     Raises:
         ModelError: the pipeline has no such component, or several.
+        UsageError: what is given is no pipeline.
     """
+    check_pipeline(pipe)
     found = {name: part for name, part in pipe.components.items() if denoises(type(part))}
     if len(found) == 1:
         return next(iter(found.items()))
