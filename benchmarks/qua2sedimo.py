@@ -27,12 +27,12 @@ from contestants.hardware import describe
 from contestants.image_figures import ImageFigures, real_features
 from contestants.kept_rows import Found, Kept
 from contestants.qua2sedimo_rows import (
+    APART,
     AUTO,
     AUTO_BARE,
     AUTO_SIX,
     BEST_LABEL,
     BITS,
-    CONSTANT,
     FEWER,
     FLOAT,
     MIXDQ,
@@ -196,7 +196,7 @@ class Bench:
 
     def labels_of(self, row: Row) -> Path:
         """The folder of the labels, or another: a copy with the first of them alone."""
-        if row.plan == CONSTANT:
+        if row.plan in APART:
             return self.labels.with_name(f"{self.model}-bos")
         if f"{FEWER} labels" not in row.plan:
             return self.labels

@@ -30,10 +30,14 @@ FLOAT, BEST_LABEL = "float", "best of the labels"
 OP, BLOCK, OURS = "op level", "block level", "ours, six choices"
 AUTO_SIX, AUTO, MIXDQ = "auto, six choices", "auto", "mixdq, joint"
 AUTO_BARE = "auto, six choices and nothing else"
-EVERYTHING = "ours, everything"
 PUBLISHED = (*MIXED, BEST_LABEL, OP, BLOCK)
 CONSTANT = "constant first token"
-"""The row whose labels keep it out of the quantizers, in a folder of their own: MODEL-bos."""
+EVERYTHING = "ours, everything"
+APART = (CONSTANT, EVERYTHING)
+"""Rows whose labels keep the first token out of quantizers, in a folder of their own: MODEL-bos.
+
+All formats together are chosen by recipe `auto`, which does so as well.
+"""
 
 BEYOND = {
     "residual, 300 labels": {"predictor": "residual"},
@@ -91,7 +95,8 @@ class Row:
         """Options of the row's recipe that differ from its usual ones."""
         levels = {OP: {"level": "op"}, BLOCK: {"level": "block"}}
         if self.plan == EVERYTHING:
-            return {"formats": "all", "predictor": "best"}
+            # Trees: the graph networks of every fold take the better part of an hour.
+            return {"formats": "all", "predictor": "trees"}
         return BEYOND.get(self.plan) or levels.get(self.plan) or {}
 
     def recipe(self, labels: str, fitted: str) -> mz.Qua2SeDiMo:

@@ -37,6 +37,7 @@ from mezzotint.runtime import (
     StepScales,
     StepWidths,
 )
+from mezzotint.sweeping import Sweep, SweepPoint, sweep
 from mezzotint.tuning import tune
 
 __all__ = [
@@ -68,6 +69,8 @@ __all__ = [
     "StepScales",
     "StepWidths",
     "Storage",
+    "Sweep",
+    "SweepPoint",
     "allocate",
     "apply",
     "errors",
@@ -82,6 +85,7 @@ __all__ = [
     "record_calls",
     "recording",
     "sample_labels",
+    "sweep",
     "tune",
     "uniform_plan",
     "verify_checkpoint",

@@ -4,7 +4,7 @@ import pytest
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
-from mezzotint.cli.quantize import recipe_options
+from mezzotint.cli._recipe_command import recipe_options
 from mezzotint.errors import UsageError
 
 

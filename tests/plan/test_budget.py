@@ -152,3 +152,18 @@ class TestValues:
     def test_a_value_of_another_type_is_named(self, field: str, value: object):
         with pytest.raises(BudgetError, match=f"{field} is {value!r}; expected"):
             Budget(**{field: value})
+
+
+class TestQuality:
+    @pytest.mark.parametrize(
+        ("given", "expected"), [("35dB", 35.0), ("35.5 db", 35.5), ("35", 35.0), (35, 35.0)]
+    )
+    def test_it_is_in_decibels_and_leaves_bytes_free(self, given, expected):
+        budget = Budget(quality=given)
+        assert budget.decibels == expected
+        assert not budget.limits_bytes
+
+    @pytest.mark.parametrize("given", ["high", "-3dB", "nan", "inf", "35ms", True, [35]])
+    def test_anything_else_is_refused(self, given):
+        with pytest.raises(BudgetError, match="quality"):
+            Budget(quality=given)

@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from mezzotint._files import at_home
 from mezzotint.cli._call import call_kwargs
+from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mezzotint.measuring import ExecutorFactory
     from mezzotint.models import Sampling
     from mezzotint.plan import Plan
+    from mezzotint.recipes import Recipe
 
 Model: TypeAlias = Annotated[
     str,
@@ -108,6 +110,26 @@ Workers: TypeAlias = Annotated[
         show_default="as many as there are cores, or GPUs with --device cuda",
     ),
 ]
+Pin: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pin",
+        metavar="PATTERN=FORMAT",
+        help="Weight format of the layers that PATTERN names (a dotted name, a glob or a re: "
+        "expression), such as '*.to_k=int8/channel', or '*.to_k=int8/channel:float' with their "
+        "input as well: the recipe decides about the rest. May be repeated; the last that names a "
+        "layer holds. Recipes auto and mixdq.",
+    ),
+]
+Exclude: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Layers to keep floating, by a pattern as of --pin; bits per weight do not count "
+        "them. May be repeated. Recipes auto and mixdq.",
+    ),
+]
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print JSON for a program instead of tables.")
 ]
@@ -115,6 +137,34 @@ JsonFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Also write all figures as JSON; - prints them."),
 ]
+
+
+def restricted(
+    recipe: Recipe, options: Any, pin: list[str] | None, exclude: list[str] | None
+) -> Any:
+    """The recipe's options, with what --pin and --exclude say.
+
+    Raises:
+        UsageError: the recipe decides about all layers itself, or one of them is malformed.
+    """
+    import dataclasses
+
+    from mezzotint.recipes import recipes
+
+    given = {name: tuple(each) for name, each in (("pin", pin), ("exclude", exclude)) if each}
+    fields = {field.name for field in dataclasses.fields(options)}
+    for name in given:
+        if name not in fields:
+            able = [
+                each.name
+                for each in recipes()
+                if name in {field.name for field in dataclasses.fields(each.options)}
+            ]
+            raise UsageError(
+                f"--{name}: recipe {recipe.name!r} decides about all layers itself; use one of: "
+                f"{', '.join(able)}"
+            )
+    return dataclasses.replace(options, **given)
 
 
 def executor_of(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from typer.core import TyperCommand
 from typing_extensions import override
+
+from mezzotint.errors import UsageError
 
 
 class RecipeCommand(TyperCommand):
@@ -36,4 +39,29 @@ def joined_values(arguments: list[str], known: list[str]) -> list[str]:
             found[-1] = f"{before}={each}"
         else:
             found.append(each)
+    return found
+
+
+def recipe_options(arguments: Sequence[str]) -> dict[str, str]:
+    """Option → text, from what follows the known options: `--name value`, `--name=value`.
+
+    `--name` alone stands for true, `--no-name` for false.
+
+    Raises:
+        UsageError: an argument is not an option, or is given twice.
+    """
+    found: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if not flag.startswith("--"):
+            raise UsageError(f"unexpected argument {flag!r}; options begin with --")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+            if value == "true" and flag.startswith("--no-"):
+                flag, value = f"--{flag[5:]}", "false"
+        name = flag.removeprefix("--").replace("-", "_")
+        if name in found:
+            raise UsageError(f"{flag}: is given twice")
+        found[name] = value
     return found

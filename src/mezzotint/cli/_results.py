@@ -16,6 +16,9 @@ from mezzotint.cli._output import check_free, show
 from mezzotint.errors import MezzotintError, UsageError
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from mezzotint.evaluation import CallTimes
     from mezzotint.pipeline import Result
 
 
@@ -87,8 +90,32 @@ def save(result: Result, output: Path, *, force: bool) -> None:
     result.save(output)
 
 
-def report(result: Result, output: Path, as_json: bool) -> None:
-    """Print what was made, and how it is computed."""
+def timed(
+    pipe: DiffusionPipeline, result: Result, *, every_engine: bool = False
+) -> CallTimes | None:
+    """Time of one denoiser call of a result beside the floating one's.
+
+    None where the pipeline cannot be run for it.
+
+    Args:
+        pipe: floating.
+        result: packed, and saved already.
+        every_engine: time those that are installed, not torch alone.
+    """
+    from mezzotint.evaluation import able_engines, call_times
+
+    settings = result.plan.calibration
+    sampling = None if settings is None else settings.sampling
+    names = able_engines(result.pipeline) if every_engine else ("torch",)
+    try:
+        return call_times(pipe, result.pipeline, names, sampling=sampling)
+    except MezzotintError as cause:
+        typer.echo(printable(f"note: the result was not timed: {cause}"), err=True)
+        return None
+
+
+def report(result: Result, output: Path, as_json: bool, times: CallTimes | None = None) -> None:
+    """Print what was made, how it is computed, and how long a call takes."""
     from mezzotint.cli.tables import (
         bits_table,
         floating_table,
@@ -105,6 +132,8 @@ def report(result: Result, output: Path, as_json: bool) -> None:
         "plan": plan.to_dict(),
         "execution": [each.to_dict() for each in packed],
     }
+    if times is not None:
+        value["call_times"] = times.to_dict()
     if result.training is not None:
         value["training"] = result.training.to_dict()
     floating = floating_table(plan)
@@ -116,4 +145,6 @@ def report(result: Result, output: Path, as_json: bool) -> None:
     if not as_json:
         for note in plan.context.get("notes", ()):
             typer.echo(printable(f"note: {note}"))
+        for line in () if times is None else times.lines:
+            typer.echo(printable(line))
         typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,20 +15,24 @@ from mezzotint.cli._arguments import (
     Address,
     AsJson,
     Device,
+    Exclude,
     Executor,
     Model,
     Output,
+    Pin,
     PromptFile,
     Workers,
     asked_sampling,
     executor_of,
+    restricted,
     sampling_of,
 )
 from mezzotint.cli._call import Call
 from mezzotint.cli._dry_run import foretell
+from mezzotint.cli._goal import SPEED, limits_of
 from mezzotint.cli._output import check_free, reserved
-from mezzotint.cli._recipe_command import RecipeCommand
-from mezzotint.cli._results import begun, kept_work, report, save
+from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
+from mezzotint.cli._results import begun, kept_work, report, save, timed
 from mezzotint.errors import UsageError
 
 
@@ -41,7 +44,9 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o owl-w4a8",
         "quantize emoji-turbo -o owl-mixdq --recipe mixdq --weight-bits 4 --act-bits 8",
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --no-bos",
-        "quantize emoji-turbo -o small --size 6MB --act-bits 16",
+        "quantize emoji-turbo -o small --size 6MB --goal memory",
+        "quantize emoji-turbo -o good --goal quality=35dB",
+        "quantize emoji-turbo -o w4 --pin '*.attn2.to_k=int8/channel' --exclude conv_out",
         "quantize owner/model -o w4 --calls 4 --dry-run",
         "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
@@ -71,7 +76,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="BITS",
             help="At most this many stored bits per weight on average, scales included.",
-            show_default="4, unless --size or --latency is given",
+            show_default="4, unless --size, --latency or a --goal of quality is given",
         ),
     ] = None,
     size: Annotated[
@@ -98,6 +103,17 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="8",
         ),
     ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GOAL",
+            help="quality=35dB: the fewest bytes whose measured signal to noise reaches that; "
+            "memory: weights only, inputs as they are; speed: 8-bit inputs, and the engines that "
+            "are installed are timed. Recipe auto for quality.",
+        ),
+    ] = None,
+    pin: Pin = None,
+    exclude: Exclude = None,
     prompts: PromptFile = None,
     seed: Annotated[
         int | None,
@@ -191,7 +207,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
-        _refuse_with_plan(executor, address, workers)
+        _refuse_with_plan(executor, address, workers, goal, pin, exclude)
         chosen = read_plan(plan)
         with reserved(output, force=force):
             pipe = load(model, device=device, stream=stream)
@@ -200,7 +216,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             save(result, output, force=force)
     else:
         found = recipe_named(recipe or "auto")
-        options = parse_options(found, extra)
+        options = restricted(found, parse_options(found, extra), pin, exclude)
         limits = {
             "weight_bits": weight_bits,
             "size": size,
@@ -208,7 +224,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "latency": latency,
         }
         given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-        budget = Budget(**given)
+        budget = Budget(**limits_of(goal, given))
         make = executor_of(executor, address, workers)
         pipe = load(model, device=device, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
@@ -224,37 +240,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         ):
             result = search(journal=journal, measurements=measurements)
             save(result, output, force=force)
-    report(result, output, as_json)
-
-
-def recipe_options(arguments: Sequence[str]) -> dict[str, str]:
-    """Option → text, from what follows the known options: `--name value`, `--name=value`.
-
-    `--name` alone stands for true, `--no-name` for false.
-
-    Raises:
-        UsageError: an argument is not an option, or is given twice.
-    """
-    found: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        if not flag.startswith("--"):
-            raise UsageError(f"unexpected argument {flag!r}; options begin with --")
-        if not equals:
-            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-            if value == "true" and flag.startswith("--no-"):
-                flag, value = f"--{flag[5:]}", "false"
-        name = flag.removeprefix("--").replace("-", "_")
-        if name in found:
-            raise UsageError(f"{flag}: is given twice")
-        found[name] = value
-    return found
+    # Streamed weights are read from disk at every call, which no result can be compared with.
+    times = None if stream else timed(pipe, result, every_engine=goal == SPEED)
+    report(result, output, as_json, times)
 
 
 def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --resume, --measurements, --dry-run and --executor"
+            "--latency, --act-bits, --goal, --pin, --exclude, --resume, --measurements, "
+            "--dry-run and --executor"
         )

@@ -10,6 +10,7 @@ from mezzotint.evaluation.alignment import (
 from mezzotint.evaluation.baseline import Baseline
 from mezzotint.evaluation.bench import Bench, BenchedDenoiser, bench
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
+from mezzotint.evaluation.call_times import CallTimes, EngineTime, able_engines, call_times
 from mezzotint.evaluation.caption_score import caption_score
 from mezzotint.evaluation.contrastive import (
     contrastive_for,
@@ -28,14 +29,18 @@ __all__ = [
     "Baseline",
     "Bench",
     "BenchedDenoiser",
+    "CallTimes",
     "Contrastive",
+    "EngineTime",
     "Evaluation",
     "FDLite0",
     "Interval",
     "RPrecision",
     "StepError",
+    "able_engines",
     "bench",
     "bootstrap_interval",
+    "call_times",
     "caption_score",
     "contrastive_for",
     "embedded_contrastive",

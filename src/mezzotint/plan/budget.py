@@ -45,11 +45,23 @@ def parse_latency(text: str) -> tuple[float, bool]:
     return (1000 * value if unit == "s" else value), unit == "x"
 
 
+def parse_quality(text: str) -> float:
+    """Decibels in `35dB` or `35`.
+
+    Raises:
+        BudgetError: not a number, or with another unit.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(db)?\s*", text.lower())
+    if match is None or not float(match.group(1)) < math.inf:
+        raise BudgetError(f"quality {text!r} is not understood; write it as 35dB")
+    return float(match.group(1))
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits of a plan's cost. Several hold together; none at all means 4-bit weights.
 
-    A size or a latency alone leaves the bits free.
+    A size, a latency or a quality alone leaves the bits free.
 
     Attributes:
         weight_bits: average stored bits per weight over the quantized layers, scales and zero
@@ -61,12 +73,16 @@ class Budget:
         latency: of one denoiser call on this machine: `35ms`, or `0.6x` for a multiple of what the
             floating denoiser takes. For recipes that can weigh it (`auto`), in which layers may
             then also stay floating, or keep a floating input.
+        quality: signal to noise that the denoiser's output keeps at the least, measured: `35dB`.
+            The plan is the one of the fewest bytes, to a percent. For recipes that can look for it
+            (`auto`).
     """
 
     weight_bits: float | None = None
     size: int | str | None = None
     act_bits: float = 8
     latency: str | None = None
+    quality: float | str | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -74,7 +90,9 @@ class Budget:
             raise UsageError(f"act_bits is {self.act_bits}; expected 2 to 8, or 16 for none")
         if self.latency is not None:
             parse_latency(self.latency)
-        if self.weight_bits is None and self.size is None and self.latency is None:
+        _ = self.decibels
+        free = (self.weight_bits, self.size, self.latency, self.quality)
+        if all(each is None for each in free):
             object.__setattr__(self, "weight_bits", 4.0)
         bits = self.weight_bits
         if bits is not None and not 0 < bits <= 16:
@@ -88,6 +106,7 @@ class Budget:
             ("size", (Integral, str), "an integer, or text such as '6MB'"),
             ("act_bits", (Real,), "a number"),
             ("latency", (str,), "text such as '35ms' or '0.6x'"),
+            ("quality", (Real, str), "decibels, or text such as '35dB'"),
         ):
             value = getattr(self, name)
             if value is None and name != "act_bits":
@@ -99,6 +118,13 @@ class Budget:
     def bytes(self) -> int | None:
         """`size` in bytes."""
         return parse_size(self.size) if isinstance(self.size, str) else self.size
+
+    @property
+    def decibels(self) -> float | None:
+        """`quality` in decibels."""
+        if self.quality is None:
+            return None
+        return parse_quality(str(self.quality))
 
     @property
     def limits_bytes(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -113,7 +114,7 @@ class Recipe:
             `calibration_prompts` of it, where there is one, says how many prompts to take where
             none are given; None for the usual number.
         run: what it does.
-        takes_latency: whether it keeps to a budget's latency.
+        takes_latency: whether it keeps to a budget's latency, and looks for its quality.
     """
 
     name: str
@@ -192,17 +193,30 @@ def run_recipe(
             is quantized already, or has an adapter loaded; the calls are none.
     """
     chosen, options = chosen_recipe(recipe)
-    check_latency(chosen, job.budget)
+    with ready(chosen, options, job, calls) as complete:
+        return chosen.run(complete, options)
+
+
+@contextmanager
+def ready(
+    recipe: Recipe, options: RecipeOptions, job: Job, calls: Iterable[Example] | None = None
+) -> Iterator[Job]:
+    """The job as a recipe takes it: checked, with sampling and calls; arguments as `run_recipe`.
+
+    Raises:
+        UsageError: as `run_recipe`.
+    """
+    check_latency(recipe, job.budget)
     check_floating(job.model, job.denoiser)
     # Measured is the model that makes images: no dropout, and nothing learned from the calls.
     with evaluating(job.denoiser):
         if job.pipe is not None and job.sampling is None:
             job = replace(
-                job, sampling=default_sampling(job.pipe, chosen.prompts(options, job.pipe))
+                job, sampling=default_sampling(job.pipe, recipe.prompts(options, job.pipe))
             )
         if calls is not None:
             job = replace(job, calls=completed_calls(job.denoiser, calls))
-        return chosen.run(job, options)
+        yield job
 
 
 def check_floating(name: str, denoiser: nn.Module) -> None:
@@ -222,11 +236,13 @@ def check_floating(name: str, denoiser: nn.Module) -> None:
 
 
 def check_latency(recipe: Recipe, budget: Budget) -> None:
-    """Raise UsageError where the budget has a latency that the recipe cannot keep to."""
-    if budget.latency is None or recipe.takes_latency:
+    """Raise UsageError where the budget has a latency or quality that the recipe has no way to."""
+    if recipe.takes_latency:
         return
     able = ", ".join(each.name for each in recipes() if each.takes_latency)
-    raise UsageError(
-        f"latency: recipe {recipe.name!r} cannot keep to one, since it does not decide all layers' "
-        f"weights and inputs in one program; leave it out, or use recipe {able}"
-    )
+    for name, value in (("latency", budget.latency), ("quality", budget.quality)):
+        if value is not None:
+            raise UsageError(
+                f"{name}: recipe {recipe.name!r} cannot keep to one, since it does not decide all "
+                f"layers' weights and inputs in one program; leave it out, or use recipe {able}"
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -49,6 +49,7 @@ from mezzotint.recipes.found_structures import (
 )
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.journaled_figures import Measuring, take_over
+from mezzotint.recipes.restrictions import Restrictions
 from mezzotint.runtime import Calibration, EncodedWeights, InputRange
 
 
@@ -60,10 +61,12 @@ class Study:
         job: what was asked for.
         calls: recorded on the calibration prompts, or given; on the denoiser's device.
         graph: the denoiser's data flow, followed in the first call.
-        layers: those that can be packed, in the order of execution.
+        layers: those that can be packed, in the order of execution; none that the user excludes.
         structures: constant first tokens and split inputs.
         momentum: of the moving average that static ranges are, see `input_ranges`.
         selection: which calls of the pipeline's run were kept; None for all.
+        restrictions: what the user decides of layers.
+        names: of the layers, and of those that the user excludes.
     """
 
     job: Job
@@ -73,6 +76,8 @@ class Study:
     structures: FoundStructures
     momentum: float | None
     selection: CallSelection | None = None
+    restrictions: Restrictions = field(default_factory=Restrictions)
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -83,6 +88,7 @@ class Study:
         shortcuts: Shortcuts,
         momentum: float | None,
         selection: CallSelection | None = None,
+        restrictions: Restrictions | None = None,
     ) -> Study:
         """Record the calls, unless they are given; follow the data flow, and look for structures.
 
@@ -93,10 +99,12 @@ class Study:
             momentum: with which static ranges will be calibrated, as of `input_ranges`.
             selection: the calls of the pipeline's run to keep; None for all. Calls that are given
                 are all taken.
+            restrictions: what the user decides of layers.
 
         Raises:
             ModelError: there is nothing to quantize, or the denoiser cannot be run on its call.
-            UsageError: a bare module came without calls.
+            UsageError: a bare module came without calls; or a pattern of the restrictions names no
+                layer.
             CalibrationError: a weight holds NaN; the layer is named.
         """
         calls = on_device(_calls(job, selection), job.denoiser)
@@ -105,9 +113,13 @@ class Study:
         if not layers:
             raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
         check_weights(job.denoiser, [layer.name for layer in layers])
+        names, restrictions = tuple(layer.name for layer in layers), restrictions or Restrictions()
+        restrictions.check(names)
+        layers = tuple(layer for layer in layers if restrictions.floating(layer.name) is None)
         splits = split_inputs(graph, layers, shortcuts)
         structures = find_structures(job, calls, text_readers(layers) if bos else None, splits)
-        return cls(job, calls, graph, layers, structures, momentum, selection)
+        found = cls(job, calls, graph, layers, structures, momentum, selection)
+        return replace(found, restrictions=restrictions, names=names)
 
     def weight(self, layer: Layer) -> Tensor:
         """The floating weight of a layer."""
@@ -228,13 +240,17 @@ class Study:
 
     def context(self) -> dict[str, object]:
         """Part of a plan's context, as JSON values."""
+        budget = dataclasses.asdict(self.job.budget)
+        if budget["quality"] is None:  # budgets of earlier versions had none
+            del budget["quality"]
         found: dict[str, object] = {
-            "budget": dataclasses.asdict(self.job.budget),
+            "budget": budget,
             "sampling": self._sampling(),
             "torch": torch.__version__,
         }
         if self.job.calls is not None:
             found["calls"] = {"count": len(self.calls), "digest": calls_digest(self.calls)}
+        found |= self.restrictions.context
         return found | {"notes": list(self.structures.notes)}
 
     def _sampling(self) -> dict[str, object] | None:

@@ -1,5 +1,6 @@
 """The report: what was chosen, why, and what it did to the pictures; and the page of insights."""
 
+from mezzotint.report.drawing import check_drawing
 from mezzotint.report.explaining import Explaining, explained
 from mezzotint.report.findings import Finding, findings_of
 from mezzotint.report.insights import (
@@ -14,6 +15,8 @@ from mezzotint.report.layer_table import LayerRow, RoleRow, layer_rows, role_row
 from mezzotint.report.page import Report, ReportedModel, render, save_report
 from mezzotint.report.pictures import picture_grid, save_picture
 from mezzotint.report.scored_layers import ScoredLayers
+from mezzotint.report.sweep_folder import check_sweep_folder, save_sweep
+from mezzotint.report.sweep_picture import sweep_picture
 
 __all__ = [
     "Explaining",
@@ -25,7 +28,9 @@ __all__ = [
     "RoleRow",
     "ScoredLayers",
     "box_plots",
+    "check_drawing",
     "check_insights_folder",
+    "check_sweep_folder",
     "chosen_bars",
     "explained",
     "findings_of",
@@ -37,4 +42,6 @@ __all__ = [
     "save_insights",
     "save_picture",
     "save_report",
+    "save_sweep",
+    "sweep_picture",
 ]

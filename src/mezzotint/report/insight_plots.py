@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mezzotint.errors import UsageError
+from mezzotint.report.drawing import drawn
 from mezzotint.report.page import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _METHOD_COLOURS = {
     "K-Means 3 bits": "#2166ac",
@@ -134,29 +133,15 @@ def _box(values: ArrayLike) -> dict[str, float]:
 
 
 def _svg(picture: Picture, draw: Callable[[Axes], None]) -> str:
-    """The SVG element alone; its identifiers differ from those of other pictures of a page."""
-    try:
-        import matplotlib as mpl  # noqa: PLC0415  (an extra)
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as cause:
-        raise UsageError(
-            "insights: pictures need matplotlib; install mezzotint[predictor]"
-        ) from cause
-    buffer = io.StringIO()
-    # Text stays text, and names of layers are no formulas.
-    with mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": picture.name, "text.parse_math": False}
-    ):
-        figure = Figure(figsize=(9, 1.1 + 0.28 * len(picture.groups)), layout="constrained")
+    """The picture as an SVG element."""
+
+    def fill(figure: Figure) -> None:
         axes = figure.subplots()
         draw(axes)
         axes.invert_yaxis()
         axes.set_xlabel(picture.axis)
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # matplotlib numbers its groups in every figure alike.
-    return re.sub(r'\bid="([\w.]+_\d+)"', rf'id="{picture.name}-\1"', text)
+
+    return drawn(picture.name, (9, 1.1 + 0.28 * len(picture.groups)), fill, "insights")
 
 
 def tables(pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:

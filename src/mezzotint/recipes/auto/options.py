@@ -16,6 +16,7 @@ from mezzotint.plan import CLIPS, CallSelection, Encoding
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.learning import BEST
 from mezzotint.recipes.option_values import selected_calls
+from mezzotint.recipes.restrictions import Restrictions
 from mezzotint.training.options import Training
 
 ACT_SHARE = 0.95
@@ -51,6 +52,10 @@ class Auto:
             as `uint8/tensor`, and one a scale for each timestep of the sampler, such as
             `uint4/step`, which is stored and counted.
         activation: the one activation format of every layer, in place of `inputs`.
+        pin: layers whose choice is decided, each as `PATTERN=int8/channel`, or with the input as
+            well, `PATTERN=int8/channel:float`; the program spends the rest. The last that names a
+            layer holds.
+        exclude: patterns of layers that stay floating. Their weights do not count in averages.
         act_share: least share of the multiply-accumulates whose inputs are quantized; by default
             0.95, and any where `activation` or a latency decides.
         rounding: `feedback` of each column's error to those left (GPTQ), or to the `nearest` value.
@@ -102,6 +107,8 @@ class Auto:
     mixtures: tuple[int, ...] = ()
     inputs: tuple[str, ...] | None = None
     activation: str | None = None
+    pin: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     act_share: float | None = None
     rounding: Rounding = "feedback"
     bias_correction: BiasCorrection = "tried"
@@ -129,6 +136,7 @@ class Auto:
         chosen_metric(self.metric)
         self._check_numbers()
         self._check_inputs()
+        _ = self.restrictions
         if self.labels is not None and self.metric != "noise":
             raise UsageError("labels: weigh the noise of layers; leave metric out with them")
         if self.smoothing_norms and not self.smoothing:
@@ -186,6 +194,11 @@ class Auto:
                 parse(name)
             except FormatError as cause:
                 raise UsageError(f"{field}: {cause}") from cause
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """Pins and exclusions."""
+        return Restrictions.of(self.pin, self.exclude)
 
     @property
     def tuning(self) -> Training | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -80,6 +80,10 @@ class IntegerProgram:
         """Use that a plan makes of a resource."""
         return sum(self.costs[name][choice][resource] for name, choice in choices.items())
 
+    def within(self, most: int) -> IntegerProgram:
+        """The same program with at most so many bytes of the layers' weights."""
+        return replace(self, limits=(*self.limits, Limit(BYTES, maximum=most)))
+
     def allows(self, choices: Mapping[str, Choice]) -> bool:
         """True where a plan keeps to all limits."""
         return all(self.used(choices, each.resource) <= each.maximum for each in self.limits)
@@ -87,7 +91,7 @@ class IntegerProgram:
 
 def integer_program(
     study: Study,
-    candidates: Mapping[str, tuple[Choice, ...]],
+    candidates: Mapping[str, Sequence[Choice]],
     share: float | None,
     timed: Deadline | None,
 ) -> IntegerProgram:
@@ -96,7 +100,8 @@ def integer_program(
     Args:
         study: its job has the budget.
         candidates: by layer.
-        share: least share of the multiply-accumulates with quantized inputs; None for any.
+        share: least share of the multiply-accumulates with quantized inputs; None for any. Layers
+            whose input is pinned to float do not count.
         timed: the limit on latency; None for none.
 
     Raises:
@@ -104,19 +109,26 @@ def integer_program(
     """
     budget = study.job.budget
     costs: dict[str, dict[Choice, dict[str, int]]] = {}
+    # Who pins an input to float has decided what the share of the others is not about.
+    pinned = {layer.name: study.restrictions.pin(layer.name) for layer in study.layers}
+    decided = {n for n, pin in pinned.items() if pin is not None and pin.activation == FLOAT}
     stored: dict[str, dict[Choice, int]] = {}
     for layer in study.layers:
         weight, choices = study.weight(layer), candidates[layer.name]
         stored[layer.name] = {choice: choice_bytes(layer, choice, weight) for choice in choices}
         costs[layer.name] = {
-            choice: {BYTES: n, FLOATING_MACS: floating_macs(layer, choice)}
+            choice: {
+                BYTES: n,
+                FLOATING_MACS: 0 if layer.name in decided else floating_macs(layer, choice),
+            }
             for choice, n in stored[layer.name].items()
         }
     limits: list[Limit] = []
     if budget.limits_bytes:
         limits.append(byte_limit(budget, study.job.denoiser, study.layers, stored))
     if share is not None:
-        limits.append(share_limit(share, study.layers, costs))
+        free = [layer for layer in study.layers if layer.name not in decided]
+        limits.append(share_limit(share, free, costs))
     if timed is not None:
         for name, each in costs.items():
             for choice, cost in each.items():
@@ -141,7 +153,7 @@ def share_limit(share: float, layers: Sequence[Layer], costs: Costs) -> Limit:
     """
     total = sum(layer.macs or 0 for layer in layers)
     most = math.floor((1 - Fraction(str(share))) * total)
-    least = sum(min(cost[FLOATING_MACS] for cost in each.values()) for each in costs.values())
+    least = sum(min(cost[FLOATING_MACS] for cost in costs[n.name].values()) for n in layers)
     if least > most:
         # Rounded down, so that asking for what is named will do.
         nearest = math.floor(Fraction(total - least, total) * 1000) / 1000

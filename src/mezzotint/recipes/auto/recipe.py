@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mezzotint.calibration import plan_moments
+from mezzotint.measuring import Measurements
 from mezzotint.plan import Plan
 from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.bias import with_biases
 from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.options import Auto
+from mezzotint.recipes.auto.quality import missed, reaching
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
@@ -51,18 +54,33 @@ def auto(job: Job, options: Auto) -> Outcome:
 
 def found_plan(job: Job, options: Auto) -> Outcome:
     """The plan, calibrated; nothing of it is trained."""
+    goal = job.budget.decibels
     with prepared(job, options) as begun:
-        found = allocated(begun)
-        search = begun.clipped(found.clips)
-        # Exchanges lower noise, whichever layer it comes from: they know nothing of labels.
-        if options.exchanges and found.probes and not search.lesson.emphasis:
-            found = exchanged(search, found)
-        if search.tries_biases:
-            search, found = with_biases(search, found)
-        plan = plan_of(search, checked(search, found))
-        measurements = search.measurements(found.losses)
+        within, how = (begun, {}) if goal is None else reaching(begun, goal)
+        search, plan, measurements = searched(within)
+    if goal is not None:
+        plan = with_goal(plan, goal, how)
     calibration = final_calibration(search, plan)
     return Outcome(plan, calibration, measurements, search.measuring.journal.record)
+
+
+def searched(begun: Search) -> tuple[Search, Plan, Measurements]:
+    """The plan of the search's budget; what it was encoded by, and figures of all candidates."""
+    found = allocated(begun)
+    search = begun.clipped(found.clips)
+    # Exchanges lower noise, whichever layer it comes from: they know nothing of labels.
+    if search.options.exchanges and found.probes and not search.lesson.emphasis:
+        found = exchanged(search, found)
+    if search.tries_biases:
+        search, found = with_biases(search, found)
+    return search, plan_of(search, checked(search, found)), search.measurements(found.losses)
+
+
+def with_goal(plan: Plan, goal: float, how: Mapping[str, object]) -> Plan:
+    """The plan, whose context says how the goal was reached, or that it was missed after all."""
+    note = missed(plan.context.get("measured_sqnr_db"), goal)
+    notes = [*plan.context["notes"], *([] if note is None else [note])]
+    return replace(plan, context={**plan.context, "goal": dict(how), "notes": notes})
 
 
 def final_calibration(search: Search, plan: Plan) -> Calibration:
@@ -76,16 +94,20 @@ def final_calibration(search: Search, plan: Plan) -> Calibration:
 
 def plan_of(search: Search, checked: Checked) -> Plan:
     """The plan with its reasons, and how it came to be."""
-    choices, structures = checked.found.choices, search.study.structures
+    study, structures = search.study, search.study.structures
+    choices = study.restrictions.completed(checked.found.choices, study.names)
     reasons = {
         name: why
         for name, why in structures.reasons().items()
         if name in structures.by_layer and choices[name].quantized
     }
-    told = (*search.smoothed.reasons(choices).items(), *checked.reasons.items())
+    told = (
+        *search.smoothed.reasons(checked.found.choices).items(),
+        *checked.reasons.items(),
+        *study.restrictions.reasons(study.names).items(),
+    )
     for name, why in told:
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
-    study = search.study
     if search.options.smoothing_norms:
         choices = smoothed_by_norms(choices, study.graph)
     notes = [*study.structures.notes, *checked.found.notes]

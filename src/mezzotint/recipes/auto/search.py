@@ -23,8 +23,8 @@ from mezzotint.measuring import (
     sample_noises,
 )
 from mezzotint.models import Call
-from mezzotint.plan import Choice, Encoding, Plan
-from mezzotint.recipes.auto.candidates import candidate_formats, quantized_share
+from mezzotint.plan import Budget, Choice, Encoding, Plan
+from mezzotint.recipes.auto.candidates import candidate_formats
 from mezzotint.recipes.auto.divided_samples import DividedSamples, divided_samples
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.labels import Lesson, lesson
@@ -32,8 +32,10 @@ from mezzotint.recipes.auto.losses import ByFormat, Losses
 from mezzotint.recipes.auto.mixtures import with_mixtures
 from mezzotint.recipes.auto.names import input_name, is_smoothed
 from mezzotint.recipes.auto.options import FORMATS, Auto
+from mezzotint.recipes.auto.pinned import pinned_formats, with_pins
+from mezzotint.recipes.auto.posing import posed
 from mezzotint.recipes.auto.probed_layers import around_choice, around_floating
-from mezzotint.recipes.auto.program import IntegerProgram, integer_program
+from mezzotint.recipes.auto.program import IntegerProgram
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, losses_of
 from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
 from mezzotint.recipes.auto.step_inputs import calls_to_record, recorded_steps, with_step_tables
@@ -55,6 +57,7 @@ class Search:
         options: the recipe's switches.
         metric: what the plan makes least.
         encoding: rounding of all weights; its clip is that of static inputs at first.
+        formats: between which layers without a pin choose, without structures of layers.
         candidates: of every layer, with its structures.
         program: what they cost, and the limits.
         timed: the limit on latency, if there is one.
@@ -74,6 +77,7 @@ class Search:
     options: Auto
     metric: Metric
     encoding: Encoding
+    formats: tuple[Choice, ...]
     candidates: Candidates
     program: IntegerProgram
     timed: Deadline | None
@@ -100,6 +104,23 @@ class Search:
         """True where whole plans are run to see whether corrected biases help."""
         noise = isinstance(self.metric, Noise)
         return noise and self.verifies and self.options.bias_correction == "tried"
+
+    def under(self, budget: Budget) -> Search:
+        """The same search for a plan of another budget, which differs in its bytes alone.
+
+        Raises:
+            InfeasibleBudgetError: it cannot be met; names the nearest that can.
+        """
+        study = replace(self.study, job=replace(self.study.job, budget=budget))
+        program = posed(study, self.options, self.candidates, self.formats, self.timed)
+        told = lesson(study, self.options, self.measuring, program)
+        return replace(
+            self,
+            study=study,
+            program=replace(program, emphasis=told.emphasis),
+            probing=replace(self.probing, study=study),
+            lesson=told,
+        )
 
     def clipped(self, clips: Mapping[str, str]) -> Search:
         """The same search with these clips of static inputs, by layer."""
@@ -220,8 +241,14 @@ class Search:
 
 
 @contextmanager
-def prepared(job: Job, options: Auto) -> Iterator[Search]:
+def prepared(job: Job, options: Auto, profile: str | None = None) -> Iterator[Search]:
     """Record calls, look for structure, pose the program, calibrate; then open the journal.
+
+    Args:
+        job: what was asked for.
+        options: of the recipe.
+        profile: file that will tell plans' latency, where the budget has none: of the default
+            formats, those in it are taken.
 
     Raises:
         ModelError: there is nothing to quantize.
@@ -235,19 +262,22 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
         shortcuts=options.shortcuts,
         momentum=None,
         selection=calls_to_record(job, options),
+        restrictions=options.restrictions,
     )
     formats = candidate_formats(job.budget, options, partial(recorded_steps, study))
-    timed_by = options.profile if job.budget.latency is not None else None
+    timed_by = profile if job.budget.latency is None else options.profile
     if timed_by is not None and options.formats == FORMATS:  # nobody asked for those
         formats = in_profile(timed_by, formats)
     candidates = study.structured(formats)
     if job.budget.latency is None:  # profiles know no format that only one layer has
         candidates = with_mixtures(study, candidates, options.mixtures)
+    candidates = with_pins(study, candidates, formats)
     smoothed = smoothed_inputs(study, candidates) if options.smoothing else SmoothedInputs()
     others = smoothed.candidates(candidates)
     plain, candidates = candidates, {n: each + others.get(n, ()) for n, each in candidates.items()}
-    timed = deadline(study, formats, options.profile, options.profile_batch)
-    program = integer_program(study, candidates, quantized_share(job.budget, options), timed)
+    profiled = pinned_formats(study, formats)
+    timed = deadline(study, profiled, options.profile, options.profile_batch)
+    program = posed(study, options, candidates, formats, timed)
     encoding = Encoding(
         options.search,
         options.rounding,
@@ -267,7 +297,7 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
         kinds |= dict.fromkeys(smoothed.structures.values(), known)
         kinds |= with_step_tables(study, others, known)
     calibration = replace(calibration, others=kinds)
-    static = any(choice.static for choice in formats)
+    static = any(choice.static for each in plain.values() for choice in each)
     clips = options.clips[1:] if static else ()
     clipped = {clip: study.ranges(plain, clip) for clip in clips}
     part = parts.judging if parts.apart else None
@@ -279,6 +309,7 @@ def prepared(job: Job, options: Auto) -> Iterator[Search]:
             options=options,
             metric=metric,
             encoding=encoding,
+            formats=formats,
             candidates=candidates,
             program=replace(program, emphasis=told.emphasis),
             timed=timed,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from mezzotint.calibration import input_sizes
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import LayerGroup
 from mezzotint.plan import Choice
 from mezzotint.recipes.costs import byte_limit, choice_bytes
 from mezzotint.recipes.mixdq.method import Setting
@@ -15,16 +14,12 @@ from mezzotint.recipes.mixdq.programs import Programs, Sensitivity
 
 def weight_costs(setting: Setting) -> dict[str, dict[Choice, int]]:
     """Bytes of every candidate: as stored, or by the width alone."""
-    widths = {
-        LayerGroup.CONTENT: setting.options.content_weight_bits,
-        LayerGroup.QUALITY: setting.options.quality_weight_bits,
-    }
     act_bits = max(setting.options.activation_bits) if setting.quantizes_inputs else None
     costs: dict[str, dict[Choice, int]] = {}
     for layer in setting.study.layers:
         weight = setting.study.weight(layer)
         costs[layer.name] = {}
-        for width in widths[setting.groups[layer.name]]:
+        for width in setting.weight_widths(layer.name):
             choice = setting.choice(layer.name, width, act_bits)
             nominal = -(-width * layer.parameters // 8)
             stored = choice_bytes(layer, choice, weight)

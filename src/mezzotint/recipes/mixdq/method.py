@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mezzotint.errors import UsageError
-from mezzotint.formats import FLOAT
+from mezzotint.formats import FLOAT, parse_weight_format
 from mezzotint.measuring import ImageError
 from mezzotint.models import LayerGroup, layer_groups
 from mezzotint.plan import Choice, Encoding
@@ -55,14 +56,41 @@ class Setting:
             shortcuts=options.shortcuts,
             momentum=options.momentum,
             selection=selected_calls(options.calls),
+            restrictions=options.restrictions,
         )
         return cls(study, options, layer_groups(study.layers, options.content))
 
     def choice(self, layer: str, weight_bits: int, act_bits: int | None) -> Choice:
-        """These widths for `layer`, with its structure; None leaves its input floating."""
+        """These widths for `layer`, with its structure; None leaves its input floating.
+
+        A pinned layer has the pinned weight, whatever the width.
+        """
+        pin = self.study.restrictions.pin(layer)
         activation = FLOAT if act_bits is None else self.options.activation_format(act_bits)
-        weight = self.options.weight_format(weight_bits)
+        weight = self.options.weight_format(weight_bits) if pin is None else pin.weight
         return self.study.structures.applied(layer, Choice(weight, activation))
+
+    def weight_widths(self, layer: str) -> tuple[int, ...]:
+        """Candidate widths of a layer's weight: that of the pinned format alone, where it has one.
+
+        A fraction of a bit is rounded up: what is counted are stored bytes, or else whole bits.
+        """
+        pin = self.study.restrictions.pin(layer)
+        if pin is not None:
+            pinned = parse_weight_format(pin.weight)
+            assert pinned is not None, "a layer that is pinned to float is excluded"
+            return (math.ceil(pinned.bits),)
+        content = self.groups[layer] is LayerGroup.CONTENT
+        options = self.options
+        return options.content_weight_bits if content else options.quality_weight_bits
+
+    def input_widths(self, layer: str, widths: Sequence[int]) -> tuple[int, ...]:
+        """Those of some widths that a layer's input may have: none where it is pinned to float."""
+        pin = self.study.restrictions.pin(layer)
+        if pin is None or pin.activation is None:
+            return tuple(widths)
+        every = self.options.activation_bits
+        return tuple(w for w in every if self.options.activation_format(w) == pin.activation)
 
     @property
     def encoding(self) -> Encoding:

@@ -8,11 +8,12 @@ from typing import Literal
 
 from mezzotint._words import check_words
 from mezzotint.errors import UsageError
-from mezzotint.formats import MINMAX, RangeSearch
+from mezzotint.formats import FLOAT, MINMAX, RangeSearch
 from mezzotint.measuring import CACHE_BYTES
 from mezzotint.plan import check_momentum
 from mezzotint.recipes.found_structures import Shortcuts
 from mezzotint.recipes.option_values import selected_calls
+from mezzotint.recipes.restrictions import Restrictions
 
 Metric = Literal["decoupled", "sqnr"]
 BudgetSplit = Literal["sweep", "joint", "none"]
@@ -55,6 +56,10 @@ class MixDQ:
             counts the width alone, as the paper does.
         activation_cost: what an input's width is multiplied with in the average of activations:
             its `bytes` (elements), or the `macs` it takes part in.
+        pin: layers whose weight is decided, each as `PATTERN=uint8/channel`, or with the input as
+            well, `PATTERN=uint8/channel:float`; the programs spend the rest. The last that names a
+            layer holds.
+        exclude: patterns of layers that stay floating. Their weights do not count in averages.
         protect: share of each group whose inputs stay floating, those with the lowest scores.
         selection_prompts: prompts on which candidates are compared.
         search: choice of the weights' clipping ranges; min-max in the paper.
@@ -82,6 +87,8 @@ class MixDQ:
     tolerance: float | None = None
     counting: Literal["stored", "nominal"] = "stored"
     activation_cost: Literal["bytes", "macs"] = "bytes"
+    pin: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     protect: float = 0.01
     selection_prompts: int = 8
     search: RangeSearch = MINMAX
@@ -93,6 +100,16 @@ class MixDQ:
         self._check_widths()
         self._check_words()
         self._check_numbers()
+        self._check_pins()
+
+    def _check_pins(self) -> None:
+        inputs = [FLOAT, *map(self.activation_format, self.activation_bits)]
+        for pin in self.restrictions.pins:
+            if pin.activation is not None and pin.activation not in inputs:
+                raise UsageError(
+                    f"pin {pin.text!r}: inputs are one of {', '.join(inputs)} in this recipe; "
+                    "give one of these, or other activation_bits"
+                )
 
     def _check_widths(self) -> None:
         for name in ("content_weight_bits", "quality_weight_bits", "activation_bits"):
@@ -118,6 +135,11 @@ class MixDQ:
             raise UsageError(f"protect: is {self.protect}; give a share from 0 to below 1")
         if self.cache_bytes < 0:
             raise UsageError(f"cache_bytes: is {self.cache_bytes}; give 0 or more")
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """Pins and exclusions."""
+        return Restrictions.of(self.pin, self.exclude)
 
     @property
     def compares_images(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from mezzotint.errors import InfeasibleBudgetError
 from mezzotint.measuring import Measurements
 from mezzotint.models import LayerGroup
 from mezzotint.plan import Plan
+from mezzotint.recipes.blamed_pins import naming_pins
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.mixdq.budgets import input_programs, weight_programs
 from mezzotint.recipes.mixdq.deciding import Decision, check_feasible, decide, everything
@@ -23,6 +25,7 @@ from mezzotint.recipes.mixdq.sensitivity import (
     unmeasured,
     weight_changes,
 )
+from mezzotint.recipes.restrictions import Restrictions
 from mezzotint.recipes.unpacked import add_unpacked
 
 
@@ -66,11 +69,22 @@ def check_budget(setting: Setting) -> None:
     Raises:
         InfeasibleBudgetError: it cannot; names what can.
     """
+    try:
+        _check_programs(setting)
+    except InfeasibleBudgetError as cause:
+
+        def pose(others: Restrictions) -> None:
+            _check_programs(replace(setting, study=replace(setting.study, restrictions=others)))
+
+        raise naming_pins(cause, setting.study, pose) from cause
+
+
+def _check_programs(setting: Setting) -> None:
     weights = unmeasured(setting, weight_changes(setting))
     check_feasible(setting.options, weight_programs(setting, weights))
-    if setting.quantizes_inputs:
-        inputs = unmeasured(setting, input_changes(setting, setting.options.activation_bits))
-        check_feasible(setting.options, input_programs(setting, inputs))
+    inputs = input_changes(setting, setting.options.activation_bits)
+    if setting.quantizes_inputs and inputs:
+        check_feasible(setting.options, input_programs(setting, unmeasured(setting, inputs)))
 
 
 def decide_weights(method: Method) -> tuple[Decision, Measurements]:
@@ -87,7 +101,10 @@ def decide_weights(method: Method) -> tuple[Decision, Measurements]:
 def decide_inputs(method: Method, weights: Widths) -> InputDecision:
     """Widths of the inputs, given those of the weights; protected layers leave the program."""
     widths = method.options.activation_bits
-    bare = input_programs(method, unmeasured(method, input_changes(method, widths)))
+    every = input_changes(method, widths)
+    if not every:  # all are pinned to float
+        return InputDecision()
+    bare = input_programs(method, unmeasured(method, every))
     if bare.unlimited() and not method.options.protect:
         return InputDecision(everything(bare))
     changes = input_changes(method, [max(widths)] if bare.unlimited() else widths)
@@ -105,11 +122,16 @@ def decide_inputs(method: Method, weights: Widths) -> InputDecision:
 
 
 def protected_inputs(method: Method, layers: Mapping[str, Sensitivity]) -> dict[str, str]:
-    """The lowest-scored share of each group at the widest candidate, and why it is kept."""
+    """The lowest-scored share of each group at the widest candidate, and why it is kept.
+
+    Inputs that are pinned are none of them.
+    """
     widest = max(method.options.activation_bits)
+    pins = {name: method.study.restrictions.pin(name) for name in layers}
+    free = {n for n, pin in pins.items() if pin is None or pin.activation is None}
     kept: dict[str, str] = {}
     for group in LayerGroup:
-        scores = {n: layer.scores[widest] for n, layer in layers.items() if layer.group is group}
+        scores = {n: layers[n].scores[widest] for n in free if layers[n].group is group}
         for name in protected(scores, method.options.protect):
             kept[name] = (
                 f"input stays floating: at {widest} bits it is among the most sensitive "
@@ -125,10 +147,13 @@ def choices_of(method: Method, weights: Widths, inputs: Widths) -> Choices:
 
 def plan_of(method: Method, weights: Decision, inputs: InputDecision) -> Plan:
     """The plan, with a reason wherever a layer is not quantized like the others."""
-    choices = dict(choices_of(method, weights.widths, inputs.decision.widths))
+    choices = choices_of(method, weights.widths, inputs.decision.widths)
     reasons = method.study.structures.reasons()
-    for name, why in inputs.protected.items():
+    restrictions, names = method.study.restrictions, method.study.names
+    told = (*inputs.protected.items(), *restrictions.reasons(names).items())
+    for name, why in told:
         reasons[name] = f"{reasons[name]}; {why}" if name in reasons else why
+    choices = restrictions.completed(choices, names)
     add_unpacked(choices, reasons, method.study.job.denoiser, method.study.graph)
     # The average is that of the inputs which are not protected.
     summary = {

@@ -31,25 +31,25 @@ Changes = Mapping[str, Mapping[int, LayerChange | InputChange]]
 
 def weight_changes(setting: Setting) -> Changes:
     """Every candidate width of every weight, inputs floating."""
-    widths = {
-        LayerGroup.CONTENT: setting.options.content_weight_bits,
-        LayerGroup.QUALITY: setting.options.quality_weight_bits,
-    }
     return {
         name: {
             w: LayerChange(name, setting.choice(name, w, None), setting.encoding)
-            for w in widths[group]
+            for w in setting.weight_widths(name)
         }
-        for name, group in setting.groups.items()
+        for name in setting.groups
     }
 
 
 def input_changes(setting: Setting, widths: Sequence[int]) -> Changes:
-    """These widths of every input, weights floating."""
-    return {
-        name: {w: InputChange(name, setting.choice(name, 8, w)) for w in widths}
+    """These widths of every input, weights floating; inputs that are pinned to float are left."""
+    found = {
+        name: {
+            w: InputChange(name, setting.choice(name, 8, w))
+            for w in setting.input_widths(name, widths)
+        }
         for name in setting.groups
     }
+    return {name: each for name, each in found.items() if each}
 
 
 def unmeasured(setting: Setting, changes: Changes) -> dict[str, Sensitivity]:
