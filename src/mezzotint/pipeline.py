@@ -27,6 +27,7 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import (
     Example,
+    Pipeline,
     Sampling,
     check_module,
     find_denoiser,
@@ -68,7 +69,7 @@ class Result:
         training: curve of the training, where there was any.
     """
 
-    pipeline: DiffusionPipeline
+    pipeline: Pipeline
     plan: Plan
     measurements: Measurements = field(default_factory=dict)
     record: Record | None = None
@@ -103,7 +104,7 @@ def load(
     engine: str = "torch",
     stream: bool = False,
     verify: bool = True,
-) -> DiffusionPipeline:
+) -> Pipeline:
     """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
 
     Where the folder holds a `generation.json`, its values are the defaults of `pipe(prompt)`.

@@ -12,7 +12,7 @@ from torch import nn
 from mezzotint._plugins import Registry
 from mezzotint.engines.variant import original, variant_engine
 from mezzotint.errors import UsageError
-from mezzotint.models import find_denoiser
+from mezzotint.models import Pipeline, find_denoiser
 from mezzotint.runtime import Execution, packed_layers
 
 AUTO: Literal["auto"] = "auto"
@@ -81,7 +81,7 @@ def check_engine(name: str) -> None:
         _ENGINES.named(name)
 
 
-def with_engine(pipe: DiffusionPipeline, engine: str) -> DiffusionPipeline:
+def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
     """The pipeline with its denoiser computed by `engine`; all tensors are shared.
 
     Args:

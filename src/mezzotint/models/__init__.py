@@ -41,6 +41,7 @@ from mezzotint.models.pipeline_call import (
     takes_prompts,
     usual_sampling,
 )
+from mezzotint.models.pipeline_type import Pipeline
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
@@ -70,6 +71,7 @@ __all__ = [
     "Node",
     "NodeInput",
     "NodeKind",
+    "Pipeline",
     "ResolvedSource",
     "Role",
     "Sampling",
