@@ -24,8 +24,9 @@ check: $(INSTALLED)  ## lint, formatting, types
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 
-docs: $(INSTALLED)  ## write the command-line reference anew
+docs: $(INSTALLED)  ## write the command-line reference and the table of pipelines anew
 	$(RUN) -m mezzotint.cli.reference docs/cli.md
+	$(RUN) -m tests.pipelines.table docs/pipelines.md
 
 $(INSTALLED): pyproject.toml constraints-dev.txt hatch_build.py $(wildcard src/mezzotint/runtime/cpu/*.[ch])
 	$(PYTHON) -m venv $(VENV)

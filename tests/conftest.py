@@ -1,14 +1,23 @@
 """Settings that hold for every test."""
 
+import os
 import signal
 import threading
 
 import pytest
 from hypothesis import settings
 
+from mezzotint import _progress
 from tests import fuzzing, matrices
 
 settings.load_profile(fuzzing.SOME)
+
+# A sync takes a disk milliseconds, and the tests ask for tens of thousands. That all is synced
+# which must be, and in what order, is seen from the calls (test_durable.py, robustness).
+os.fsync = os.fstat  # type: ignore[assignment]
+
+# What takes long says so, and on a busy machine anything may; test_progress.py has it as it is.
+_progress._FIRST_LINE = 1e9
 
 # A shell that runs us in the background has us ignore interruptions, and our children after us.
 if threading.current_thread() is threading.main_thread():

@@ -49,8 +49,12 @@ def floating(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NEAREST = {"rounding": "nearest", "bias_correction": "never", "bos": False, "smoothing": False}
 
 
+BRIEF = {"probes": 8, "regret": 1e9, "exchanges": False}
+"""Options of `auto` that decide how long it looks for a plan, not what stands in one."""
+
+
 def auto(pipe: DiffusionPipeline, **options: object) -> mz.Result:
-    recipe = mz.Auto(formats=("int3/channel", "uint6/group16"), **options)
+    recipe = mz.Auto(formats=("int3/channel", "uint6/group16"), **BRIEF, **options)
     sampling = SAMPLING if options.get("bos") is not False else None
     return mz.quantize(pipe, recipe, mz.Budget(6), sampling=sampling)
 
@@ -368,7 +372,7 @@ class TestCalls:
         assert plan.calibration == CalibrationSettings(SAMPLING, 4, 0.95)
 
     def test_a_few_of_them_are_made_again(self, floating: Path):
-        pipe, recipe = mz.load(floating), mz.Auto(formats=("int4/channel",), calls=2)
+        pipe, recipe = mz.load(floating), mz.Auto(formats=("int4/channel",), calls=2, **BRIEF)
         sampling = mz.Sampling(("red heart", "owl"), steps=6, guidance=2.0)
         first = mz.quantize(pipe, recipe, mz.Budget(8), sampling=sampling)
         selection = mz.CallSelection(calls=2, samples=8)
@@ -377,7 +381,7 @@ class TestCalls:
 
     def test_those_that_judged_the_plan_are_fitted_to_with_all_others(self, floating: Path):
         pipe = mz.load(floating)
-        recipe = mz.Auto(formats=("int3/channel", "int6/channel"), probes=8, regret=1e9)
+        recipe = mz.Auto(formats=("int3/channel", "int6/channel"), **BRIEF)
         sampling = mz.Sampling(("red heart", "owl") * 8, steps=2)
         first = mz.quantize(pipe, recipe, mz.Budget(5), sampling=sampling)
         assert "every 4th of 32 recorded samples, held out" in first.plan.context["notes"][-1]
@@ -412,7 +416,7 @@ class TestCalls:
 
     def test_prompts_that_all_begin_alike_are_compared_with_others(self, floating: Path):
         pipe = mz.load(floating)
-        recipe = mz.Auto(formats=("int4/channel",))
+        recipe = mz.Auto(formats=("int4/channel",), **BRIEF)
         first = mz.quantize(pipe, recipe, mz.Budget(8), sampling=SAME_WORD)
         assert needs_calibration(first.plan)
         assert same(mz.apply(pipe, first.plan).denoiser, first.denoiser)

@@ -30,6 +30,7 @@ FLOAT, BEST_LABEL = "float", "best of the labels"
 OP, BLOCK, OURS = "op level", "block level", "ours, six choices"
 AUTO_SIX, AUTO, MIXDQ = "auto, six choices", "auto", "mixdq, joint"
 AUTO_BARE = "auto, six choices and nothing else"
+LEVELS = {OP: "op", BLOCK: "block"}
 PUBLISHED = (*MIXED, BEST_LABEL, OP, BLOCK)
 CONSTANT = "constant first token"
 EVERYTHING = "ours, everything"
@@ -93,7 +94,7 @@ class Row:
     @property
     def options(self) -> dict[str, Any]:
         """Options of the row's recipe that differ from its usual ones."""
-        levels = {OP: {"level": "op"}, BLOCK: {"level": "block"}}
+        levels = {name: {"level": each, "trainings": 4} for name, each in LEVELS.items()}
         if self.plan == EVERYTHING:
             # Trees: the graph networks of every fold take the better part of an hour.
             return {"formats": "all", "predictor": "trees"}

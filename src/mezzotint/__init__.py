@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
+        if name.startswith("_") and name != "__all__":  # whoever asks may go on to a module of ours
+            raise AttributeError(f"module 'mezzotint' has no attribute {name!r}")
         api = import_module("mezzotint._api")
         if name == "__all__" or name in api.__all__:
             return getattr(api, name)

@@ -1,16 +1,18 @@
 """Signs of life during long work: a bar that leaves no trace, or lines where no bar can be seen.
 
 Bars are for terminals, and for notebooks with widgets. Into notebooks without, a file, a pipe or a
-scheduler's log go lines, few at any length of work: after 10 s, then at twice the distance each
+scheduler's log go lines, few at any length of work: after 2 s, then at twice the distance each
 time, up to two minutes.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import TypeVar
@@ -23,7 +25,7 @@ T = TypeVar("T")
 _PATIENCE = 2.0
 """Seconds of work before a bar appears: short loops stay silent."""
 
-_FIRST_LINE, _LONGEST = 10.0, 120.0
+_FIRST_LINE, _LONGEST = 2.0, 120.0
 """Seconds before the first line of a log, and at the most between two."""
 
 
@@ -53,13 +55,19 @@ def track(
         transient=True,
     )
     task = progress.add_task(description, total=total)
-    started = clock()
+    started, done = clock(), 0
+
+    def show(part: float = 0.0) -> None:
+        progress.update(task, completed=done + part)
+        if not progress.live.is_started and clock() - started > _PATIENCE:
+            progress.start()
+
     try:
-        for item in iterable:
-            yield item
-            progress.advance(task)
-            if not progress.live.is_started and clock() - started > _PATIENCE:
-                progress.start()
+        with _told_of_parts(lambda step, steps: show(step / steps)):
+            for item in iterable:
+                yield item
+                done += 1
+                show()
     finally:
         progress.stop()
 
@@ -78,52 +86,144 @@ _MOST = 90
 """Largest count of a unit of time; beyond it the next larger unit is told."""
 
 
+class _Said:
+    """Memory of the lines that work of any kind has printed: the time of the last one."""
+
+    last = -math.inf
+
+
+_SAID = _Said()
+
+
 class Log:
     """Lines on standard error about one long piece of work, fewer the longer it takes."""
 
     def __init__(self, description: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._description, self._clock = description, clock
+        self._description, self.clock = description, clock
         self._started = clock()
         self._wait = _FIRST_LINE
         self._next = self._started + self._wait
         self._first: tuple[float, float] | None = None
         self._shown = False
+        self._state = ""
+        self._lock = threading.Lock()
 
     def show(self, done: float | None, state: str) -> None:
         """Print a line if one is due: the share that is done, where it is known, and in words."""
-        now = self._clock()
-        if self._first is None and done:
-            self._first = now, done
-        if now < self._next:
-            return
+        with self._lock:
+            now = self.clock()
+            left = self._left(now, done)
+            if self._first is None and done:
+                self._first = now, done
+            self._state = f"{state}, "
+            if now >= self._next:
+                self._tell(now, left)
+
+    def beat(self) -> None:
+        """Print a line if one is due, and nothing else has been said for as long."""
+        with self._lock:
+            now = self.clock()
+            if now >= self._next:
+                if (quiet := now - _SAID.last) >= self._wait:
+                    self._tell(now, "")
+                else:
+                    self._next = now + self._wait - quiet
+
+    @property
+    def until_next(self) -> float:
+        """Seconds to the next line."""
+        return max(0.0, self._next - self.clock())
+
+    def end(self, *, always: bool = False) -> None:
+        """Print how long it took, if anything was printed of it; or if it took long."""
+        took = self.clock() - self._started
+        if self._shown or (always and took >= _FIRST_LINE):
+            _print(f"{self._description}: ended after {duration(took)}")
+
+    def _tell(self, now: float, left: str) -> None:
         self._wait = min(2 * self._wait, _LONGEST)
         self._next, self._shown = now + self._wait, True
-        _print(
-            f"{self._description}: {state}, {duration(now - self._started)}{self._left(now, done)}"
-        )
+        _print(f"{self._description}: {self._state}{duration(now - self._started)}{left}")
 
     def _left(self, now: float, done: float | None) -> str:
         """Half a sentence on the rest, at the pace since the first piece, which has all set up."""
-        if self._first is None or not done or not self._first[1] < done < 1:
+        started, before = self._first or (self._started, 0.0)
+        if not done or not before < done < 1:
             return ""
-        started, before = self._first
         pace = (now - started) / (done - before)
         return f", about {duration(pace * (1 - done))} left"
 
-    def end(self) -> None:
-        """Print how long it took, if anything was printed of it."""
-        if self._shown:
-            _print(f"{self._description}: ended after {duration(self._clock() - self._started)}")
+
+@contextmanager
+def _beating(log: Log) -> Iterator[None]:
+    """Let a log tell that work goes on while a piece of it takes long."""
+    if log.clock is not time.monotonic:  # one that moves when it is asked is asked by nobody else
+        yield
+        return
+    stopped = threading.Event()
+
+    def beat() -> None:
+        while not stopped.wait(log.until_next):
+            log.beat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Tell on standard error that work goes on, while nothing else does, and how long it took.
+
+    Where bars can be seen, that it took long alone.
+    """
+    log = Log(description)
+    with nullcontext() if _sees_bars() else _beating(log):
+        yield
+    log.end(always=True)
 
 
 def _logged(iterable: Iterable[T], log: Log, total: int | None) -> Iterator[T]:
+    done = 0
+
+    def show(part: float = 0.0, state: str = "") -> None:
+        of = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+        log.show(None if not total else (done + part) / total, of + state)
+
+    def step_done(step: int, steps: int) -> None:
+        show(step / steps, f", step {step:,} of {steps:,} of the next")
+
     try:
-        for done, item in enumerate(iterable, 1):
-            yield item
-            of = f"{done:,}" if total is None else f"{done:,} of {total:,}"
-            log.show(None if not total else done / total, of)
+        with _beating(log), _told_of_parts(step_done):
+            for item in iterable:
+                yield item
+                done += 1
+                show()
     finally:
         log.end()
+
+
+_PARTS: ContextVar[Callable[[int, int], None] | None] = ContextVar("parts", default=None)
+
+
+@contextmanager
+def _told_of_parts(told: Callable[[int, int], None]) -> Iterator[None]:
+    before = _PARTS.get()
+    _PARTS.set(told)
+    try:
+        yield
+    finally:
+        _PARTS.set(before)
+
+
+def part_done(step: int, steps: int) -> None:
+    """Tell the innermost loop that is tracked how far its present item is."""
+    if (told := _PARTS.get()) is not None:
+        told(step, steps)
 
 
 def duration(seconds: float) -> str:
@@ -139,7 +239,12 @@ _LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", def
 @contextmanager
 def listening(listener: Callable[[str], None]) -> Iterator[None]:
     """Give the lines that announce long work to `listener`; it may raise to end the work."""
-    token = _LISTENER.set(listener)
+
+    def heard(line: str) -> None:
+        _note_line()
+        listener(line)
+
+    token = _LISTENER.set(heard)
     try:
         yield
     finally:
@@ -155,7 +260,12 @@ def announcer() -> Callable[[str], None] | None:
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr)
+    _note_line()
+    print(line, file=sys.stderr, flush=True)
+
+
+def _note_line() -> None:
+    _SAID.last = time.monotonic()
 
 
 class Meter:
@@ -188,7 +298,8 @@ def meter(description: str, *, clock: Callable[[], float] = time.monotonic) -> I
     if not _sees_bars():
         log = Log(description, clock)
         try:
-            yield _LogMeter(log)
+            with _beating(log):
+                yield _LogMeter(log)
         finally:
             log.end()
         return

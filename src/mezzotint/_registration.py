@@ -1,10 +1,11 @@
-"""Makes diffusers know our `quant_method`, and peft our layers, whoever is imported first.
+"""Makes diffusers and transformers know our `quant_method`, and peft our layers.
 
-Neither has a public hook for that. diffusers has two dictionaries in one of its modules: where it
-is imported already, our classes go into them at once. Else a finder of `sys.meta_path` waits for
-that module, and adds entries which import our classes when a model asks for them: neither package
-imports the other before somebody needs both. peft has a function that chooses the adapter of a
-layer: it is asked for all layers but our packed ones.
+Whoever is imported first. diffusers and transformers have two dictionaries each in one of their
+modules. Where diffusers is imported already, our classes go into its own at once; else a finder of
+`sys.meta_path` waits for the module, and adds entries which import our classes when a model asks
+for them: neither package imports the other before somebody needs both. (transformers has public
+hooks as well, which want the classes themselves, and so all that they import.) peft has a function
+that chooses the adapter of a layer: it is asked for all layers but our packed ones.
 """
 
 from __future__ import annotations
@@ -24,12 +25,20 @@ MODULE = "diffusers.quantizers.auto"
 
 PEFT_MODULE = "peft.tuners.lora.model"
 
+TRANSFORMERS_MODULE = "transformers.quantizers.auto"
+
 METHOD = "mezzotint"
 
-#: Dictionary of that module → our class, in `mezzotint.checkpoint`.
+#: Module → dictionary in it → our class, in `mezzotint.checkpoint`.
 _CLASSES = {
-    "AUTO_QUANTIZER_MAPPING": "MezzotintQuantizer",
-    "AUTO_QUANTIZATION_CONFIG_MAPPING": "MezzotintConfig",
+    MODULE: {
+        "AUTO_QUANTIZER_MAPPING": "MezzotintQuantizer",
+        "AUTO_QUANTIZATION_CONFIG_MAPPING": "MezzotintConfig",
+    },
+    TRANSFORMERS_MODULE: {
+        "AUTO_QUANTIZER_MAPPING": "MezzotintTextQuantizer",
+        "AUTO_QUANTIZATION_CONFIG_MAPPING": "MezzotintConfig",
+    },
 }
 
 
@@ -37,6 +46,8 @@ def register_once_imported() -> None:
     """Register now where a module is imported already, else as soon as it is."""
     if MODULE in sys.modules:
         import_module("mezzotint.checkpoint").register_with_diffusers()
+    if TRANSFORMERS_MODULE in sys.modules:
+        _add_method(sys.modules[TRANSFORMERS_MODULE])
     if PEFT_MODULE in sys.modules:
         _adapt_packed_layers(sys.modules[PEFT_MODULE])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -59,9 +70,10 @@ class _Methods(dict[str, Any]):
 
 
 def _add_method(module: ModuleType) -> None:
-    """Add our entries to the dictionaries of diffusers' module."""
-    for name, class_name in _CLASSES.items():
-        setattr(module, name, _Methods(getattr(module, name), class_name))
+    """Add our entries to the dictionaries of diffusers' or transformers' module."""
+    for name, class_name in _CLASSES[module.__name__].items():
+        if METHOD not in getattr(module, name):
+            setattr(module, name, _Methods(getattr(module, name), class_name))
 
 
 def _adapt_packed_layers(module: ModuleType) -> None:
@@ -81,7 +93,11 @@ def _adapt_packed_layers(module: ModuleType) -> None:
     module.__dict__["dispatch_default"] = dispatch
 
 
-_WHEN_IMPORTED = {MODULE: _add_method, PEFT_MODULE: _adapt_packed_layers}
+_WHEN_IMPORTED = {
+    MODULE: _add_method,
+    TRANSFORMERS_MODULE: _add_method,
+    PEFT_MODULE: _adapt_packed_layers,
+}
 
 
 class _Finder(MetaPathFinder):

@@ -80,6 +80,17 @@ def stored_dtype(module: nn.Module, name: str, tensor: Tensor) -> torch.dtype:
     return noted if held else tensor.dtype
 
 
+@torch.no_grad()
+def round_as_stored(module: nn.Module) -> None:
+    """Round what was changed since it was read to the dtypes that are noted, in place."""
+    for each in module.modules():
+        own = dict(each.named_parameters(recurse=False)) | dict(each.named_buffers(recurse=False))
+        for name, dtype in vars(each).get(_NOTE, {}).items():
+            tensor = own.get(name)
+            if tensor is not None and tensor.dtype.itemsize > dtype.itemsize:
+                tensor.copy_(tensor.to(dtype))
+
+
 def stored_dtypes(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
     """Name → dtype in which each tensor of a module's state is stored."""
     modules = dict(module.named_modules())

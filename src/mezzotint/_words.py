@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from mezzotint.errors import UsageError
@@ -21,3 +22,9 @@ def check_words(options: Any) -> None:
         if typing.get_origin(hint) is typing.Literal and given not in allowed:
             known = ", ".join(map(str, allowed))
             raise UsageError(f"{name}: is {given!r}; it is one of: {known}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `a`, `a and b`, or `a, b and c`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

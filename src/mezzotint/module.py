@@ -84,6 +84,8 @@ def quantize_module(
     _check_module(module)
     check_recipe(recipe)
     check_budget(budget)
+    if budget is not None and budget.pipeline_size is not None:
+        raise UsageError("pipeline_size: there is no pipeline around a module; give a size")
     if calls is None:
         raise UsageError("calls: is None; give calls of the module, as recording(module) does")
     job = Job(

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from mezzotint._files import JsonFile
+from mezzotint._files import JsonFile, at_home
 from mezzotint._journal import Record
 from mezzotint._progress import track
 from mezzotint._tensor_digests import verification
 from mezzotint.calibration import check_attention, needs_calibration
-from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
+from mezzotint.checkpoint import MEASUREMENTS_FILE, is_savable, mark_quantized, save_pipeline
 from mezzotint.checkpoint.streaming import load_streamed
 from mezzotint.engines import check_engine, engine_of, with_engine
-from mezzotint.errors import PlanError, UsageError
+from mezzotint.errors import InfeasibleBudgetError, PlanError, UsageError
 from mezzotint.measuring import (
     ExecutorFactory,
     Measurements,
@@ -27,16 +28,31 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import (
     Example,
+    LoraFile,
     Pipeline,
     Sampling,
+    SourceOptions,
     check_module,
+    denoising_module,
     find_denoiser,
     load_pipeline,
+    merge_loras,
+    merged_loras,
     model_name,
     note_source_dtypes,
+    parts_of,
+    quantized_alone,
+    quantized_parts,
     with_generation_defaults,
 )
-from mezzotint.plan import ONLY_IN_CHECKPOINT, TRAINED, Budget, Plan, uniform_plan
+from mezzotint.plan import (
+    ONLY_IN_CHECKPOINT,
+    TRAINED,
+    Budget,
+    Plan,
+    component_plan,
+    uniform_plan,
+)
 from mezzotint.recipes import (
     Job,
     MeasuringSettings,
@@ -50,11 +66,15 @@ from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import (
     Calibration,
     check_plan,
+    module_bytes,
     pack_module,
     packed_copy,
     quantized_html,
     quantized_line,
 )
+
+LoraName: TypeAlias = str | Path | LoraFile
+"""A file of a LoRA, and its weight where that is not 1."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Result:
     """A quantized pipeline and how it came to be.
 
     Attributes:
-        pipeline: ready to use; shares everything but the denoiser with the original.
+        pipeline: ready to use; shares everything but what is quantized with the original.
         plan: the choice of every layer.
         measurements: figures of candidates, measured or predicted, by layer and choice.
         record: all that was measured, for other budgets.
@@ -83,8 +103,8 @@ class Result:
 
     @property
     def denoiser(self) -> nn.Module:
-        """The packed module inside the pipeline."""
-        return find_denoiser(self.pipeline)[1]
+        """The packed module inside the pipeline; of several components a joint module."""
+        return quantized_alone(denoising_module(self.pipeline, self.plan.components or None))
 
     def save(self, path: str | Path) -> Path:
         """Write the pipeline to a folder that `load` and diffusers read.
@@ -96,23 +116,36 @@ class Result:
         return save_pipeline(self.pipeline, path, self.record, self.training)
 
 
-def load(
+def load(  # noqa: PLR0913  (all but one are keywords)
     source: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    revision: str | None = None,
+    variant: str | None = None,
+    token: str | None = None,
+    config: str | Path | None = None,
+    lora: LoraName | Sequence[LoraName] = (),
     engine: str = "torch",
     stream: bool = False,
     verify: bool = True,
 ) -> Pipeline:
-    """Load a pipeline, quantized or not: embedded name, local folder or Hub id.
+    """Load a pipeline, quantized or not: embedded name, local folder, single file or Hub id.
 
     Where the folder holds a `generation.json`, its values are the defaults of `pipe(prompt)`.
 
     Args:
-        source: what to load.
-        dtype: of everything that is not packed, and of what is computed.
+        source: what to load. A single file is of safetensors, in its authors' layout.
+        dtype: of everything that is not packed, and of what is computed; by default the
+            checkpoint's own, on processors float32 in the place of float16.
         device: where to.
+        revision: branch, tag or commit of a repository of the Hub.
+        variant: part of the names of weights' files, such as `fp16`.
+        token: for a repository that is not public; by default the stored login.
+        config: folder of a diffusers pipeline that a single file is read by; what the file does
+            not hold is taken from there. By default diffusers' own choice, from the Hub.
+        lora: safetensors files of LoRAs, merged into the weights; `FILE:0.8` merges one by that
+            factor. A plan names them.
         engine: what computes the denoiser, as for `with_engine`.
         stream: leave the floating denoiser's weights in their files, for one larger than memory:
             each layer's is read when it is used, and forgotten. It is slow, and there to be
@@ -123,15 +156,24 @@ def load(
     Raises:
         ModelError: there is no such pipeline, or it is incomplete.
         CheckpointError: a file is truncated, does not match its plan, or is not what was saved.
-        UsageError: the engine is unknown, not installed, or does not compute there; or a denoiser
-            is to be streamed that is quantized already, or computed by another engine than torch.
+        UsageError: the engine is unknown, not installed, or does not compute there; a denoiser
+            is to be streamed that is quantized already, or computed by another engine than torch;
+            or a LoRA is to be merged into one that is packed or streamed.
     """
     check_engine(engine)
     if stream and engine != "torch":
         raise UsageError(f"engine: {engine} compiles the whole denoiser; leave it or stream out")
+    loras = [LoraFile.of(each) for each in ([lora] if isinstance(lora, LoraName) else lora)]
+    if stream and loras:
+        raise UsageError("lora: is merged in memory; leave it or stream out")
+    options = SourceOptions(revision, variant, token, None if config is None else at_home(config))
     loader = load_streamed if stream else load_pipeline
     with verification(verify):
-        pipe = with_generation_defaults(loader(source, dtype=dtype, device=device))
+        pipe = loader(source, dtype=dtype, device=device, options=options)
+    if loras:
+        check_floating(*find_denoiser(pipe))
+        merge_loras(pipe, loras)
+    pipe = with_generation_defaults(pipe)
     return pipe if engine == "torch" else with_engine(pipe, engine)
 
 
@@ -145,10 +187,12 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
     journal: str | Path | None = None,
     measurements: str | Path | None = None,
     executor: str | ExecutorFactory | None = None,
+    components: Sequence[str] | None = None,
 ) -> Result:
     """Find a plan for the pipeline's denoiser with a recipe, and pack it.
 
-    The pipeline itself is left as it is.
+    The pipeline itself is left as it is. Several denoisers, such as the two transformers of
+    Wan 2.2, share one budget; so do other components that are named.
 
     Args:
         pipe: a floating-point pipeline; text-to-image, unless `calls` are given.
@@ -166,26 +210,38 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
             is found there is not measured again.
         executor: name of what runs the measurements, such as `ray`, or makes that, given the
             floating model; by default this process does, one after another.
+        components: names of what is quantized: denoisers, text encoders and autoencoders, whose
+            decoder is; by default all denoisers of the pipeline.
 
     Raises:
         ExecutorError: the executor cannot be reached, or its workers die again and again.
         UsageError: an argument is of another kind, and the message has the right call; unknown
-            recipe or executor, or a latency for a recipe that does not keep to one; the pipeline
-            is quantized already, or has an adapter loaded.
+            recipe, executor or component, or a latency for a recipe that does not keep to one; the
+            pipeline is quantized already, or has an adapter loaded.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another model or other calls.
     """
     check_quantize(pipe, recipe, budget, sampling)
+    denoiser = float_denoiser(pipe, components)
+    others = bytes_of_others(pipe, denoiser)
     job = Job(
-        denoiser=float_denoiser(pipe),
+        denoiser=denoiser,
         model=model_name(pipe),
-        budget=budget or Budget(),
+        budget=(budget or Budget()).beside(others),
         pipe=pipe,
         sampling=sampling,
         measuring=measuring_settings(journal, measurements, executor),
     )
-    outcome = run_recipe(recipe, job, calls)
+    try:
+        outcome = run_recipe(recipe, job, calls)
+    except InfeasibleBudgetError as cause:
+        if budget is None or budget.pipeline_size is None:
+            raise
+        raise InfeasibleBudgetError(
+            f"pipeline_size {budget.pipeline_size}, of which models that are not quantized take "
+            f"{others:,} bytes: {cause}"
+        ) from cause
     result = apply(pipe, outcome.plan, outcome.calibration)
     return replace(
         result,
@@ -193,6 +249,18 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
         record=outcome.record,
         training=outcome.training,
     )
+
+
+def bytes_of_others(pipe: DiffusionPipeline, denoiser: nn.Module) -> int:
+    """Stored bytes of the pipeline's models that are not quantized.
+
+    Args:
+        pipe: the pipeline.
+        denoiser: what is quantized of it, as `float_denoiser` gives it.
+    """
+    quantized = [id(part) for part in quantized_parts(denoiser).values()]
+    parts = {id(part): part for part in pipe.components.values() if isinstance(part, nn.Module)}
+    return sum(module_bytes(part) for key, part in parts.items() if key not in quantized)
 
 
 def measuring_settings(
@@ -223,7 +291,7 @@ def apply(
     *,
     sampling: Sampling | None = None,
 ) -> Result:
-    """Pack the pipeline's denoiser after a plan, made here or edited by hand.
+    """Pack the pipeline's denoiser, or several components, after a plan, edited by hand or not.
 
     Args:
         pipe: a floating-point text-to-image pipeline.
@@ -240,7 +308,7 @@ def apply(
         UsageError: it has attention simulated whose operands cannot be rounded.
     """
     check_apply(pipe, plan, sampling)
-    denoiser = float_denoiser(pipe)
+    denoiser = float_denoiser(pipe, plan.components or None)
     if calibration is None and plan.trained:
         raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
     if plan.simulated_attention is not None:
@@ -248,10 +316,25 @@ def apply(
     if calibration is None and needs_calibration(plan):
         check_plan(denoiser, plan)
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
+    plan = _naming_loras(plan, pipe)
     names = iter(track(plan.quantized, "Packing"))
-    packed = packed_copy(denoiser, plan, calibration, progress=lambda name: next(names, None))
-    mark_quantized(packed, plan)
+    packed = packed_copy(
+        quantized_alone(denoiser), plan, calibration, progress=lambda name: next(names, None)
+    )
+    for component, part in parts_of(packed).items():
+        own = plan if component is None else component_plan(plan, component)
+        if own.quantized or component is None:
+            mark_quantized(part, own)
     return Result(with_denoiser(pipe, packed), plan)
+
+
+def _naming_loras(plan: Plan, pipe: DiffusionPipeline) -> Plan:
+    """The plan, its context naming what was merged into the weights that it is applied to."""
+    merged = [dict(each) for each in merged_loras(pipe)]
+    if merged == plan.context.get("loras", []):
+        return plan
+    context = {name: value for name, value in plan.context.items() if name != "loras"}
+    return replace(plan, context=context | ({"loras": merged} if merged else {}))
 
 
 def quantize_denoiser(
@@ -273,24 +356,32 @@ def quantize_denoiser(
     check_floating(type(module).__name__, module)
     plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
     pack_module(module, plan)
-    if hasattr(module, "register_to_config"):
+    if is_savable(module):
         mark_quantized(module, plan)
     return module
 
 
-def float_denoiser(pipe: DiffusionPipeline) -> nn.Module:
-    """The pipeline's denoiser, noted in which dtypes it was stored.
+def float_denoiser(pipe: DiffusionPipeline, components: Sequence[str] | None = None) -> nn.Module:
+    """The pipeline's denoiser, or several components, noted in which dtypes they were stored.
+
+    Args:
+        pipe: the pipeline.
+        components: names of what is wanted; by default all denoisers.
 
     Raises:
-        UsageError: it is quantized already, has an adapter loaded, or is compiled by an engine.
+        ModelError: the pipeline has no denoiser.
+        UsageError: a component is unknown, is quantized already, has an adapter loaded, or is
+            compiled by an engine.
     """
-    component, denoiser = find_denoiser(pipe)
-    engine = engine_of(denoiser).name
-    if engine != "torch":
-        raise UsageError(
-            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
-            'quantize with_engine(pipe, "torch"), and choose the engine afterwards'
-        )
-    check_floating(component, denoiser)
+    found = denoising_module(pipe, components)
+    for name, part in parts_of(found).items():
+        component = name or find_denoiser(pipe)[0]
+        engine = engine_of(part).name
+        if engine != "torch":
+            raise UsageError(
+                f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
+                'quantize with_engine(pipe, "torch"), and choose the engine afterwards'
+            )
+        check_floating(component, part)
     note_source_dtypes(pipe)
-    return denoiser
+    return found

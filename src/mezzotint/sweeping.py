@@ -16,7 +16,7 @@ from mezzotint._tables import titled_table
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory
 from mezzotint.models import Example, Sampling, model_name
-from mezzotint.pipeline import float_denoiser, measuring_settings
+from mezzotint.pipeline import bytes_of_others, float_denoiser, measuring_settings
 from mezzotint.plan import Budget, Plan
 from mezzotint.profiling import Profile, check_profile, predict
 from mezzotint.recipes import Auto, Job, ready, recipe_named
@@ -160,8 +160,9 @@ def sweep(  # noqa: PLR0913  (all but three are keywords)
     options = recipe or Auto()
     if not isinstance(options, Auto):
         raise UsageError(f"recipe: is a {type(options).__name__}; a sweep takes Auto(...)")
-    asked = [_budget(each) for each in budgets]
     denoiser = float_denoiser(pipe)
+    others = bytes_of_others(pipe, denoiser)
+    asked = [_budget(each).beside(others) for each in budgets]
     known = None if profile is None else Profile.load(Path(profile))
     if known is not None:
         check_profile(known, denoiser, str(profile))

@@ -1,5 +1,7 @@
 """Adapters over packed layers, through diffusers and peft."""
 
+import copy
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,34 @@ class TestAddAdapter:
         assert not (tmp_path / "pipe").exists()
         pipe.unload_lora_weights()
         pipe.unet.save_pretrained(tmp_path / "unet")
+
+
+class TestState:
+    """diffusers looks for shapes of dense weights in the state before it loads some adapters."""
+
+    def test_weights_of_packed_layers_are_found_by_name(self, model: UNet2DConditionModel):
+        state = model.state_dict()
+        assert "conv_in.weight" not in state
+        assert state["conv_in.weight"].shape == model.conv_in.weight.shape
+
+    def test_so_are_those_that_an_adapter_is_wrapped_around(self, model: UNet2DConditionModel):
+        model.add_adapter(config())
+        name = adapted(model)[0]
+        assert model.state_dict()[f"{name}.weight"].shape == model.get_submodule(name).weight.shape
+
+    @pytest.mark.parametrize("name", ["conv_in.codes", "conv_in", "nothing.weight"])
+    def test_nothing_else_is(self, model: UNet2DConditionModel, name: str):
+        with pytest.raises(KeyError, match=name):
+            model.state_dict()[name]
+
+    def test_copies_are_of_the_stored_tensors_alone(
+        self, model: UNet2DConditionModel, tmp_path: Path
+    ):
+        state = model.state_dict()
+        torch.save(state, tmp_path / "state")
+        for other in (state.copy(), copy.deepcopy(state), torch.load(tmp_path / "state")):
+            assert type(other) is OrderedDict
+            assert packed.same(dict(other), dict(state))
 
 
 class TestPipeline:

@@ -11,6 +11,12 @@ import mezzotint as mz
 from mezzotint.cli import app
 from tests.models import tiny
 
+#: Options of `quantize`: every part of the default recipe, with two formats to choose from.
+TWO_FORMATS = ("--formats", "int3/channel,int8/channel", "--calls", 1)
+
+#: And no more than the first probes.
+BRIEF = (*TWO_FORMATS, "--probes", 8, "--regret", 1e9, "--no-exchanges", "--no-smoothing")
+
 
 @pytest.fixture
 def run():

@@ -2,9 +2,12 @@ import pytest
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
-from mezzotint.cli._arguments import executor_of, sampling_of
+from mezzotint.cli._arguments import executor_of
+from mezzotint.cli._asked_sampling import sampling_of
+from mezzotint.cli._option_groups import Calling
 from mezzotint.errors import UsageError
 from mezzotint.measuring import InProcess, RayCluster
+from tests.cli.conftest import BRIEF
 
 
 @pytest.fixture
@@ -13,7 +16,7 @@ def pipe(model):
 
 
 def test_prompts_come_with_the_model(pipe):
-    sampling = sampling_of(pipe, None, seed=1, steps=2)
+    sampling = sampling_of(pipe, None, seed=1, calling=Calling(steps=2))
     assert set(sampling.prompts) == {"owl", "apple"}
     assert (sampling.seed, sampling.steps) == (1, 2)
 
@@ -72,7 +75,7 @@ class TestExecutor:
         found = []
         for number, options in enumerate(([], ["--executor", "in-process"])):
             output = tmp_path / str(number)
-            run("quantize", model, "-o", output, "--calls", 1, *options)
+            run("quantize", model, "-o", output, *BRIEF, *options)
             command = ("evaluate", quantized, "--reference", model, "-n", 2, "--json", "-")
             found.append((read_plan(output).choices, run(*command, *options).stdout))
         assert found[0] == found[1]

@@ -11,6 +11,7 @@ from mezzotint.checkpoint import read_plan
 from mezzotint.checkpoint.streaming.stored_tensors import StoredTensor
 from mezzotint.runtime import module_bytes
 from tests import journals
+from tests.cli.conftest import BRIEF, TWO_FORMATS
 from tests.recipes.watching import watched
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -18,15 +19,16 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(scope="session")
 def journaled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The journal of a finished run under the default sampling."""
+    """The journal of a finished run under `TWO_FORMATS`."""
     journal = tmp_path_factory.mktemp("journal") / "journal.jsonl"
-    mz.quantize(mz.load(model), journal=journal)
+    recipe = mz.Auto(formats=("int3/channel", "int8/channel"), calls=1)
+    mz.quantize(mz.load(model), recipe, journal=journal)
     return journal
 
 
 def test_the_default_budget_is_four_bits(run, model, tmp_path):
     output = tmp_path / "out"
-    summary = json.loads(run("quantize", model, "-o", output, "--json").stdout)
+    summary = json.loads(run("quantize", model, "-o", output, *BRIEF, "--json").stdout)
     assert summary["output"] == str(output)
     assert summary["plan"] == read_plan(output).to_dict()
     assert summary["plan"]["context"]["budget"]["weight_bits"] == 4
@@ -39,7 +41,7 @@ def test_options_reach_the_recipe(run, model, tmp_path):
     (tmp_path / "prompts.txt").write_text("red apple\n")
     options = ["--weight-bits", 6, "--size", "1MB", "--act-bits", 16, "--seed", 7]
     options += ["--recipe", "auto", "--prompts", tmp_path / "prompts.txt"]
-    run("quantize", model, "-o", tmp_path / "out", *options)
+    run("quantize", model, "-o", tmp_path / "out", *options, *BRIEF)
     context = read_plan(tmp_path / "out").context
     assert context["budget"] == {
         "weight_bits": 6.0,
@@ -55,7 +57,7 @@ def test_options_reach_the_recipe(run, model, tmp_path):
 
 
 def test_how_long_it_takes_is_said_on_standard_error(run, model, tmp_path):
-    found = run("quantize", model, "-o", tmp_path / "out", "--weight-bits", 16)
+    found = run("quantize", model, "-o", tmp_path / "out", *BRIEF)
     assert found.stderr.splitlines()[0].startswith("Probing: ")
 
 
@@ -72,7 +74,7 @@ def test_a_dry_run_counts_what_an_interrupted_run_left_to_do(run, model, tmp_pat
     journal = tmp_path / "out.journal.jsonl"
     lines = journaled.read_text("utf-8").splitlines(keepends=True)
     journal.write_text("".join(lines[:-2]), "utf-8")
-    options = ["quantize", model, "-o", tmp_path / "out", "--resume", "--dry-run"]
+    options = ["quantize", model, "-o", tmp_path / "out", *TWO_FORMATS, "--resume", "--dry-run"]
     assert "nothing is left" not in run(*options).stdout
     journal.write_text("".join(lines), "utf-8")
     assert run(*options).stdout == "nothing is left to measure\n"
@@ -132,7 +134,7 @@ def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_pat
         return [(u, {"noise": 123.0} if u == changed[0] else result) for u, result in entries]
 
     journals.edit(journal, noisy)
-    run("quantize", model, "-o", tmp_path / "out", "--resume")
+    run("quantize", model, "-o", tmp_path / "out", *TWO_FORMATS, "--resume")
     kept = Record.read(tmp_path / "out" / "measurements.jsonl")
     assert kept.entries[changed[0]] == {"noise": 123.0}
     assert not journal.exists()
@@ -141,7 +143,7 @@ def test_resume_takes_finished_measurements_from_the_journal(run, model, tmp_pat
 def test_without_resume_measuring_starts_afresh(run, model, tmp_path):
     journal = tmp_path / "out.journal.jsonl"
     journal.write_text('{"header": "of another run"}\n')
-    assert run("quantize", model, "-o", tmp_path / "out").exit_code == 0
+    assert run("quantize", model, "-o", tmp_path / "out", *BRIEF).exit_code == 0
     assert not journal.exists()
 
 
@@ -155,7 +157,7 @@ def test_force_replaces_a_pipeline(run, model, quantized, tmp_path, uniform):
 
 
 def test_another_budget_takes_over_what_an_earlier_run_measured(run, model, tmp_path, monkeypatch):
-    enough = ("--probes", 16, "--regret", 1e9, "--bias-correction", "never")
+    enough = (*TWO_FORMATS, "--probes", 16, "--regret", 1e9, "--bias-correction", "never")
     run("quantize", model, "-o", tmp_path / "w4", *enough)
     asked = watched(monkeypatch)
     command = ["quantize", model, "-o", tmp_path / "w5", "--weight-bits", 5, *enough]
@@ -172,9 +174,9 @@ def test_another_budget_takes_over_what_an_earlier_run_measured(run, model, tmp_
 
 
 def test_measurements_of_other_prompts_are_refused(run, fails, model, tmp_path):
-    run("quantize", model, "-o", tmp_path / "w4")
+    run("quantize", model, "-o", tmp_path / "w4", *BRIEF)
     message = fails(
-        *("quantize", model, "-o", tmp_path / "w5", "--seed", 7),
+        *("quantize", model, "-o", tmp_path / "w5", *BRIEF, "--seed", 7),
         *("--measurements", tmp_path / "w4"),
     )
     assert "holds measurements of other prompts, seeds or steps" in message

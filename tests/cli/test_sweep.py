@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,20 @@ def test_every_plan_is_the_one_that_quantize_finds(curve, run, model, tmp_path):
     found = run("quantize", model, "-o", alone, *options)
     assert "Probing" not in found.stderr
     assert read_plan(alone).choices == read_plan(folder / "plans" / "7bit.json").choices
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(curve, run, model, tmp_path):
+    folder, _ = curve
+    shutil.copy(folder / "measurements.jsonl", tmp_path / "out.journal.jsonl")
+    options = ("--bits", "4,7", "--sizes", "1GB", "--exclude", "conv_out", "--resume", *QUICK)
+    result = run("sweep", model, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "Probing" not in result.stderr
+    assert "Measuring" not in result.stderr
+    for name in ("4bit", "7bit", "1GB"):
+        plans = [each / "plans" / f"{name}.json" for each in (folder, tmp_path / "out")]
+        assert plans[0].read_bytes() == plans[1].read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_each_budget_is_announced_when_it_is_done(curve):

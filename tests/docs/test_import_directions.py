@@ -100,6 +100,7 @@ LIGHT = {
     "mezzotint._files",
     "mezzotint._locks",
     "mezzotint._printable",
+    "mezzotint._progress",
     "mezzotint._scarcity",
     "mezzotint._tables",
 }

@@ -45,6 +45,12 @@ def test_floating_denoisers_agree(unet):
     assert agreement(unet) > FLOAT_DB
 
 
+def test_timesteps_that_scale_group_norms_agree():
+    pipe = tiny.tiny_stable_diffusion()
+    pipe.register_modules(unet=tiny.smallest_unet(resnet_time_scale_shift="scale_shift"))
+    assert agreement(float_case(pipe)) > FLOAT_DB
+
+
 def test_simulated_attention_is_refused(unet):
     plan = mz.Plan({}, simulated_attention=mz.SimulatedAttention(q=8))
     simulated = mz.apply(unet.pipe, plan).pipeline

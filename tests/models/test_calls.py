@@ -115,6 +115,24 @@ def test_an_output_that_is_no_tensor_is_an_error():
         Call((), {}).run(Lists())
 
 
+class Listing(nn.Module):
+    """Takes a list with a tensor for each sample, and returns another."""
+
+    def forward(self, x: list[torch.Tensor]) -> tuple[list[torch.Tensor]]:
+        return ([2 * sample for sample in x],)
+
+
+def test_a_list_with_a_tensor_for_each_sample_is_stacked():
+    x = torch.randn(3, 4, 8, 8)
+    output = Call(([*x],), {}).run(Listing())
+    assert torch.equal(output, 2 * x)
+
+
+def test_samples_of_several_shapes_are_an_error_that_names_the_remedy():
+    with pytest.raises(ModelError, match=r"shapes \(2,\), \(3,\) in one call; give it images"):
+        Call(([torch.ones(2), torch.ones(3)],), {}).run(Listing())
+
+
 def test_an_error_of_the_pipeline_itself_names_the_pipeline(unet_pipe: DiffusionPipeline):
     unet_pipe.unet.conv_in = nn.Conv2d(3, 8, 3, padding=1)
     with pytest.raises(ModelError, match="StableDiffusionPipeline fails on its own call"):

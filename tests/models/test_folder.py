@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import mezzotint as mz
 from mezzotint.cli import app
-from mezzotint.errors import MezzotintError
-from mezzotint.models import check_folder, components
+from mezzotint.errors import MezzotintError, ModelError
+from mezzotint.models import check_folder, components, default_steps, home_of
 from tests.models import attacks
 
 
@@ -40,7 +40,7 @@ def command(verb: str):
         arguments = [verb, str(folder), "-o", str(output)]
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 2
-        assert result.stderr.startswith("error: ")
+        assert result.stderr.splitlines()[-1].startswith("error: ")
         raise MezzotintError(result.stderr)
 
     return run
@@ -175,6 +175,37 @@ class TestTheHubsCache:
 
     def test_a_cached_pipeline_loads_by_its_name(self, snapshot: Path):
         assert mz.load("owner/tiny").name_or_path == "owner/tiny"
+
+    def test_another_revision_is_asked_for_by_its_name(self, snapshot: Path):
+        references = snapshot.parents[1] / "refs"
+        (references / "main").rename(references / "v1")
+        assert home_of(mz.load("owner/tiny", revision="v1")) == snapshot
+        with pytest.raises(ModelError, match="cannot be downloaded"):
+            mz.load("owner/tiny")
+
+    def test_files_of_another_variant_are_asked_for_by_its_name(self, snapshot: Path):
+        for weights in snapshot.glob("*/*.safetensors"):
+            weights.rename(weights.with_suffix(".fp16.safetensors"))
+        mz.load("owner/tiny", variant="fp16")
+        with pytest.raises(ModelError, match="diffusers cannot load it"):
+            mz.load("owner/tiny")
+
+    def test_its_defaults_are_those_of_the_call(self, snapshot: Path):
+        (snapshot / "generation.json").write_text('{"num_inference_steps": 3}')
+        assert default_steps(mz.load("owner/tiny")) == 3
+
+    def test_a_token_is_shown_to_the_hub_alone(self, monkeypatch: pytest.MonkeyPatch):
+        seen = {}
+
+        def refused(*_: object, **access: object) -> None:
+            seen.update(access)
+            raise OSError("refused")
+
+        monkeypatch.setattr("mezzotint.models.loading.hf_hub_download", refused)
+        with pytest.raises(ModelError, match=r"cannot be downloaded \(refused\)") as caught:
+            mz.load("owner/tiny", token="hf_secret", revision="v1")
+        assert seen == {"token": "hf_secret", "revision": "v1"}
+        assert "hf_secret" not in str(caught.value)
 
     def test_a_cached_pipeline_is_packed_by_its_name(self, snapshot: Path, tmp_path: Path):
         written = mz.quantize_checkpoint("owner/tiny", tmp_path / "output")

@@ -43,8 +43,13 @@ class TestBatchSize:
 
     @pytest.mark.parametrize(
         "kwargs",
-        [{"ids": torch.zeros(64, 3)}, {"sizes": [(8, 8)] * 4}, {"pooled": [torch.zeros(2, 3)]}],
-        ids=["another-length", "one-entry-per-sample", "within-a-list"],
+        [
+            {"ids": torch.zeros(64, 3)},
+            {"sizes": [(8, 8)] * 4},
+            {"pooled": [torch.zeros(2, 3)]},
+            {"latents": [torch.zeros(4, 8, 8)] * 4},
+        ],
+        ids=["another-length", "one-entry-per-sample", "within-a-list", "one-tensor-per-sample"],
     )
     def test_it_is_unclear_otherwise(self, kwargs):
         assert batch_size(call_of(4, **kwargs)) is None

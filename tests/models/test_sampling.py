@@ -5,7 +5,7 @@ import pytest
 from diffusers import DiffusionPipeline
 
 from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import Sampling, generate, generation_defaults, load_pipeline
+from mezzotint.models import Sampling, generate, generation_defaults, load_pipeline, step_progress
 from tests.models import tiny
 
 PROMPTS = ("owl", "red fox", "cat", "house")
@@ -120,6 +120,23 @@ def test_nothing_is_written_to_the_terminal(pipe: DiffusionPipeline, capfd):
     pipe.set_progress_bar_config(disable=False)
     generate(pipe, Sampling(PROMPTS))
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_work_around_it_is_told_of_the_pipelines_steps(
+    unet_pipe: DiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(step_progress, "part_done", lambda *steps: told.append(steps))
+    generate(unet_pipe, Sampling(("owl", "apple", "ship"), steps=3, batch=2))
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+    assert list(step_progress.StepProgress("ab")) == ["a", "b"]
+    assert told[-2:] == [(1, 2), (2, 2)]
+
+
+def test_a_bar_of_the_users_own_is_there_again(unet_pipe: DiffusionPipeline):
+    unet_pipe.progress_bar = mine = unet_pipe.progress_bar
+    generate(unet_pipe, Sampling(("owl",), steps=1))
+    assert unet_pipe.progress_bar is mine
 
 
 def test_the_pipelines_own_progress_setting_is_kept(unet_pipe: DiffusionPipeline):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -76,20 +77,23 @@ def tiny_unet() -> UNet2DConditionModel:
     )
 
 
-def smallest_unet(*, attention: bool = True, channels: int = 8) -> UNet2DConditionModel:
+def smallest_unet(
+    *, attention: bool = True, channels: int = 8, **config: Any
+) -> UNet2DConditionModel:
     """One block with a shortcut, and with text unless it is left out: each layer costs time."""
     torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(channels,),
-        down_block_types=("DownBlock2D",),
-        mid_block_type=None,
-        up_block_types=("CrossAttnUpBlock2D" if attention else "UpBlock2D",),
-        layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
+    sizes = {
+        "sample_size": 8,
+        "block_out_channels": (channels,),
+        "down_block_types": ("DownBlock2D",),
+        "mid_block_type": None,
+        "up_block_types": ("CrossAttnUpBlock2D" if attention else "UpBlock2D",),
+        "layers_per_block": 1,
+        "cross_attention_dim": TEXT_WIDTH,
+        "attention_head_dim": 4,
+        "norm_num_groups": 4,
+    }
+    return UNet2DConditionModel(**{**sizes, **config})
 
 
 def tiny_pixart() -> PixArtTransformer2DModel:
@@ -137,14 +141,17 @@ def write_generation(folder: Path, **fields: object) -> None:
     (folder / "generation.json").write_text(json.dumps(fields))
 
 
-def save_few_step(folder: Path) -> Path:
-    """A few-step Stable Diffusion with 16×16 images, as a folder."""
-    tiny_stable_diffusion().save_pretrained(folder)
+def save_few_step(folder: Path, unet: UNet2DConditionModel | None = None) -> Path:
+    """A few-step Stable Diffusion with 16×16 images, around another U-Net if given, as a folder."""
+    pipe = tiny_stable_diffusion()
+    if unet is not None:
+        pipe.register_modules(unet=unet)
+    pipe.save_pretrained(folder)
     write_generation(folder, num_inference_steps=2, guidance_scale=1.0)
     return folder
 
 
-def tiny_dit() -> DiTTransformer2DModel:
+def tiny_dit(classes: int = 10) -> DiTTransformer2DModel:
     """Conditioned on classes, not on text."""
     torch.manual_seed(4)
     return DiTTransformer2DModel(
@@ -154,5 +161,5 @@ def tiny_dit() -> DiTTransformer2DModel:
         out_channels=4,
         num_layers=1,
         sample_size=8,
-        num_embeds_ada_norm=10,
+        num_embeds_ada_norm=classes,
     )

@@ -21,7 +21,7 @@ PROBED = mz.Auto(formats=FORMATS, sensitivity="probes", probes=8, regret=1e9, ex
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny few-step pipeline on disk."""
-    return tiny.save_few_step(tmp_path_factory.mktemp("recipes") / "tiny")
+    return tiny.save_few_step(tmp_path_factory.mktemp("recipes") / "tiny", tiny.smallest_unet())
 
 
 @pytest.fixture

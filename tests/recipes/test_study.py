@@ -61,7 +61,8 @@ class TestPipeline:
     @pytest.mark.parametrize("calls", [None, 8], ids=["all", "few"])
     def test_given_calls_are_all_taken(self, job, calls):
         given = mz.record_calls(job.pipe, replace(job.sampling, steps=10))
-        recipe = mz.Auto(formats=("int8/channel",), calls=calls)
+        brief = {"probes": 4, "regret": 1e9, "exchanges": False}
+        recipe = mz.Auto(formats=("int8/channel",), calls=calls, **brief)
         found = mz.quantize(job.pipe, recipe, mz.Budget(9), calls=given)
         assert found.plan.context["calls"]["count"] == 10
 

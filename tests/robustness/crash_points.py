@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from mezzotint import _durable
@@ -26,6 +27,9 @@ from mezzotint._journal import Journal
 KILLED = 137
 OUTPUT = "out"
 UNIT = "a | int4/channel"
+
+MEASURED = ("--formats", "int3/channel,int8/channel", "--regret", "9", "--no-exchanges")
+"""Fewer formats and probes: each kill has the model measured once more."""
 
 CHANGES = {
     "os.rename",
@@ -51,16 +55,21 @@ def folder_save(output: Path) -> None:
             write_json(folder / name, {"content": "new"})
 
 
-def measured_save(output: Path) -> None:
+def measured(_: Path) -> Save:
     """The same at the end of a run of the command that keeps a journal."""
+    for module in ("mezzotint.recipes.job", "mezzotint.training"):
+        import_module(module)  # here, or each child does it anew
     from mezzotint.cli._output import reserved
     from mezzotint.cli._results import kept_work
 
-    with reserved(output, force=True), kept_work(output, resume=True, force=True) as path:
-        with Journal(path, {"model": "tiny"}) as journal:
-            if UNIT not in journal:
-                journal.add(UNIT, {"noise": 0.5})
-        folder_save(output)
+    def save(output: Path) -> None:
+        with reserved(output, force=True), kept_work(output, resume=True, force=True) as path:
+            with Journal(path, {"model": "tiny"}) as journal:
+                if UNIT not in journal:
+                    journal.add(UNIT, {"noise": 0.5})
+            folder_save(output)
+
+    return save
 
 
 def pipeline_save(folder: Path) -> Save:
@@ -96,7 +105,7 @@ def quantizing(folder: Path) -> Save:
     (source / "prompts.txt").write_text("owl\napple\n")
 
     def save(output: Path) -> None:
-        command = ["quantize", str(source), "-o", str(output), "--resume", "--force"]
+        command = ["quantize", str(source), "-o", str(output), "--resume", "--force", *MEASURED]
         assert app(command, standalone_mode=False) in (0, None)
 
     return save
@@ -104,7 +113,7 @@ def quantizing(folder: Path) -> Save:
 
 SAVES: dict[str, Callable[[Path], Save]] = {
     "folder": lambda _: folder_save,
-    "measured": lambda _: measured_save,
+    "measured": measured,
     "pipeline": pipeline_save,
     "packing": packing,
     "quantize": quantizing,
@@ -120,14 +129,13 @@ def watch(happens: Callable[[Event], None]) -> None:
 
     def synced(descriptor: int) -> None:
         happens(("os.fsync", _path(descriptor)))
-        sync(descriptor)
 
     def serialized(tensors: object, path: object, metadata: object = None) -> None:
         happens(("serialize", str(path)))
         serialize(tensors, path, metadata=metadata)
         happens(("serialized", str(path)))
 
-    sync, os.fsync = os.fsync, synced
+    os.fsync = synced
     # Written in Rust, which Python hears nothing of; there only if the save has use for it.
     writer = sys.modules.get("safetensors.torch")
     if writer is not None:
@@ -207,6 +215,7 @@ def name_of(found: dict[str, str] | None, old: object, new: object) -> str:
 
 
 def main(kind: str, place: str, replaces: str, most: str) -> None:
+    os.fsync = os.fstat  # a kill loses nothing that the system has been given; a disk takes long
     folder = Path(place)
     save = SAVES[kind](folder / "work")
     if replaces == "by two renames":

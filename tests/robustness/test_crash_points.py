@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,23 +28,42 @@ EVERYTHING = settings.default.max_examples > fuzzing.USUAL
 
 @dataclass(frozen=True)
 class Campaign:
+    """Events of a save, what every kill of it left, and the folder that was worked in."""
+
     events: list[list[str]]
     kills: list[dict[str, Any]]
+    work: Path
 
 
-def campaign(kind: str, folder: Path, replaced: str, most: int = 0) -> Campaign:
-    """Kill a save at each of its events, or at `most` of them."""
-    arguments = [kind, str(folder), replaced, str(most)]
-    process = subprocess.run(
-        [sys.executable, "-m", crash_points.__name__, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    return Campaign(**json.loads(process.stdout.splitlines()[-1]))
+def most(kind: str, replaced: str) -> int:
+    """Events to kill at; 0 for all."""
+    if kind == "quantize":
+        return 68 if EVERYTHING else 1
+    if EVERYTHING or (kind in ("folder", "measured") and replaced == "in one step"):
+        return 0
+    return 8 if kind in ("folder", "measured") else 4
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Campaign]:
+    """Kill a save of some kind, in some situation; what was done once is not done again."""
+
+    @functools.cache
+    def run(kind: str, replaced: str) -> Campaign:
+        folder = tmp_path_factory.mktemp(kind)
+        arguments = [kind, str(folder), replaced, str(most(kind, replaced))]
+        process = subprocess.run(
+            [sys.executable, "-m", crash_points.__name__, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        return Campaign(**json.loads(process.stdout.splitlines()[-1]), work=folder / "work")
+
+    return run
 
 
 def check(found: Campaign, replaced: str) -> None:
@@ -58,9 +79,8 @@ def check(found: Campaign, replaced: str) -> None:
 
 
 @pytest.mark.parametrize("replaced", REPLACED)
-def test_a_folder(tmp_path: Path, replaced: str):
-    whole = EVERYTHING or replaced == "in one step"
-    found = campaign("folder", tmp_path, replaced, 0 if whole else 8)
+def test_a_folder(campaign, replaced: str):
+    found, whole = campaign("folder", replaced), most("folder", replaced) == 0
     assert len(found.events) > 20
     assert len(found.kills) == len(found.events) or not whole
     check(found, replaced)
@@ -68,9 +88,8 @@ def test_a_folder(tmp_path: Path, replaced: str):
 
 
 @pytest.mark.parametrize("replaced", REPLACED)
-def test_a_journal_is_there_until_the_result_is(tmp_path: Path, replaced: str):
-    whole = EVERYTHING or replaced == "in one step"
-    found = campaign("measured", tmp_path, replaced, 0 if whole else 8)
+def test_a_journal_is_there_until_the_result_is(campaign, replaced: str):
+    found = campaign("measured", replaced)
     check(found, replaced)
     measured = next(kill["event"] for kill in found.kills if kill["journal"])
     for kill in found.kills:
@@ -78,27 +97,27 @@ def test_a_journal_is_there_until_the_result_is(tmp_path: Path, replaced: str):
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "packing"])
-def test_a_pipeline(tmp_path: Path, kind: str):
-    found = campaign(kind, tmp_path, "in one step", 0 if EVERYTHING else 4)
+def test_a_pipeline(campaign, kind: str):
+    found = campaign(kind, "in one step")
     assert len(found.events) > 60
     check(found, "in one step")
 
 
-def test_a_run_of_the_command_ends_in_the_same_bytes(tmp_path: Path):
+def test_a_run_of_the_command_ends_in_the_same_bytes(campaign):
     """Killed while it measures, and while it saves; measurements are part of the result."""
-    found = campaign("quantize", tmp_path, "nothing", 68 if EVERYTHING else 1)
+    found = campaign("quantize", "nothing")
     assert len(found.events) > 200
     check(found, "nothing")
 
 
 @pytest.mark.parametrize("kind", ["folder", "measured", "pipeline", "packing"])
-def test_everything_is_on_disk_before_it_has_its_name(tmp_path: Path, kind: str):
+def test_everything_is_on_disk_before_it_has_its_name(campaign, kind: str):
     """A power cut may lose whatever no sync has been asked for."""
-    found = campaign(kind, tmp_path, "in one step", 1)
+    found = campaign(kind, "in one step")
     names = [name for name, _ in found.events]
     moved = names.index(EXCHANGE_EVENT)
     temporary = Path(found.events[moved][1])
-    output = tmp_path / "work" / OUTPUT
+    output = found.work / OUTPUT
     written = max(i for i, name in enumerate(names[:moved]) if name in ("open", "serialized"))
     synced = {path for name, path in found.events[written:moved] if name == "os.fsync"}
     below = [each.relative_to(output) for each in output.rglob("*")]
@@ -106,11 +125,11 @@ def test_everything_is_on_disk_before_it_has_its_name(tmp_path: Path, kind: str)
     assert found.events[moved + 1] == ["os.fsync", str(output.parent)]
 
 
-def test_the_journal_goes_after_the_result_has_come(tmp_path: Path):
-    found = campaign("measured", tmp_path, "in one step", 1)
+def test_the_journal_goes_after_the_result_has_come(campaign):
+    found = campaign("measured", "in one step")
     names = [name for name, _ in found.events]
-    journal = str(tmp_path / "work" / f"{OUTPUT}.journal.jsonl")
+    journal = str(found.work / f"{OUTPUT}.journal.jsonl")
     gone = found.events.index(["os.remove", journal])
-    named = found.events.index(["os.fsync", str(tmp_path / "work")], names.index(EXCHANGE_EVENT))
+    named = found.events.index(["os.fsync", str(found.work)], names.index(EXCHANGE_EVENT))
     assert named < gone
     assert ["os.fsync", journal] in found.events[:named]

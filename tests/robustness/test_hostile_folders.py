@@ -75,6 +75,10 @@ class TestWhatNeverEnds:
         with pytest.raises(ModelError, match="num_hidden_layers: asks for 65,536"):
             check_model_folder(folder)
 
+    def test_bounds_on_layers_count_none(self, folder: Path):
+        edit(folder / "text_encoder" / "config.json", max_window_layers=65_536)
+        check_model_folder(folder)
+
     @pytest.mark.parametrize("name", mz.list_embedded())
     def test_sound_configurations_pass(self, name: str):
         from mezzotint.models import resolve

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mezzotint._progress import track
 from mezzotint.calibration.input_rows import input_rows
 from mezzotint.calibration.watching import extremes, layer_of, watch_inputs
 from mezzotint.errors import CalibrationError, CalibrationWarning, PlanError
@@ -77,10 +78,13 @@ def input_moments(
     }
     passes = list(_passes(layers, memory))
     found: dict[str, tuple[InputMoments, ...]] = {}
+    told = iter(track(layers, "Gathering inputs"))
+    next(told, None)
     for one in passes:
         watch_inputs(denoiser, choices, one, calls, tensors)
         for name, gathering in one.items():
             found[name] = gathering.moments(on_disk=len(passes) > 1)
+            next(told, None)
     if grams:
         _warn_of_scarce(found)
     return {name: found[name] for name in choices}

@@ -13,7 +13,7 @@ from mezzotint.calibration.smoothing_norms import check_readers
 from mezzotint.calibration.step_ranges import step_scales
 from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
-from mezzotint.models import Call, trace_graph
+from mezzotint.models import Call, trace_calls
 from mezzotint.plan import CalibrationSettings, Plan, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime import Calibration, InputRange, smoothing_norms
@@ -56,7 +56,7 @@ def calibrated(
     structures = {name: choice.structures for name, choice in layers.items()}
     graph = None
     if smoothing_norms(plan):
-        graph = trace_graph(denoiser, calls[0])
+        graph = trace_calls(denoiser, calls)
         check_readers(plan, graph)
     found = observe_structures(denoiser, structures, calls, probes=probes, graph=graph)
     for name, refusal in found.refused.items():

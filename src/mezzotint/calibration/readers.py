@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import nn
 
 from mezzotint.errors import PlanError
-from mezzotint.models import Call, Graph, trace_graph
+from mezzotint.models import Call, Graph, trace_calls
 from mezzotint.plan import Reader, Structure, Tensors
 from mezzotint.runtime import shape_of
 from mezzotint.runtime.composition import weight_of
@@ -33,7 +33,7 @@ class Readers:
 
     @cached_property
     def _siblings(self) -> dict[str, tuple[str, ...]]:
-        graph = self.graph or trace_graph(self.denoiser, self.calls[0])
+        graph = self.graph or trace_calls(self.denoiser, self.calls)
         return graph.siblings
 
     def of(

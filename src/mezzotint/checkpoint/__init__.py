@@ -4,9 +4,9 @@ from mezzotint.checkpoint.diffusers import (
     MezzotintConfig,
     MezzotintMethod,
     MezzotintQuantizer,
-    mark_quantized,
     register_with_diffusers,
 )
+from mezzotint.checkpoint.marking import is_savable, mark_quantized, packed_plans
 from mezzotint.checkpoint.save import (
     MEASUREMENTS_FILE,
     TRAINING_FILE,
@@ -15,6 +15,7 @@ from mezzotint.checkpoint.save import (
     read_plan,
     save_pipeline,
 )
+from mezzotint.checkpoint.transformers import MezzotintTextQuantizer
 
 __all__ = [
     "MEASUREMENTS_FILE",
@@ -22,9 +23,12 @@ __all__ = [
     "MezzotintConfig",
     "MezzotintMethod",
     "MezzotintQuantizer",
+    "MezzotintTextQuantizer",
     "check_apart",
     "check_replaceable",
+    "is_savable",
     "mark_quantized",
+    "packed_plans",
     "read_plan",
     "register_with_diffusers",
     "save_pipeline",

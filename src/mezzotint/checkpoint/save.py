@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,18 @@ from mezzotint._folders import replacing_folder
 from mezzotint._journal import Record
 from mezzotint._printable import printable
 from mezzotint._stored_dtypes import stored_state
+from mezzotint._words import listed
+from mezzotint.checkpoint.marking import holds_unmarked, packed_plans
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
-from mezzotint.models import GENERATION_FILE, find_denoiser, leads_outside, quiet_libraries
+from mezzotint.models import (
+    GENERATION_FILE,
+    find_denoisers,
+    home_of,
+    leads_outside,
+    quiet_libraries,
+)
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
-from mezzotint.plan import Plan
+from mezzotint.plan import Plan, joined_plan
 
 MEASUREMENTS_FILE = "measurements.jsonl"
 """Journal of what was measured for the plan: `quantize --measurements` takes it up again."""
@@ -41,9 +49,8 @@ tags: [mezzotint, quantized]
 
 # {title}
 
-{model}, quantized with mezzotint: {layers} layers of the
-`{component}` are packed. The plan stands in `{component}/config.json`; `mezzotint plan show` prints
-it.
+{model}, quantized with mezzotint: {parts} are packed.
+{where}; `mezzotint plan show` prints it.
 
 ```python
 import mezzotint  # registers the quantization method with diffusers
@@ -63,7 +70,7 @@ def save_pipeline(
     measurements: Record | None = None,
     training: JsonFile | None = None,
 ) -> Path:
-    """Save a pipeline with a packed denoiser; the folder appears complete or not at all.
+    """Save a pipeline with packed components; the folder appears complete or not at all.
 
     Written: everything diffusers writes (safetensors only), a model card, the generation defaults
     and prompts of the original folder, and where given the measurements behind the plan and the
@@ -72,8 +79,8 @@ def save_pipeline(
     A pipeline already there is replaced; any other folder with content is left alone.
 
     Raises:
-        CheckpointError: the denoiser is not packed, a tensor holds NaN or infinity, or the disk
-            is full.
+        CheckpointError: no component is packed, or one only in part, so that it would be saved
+            without its plan; a tensor holds NaN or infinity, or the disk is full.
         UsageError: the folder holds something else than a pipeline, or the pipeline's own source,
             or lies within that; another process is at work on it.
     """
@@ -81,28 +88,47 @@ def save_pipeline(
     check_replaceable(folder)
     if pipe.name_or_path:
         check_apart(folder, Path(pipe.name_or_path))
-    component, denoiser = find_denoiser(pipe)
-    quantizer = getattr(denoiser, "hf_quantizer", None)
-    if quantizer is None or quantizer.plan is None:
-        raise CheckpointError(
-            f"{folder}: not written, since the pipeline's {component} is not quantized; "
-            "quantize it first, or use its own save_pretrained"
-        )
+    plans = packed_components(pipe, folder)
     with _written(folder), replacing_folder(folder) as temporary:
         with quiet_libraries(), ExitStack() as stored:
             for part in pipe.components.values():
                 if isinstance(part, nn.Module):
                     stored.enter_context(stored_state(part))
             pipe.save_pretrained(temporary, safe_serialization=True)
-        write_digests(temporary, (name for name in pipe.components if name != component))
-        if pipe.name_or_path:
-            copy_companions(Path(pipe.name_or_path), temporary)
+        write_digests(temporary, (name for name in pipe.components if name not in plans))
+        if (home := home_of(pipe)) is not None:
+            copy_companions(home, temporary)
         if measurements is not None:
             measurements.write(temporary / MEASUREMENTS_FILE)
         if training is not None:
             training.save(temporary / TRAINING_FILE)
-        write_card(temporary, folder.name, component, quantizer.plan)
+        write_card(temporary, folder.name, plans)
     return folder
+
+
+def packed_components(pipe: DiffusionPipeline, folder: Path) -> dict[str, Plan]:
+    """Component → plan of the packed ones of a pipeline that is to be saved.
+
+    Raises:
+        CheckpointError: there is none, or one holds packed layers without a plan that would be
+            saved with it, and would come back with random weights.
+    """
+    parts = {name: each for name, each in pipe.components.items() if isinstance(each, nn.Module)}
+    for name, part in parts.items():
+        if holds_unmarked(part):
+            raise CheckpointError(
+                f"{folder}: not written, since layers of the pipeline's {name} are packed, but it "
+                "has no plan as a whole, without which they could not be loaded; quantize the "
+                "whole component, such as by quantize_denoiser"
+            )
+    plans = packed_plans(pipe)
+    if not plans:
+        component = " and ".join(find_denoisers(pipe)) or "no component"
+        raise CheckpointError(
+            f"{folder}: not written, since the pipeline's {component} is not quantized; "
+            "quantize it first, or use its own save_pretrained"
+        )
+    return plans
 
 
 @contextmanager
@@ -126,14 +152,23 @@ def write_digests(folder: Path, components: Iterable[str]) -> None:
     DigestFile.of(folder, components).save(folder / DigestFile.FILE)
 
 
-def write_card(folder: Path, name: str, component: str, plan: Plan) -> None:
-    """Write the README.md of a quantized pipeline that will be called `name`."""
+def write_card(folder: Path, name: str, plans: Mapping[str, Plan]) -> None:
+    """Write the README.md of a quantized pipeline that will be called `name`.
+
+    Args:
+        folder: to write to.
+        name: of the folder later.
+        plans: of the packed components, by name.
+    """
+    each = [f"{len(plan.quantized)} layers of the\n`{part}`" for part, plan in plans.items()]
+    configs = [f"`{part}/config.json`" for part in plans]
+    model = next((plan.model for plan in plans.values() if plan.model), None)
     card = _CARD.format(
         title=_plain(name),
         name=name.encode("unicode_escape").decode().replace('"', r"\"").replace("`", r"\x60"),
-        model=_plain(plan.model or "A pipeline"),
-        layers=len(plan.quantized),
-        component=component,
+        model=_plain(model or "A pipeline"),
+        parts=listed(each),
+        where=f"The plan stands in {listed(configs)}",
     )
     (folder / "README.md").write_text(card, "utf-8")
 
@@ -194,15 +229,23 @@ def copy_companions(source: Path, target: Path) -> None:
 def read_plan(path: str | Path) -> Plan:
     """The plan in a JSON file, or in the folder of a quantized pipeline or denoiser.
 
+    Where several components of a pipeline are quantized, it is the plan of all of them.
+
     Raises:
         PlanError: there is no plan at `path`, or it is malformed.
     """
     path = Path(path)
     if not path.is_dir():
         return Plan.load(path)
-    for config_path, config in quantization_configs(path, PlanError):
-        if config.get("plan") is not None:
-            return Plan.from_dict(config["plan"], f"{config_path}: quantization_config.plan")
+    plans = {
+        config_path.parent.name: Plan.from_dict(
+            config["plan"], f"{config_path}: quantization_config.plan"
+        )
+        for config_path, config in quantization_configs(path, PlanError)
+        if config.get("plan") is not None
+    }
+    if plans:
+        return joined_plan(plans)
     raise PlanError(f"{path}: no component's config.json holds a plan; is it a quantized model?")
 
 

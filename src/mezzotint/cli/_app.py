@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from mezzotint._printable import printable
+from mezzotint._progress import working
 from mezzotint._scarcity import scarcity
 from mezzotint.errors import MezzotintError
 
@@ -28,8 +29,9 @@ class ErrorReportingGroup(TyperGroup):
     @override
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            with working(next(iter(ctx._protected_args), "mezzotint")):
+                result = super().invoke(ctx)
+                sys.stdout.flush()
         except MezzotintError as error:
             raise _failure(str(error)) from error
         except BrokenPipeError:

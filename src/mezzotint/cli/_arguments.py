@@ -4,23 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from mezzotint._files import at_home
-from mezzotint.cli._call import call_kwargs
 from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
     from mezzotint.measuring import ExecutorFactory
-    from mezzotint.models import Sampling
-    from mezzotint.plan import Plan
     from mezzotint.recipes import Recipe
 
 Model: TypeAlias = Annotated[
@@ -53,12 +46,6 @@ Output: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", metavar="N", help="Image i starts from the noise of seed N + i.")
-]
-Steps: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        "--steps", metavar="N", help="Denoising steps.", show_default="the pipeline's own"
-    ),
 ]
 Device: TypeAlias = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="Device to compute on: cpu or cuda.")
@@ -183,56 +170,3 @@ def executor_of(
     if executor is None and not given:
         return None
     return executor_named(executor or "in-process", **given)
-
-
-def sampling_of(
-    pipe: DiffusionPipeline,
-    prompts: Path | None,
-    *,
-    seed: int,
-    count: int | None = None,
-    steps: int | None = None,
-    call: Sequence[str] | None = None,
-) -> Sampling:
-    """Prompts of a file or else of the model, repeated or cut to `count` where one is given.
-
-    Raises:
-        UsageError: the file is missing or empty, a number is out of range, or an argument of the
-            call is wrong.
-    """
-    from mezzotint.models import Sampling, read_prompts
-    from mezzotint.recipes.default_prompts import CALIBRATION_COUNT, default_sampling
-
-    if prompts is None:
-        usual = count or CALIBRATION_COUNT
-        found = default_sampling(pipe, usual, call_kwargs=call_kwargs(call, usual, repeat=True))
-    else:
-        texts = read_prompts(prompts)
-        given = call_kwargs(call, len(texts), repeat=False)
-        found = Sampling(prompts=texts, call_kwargs=given)
-        found = found if count is None else found.repeated(count)
-    return replace(found, seed=seed, steps=steps)
-
-
-def asked_sampling(
-    pipe: DiffusionPipeline,
-    plan: Plan,
-    prompts: Path | None,
-    seed: int | None,
-    call: Sequence[str] | None,
-) -> Sampling | None:
-    """The sampling that a plan is to be calibrated on anew; None where it is to be done as it says.
-
-    With arguments of the call alone, the plan's prompts and seed are taken: it holds no pictures,
-    and has to be given them again.
-
-    Raises:
-        UsageError: as `sampling_of`.
-    """
-    if prompts is None and seed is None and not call:
-        return None
-    known = None if plan.calibration is None else plan.calibration.sampling
-    if prompts is None and seed is None and known is not None:
-        given = call_kwargs(call, len(known), repeat=True)
-        return known.with_kwargs(given)
-    return sampling_of(pipe, prompts, seed=seed or 0, call=call)

@@ -143,6 +143,8 @@ def report(result: Result, output: Path, as_json: bool, times: CallTimes | None 
         tables.append(training_table(value["training"]))
     show(value, tables, as_json=as_json)
     if not as_json:
+        for lora in plan.context.get("loras", ()):
+            typer.echo(printable(f"merged: {lora['file']}, weight {lora['weight']:g}"))
         for note in plan.context.get("notes", ()):
             typer.echo(printable(f"note: {note}"))
         for line in () if times is None else times.lines:

@@ -11,7 +11,6 @@ import typer
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import (
     Address,
-    Device,
     Engine,
     Executor,
     JsonFile,
@@ -19,12 +18,12 @@ from mezzotint.cli._arguments import (
     Quantized,
     Reference,
     Seed,
-    Steps,
     Workers,
     executor_of,
-    sampling_of,
 )
-from mezzotint.cli._call import Call
+from mezzotint.cli._asked_sampling import sampling_of
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_file, deliver
 
 
@@ -36,6 +35,7 @@ from mezzotint.cli._output import check_file, deliver
         "evaluate dit-w4 --reference owner/dit -n 64 --call class_labels=[207,360]",
     )
 )
+@grouped
 def evaluate(  # noqa: PLR0913  (one parameter per option)
     model: Quantized,
     *,
@@ -46,9 +46,8 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     ] = 256,
     prompts: PromptFile = None,
     seed: Seed = 0,
-    steps: Steps = None,
-    call: Call = None,
-    device: Device = "cpu",
+    calling: Calling,
+    loading: Loading,
     executor: Executor = None,
     address: Address = None,
     workers: Workers = None,
@@ -62,17 +61,17 @@ def evaluate(  # noqa: PLR0913  (one parameter per option)
     between distributions mean little below 2,000 images.
     """
     from mezzotint.evaluation import evaluate as compare
-    from mezzotint.pipeline import load
 
     check_file(json_file)
     make = executor_of(executor, address, workers)
-    original = load(reference, device=device)
-    sampling = sampling_of(original, prompts, seed=seed, count=count, steps=steps, call=call)
-    evaluation = compare(original, load(model, device=device), sampling, executor=make)
+    original = loading.load(reference)
+    sampling = sampling_of(original, prompts, seed=seed, count=count, calling=calling)
+    evaluation = compare(original, loading.of_quantized().load(model), sampling, executor=make)
     deliver(evaluation.to_dict(), [evaluation.table()], json_file)
 
 
 @app.command(epilog=examples("bench owl-w4a8 --reference emoji-turbo"))
+@grouped
 def bench(
     model: Quantized,
     *,
@@ -80,9 +79,9 @@ def bench(
     repeats: Annotated[
         int, typer.Option(metavar="N", help="Timed calls of each; the median counts.")
     ] = 7,
-    device: Device = "cpu",
+    calling: Calling,
+    loading: Loading,
     engine: Engine = "torch",
-    call: Call = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure latency and bytes against the original.
@@ -91,11 +90,12 @@ def bench(
     the quantized one's; the original runs on torch.
     """
     from mezzotint.evaluation import bench as measure
-    from mezzotint.pipeline import load
 
     check_file(json_file)
-    original = load(reference, device=device)
-    quantized = load(model, device=device, engine=engine)
-    sampling = sampling_of(original, None, seed=0, count=1, call=call) if call else None
+    original = loading.load(reference)
+    quantized = loading.of_quantized().load(model, engine=engine)
+    sampling = None
+    if calling.given:
+        sampling = sampling_of(original, None, seed=0, count=1, calling=calling)
     result = measure(original, quantized, sampling, repeats=repeats)
     deliver(result.to_dict(), [result.table()], json_file)

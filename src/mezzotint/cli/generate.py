@@ -13,8 +13,9 @@ import typer
 
 from mezzotint._files import check_no_file, replacing
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import Device, Engine, Model, Seed, Steps
-from mezzotint.cli._call import Call, call_kwargs
+from mezzotint.cli._arguments import Engine, Model, Seed
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_file
 
 _LONGEST_SLUG = 50
@@ -31,6 +32,7 @@ _FRAME_MILLISECONDS = 125
         "generate ./dit -n 4 -o pictures --call class_labels=207",
     )
 )
+@grouped
 def generate(  # noqa: PLR0913  (one parameter per option)
     model: Model,
     prompts: Annotated[
@@ -52,10 +54,9 @@ def generate(  # noqa: PLR0913  (one parameter per option)
             show_default="one of each prompt, or one",
         ),
     ] = None,
-    steps: Steps = None,
-    call: Call = None,
     seed: Seed = 0,
-    device: Device = "cpu",
+    calling: Calling,
+    loading: Loading,
     engine: Engine = "torch",
 ) -> None:
     """Make a picture, or a video, of each PROMPT.
@@ -69,19 +70,18 @@ def generate(  # noqa: PLR0913  (one parameter per option)
 
     from mezzotint.models import Sampling, takes_prompts
     from mezzotint.models import generate as sample
-    from mezzotint.pipeline import load
     from mezzotint.recipes.default_prompts import default_sampling
 
     texts = tuple(prompts or ())
     number = len(texts) or count or 1
-    given = call_kwargs(call, number, repeat=False)
-    asked = Sampling(texts, seed, steps, count=None if texts else number, call_kwargs=given)
+    given = calling.kwargs(number, repeat=False)
+    asked = Sampling(texts, seed, count=None if texts else number, call_kwargs=given)
     check_no_file(output)
     check_file(output / "000.png")
-    pipe = load(model, device=device, engine=engine)
+    pipe = loading.load(model, engine=engine)
     if not texts and not takes_prompts(pipe):
-        usual = default_sampling(pipe, number, call_kwargs=given)
-        asked = replace(usual, seed=seed, steps=steps)
+        asked = replace(default_sampling(pipe, number, call_kwargs=given), seed=seed)
+    asked = calling.on(asked)
     sampling = asked if count is None else asked.repeated(count)
     images = sample(pipe, sampling)
     names = sampling.prompts or ("image",) * len(sampling)

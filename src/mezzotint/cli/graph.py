@@ -11,6 +11,8 @@ import typer
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import Model
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Loading
 from mezzotint.cli._output import check_file, check_free
 
 
@@ -21,9 +23,11 @@ from mezzotint.cli._output import check_file, check_free
         "graph emoji-turbo -o graph.json --shortcuts none",
     )
 )
+@grouped
 def graph(
     model: Model,
     *,
+    loading: Loading,
     output: Annotated[
         Path,
         typer.Option(
@@ -61,16 +65,15 @@ def graph(
         weight_graph,
         writer_for,
     )
-    from mezzotint.pipeline import load
     from mezzotint.recipes.found_structures import split_inputs
 
     writer_for(output)
     check_file(output)
     check_free(output, force=force)
-    source = resolve(model).folder
+    source = resolve(model).path
     if source is not None:
         check_apart(output, source)
-    denoiser = floating_skeleton(find_denoiser(load(model))[1])
+    denoiser = floating_skeleton(find_denoiser(loading.load(model))[1])
     traced = trace_graph(denoiser)
     splits = split_inputs(traced, layers_in(denoiser, traced), shortcuts)
     found = weight_graph(denoiser, traced, splits)

@@ -8,6 +8,8 @@ import dataclasses
 
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Model
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Loading
 from mezzotint.cli._output import show
 
 
@@ -25,21 +27,24 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog=examples("inspect emoji-turbo", "inspect owl-w4a8", "inspect owl-w4a8 --json"))
-def inspect(model: Model, as_json: AsJson = False) -> None:
-    """List the layers of a pipeline's denoiser.
+@grouped
+def inspect(model: Model, *, loading: Loading, as_json: AsJson = False) -> None:
+    """List the layers of a pipeline's denoisers and packed parts.
 
     Floating-point layers are listed with their role, weight shape, parameters, and
     multiply-accumulates of one call; packed layers with their formats and the kernel that computes
     them here. A kernel with integer arithmetic is real low-precision execution; `float` arithmetic
     dequantizes first.
     """
+    from mezzotint._words import listed
+    from mezzotint.checkpoint import packed_plans
     from mezzotint.cli.tables import kernels_table, layers_table, packed_table
-    from mezzotint.models import find_denoiser, inventory
-    from mezzotint.pipeline import load
+    from mezzotint.models import denoising_module, find_denoisers, inventory, quantized_alone
     from mezzotint.runtime import executions, module_bytes
 
-    pipe = load(model)
-    component, denoiser = find_denoiser(pipe)
+    pipe = loading.load(model)
+    names = sorted({*find_denoisers(pipe), *packed_plans(pipe)})
+    component, denoiser = listed(names), quantized_alone(denoising_module(pipe, names))
     layers, packed, size = inventory(denoiser), executions(denoiser), module_bytes(denoiser)
     value = {
         "pipeline": type(pipe).__name__,

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Model, sampling_of
-from mezzotint.cli._call import Call
+from mezzotint.cli._arguments import AsJson, Model
+from mezzotint.cli._asked_sampling import sampling_of
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_file, show
 
 
@@ -22,11 +24,12 @@ from mezzotint.cli._output import check_file, show
         "profile owner/model --device cuda --formats int4/channel,int8/channel",
     )
 )
+@grouped
 def profile(  # noqa: PLR0913  (one parameter per option)
     model: Model,
     *,
-    call: Call = None,
-    device: Device = "cpu",
+    calling: Calling,
+    loading: Loading,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images per denoiser call.")] = 1,
     output: Annotated[
         Path | None,
@@ -83,7 +86,6 @@ def profile(  # noqa: PLR0913  (one parameter per option)
     """
     from mezzotint.checkpoint import check_apart
     from mezzotint.models import resolve
-    from mezzotint.pipeline import load
     from mezzotint.profiling import (
         Timer,
         Work,
@@ -97,11 +99,12 @@ def profile(  # noqa: PLR0913  (one parameter per option)
     check_file(output)
     check_file(cache)
     weights = Auto.formats if formats is None else _names(formats)
-    source = resolve(model).folder
+    source = resolve(model).path
     if output is not None and source is not None:
         check_apart(output, source)
-    pipe = load(model, device=device)
-    sampling = sampling_of(pipe, None, seed=0, count=batch, call=call) if call else None
+    pipe, sampling = loading.load(model), None
+    if calling.given:
+        sampling = sampling_of(pipe, None, seed=0, count=batch, calling=calling)
     found = profile_pipeline(
         pipe,
         Work(batch, sampling),

@@ -14,7 +14,6 @@ from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import (
     Address,
     AsJson,
-    Device,
     Exclude,
     Executor,
     Model,
@@ -22,16 +21,17 @@ from mezzotint.cli._arguments import (
     Pin,
     PromptFile,
     Workers,
-    asked_sampling,
     executor_of,
     restricted,
-    sampling_of,
 )
-from mezzotint.cli._call import Call
+from mezzotint.cli._asked_sampling import asked_sampling, sampling_of
 from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._goal import SPEED, limits_of
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
+from mezzotint.cli._refit import refitting
 from mezzotint.cli._results import begun, kept_work, report, save, timed
 from mezzotint.errors import UsageError
 
@@ -48,16 +48,22 @@ from mezzotint.errors import UsageError
         "quantize emoji-turbo -o good --goal quality=35dB",
         "quantize emoji-turbo -o w4 --pin '*.attn2.to_k=int8/channel' --exclude conv_out",
         "quantize owner/model -o w4 --calls 4 --dry-run",
+        "quantize ./flux -o small --component transformer --component text_encoder_2 "
+        "--pipeline-size 12GB",
         "quantize emoji-turbo -o fast --latency 0.6x --weight-bits 6",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda",
         "quantize owner/model -o w3 --weight-bits 3 --prompts my.txt --device cuda --resume",
         "quantize emoji-turbo -o owl-w3 --weight-bits 3 --measurements owl-w4a8",
         "quantize emoji-turbo -o owl-joint --recipe mixdq --split joint --executor ray",
         "quantize emoji-turbo -o mine --plan edited.json",
+        "quantize ./my-fine-tune -o mine-w4a8 --plan owl-w4a8 --refit",
         "quantize ./flux -o flux-w4 --stream",
+        "quantize owner/model -o w4 --variant fp16 --steps 8 --guidance 5 --height 768 --width 512",
+        "quantize mine.safetensors -o w4 --config ./sd15 --lora style.safetensors:0.8",
         "quantize ./inpainting -o w4 --prompts my.txt --call image=photos --call mask_image=m.png",
     ),
 )
+@grouped
 def quantize(  # noqa: PLR0913  (one parameter per option)
     context: typer.Context,
     model: Model,
@@ -76,14 +82,23 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             metavar="BITS",
             help="At most this many stored bits per weight on average, scales included.",
-            show_default="4, unless --size, --latency or a --goal of quality is given",
+            show_default="4, unless --size, --pipeline-size, --latency or a --goal of quality is "
+            "given",
         ),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="At most this many stored bytes for the whole denoiser: 6MB, 1.5GiB, 7000000.",
+            help="At most this many stored bytes for the whole denoiser, or for all components "
+            "named: 6MB, 1.5GiB, 7000000.",
+        ),
+    ] = None,
+    pipeline_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="At most this many stored bytes for all models of the pipeline, quantized or not.",
         ),
     ] = None,
     latency: Annotated[
@@ -101,6 +116,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             help="8 computes layers on 8-bit inputs, 16 leaves inputs as they are; recipe mixdq "
             "takes averages between.",
             show_default="8",
+        ),
+    ] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Component of the pipeline to quantize: a denoiser, a text encoder, an "
+            "autoencoder. May be repeated: all of them share one budget.",
+            show_default="all denoisers",
         ),
     ] = None,
     goal: Annotated[
@@ -123,8 +147,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="0, or as --plan says",
         ),
     ] = None,
-    call: Call = None,
-    device: Device = "cpu",
+    calling: Calling,
+    loading: Loading,
     executor: Executor = None,
     address: Address = None,
     workers: Workers = None,
@@ -156,6 +180,15 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "calibrated as it says unless --prompts, --seed or --call is given.",
         ),
     ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit",
+            help="MODEL is a fine-tune of the one that --plan, a folder with measurements, is of: "
+            "find a plan from these and a tenth as many probes. The budget is that of --plan, "
+            "unless one is given. Recipe auto.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -190,7 +223,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     from mezzotint._progress import listening
     from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
     from mezzotint.models import resolve
-    from mezzotint.pipeline import apply, load
+    from mezzotint.pipeline import apply
     from mezzotint.pipeline import quantize as run_recipe
     from mezzotint.plan import Budget
     from mezzotint.recipes import parse_options, recipe_named
@@ -199,19 +232,22 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         raise UsageError(f"{model}: stands where MODEL should; options of the recipe come after it")
     check_free(output, force=force)
     check_replaceable(output)
-    source = resolve(model).folder
+    source = resolve(model).path
     if source is not None:
         check_apart(output, source)
     extra = recipe_options(context.args)
-    if plan is not None:
+    if refit and plan is None:
+        raise UsageError("--refit: goes with --plan, the result of the base model; add it")
+    if plan is not None and not refit:
         _refuse_with_plan(
             recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
         )
-        _refuse_with_plan(executor, address, workers, goal, pin, exclude)
+        _refuse_with_plan(executor, address, workers, component or None, pipeline_size)
+        _refuse_with_plan(goal, pin, exclude)
         chosen = read_plan(plan)
         with reserved(output, force=force):
-            pipe = load(model, device=device, stream=stream)
-            sampling = asked_sampling(pipe, chosen, prompts, seed, call)
+            pipe = loading.load(model, stream=stream)
+            sampling = asked_sampling(pipe, chosen, prompts, seed, calling)
             result = apply(pipe, chosen, sampling=sampling)
             save(result, output, force=force)
     else:
@@ -220,16 +256,27 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         limits = {
             "weight_bits": weight_bits,
             "size": size,
+            "pipeline_size": pipeline_size,
             "act_bits": act_bits,
             "latency": latency,
         }
         given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+        if refit and plan is not None:
+            options, given = refitting(options, plan, given)
         budget = Budget(**limits_of(goal, given))
         make = executor_of(executor, address, workers)
-        pipe = load(model, device=device, stream=stream)
+        pipe = loading.load(model, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
-        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, call=call)
-        search = partial(run_recipe, pipe, options, budget, sampling=sampling, executor=make)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling)
+        search = partial(
+            run_recipe,
+            pipe,
+            options,
+            budget,
+            sampling=sampling,
+            executor=make,
+            components=component or None,
+        )
         if dry_run:
             foretell(partial(search, measurements=measurements or begun(output, resume)))
             return
@@ -249,6 +296,6 @@ def _refuse_with_plan(*options: object) -> None:
     if any(option is not None and option is not False for option in options):
         raise UsageError(
             "--plan: says everything about the result; leave out --recipe, --weight-bits, --size, "
-            "--latency, --act-bits, --goal, --pin, --exclude, --resume, --measurements, "
-            "--dry-run and --executor"
+            "--pipeline-size, --latency, --act-bits, --component, --goal, --pin, --exclude, "
+            "--resume, --measurements, --dry-run and --executor"
         )

@@ -14,16 +14,15 @@ from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import (
     Address,
     AsJson,
-    Device,
     Executor,
     Model,
     PromptFile,
     Seed,
-    Steps,
     Workers,
     executor_of,
 )
-from mezzotint.cli._call import Call, call_kwargs
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import show
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
         "--rounding feedback",
     ),
 )
+@grouped
 def sample(  # noqa: PLR0913  (one parameter per option)
     model: Model,
     *,
@@ -105,12 +105,11 @@ def sample(  # noqa: PLR0913  (one parameter per option)
     ] = False,
     prompts: PromptFile = None,
     seed: Seed = 0,
-    steps: Steps = None,
-    call: Call = None,
+    calling: Calling,
+    loading: Loading,
     executor: Executor = None,
     address: Address = None,
     workers: Workers = None,
-    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Draw configurations of MODEL at random, and measure the quality of each.
@@ -122,7 +121,6 @@ def sample(  # noqa: PLR0913  (one parameter per option)
     """
     from mezzotint._progress import listening
     from mezzotint.models import read_prompts
-    from mezzotint.pipeline import load
     from mezzotint.recipes.label_options import SampleOptions
     from mezzotint.recipes.labelling import label_images, sample_labels
 
@@ -139,18 +137,18 @@ def sample(  # noqa: PLR0913  (one parameter per option)
     )
     chosen = None if prompts is None else read_prompts(prompts)
     make = executor_of(executor, address, workers)
-    pipe = load(model, device=device)
+    pipe = loading.load(model)
     number = len(chosen) if chosen else label_images(pipe, options, None)
-    given_kwargs = call_kwargs(call, number, repeat=chosen is None)
     with listening(partial(typer.echo, err=True)):
         found = sample_labels(
             pipe,
             journal,
             options,
             prompts=chosen,
-            steps=steps,
+            steps=calling.steps,
+            guidance=calling.guidance,
             executor=make,
-            call_kwargs=given_kwargs,
+            call_kwargs=calling.kwargs(number, repeat=chosen is None),
         )
     _report(found, journal, as_json)
 

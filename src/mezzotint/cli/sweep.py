@@ -15,7 +15,6 @@ from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import (
     Address,
     AsJson,
-    Device,
     Exclude,
     Executor,
     Model,
@@ -25,9 +24,11 @@ from mezzotint.cli._arguments import (
     Workers,
     executor_of,
     restricted,
-    sampling_of,
 )
+from mezzotint.cli._asked_sampling import sampling_of
 from mezzotint.cli._dry_run import foretell
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import reserved, show
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
 from mezzotint.cli._results import begun, kept_work
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         "sweep emoji-turbo -o curve --bits 3,4,6 --profile emoji.json",
     ),
 )
+@grouped
 def sweep(  # noqa: PLR0913  (one parameter per option)
     context: typer.Context,
     model: Model,
@@ -101,7 +103,8 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     seed: Annotated[
         int, typer.Option(metavar="N", help="Image i starts from the noise of seed N + i.")
     ] = 0,
-    device: Device = "cpu",
+    calling: Calling,
+    loading: Loading,
     executor: Executor = None,
     address: Address = None,
     workers: Workers = None,
@@ -148,7 +151,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     from mezzotint._progress import listening
     from mezzotint.checkpoint import check_apart
     from mezzotint.models import resolve
-    from mezzotint.pipeline import apply, load
+    from mezzotint.pipeline import apply
     from mezzotint.recipes import parse_options, recipe_named
     from mezzotint.report import check_drawing, check_sweep_folder, save_sweep
     from mezzotint.sweeping import SweepPoint
@@ -158,15 +161,15 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     kept = tuple(budgets) if save_all else _kept(keep or (), budgets)
     check_drawing("sweep")
     check_sweep_folder(output)
-    source = resolve(model).folder
+    source = resolve(model).path
     if source is not None:
         check_apart(output, source)
     found = recipe_named("auto")
     options = restricted(found, parse_options(found, recipe_options(context.args)), pin, exclude)
     make = executor_of(executor, address, workers)
-    pipe = load(model, device=device)
+    pipe = loading.load(model)
     count = None if prompts else found.prompts(options, pipe)
-    sampling = sampling_of(pipe, prompts, seed=seed, count=count)
+    sampling = sampling_of(pipe, prompts, seed=seed, count=count, calling=calling)
     search = partial(
         run_sweep,
         pipe,

@@ -11,8 +11,11 @@ from typing import Annotated
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import AsJson, Device, Output, PromptFile, asked_sampling
+from mezzotint.cli._arguments import AsJson, Output, PromptFile
+from mezzotint.cli._asked_sampling import asked_sampling
 from mezzotint.cli._call import Call
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._results import kept_work, report, save
 from mezzotint.errors import UsageError
@@ -25,6 +28,7 @@ from mezzotint.errors import UsageError
         "tune owl-w4a8 -o owl-tuned --minutes 30 --resume",
     ),
 )
+@grouped
 def tune(  # noqa: PLR0913  (one parameter per option)
     plan: Annotated[
         Path,
@@ -62,7 +66,7 @@ def tune(  # noqa: PLR0913  (one parameter per option)
         ),
     ] = None,
     call: Call = None,
-    device: Device = "cpu",
+    loading: Loading,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training of an interrupted run.")
     ] = False,
@@ -87,7 +91,6 @@ def tune(  # noqa: PLR0913  (one parameter per option)
     from mezzotint._progress import listening
     from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
     from mezzotint.models import resolve
-    from mezzotint.pipeline import load
     from mezzotint.tuning import tune as train
 
     if minutes is not None and steps is not None:
@@ -98,11 +101,11 @@ def tune(  # noqa: PLR0913  (one parameter per option)
     name = reference or chosen.model
     if name is None:
         raise UsageError(f"{plan}: does not name its model; give --reference")
-    for source in (resolve(name).folder, plan if plan.is_dir() else None):
+    for source in (resolve(name).path, plan if plan.is_dir() else None):
         if source is not None:
             check_apart(output, source)
-    pipe = load(name, device=device)
-    sampling = asked_sampling(pipe, chosen, prompts, seed, call)
+    pipe = loading.load(name)
+    sampling = asked_sampling(pipe, chosen, prompts, seed, Calling(call=call))
     with (
         reserved(output, force=force),
         kept_work(output, resume=resume, force=force) as journal,

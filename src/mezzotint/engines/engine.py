@@ -102,7 +102,7 @@ def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
         why = chosen.refuse(plain)
         if why is not None:
             raise UsageError(f"engine: {engine} {why}")
-    served = copy.copy(pipe)
+    served: Pipeline = copy.copy(pipe)
     setattr(served, component, chosen.attach(plain))
     return served
 

@@ -106,7 +106,7 @@ def call_times(
         reference: the floating pipeline.
         pipe: the packed one.
         names: of engines that compute the packed denoiser.
-        sampling: of which the first prompt's first call is timed; by default a general prompt.
+        sampling: of which the first image's first call is timed; by default of a usual prompt.
         repeats: timed rounds.
 
     Raises:

@@ -34,7 +34,13 @@ from mezzotint.evaluation.error import StepError, error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.measuring import ExecutorFactory, chosen_executor
-from mezzotint.models import Call, Sampling, check_pipeline, find_denoiser, flat_frames
+from mezzotint.models import (
+    Call,
+    Sampling,
+    check_pipeline,
+    denoising_module,
+    flat_frames,
+)
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
 
 
@@ -192,8 +198,8 @@ def evaluate(
     images = generated(pipe, reference.sampling, executor) if images is None else images
     images = flat_frames(images)
     first, expected = reference.first_ranks_of(images), reference.first_ranks
-    denoiser = find_denoiser(pipe)[1]
-    reference_denoiser = find_denoiser(reference.pipe)[1]
+    denoiser = denoising_module(pipe)
+    reference_denoiser = denoising_module(reference.pipe)
     return Evaluation(
         psnr_db=bootstrap_interval(reference.of_each(psnr(reference.images, images))),
         ssim=bootstrap_interval(reference.of_each(ssim(reference.images, images))),
@@ -271,7 +277,7 @@ def _change(
 
 
 def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
-    sampling, denoiser = reference.sampling, find_denoiser(pipe)[1]
+    sampling, denoiser = reference.sampling, denoising_module(pipe)
     further: dict[str, Any] = {} if reference.frames is None else {"frames": reference.frames}
     if sampling.call_kwargs:
         further["call_kwargs"] = sampling.call_kwargs.to_dict()

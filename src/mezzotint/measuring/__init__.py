@@ -36,6 +36,7 @@ from mezzotint.measuring.prober import Prober
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.ray_cluster import RayCluster
+from mezzotint.measuring.recorded_probes import RecordedProbes, recorded_probes
 from mezzotint.measuring.replay import CACHE_BYTES, Replay
 from mezzotint.measuring.run import (
     Executor,
@@ -76,6 +77,7 @@ __all__ = [
     "Prober",
     "Projections",
     "RayCluster",
+    "RecordedProbes",
     "Replay",
     "SampleNoise",
     "Samples",
@@ -99,6 +101,7 @@ __all__ = [
     "measure_layers",
     "metric_named",
     "model_digest",
+    "recorded_probes",
     "register_executor",
     "register_metric",
     "relative_noise",

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mezzotint.measuring.free_memory import free_bytes
 from mezzotint.measuring.trace import memory
-from mezzotint.models import Call
+from mezzotint.models import Call, parts_of
 from mezzotint.models.calls import device_of
 from mezzotint.models.patching import Forward, patched
 
@@ -38,18 +38,18 @@ def gradient_checkpointing(
         denoiser: to be run, and differentiated, meanwhile.
         around: asked in the forward pass of a block for what to compute it in again.
     """
-    if not supports_checkpointing(denoiser):
-        yield
-        return
+    parts = [part for part in parts_of(denoiser).values() if supports_checkpointing(part)]
     names = ("gradient_checkpointing", "_gradient_checkpointing_func")
     before = {
         module: {name: vars(module)[name] for name in names if name in vars(module)}
-        for module in denoiser.modules()
+        for part in parts
+        for module in part.modules()
         if hasattr(module, names[0])
     }
-    denoiser._set_gradient_checkpointing(  # type: ignore[operator]
-        True, partial(_checkpointed, around)
-    )
+    for part in parts:
+        part._set_gradient_checkpointing(  # type: ignore[operator]
+            True, partial(_checkpointed, around)
+        )
     try:
         yield
     finally:
@@ -72,7 +72,7 @@ def needs_checkpointing(denoiser: nn.Module, call: Call) -> bool:
     estimated from the outputs of all modules without submodules, in one run of `call`.
     """
     free = free_bytes(device_of(denoiser))
-    if free is None or not supports_checkpointing(denoiser):
+    if free is None or not any(map(supports_checkpointing, parts_of(denoiser).values())):
         return False
     total = 0
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from mezzotint.errors import CalibrationError, UsageError
-from mezzotint.models import Call, Sampling, find_denoiser
+from mezzotint.models import Call, Sampling, find_denoiser, parts_of
 from mezzotint.models.patching import patched
 from mezzotint.models.sampling import flat_frames, pixel_batches
 from mezzotint.runtime import Calibration
@@ -122,10 +122,13 @@ _NO_IMAGES = (
 
 
 def with_denoiser(pipe: DiffusionPipeline, denoiser: nn.Module) -> DiffusionPipeline:
-    """A shallow copy of the pipeline that shares everything but its denoiser."""
-    component, _ = find_denoiser(pipe)
+    """A shallow copy of the pipeline that shares everything but its denoiser.
+
+    Of a joint module each component takes its place.
+    """
     copied = copy.copy(pipe)
-    setattr(copied, component, denoiser)
+    for component, part in parts_of(denoiser).items():
+        setattr(copied, find_denoiser(pipe)[0] if component is None else component, part)
     return copied
 
 

@@ -18,6 +18,9 @@ from mezzotint.measuring.probed_layer import LayerCandidates
 from mezzotint.measuring.probes import Probe
 from mezzotint.measuring.projections import Projections
 
+NAMES = "changes that are probed"
+"""First part of the key of the entry that names what was probed."""
+
 _FLOAT32 = np.dtype("<f4")
 
 Sums = Mapping[str, Mapping[str, float]]
@@ -52,7 +55,7 @@ class ProbeEntries:
             probe: which one.
             found: `energy` and `residual`, numbers; `weights` and `inputs`, sums of all changes.
         """
-        names = f"changes that are probed | {self.conditions}"
+        names = names_key(self.conditions)
         if names not in journal:
             asked = self.candidates.items()
             journal.add(names, {layer: [*each.weights, *each.inputs] for layer, each in asked})
@@ -93,18 +96,39 @@ class ProbeEntries:
 
     def _checked(self, journal: Journal, key: str) -> tuple[Mapping[str, Any], NDArray[np.float32]]:
         """A probe's entry in the journal, which may come from a file that was damaged."""
-        entry, count = journal[key], len(self._order)
-        fault = next((name for name in ("energy", "residual") if not _number(entry.get(name))), "")
-        values = _numbers(entry.get("projections"))
-        if fault:
-            fault = f"{fault} is {entry.get(fault)!r}; expected a number"
-        elif values is None or len(values) != count or not np.isfinite(values).all():
-            fault = f"projections are not {count} numbers, float32 in base64"
-        if fault:
-            source = journal.source(key) or "the journal"
-            raise JournalError(f"{source}: unit {key!r}: {fault}; delete its line to probe again")
-        assert values is not None, "or that is the fault"
-        return entry, values
+        entry, source = journal[key], journal.source(key) or "the journal"
+        return entry, checked_entry(key, entry, len(self._order), str(source))
+
+
+def names_key(conditions: str) -> str:
+    """Key of the entry that names all changes that are probed under some conditions."""
+    return f"{NAMES} | {conditions}"
+
+
+def checked_entry(
+    key: str, entry: Mapping[str, Any], count: int, source: str
+) -> NDArray[np.float32]:
+    """The projections of a probe's entry, which may come from a file that was damaged.
+
+    Args:
+        key: of the entry, for messages.
+        entry: in a journal or record.
+        count: of projections that it should have.
+        source: of the entry, for messages.
+
+    Raises:
+        JournalError: it holds no such projections.
+    """
+    fault = next((name for name in ("energy", "residual") if not _number(entry.get(name))), "")
+    values = _numbers(entry.get("projections"))
+    if fault:
+        fault = f"{fault} is {entry.get(fault)!r}; expected a number"
+    elif values is None or len(values) != count or not np.isfinite(values).all():
+        fault = f"projections are not {count} numbers, float32 in base64"
+    if fault:
+        raise JournalError(f"{source}: unit {key!r}: {fault}; delete its line to probe again")
+    assert values is not None, "or that is the fault"
+    return values
 
 
 def _number(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from mezzotint.models.adapters import check_no_adapters
 from mezzotint.models.blocks import MAX_HOPS, Block, BlockKind, blocks_of
+from mezzotint.models.call_arguments import component_of
 from mezzotint.models.calls import (
     Call,
     Example,
@@ -10,8 +11,9 @@ from mezzotint.models.calls import (
     on_device,
     output_tensor,
 )
+from mezzotint.models.chosen_components import denoising_module
 from mezzotint.models.defaults import with_generation_defaults
-from mezzotint.models.denoiser import denoises, find_denoiser, model_name
+from mezzotint.models.denoiser import denoises, find_denoiser, find_denoisers, model_name
 from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import (
@@ -24,16 +26,25 @@ from mezzotint.models.folder import (
 from mezzotint.models.given_pipeline import check_module, check_pipeline
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
+from mezzotint.models.graph_joining import joined_graphs, trace_calls
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
+from mezzotint.models.home import home_of
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
-from mezzotint.models.kinds import Kind
-from mezzotint.models.loading import (
-    download_pipeline,
-    load_pipeline,
-    quiet_libraries,
-    usable_device,
+from mezzotint.models.joint import (
+    Joint,
+    component_names,
+    parts_of,
+    quantized_alone,
+    quantized_parts,
+    split_name,
+    to_quantize,
+    touches,
 )
+from mezzotint.models.kinds import Kind
+from mezzotint.models.loading import load_pipeline, local_folder, usable_device
+from mezzotint.models.lora_files import LoraFile, merge_loras, merged_loras
+from mezzotint.models.own_dtype import folder_dtype
 from mezzotint.models.pipeline_call import (
     GENERATION_FILE,
     default_steps,
@@ -43,13 +54,15 @@ from mezzotint.models.pipeline_call import (
 )
 from mezzotint.models.pipeline_type import Pipeline
 from mezzotint.models.prompts import read_prompts
+from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.recording import record_calls, recording
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.rows import batch_size, rows_of
 from mezzotint.models.sampling import flat_frames, generate
 from mezzotint.models.skeleton import floating_skeleton, skeleton
-from mezzotint.models.source import ResolvedSource, list_embedded, resolve
+from mezzotint.models.source import ResolvedSource, SourceOptions, list_embedded, resolve
 from mezzotint.models.source_dtypes import note_source_dtypes
+from mezzotint.models.stored_files import model_files
 from mezzotint.models.tracing import trace_graph
 from mezzotint.models.weight_graph import CombineNode, WeightGraph, WeightNode
 from mezzotint.models.weight_graph_builder import weight_graph
@@ -65,9 +78,11 @@ __all__ = [
     "CombineNode",
     "Example",
     "Graph",
+    "Joint",
     "Kind",
     "Layer",
     "LayerGroup",
+    "LoraFile",
     "Node",
     "NodeInput",
     "NodeKind",
@@ -75,6 +90,7 @@ __all__ = [
     "ResolvedSource",
     "Role",
     "Sampling",
+    "SourceOptions",
     "WeightGraph",
     "WeightNode",
     "batch_size",
@@ -85,29 +101,42 @@ __all__ = [
     "check_no_adapters",
     "check_pipeline",
     "completed_calls",
+    "component_names",
+    "component_of",
     "components",
     "default_steps",
     "denoises",
+    "denoising_module",
     "device_of",
-    "download_pipeline",
     "evaluating",
     "example_call",
     "find_denoiser",
+    "find_denoisers",
     "flat_frames",
     "floating_skeleton",
+    "folder_dtype",
     "generate",
     "generation_defaults",
+    "home_of",
     "inventory",
+    "joined_graphs",
     "joined_inputs",
     "layer_groups",
     "layers_in",
     "leads_outside",
     "list_embedded",
     "load_pipeline",
+    "local_folder",
+    "merge_loras",
+    "merged_loras",
+    "model_files",
     "model_name",
     "note_source_dtypes",
     "on_device",
     "output_tensor",
+    "parts_of",
+    "quantized_alone",
+    "quantized_parts",
     "quiet_libraries",
     "read_prompts",
     "record_calls",
@@ -118,8 +147,12 @@ __all__ = [
     "save_weight_graph",
     "shard_files",
     "skeleton",
+    "split_name",
     "takes_prompts",
     "text_readers",
+    "to_quantize",
+    "touches",
+    "trace_calls",
     "trace_graph",
     "usable_device",
     "usual_sampling",

@@ -135,8 +135,10 @@ def _call_of(index: int, example: Any) -> Call:
 def output_tensor(output: Any) -> Tensor:
     """The tensor in what a denoiser's `forward` returns: a tensor, a tuple or a model output.
 
+    A list with a tensor for each sample, as Z-Image returns one, is stacked.
+
     Raises:
-        ModelError: there is none, or it holds integers.
+        ModelError: there is none, it holds integers, or samples differ in shape.
     """
     first = output
     if not isinstance(output, Tensor):
@@ -147,10 +149,12 @@ def output_tensor(output: Any) -> Tensor:
                 f"the denoiser returns {type(output).__name__} without a first tensor; it has to "
                 "return a tensor, a tuple that begins with one, or a model output of diffusers"
             ) from cause
+    if isinstance(first, list) and first and all(isinstance(each, Tensor) for each in first):
+        first = _stacked(first)
     if not isinstance(first, Tensor):
         raise ModelError(
-            f"the denoiser returns {type(first).__name__} where a tensor is expected; "
-            "models that return lists are not supported"
+            f"the denoiser returns {type(first).__name__} where a tensor is expected; it has to "
+            "return a tensor, or a list with one for each sample"
         )
     if not first.is_floating_point():
         raise ModelError(
@@ -158,6 +162,16 @@ def output_tensor(output: Any) -> Tensor:
             "quantize what computes it, without the rounding after it"
         )
     return first
+
+
+def _stacked(samples: list[Tensor]) -> Tensor:
+    shapes = sorted({tuple(sample.shape) for sample in samples})
+    if len(shapes) > 1:
+        raise ModelError(
+            f"the denoiser returns samples of shapes {', '.join(map(str, shapes))} in one call; "
+            "give it images of one size"
+        )
+    return torch.stack(samples)
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -11,6 +11,7 @@ from torch import nn
 from mezzotint._time_argument import TimeArgument
 from mezzotint.errors import ModelError
 from mezzotint.models.given_pipeline import check_pipeline
+from mezzotint.models.source import WEIGHTS_SUFFIX
 
 
 def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
@@ -23,19 +24,32 @@ def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
         ModelError: the pipeline has no such component, or several.
         UsageError: what is given is no pipeline.
     """
-    check_pipeline(pipe)
-    found = {name: part for name, part in pipe.components.items() if denoises(type(part))}
+    found = find_denoisers(pipe)
     if len(found) == 1:
         return next(iter(found.items()))
     kind = type(pipe).__name__
     if found:
         raise ModelError(
-            f"{kind} has several denoisers ({', '.join(found)}); quantize each as a bare module"
+            f"{kind} has several denoisers ({', '.join(found)}), and this is for one; quantize, "
+            "apply, record_calls and evaluate take them together"
         )
     raise ModelError(
         f"{kind} has no denoiser: none of its components ({', '.join(pipe.components)}) "
         "is a diffusers model that takes a timestep"
     )
+
+
+def find_denoisers(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
+    """Component → module of everything in the pipeline that predicts noise, in its order.
+
+    Such as the two transformers of Wan 2.2, of which one denoises the first steps and the other
+    the rest.
+
+    Raises:
+        UsageError: what is given is no pipeline.
+    """
+    check_pipeline(pipe)
+    return {name: part for name, part in pipe.components.items() if denoises(type(part))}
 
 
 def denoises(kind: type[Any]) -> bool:
@@ -47,4 +61,6 @@ def denoises(kind: type[Any]) -> bool:
 
 def model_name(pipe: DiffusionPipeline) -> str:
     """Name of a pipeline in plans and reports: the last part of its source."""
-    return Path(pipe.name_or_path).name if pipe.name_or_path else type(pipe).__name__
+    if not pipe.name_or_path:
+        return type(pipe).__name__
+    return Path(pipe.name_or_path).name.removesuffix(WEIGHTS_SUFFIX)

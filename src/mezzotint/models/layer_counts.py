@@ -13,8 +13,11 @@ from typing import Any
 
 from mezzotint.errors import ModelError
 
-_COUNT = re.compile(r"(.*_)?(layers|blocks|depths?|layers_per_block)")
-"""Fields that say of how many layers, or how many groups of layers, a model is made."""
+_COUNT = re.compile(r"(?!max_)(.*_)?(layers|blocks|depths?|layers_per_block)")
+"""Fields that say of how many layers, or how many groups of layers, a model is made.
+
+Bounds, such as `max_window_layers` of Qwen, exceed the number of layers in small models.
+"""
 
 
 class TensorCounts:

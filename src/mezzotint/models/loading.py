@@ -2,67 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
-from mezzotint._digest_file import check_digest_file
+from mezzotint._digest_file import DigestFile, check_digest_file
 from mezzotint._files import read_json
 from mezzotint._tensor_digests import check_finite, verifying
 from mezzotint.errors import MezzotintError, ModelError, first_line
 from mezzotint.models.folder import check_folder, components
-from mezzotint.models.source import INDEX_FILE, ResolvedSource, resolve
+from mezzotint.models.home import set_home
+from mezzotint.models.own_dtype import folder_dtype
+from mezzotint.models.quiet import quiet_libraries
+from mezzotint.models.single_file import read_single_file
+from mezzotint.models.source import (
+    INDEX_FILE,
+    NO_OPTIONS,
+    ResolvedSource,
+    SourceOptions,
+    resolve,
+)
 from mezzotint.models.source_dtypes import note_source_dtypes
+
+_BESIDE = (DigestFile.FILE, "generation.json", "prompts.txt", "LICENSE*", "NOTICE*")
+"""Files of a pipeline's folder that diffusers does not ask for."""
 
 
 def load_pipeline(
     source: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     components: Mapping[str, nn.Module] | None = None,
+    options: SourceOptions = NO_OPTIONS,
 ) -> DiffusionPipeline:
-    """Load a pipeline by embedded name, local folder or Hub id, in evaluation mode.
+    """Load a pipeline by embedded name, local folder or file, or Hub id, in evaluation mode.
 
     Only safetensors are read: nothing is unpickled, and no code that comes with a model is run.
     Progress bars are off.
 
     Args:
         source: what to load.
-        dtype: of everything that is floating.
+        dtype: of everything that is floating; by default the denoiser's own, see `folder_dtype`.
         device: where to.
         components: by their names in the pipeline: some that are there already.
+        options: revision, variant and other choices among the source's files.
 
     Raises:
         ModelError: the source is missing, incomplete or unsafe, or diffusers cannot load it.
         CheckpointError: a safetensors file is truncated or damaged, a tensor is not the one that
             was saved, or holds NaN or infinity.
+        UsageError: the source has no such choice.
     """
     place = usable_device(device)
     resolved = resolve(source)
-    folder = resolved.folder or download_pipeline(resolved.location)
-    check_folder(folder)
-    _check_pipeline_class(folder / INDEX_FILE)
-    pipe = _from_pretrained(folder, resolved, dtype, components or {})
+    options.check(resolved)
+    if resolved.kind == "file":
+        pipe, home = read_single_file(Path(resolved.location), options.config, dtype, place)
+    else:
+        home = local_folder(resolved, options)
+        check_folder(home)
+        _check_pipeline_class(home / INDEX_FILE)
+        dtype = dtype or folder_dtype(home, place, options.variant)
+        pipe = _from_pretrained(home, resolved, dtype, options.variant, components or {})
     if verifying():
-        check_digest_file(folder)
+        check_digest_file(home)
         for name, component in pipe.components.items():
             if isinstance(component, nn.Module):
-                check_finite(component, folder / name)
-    note_source_dtypes(pipe, folder)
+                check_finite(component, (resolved.path or home) / name)
+    note_source_dtypes(pipe, home, options.variant)
+    pipe.register_to_config(_name_or_path=resolved.location)
+    set_home(pipe, home)
     pipe.set_progress_bar_config(disable=True)
     try:
         return pipe.to(place)
     except (RuntimeError, AssertionError) as cause:
         raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
+
+
+def local_folder(source: ResolvedSource, options: SourceOptions = NO_OPTIONS) -> Path:
+    """The folder of a pipeline, downloaded where it is not on this machine yet.
+
+    Raises:
+        ModelError: it cannot be downloaded, its index is unsafe, or it is a single file.
+    """
+    if source.kind == "file":
+        raise ModelError(
+            f"{source.location}: is a single file, which is read as a whole; name the folder of a "
+            "pipeline of diffusers"
+        )
+    return source.folder or download_pipeline(source.location, options)
 
 
 def usable_device(device: torch.device | str) -> torch.device:
@@ -80,22 +115,27 @@ def usable_device(device: torch.device | str) -> torch.device:
     return place
 
 
-def download_pipeline(repository: str) -> Path:
+def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> Path:
     """The local copy of a Hub pipeline, downloaded where it is not there yet; safetensors only.
 
-    Its index is checked before diffusers sees it, the rest is for `check_folder`.
+    Its index is checked before diffusers sees it, the rest is for `check_folder`. Files of ours
+    and licences come along.
 
     Raises:
         ModelError: it cannot be downloaded, or its index is unsafe.
     """
     try:
         with quiet_libraries():
-            index = Path(hf_hub_download(repository, INDEX_FILE))
+            access: dict[str, Any] = {"revision": options.revision, "token": options.token}
+            index = Path(hf_hub_download(repository, INDEX_FILE, **access))
             components(index)
             _check_pipeline_class(index)
-            commit = index.parent.name
+            access["revision"] = index.parent.name
+            snapshot_download(repository, allow_patterns=list(_BESIDE), **access)
             return Path(
-                DiffusionPipeline.download(repository, revision=commit, use_safetensors=True)
+                DiffusionPipeline.download(
+                    repository, variant=options.variant, use_safetensors=True, **access
+                )
             )
     except MezzotintError:
         raise
@@ -124,12 +164,16 @@ def _check_pipeline_class(index_path: Path) -> None:
 
 
 def _from_pretrained(
-    folder: Path, source: ResolvedSource, dtype: torch.dtype, components: Mapping[str, nn.Module]
+    folder: Path,
+    source: ResolvedSource,
+    dtype: torch.dtype,
+    variant: str | None,
+    components: Mapping[str, nn.Module],
 ) -> DiffusionPipeline:
     try:
         with quiet_libraries(warnings=source.kind != "embedded"):
-            pipe = DiffusionPipeline.from_pretrained(
-                folder, use_safetensors=True, dtype=dtype, **components
+            return DiffusionPipeline.from_pretrained(
+                folder, use_safetensors=True, dtype=dtype, variant=variant, **components
             )
     except MezzotintError:  # from our own quantizer, and already clear
         raise
@@ -138,34 +182,3 @@ def _from_pretrained(
             f"{source.location}: diffusers cannot load it ({first_line(cause)}); weights must be "
             "safetensors and of the classes that its configuration names"
         ) from cause
-    pipe.register_to_config(_name_or_path=source.location)
-    return pipe
-
-
-@contextmanager
-def quiet_libraries(*, warnings: bool = True) -> Iterator[None]:
-    """Hide the loading bars of diffusers and transformers; afterwards all is as before.
-
-    Without `warnings` those of diffusers are hidden too: it finds a CLIP text encoder unusual in
-    PixArt, and says so each time.
-    """
-    libraries = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    verbosity = diffusers_logging.get_verbosity()
-    transformers_verbosity = transformers_logging.get_verbosity()
-    # It asks for torchvision, which nothing here needs.
-    transformers_logging.set_verbosity_error()
-    for library in libraries:
-        library.disable_progress_bar()
-    if not warnings:
-        diffusers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
-        transformers_logging.set_verbosity(transformers_verbosity)
-        for library in libraries:
-            library.enable_progress_bar()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from mezzotint._files import read_json, validated
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models.denoiser import find_denoiser
+from mezzotint.models.home import home_of
 from mezzotint.plan import Sampling
 
 GENERATION_FILE = "generation.json"
@@ -47,8 +47,9 @@ def generation_defaults(pipe: DiffusionPipeline) -> dict[str, Any]:
         ModelError: the file is not valid JSON, or a field has a wrong value or names no argument
             of the pipeline's call.
     """
-    path = Path(pipe.name_or_path or "") / GENERATION_FILE
-    if not pipe.name_or_path or not path.is_file():
+    home = home_of(pipe)
+    path = home / GENERATION_FILE if home is not None else None
+    if path is None or not path.is_file():
         return {}
     defaults = validated(GenerationDefaults, read_json(path, ModelError), path, ModelError)
     fields = defaults.model_dump(exclude_unset=True)

@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from mezzotint._time_argument import TimeArgument
+from mezzotint.models.call_arguments import call_arguments
 from mezzotint.models.calls import Call, output_tensor
+from mezzotint.models.joint import denoising_parts
 
 
 @dataclass
@@ -30,21 +33,30 @@ class Recorder:
 
     @contextmanager
     def watching(self, denoiser: nn.Module) -> Iterator[None]:
-        """Record the calls of a denoiser for a while."""
+        """Record the calls of a denoiser, or of all components of a joint module, for a while."""
         with ExitStack() as hooks:
-            before = denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)
-            hooks.callback(before.remove)
-            after = denoiser.register_forward_hook(self._finish, with_kwargs=True)
-            hooks.callback(after.remove)
+            for name, part in denoising_parts(denoiser).items():
+                begin = partial(self._begin, name)
+                before = part.register_forward_pre_hook(begin, with_kwargs=True)
+                hooks.callback(before.remove)
+                after = part.register_forward_hook(self._finish, with_kwargs=True)
+                hooks.callback(after.remove)
             yield
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(
+        self,
+        component: str | None,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         timestep = _timestep(module, args, kwargs)
         if self.step < 0 or timestep != self.timestep:
             self.step, self.timestep = self.step + 1, timestep
         self.begun = None
         if self.wants(self.step):
-            self.begun = _on_cpu(Call(args, kwargs, step=self.step, timestep=timestep))
+            call = call_arguments(component, module, args, kwargs)
+            self.begun = _on_cpu(replace(call, step=self.step, timestep=timestep))
 
     def _finish(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any

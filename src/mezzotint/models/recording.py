@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import torch
 from diffusers import DiffusionPipeline
@@ -13,7 +14,9 @@ from torch import nn
 from mezzotint._progress import track
 from mezzotint.errors import UsageError
 from mezzotint.models.calls import Call
-from mezzotint.models.denoiser import find_denoiser
+from mezzotint.models.chosen_components import denoising_module
+from mezzotint.models.joint import Joint
+from mezzotint.models.joint_recording import record_decoding, with_texts
 from mezzotint.models.recorder import Recorder
 from mezzotint.models.sampling import run_batches
 from mezzotint.models.selected_calls import record_selection
@@ -27,8 +30,11 @@ def record_calls(
     selection: CallSelection | None = None,
     *,
     limit: int | None = None,
+    denoiser: nn.Module | None = None,
 ) -> tuple[Call, ...]:
     """Run the pipeline and return its denoiser's calls, in order, with their outputs.
+
+    Of a pipeline with several denoisers they are those of a joint module of all.
 
     Tensors are detached copies on the CPU; one call holds a whole batch (twice that under
     classifier-free guidance).
@@ -40,9 +46,10 @@ def record_calls(
             Where the samples of a call cannot be told apart, or depend on each other, calls are
             kept whole.
         limit: end the run after that many calls; goes without a selection.
+        denoiser: whose calls; by default the pipeline's own, or all of them.
 
     Raises:
-        ModelError: the pipeline has no single denoiser, or fails.
+        ModelError: the pipeline has no denoiser, or fails.
         UsageError: `limit` is below 1, or given with a selection; or the sampling does not fit the
             pipeline's call.
     """
@@ -50,7 +57,36 @@ def record_calls(
         raise UsageError(f"limit: {limit} is too few; record 1 call or more")
     if limit is not None and selection is not None:
         raise UsageError("limit: is for recording all calls; leave it or the selection out")
-    _, denoiser = find_denoiser(pipe)
+    denoiser = denoiser or denoising_module(pipe)
+    if limit is None and isinstance(denoiser, Joint):
+        return _record_joint(pipe, denoiser, sampling, selection)
+    return _record(pipe, denoiser, sampling, selection, limit)
+
+
+def _record_joint(
+    pipe: DiffusionPipeline, joint: Joint, sampling: Sampling, selection: CallSelection | None
+) -> tuple[Call, ...]:
+    """Calls of a joint module's denoisers, with their text, and of its decoders."""
+    calls: tuple[Call, ...] = ()
+    if joint.denoisers:
+        try:
+            calls = with_texts(joint, _record(pipe, joint, sampling, selection, None), sampling)
+        except UsageError:
+            if sampling.batch == 1:
+                raise
+            # Some pipelines pad each text to the longest of its batch.
+            alone = replace(sampling, batch=1)
+            calls = with_texts(joint, _record(pipe, joint, alone, selection, None), alone)
+    return calls + record_decoding(pipe, joint, sampling)
+
+
+def _record(
+    pipe: DiffusionPipeline,
+    denoiser: nn.Module,
+    sampling: Sampling,
+    selection: CallSelection | None,
+    limit: int | None,
+) -> tuple[Call, ...]:
     if selection is not None:
         return record_selection(pipe, denoiser, sampling, selection)
     calls: list[Call] = []
@@ -79,18 +115,19 @@ def recording(source: DiffusionPipeline | nn.Module) -> Iterator[list[Call]]:
     >>> quantize(pipe, calls=calls)
 
     Args:
-        source: a pipeline with one denoiser, or the denoiser itself.
+        source: a pipeline, or its denoiser itself. The calls of several denoisers are those of a
+            joint module.
 
     Yields:
         A list that grows by a detached copy on the CPU with every call.
 
     Raises:
-        ModelError: the pipeline has no single denoiser.
+        ModelError: the pipeline has no denoiser.
         UsageError: the source is neither.
     """
     if not isinstance(source, nn.Module | DiffusionPipeline):
         raise UsageError(f"source: is a {type(source).__name__}; give a pipeline or its denoiser")
-    denoiser = source if isinstance(source, nn.Module) else find_denoiser(source)[1]
+    denoiser = source if isinstance(source, nn.Module) else denoising_module(source)
     calls: list[Call] = []
     with Recorder(calls.append).watching(denoiser):
         yield calls

@@ -13,6 +13,8 @@ from enum import StrEnum
 
 from torch import Tensor, nn
 
+from mezzotint.models.joint import split_name
+
 
 class Role(StrEnum):
     """The function of a Linear or Conv layer within a denoiser."""
@@ -69,7 +71,7 @@ def role_of(name: str, denoiser: nn.Module) -> Role:
     Raises:
         AttributeError: `denoiser` has no module of that name.
     """
-    place = _Place.of(name, denoiser)
+    place = _Place.of(*split_name(name, denoiser))
     roles = (rule(place) for rule in _RULES)
     return next((role for role in roles if role is not None), Role.OTHER)
 

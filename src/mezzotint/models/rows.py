@@ -27,7 +27,7 @@ def batch_size(call: Call) -> int | None:
     rows, samples = len(call.output), 0
     if rows == 1:
         return 1
-    for leaf in _leaves((call.args, _of_samples(call.kwargs))):
+    for leaf in _leaves((call.args, _of_samples(call.kwargs)), rows):
         if not isinstance(leaf, Tensor):
             if len(leaf) == rows:
                 return None
@@ -64,14 +64,18 @@ def _of_samples(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in POSITION_ARGUMENTS}
 
 
-def _leaves(value: Any) -> Iterator[Tensor | Sequence[Any]]:
-    """Tensors in nested lists, tuples and mappings; and lists and tuples without any tensor."""
+def _leaves(value: Any, rows: int) -> Iterator[Tensor | Sequence[Any]]:
+    """Tensors in nested lists, tuples and mappings; and lists and tuples without any tensor.
+
+    A list of just `rows` tensors is one, too: they may be the samples.
+    """
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _leaves(item)
+            yield from _leaves(item, rows)
     elif isinstance(value, list | tuple):
-        inner = [leaf for item in value for leaf in _leaves(item)]
+        inner = [leaf for item in value for leaf in _leaves(item, rows)]
         held = any(isinstance(leaf, Tensor) for leaf in inner)
-        yield from inner if held else [value]
+        samples = isinstance(value, list) and all(isinstance(item, Tensor) for item in value)
+        yield from [value] if not held or (samples and len(value) == rows) else inner

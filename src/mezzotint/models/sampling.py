@@ -15,6 +15,7 @@ from diffusers import DiffusionPipeline
 from mezzotint._progress import track
 from mezzotint.errors import MezzotintError, ModelError, UsageError
 from mezzotint.models.pipeline_call import fixed_arguments, own_arguments, remedy
+from mezzotint.models.step_progress import StepProgress
 from mezzotint.plan import Sampling
 
 
@@ -123,10 +124,13 @@ def _to_uint8(pipe: DiffusionPipeline, images: npt.NDArray[Any]) -> npt.NDArray[
 
 @contextmanager
 def _quiet(pipe: DiffusionPipeline) -> Iterator[None]:
-    """Hide the pipeline's per-step bar, and restore its setting."""
-    before = dict(getattr(pipe, "_progress_bar_config", {}))
-    pipe.set_progress_bar_config(**{**before, "disable": True})
+    """Let the work around it be told of the pipeline's steps, in the place of a bar of its own."""
+    own = vars(pipe).get("progress_bar")
+    pipe.progress_bar = StepProgress
     try:
         yield
     finally:
-        pipe.set_progress_bar_config(**before)
+        if own is None:
+            del pipe.progress_bar
+        else:
+            pipe.progress_bar = own

@@ -5,26 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as TRANSFORMERS_INDEX_NAME
-from transformers.utils import SAFE_WEIGHTS_NAME as TRANSFORMERS_WEIGHTS_NAME
 
 from mezzotint._stored_dtypes import has_notes, note_dtypes, read_dtypes
 from mezzotint.errors import MezzotintError
-from mezzotint.models.folder import shard_files
+from mezzotint.models.home import home_of
 from mezzotint.models.source import INDEX_FILE, resolve
-
-_FILES = (
-    (SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME),
-    (TRANSFORMERS_INDEX_NAME, TRANSFORMERS_WEIGHTS_NAME),
-)
-"""Names of a model's list of shards, and of its only file."""
+from mezzotint.models.stored_files import model_files
 
 
-def note_source_dtypes(pipe: DiffusionPipeline, folder: Path | None = None) -> None:
+def note_source_dtypes(
+    pipe: DiffusionPipeline, folder: Path | None = None, variant: str | None = None
+) -> None:
     """Note on the pipeline's models in which dtypes their tensors were stored.
 
     Models that have notes already keep them. What is not found says nothing: a pipeline that was
@@ -33,33 +27,25 @@ def note_source_dtypes(pipe: DiffusionPipeline, folder: Path | None = None) -> N
     Args:
         pipe: loaded by whatever means.
         folder: where it was loaded from; by default where its own name leads, if that is there.
+        variant: of the files that were read.
     """
     folder = folder or _folder_of(pipe)
     if folder is None:
         return
     for name, component in pipe.components.items():
         if isinstance(component, nn.Module) and not has_notes(component):
-            _note(component, folder / name)
+            _note(component, folder / name, variant)
 
 
-def _note(model: nn.Module, folder: Path) -> None:
+def _note(model: nn.Module, folder: Path, variant: str | None) -> None:
     try:
-        dtypes = read_dtypes(_weight_files(folder))
+        dtypes = read_dtypes(model_files(folder, variant))
     except (MezzotintError, SafetensorError, OSError):
         return  # it has been replaced since it was loaded
     rename = getattr(model, "_fix_state_dict_keys_on_load", None)
     if rename is not None:
         rename(dtypes)
     note_dtypes(model, dtypes)
-
-
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    for index, single in _FILES:
-        if (folder / index).is_file():
-            return shard_files(folder / index)
-        if (folder / single).is_file():
-            return (folder / single,)
-    return ()
 
 
 def _folder_of(pipe: DiffusionPipeline) -> Path | None:
@@ -70,7 +56,9 @@ def _folder_of(pipe: DiffusionPipeline) -> Path | None:
         found = resolve(pipe.name_or_path)
     except MezzotintError:
         return None
-    if found.folder is not None:
-        return found.folder
+    if found.kind == "file":
+        return None  # its own layout has other names; they were noted when it was read
+    if (folder := found.folder or home_of(pipe)) is not None:
+        return folder
     cached = try_to_load_from_cache(found.location, INDEX_FILE)
     return Path(cached).parent if isinstance(cached, str) else None

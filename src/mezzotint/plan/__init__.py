@@ -8,6 +8,7 @@ from mezzotint.plan.calibration_settings import (
 )
 from mezzotint.plan.call_kwargs import CallKwargs
 from mezzotint.plan.choice import Choice
+from mezzotint.plan.components import component_plan, joined_plan
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
 from mezzotint.plan.encoding import (
     CLIPS,
@@ -72,8 +73,10 @@ __all__ = [
     "calibration_diff",
     "check_count",
     "check_momentum",
+    "component_plan",
     "diff",
     "dumps",
+    "joined_plan",
     "parse_latency",
     "parse_size",
     "register_structure",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
-from mezzotint.errors import BudgetError, UsageError
+from mezzotint.errors import BudgetError, InfeasibleBudgetError, UsageError
 from mezzotint.plan.uniform_plans import NO_ACTIVATION_BITS
 
 _UNITS = {"": 1, "B": 1}
@@ -66,10 +66,12 @@ class Budget:
     Attributes:
         weight_bits: average stored bits per weight over the quantized layers, scales and zero
             points included.
-        size: stored bytes of the whole denoiser, whatever stays floating included; an integer,
-            or text such as `6MB`.
+        size: stored bytes of the whole denoiser, or of all components that are quantized, whatever
+            stays floating included; an integer, or text such as `6MB`.
         act_bits: 8 for int8 activations, 16 for none. An average, such as 7.7, is for recipes that
             give layers different widths (`mixdq`).
+        pipeline_size: stored bytes of all models of the pipeline, quantized or not; an integer, or
+            text such as `6GB`. It says nothing of which are quantized.
         latency: of one denoiser call on this machine: `35ms`, or `0.6x` for a multiple of what the
             floating denoiser takes. For recipes that can weigh it (`auto`), in which layers may
             then also stay floating, or keep a floating input.
@@ -82,6 +84,7 @@ class Budget:
     size: int | str | None = None
     act_bits: float = 8
     latency: str | None = None
+    pipeline_size: int | str | None = None
     quality: float | str | None = None
 
     def __post_init__(self) -> None:
@@ -91,19 +94,23 @@ class Budget:
         if self.latency is not None:
             parse_latency(self.latency)
         _ = self.decibels
-        free = (self.weight_bits, self.size, self.latency, self.quality)
-        if all(each is None for each in free):
+        limits = self.weight_bits, self.size, self.latency, self.pipeline_size, self.quality
+        if all(limit is None for limit in limits):
             object.__setattr__(self, "weight_bits", 4.0)
         bits = self.weight_bits
         if bits is not None and not 0 < bits <= 16:
             raise BudgetError(f"weight_bits is {bits}; expected a number above 0 and at most 16")
-        if self.bytes is not None and not 0 < self.bytes < 2**63:
-            raise BudgetError(f"size is {self.size}; expected a positive number of bytes")
+        for name, size in (("size", self.bytes), ("pipeline_size", self.pipeline_bytes)):
+            if size is not None and not 0 < size < 2**63:
+                raise BudgetError(
+                    f"{name} is {getattr(self, name)}; expected a positive number of bytes"
+                )
 
     def _check_types(self) -> None:
         for name, kinds, expected in (
             ("weight_bits", (Real,), "a number"),
             ("size", (Integral, str), "an integer, or text such as '6MB'"),
+            ("pipeline_size", (Integral, str), "an integer, or text such as '6GB'"),
             ("act_bits", (Real,), "a number"),
             ("latency", (str,), "text such as '35ms' or '0.6x'"),
             ("quality", (Real, str), "decibels, or text such as '35dB'"),
@@ -118,6 +125,32 @@ class Budget:
     def bytes(self) -> int | None:
         """`size` in bytes."""
         return parse_size(self.size) if isinstance(self.size, str) else self.size
+
+    @property
+    def pipeline_bytes(self) -> int | None:
+        """`pipeline_size` in bytes."""
+        size = self.pipeline_size
+        return parse_size(size) if isinstance(size, str) else size
+
+    def beside(self, others: int) -> Budget:
+        """The budget of what is quantized, where the pipeline's other models take some bytes.
+
+        Args:
+            others: bytes of all models that are not quantized.
+
+        Raises:
+            InfeasibleBudgetError: they take all of `pipeline_size`.
+        """
+        if self.pipeline_bytes is None:
+            return self
+        left = self.pipeline_bytes - others
+        if left <= 0:
+            raise InfeasibleBudgetError(
+                f"pipeline_size {self.pipeline_size} cannot be met: the models that are not "
+                f"quantized take {others:,} bytes; quantize more components, or allow more"
+            )
+        size = left if self.bytes is None else min(left, self.bytes)
+        return replace(self, size=size, pipeline_size=None)
 
     @property
     def decibels(self) -> float | None:

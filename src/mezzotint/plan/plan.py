@@ -36,6 +36,7 @@ class _PlanModel(BaseModel):
     encoding: EncodingModel | None = None
     calibration: CalibrationModel | None = None
     simulated_attention: SimulatedAttentionModel | None = None
+    components: tuple[str, ...] = ()
     layers: dict[str, LayerModel]
     context: dict[str, Any] = {}
 
@@ -55,9 +56,12 @@ class Plan(JsonFile):
         calibration: how constant outputs and static ranges were found, where layers have any.
         simulated_attention: to what queries, keys, values and probabilities are rounded; None for
             nothing. It decides no stored bytes, but what is computed.
+        components: of a pipeline, where the plan is of several: names of layers then begin with
+            that of their component and a dot. None for the plan of one model.
 
     Raises:
-        PlanError: a layer that is not quantized has an encoding of its own.
+        PlanError: a layer that is not quantized has an encoding of its own; or, with components, a
+            layer is of none of them.
     """
 
     error: ClassVar[type[MezzotintError]] = PlanError
@@ -70,6 +74,7 @@ class Plan(JsonFile):
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     calibration: CalibrationSettings | None = None
     simulated_attention: SimulatedAttention | None = None
+    components: tuple[str, ...] = ()
 
     FILE: ClassVar[str] = "plan.json"
 
@@ -78,6 +83,12 @@ class Plan(JsonFile):
             if name not in self.choices or not self.choices[name].quantized:
                 raise PlanError(
                     f"layer {name}: encoding: goes with a quantized weight; leave it out"
+                )
+        for name in self.choices if self.components else ():
+            if name.partition(".")[0] not in self.components:
+                raise PlanError(
+                    f"layer {name}: is of none of the plan's components "
+                    f"({', '.join(self.components)}); its name begins with that of its component"
                 )
         # A layer that is told what all are told is no exception: equal plans, equal files.
         other = {name: each for name, each in self.encodings.items() if each != self.encoding}
@@ -120,6 +131,7 @@ class Plan(JsonFile):
             "encoding": self.encoding.to_dict(),
             **({} if settings is None else {"calibration": settings.to_dict()}),
             **({} if attention is None else {"simulated_attention": attention.to_dict()}),
+            **({"components": list(self.components)} if self.components else {}),
             "layers": {name: self._layer(name) for name in self.choices},
             "context": dict(self.context),
         }
@@ -171,6 +183,7 @@ class Plan(JsonFile):
                 encodings=encodings,
                 calibration=calibration,
                 simulated_attention=None if attention is None else attention.value(),
+                components=model.components,
             )
         except (PlanError, FormatError) as cause:
             raise PlanError(f"{source}: {cause}") from cause

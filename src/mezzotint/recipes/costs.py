@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mezzotint.allocation import Limit
 from mezzotint.errors import FormatError, InfeasibleBudgetError
-from mezzotint.models import Layer
+from mezzotint.models import Layer, quantized_parts
 from mezzotint.plan import Budget, Choice
 from mezzotint.runtime import module_bytes, stored_tensors
 
@@ -34,7 +34,8 @@ def choice_bytes(layer: Layer, choice: Choice, weight: Tensor) -> int:
 
 def floating_bytes(denoiser: nn.Module, layers: Sequence[Layer]) -> int:
     """Bytes of everything but the layers' weights: norms, biases, embeddings."""
-    return module_bytes(denoiser) - sum(layer.weight_bytes for layer in layers)
+    stored = sum(map(module_bytes, quantized_parts(denoiser).values()))
+    return stored - sum(layer.weight_bytes for layer in layers)
 
 
 def byte_limit(

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from mezzotint.models import Sampling, default_steps, read_prompts, usual_sampling
+from mezzotint.models import Sampling, default_steps, home_of, read_prompts, usual_sampling
 
 PROMPTS_FILE = "prompts.txt"
 """Optional file in a pipeline's folder: prompts of its own domain, one per line."""
@@ -52,8 +52,9 @@ def default_sampling(
 
 def default_prompts(pipe: DiffusionPipeline) -> tuple[str, ...]:
     """All prompts of the pipeline's folder, or of a general list."""
-    path = Path(pipe.name_or_path or "") / PROMPTS_FILE
-    if not path.is_file():
+    home = home_of(pipe)
+    path = None if home is None else home / PROMPTS_FILE
+    if path is None or not path.is_file():
         path = Path(str(resources.files("mezzotint"))) / "data" / PROMPTS_FILE
     return read_prompts(path)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from mezzotint.calibration import observe_structures
 from mezzotint.models import (
@@ -14,7 +15,6 @@ from mezzotint.models import (
     Graph,
     Layer,
     Role,
-    find_denoiser,
     joined_inputs,
     on_device,
     record_calls,
@@ -103,7 +103,7 @@ def find_structures(
         readers = ()
     probes: tuple[Call, ...] = ()
     if readers and job.calls is None and job.pipe is not None and job.sampling is not None:
-        probes = probing_calls(job.pipe, job.sampling)
+        probes = probing_calls(job.pipe, job.denoiser, job.sampling)
     constant = dict.fromkeys(readers, (ConstantTokens(1),))
     found = observe_structures(job.denoiser, constant, calls, probes=probes)
     refused = {name: refusal.why for name, refusal in found.refused.items()}
@@ -116,7 +116,9 @@ def find_structures(
     return FoundStructures(found.tensors, splits, refused, tuple(notes))
 
 
-def probing_calls(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[Call, ...]:
+def probing_calls(
+    pipe: DiffusionPipeline, denoiser: nn.Module, sampling: Sampling
+) -> tuple[Call, ...]:
     """The first call on prompts of other first words, where all of `sampling` have the same.
 
     Calls to be looked at beside those of `sampling`, when first tokens are compared.
@@ -124,10 +126,8 @@ def probing_calls(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[Call, ..
     prompts = sampling.prompts
     if len(prompts) < 2 or len({" ".join(p.casefold().split()[:1]) for p in prompts}) > 1:
         return ()
-    _, denoiser = find_denoiser(pipe)
-    return on_device(
-        record_calls(pipe, replace(sampling.part(0, 2), prompts=_PROBES), limit=1), denoiser
-    )
+    asked = replace(sampling.part(0, 2), prompts=_PROBES)
+    return on_device(record_calls(pipe, asked, limit=1, denoiser=denoiser), denoiser)
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:

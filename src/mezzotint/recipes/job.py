@@ -14,14 +14,17 @@ from torch import nn
 from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._plugins import Registry
+from mezzotint._words import listed
 from mezzotint.errors import UsageError
-from mezzotint.measuring import ExecutorFactory, Measurements
+from mezzotint.measuring import ExecutorFactory, InProcess, Measurements
 from mezzotint.models import (
     Call,
     Example,
+    Joint,
     Sampling,
     check_no_adapters,
     completed_calls,
+    component_names,
     evaluating,
 )
 from mezzotint.models.offloading import check_not_offloaded
@@ -59,10 +62,10 @@ def training_folder(journal: Path) -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """One denoiser to quantize.
+    """One denoiser to quantize, or several components of a pipeline.
 
     Attributes:
-        denoiser: the floating module that is quantized.
+        denoiser: the floating module that is quantized; joint of several components.
         model: what the user calls it.
         budget: what the plan may cost.
         pipe: the pipeline around it; None for a bare module.
@@ -115,6 +118,7 @@ class Recipe:
             none are given; None for the usual number.
         run: what it does.
         takes_latency: whether it keeps to a budget's latency, and looks for its quality.
+        takes_components: whether it decides several components of a pipeline together.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Recipe:
     options: type[RecipeOptions]
     run: Callable[[Job, Any], Outcome]
     takes_latency: bool = False
+    takes_components: bool = False
 
     def prompts(self, options: RecipeOptions, pipe: DiffusionPipeline) -> int:
         """Calibration prompts wanted under these options."""
@@ -133,7 +138,12 @@ _RECIPES: Registry[Recipe] = Registry("recipes", "recipe")
 
 
 def register_recipe(
-    name: str, summary: str, options: type[RecipeOptions], *, takes_latency: bool = False
+    name: str,
+    summary: str,
+    options: type[RecipeOptions],
+    *,
+    takes_latency: bool = False,
+    takes_components: bool = False,
 ) -> Callable[[Callable[[Job, Any], Outcome]], Callable[[Job, Any], Outcome]]:
     """Decorator: make `run(job, options)` known under `name`, and by its type of options.
 
@@ -142,7 +152,8 @@ def register_recipe(
     """
 
     def register(run: Callable[[Job, Any], Outcome]) -> Callable[[Job, Any], Outcome]:
-        _RECIPES.add(name, Recipe(name, summary, options, run, takes_latency), run)
+        found = Recipe(name, summary, options, run, takes_latency, takes_components)
+        _RECIPES.add(name, found, run)
         return run
 
     return register
@@ -207,6 +218,7 @@ def ready(
         UsageError: as `run_recipe`.
     """
     check_latency(recipe, job.budget)
+    check_components(recipe, job, calls=calls is not None)
     check_floating(job.model, job.denoiser)
     # Measured is the model that makes images: no dropout, and nothing learned from the calls.
     with evaluating(job.denoiser):
@@ -233,6 +245,34 @@ def check_floating(name: str, denoiser: nn.Module) -> None:
         raise UsageError(f"{name} is quantized already; start from the original")
     check_no_adapters(name, denoiser)
     check_not_offloaded(name, denoiser)
+
+
+def check_components(recipe: Recipe, job: Job, *, calls: bool) -> None:
+    """Raise UsageError where a joint module of several components cannot be quantized so."""
+    names = component_names(job.denoiser)
+    if not names:
+        return
+    if not recipe.takes_components:
+        able = ", ".join(each.name for each in recipes() if each.takes_components)
+        raise UsageError(
+            f"recipe {recipe.name!r} cannot decide {listed(names)} together; use recipe {able}, or "
+            "quantize each by itself with quantize_module"
+        )
+    if job.budget.latency is not None:
+        raise UsageError(
+            f"latency: is that of one denoiser, and {listed(names)} are quantized together; give "
+            "bits or a size"
+        )
+    if isinstance(job.denoiser, Joint) and (job.denoiser.texts or job.denoiser.decoders) and calls:
+        raise UsageError(
+            "calls: are of denoisers, and text encoders and decoders are recorded with the "
+            "pipeline's own prompts; leave them out"
+        )
+    executor = job.measuring.executor
+    if executor is not None and executor is not InProcess:
+        raise UsageError(
+            f"executor: {listed(names)} are measured together in this process only; leave it out"
+        )
 
 
 def check_latency(recipe: Recipe, budget: Budget) -> None:

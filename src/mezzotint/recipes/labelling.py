@@ -53,13 +53,14 @@ from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
 
 
-def sample_labels(
+def sample_labels(  # noqa: PLR0913  (all but three are keywords)
     pipe: DiffusionPipeline,
     folder: str | Path,
     options: SampleOptions | None = None,
     *,
     prompts: Sequence[str] | None = None,
     steps: int | None = None,
+    guidance: float | None = None,
     executor: str | ExecutorFactory | None = None,
     call_kwargs: Mapping[str, Any] | None = None,
 ) -> Labels:
@@ -75,6 +76,7 @@ def sample_labels(
         prompts: of the images, or of the calls; by default the model's own, or general ones. They
             repeat with other seeds where more are needed.
         steps: denoising steps; the pipeline's own by default.
+        guidance: scale of classifier-free guidance; the pipeline's own by default.
         executor: name of what measures, such as `ray`, or makes that, given the floating model; by
             default this process does.
         call_kwargs: whatever else the pipeline's call takes, as of `Sampling`.
@@ -91,7 +93,8 @@ def sample_labels(
     _, denoiser = find_denoiser(pipe)
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
-    sampling = _sampling(pipe, options, prompts, steps, call_kwargs)
+    sampling = _sampling(pipe, options, prompts, call_kwargs)
+    sampling = replace(sampling, steps=steps, guidance=guidance)
     # Calls for rounding come from fewer prompts than what is judged by images.
     few = sampling.part(0, usual_count(pipe))
     job = Job(
@@ -215,7 +218,6 @@ def _sampling(
     pipe: DiffusionPipeline,
     options: SampleOptions,
     prompts: Sequence[str] | None,
-    steps: int | None,
     call_kwargs: Mapping[str, Any] | None,
 ) -> Sampling:
     """The images, or those of the calls."""
@@ -224,4 +226,4 @@ def _sampling(
         found = usual_sampling(pipe, tuple(prompts), call_kwargs).repeated(count)
     else:
         found = default_sampling(pipe, count, call_kwargs=call_kwargs)
-    return replace(found, seed=options.seed, steps=steps)
+    return replace(found, seed=options.seed)

@@ -39,7 +39,7 @@ def calibrate_plan(
     chosen = chosen or default_sampling(pipe, _prompts(pipe, plan))
     selection = _selection(plan)
     with evaluating(denoiser):
-        calls = on_device(record_calls(pipe, chosen, selection), denoiser)
+        calls = on_device(record_calls(pipe, chosen, selection, denoiser=denoiser), denoiser)
     again = sampling is None and selection == before.selection
     if again and before.calls not in (None, len(calls)):
         raise CalibrationError(
@@ -50,7 +50,7 @@ def calibrate_plan(
     settings = replace(before, sampling=chosen, calls=len(calls), selection=selection)
     plan = with_settings(plan, settings)
     with evaluating(denoiser):
-        return plan, calibrated(denoiser, plan, calls, probing_calls(pipe, chosen))
+        return plan, calibrated(denoiser, plan, calls, probing_calls(pipe, denoiser, chosen))
 
 
 def _selection(plan: Plan) -> CallSelection | None:

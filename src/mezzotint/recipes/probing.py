@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mezzotint._journal import Journal
 from mezzotint.measuring import (
+    MOST_PROBES,
     LayerCandidates,
     Probe,
     Prober,
@@ -22,7 +23,7 @@ from mezzotint.measuring import (
     tell,
     timed_call,
 )
-from mezzotint.models import Call
+from mezzotint.models import Call, component_of
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, LayerToEncode
@@ -67,7 +68,7 @@ class Probing:
         """
         calls = self.study.calls if calls is None else calls
         # Around a plan it is others that are looked at: what was chosen by the first is no news.
-        probes = draw_probes(calls, count, seed=0 if plan is None else 1)
+        probes = _probes_of_all(calls, count, seed=0 if plan is None else 1)
         prober = Prober(
             self.study.job.denoiser,
             calls,
@@ -119,3 +120,16 @@ class Probing:
             self._weight_of(middle, encoded[middle].choice(weight))
         taken = (time.perf_counter() - start) * sum(map(sizes.__getitem__, encoded))
         return passes + taken / sizes[middle] / len(missing)
+
+
+def _probes_of_all(calls: Sequence[Call], count: int, seed: int) -> tuple[Probe, ...]:
+    """Probes, twice as many as often as it takes for each component of a joint module to have one.
+
+    A component without any would seem to cost nothing.
+    """
+    while True:
+        probes = draw_probes(calls, count, seed=seed)
+        reached = {component_of(calls[probe.call]) for probe in probes}
+        if reached == {*map(component_of, calls)} or count >= MOST_PROBES:
+            return probes
+        count = min(2 * count, MOST_PROBES)

@@ -26,11 +26,13 @@ from mezzotint.models import (
     Call,
     Graph,
     Layer,
+    component_names,
     layers_in,
     on_device,
     record_calls,
     text_readers,
-    trace_graph,
+    to_quantize,
+    trace_calls,
 )
 from mezzotint.plan import (
     VERSION,
@@ -60,7 +62,7 @@ class Study:
     Attributes:
         job: what was asked for.
         calls: recorded on the calibration prompts, or given; on the denoiser's device.
-        graph: the denoiser's data flow, followed in the first call.
+        graph: the denoiser's data flow, followed in the first call; in the first of each component.
         layers: those that can be packed, in the order of execution; none that the user excludes.
         structures: constant first tokens and split inputs.
         momentum: of the moving average that static ranges are, see `input_ranges`.
@@ -108,10 +110,20 @@ class Study:
             CalibrationError: a weight holds NaN; the layer is named.
         """
         calls = on_device(_calls(job, selection), job.denoiser)
-        graph = trace_graph(job.denoiser, calls[0])
-        layers = tuple(layer for layer in layers_in(job.denoiser, graph) if layer.supported)
+        graph = trace_calls(job.denoiser, calls)
+        layers = tuple(
+            layer
+            for layer in layers_in(job.denoiser, graph)
+            if layer.supported and to_quantize(layer.name, job.denoiser)
+        )
         if not layers:
             raise ModelError(f"{job.model}: its denoiser has no Linear or Conv2d layer to quantize")
+        for name in component_names(job.denoiser):
+            if not any(layer.name.startswith(f"{name}.") for layer in layers):
+                raise UsageError(
+                    f"components: {name}: the recorded calls run no Linear or Conv2d layer of it; "
+                    "leave it out"
+                )
         check_weights(job.denoiser, [layer.name for layer in layers])
         names, restrictions = tuple(layer.name for layer in layers), restrictions or Restrictions()
         restrictions.check(names)
@@ -262,4 +274,4 @@ def _calls(job: Job, selection: CallSelection | None) -> tuple[Call, ...]:
         return job.calls
     if job.pipe is None or job.sampling is None:
         raise UsageError("calls: none given; a module without a pipeline needs some")
-    return record_calls(job.pipe, job.sampling, selection)
+    return record_calls(job.pipe, job.sampling, selection, denoiser=job.denoiser)

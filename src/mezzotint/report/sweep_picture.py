@@ -53,6 +53,7 @@ def _draw_quality(axes: Axes, sweep: Sweep) -> None:
             axes.annotate(
                 point.label, (x, y), xytext=(6, -12), textcoords="offset points", fontsize=8
             )
+    axes.margins(x=0.09, y=0.12)  # for the labels
     axes.set_title(f"{sweep.model}, inputs of {sweep.act_bits:g} bits")
     axes.set_ylabel("SQNR of the output, dB")
     axes.legend(frameon=False, loc="lower right")

@@ -52,7 +52,7 @@ class LinearPart(QuantLayer):
         return _holding(layer, weight, bias)
 
 
-class QuantLinear(LinearPart, nn.Linear):  # type: ignore[misc]  # weight is lazy, bias optional
+class QuantLinear(LinearPart, nn.Linear):  # type: ignore[misc, override]  # weight is lazy, bias optional
     """A packed Linear without structures, which is one for other libraries as well."""
 
     def __init__(self, weight_shape: Shape, choice: Choice, bias: Tensor | None) -> None:
@@ -115,7 +115,7 @@ class FixedGeometry(nn.Conv2d):
         super().__setattr__(name, value)
 
 
-class QuantConv2d(Conv2dPart, FixedGeometry):  # type: ignore[misc]  # weight is lazy, bias optional
+class QuantConv2d(Conv2dPart, FixedGeometry):  # type: ignore[misc, override]  # weight is lazy, bias optional
     """A packed Conv2d without structures, which is one for other libraries as well."""
 
     def __init__(

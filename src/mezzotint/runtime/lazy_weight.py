@@ -35,6 +35,8 @@ class LazyWeight(Tensor):
         "the weight of a packed layer is read only: its codes cannot take a change; call "
         "dequantize() on the model first, or fuse adapters into the original before quantizing it"
     )
+    _is_hf_initialized: ClassVar[bool] = True
+    """Tells transformers, which gives random values to weights that it has not loaded, of this."""
     _dequantize: Callable[[], Tensor]
 
     @staticmethod

@@ -135,8 +135,14 @@ class PackedLayer(nn.Module, ABC):
         """
 
     @property
-    def weight(self) -> LazyWeight:
-        """The dequantized weight for libraries that ask for one; computed where it is read."""
+    def weight(self) -> Tensor:
+        """The dequantized weight for libraries that ask for one; computed where it is read.
+
+        While the model is compiled it is an ordinary tensor, which the compiler can follow; it
+        leaves out what nobody reads.
+        """
+        if torch.compiler.is_compiling():
+            return self.dequantized_weight(self.weight_dtype)
         return LazyWeight(
             self.weight_shape,
             self.weight_dtype,

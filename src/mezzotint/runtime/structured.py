@@ -125,7 +125,7 @@ class StructuredLayer(PackedLayer):
         return self.structure.forward(input, self.named_parts, self.shape, tensors, self.bias)
 
 
-class StructuredLinear(StructuredLayer, nn.Linear):  # type: ignore[misc]  # weight is lazy
+class StructuredLinear(StructuredLayer, nn.Linear):  # type: ignore[misc, override]  # weight is lazy
     """A Linear of any structure."""
 
     def __init__(
@@ -140,7 +140,7 @@ class StructuredLinear(StructuredLayer, nn.Linear):  # type: ignore[misc]  # wei
         self.out_features, self.in_features = shape.weight
 
 
-class StructuredConv2d(StructuredLayer, FixedGeometry):  # type: ignore[misc]  # weight is lazy
+class StructuredConv2d(StructuredLayer, FixedGeometry):  # type: ignore[misc, override]  # weight is lazy
     """A Conv2d of any structure; `set_attributes` gives it its geometry."""
 
 

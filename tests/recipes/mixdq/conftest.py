@@ -21,7 +21,7 @@ PROMPTS = ("owl", "red heart")
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One step, so that images are cheap."""
-    path = tiny.save_few_step(tmp_path_factory.mktemp("mixdq") / "tiny")
+    path = tiny.save_few_step(tmp_path_factory.mktemp("mixdq") / "tiny", tiny.smallest_unet())
     tiny.write_generation(path, num_inference_steps=1, guidance_scale=1.0)
     return path
 

@@ -3,7 +3,7 @@
 from mezzotint.checkpoint.diffusers.config import MezzotintConfig, MezzotintMethod
 from mezzotint.checkpoint.diffusers.quantizer import (
     MezzotintQuantizer,
-    mark_quantized,
+    mark_diffusers_model,
     register_with_diffusers,
 )
 
@@ -11,6 +11,6 @@ __all__ = [
     "MezzotintConfig",
     "MezzotintMethod",
     "MezzotintQuantizer",
-    "mark_quantized",
+    "mark_diffusers_model",
     "register_with_diffusers",
 ]

@@ -1,4 +1,4 @@
-"""The `quantization_config` that a quantized denoiser carries in its config.json."""
+"""The `quantization_config` that a quantized model carries in its config.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
+from transformers.utils.quantization_config import (
+    QuantizationConfigMixin as TransformersConfigMixin,
+)
 from typing_extensions import override
 
 from mezzotint.errors import UsageError
@@ -22,7 +25,7 @@ class MezzotintMethod(StrEnum):
     MEZZOTINT = "mezzotint"
 
 
-class MezzotintConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class MezzotintConfig(QuantizationConfigMixin, TransformersConfigMixin):  # type: ignore[misc]
     """Either the plan of a packed checkpoint, or how to quantize a float one while it loads.
 
     Args:

@@ -13,6 +13,7 @@ from torch import nn
 
 from mezzotint._stored_dtypes import stored_state
 from mezzotint._tensor_digests import digests_of
+from mezzotint.checkpoint.diffusers.named_weights import state_dict
 from mezzotint.checkpoint.diffusers.tensor_digests import config_with_digests
 from mezzotint.errors import UsageError
 from mezzotint.runtime import packed_layers
@@ -81,6 +82,7 @@ _OVERRIDES: dict[str, Callable[..., Any]] = {
     "save_pretrained": save_as_stored,
     "num_parameters": count_parameters,
     "fuse_lora": refuse_fusing,
+    "state_dict": state_dict,
 }
 
 

@@ -11,25 +11,19 @@ from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUA
 from diffusers.quantizers.base import DiffusersQuantizer
 from torch import Tensor, nn
 
-from mezzotint._digest_file import checked_digests
 from mezzotint._stored_dtypes import note_dtypes, read_dtypes
-from mezzotint._tensor_digests import check_digests, check_finite, file_digests, verifying
 from mezzotint.checkpoint.diffusers.config import MezzotintConfig, MezzotintMethod
-from mezzotint.checkpoint.diffusers.contents import check_layer, check_names, check_type
+from mezzotint.checkpoint.diffusers.contents import check_names, check_type
 from mezzotint.checkpoint.diffusers.overrides import override_methods, restore_methods
-from mezzotint.errors import CheckpointError, FormatError, PlanError, UsageError
+from mezzotint.checkpoint.loading import ModelLoading, refuse_adapted, refuse_disk
+from mezzotint.errors import FormatError
 from mezzotint.plan import Plan
 from mezzotint.runtime import (
     Calibration,
     PackedLayer,
-    check_calibration,
-    check_plan,
     dequantize_module,
     pack_weight,
-    read_timesteps,
     replace_layer,
-    round_attention,
-    unfilled_layer,
 )
 
 
@@ -41,18 +35,22 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     their tensors arrive, so the float model is never materialised.
 
     Attributes:
-        plan: choice of every layer; None until a model is loaded.
+        loading: of the model, with its plan.
     """
 
+    quantization_config: MezzotintConfig
     use_keep_in_fp32_modules = True
     required_packages: ClassVar[list[str]] = ["mezzotint"]
 
     def __init__(self, quantization_config: MezzotintConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
-        self.plan: Plan | None = None
+        self.loading = ModelLoading(packed=bool(kwargs.get("pre_quantized", True)))
         self._floating = torch.get_default_dtype()
-        self._files: list[Path] = []
-        self._digests: dict[str, str] | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """Choice of every layer; None until a model is loaded."""
+        return self.loading.plan
 
     @property
     def is_serializable(self) -> bool:
@@ -70,12 +68,8 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         return True
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        """Refuse to leave layers on disk: diffusers would not pack them, nor read packed ones."""
-        if isinstance(device_map, dict) and "disk" in device_map.values():
-            raise UsageError(
-                "device_map: puts layers on disk, where packed ones cannot be read from; load "
-                "without it and call accelerate.disk_offload(model, folder, offload_buffers=True)"
-            )
+        """Refuse to leave layers on disk."""
+        refuse_disk(device_map)
 
     def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> torch.dtype:
         """Record the dtype to which diffusers casts floating tensors where none is given."""
@@ -90,71 +84,26 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         Raises:
             UsageError: naming the first adapted layer and the remedy.
         """
-        adapted = [
-            name.partition(".base_layer.")[0] for name in state_dict if ".base_layer." in name
-        ]
-        if adapted:
-            raise UsageError(
-                f"layer {adapted[0]} has an adapter loaded; call unload_lora_weights() before "
-                "saving the model, and save_lora_adapter() for the adapter by itself"
-            )
+        refuse_adapted(state_dict)
         return state_dict, {}
 
     def maybe_update_loaded_keys(
         self, loaded_keys: list[str], checkpoint_files: list[str]
     ) -> list[str]:
         """Remember the files, to name them in errors; of a single file diffusers does not tell."""
-        self._files = [Path(file) for file in checkpoint_files]
+        self.loading.files = [Path(file) for file in checkpoint_files]
         return loaded_keys
-
-    @property
-    def _source(self) -> str:
-        """The file, or the folder of the shards."""
-        if not self._files:
-            return "the checkpoint"
-        return str(self._files[0] if len(self._files) == 1 else self._files[0].parent)
 
     def _process_model_before_weight_loading(
         self, model: nn.Module, state_dict: Mapping[str, Tensor] | None = None, **kwargs: Any
     ) -> None:
         if state_dict is not None:
             # A single file: diffusers takes any for quantized, and only floating ones are read.
-            self.pre_quantized = False
-        self.plan = self._stored_plan(model) if self.pre_quantized else self._new_plan(model)
-        if self.pre_quantized:
-            for name, choice in self.plan.quantized.items():
-                with torch.device("meta"):
-                    packed = unfilled_layer(model.get_submodule(name), choice)
-                replace_layer(model, name, packed)
+            self.pre_quantized = self.loading.packed = False
+        plan = self.loading.begin(model, self.quantization_config)
         # A new one: the caller's may serve for another model.
-        self.quantization_config = MezzotintConfig(self.plan)
+        self.quantization_config = MezzotintConfig(plan)
         register_config(model, self.quantization_config)
-
-    def _stored_plan(self, model: nn.Module) -> Plan:
-        file = self._files[0].with_name("config.json") if self._files else Path("config.json")
-        if self.quantization_config.plan is None:
-            raise CheckpointError(f"{file}: quantization_config: has no plan; save the model again")
-        if self.quantization_config.sha256 is not None:
-            self._digests = checked_digests(
-                self.quantization_config.sha256, f"{file}: quantization_config: sha256"
-            )
-        plan: Plan = self.quantization_config.plan_for(model, f"{file}: quantization_config")
-        try:
-            check_plan(model, plan)
-        except PlanError as cause:
-            raise PlanError(f"{file}: {cause}") from cause
-        return plan
-
-    def _new_plan(self, model: nn.Module) -> Plan:
-        plan: Plan = self.quantization_config.plan_for(model)
-        check_plan(model, plan)
-        for name in plan.quantized:
-            try:
-                check_calibration(name, model.get_submodule(name), plan, Calibration())
-            except FormatError as cause:
-                remedy = "" if name in plan.trained else "; load the model first, then quantize it"
-                raise PlanError(f"{cause}{remedy}") from cause
-        return plan
 
     def update_missing_keys(
         self, model: nn.Module, missing_keys: list[str], prefix: str
@@ -165,9 +114,9 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         """
         assert self.plan is not None
         if self.pre_quantized:
-            check_names(missing_keys, f"{self._source}: lacks")
+            check_names(missing_keys, f"{self.loading.source}: lacks")
         wanted = {f"{name}.weight" for name in self.plan.quantized}
-        check_names(wanted.intersection(missing_keys), f"{self._source}: lacks")
+        check_names(wanted.intersection(missing_keys), f"{self.loading.source}: lacks")
         return missing_keys
 
     def check_if_quantized_param(
@@ -202,10 +151,10 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         assert name is not None
         layer = model.get_submodule(name)
         if isinstance(layer, PackedLayer):
-            check_names(unexpected_keys or [], f"{self._source}: holds, against its plan,")
+            check_names(unexpected_keys or [], f"{self.loading.source}: holds, against its plan,")
             # As stored: the value may have been cast to the dtype expected.
             stored = state_dict[param_name]
-            check_type(f"{self._source}: {param_name}", stored, model.get_buffer(param_name))
+            check_type(f"{self.loading.source}: {param_name}", stored, model.get_buffer(param_name))
             holder, _, tensor = param_name.rpartition(".")
             model.get_submodule(holder).register_buffer(tensor, stored.to(target_device))
             return
@@ -214,7 +163,7 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         try:
             packed = pack_weight(name, layer, weight, self.plan, Calibration())
         except FormatError as cause:
-            raise FormatError(f"{self._source}: {cause}") from cause
+            raise FormatError(f"{self.loading.source}: {cause}") from cause
         if isinstance(layer.bias, nn.Parameter):
             # It may have arrived before the weight, or be still to come.
             layer.bias.requires_grad_(False)
@@ -225,38 +174,18 @@ class MezzotintQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         self, param_name: str, current_param: Tensor, loaded_param: Tensor
     ) -> None:
         """Refuse a packed tensor whose shape is not the plan's."""
-        check_type(f"{self._source}: {param_name}", loaded_param, current_param)
+        check_type(f"{self.loading.source}: {param_name}", loaded_param, current_param)
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
-        assert self.plan is not None
-        for name in self.plan.quantized:
-            layer = model.get_submodule(name)
-            # Options such as offload_state_dict go around create_quantized_param.
-            if not isinstance(layer, PackedLayer) or any(b.is_meta for b in layer.buffers()):
-                raise UsageError(f"layer {name} was not packed; load without offloading options")
-            check_layer(self._source, name, layer)
-        if verifying():
-            self._verify(model)
-        read_timesteps(model)
-        round_attention(model, self.plan.simulated_attention)
+        self.loading.finish(model)
         self._note_dtypes(model)
         override_methods(model)
         model.register_to_config(_pre_quantization_dtype=self._floating)  # type: ignore[operator]
         return model
 
-    def _verify(self, model: nn.Module) -> None:
-        """Compare a packed checkpoint with its digests; refuse NaN and infinity without any."""
-        if self.pre_quantized and self._digests is not None:
-            found: dict[str, str] = {}
-            for file in self._files:
-                found |= file_digests(file)
-            check_digests(found, self._digests, self._source)
-        else:
-            check_finite(model, self._source)
-
     def _note_dtypes(self, model: Any) -> None:
         """Note in which dtypes the files hold what stays floating; a single file does not tell."""
-        dtypes = read_dtypes(file for file in self._files if file.suffix == ".safetensors")
+        dtypes = read_dtypes(file for file in self.loading.files if file.suffix == ".safetensors")
         model._fix_state_dict_keys_on_load(dtypes)
         note_dtypes(model, dtypes)
 
@@ -280,10 +209,10 @@ def register_config(model: Any, config: MezzotintConfig) -> None:
     model.register_to_config(quantization_config=config)
 
 
-def mark_quantized(model: Any, plan: Plan) -> None:
+def mark_diffusers_model(model: Any, plan: Plan) -> None:
     """Tell diffusers that `model`, packed in memory, is quantized by us and can be saved."""
     quantizer = MezzotintQuantizer(MezzotintConfig(plan), pre_quantized=True)
-    quantizer.plan = plan
+    quantizer.loading.plan = plan
     register_config(model, quantizer.quantization_config)
     model.register_to_config(_pre_quantization_dtype=model.dtype)
     override_methods(model)

@@ -49,7 +49,7 @@ from mezzotint.checkpoint.streaming.writing import (
     pending,
     write_index,
 )
-from mezzotint.errors import CheckpointError, UsageError
+from mezzotint.errors import CheckpointError, PlanError, UsageError
 from mezzotint.models import Call
 from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import NO_ACTIVATION_BITS, Plan, uniform_plan
@@ -162,7 +162,7 @@ def quantize_checkpoint(
     storage = storage or Storage()
     found = find_source(source)
     folder = _target(Path(target), found)
-    files = weight_files(found.denoiser)
+    files = weight_files(found.denoiser, found.variant)
     model = empty_denoiser(found)
     calls: Sequence[Call] = ()
     if isinstance(plan, PlanWithCalls):
@@ -179,6 +179,11 @@ def quantize_checkpoint(
         raise UsageError("plan: says every width; leave out weight_bits, act_bits and exclude")
     else:
         chosen = plan if isinstance(plan, Plan) else read_plan(plan)
+    if chosen.components:
+        raise PlanError(
+            f"the plan is of several components ({', '.join(chosen.components)}), and one at a "
+            "time is packed from disk to disk; use quantize --plan, or apply"
+        )
     check_plan(model, chosen)
     if chosen.simulated_attention is not None:
         check_attention(model, chosen.simulated_attention)
@@ -201,7 +206,7 @@ def quantize_checkpoint(
         ) as temporary:
             _write(temporary, found, model, shards, calibrated)
             if found.component:
-                write_card(temporary, folder.name, found.component, chosen)
+                write_card(temporary, folder.name, {found.component: chosen})
     size = sum(shard.nbytes for shard in shards)
     return PackedCheckpoint(folder, chosen, size, unknown_tensors(model, tensors))
 

@@ -20,11 +20,11 @@ from mezzotint.models import (
     check_model_folder,
     components,
     denoises,
-    download_pipeline,
+    local_folder,
     quiet_libraries,
     resolve,
 )
-from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
+from mezzotint.models.source import CONFIG_FILE, INDEX_FILE, NO_OPTIONS, SourceOptions
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Source:
         name: what plans call it.
         component: the denoiser's folder inside the pipeline's; None for a denoiser by itself.
         parts: the pipeline's other components that have folders.
+        variant: of the files of weights, where there are any.
     """
 
     folder: Path
     name: str
     component: str | None = None
     parts: tuple[str, ...] = ()
+    variant: str | None = None
 
     @property
     def denoiser(self) -> Path:
@@ -49,8 +51,12 @@ class Source:
         return self.folder / self.component if self.component else self.folder
 
 
-def find_source(source: str | Path) -> Source:
+def find_source(source: str | Path, options: SourceOptions = NO_OPTIONS) -> Source:
     """Find the denoiser of an embedded pipeline, a local folder, or a Hub id (downloaded first).
+
+    Args:
+        source: name, folder or id.
+        options: revision and variant of a pipeline.
 
     Raises:
         ModelError: there is no such pipeline or model, it is unsafe, or it has no denoiser or
@@ -62,7 +68,8 @@ def find_source(source: str | Path) -> Source:
         check_model_folder(path)
         return Source(path, path.resolve().name)
     resolved = resolve(source)
-    folder = resolved.folder or download_pipeline(resolved.location)
+    options.check(resolved)
+    folder = local_folder(resolved, options)
     check_folder(folder)
     entries = components(folder / INDEX_FILE)
     found = [name for name, (library, kind) in entries.items() if _is_denoiser(library, kind)]
@@ -72,7 +79,7 @@ def find_source(source: str | Path) -> Source:
             f"{folder / INDEX_FILE}: lists {several}; name the folder of one model instead"
         )
     parts = tuple(name for name in entries if name != found[0])
-    return Source(folder, Path(resolved.location).name, found[0], parts)
+    return Source(folder, Path(resolved.location).name, found[0], parts, options.variant)
 
 
 def _is_denoiser(library: str, kind: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from mezzotint._files import header_length
 from mezzotint._tensor_files import DTYPES
 from mezzotint.errors import CheckpointError, first_line
 from mezzotint.formats import TensorSpec
-from mezzotint.models import shard_files
+from mezzotint.models import model_files
 
 _READ = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 """Dtypes that a diffusers model may be stored in; others, such as F8_E4M3, need scales."""
@@ -54,22 +54,24 @@ class StoredTensor:
         return f"{self.file}: {self.key}"
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
     """The safetensors files of a model's folder, by name: one, or those that the index lists.
+
+    Args:
+        folder: of a model of diffusers.
+        variant: those of that name where there are any.
 
     Raises:
         CheckpointError: there is none, the index is malformed, or a file that it lists is missing
             or stands elsewhere.
     """
-    index_path = folder / SAFE_WEIGHTS_INDEX_NAME
-    if not index_path.is_file():
-        if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
-            raise CheckpointError(
-                f"{folder}: holds neither {SAFETENSORS_WEIGHTS_NAME} nor its index of shards; "
-                "save the model again with safe_serialization=True"
-            )
-        return (folder / SAFETENSORS_WEIGHTS_NAME,)
-    return shard_files(index_path)
+    found = model_files(folder, variant)
+    if not found:
+        raise CheckpointError(
+            f"{folder}: holds neither {SAFETENSORS_WEIGHTS_NAME} nor its index of shards; "
+            "save the model again with safe_serialization=True"
+        )
+    return found
 
 
 def stored_tensors_of(files: tuple[Path, ...]) -> Mapping[str, StoredTensor]:

@@ -17,27 +17,32 @@ from mezzotint.checkpoint.streaming.file_weight import file_weight
 from mezzotint.checkpoint.streaming.source_folder import Source, empty_denoiser, find_source
 from mezzotint.checkpoint.streaming.stored_tensors import stored_tensors_of, weight_files
 from mezzotint.errors import ModelError
-from mezzotint.models import load_pipeline, usable_device
+from mezzotint.models import SourceOptions, folder_dtype, load_pipeline, usable_device
 from mezzotint.models.kinds import is_plain, weight_layers
+from mezzotint.models.source import NO_OPTIONS
 from mezzotint.plan import Plan
 
 
 def load_streamed(
     source: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    options: SourceOptions = NO_OPTIONS,
 ) -> DiffusionPipeline:
     """A floating pipeline around a streamed denoiser; its other components are in memory.
 
     Raises:
         ModelError, CheckpointError, UsageError: as `load_pipeline` and `streamed_denoiser`.
     """
-    found = find_source(source)
+    found = find_source(source, options)
     if found.component is None:
         raise ModelError(f"{source}: holds a single model; name the folder of the whole pipeline")
+    if dtype is None:
+        dtype = folder_dtype(found.folder, usable_device(device), options.variant)
     denoiser = streamed_denoiser(found, dtype, device)
-    return load_pipeline(source, dtype=dtype, device=device, components={found.component: denoiser})
+    parts = {found.component: denoiser}
+    return load_pipeline(source, dtype=dtype, device=device, components=parts, options=options)
 
 
 def streamed_denoiser(
@@ -59,7 +64,7 @@ def streamed_denoiser(
         CheckpointError: a file is truncated or damaged, or a tensor missing or of another shape.
         UsageError: it is quantized already.
     """
-    tensors = stored_tensors_of(weight_files(source.denoiser))
+    tensors = stored_tensors_of(weight_files(source.denoiser, source.variant))
     if dtype is None:
         stored = (each.spec.dtype for each in tensors.values())
         dtypes = Counter(each for each in stored if each.is_floating_point)

@@ -9,7 +9,13 @@ from typing import Any
 
 import openvino as ov
 import torch
-from openvino.frontend import FrontEndManager
+from openvino.frontend import (
+    FrontEndManager,
+    GeneralFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
 from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
@@ -21,6 +27,15 @@ from mezzotint.engines.openvino.stand_in import StandIn, stand_in
 from mezzotint.engines.variant import base_class
 from mezzotint.errors import ModelError
 from mezzotint.runtime import PackedLayer, packed_layers
+
+_FAILURES = (
+    RuntimeError,
+    GeneralFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
+"""Errors of OpenVINO's front end; those of its own are no RuntimeErrors."""
 
 
 class Traced(nn.Module):
@@ -77,7 +92,7 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
         # It must live as long as the conversion: OpenVINO keeps no reference of its own.
         decoder = _decoder(traced, tensors, modules)
         model = frontend.convert(frontend.load(decoder))
-    except RuntimeError as cause:
+    except _FAILURES as cause:
         # The denoiser itself raised something while it was traced.
         origin = cause.__cause__
         if origin is not None and not isinstance(origin, RuntimeError):

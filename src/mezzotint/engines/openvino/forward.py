@@ -102,7 +102,22 @@ def compiled(denoiser: nn.Module, arguments: Arguments) -> Compiled:
         # OpenVINO would round inputs that the plan leaves floating.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
+    if _scales_group_norms(model):
+        options["SNIPPETS_MODE"] = "DISABLE"
     return Compiled(ov.Core().compile_model(model, "CPU", options), output)
+
+
+def _scales_group_norms(model: ov.Model) -> bool:
+    """True where a group norm is multiplied, as in U-Nets whose timestep scales and shifts.
+
+    OpenVINO 2026.4 ends the process where it generates code for such a pair in float32.
+    """
+    return any(
+        reader.get_node().get_type_name() == "Multiply"
+        for operation in model.get_ops()
+        if operation.get_type_name() == "GroupNormalization"
+        for reader in operation.output(0).get_target_inputs()
+    )
 
 
 def _precision(denoiser: nn.Module) -> str:

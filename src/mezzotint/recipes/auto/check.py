@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mezzotint.calibration import InputSpread, input_spreads
 from mezzotint.measuring import Noise, decibels
 from mezzotint.recipes.auto.allocation import Found
+from mezzotint.recipes.auto.names import unsmoothed
 from mezzotint.recipes.auto.noisy_inputs import InputNoise, floating_reasons, warning
 from mezzotint.recipes.auto.search import Search
 
@@ -54,7 +55,7 @@ def checked(search: Search, found: Found) -> Checked:
 
 
 def _spreads(search: Search) -> dict[str, InputSpread]:
-    layers = {name: each[0] for name, each in search.candidates.items()}
+    layers = {name: unsmoothed(each[0]) for name, each in search.candidates.items()}
     denoiser = search.study.job.denoiser
     return input_spreads(denoiser, layers, search.study.calls, search.calibration.tensors)
 

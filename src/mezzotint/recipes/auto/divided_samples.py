@@ -57,7 +57,8 @@ def divided_samples(denoiser: nn.Module, calls: tuple[Call, ...], *, fits: bool)
         parts = hold_out(calls, lambda call: independent(call) and known.separable(call))
         judging = tuple(replace(call, output=call.run(denoiser)) for call in parts.held)
         half = halved(judging, lambda call: independent(call) and known.separable(call))
-        if min(_count(half.others), len(half.samples)) >= FEWEST:
+        enough = min(_count(half.others), len(half.samples)) >= FEWEST
+        if parts.apart and half.apart and enough:
             half = replace(half, shown=f"half of {parts.shown}")
             return DividedSamples(parts.others, judging, half, f"{parts.shown}, held out")
     return DividedSamples(calls, calls, hold_out(calls), "the recorded calls")

@@ -38,6 +38,11 @@ class Estimates:
         """The mean over all probes; of a static input at its best clip."""
         return self._losses(np.ones(len(self.projections)))
 
+    @property
+    def rows(self) -> Iterator[tuple[tuple[str, bool, str], NDArray[np.float64]]]:
+        """Layer, whether its input is meant, and format; with the noise by each probe."""
+        return zip(self._keys, self._squares, strict=True)
+
     def resampled(self, generator: np.random.Generator, count: int) -> Iterator[Losses]:
         """Losses of as many probes drawn with replacement, for a bootstrap; the clips stay."""
         probes = len(self.projections)

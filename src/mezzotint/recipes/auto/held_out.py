@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mezzotint.models import Call, batch_size, rows_of
+from mezzotint.models import Call, batch_size, component_of, rows_of
 
 EVERY = 4
 """One sample of so many is held out."""
@@ -25,17 +25,20 @@ class HeldOut:
         held: calls of those that are.
         samples: the latter: indices among all rows of all calls, in their order.
         shown: which they are, for people.
+        apart: True where each component of a joint module has samples in both parts: what is
+            known of a component by none would cost nothing.
     """
 
     others: tuple[Call, ...]
     held: tuple[Call, ...]
     samples: tuple[int, ...]
     shown: str
+    apart: bool = True
 
     @property
     def enough(self) -> bool:
         """True where something can be found on some samples, and judged on others."""
-        return bool(self.others) and len(self.samples) >= FEWEST
+        return self.apart and bool(self.others) and len(self.samples) >= FEWEST
 
 
 def independent(call: Call) -> bool:
@@ -70,20 +73,23 @@ def _divided(
     others: list[Call] = []
     held: list[Call] = []
     samples: list[int] = []
-    turn = first = 0
+    first = 0
+    turns: dict[str | None, int] = {}  # of each component its own: all have samples in both parts
     for call in calls:
         rows = 0 if call.output is None else len(call.output)
         parts = [[row] for row in range(rows)] if apart(call) else [list(range(rows))]
         taken: list[int] = []
         for part in parts:
+            turn = turns.setdefault(component_of(call), 0)
             taken += part if aside(turn) else []
-            turn += 1
+            turns[component_of(call)] = turn + 1
         others += _of_rows(call, [row for row in range(rows) if row not in taken])
         held += _of_rows(call, taken)
         samples += [first + row for row in taken]
         first += rows
     shown = f"{share} of {first} recorded samples"
-    return HeldOut(tuple(others), tuple(held), tuple(samples), shown)
+    everywhere = all({*map(component_of, each)} == {*turns} for each in (others, held))
+    return HeldOut(tuple(others), tuple(held), tuple(samples), shown, everywhere)
 
 
 def _of_rows(call: Call, rows: Sequence[int]) -> list[Call]:

@@ -12,6 +12,12 @@ def is_smoothed(choice: Choice) -> bool:
     return any(isinstance(each, Smoothing) for each in choice.structures)
 
 
+def unsmoothed(choice: Choice) -> Choice:
+    """The same formats and structures, but for smoothing of the input."""
+    kept = (each for each in choice.structures if not isinstance(each, Smoothing))
+    return choice.with_structures(*kept)
+
+
 def is_per_step(activation: str) -> bool:
     """True where inputs of a format have a scale for each timestep."""
     found = parse_activation_format(activation)

@@ -68,6 +68,9 @@ class Auto:
         probes: backward passes at the least, 4 to 256; they double while the plan is in doubt.
         regret: share of the plan's noise that more probes might save, and need not.
         exchanges: try to trade bytes between the layers of a plan that was found by probes.
+        refit: folder of a result of the model that this one is a fine-tune of: its plan and
+            probes are gone by, and a tenth as many probes correct them. Exchanges are those of the
+            base.
         bos: keep the constant first token of text embeddings out of the quantizers (MixDQ).
         shortcuts: which layers get a quantizer per half of a concatenated input (MixDQ):
             `shortcuts` of residual blocks, all `concatenations` that a layer reads directly, or
@@ -116,6 +119,7 @@ class Auto:
     probes: int = 64
     regret: float = 0.05
     exchanges: bool = True
+    refit: str | None = None
     bos: bool = True
     shortcuts: Shortcuts = "shortcuts"
     smoothing: bool = True

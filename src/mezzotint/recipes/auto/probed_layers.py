@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mezzotint.measuring import InputCandidate, LayerCandidates
 from mezzotint.plan import Choice
-from mezzotint.recipes.auto.names import is_smoothed, weight_name
+from mezzotint.recipes.auto.names import is_smoothed, unsmoothed, weight_name
 
 
 def around_floating(
@@ -20,7 +20,7 @@ def around_floating(
     """
     quantized = [each.with_floating_input for each in candidates if each.quantized]
     weights = dict.fromkeys(weight_name(each) for each in quantized)
-    structures = next((each.structures for each in quantized), ())
+    structures = next((unsmoothed(each).structures for each in quantized), ())
     variants = {weight_name(each): each for each in quantized if is_smoothed(each)}
     return LayerCandidates(tuple(weights), inputs, structures, variants)
 

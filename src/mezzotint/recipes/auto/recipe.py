@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from mezzotint.calibration import plan_moments
+from mezzotint.errors import UsageError
 from mezzotint.measuring import Measurements
 from mezzotint.plan import Plan
 from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.bias import with_biases
 from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
+from mezzotint.recipes.auto.joint import joint_options
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.quality import missed, reaching
+from mezzotint.recipes.auto.refit import refitted
 from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
@@ -29,6 +33,7 @@ TUNED = "scales, biases and norms were trained after all else was measured"
     "find what every layer bears, then spend the bytes where they matter",
     Auto,
     takes_latency=True,
+    takes_components=True,
 )
 def auto(job: Job, options: Auto) -> Outcome:
     """Exact allocation of weights and inputs over what each of them alone costs.
@@ -40,6 +45,7 @@ def auto(job: Job, options: Auto) -> Outcome:
     judged on samples that error feedback has not seen; what is stored is fitted to all. In the end
     scales, biases and norms are trained, where that is asked for.
     """
+    options = joint_options(job, options)
     if options.tuning is None:
         return found_plan(job, options)
     with distilling(job, options.tuning, "tune_minutes") as distilled:
@@ -55,6 +61,8 @@ def auto(job: Job, options: Auto) -> Outcome:
 def found_plan(job: Job, options: Auto) -> Outcome:
     """The plan, calibrated; nothing of it is trained."""
     goal = job.budget.decibels
+    if goal is not None and options.refit is not None:
+        raise UsageError("refit: keeps to bytes; leave quality out with it")
     with prepared(job, options) as begun:
         within, how = (begun, {}) if goal is None else reaching(begun, goal)
         search, plan, measurements = searched(within)
@@ -66,6 +74,9 @@ def found_plan(job: Job, options: Auto) -> Outcome:
 
 def searched(begun: Search) -> tuple[Search, Plan, Measurements]:
     """The plan of the search's budget; what it was encoded by, and figures of all candidates."""
+    if begun.options.refit is not None:
+        search, found = refitted(begun, Path(begun.options.refit))
+        return search, plan_of(search, checked(search, found)), search.measurements(found.losses)
     found = allocated(begun)
     search = begun.clipped(found.clips)
     # Exchanges lower noise, whichever layer it comes from: they know nothing of labels.

@@ -22,7 +22,7 @@ from mezzotint.measuring import (
     chosen_metric,
     sample_noises,
 )
-from mezzotint.models import Call
+from mezzotint.models import Call, component_names
 from mezzotint.plan import Budget, Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import candidate_formats
 from mezzotint.recipes.auto.divided_samples import DividedSamples, divided_samples
@@ -146,7 +146,11 @@ class Search:
             if choices[name].static and not is_smoothed(choices[name])
         }
         return Plan(
-            dict(choices), self.study.job.model, encoding=self.encoding, encodings=encodings
+            dict(choices),
+            self.study.job.model,
+            encoding=self.encoding,
+            encodings=encodings,
+            components=component_names(self.study.job.denoiser),
         )
 
     def measured(self, units: Sequence[Unit]) -> tuple[ByFormat, ByFormat]:

@@ -105,7 +105,7 @@ class Method:
         job = self.study.job
         probes: tuple[Call, ...] = ()
         if job.calls is None and job.pipe is not None and job.sampling is not None:
-            probes = probing_calls(job.pipe, job.sampling)
+            probes = probing_calls(job.pipe, job.denoiser, job.sampling)
         return calibrated(job.denoiser, plan, self.study.calls, probes)
 
     def context(self) -> dict[str, object]:

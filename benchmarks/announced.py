@@ -1,0 +1,189 @@
+"""What `quantize` announces for a single file, against what it takes.
+
+The file has the shape of Stable Diffusion 1.5 (859.5M parameters of U-Net, the VAE, CLIP-L) and
+random weights in float16, in its authors' layout. `mezzotint quantize` runs on it as a user would
+run it, into a pipe; every stage that says how long it will take is timed by the lines of its
+standard error. Prints a Markdown table and writes it with all lines to benchmarks/results/.
+
+    PYTHONPATH=. python benchmarks/announced.py [--cache .cache/announced] [--options ...]
+
+All behind `--options` goes to `mezzotint quantize`, in the place of those of `OPTIONS`. The file,
+2.1 GB, is made once and stays in the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from contestants.hardware import describe
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from original_layout import write_original
+from tokenizers import pre_tokenizers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from mezzotint._files import write_json
+from mezzotint._progress import duration
+
+RESULTS = Path(__file__).parent / "results"
+TOKENS = 77
+
+OPTIONS = ("--steps", "4", "--guidance", "1", "--weight-bits", "4")
+"""As for a model of few steps; all else as the default recipe has it."""
+
+_ANNOUNCED = re.compile(
+    r"(?P<stage>[\w ]+): (?P<units>[\d,]+) [\w ]+ at (?P<each>[\d.e-]+) s each: about .*"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the work, as it was announced, and as it went.
+
+    Attributes:
+        line: that announced it.
+        announced: seconds: units, times what each takes.
+        taken: seconds until the next stage was announced or said to have ended.
+    """
+
+    line: str
+    announced: float
+    taken: float
+
+    @property
+    def ratio(self) -> float:
+        """Time taken, as a multiple of what was announced."""
+        return self.taken / self.announced
+
+
+def main() -> None:
+    """Make the file where it is not there yet, quantize it, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cache", type=Path, default=Path(".cache/announced"))
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=list(OPTIONS))
+    chosen = parser.parse_args()
+    file, config = chosen.cache / "sd15.safetensors", chosen.cache / "configuration"
+    if not file.is_file():
+        make(file, config)
+    output = chosen.cache / "quantized"
+    command = [sys.executable, "-m", "mezzotint", "quantize", str(file), "--output", str(output)]
+    lines, total = timed([*command, "--config", str(config), "--force", *chosen.options])
+    found = stages(lines)
+    table = markdown(found, total)
+    print(table)
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    value = {
+        "machine": describe("cpu", threads),
+        "options": chosen.options,
+        "seconds": total,
+        "stages": [asdict(stage) for stage in found],
+        "lines": lines,
+    }
+    write_json(RESULTS / "announced.json", value)
+    (RESULTS / "announced.md").write_text(table, "utf-8")
+
+
+def make(file: Path, config: Path) -> None:
+    """Write the file, and the folder of its configuration."""
+    config.mkdir(parents=True, exist_ok=True)
+    pipe = stable_diffusion()
+    write_original(pipe, file, torch.float16)
+    pipe.save_pretrained(config)
+    for path in config.glob("*/*.safetensors"):
+        path.unlink()
+
+
+def stable_diffusion() -> StableDiffusionPipeline:
+    """The shape of Stable Diffusion 1.5 with random weights; every letter is a token."""
+    torch.manual_seed(0)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{x}</w>" for x in letters)]
+    words = {token: index for index, token in enumerate(tokens)}
+    text = CLIPTextConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    vae = AutoencoderKL(
+        sample_size=512,
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=CLIPTokenizer(vocab=words, merges=[], model_max_length=TOKENS),
+        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            clip_sample=False,
+            set_alpha_to_one=False,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def timed(command: list[str]) -> tuple[list[tuple[float, str]], float]:
+    """Lines of standard error, each with the second that it came in, and all seconds."""
+    started, lines = time.monotonic(), []
+    with subprocess.Popen(  # noqa: S603  (our own command)
+        command, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append((time.monotonic() - started, line.rstrip()))
+            print(f"{lines[-1][0]:7.0f}  {lines[-1][1]}", file=sys.stderr, flush=True)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return lines, time.monotonic() - started
+
+
+def stages(lines: list[tuple[float, str]]) -> list[Stage]:
+    """Announced stages: each lasts until its end is told, or until the next is announced."""
+    found = []
+    for place, (began, line) in enumerate(lines):
+        announced = _ANNOUNCED.fullmatch(line)
+        if announced is None:
+            continue
+        seconds = int(announced["units"].replace(",", "")) * float(announced["each"])
+        over = f"{announced['stage']}: ended after"
+        ends = (
+            when for when, each in lines[place + 1 :]
+            if each.startswith(over) or _ANNOUNCED.fullmatch(each)
+        )  # fmt: skip
+        found.append(Stage(line, seconds, next(ends, lines[-1][0]) - began))
+    return found
+
+
+def markdown(found: list[Stage], total: float) -> str:
+    """The table."""
+    rows = ["| announced | took | ratio |", "|---|---|---|"]
+    rows += [f"| {each.line} | {duration(each.taken)} | {each.ratio:.2f} |" for each in found]
+    announced, taken = sum(each.announced for each in found), sum(each.taken for each in found)
+    rows.append(f"| **all stages: {duration(announced)}** | {duration(taken)} | "
+                f"**{taken / announced:.2f}** |")  # fmt: skip
+    rows.append(f"| the whole command | {duration(total)} | |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    main()

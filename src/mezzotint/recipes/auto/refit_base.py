@@ -1,0 +1,130 @@
+"""A base model's result: its plan, and what its probes tell of every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mezzotint._journal import Record
+from mezzotint.checkpoint import MEASUREMENTS_FILE, read_plan
+from mezzotint.errors import JournalError, PlanError
+from mezzotint.measuring import RecordedProbes, recorded_probes
+from mezzotint.plan import Choice, Plan
+from mezzotint.recipes.auto.estimates import clipped_name
+from mezzotint.recipes.auto.losses import Losses
+from mezzotint.recipes.auto.names import input_name, is_smoothed
+from mezzotint.recipes.auto.sensitivity import Candidates, Unit, units_of
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Plan and probes of a model of the same layers.
+
+    Attributes:
+        plan: of the model.
+        probes: around the floating model.
+    """
+
+    plan: Plan
+    probes: RecordedProbes
+
+    @classmethod
+    def read(cls, source: Path, candidates: Candidates) -> Base:
+        """Read a result.
+
+        Args:
+            source: folder that `quantize` wrote, or one with plan.json and measurements.jsonl; or
+                the plan of a sweep.
+            candidates: of the model at hand: the probes that know most of them are taken.
+
+        Raises:
+            PlanError: there is no plan, or it is of another model's layers.
+            JournalError: there are no measurements, or no probes among them.
+        """
+        plan, path = _files(source)
+        for name in candidates:
+            if name not in plan.choices:
+                raise PlanError(
+                    f"{source}: its plan has no layer {name}; a base has the layers of its "
+                    "fine-tune"
+                )
+        groups = recorded_probes(Record.read(path).entries, str(path))
+        floating = [each for each in groups if not each.around_plan]
+        if not floating:
+            raise JournalError(
+                f"{path}: holds no probes of a floating model; quantize the base by recipe auto"
+            )
+        known = [(_known(each, candidates), each.count) for each in floating]
+        best = max(range(len(floating)), key=lambda index: known[index])
+        return cls(plan, floating[best])
+
+    def row(self, unit: Unit) -> NDArray[np.float64] | None:
+        """Noise by each probe of a format of a layer, [probes]; None where it was not probed.
+
+        Of a static input at the clip that the plan has for it.
+        """
+        if unit.of_input and unit.choice.static and not is_smoothed(unit.choice):
+            clip = self.plan.encoding_of(unit.layer).clip
+            name = clipped_name(input_name(unit.choice), clip)
+            found = self.probes.row(unit.layer, name, of_input=True)
+            if found is not None:
+                return found
+        return self.probes.row(unit.layer, unit.format, of_input=unit.of_input)
+
+    def knows(self, layer: str, choice: Choice) -> bool:
+        """True where every format of a choice was probed."""
+        return all(self.row(unit) is not None for unit in units_of(layer, [choice]))
+
+    def losses(self, candidates: Candidates, times: NDArray[np.float64] | None = None) -> Losses:
+        """Losses of candidates that are known.
+
+        Args:
+            candidates: of every layer, all known.
+            times: how often each probe counts; by default once.
+        """
+        times = np.ones(self.probes.count) if times is None else times
+        weights: dict[str, dict[str, float]] = {name: {} for name in candidates}
+        inputs: dict[str, dict[str, float]] = {name: {} for name in candidates}
+        for name, choices in candidates.items():
+            for unit in units_of(name, choices):
+                row = self.row(unit)
+                assert row is not None, "the candidates are known"
+                loss = float(row @ times / times.sum())
+                (inputs if unit.of_input else weights)[name][unit.format] = loss
+        return Losses(weights, inputs)
+
+    def choice(self, layer: str, candidates: Sequence[Choice]) -> Choice | None:
+        """The candidate that is the plan's choice of a layer, if there is one."""
+        asked = self.plan[layer]
+        return next(
+            (
+                each
+                for each in candidates
+                if (each.weight_label, each.activation) == (asked.weight_label, asked.activation)
+                and is_smoothed(each) == is_smoothed(asked)
+            ),
+            None,
+        )
+
+
+def _files(source: Path) -> tuple[Plan, Path]:
+    """The plan of a result, and the place of its measurements."""
+    if source.is_file():  # of a sweep, whose measurements lie beside the folder of plans
+        beside = source.parent / MEASUREMENTS_FILE
+        above = source.parent.parent / MEASUREMENTS_FILE
+        return Plan.load(source), beside if beside.exists() else above
+    plain = source / Plan.FILE
+    plan = Plan.load(plain) if plain.is_file() else read_plan(source)
+    return plan, source / MEASUREMENTS_FILE
+
+
+def _known(probes: RecordedProbes, candidates: Candidates) -> int:
+    return sum(
+        unit.format in probes.names.get(name, ())
+        for name, choices in candidates.items()
+        for unit in units_of(name, choices)
+    )

@@ -1,0 +1,157 @@
+"""Columns of the matrix: what a pipeline has to do, and to do right."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import accelerate
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.loaders.peft import PeftAdapterMixin
+from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+
+import mezzotint as mz
+from mezzotint.engines import engine_executions
+from mezzotint.models import find_denoiser
+from mezzotint.plan import Choice
+from mezzotint.profiling import Timer, Work, plan_latency, predict, profile_pipeline
+from mezzotint.runtime import module_bytes, packed_layers
+from tests.pipelines.case import Case, apart
+from tests.profiling.ticking import ticking
+
+FORMATS = ("int2/channel", "int4/channel", "int8/channel")
+INPUTS = ("int8/token", "float")
+AUTO = mz.Auto(formats=FORMATS, probes=4, regret=math.inf, calls=2)
+MIXDQ = mz.MixDQ(calls=2, content_weight_bits=(4, 8), activation_bits=(8,), split="none")
+BUDGET = mz.Budget(weight_bits=7, act_bits=8)
+
+
+def denoiser_of(pipe: DiffusionPipeline) -> nn.Module:
+    return find_denoiser(pipe)[1]
+
+
+def assert_quantized(case: Case, pipe: DiffusionPipeline, result: mz.Result) -> None:
+    """It is packed, smaller, and still draws what the original does."""
+    assert set(packed_layers(result.denoiser)) == set(result.plan.quantized)
+    assert module_bytes(result.denoiser) < 0.5 * module_bytes(denoiser_of(pipe))
+    case.assert_close(case.tiny.drawn(result.pipeline))
+
+
+def auto(case: Case) -> None:
+    pipe = case.floating()
+    assert_quantized(case, pipe, mz.quantize(pipe, AUTO, BUDGET, sampling=case.sampling))
+
+
+def mixdq(case: Case) -> None:
+    pipe = case.floating()
+    assert_quantized(case, pipe, mz.quantize(pipe, MIXDQ, BUDGET, sampling=case.sampling))
+
+
+def reload(case: Case) -> None:
+    drawn = case.process.drawn(case.tiny.title, case.packed_folder)
+    assert np.array_equal(drawn, case.expected)
+    case.assert_close(drawn)
+
+
+def lora(case: Case) -> None:
+    """As a file where the pipeline loads files, or else on the denoiser."""
+    floating, pipe = case.floating(), case.packed()
+    if hasattr(pipe, "load_lora_weights"):
+        layers = adapted(denoiser_of(floating))
+        kind = find_denoiser(pipe)[0]
+        type(floating).save_lora_weights(case.folder / "lora", **{f"{kind}_lora_layers": layers})
+        pipe.load_lora_weights(case.folder / "lora")
+    else:
+        adapted(denoiser_of(pipe))
+    assert apart(case.tiny.drawn(pipe), case.expected) > 0
+    if hasattr(pipe, "unload_lora_weights"):
+        pipe.unload_lora_weights()
+        assert np.array_equal(case.tiny.drawn(pipe), case.expected)
+
+
+def adapted(denoiser: nn.Module) -> dict[str, torch.Tensor]:
+    """Add an adapter that changes the output, and return its tensors."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=r".*\.to_(q|k|v)", init_lora_weights=False)
+    if isinstance(denoiser, PeftAdapterMixin):
+        denoiser.add_adapter(config)
+    else:
+        inject_adapter_in_model(config, denoiser)
+    return get_peft_model_state_dict(denoiser)
+
+
+def offload(case: Case) -> None:
+    """Whole models that come and go, then single layers of the denoiser."""
+    pipe = case.packed()
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert np.array_equal(case.tiny.drawn(pipe), case.expected)
+    pipe.remove_all_hooks()
+    kind, denoiser = find_denoiser(pipe)
+    if kind in pipe._exclude_from_cpu_offload:  # reads weights of layers that it does not call
+        return
+    accelerate.cpu_offload(denoiser, torch.device("cpu"), offload_buffers=True)
+    assert all(tensor.is_meta for tensor in denoiser.state_dict().values())
+    assert np.array_equal(case.tiny.drawn(pipe), case.expected)
+
+
+def compiled(case: Case) -> None:
+    pipe = case.packed()
+    torch.compiler.reset()
+    denoiser_of(pipe).compile(backend="eager")
+    np.testing.assert_allclose(case.tiny.drawn(pipe), case.expected, atol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch.compiler.reset()
+
+
+def dtype(case: Case) -> None:
+    half = case.tiny.half
+    pipe = DiffusionPipeline.from_pretrained(case.packed_folder, torch_dtype=half)
+    assert denoiser_of(pipe).dtype is half
+    case.assert_close(case.tiny.drawn(pipe))
+
+
+def openvino(case: Case) -> None:
+    pipe = mz.with_engine(case.packed(), "openvino")
+    case.assert_close(case.tiny.drawn(pipe))
+    assert len(engine_executions(denoiser_of(pipe))) == len(packed_layers(denoiser_of(pipe)))
+
+
+def latency(case: Case) -> None:
+    """By a clock that tells what layers cost, not how long they take."""
+    pipe, file = case.floating(), case.folder / "profile.json"
+    choices = tuple(Choice(weight, x) for weight in FORMATS for x in INPUTS)
+    with ticking() as clock:
+        profile = profile_pipeline(
+            pipe,
+            Work(sampling=case.sampling),
+            choices=choices,
+            cache=case.folder / "cache",
+            timer=Timer(repeats=1, most=1, clock=clock),
+        )
+    profile.save(file)
+    options = dataclasses.replace(AUTO, inputs=INPUTS, profile=str(file))
+    budget = mz.Budget(weight_bits=9, latency="0.6x")
+    result = mz.quantize(pipe, options, budget, sampling=case.sampling)
+    told = plan_latency(result.plan)
+    assert told is not None
+    assert told.predicted_ms == predict(profile, result.plan)
+    assert told.predicted_ms <= 0.6 * profile.milliseconds + 1e-6
+    assert_quantized(case, pipe, result)
+
+
+CELLS: Mapping[str, Callable[[Case], None]] = {
+    "auto": auto,
+    "mixdq": mixdq,
+    "reload": reload,
+    "lora": lora,
+    "offload": offload,
+    "compile": compiled,
+    "torch_dtype": dtype,
+    "openvino": openvino,
+    "latency": latency,
+}
