@@ -9,8 +9,8 @@ Two tables: all plans at 3.4 to 4 stored bits, inputs floating, at 3.65 bits als
 Finished rows are kept, and fitted networks: run it again to go on.
 
     PYTHONPATH=. python benchmarks/qua2sedimo.py --labels FOLDER --corpus FOLDER
-        [--models emoji-dit] [--tables main] [--bits 3.65] [--rows "ours, six choices"]
-        [--images 2048] [--epochs 1000]
+        [--models emoji-dit] [--tables main] [--bits 3.65] [--act-bits 16]
+        [--rows "ours, six choices"] [--images 2048] [--epochs 1000]
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from contestants.qua2sedimo_rows import (
     MIXDQ,
     MIXED,
     MODELS,
+    NARROW_INPUTS,
     OURS,
     SEEDS,
     SIX,
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--bits", nargs="+", type=float, choices=BITS, default=BITS)
+    parser.add_argument("--act-bits", nargs="+", type=int, choices=(16, *NARROW_INPUTS))
     parser.add_argument("--rows", nargs="+", help="only these, by name, such as auto")
     parser.add_argument("-n", "--images", type=int, help="in place of each row's own")
     parser.add_argument("--epochs", type=int, help="of training, in place of each row's own")
@@ -93,6 +95,7 @@ def asked_for(row: Row, arguments: argparse.Namespace) -> bool:
     return (
         row.table in arguments.tables
         and (row.bits in arguments.bits or row.plan == FLOAT)
+        and row.act_bits in (arguments.act_bits or [row.act_bits])
         and row.plan in (arguments.rows or [row.plan])
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mezzotint._journal_lines import entry_line, header_line
+from mezzotint._journal_lines import Header
 
 Entry = tuple[str, Any]
 
@@ -21,5 +21,6 @@ def edit(path: Path, change: Callable[[dict[str, Any], list[Entry]], list[Entry]
     """
     first, *rest = (json.loads(line) for line in path.read_text("utf-8").splitlines())
     entries = change(first["header"], [(line["unit"], line["result"]) for line in rest])
-    lines = [header_line(first["header"]), *(entry_line(*each) for each in entries)]
+    header = Header.new(first["header"])
+    lines = [header.line, *(header.entry_line(*each) for each in entries)]
     path.write_bytes(b"".join(lines))

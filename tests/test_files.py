@@ -10,6 +10,7 @@ import pytest
 from mezzotint import _durable
 from mezzotint._files import read_json, remove_remains, replacing, write_json
 from mezzotint._folders import replacing_folder
+from mezzotint._resuming import resumable_folder
 from mezzotint.errors import CheckpointError, PlanError, UsageError
 
 
@@ -46,6 +47,12 @@ class TestReplacing:
             assert not target.exists()
         assert target.read_text() == "new"
         assert names(target.parent) == ["a.txt"]
+
+    def test_a_failure_leaves_no_folders_that_were_made_for_it(self, tmp_path: Path):
+        (tmp_path / "mine").mkdir()
+        with pytest.raises(ValueError, match="no"), replacing(tmp_path / "mine" / "a" / "b.txt"):
+            raise ValueError("no")
+        assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
     @pytest.mark.parametrize("error", [ValueError, _Interruption])
     def test_a_failure_leaves_what_was_there(self, tmp_path: Path, error: type[BaseException]):
@@ -221,3 +228,16 @@ class TestJson:
         (tmp_path / "b.json").write_bytes(b'"\xff"')
         with pytest.raises(PlanError, match="cannot be read"):
             read_json(tmp_path / "b.json", PlanError)
+
+
+@pytest.mark.parametrize("kind", ["replacing", "resumable"])
+def test_a_refused_folder_leaves_no_folders_that_were_made_for_it(tmp_path: Path, kind: str):
+    target = tmp_path / "a" / "b" / "out"
+    folder = (
+        replacing_folder(target)
+        if kind == "replacing"
+        else resumable_folder(target, "job", error=CheckpointError, pieces="shards")
+    )
+    with pytest.raises(PlanError, match="refused"), folder:
+        raise PlanError("refused")
+    assert list(tmp_path.iterdir()) == []

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ import pytest
 
 import mezzotint
 from mezzotint._journal import Journal, Record, discard_journal
-from mezzotint._journal_lines import entry_of
+from mezzotint._journal_lines import VERSION, Header
 from mezzotint.errors import JournalError, UsageError
 from tests import journals
 
@@ -102,8 +103,8 @@ class TestKills:
         journal = Journal(path, HEADER)
         for unit, result in UNITS.items():
             journal.add(unit, result)
-            line = path.read_bytes().splitlines(keepends=True)[-1]
-            assert entry_of(line, checked=True) == (unit, result)
+            first, *_, line = path.read_bytes().splitlines(keepends=True)
+            assert Header.of(first).entry_of(line) == (unit, result)
         journal.close()
 
 
@@ -207,6 +208,16 @@ class TestTrust:
         with pytest.raises(JournalError, match="its checksum"):
             Record.read(path)
 
+    def test_a_line_of_another_journal(self, path: Path, tmp_path: Path):
+        unit = next(iter(UNITS))
+        with Journal(tmp_path / "other", HEADER | {"seed": 1}) as other:
+            other.add(unit, {"noise": 0.5})
+        first, _, third = self.lines(path)
+        moved = (tmp_path / "other").read_bytes().splitlines(keepends=True)[1]
+        path.write_bytes(first + moved + third)
+        with pytest.raises(JournalError, match=r"line 2 is damaged .* or of another journal's"):
+            Journal(path, HEADER)
+
     def test_a_line_without_checksum(self, path: Path):
         with path.open("a") as file:
             file.write('{"unit": "c", "result": {"noise": 1.0}}\n')
@@ -271,6 +282,19 @@ class TestVersions:
         path.write_bytes(content.replace(b"1.5", b"2.5"))
         with pytest.raises(JournalError, match="line 3 is damaged"):
             Journal(path, HEADER)
+
+    def test_one_whose_lines_knew_no_header_is_gone_on_with(self, tmp_path: Path):
+        path = tmp_path / "old.jsonl"
+        first, second = UNITS
+        lines = [{"header": HEADER, "mezzotint": VERSION}, {"unit": first, "result": UNITS[first]}]
+        for line in lines:
+            digest = hashlib.sha256(json.dumps(line).encode()).hexdigest()[:16]
+            with path.open("a") as file:
+                file.write(json.dumps({**line, "check": digest}) + "\n")
+        with Journal(path, HEADER) as journal:
+            assert journal.entries == {first: UNITS[first]}
+            journal.add(second, UNITS[second])
+        assert entries(path) == UNITS
 
 
 class TestTwoAtATime:

@@ -9,7 +9,7 @@ import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 
@@ -32,18 +32,51 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file to write to")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    with making_folders(path.parent):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~umask())
+            sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
+            note_written(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+_written: list[Path] = []
+
+
+def note_written(path: Path) -> None:
+    """Note that a file or folder is complete; what stands in a hidden folder is not yet."""
+    if not any(part.startswith(".") and part.strip(".") for part in path.parts):
+        _written.append(path)
+
+
+def forget_written() -> None:
+    """Begin anew, as each command does."""
+    _written.clear()
+
+
+def last_written() -> Path | None:
+    """The file or folder that was completed last; None for nothing."""
+    return _written[-1] if _written else None
+
+
+@contextmanager
+def making_folders(folder: Path) -> Iterator[None]:
+    """Make a folder and those around it, and remove what is empty of them afterwards."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~umask())
-        sync_file(temporary)
-        temporary.replace(path)
-        sync_folder(path.parent)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something by now
+            for each in made:
+                each.rmdir()
 
 
 def remove_remains(folder: Path) -> None:
@@ -68,12 +101,6 @@ def at_home(path: str | Path) -> Path:
         raise UsageError(
             f"{path}: names the home of a user whom nobody knows; name a path"
         ) from cause
-
-
-def check_folder_name(path: Path) -> None:
-    """Make the folder that `path` will stand in; refuse a `path` that is a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    check_no_file(path)
 
 
 def check_no_file(path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mezzotint._durable import exchange, sync_folder, sync_tree
-from mezzotint._files import check_folder_name, umask
+from mezzotint._files import check_no_file, note_written, umask
 from mezzotint._locks import only_here
 from mezzotint.errors import UsageError
 
@@ -26,7 +26,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         UsageError: a file stands there; another process is at work on it, or has written there
             since this began.
     """
-    check_folder_name(path)
+    check_no_file(path)
     with only_here(path, again=True):
         put_back(path)
         for remains in _remains(path):
@@ -74,6 +74,7 @@ def move_into_place(temporary: Path, path: Path, before: tuple[int, int] | None)
     if before is None:
         temporary.replace(path)
         sync_folder(path.parent)
+        note_written(path)
         return
     if not exchange(temporary, path):
         former = _former(path)
@@ -81,6 +82,7 @@ def move_into_place(temporary: Path, path: Path, before: tuple[int, int] | None)
         temporary.replace(path)
         former.replace(temporary)
     sync_folder(path.parent)
+    note_written(path)
     _remove(temporary)
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from mezzotint._durable import sync_folder
 from mezzotint._files import replacing
-from mezzotint._journal_lines import VERSION, Header, entry_line, entry_of, fault_of, header_line
+from mezzotint._journal_lines import VERSION, Header, fault_of
 from mezzotint._locks import only_here
 from mezzotint.errors import JournalError
 
@@ -63,20 +63,40 @@ class Record:
             content = path.read_bytes()
         except OSError as cause:
             raise JournalError(f"{path}: holds no measurements ({cause.strerror})") from cause
-        return _parsed(path, content)[0]
+        return _parsed(path, content).record
 
     def write(self, path: str | Path) -> None:
         """Write it as a journal, complete or not at all."""
-        lines = [header_line(self.header)]
-        lines += [entry_line(unit, result) for unit, result in self.entries.items()]
+        header = Header.new(self.header)
+        lines = [header.line]
+        lines += [header.entry_line(unit, result) for unit, result in self.entries.items()]
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(b"".join(lines))
 
 
-def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
-    """The record in a file, and the length of its intact part."""
+@dataclass(frozen=True)
+class _Parsed:
+    """A journal as it stands in a file.
+
+    Attributes:
+        header: its first line.
+        entries: unit → result.
+        intact: bytes before what a kill cut short.
+    """
+
+    header: Header
+    entries: dict[str, dict[str, Any]]
+    intact: int
+
+    @property
+    def record(self) -> Record:
+        """Its content."""
+        return Record(self.header.values, self.entries)
+
+
+def _parsed(path: Path, content: bytes) -> _Parsed:
     _check_is_journal(path, content)
-    header = Header({}, None)
+    header = Header({}, None, None)
     entries: dict[str, dict[str, Any]] = {}
     intact = 0
     # A flipped bit can make a carriage return, which ends no line; what ends in none was cut short.
@@ -85,7 +105,7 @@ def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
             if number == 1:
                 header = Header.of(line)
             else:
-                unit, result = entry_of(line, checked=header.version is not None)
+                unit, result = header.entry_of(line)
                 entries[unit] = result
         except ValueError as cause:
             raise JournalError(
@@ -102,7 +122,7 @@ def _parsed(path: Path, content: bytes) -> tuple[Record, int]:
             f"{path}: was written by mezzotint {header.version}, and figures of {VERSION} may "
             "be others; go on with that version, or delete the file to measure again"
         )
-    return Record(header.values, entries), intact
+    return _Parsed(header, entries, intact)
 
 
 def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
@@ -114,9 +134,10 @@ def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | No
 class Journal:
     """JSON lines: a header that says what is being measured, then a line per finished unit.
 
-    Each line has a checksum, and the header the version that writes it. Journals of versions before
-    0.1.0 was released have neither: they are gone on with, their figures taken on trust. A last
-    line that a kill cut short is dropped. With `path` None nothing is kept on disk.
+    Each line has a checksum, of the header as well, and the header the version that writes it.
+    Journals of versions before 0.1.0 was released have neither: they are gone on with, their
+    figures taken on trust. A last line that a kill cut short is dropped. With `path` None nothing
+    is kept on disk.
 
     Raises:
         JournalError: the file belongs to another measurement or version, or is damaged before its
@@ -130,6 +151,7 @@ class Journal:
         self.header: dict[str, Any] = json.loads(json.dumps(dict(header)))
         self.entries: dict[str, dict[str, Any]] = {}
         self._sources: dict[str, Path] = {}
+        self._header = Header.new(self.header)
         self._file: BinaryIO | None = None
         self._held = ExitStack()
         if path is None:
@@ -144,21 +166,24 @@ class Journal:
             self._file.truncate(keep)
             self._file.seek(keep)
             if not keep:
-                self._write(header_line(self.header))
+                self._write(self._header.line)
             self._held = held.pop_all()
 
     def _read(self, path: Path) -> int:
         """Fill `entries`; returns the length of the intact part."""
-        found, intact = _parsed(path, path.read_bytes())
-        key = differing(self.header, found.header) if intact else None
+        found = _parsed(path, path.read_bytes())
+        begun = found.header.values
+        key = differing(self.header, begun) if found.intact else None
         if key is not None:
             raise JournalError(
-                f"{path}: was begun with {key} = {found.header.get(key)!r}, now it is "
+                f"{path}: was begun with {key} = {begun.get(key)!r}, now it is "
                 f"{self.header.get(key)!r}; use the same settings, or another file"
             )
+        if found.intact:
+            self._header = found.header
         self.entries.update({unit: dict(result) for unit, result in found.entries.items()})
         self._sources.update(dict.fromkeys(found.entries, path))
-        return intact
+        return found.intact
 
     @property
     def record(self) -> Record:
@@ -192,7 +217,7 @@ class Journal:
         self.entries[unit] = dict(result)
         if source is not None:
             self._sources[unit] = source
-        self._write(entry_line(unit, self.entries[unit]))
+        self._write(self._header.entry_line(unit, self.entries[unit]))
 
     def close(self) -> None:
         """Close the file; entries stay readable."""

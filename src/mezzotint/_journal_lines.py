@@ -1,4 +1,4 @@
-"""Lines of a journal: JSON objects, each with a checksum of all else that stands in it."""
+"""Lines of a journal: JSON objects, each with a checksum of all else in it and of the header."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ VERSION = metadata.version("mezzotint")
 """The version of this program, in the header of the journals that it writes."""
 
 _CHECK = "check"
+_BOUND = "bound"
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,18 @@ class Header:
     Attributes:
         values: what is being measured, JSON values.
         version: of mezzotint, that wrote the journal; None for one from before there were checks.
+        check: of this line, which goes into those of all others, so that no line of another journal
+            passes; None for a journal from before it did.
     """
 
-    values: dict[str, Any]
+    values: Mapping[str, Any]
     version: str | None
+    check: str | None
+
+    @classmethod
+    def new(cls, values: Mapping[str, Any]) -> Self:
+        """The header of a journal that this version begins."""
+        return cls(values, VERSION, _digest(_record(values)))
 
     @classmethod
     def of(cls, line: bytes) -> Self:
@@ -35,37 +44,36 @@ class Header:
         version = found.get("mezzotint")
         if version is not None and not isinstance(version, str):
             raise ValueError(f"mezzotint is {version!r}; expected a version")
+        bound = found.get(_BOUND) is True
+        check = found.get(_CHECK)
         if version is not None:
             _check(found)
         if not isinstance(found.get("header"), dict):
             raise ValueError("it has no header")
-        return cls(found["header"], version)
+        return cls(found["header"], version, check if bound else None)
+
+    @property
+    def line(self) -> bytes:
+        """The line of a journal that this version begins."""
+        return _line(_record(self.values))
+
+    def entry_line(self, unit: str, result: Mapping[str, Any]) -> bytes:
+        """The line of a finished unit."""
+        return _line({"unit": unit, "result": dict(result)}, self.check)
+
+    def entry_of(self, line: bytes) -> tuple[str, dict[str, Any]]:
+        """Unit and result of a line; raises ValueError saying what is wrong."""
+        found = _parsed(line)
+        if self.version is not None or _CHECK in found:
+            _check(found, self.check)
+        unit, result = found.get("unit"), found.get("result")
+        if not isinstance(unit, str) or not isinstance(result, dict):
+            raise ValueError("it has no unit and result")
+        return unit, result
 
 
-def header_line(values: Mapping[str, Any]) -> bytes:
-    """The first line of a journal that this version writes."""
-    return _line({"header": dict(values), "mezzotint": VERSION})
-
-
-def entry_line(unit: str, result: Mapping[str, Any]) -> bytes:
-    """The line of a finished unit."""
-    return _line({"unit": unit, "result": dict(result)})
-
-
-def entry_of(line: bytes, *, checked: bool) -> tuple[str, dict[str, Any]]:
-    """Unit and result of a line; raises ValueError saying what is wrong.
-
-    Args:
-        line: of the journal.
-        checked: it must have a checksum.
-    """
-    found = _parsed(line)
-    if checked or _CHECK in found:
-        _check(found)
-    unit, result = found.get("unit"), found.get("result")
-    if not isinstance(unit, str) or not isinstance(result, dict):
-        raise ValueError("it has no unit and result")
-    return unit, result
+def _record(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"header": dict(values), "mezzotint": VERSION, _BOUND: True}
 
 
 def fault_of(result: Mapping[str, Any]) -> str | None:
@@ -89,8 +97,8 @@ def _is_figure(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps({**record, _CHECK: _digest(record)}).encode() + b"\n"
+def _line(record: Mapping[str, Any], header: str | None = None) -> bytes:
+    return json.dumps({**record, _CHECK: _digest(record, header)}).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
@@ -103,11 +111,11 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return found
 
 
-def _check(record: dict[str, Any]) -> None:
-    if record.pop(_CHECK, None) != _digest(record):
-        raise ValueError("its checksum is that of another line")
+def _check(record: dict[str, Any], header: str | None = None) -> None:
+    if record.pop(_CHECK, None) != _digest(record, header):
+        raise ValueError("its checksum is that of another line, or of another journal's")
 
 
-def _digest(record: Mapping[str, Any]) -> str:
-    """A digest of the form in which a record is written."""
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+def _digest(record: Mapping[str, Any], header: str | None = None) -> str:
+    """A digest of the form in which a record is written, and of the header's digest."""
+    return hashlib.sha256(((header or "") + json.dumps(record)).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mezzotint._files import making_folders
 from mezzotint.errors import UsageError
 
 
@@ -29,7 +30,7 @@ def only_here(path: Path, *, again: bool = False) -> Iterator[None]:
     """
     path = path.absolute()
     place = path.with_name(f".{path.name}.lock")
-    with _folders(place.parent):
+    with making_folders(place.parent):
         lock = FileLock(place, timeout=0, is_singleton=True)
         outermost = not lock.is_locked
         try:
@@ -49,16 +50,3 @@ def only_here(path: Path, *, again: bool = False) -> Iterator[None]:
                 with suppress(OSError):
                     place.unlink()
             lock.release()
-
-
-@contextmanager
-def _folders(folder: Path) -> Iterator[None]:
-    """Make a folder and those around it, and remove what is empty of them afterwards."""
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # it holds something by now
-            for each in made:
-                each.rmdir()

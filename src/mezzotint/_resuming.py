@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mezzotint._files import check_folder_name, remove_remains
+from mezzotint._files import check_no_file, remove_remains
 from mezzotint._folders import move_into_place, put_back, state_of
 from mezzotint._locks import only_here
 from mezzotint.errors import MezzotintError
@@ -45,7 +45,7 @@ def resumable_folder(
     """
     with ExitStack() as held:
         try:
-            check_folder_name(path)
+            check_no_file(path)
             held.enter_context(only_here(path, again=True))
         except OSError as cause:
             raise _cannot_be_written(path, cause, error) from cause

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from traceback import walk_tb
 
 _MEMORY = (
     "can't allocate memory",
@@ -15,9 +16,14 @@ _MEMORY = (
     "bad_alloc",
     "can't start new thread",
     "failed to map segment",
-    "resource temporarily unavailable",
 )
 """Words of torch, numpy, safetensors, the loader of libraries and the C library."""
+
+_AGAIN = "resource temporarily unavailable"
+"""Words of the C library: of a process or thread that cannot be begun, but of locks as well."""
+
+_BEGINNING = ("subprocess", "multiprocessing", "concurrent", "threading")
+"""Modules that begin processes and threads."""
 
 _DISK = ("no space left", "disk quota exceeded", "file too large")
 
@@ -29,7 +35,8 @@ def scarcity(error: BaseException) -> str | None:
     for each in _origins(error):
         text = str(each).lower()
         code = each.errno if isinstance(each, OSError) else None
-        if isinstance(each, MemoryError) or code == errno.ENOMEM or _any(_MEMORY, text):
+        memory = isinstance(each, MemoryError) or code == errno.ENOMEM or _any(_MEMORY, text)
+        if memory or (_AGAIN in text and _of_a_beginning(each)):
             return (
                 "out of memory; close other programs, or use fewer prompts, smaller batches or "
                 f"fewer workers ({_shown(each)})"
@@ -37,6 +44,17 @@ def scarcity(error: BaseException) -> str | None:
         if code in _DISK_CODES or _any(_DISK, text):
             return f"the disk is full; make room, and repeat the command ({_shown(each)})"
     return None
+
+
+def _of_a_beginning(error: BaseException) -> bool:
+    """True where a process or a thread could not be begun; False of a file that another holds.
+
+    Other libraries' errors come from threads. The system's own say in which module they arose.
+    """
+    if not isinstance(error, OSError):
+        return True
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return bool(modules) and modules[-1].partition(".")[0] in _BEGINNING
 
 
 def _any(words: tuple[str, ...], text: str) -> bool:

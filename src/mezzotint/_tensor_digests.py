@@ -36,6 +36,9 @@ _THREADS = 8
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+_FINITE = ("F4", "F6_E2M3", "F6_E3M2")
+"""Names of dtypes of less than a byte, without NaN and infinity; torch cannot compute with them."""
+
 _verifying: ContextVar[bool] = ContextVar("verifying", default=True)
 
 ItemT = TypeVar("ItemT")
@@ -167,15 +170,24 @@ def _begun(dtype: str, shape: Sequence[int]) -> hashlib._Hash:
 def _tensor_digest(tensor: Tensor, source: str) -> str:
     value = tensor.detach()
     _refuse_unless_finite(value, source)
-    digest = _begun(_NAMES.get(value.dtype, str(value.dtype)), value.shape)
+    if value.dtype not in _NAMES:
+        raise CheckpointError(
+            f"{source}: is {value.dtype}, in which no model is stored; cast it to another dtype"
+        )
+    digest = _begun(_NAMES[value.dtype], value.shape)
     if value.numel():
         digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _place_digest(place: StoredPlace, source: str) -> str:
-    digest = _begun(place.dtype, place.shape)
     dtype = DTYPES.get(place.dtype)
+    if dtype is None and place.dtype not in _FINITE:
+        raise CheckpointError(
+            f"{source}: is stored as {place.dtype}, which this version cannot read; store the "
+            "model in another dtype, or upgrade mezzotint"
+        )
+    digest = _begun(place.dtype, place.shape)
     left = place.nbytes
     # Read, not mapped: pages of a mapping count as the process's memory. A buffered reader fills
     # each chunk, however little the system gives at a time, so that no number lies across two.
@@ -195,10 +207,16 @@ def _place_digest(place: StoredPlace, source: str) -> str:
 
 
 def _refuse_unless_finite(tensor: Tensor, source: str) -> None:
-    # Floats of one byte have no extremes in torch.
-    if not tensor.is_floating_point() or tensor.is_meta or tensor.itemsize == 1:
+    if tensor.is_meta or not tensor.numel():
         return
-    if tensor.numel() and not bool(torch.stack(tensor.detach().aminmax()).isfinite().all()):
+    values = tensor.detach()
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    if not values.is_floating_point():
+        return
+    # Floats of one byte have no extremes in torch.
+    values = values.float() if values.itemsize == 1 else torch.stack(values.aminmax())
+    if not bool(values.isfinite().all()):
         raise CheckpointError(
             f"{source}: holds NaN or infinite values; start from a model that is whole"
         )

@@ -52,7 +52,7 @@ class CalibrationError(MezzotintError):
 
 
 class CalibrationWarning(UserWarning):
-    """Recorded calls tell less than what was asked of them."""
+    """Recorded calls tell less than what is asked of them, or nothing of a later one."""
 
 
 class ProbeError(CalibrationError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mezzotint.bank import Bank, node_keys, weight_error
+from mezzotint.bank import Bank, node_keys, verify_bank, weight_error
 from mezzotint.errors import BankError, FormatError
 from mezzotint.formats import QUA2SEDIMO, parse_weight_format
 from mezzotint.models import Call
@@ -304,3 +306,44 @@ def test_candidates_are_quantized_and_of_the_same_structures(tmp_path: Path, une
     with pytest.raises(FormatError, match=r"layer .*: rounding 'feedback' needs"):
         Bank.build(tmp_path / "bank", unet, some, FEEDBACK)
     assert list(tmp_path.iterdir()) == []
+
+
+class TestDigests:
+    """A bank is the one that was written, bit for bit, or it is refused."""
+
+    @pytest.fixture
+    def damaged(self, bank_folder: Path, tmp_path: Path) -> Path:
+        folder = shutil.copytree(bank_folder, tmp_path / "bank")
+        path = folder / "conv_out.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        return folder
+
+    def test_of_a_whole_one_all_files_are_verified(self, bank: Bank, unet: nn.Module):
+        found = verify_bank(bank.folder)
+        assert [each.name for each in found] == [f"{n}.safetensors" for n in layers_of(unet)]
+        assert all(each.verified for each in found)
+
+    def test_a_flipped_bit_is_found(self, damaged: Path):
+        with pytest.raises(
+            BankError, match=r"conv_out\.safetensors: is damaged \(conv_out.* build it anew"
+        ):
+            verify_bank(damaged)
+
+    def test_a_flipped_bit_is_not_packed(self, damaged: Path, unet: nn.Module):
+        bank = Bank.open(damaged)
+        with pytest.raises(BankError, match=r"conv_out\.safetensors: is damaged"):
+            bank.switched(unet).take(mixed(bank))
+
+    def test_banks_of_version_1_are_read_and_said_to_be_unknown(
+        self, bank_folder: Path, tmp_path: Path
+    ):
+        folder = shutil.copytree(bank_folder, tmp_path / "bank")
+        index = json.loads((folder / "bank.json").read_text())
+        index["version"] = 1
+        for layer in index["layers"].values():
+            del layer["sha256"]
+        (folder / "bank.json").write_text(json.dumps(index))
+        assert Bank.open(folder).keys
+        assert not any(each.verified for each in verify_bank(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,15 @@ def test_a_killed_build_goes_on(
     assert encoded_layers == layers_of(unet)[3:]
     assert content(target) == content(bank_folder)
     assert [path.name for path in tmp_path.iterdir()] == ["bank"]
+
+
+def test_a_layer_whose_bits_have_changed_is_encoded_again(bank_folder: Path, tmp_path: Path):
+    path = shutil.copy(bank_folder / "conv_out.safetensors", tmp_path / "conv_out.safetensors")
+    assert building.finished_layer(path) is not None
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert building.finished_layer(path) is None
 
 
 def test_a_finished_bank_is_opened(bank_folder: Path, unet: nn.Module, encoded_layers: list[str]):
@@ -194,7 +204,7 @@ class TestDamage:
 
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("version", 2), ("layers", {}), ("inputs", 3), ("plan", {"version": 99, "layers": {}})],
+        [("version", 3), ("layers", {}), ("inputs", 3), ("plan", {"version": 99, "layers": {}})],
     )
     def test_the_index_is_wrong(self, folder: Path, field: str, value: object):
         index = json.loads((folder / "bank.json").read_text())

@@ -86,6 +86,12 @@ def test_one_huge_value_does_not_hide_that_the_others_differ(dtype: torch.dtype)
     assert "first token is not the same" in found.refused["to_k"].why
 
 
+def test_the_token_it_is_the_output_of_is_kept_beside_it():
+    found = constant_tokens(_Denoiser(), ["to_k"], [call(1, 2)])
+    known = from_bits(found.tensors["to_k"]["known_input"], torch.bfloat16)
+    assert torch.equal(known, call(1, 2).args[0][0, :1].bfloat16().float())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_of_half_precision_models_it_is_float32(dtype: torch.dtype):
     found = constant_tokens(_Denoiser().to(dtype), ["to_k"], [call(1, 2).to(dtype=dtype)])
@@ -203,7 +209,7 @@ class TestComposition:
         denoiser, calls = _Denoiser(), [call(1, 2)]
         structures = (ConstantTokens(1), Evened())
         found = observe_structures(denoiser, {"to_k": structures}, calls)
-        assert found.tensors["to_k"].keys() == {"constant", "others.exponent"}
+        assert found.tensors["to_k"].keys() == {"constant", "known_input", "others.exponent"}
         rest = [Call((calls[0].args[0][:, 1:],), {})]
         alone = observe_structures(denoiser, {"to_k": (Evened(),)}, rest)
         exponent = found.tensors["to_k"]["others.exponent"]

@@ -43,12 +43,12 @@ def mixed_plan(model: nn.Module) -> mz.Plan:
     return plan_of(model, *CHOICES)
 
 
-def structured_plan(model: nn.Module, *choices: mz.Choice) -> mz.Plan:
+def structured_plan(model: nn.Module, *choices: mz.Choice, checked: bool = True) -> mz.Plan:
     """The choices in turn: text layers with a constant token, shortcuts split after 16 channels."""
 
     def structured(name: str, choice: mz.Choice) -> mz.Choice:
         if name.endswith(("attn2.to_k", "attn2.to_v")):
-            return choice.with_structures(mz.ConstantTokens(1))
+            return choice.with_structures(mz.ConstantTokens(1, checked))
         if name.endswith("conv_shortcut") and model.get_submodule(name).in_channels > SPLIT:
             return choice.with_structures(mz.SplitInput(SPLIT))
         return choice
@@ -61,11 +61,20 @@ def calibration_for(plan: mz.Plan, model: nn.Module) -> Calibration:
     """Made-up calibration for whatever needs any."""
     ranges = {n: (InputRange(-8.0, 8.0),) * choice.parts for n, choice in plan.choices.items()}
     tensors = {
-        name: {"constant": as_bits(torch.full((1, len(model.get_submodule(name).weight)), 0.1))}
+        name: constants_of(model.get_submodule(name))
         for name, choice in plan.choices.items()
-        if choice.structures == (mz.ConstantTokens(1),)
+        if any(isinstance(each, mz.ConstantTokens) for each in choice.structures)
     }
     return Calibration(input_ranges=ranges, tensors=tensors)
+
+
+def constants_of(layer: nn.Linear) -> dict[str, Tensor]:
+    """Made-up outputs of a first token, and the token that `run` begins a text with."""
+    known = text()[0, :1].to(torch.bfloat16)
+    return {
+        "constant": as_bits(torch.full((1, layer.out_features), 0.1)),
+        "known_input": as_bits(known),
+    }
 
 
 def packed_unet(*choices: mz.Choice) -> UNet2DConditionModel:
@@ -91,8 +100,12 @@ def run(model: UNet2DConditionModel, dtype: torch.dtype = torch.float32) -> Tens
     """Its prediction for one noisy latent."""
     noise = torch.Generator().manual_seed(0)
     latent = torch.randn(1, 4, 8, 8, generator=noise).to(dtype)
-    text = torch.randn(1, 5, tiny.TEXT_WIDTH, generator=noise).to(dtype)
-    return model(latent, torch.tensor(500), text, return_dict=False)[0]
+    return model(latent, torch.tensor(500), text().to(dtype), return_dict=False)[0]
+
+
+def text() -> Tensor:
+    """The embedding of a text, such as it is."""
+    return torch.randn(1, 5, tiny.TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
 
 
 def integers(model: nn.Module) -> dict[str, Tensor]:

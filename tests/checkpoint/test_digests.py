@@ -4,6 +4,7 @@ import io
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import mezzotint as mz
+from mezzotint import _tensor_digests
 from mezzotint._digest_file import DigestFile
 from mezzotint._tensor_digests import VERIFY_VARIABLE, digests_of, file_digests, stored_places
 from mezzotint.checkpoint.verify import verify_checkpoint
@@ -58,6 +60,10 @@ class TestDigests:
             "codes": torch.arange(7, dtype=torch.uint8),
             "flags": torch.tensor([True, False]),
             "scalar": torch.tensor(3),
+            "complex": torch.randn(3, dtype=torch.complex64),
+            "byte": torch.randn(5).to(torch.float8_e4m3fn),
+            "narrow": torch.randn(5).to(torch.float8_e5m2fnuz),
+            "scales": torch.ones(5).to(torch.float8_e8m0fnu),
             "none": torch.empty(0, 4),
             "large": torch.arange(3 * 2**20 + 1, dtype=torch.int32),
         }
@@ -97,6 +103,32 @@ class TestDigests:
     def test_differ_with(self, other: torch.Tensor):
         before, after = (digests_of({"a": each}, "memory") for each in (torch.zeros(2, 4), other))
         assert before != after
+
+    def test_of_a_dtype_that_nobody_stores_there_are_none(self, tmp_path: Path):
+        with pytest.raises(CheckpointError, match=r"memory: a: is torch\.complex128, in which no"):
+            digests_of({"a": torch.zeros(2, dtype=torch.complex128)}, "memory")
+        path = tmp_path / "a.safetensors"
+        header = json.dumps({"a": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+        assert len(file_digests(path)) == 1
+        place = replace(stored_places(path)["a"], dtype="F3_E9M9")
+        with pytest.raises(CheckpointError, match="is stored as F3_E9M9, which this version"):
+            _tensor_digests._place_digest(place, "a")
+
+    @pytest.mark.parametrize(
+        "dtype",
+        [
+            *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz),
+            *(torch.float8_e5m2fnuz, torch.float8_e8m0fnu, torch.complex64),
+        ],
+        ids=str,
+    )
+    def test_of_nan_in_other_dtypes_there_are_none_either(self, tmp_path: Path, dtype: torch.dtype):
+        tensors = {"bad": torch.tensor([1.0, torch.nan]).to(dtype)}
+        save_file(tensors, tmp_path / "a.safetensors")
+        for found in (digests_of, lambda _, source: file_digests(source)):
+            with pytest.raises(CheckpointError, match="bad: holds NaN or infinite"):
+                found(tensors, tmp_path / "a.safetensors")
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -140,7 +140,9 @@ class TestRoundTrip:
         assert packed.same(load(tmp_path).state_dict(), packed.packed_unet(*wide).state_dict())
 
     def test_a_plan_of_version_1_still_loads(self, tmp_path: Path):
-        unet = packed.structured_unet(mz.Choice("int4/tensor", "uint8/tensor"))
+        model = tiny.tiny_unet().eval()
+        choice = mz.Choice("int4/tensor", "uint8/tensor")
+        unet = packed.packed_after(packed.structured_plan(model, choice, checked=False), model)
         damaged = tmp_path / "unet"
         unet.save_pretrained(damaged)
 

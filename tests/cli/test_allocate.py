@@ -147,3 +147,24 @@ def test_an_earlier_result_survives_a_failure(allocate, fails, files, output):
     fails("allocate", *files, "--bits", "2,4,8", "--average", 1, "-o", output)
     assert output.read_text() == before
     assert [path.name for path in output.parent.iterdir()] == ["bits.yaml"]
+
+
+def test_an_interruption_after_the_file_was_written_says_that_it_is_there(
+    run, files, output, monkeypatch
+):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mezzotint.cli._output.print_tables", interrupted)
+    result = run("allocate", *files, "--bits", "2,4,8", "-o", output, "--average", 5)
+    assert (result.exit_code, result.stderr) == (130, f"interrupted: {output} is complete\n")
+    assert output.exists()
+
+
+def test_an_interruption_before_says_that_nothing_is(run, files, output, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mezzotint.allocation.files.write_bits", interrupted)
+    result = run("allocate", *files, "--bits", "2,4,8", "-o", output, "--average", 5)
+    assert (result.exit_code, result.stderr) == (130, "interrupted: nothing was written\n")

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from mezzotint._tensor_digests import stored_places
+from mezzotint.bank import Bank
+from mezzotint.plan import Choice
+from tests.models.tiny import smallest_unet
 
 
 def test_a_whole_checkpoint(run, quantized: Path):
@@ -49,3 +52,17 @@ def test_one_without_digests(fails, model: Path):
 def test_no_checkpoint(fails, tmp_path: Path, name: str):
     (tmp_path / "file").write_text("mine")
     assert "is no folder of a pipeline" in fails("verify", tmp_path / name)
+
+
+def test_a_bank(run, fails, tmp_path: Path):
+    unet = smallest_unet().eval()
+    choices = {name: (Choice("uint3/channel"),) for name in ("conv_in", "conv_out")}
+    Bank.build(tmp_path / "bank", unet, choices)
+    files = json.loads(run("verify", tmp_path / "bank", "--json").stdout)
+    assert [file["name"] for file in files] == ["conv_in.safetensors", "conv_out.safetensors"]
+    assert all(file["verified"] for file in files)
+    path = tmp_path / "bank" / "conv_in.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert "conv_in.safetensors: is damaged (conv_in" in fails("verify", tmp_path / "bank")

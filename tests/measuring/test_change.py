@@ -219,8 +219,12 @@ class TestConstantTokens:
 
     def test_a_packed_layer_puts_out_its_constant(self):
         layer, shape = LINEAR
-        calibration = Calibration(tensors={"layer": {"constant": as_bits(torch.full((1, 5), 7.0))}})
-        found = output(layer, LayerChange("layer", self.CHOICE), calibration, torch.randn(shape))
+        x = torch.randn(shape)
+        x[:, 0] = 1.0
+        known = as_bits(torch.ones(1, shape[-1], dtype=torch.bfloat16))
+        tensors = {"constant": as_bits(torch.full((1, 5), 7.0)), "known_input": known}
+        calibration = Calibration(tensors={"layer": tensors})
+        found = output(layer, LayerChange("layer", self.CHOICE), calibration, x)
         assert bool((found[:, 0] == 7).all())
 
 

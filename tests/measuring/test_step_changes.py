@@ -86,6 +86,7 @@ def test_an_input_is_rounded_as_the_packed_layer_rounds_it(outer: object):
     if isinstance(outer, ConstantTokens):
         constant = denoiser(x, 1)[:1, :1].float()
         tensors["constant"] = constant[0].view(torch.int32)
+        tensors["known_input"] = x[0, :1].bfloat16().view(torch.int16)
     calibration = Calibration(tensors={"layer": tensors})
     pack_layer("layer", denoiser.layer, Plan({"layer": stepped}), calibration)  # can be packed
 

@@ -1,11 +1,17 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from diffusers import DiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import Sampling, generate, generation_defaults, load_pipeline, step_progress
+from mezzotint.models.pipeline_call import check_steps
 from tests.models import tiny
 
 PROMPTS = ("owl", "red fox", "cat", "house")
@@ -97,6 +103,23 @@ def test_generation_json_must_hold_an_object(unet_copy: Path):
     (unet_copy / "generation.json").write_text("[4]")
     with pytest.raises(ModelError, match=r"generation\.json: field top level: "):
         generation_defaults(load_pipeline(unet_copy))
+
+
+def test_more_steps_than_timesteps_are_refused(unet_pipe: DiffusionPipeline):
+    with pytest.raises(UsageError, match=r"steps: 1,001 are more than the 1,000 timesteps"):
+        generate(unet_pipe, Sampling(("owl",), steps=1001))
+
+
+def test_flow_matching_takes_any_number_of_steps():
+    """Its schedulers interpolate between two times."""
+    flowing = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=4))
+    flowing.scheduler.set_timesteps(9)
+    assert len(flowing.scheduler.timesteps) == 9
+    check_steps(flowing, 9)
+    flows = DPMSolverMultistepScheduler(
+        num_train_timesteps=4, use_flow_sigmas=True, prediction_type="flow_prediction"
+    )
+    check_steps(SimpleNamespace(scheduler=flows), 9)
 
 
 def test_a_setting_that_the_pipeline_lacks_is_an_error():

@@ -30,6 +30,8 @@ FLOAT = Choice()
 W4 = Choice("int4/channel")
 W4A8 = Choice("int4/channel", "int8/token")
 TEXT = Choice("int4/channel", "int8/token", structures=(ConstantTokens(1),))
+ONE = {"kind": "constant_tokens", "count": 1}
+UNCHECKED = ConstantTokens(1, checked=False)
 SHORTCUT = Choice("int4/channel", structures=(SplitInput(320),))
 
 PLAN = Plan(
@@ -41,7 +43,10 @@ PLAN = Plan(
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 numbers = st.integers(1, 2000)
-constant_tokens, splits = st.builds(ConstantTokens, numbers), st.builds(SplitInput, numbers)
+constant_tokens, splits = (
+    st.builds(ConstantTokens, numbers, st.booleans()),
+    st.builds(SplitInput, numbers),
+)
 structures = st.tuples(constant_tokens) | st.tuples(splits) | st.tuples(constant_tokens, splits)
 choices = st.sampled_from([FLOAT, W4, W4A8, Choice("uint3/group64", "uint8/tensor")]) | st.builds(
     lambda structure: Choice("uint3/group64", "uint8/tensor", structure), structures
@@ -152,13 +157,33 @@ class TestStorage:
         plan = Plan.from_dict({"version": 1, "layers": layers})
         assert plan == Plan(
             {
-                "b": replace(TEXT, weight="int4/tensor"),
+                "b": replace(TEXT, weight="int4/tensor", structures=(UNCHECKED,)),
                 "c": replace(SHORTCUT, weight="int4/tensor"),
             }
         )
 
 
-ONE = {"kind": "constant_tokens", "count": 1}
+class TestConstantTokensOfOldVersions:
+    """Before version 4, they stored nothing of the tokens that they stand for."""
+
+    LAYERS: ClassVar = {"a": {"weight": "int4/channel", "structures": [dict(ONE)]}}
+
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_they_are_unchecked(self, version: int):
+        plan = Plan.from_dict({"version": version, "layers": self.LAYERS})
+        assert plan["a"].structures == (UNCHECKED,)
+        assert Plan.from_dict(plan.to_dict()) == plan
+
+    def test_later_ones_are_checked(self):
+        plan = Plan.from_dict(edited(layers=self.LAYERS))
+        assert plan["a"].structures == (ConstantTokens(1),)
+
+    def test_old_versions_cannot_ask_for_the_check(self):
+        layers = {"a": {"weight": "int4/channel", "structures": [{**ONE, "checked": True}]}}
+        with pytest.raises(
+            PlanError, match=r"structures\.0\.checked: goes with version 4 and later"
+        ):
+            Plan.from_dict({"version": 3, "layers": layers})
 
 
 def edited(**changes: Any) -> dict[str, Any]:
@@ -273,8 +298,8 @@ class TestVersion1:
             calibration=None,
         )
 
-    def test_it_is_written_as_version_3(self):
-        assert Plan.from_dict(self.OLD).to_dict()["version"] == 3
+    def test_it_is_written_as_the_newest_version(self):
+        assert Plan.from_dict(self.OLD).to_dict()["version"] == VERSION
 
     @pytest.mark.parametrize(
         ("field", "changes"),
@@ -346,7 +371,7 @@ class TestMistakes:
             ({}, "version", "required"),
             ({"version": 1}, "layers", "required"),
             (edited(version="one"), "version", "valid integer"),
-            (edited(version=4), "version", "is 4, this program reads 1, 2 and 3"),
+            (edited(version=5), "version", "is 5, this program reads 1, 2, 3 and 4"),
             (edited(version=1), "encoding", "goes with version 2 and later, not with 1"),
             (edited(layer={}), "layer", "not permitted"),
             (edited(layers=[]), "layers", "valid dictionary"),

@@ -39,16 +39,30 @@ sizes = st.integers(1, 21)
 
 
 def constants(choice: Choice, layer: nn.Module) -> dict[str, Tensor]:
-    """Constants and exponents drawn at random for every place that needs some."""
+    """Constants and exponents drawn at random for every place that needs some; known tokens."""
     specs = structure_tensors(choice.structures, shape_of(layer))
     found = {}
     for name, spec in specs.items():
         values = noise(*spec.shape, seed=3)
         if name.endswith("constant"):
             found[name] = as_bits(values)
+        elif name.endswith("known_input"):
+            found[name] = as_bits(known_tokens(*spec.shape))
         elif name.endswith("exponent"):
             found[name] = values.mul(2).round().to(torch.int8)
     return found
+
+
+def known_tokens(count: int, features: int) -> Tensor:
+    """First tokens that the constants are outputs of, bfloat16."""
+    return noise(count, features, seed=4).bfloat16()
+
+
+def text(*shape: int, count: int = 1) -> Tensor:
+    """Noise [batch, tokens, features] that begins with the known tokens."""
+    x = noise(*shape)
+    x[:, :count] = known_tokens(count, shape[-1])[: shape[1]].float()
+    return x
 
 
 def packed(layer: nn.Linear | nn.Conv2d, choice: Choice) -> PackedLayer:
@@ -78,13 +92,13 @@ SPLIT = Choice("int4/channel", "int8/token", (SplitInput(2),))
 BOTH = Choice("int4/channel", "int8/token", (ConstantTokens(1), SplitInput(2)))
 SMOOTHED = Choice("int4/channel", "int8/token", (Smoothing(),))
 DEEP = Choice("int4/channel", "int8/token", (ConstantTokens(1), SplitInput(2), Smoothing()))
-TEXT_LAYER = (linear(), TEXT, noise(2, 5, 19))
+TEXT_LAYER = (linear(), TEXT, text(2, 5, 19))
 SPLIT_LINEAR = (linear(), SPLIT, noise(2, 5, 19))
 SPLIT_CONV = (conv(padding=1), SPLIT, noise(2, 4, 6, 6))
-BOTH_LAYER = (linear(), BOTH, noise(2, 5, 19))
+BOTH_LAYER = (linear(), BOTH, text(2, 5, 19))
 SMOOTHED_LINEAR = (linear(), SMOOTHED, noise(2, 5, 19))
 SMOOTHED_CONV = (conv(padding=1, groups=2), SMOOTHED, noise(2, 4, 6, 6))
-DEEP_LAYER = (linear(), DEEP, noise(2, 5, 19))
+DEEP_LAYER = (linear(), DEEP, text(2, 5, 19))
 EVERY = pytest.mark.parametrize(
     ("layer", "choice", "x"),
     [

@@ -25,7 +25,7 @@ def packed(layer: nn.Module, x: Tensor, choice: Choice, encoding: Encoding) -> P
     tensors = {}
     if choice.structures[:1] == (TOKENS,):
         constant = as_bits(layer(x)[0, :1].detach().float())
-        tensors = {"0": {"constant": constant}}
+        tensors = {"0": {"constant": constant, "known_input": as_bits(x[0, :1].bfloat16())}}
     model, calls = nn.Sequential(layer), [Call((x,), {})]
     moments = input_moments(model, {"0": choice}, calls, grams=False, tensors=tensors)
     calibration = Calibration(tensors=tensors, moments=moments)

@@ -123,7 +123,11 @@ class TestForeignCalibration:
 
     @pytest.mark.parametrize("name", ["constent", "others.exponent"])
     def test_of_an_unknown_structure(self, name: str):
-        tensors = {"constant": torch.zeros(1, 7, dtype=torch.int32), name: torch.zeros(1)}
+        tensors = {
+            "constant": torch.zeros(1, 7, dtype=torch.int32),
+            "known_input": torch.zeros(1, 19, dtype=torch.int16),
+            name: torch.zeros(1),
+        }
         plan = Plan({"fc": Choice("int4/channel", structures=(ConstantTokens(1),))})
         with pytest.raises(
             FormatError, match=f"layer fc: .* none of its structures has: {name[-8:]}"

@@ -6,10 +6,12 @@ import copy
 import functools
 import math
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.attention_processor import AttnProcessor, XFormersAttnProcessor
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -166,6 +168,24 @@ def test_half_precision_stays_half_precision():
     assert attention_of_rounded(SOFTMAX, query, query, query).dtype == torch.bfloat16
 
 
+@torch.library.custom_op("mezzotint_tests::flash_attn_fwd", mutates_args=())
+def flash_attn_fwd(x: torch.Tensor) -> torch.Tensor:
+    """Attention of a library that torch knows nothing of."""
+    return x.clone()
+
+
+class Dispatched(nn.Module):
+    """A model whose processor leaves attention to a backend of diffusers."""
+
+    def __init__(self, backend: object) -> None:
+        super().__init__()
+        self.attn = nn.Module()
+        self.attn.processor = SimpleNamespace(_attention_backend=backend)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
 class TestRefusals:
     def test_attention_that_is_written_out(self):
         unet = tiny.smallest_unet()
@@ -182,6 +202,52 @@ class TestRefusals:
         round_attention(unet, SOFTMAX)
         with pytest.raises(UsageError, match="bmm"):
             output(unet)
+
+    def test_processors_of_other_libraries_beside_torch_s(self):
+        unet = tiny.smallest_unet()
+        name = next(iter(unet.attn_processors))
+        attention = unet.get_submodule(name.removesuffix(".processor"))
+        attention.processor = XFormersAttnProcessor()
+        round_attention(unet, SOFTMAX)
+        with pytest.raises(UsageError, match="is computed by XFormersAttnProcessor and not"):
+            output(unet)
+
+    @pytest.mark.parametrize("backend", ["sage", "flex", "xformers"])
+    def test_backends_of_diffusers(self, backend: str):
+        model = Dispatched(backend)
+        round_attention(model, SOFTMAX)
+        with pytest.raises(UsageError, match=f"attn is computed by the backend '{backend}'"):
+            model(torch.randn(1, 2, 5, 4))
+
+    @pytest.mark.parametrize("backend", [None, "native", AttentionBackendName._NATIVE_MATH])
+    def test_not_those_that_call_torch(self, backend: object):
+        model = Dispatched(backend)
+        round_attention(model, SOFTMAX)
+        model(torch.randn(1, 2, 5, 4))
+
+    def test_backends_of_a_context(self):
+        model = Dispatched(None)
+        round_attention(model, SOFTMAX)
+        before = _AttentionBackendRegistry._active_backend
+        try:
+            _AttentionBackendRegistry.set_active_backend(AttentionBackendName.FLEX)
+            with pytest.raises(UsageError, match="attn is computed by the backend 'flex'"):
+                model(torch.randn(1, 2, 5, 4))
+        finally:
+            _AttentionBackendRegistry.set_active_backend(before)
+
+    def test_operators_of_other_libraries(self):
+        """Called by whom it may be."""
+
+        class Both(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                y = nn.functional.scaled_dot_product_attention(x, x, x)
+                return torch.ops.mezzotint_tests.flash_attn_fwd(y)
+
+        model = Both()
+        round_attention(model, SOFTMAX)
+        with pytest.raises(UsageError, match="computed by mezzotint_tests::flash_attn_fwd and not"):
+            model(torch.randn(1, 2, 5, 4))
 
     def test_torch_s_own_module(self):
         attention = nn.MultiheadAttention(8, 2)

@@ -12,12 +12,14 @@ from torch import nn
 from typing_extensions import override
 
 from mezzotint._files import is_taken
+from mezzotint._tensor_digests import verifying
 from mezzotint.bank.building import BankJob, layer_file, write_bank
 from mezzotint.bank.contents import BankContents
 from mezzotint.bank.index import BankIndex
 from mezzotint.bank.same_weights import SameWeights
 from mezzotint.bank.stored_forms import stored_form
 from mezzotint.bank.switched import Switched
+from mezzotint.bank.verify import check_layer_file
 from mezzotint.bank.weight_nodes import quantizer_formats
 from mezzotint.errors import BankError
 from mezzotint.formats import FLOAT
@@ -41,6 +43,7 @@ class Bank(BankContents, EncodedWeights):
         BankContents.__init__(self, folder, index)
         EncodedWeights.__init__(self)
         self._same = SameWeights(folder, index.layers)
+        self._verified: set[str] = set()
 
     @classmethod
     def build(
@@ -145,6 +148,7 @@ class Bank(BankContents, EncodedWeights):
         if not self._has(asked):
             return super().parts(asked)
         self._same.check_layer(asked.name, asked.layer)
+        self._verify(asked.name)
         shapes = [shape for _, shape in quantizers(asked.choice.structures, asked.shape)]
         nodes = zip(
             self.index.layers[asked.name].nodes,
@@ -157,6 +161,12 @@ class Bank(BankContents, EncodedWeights):
             {name: tensor.to(device) for name, tensor in stored_form(path, *node).items()}
             for node in nodes
         )
+
+    def _verify(self, name: str) -> None:
+        """Compare the tensors of a layer with their digests, when it is first asked for."""
+        if name not in self._verified and verifying():
+            check_layer_file(self.folder, name, self.index.layers[name])
+            self._verified.add(name)
 
     def _has(self, asked: LayerToEncode) -> bool:
         layer = self.index.layers.get(asked.name)

@@ -15,12 +15,13 @@ from torch import nn
 
 from mezzotint._progress import track
 from mezzotint._resuming import digest, resumable_folder
+from mezzotint._tensor_digests import digests_of, file_digests
 from mezzotint._tensor_files import write_tensors
 from mezzotint.bank.candidates import encoded_candidates
 from mezzotint.bank.digests import moments_digest, weight_digest
 from mezzotint.bank.index import VERSION, BankedLayer, BankIndex
 from mezzotint.bank.weight_nodes import common_structures
-from mezzotint.errors import BankError
+from mezzotint.errors import BankError, CheckpointError
 from mezzotint.plan import Choice, Encoding, Plan
 from mezzotint.runtime import Calibration, LayerToEncode, check_plan
 from mezzotint.runtime.pack import check_calibration, check_layer, naming
@@ -165,7 +166,7 @@ _ENTRY = "layer"
 
 def _banked(path: Path, name: str, job: BankJob) -> BankedLayer:
     """Encode a layer, unless its file is there."""
-    known = _finished(path)
+    known = finished_layer(path)
     if known is not None:
         return known
     choices = job.candidates[name]
@@ -173,15 +174,18 @@ def _banked(path: Path, name: str, job: BankJob) -> BankedLayer:
     asked = LayerToEncode(name, layer, choices[0], job.encoding, job.calibration)
     with naming(name):
         entry, tensors = encoded_candidates(asked, choices)
+    entry = entry.model_copy(update={"sha256": digests_of(tensors, path)})
     write_tensors(path, tensors, {_ENTRY: entry.model_dump_json()})
     return entry
 
 
-def _finished(path: Path) -> BankedLayer | None:
+def finished_layer(path: Path) -> BankedLayer | None:
+    """A layer whose file is complete, and still what was written; else None."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            return BankedLayer.model_validate_json((file.metadata() or {}).get(_ENTRY, ""))
-    except (SafetensorError, OSError, ValidationError, json.JSONDecodeError):
+            found = BankedLayer.model_validate_json((file.metadata() or {}).get(_ENTRY, ""))
+        return found if file_digests(path) == found.sha256 else None
+    except (SafetensorError, OSError, ValidationError, json.JSONDecodeError, CheckpointError):
         return None  # a disk that lost its last writes

@@ -105,7 +105,7 @@ class BankContents:
 
     def _node(self, key: str) -> BankedWeight:
         if key not in self.index.nodes:
-            raise BankError(f"{self.folder}: has no weight {key}")
+            raise BankError(f"{self.folder}: has no weight {key}; take one of its `keys`")
         return self.index.nodes[key]
 
     def _candidate(self, key: str, weight_format: str) -> Candidate:

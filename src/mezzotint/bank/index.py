@@ -15,7 +15,8 @@ from mezzotint._files import JsonFile, validated
 from mezzotint.errors import BankError, MezzotintError
 from mezzotint.plan import Plan
 
-VERSION = 1
+VERSION = 2
+"""Banks of version 1 have no digests of their tensors."""
 
 
 class Candidate(BaseModel):
@@ -50,16 +51,18 @@ class BankedLayer(BaseModel):
     Attributes:
         digest: of the floating weight.
         nodes: key → weight, in the order of the layer's quantizers.
+        sha256: tensor of the layer's file → SHA-256; None in banks of version 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     digest: str
     nodes: Mapping[str, BankedWeight] = Field(min_length=1)
+    sha256: Mapping[str, str] | None = None
 
 
 class _IndexModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    version: Literal[1]
+    version: Literal[1, 2]
     plan: dict[str, Any]
     inputs: str | None
     layers: Mapping[str, BankedLayer]

@@ -23,6 +23,7 @@ from mezzotint.runtime import (
     read_timesteps,
     replace_layer,
     round_attention,
+    share_token_check,
     unfilled_layer,
 )
 
@@ -100,6 +101,7 @@ class ModelLoading:
         if verifying():
             self._verify(model)
         read_timesteps(model)
+        share_token_check(model)
         round_attention(model, self.plan.simulated_attention)
 
     def _verify(self, model: nn.Module) -> None:

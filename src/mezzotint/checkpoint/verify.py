@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mezzotint._digest_file import DigestFile, checked_digests
-from mezzotint._tensor_digests import check_digests, file_digests, stored_places
+from mezzotint._tensor_digests import check_digests, file_digests
+from mezzotint._verified_file import VerifiedFile
 from mezzotint.checkpoint.save import quantization_configs
 from mezzotint.checkpoint.streaming.stored_tensors import weight_files
 from mezzotint.errors import CheckpointError, ModelError
 from mezzotint.models import check_model_folder
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
-
-
-@dataclass(frozen=True)
-class VerifiedFile:
-    """One safetensors file of a checkpoint.
-
-    Attributes:
-        name: its path below the folder.
-        tensors: number of them.
-        nbytes: of the tensors.
-        verified: True if each is the one that was saved; False if the checkpoint does not say what
-            was saved.
-    """
-
-    name: str
-    tensors: int
-    nbytes: int
-    verified: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
 
 def verify_checkpoint(folder: str | Path) -> tuple[VerifiedFile, ...]:
@@ -64,7 +42,7 @@ def verify_checkpoint(folder: str | Path) -> tuple[VerifiedFile, ...]:
         stored = {n: d for file in each.files for n, d in found.get(file, {}).items()}
         check_digests(stored, each.digests, each.source)
     real = {file.resolve() for file in known}
-    return tuple(_verified(folder, file, file.resolve() in real) for file in files)
+    return tuple(VerifiedFile.of(folder, file, verified=file.resolve() in real) for file in files)
 
 
 _MODEL_FILES = (INDEX_FILE, CONFIG_FILE)
@@ -99,9 +77,3 @@ def _others(folder: Path) -> Iterator[_Saved]:
     if (folder / DigestFile.FILE).exists():
         for name, digests in DigestFile.load(folder / DigestFile.FILE).files.items():
             yield _Saved(folder / name, (folder / name,), digests)
-
-
-def _verified(folder: Path, file: Path, known: bool) -> VerifiedFile:
-    places = stored_places(file).values()
-    size = sum(place.nbytes for place in places)
-    return VerifiedFile(file.relative_to(folder).as_posix(), len(places), size, known)

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from mezzotint._files import forget_written, last_written
 from mezzotint._printable import printable
 from mezzotint._progress import working
 from mezzotint._scarcity import scarcity
@@ -28,6 +29,7 @@ class ErrorReportingGroup(TyperGroup):
 
     @override
     def invoke(self, ctx: Any) -> Any:
+        forget_written()
         try:
             with working(next(iter(ctx._protected_args), "mezzotint")):
                 result = super().invoke(ctx)
@@ -39,7 +41,9 @@ class ErrorReportingGroup(TyperGroup):
         except typer.Exit:
             raise
         except KeyboardInterrupt as error:
-            advice = getattr(error, "__notes__", ["nothing was written"])
+            last = last_written()
+            done = "nothing was written" if last is None else f"{printable(str(last))} is complete"
+            advice = getattr(error, "__notes__", [done])
             typer.echo(f"interrupted: {'; '.join(advice)}", err=True)
             raise typer.Exit(INTERRUPTED) from error
         except Exception as error:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -37,22 +38,34 @@ def print_tables(tables: Sequence[Table]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     for table in tables:
-        _disarm(table)
-        console.print(table)
+        console.print(_disarmed(table))
 
 
-def _disarm(table: Table) -> None:
-    """Take names in cells for text, which neither rich nor the terminal has orders from."""
+def _disarmed(table: Table) -> Table:
+    """The table with names in cells for text, which neither rich nor the terminal obeys."""
     from rich.text import Text
 
+    found = copy.copy(table)
+    found.columns, found.rows = [], []
     for column in table.columns:
-        column._cells = [
-            Text(printable(cell)) if isinstance(cell, str) else cell for cell in column.cells
-        ]
+        options = {name: getattr(column, name) for name in _COLUMN_OPTIONS}
+        found.add_column(column.header, column.footer, **options)
+    cells = zip(*(column.cells for column in table.columns), strict=True)
+    for row, each in zip(table.rows, cells, strict=True):
+        texts = (Text(printable(cell)) if isinstance(cell, str) else cell for cell in each)
+        found.add_row(*texts, style=row.style, end_section=row.end_section)
     for part in ("title", "caption"):
         text = getattr(table, part)
         if isinstance(text, str):
-            setattr(table, part, printable(text))
+            setattr(found, part, printable(text))
+    return found
+
+
+_COLUMN_OPTIONS = (
+    *("header_style", "footer_style", "highlight", "style", "justify", "vertical", "overflow"),
+    *("width", "min_width", "max_width", "ratio", "no_wrap"),
+)
+"""Options of `Table.add_column` that are attributes of the column as well."""
 
 
 def show(value: Any, tables: Sequence[Table], *, as_json: bool) -> None:

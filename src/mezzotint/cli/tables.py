@@ -16,8 +16,8 @@ from mezzotint._tables import titled_table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mezzotint._verified_file import VerifiedFile
     from mezzotint.allocation import Allocation
-    from mezzotint.checkpoint.verify import VerifiedFile
     from mezzotint.labels import Labels
     from mezzotint.models import Layer
     from mezzotint.plan import Difference, Plan, Planned

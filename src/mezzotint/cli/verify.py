@@ -14,13 +14,18 @@ from mezzotint.errors import CheckpointError
 def verify(folder: Quantized, as_json: AsJson = False) -> None:
     """Compare every tensor of DIR with the SHA-256 that was saved with it.
 
-    Loading does the same. DIR may be a pipeline or its denoiser alone. Files without digests, which
+    Loading does the same. DIR may be a pipeline, its denoiser alone, or a bank of quantized layers,
+    such as `mezzotint sample` keeps beside its labels. Files without digests, which
     older versions and other programs write, are named; where no file has any, the command fails.
     """
+    from mezzotint.bank import BankIndex, verify_bank
     from mezzotint.checkpoint.verify import verify_checkpoint
     from mezzotint.cli.tables import verified_table
 
-    found = verify_checkpoint(folder)
+    if (folder / BankIndex.FILE).is_file():
+        found = verify_bank(folder)
+    else:
+        found = verify_checkpoint(folder)
     if not any(each.verified for each in found):
         raise CheckpointError(
             f"{folder}: has no digests, so nothing tells whether it is what was saved; every file "

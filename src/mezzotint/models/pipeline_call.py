@@ -134,7 +134,7 @@ def fixed_arguments(pipe: DiffusionPipeline, sampling: Sampling) -> dict[str, An
     for field in sampling.call_kwargs:
         arguments.pop(field, None)
     _check_needed(pipe, sampling, arguments)
-    _check_steps(pipe, arguments.get("num_inference_steps"))
+    check_steps(pipe, arguments.get("num_inference_steps"))
     return arguments
 
 
@@ -201,11 +201,16 @@ def _check_needed(
         raise UsageError(f"call_kwargs: {name} needs {', '.join(missing)}; give them (--call)")
 
 
-def _check_steps(pipe: DiffusionPipeline, steps: int | None) -> None:
-    """Refuse more steps than there are timesteps: schedulers fail on them each in its own way."""
-    config = getattr(getattr(pipe, "scheduler", None), "config", {})
+def check_steps(pipe: DiffusionPipeline, steps: int | None) -> None:
+    """Refuse more steps than there are timesteps: schedulers fail on them each in its own way.
+
+    Those of flow matching interpolate between two times, and take any number.
+    """
+    scheduler = getattr(pipe, "scheduler", None)
+    config = getattr(scheduler, "config", {})
     known = config.get("num_train_timesteps")
-    if steps is not None and isinstance(known, int) and steps > known:
+    flows = "FlowMatch" in type(scheduler).__name__ or bool(config.get("use_flow_sigmas"))
+    if steps is not None and isinstance(known, int) and steps > known and not flows:
         raise UsageError(
             f"steps: {steps:,} are more than the {known:,} timesteps that the pipeline's "
             f"{type(pipe.scheduler).__name__} knows; use fewer"

@@ -21,10 +21,11 @@ from mezzotint.plan.encoding import (
     search_text,
 )
 from mezzotint.plan.layer_shape import LayerShape, Reader
-from mezzotint.plan.plan import VERSION, Plan, dumps
+from mezzotint.plan.plan import NAMES_SINCE, VERSION, Plan, dumps
 from mezzotint.plan.sampling import Sampling
 from mezzotint.plan.simulated_attention import SimulatedAttention
 from mezzotint.plan.structure import (
+    KINDS,
     NOW,
     Observer,
     Part,
@@ -45,6 +46,8 @@ from mezzotint.plan.uniform_plans import (
 __all__ = [
     "CLIPS",
     "FULL",
+    "KINDS",
+    "NAMES_SINCE",
     "NOW",
     "NO_ACTIVATION_BITS",
     "ONLY_IN_CHECKPOINT",

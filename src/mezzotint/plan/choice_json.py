@@ -51,14 +51,14 @@ def choice_of(layer: LayerModel, name: str, source: str, version: int) -> Choice
         PlanError: naming `source`, the layer or the field at fault, and what was expected.
     """
     try:
-        structures = [*_of_version_1(layer)]
+        structures = [*_of_version_1(layer, version)]
         if structures and layer.structures:
             raise FormatError(
                 "constant_tokens and split are the older form of structures; keep only structures"
             )
         for index, each in enumerate(layer.structures):
             where = f"{source}: field layers.{name}.structures.{index}"
-            structures.append(_structure(each.kind, each.fields, where))
+            structures.append(_structure(each.kind, each.fields, version, where))
         if version <= 2 and layer.part_formats:
             raise FormatError(f"part_formats goes with version 3 and later, not with {version}")
         weight = layer.weight if version > 2 else _wide_scaled(layer.weight)
@@ -74,21 +74,25 @@ def _wide_scaled(weight: str) -> str:
     return weight if per_channel is None else f"{weight}/float32"
 
 
-def _of_version_1(layer: LayerModel) -> list[Structure]:
+def _of_version_1(layer: LayerModel, version: int) -> list[Structure]:
     found = []
     if layer.constant_tokens:
-        found.append(_structure("constant_tokens", {"count": layer.constant_tokens}))
+        found.append(_structure("constant_tokens", {"count": layer.constant_tokens}, version))
     if layer.split:
-        found.append(_structure("split", {"first": layer.split}))
+        found.append(_structure("split", {"first": layer.split}, version))
     return found
 
 
-def _structure(kind: str, fields: Mapping[str, Any], where: str = "") -> Structure:
+def _structure(kind: str, fields: Mapping[str, Any], version: int, where: str = "") -> Structure:
+    known, meant = structure_named(kind), dict(fields)
+    for name, (first, before) in known.since.items():
+        if version < first and meant.setdefault(name, before) != before:
+            raise PlanError(f"{where}.{name}: goes with version {first} and later, not {version}")
     try:
         # Validated as JSON: lists stand for tuples, and yet nothing is converted.
-        found: Structure = TypeAdapter(structure_named(kind)).validate_json(json.dumps(fields))
+        found: Structure = TypeAdapter(known).validate_json(json.dumps(meant))
     except ValidationError as cause:
-        first = cause.errors()[0]
-        field = ".".join([where, *map(str, first["loc"])])
-        raise PlanError(f"{field}: {first['msg']}") from cause
+        first_error = cause.errors()[0]
+        field = ".".join([where, *map(str, first_error["loc"])])
+        raise PlanError(f"{field}: {first_error['msg']}") from cause
     return found

@@ -22,11 +22,16 @@ from mezzotint.plan.choice_json import LayerModel, choice_of
 from mezzotint.plan.encoding import Encoding, EncodingModel
 from mezzotint.plan.simulated_attention import SimulatedAttention, SimulatedAttentionModel
 
-VERSION = 3
+VERSION = 4
 
 #: Version 1 said nothing of encodings and calibration: what it meant are their defaults. Until
-#: version 2, scales per channel were float32.
-_READABLE = (1, 2, VERSION)
+#: version 2, scales per channel were float32. Until version 3, constant tokens were taken on trust.
+_READABLE = (1, 2, 3, VERSION)
+
+NAMES_SINCE = 3
+"""Version since which names of formats mean what they do."""
+
+_SIMULATED_SINCE = 3
 
 
 class _PlanModel(BaseModel):
@@ -268,10 +273,10 @@ def _check_version(model: _PlanModel, source: str) -> None:
     if model.version not in _READABLE:
         known = f"{', '.join(map(str, _READABLE[:-1]))} and {VERSION}"
         raise PlanError(f"{source}: field version: is {model.version}, this program reads {known}")
-    if model.version < VERSION and model.simulated_attention is not None:
+    if model.version < _SIMULATED_SINCE and model.simulated_attention is not None:
         raise PlanError(
-            f"{source}: field simulated_attention: goes with version {VERSION}, not with "
-            f"{model.version}"
+            f"{source}: field simulated_attention: goes with version {_SIMULATED_SINCE} and later, "
+            f"not with {model.version}"
         )
     if model.version > 1:
         return

@@ -40,6 +40,10 @@ Parts = Mapping[str, Part]
 NOW = "now"
 """Key, among the tensors of a `timed` structure, of the timestep of the call in progress."""
 
+KINDS = "kinds"
+"""Key, among the tensors of a structure with `known_tokens`, of the kinds of an input's first
+tokens; it is lacking where all of them are the known ones."""
+
 
 class Observer(Protocol):
     """Watches the runs of one floating layer, or of a part of one, for what must be calibrated."""
@@ -85,6 +89,8 @@ class Structure(ABC):
             in its place; None where none does.
         granularity: of activation formats whose scales and zero points it stores, such as `step`;
             they are calibrated with the ranges of inputs. None where it stores none.
+        since: fields that later versions of plans brought → the first version that has them, and
+            what plans of earlier ones mean.
         timed: whether its layer depends on the denoiser's timestep: `forward` then finds that
             among the tensors, as `NOW`, float32 [1] or one for each sample.
     """
@@ -96,6 +102,7 @@ class Structure(ABC):
     same_for_siblings: ClassVar[bool] = False
     left_out_by: ClassVar[str | None] = None
     granularity: ClassVar[str | None] = None
+    since: ClassVar[Mapping[str, tuple[int, Any]]] = {}
     timed: ClassVar[bool] = False
 
     #: Settings with which pydantic reads the fields.
@@ -141,6 +148,16 @@ class Structure(ABC):
         """True if an observer finds calibrated tensors of it."""
         return bool(self.calibrated) and self.granularity is None
 
+    @property
+    def known_tokens(self) -> str | None:
+        """The tensor of its own that holds first tokens which others were calibrated for; or None.
+
+        It is bfloat16 as int16 bits, [count, features]. The layer compares its input with it, and
+        `forward` finds among the tensors, as `KINDS`, which of `mezzotint.runtime.token_check` the
+        first tokens are: uint8 [batch, count].
+        """
+        return None
+
     def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
         """Shape and dtype of every tensor that it stores."""
         return {}
@@ -168,8 +185,8 @@ class Structure(ABC):
         """
         return {}
 
-    def placeholder(self, layer: LayerShape) -> Tensors:
-        """Calibrated tensors that some layer could have, for timing one: zeros."""
+    def placeholder(self, layer: LayerShape, x: Tensor) -> Tensors:
+        """Calibrated tensors that a layer could have, for timing it on its input `x`: zeros."""
         return {name: spec.zeros() for name, spec in self.calibrated_tensors(layer).items()}
 
     def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:

@@ -46,10 +46,11 @@ def measure_within(subject: Subject, choice: Choice, names: Sequence[str], timer
     ranges: dict[str, tuple[InputRange, ...]] = {}
     tensors: dict[str, Tensors] = {}
     for name, each in choices.items():
-        low, high = subject.runs.samples[subject.runs.layers[name][0]].x.aminmax()
+        x = subject.runs.samples[subject.runs.layers[name][0]].x
+        low, high = x.aminmax()
         ranges[name] = (InputRange(float(low), float(high)),) * each.parts
         layer = subject.denoiser.get_submodule(name)
-        tensors[name] = placeholders(each.structures, shape_of(layer))
+        tensors[name] = placeholders(each.structures, shape_of(layer), x)
     # Times do not depend on values, or on where weights are clipped: placeholders and the
     # quickest search will do.
     plan = Plan(choices, encoding=Encoding(MINMAX))

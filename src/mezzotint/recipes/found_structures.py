@@ -29,7 +29,8 @@ CONSTANT = "constant first token: the same for every prompt"
 JOINED = "joined input: a quantizer for each half"
 ZEROED = (
     "this pipeline replaces a missing negative prompt by zeros, which have no first token: with "
-    "guidance, give a negative prompt (an empty string will do), or quantize with bos=false"
+    "guidance, their outputs are computed through the quantized layers; give a negative prompt (an "
+    "empty string will do) to use the constant for it as well"
 )
 ZEROES_SEEN = (
     "this pipeline replaces a missing negative prompt by zeros, which have no first token: for a "

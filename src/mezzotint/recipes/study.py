@@ -35,7 +35,7 @@ from mezzotint.models import (
     trace_calls,
 )
 from mezzotint.plan import (
-    VERSION,
+    NAMES_SINCE,
     CalibrationSettings,
     CallSelection,
     Choice,
@@ -240,7 +240,7 @@ class Study:
             "sampling": self._sampling(),
             "calls": calls_digest(self.calls),
             "torch": torch.__version__,
-            "formats": VERSION,  # names of formats in keys mean what they do in plans of it
+            "formats": NAMES_SINCE,  # names of formats in keys mean what they do in plans of it
         }
         make = job.measuring.executor
         if make is None or make is InProcess:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mezzotint._files import check_folder_name, check_no_file, is_taken
+from mezzotint._files import check_no_file, is_taken
 from mezzotint._folders import replacing_folder
 from mezzotint.errors import UsageError
 from mezzotint.report.findings import Finding
@@ -118,7 +118,6 @@ def save_insights(insights: Insights, folder: str | Path) -> Path:
         UsageError: the folder is a file, or holds other things, or matplotlib is not installed.
     """
     folder = Path(folder)
-    check_folder_name(folder)
     check_insights_folder(folder)
     page = render_insights(insights)
     with replacing_folder(folder) as temporary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from mezzotint._files import check_folder_name, check_no_file, is_taken, write_json
+from mezzotint._files import check_no_file, is_taken, write_json
 from mezzotint._folders import replacing_folder
 from mezzotint.checkpoint import MEASUREMENTS_FILE
 from mezzotint.errors import UsageError
@@ -44,7 +44,6 @@ def save_sweep(
         UsageError: the folder is a file, or holds other things, or matplotlib is not installed.
     """
     folder = Path(folder)
-    check_folder_name(folder)
     check_sweep_folder(folder)
     value, picture = sweep.to_dict(), sweep_picture(sweep)
     with replacing_folder(folder) as temporary:

@@ -4,6 +4,7 @@ from mezzotint.runtime import cpu, cuda, reference_kernel
 from mezzotint.runtime.composition import join_inputs, own_tensors, part_inputs
 from mezzotint.runtime.convert import (
     check_plan,
+    checking_layers,
     dequantize_module,
     pack_module,
     packed_copy,
@@ -12,6 +13,7 @@ from mezzotint.runtime.convert import (
     reading_timesteps,
     replace_layer,
     replace_layers,
+    share_token_check,
 )
 from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.executions import Execution, executions
@@ -116,6 +118,7 @@ __all__ = [
     "check_calibration",
     "check_input_ranges",
     "check_plan",
+    "checking_layers",
     "dequantize_module",
     "empty_layer",
     "executions",
@@ -146,6 +149,7 @@ __all__ = [
     "rounded_attention",
     "select_kernel",
     "shape_of",
+    "share_token_check",
     "smoothed_parameters",
     "smoothing_norms",
     "stored_tensors",

@@ -23,6 +23,7 @@ from mezzotint.runtime.smoothing_norms import (
 )
 from mezzotint.runtime.structured import StructuredLayer
 from mezzotint.runtime.timestep import TimestepReader, check_timed
+from mezzotint.runtime.token_check import TokenCheck
 
 
 def check_plan(module: nn.Module, plan: Plan) -> None:
@@ -138,6 +139,7 @@ def _packed(
             module.get_parameter(name).copy_(tensor)
     smooth_norms(module, plan, calibration)
     read_timesteps(module)
+    share_token_check(module)
     round_attention(module, plan.simulated_attention)
     return module
 
@@ -151,6 +153,19 @@ def read_timesteps(denoiser: nn.Module) -> None:
     layers = _timed_layers(denoiser)
     if layers:
         _tell(layers, TimestepReader.attach(denoiser))
+
+
+def share_token_check(denoiser: nn.Module) -> None:
+    """Let the packed layers that know first tokens compare each input once, and tell of it once."""
+    check = TokenCheck()
+    for layer in checking_layers(denoiser):
+        layer.token_check = check
+
+
+def checking_layers(denoiser: nn.Module) -> list[StructuredLayer]:
+    """The packed layers that compare first tokens with known ones."""
+    layers = (layer for layer in denoiser.modules() if isinstance(layer, StructuredLayer))
+    return [layer for layer in layers if layer.structure.known_tokens is not None]
 
 
 @contextmanager

@@ -101,8 +101,8 @@ def structure_tensors(structures: Structures, layer: LayerShape) -> dict[str, Te
     }
 
 
-def placeholders(structures: Structures, layer: LayerShape) -> dict[str, Tensor]:
-    """Calibrated tensors that some layer could have, for timing one.
+def placeholders(structures: Structures, layer: LayerShape, x: Tensor) -> dict[str, Tensor]:
+    """Calibrated tensors that a layer could have, for timing it on its input `x`.
 
     Raises:
         PlanError: such a layer cannot have one of the structures.
@@ -110,7 +110,7 @@ def placeholders(structures: Structures, layer: LayerShape) -> dict[str, Tensor]
     return {
         dotted(place.path, name): tensor
         for place in places(structures, layer)
-        for name, tensor in place.structure.placeholder(place.layer).items()
+        for name, tensor in place.structure.placeholder(place.layer, x).items()
     }
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-from itertools import count
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from mezzotint.runtime.handles import Handles
 from mezzotint.runtime.operands import GivenScales
 
 
@@ -25,26 +24,16 @@ class OpaqueLayer(Protocol):
         """A tensor of the output's shape, dtype and layout, without values."""
 
 
-# Without callbacks: an interrupt that arrives within one would be swallowed.
-_LAYERS: dict[int, weakref.ref[OpaqueLayer]] = {}
-_HANDLES = count()
-_FEW = 1024
+_LAYERS: Handles[OpaqueLayer] = Handles()
 
 
 def handle_of(layer: OpaqueLayer) -> int:
     """A number by which `packed_layer` finds a layer as long as it lives."""
-    handle = next(_HANDLES)
-    if handle % _FEW == _FEW - 1:
-        for dead in [key for key, found in list(_LAYERS.items()) if found() is None]:
-            _LAYERS.pop(dead, None)
-    _LAYERS[handle] = weakref.ref(layer)
-    return handle
+    return _LAYERS.handle_of(layer)
 
 
 def _layer(handle: int) -> OpaqueLayer:
-    found = _LAYERS[handle]()
-    assert found is not None, "the layer is gone"
-    return found
+    return _LAYERS.find(handle)
 
 
 def runs_opaque(handle: int, device: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -22,11 +23,15 @@ from typing_extensions import override
 from mezzotint.errors import UsageError
 from mezzotint.formats import ActivationFormat
 from mezzotint.plan import SimulatedAttention
+from mezzotint.runtime.attention_backends import other_attention
 
 _REMEDY = (
     "choose attention processors that call it, such as AttnProcessor2_0, or leave "
     "simulated_attention out"
 )
+
+_FUSED = re.compile(r"::\w*(attention|attn)", re.IGNORECASE)
+"""Names of other libraries' operators, such as `xformers::efficient_attention_forward_cutlass`."""
 
 _SOFTMAX = frozenset({functional.softmax, torch.softmax, Tensor.softmax})
 
@@ -97,10 +102,15 @@ class _RoundingForward:
         """
         if self.attention is None:
             return self.__wrapped__(*args, **kwargs)
+        denoiser = getattr(self.__wrapped__, "__self__", None)
+        if isinstance(denoiser, nn.Module) and (other := other_attention(denoiser)) is not None:
+            raise UsageError(
+                f"attention of {other} and not by scaled_dot_product_attention, so nothing that it "
+                f"multiplies can be rounded; {_REMEDY}"
+            )
         with _Rounding(self.attention) as rounding:
             result = self.__wrapped__(*args, **kwargs)
         if not rounding.calls:
-            denoiser = getattr(self.__wrapped__, "__self__", None)
             raise UsageError(
                 f"{type(denoiser).__name__} calls no scaled_dot_product_attention, so nothing that "
                 f"its attention multiplies can be rounded; {_REMEDY}"
@@ -130,6 +140,12 @@ class _Rounding(TorchFunctionMode):
         if func is functional.scaled_dot_product_attention:
             self.calls += 1
             return attention_of_rounded(self.attention, *args, **kwargs)
+        operator = getattr(func, "_qualified_op_name", None) or getattr(func, "_name", "")
+        if _FUSED.search(str(operator)):
+            raise UsageError(
+                f"attention is computed by {operator} and not by scaled_dot_product_attention, so "
+                f"what it multiplies cannot be rounded; {_REMEDY}"
+            )
         written_out = func in _PRODUCTS and any(map(self._is_probabilities, args))
         if written_out or func is functional.multi_head_attention_forward:
             raise UsageError(

@@ -27,18 +27,18 @@ class _Stamp:
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor]) -> _Stamp:
-        return cls(tuple((weakref.ref(tensor), _version(tensor)) for tensor in tensors))
+        return cls(tuple((weakref.ref(tensor), version_of(tensor)) for tensor in tensors))
 
     def fits(self, tensors: Iterable[Tensor]) -> bool:
         """Return whether these are the same tensors, unchanged."""
         for tensor, (known, version) in zip(tensors, self.tensors, strict=True):
-            if known() is not tensor or version != _version(tensor):
+            if known() is not tensor or version != version_of(tensor):
                 return False
         return True
 
 
-def _version(tensor: Tensor) -> int:
-    # Inference tensors count no versions.
+def version_of(tensor: Tensor) -> int:
+    """A number that changes when a tensor is written to; inference tensors have 0 for good."""
     return 0 if tensor.is_inference() else tensor._version
 
 

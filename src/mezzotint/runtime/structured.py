@@ -10,11 +10,12 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError
 from mezzotint.formats import Shape, TensorSpec
-from mezzotint.plan import NOW, Choice, Encoding, LayerShape, Tensors
+from mezzotint.plan import KINDS, NOW, Choice, Encoding, LayerShape, Tensors
 from mezzotint.runtime.layers import FixedGeometry, attributes_of, quant_like, set_attributes
 from mezzotint.runtime.packed import PackedLayer, PartCalibration, refuse_tensors
 from mezzotint.runtime.part import QuantizedPart
 from mezzotint.runtime.timestep import TimestepReader
+from mezzotint.runtime.token_check import TokenCheck
 
 
 class StructuredLayer(PackedLayer):
@@ -27,9 +28,11 @@ class StructuredLayer(PackedLayer):
         structure: the structure.
         shape: of the layer.
         reader: tells the timestep to a structure that depends on it.
+        token_check: compares first tokens for a structure that knows some.
     """
 
     reader: TimestepReader
+    token_check: TokenCheck
 
     def __init__(
         self,
@@ -50,6 +53,8 @@ class StructuredLayer(PackedLayer):
             self.register_buffer(name, spec.zeros())
         if self.structure.timed:
             self.reader = TimestepReader()
+        if self.structure.known_tokens is not None:
+            self.token_check = TokenCheck()
 
     @property
     def named_parts(self) -> dict[str, PackedLayer]:
@@ -62,13 +67,18 @@ class StructuredLayer(PackedLayer):
         return {name: getattr(self, name) for name in self.tensor_names}
 
     @property
+    def _calibrated(self) -> tuple[str, ...]:
+        """Names of the tensors of its own that calibration finds."""
+        return tuple(self.structure.calibrated_tensors(self.shape))
+
+    @property
     @override
     def parts(self) -> tuple[QuantizedPart, ...]:
         return tuple(each for part in self.named_parts.values() for each in part.parts)
 
     @override
     def load_tensors(self, tensors: Tensors) -> None:
-        for name in self.structure.calibrated:
+        for name in self._calibrated:
             stored = name in self.tensor_names
             self.register_buffer(name, tensors[name].detach().clone(), persistent=stored)
         starts = tuple(f"{name}." for name in self.named_parts)
@@ -87,10 +97,10 @@ class StructuredLayer(PackedLayer):
         encoding: Encoding,
         calibrations: Sequence[PartCalibration],
     ) -> None:
-        tensors = {n: self.get_buffer(n).to(weight.device) for n in self.structure.calibrated}
+        tensors = {n: self.get_buffer(n).to(weight.device) for n in self._calibrated}
         tensors |= self.structure.derived(weight, self.shape, tensors)
         weights = self.structure.part_weights(weight, self.shape, tensors)
-        for name in self.structure.calibrated.difference(self.tensor_names):
+        for name in set(self._calibrated).difference(self.tensor_names):
             delattr(self, name)
             del tensors[name]
         self._check_names_and_types(tensors)
@@ -122,6 +132,10 @@ class StructuredLayer(PackedLayer):
         tensors = self.own_tensors
         if self.structure.timed:
             tensors[NOW] = self.reader.timestep
+        if self.structure.known_tokens is not None:
+            kinds = self.token_check.kinds(input, tensors[self.structure.known_tokens])
+            if kinds is not None:
+                tensors[KINDS] = kinds
         return self.structure.forward(input, self.named_parts, self.shape, tensors, self.bias)
 
 

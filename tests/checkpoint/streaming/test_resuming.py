@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import mezzotint as mz
@@ -25,7 +27,7 @@ renamed = 0
 
 def die_at_the_fourth_file(event, arguments):
     global renamed
-    if event == "os.rename":
+    if event == "os.rename" and str(arguments[1]).endswith(".safetensors"):
         renamed += 1
         if renamed == 4:
             os.kill(os.getpid(), int(sys.argv[3]))
@@ -54,6 +56,24 @@ def kept(pipeline: Path, target: Path) -> Path:
     return folder
 
 
+def interrupted(pipeline: Path, target: Path, *, shards_before: int) -> Path:
+    """Remains of an interruption in this process, when another shard than those is begun."""
+    write, written = packed_checkpoint.write_tensors, []
+
+    def limited(path: Path, tensors: dict[str, Tensor]) -> None:
+        if len(written) == shards_before:
+            raise KeyboardInterrupt
+        write(path, tensors)
+        written.append(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_checkpoint, "write_tensors", limited)
+        with pytest.raises(KeyboardInterrupt):
+            mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    (folder,) = target.parent.glob(".*.partial-*")
+    return folder
+
+
 def shards(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in folder.glob("unet/[!.]*.safetensors")}
 
@@ -62,7 +82,7 @@ def test_a_kill_leaves_no_target(kept: Path, target: Path):
     assert not target.exists()
     assert kept.name.startswith(".packed.partial-")
     assert len(shards(kept)) == 3
-    assert len(list(kept.glob("unet/.*"))) == 1
+    assert {path.name[:9] for path in kept.glob("unet/.*")} == {".diffusio", ".shards.j"}
 
 
 def test_a_kill_leaves_the_former_target(pipeline: Path, target: Path):
@@ -89,6 +109,51 @@ def test_a_shard_that_the_disk_lost_is_written_again(kept: Path, pipeline: Path,
     mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
     assert (target / "unet" / second.name).stat().st_ino == untouched
     assert mz.load(target)
+
+
+def test_a_shard_whose_bits_have_changed_is_written_again(
+    pipeline: Path, target: Path, tmp_path: Path
+):
+    kept = interrupted(pipeline, target, shards_before=2)
+    first, second = sorted(kept.glob("unet/[!.]*.safetensors"))
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 1
+    first.write_bytes(content)
+    untouched = second.stat().st_ino
+    mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    assert (target / "unet" / second.name).stat().st_ino == untouched
+    mz.quantize_checkpoint(pipeline, tmp_path / "straight", storage=STORAGE)
+    assert packed.same(stored(target / "unet"), stored(tmp_path / "straight" / "unet"))
+
+
+def test_what_was_finished_when_only_the_card_was_lacking_is_kept(
+    pipeline: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def never(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_checkpoint, "write_card", never)
+        with pytest.raises(KeyboardInterrupt):
+            mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    (kept,) = target.parent.glob(".*.partial-*")
+    finished = shards(kept)
+    mz.quantize_checkpoint(pipeline, target, storage=STORAGE)
+    assert shards(target) == finished
+
+
+def test_bad_numbers_elsewhere_are_told_before_anything_is_packed(damaged: Path, target: Path):
+    """Nor do finished shards go because of them."""
+    kept = interrupted(damaged, target, shards_before=1)
+    finished = shards(kept)
+    assert finished
+    file = damaged / "vae" / packed.WEIGHTS
+    whole = load_file(file)
+    name = next(iter(whole))
+    packed.rewrite(file, **{name: whole[name] * torch.nan})
+    with pytest.raises(CheckpointError, match=f"vae.*{name}: holds NaN"):
+        mz.quantize_checkpoint(damaged, target, storage=STORAGE)
+    assert shards(kept) == finished
 
 
 @pytest.mark.parametrize("change", ["bits", "source"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import mezzotint as mz
 from mezzotint.checkpoint import read_plan
 from mezzotint.formats import MixedFormat
 from mezzotint.measuring import PlanChange
+from mezzotint.recipes.job import Job
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labelling import sample_labels
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import module_bytes, packed_layers
 from tests.models import tiny
 
@@ -41,12 +44,33 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPipeline:
 
 
 @pytest.fixture(scope="module")
-def result(pipe: DiffusionPipeline, tmp_path_factory: pytest.TempPathFactory) -> mz.Result:
+def studied() -> list[Job]:
+    """Jobs whose denoisers were studied while `result` was made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(
+    pipe: DiffusionPipeline, studied: list[Job], tmp_path_factory: pytest.TempPathFactory
+) -> mz.Result:
     labels = tmp_path_factory.mktemp("labels") / "all"
     sample_labels(pipe, labels, LABELS)
     options = {"predictor": "ridge-choices", "formats": "all", "simulated_attention": "k8"}
     recipe = mz.Qua2SeDiMo(labels=str(labels), **options)
-    return mz.quantize(pipe, recipe, mz.Budget(weight_bits=4.2, act_bits=16), sampling=SAMPLING)
+    study = Study.of
+
+    def counted(job: Job, **options: Any) -> Study:
+        studied.append(job)
+        return study(job, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "of", counted)
+        budget = mz.Budget(weight_bits=4.2, act_bits=16)
+        return mz.quantize(pipe, recipe, budget, sampling=SAMPLING)
+
+
+def test_the_denoiser_is_studied_once(result: mz.Result, studied: list[Job]):
+    assert len(studied) == 1
 
 
 def test_the_plan_has_formats_of_all_kinds(result: mz.Result):

@@ -24,6 +24,7 @@ from mezzotint.runtime import (
     stored_tensors,
 )
 from tests.runtime.layers import conv, linear, noise
+from tests.runtime.structured import known_tokens, text
 from tests.runtime.structures.scaled import Evened, InputScale
 
 SCALED_REST = (ConstantTokens(1), InputScale())
@@ -34,9 +35,12 @@ STATIC = Choice("int8/channel", "uint8/tensor", DEEP)
 def packed(layer: nn.Module, choice: Choice) -> PackedLayer:
     ranges = tuple(InputRange(-64.0 - n, 64.0 + n) for n in range(choice.parts))
     first = choice.structures[0]
-    constant = {"constant": as_bits(noise(1, 7, seed=3))} if first.calibrated else {}
+    constants = {}
+    if first.calibrated:
+        constants["constant"] = as_bits(noise(1, 7, seed=3))
+        constants["known_input"] = as_bits(known_tokens(1, 19))
     plan = Plan({"0": choice}, encoding=Encoding(MINMAX))
-    return pack_layer("0", layer, plan, Calibration({"0": ranges}, {"0": constant}))
+    return pack_layer("0", layer, plan, Calibration({"0": ranges}, {"0": constants}))
 
 
 def uneven() -> nn.Linear:
@@ -47,7 +51,7 @@ def uneven() -> nn.Linear:
 
 
 def test_the_parts_of_the_first_are_layers_of_the_second():
-    layer, x = uneven(), noise(2, 5, 19)
+    layer, x = uneven(), text(2, 5, 19)
     found = packed(layer, Choice("int4/channel", "int8/token", SCALED_REST))
     alone = packed(layer, Choice("int4/channel", "int8/token", (InputScale(),)))
     assert torch.equal(found(x)[:, :1], noise(1, 7, seed=3).expand(2, 1, -1))
@@ -55,7 +59,7 @@ def test_the_parts_of_the_first_are_layers_of_the_second():
 
 
 def test_the_inner_one_helps_as_it_does_alone():
-    layer, x = uneven(), noise(2, 5, 19)
+    layer, x = uneven(), text(2, 5, 19)
     without, with_scale = (
         packed(layer, Choice("int4/channel", "float", structures))(x)[:, 1:]
         for structures in (SCALED_REST[:1], SCALED_REST)
@@ -69,6 +73,7 @@ def test_tensors_are_named_by_their_place():
     parts = ("weight_codes", "weight_scale", "input_scale", "input_zero_point")
     assert found.keys() == {
         "constant",
+        "known_input",
         "others.exponent",
         *(f"others.scaled.{half}.{name}" for half in ("first", "second") for name in parts),
     }
@@ -83,6 +88,7 @@ def test_what_the_weight_does_not_tell_is_calibrated():
     inputs = ("input_scale", "input_zero_point")
     assert calibrated_tensors(STATIC, (7, 19)).keys() == {
         "constant",
+        "known_input",
         *(f"others.scaled.{half}.{name}" for half in ("first", "second") for name in inputs),
     }
 
@@ -111,7 +117,7 @@ def test_it_dequantizes_to_a_stock_layer():
 
 
 def test_it_compiles_to_one_graph():
-    found, x = packed(uneven(), STATIC), noise(2, 5, 19)
+    found, x = packed(uneven(), STATIC), text(2, 5, 19)
     torch._dynamo.reset()
     compiled = torch.compile(found, backend="eager", fullgraph=True)
     assert torch.equal(compiled(x), found(x))

@@ -26,9 +26,11 @@ from tests.runtime.structured import (
     activations,
     assert_close,
     dtypes,
+    known_tokens,
     packed,
     reference,
     sizes,
+    text,
     weights,
 )
 
@@ -43,7 +45,7 @@ def test_the_first_outputs_are_the_constant_and_the_others_the_quantized_layer_s
     layer = linear(inputs, outputs, data.draw(st.booleans())).to(dtype)
     choice = Choice(weight, activation, (ConstantTokens(count),))
     quantized = packed(layer, choice)
-    x = noise(batch, count + others, inputs).to(dtype)
+    x = text(batch, count + others, inputs, count=count).to(dtype)
     output = quantized(x)
     assert (output.shape, output.dtype) == ((batch, count + others, outputs), dtype)
     constant = noise(count, outputs, seed=3).to(dtype)
@@ -51,15 +53,17 @@ def test_the_first_outputs_are_the_constant_and_the_others_the_quantized_layer_s
     assert_close(output[:, count:], reference(quantized, x))
 
 
-def test_the_constant_holds_whatever_the_first_token_is():
-    quantized, x = packed(linear(), TEXT), noise(2, 5, 19)
+def test_unchecked_the_constant_holds_whatever_the_first_token_is():
+    choice = Choice("int4/channel", "int8/token", (ConstantTokens(1, checked=False),))
+    quantized, x = packed(linear(), choice), text(2, 5, 19)
+    assert torch.equal(quantized(x), packed(linear(), TEXT)(x))
     expected = quantized(x)
     x[:, 0] *= 1000
     assert torch.equal(quantized(x), expected)
 
 
 def test_the_others_are_those_of_a_layer_without_constants():
-    layer, x = linear(bias=False), noise(2, 5, 19)
+    layer, x = linear(bias=False), text(2, 5, 19)
     assert torch.equal(packed(layer, TEXT)(x)[:, 1:], packed(layer, TEXT.plain)(x[:, 1:]))
 
 
@@ -71,7 +75,9 @@ def test_the_constant_is_stored_bit_for_bit():
 
 def test_nothing_of_the_constant_given_is_shared():
     constant = as_bits(noise(4, 7))
-    calibration = Calibration(tensors={"0": {"constant": constant[:1]}})
+    known = as_bits(known_tokens(1, 19))
+    tensors = {"0": {"constant": constant[:1], "known_input": known}}
+    calibration = Calibration(tensors=tensors)
     quantized = pack_layer("0", linear(), Plan({"0": TEXT}), calibration)
     constant.zero_()
     assert torch.equal(from_bits(quantized.constant, torch.float32), noise(4, 7)[:1])
@@ -91,7 +97,7 @@ def test_it_dequantizes_to_a_plain_linear():
     assert type(restored) is nn.Linear
     assert torch.equal(restored.weight, packed(layer, TEXT.plain).dequantized_weight())
     assert torch.equal(restored.bias, layer.bias)
-    x = noise(2, 5, 19)
+    x = text(2, 5, 19)
     assert not torch.allclose(restored(x)[:, :1], quantized(x)[:, :1])
 
 
@@ -109,7 +115,8 @@ def test_it_dequantizes_to_a_plain_linear():
 def test_without_its_constant_the_layer_is_named_and_nothing_is_touched(
     constant: Tensor | None, complaint: str
 ):
-    tensors = {} if constant is None else {"1": {"constant": constant}}
+    known = {"known_input": as_bits(known_tokens(1, 19))}
+    tensors = {} if constant is None else {"1": {"constant": constant, **known}}
     calibration = Calibration(tensors=tensors)
     module = nn.Sequential(linear(19, 19), linear())
     plan = Plan({"0": TEXT.plain, "1": TEXT})

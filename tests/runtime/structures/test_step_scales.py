@@ -38,6 +38,7 @@ from tests.runtime.stepped import (
     packed_denoiser,
     step_tables,
 )
+from tests.runtime.structured import known_tokens, text
 
 MIXED = torch.tensor([900, 10, 480, 20])
 LINEAR = (linear(), noise(4, 5, 19))
@@ -266,11 +267,12 @@ class TestStored:
 
 class TestWithin:
     def test_constant_tokens_stay_out(self):
-        layer, x = linear(), noise(4, 5, 19)
+        layer, x = linear(), text(4, 5, 19)
         both = Choice("int4/channel", "uint4/step", (ConstantTokens(1), STEPS))
         tables = {f"others.{name}": each for name, each in step_tables().items()}
-        constant = noise(1, 7, seed=5)
-        found = packed(layer, both, {"constant": as_bits(constant), **tables})
+        constant, known = noise(1, 7, seed=5), as_bits(known_tokens(1, 19))
+        tables |= {"constant": as_bits(constant), "known_input": known}
+        found = packed(layer, both, tables)
         alone = packed(layer, choice(), step_tables())
         y = at_inner(found, found.others, x, MIXED)
         assert torch.equal(y[:, :1], constant.expand(4, 1, 7))

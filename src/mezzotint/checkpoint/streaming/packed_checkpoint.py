@@ -13,10 +13,11 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor
 
+from mezzotint._digest_file import DigestFile
 from mezzotint._files import at_home
 from mezzotint._progress import track
 from mezzotint._resuming import digest, resumable_folder
-from mezzotint._tensor_digests import digests_of, file_digests
+from mezzotint._tensor_digests import digests_of
 from mezzotint._tensor_files import write_tensors
 from mezzotint.calibration import check_attention
 from mezzotint.checkpoint import mark_quantized, read_plan
@@ -36,6 +37,7 @@ from mezzotint.checkpoint.streaming.conversions import (
     unknown_tensors,
 )
 from mezzotint.checkpoint.streaming.convert_tensor import convert_tensor
+from mezzotint.checkpoint.streaming.finished_shards import FinishedShards
 from mezzotint.checkpoint.streaming.source_folder import Source, empty_denoiser, find_source
 from mezzotint.checkpoint.streaming.stored_tensors import (
     file_digest,
@@ -46,7 +48,6 @@ from mezzotint.checkpoint.streaming.stored_tensors import (
 from mezzotint.checkpoint.streaming.writing import (
     check_room,
     copy_rest,
-    pending,
     write_index,
 )
 from mezzotint.errors import CheckpointError, PlanError, UsageError
@@ -151,7 +152,7 @@ def quantize_checkpoint(
     Raises:
         ModelError: the source is missing, incomplete, or no model of diffusers.
         CheckpointError: a file is truncated or damaged, a tensor missing or of the wrong shape, or
-            the target cannot be written.
+            another component holds NaN or infinity; or the target cannot be written.
         FormatError: a tensor holds NaN or infinity, or a value that does not fit `dtype`; file and
             tensor are named.
         PlanError: the plan does not fit the model, or needs calibration that is not given.
@@ -187,6 +188,8 @@ def quantize_checkpoint(
     check_plan(model, chosen)
     if chosen.simulated_attention is not None:
         check_attention(model, chosen.simulated_attention)
+    # What is wrong with the other components is found before anything is packed.
+    companions = DigestFile.of(found.folder, found.parts)
     packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
     tensors = stored_tensors_of(files)
     with TemporaryDirectory(prefix="mezzotint-calibrated-") as holder:
@@ -204,9 +207,11 @@ def quantize_checkpoint(
         with resumable_folder(
             folder, digest(job), error=CheckpointError, pieces="shards"
         ) as temporary:
-            _write(temporary, found, model, shards, calibrated)
+            finished = _write(temporary, found, model, shards, calibrated)
+            copy_rest(found, temporary, companions)
             if found.component:
                 write_card(temporary, folder.name, {found.component: chosen})
+            finished.forget()
     size = sum(shard.nbytes for shard in shards)
     return PackedCheckpoint(folder, chosen, size, unknown_tensors(model, tensors))
 
@@ -247,27 +252,27 @@ def _write(
     model: ModelMixin,
     shards: tuple[Shard, ...],
     calibrated: Calibrated,
-) -> None:
+) -> FinishedShards:
+    """Write the denoiser; the digests of its shards stay beside them until all else is there."""
     folder = temporary / source.component if source.component else temporary
     folder.mkdir(exist_ok=True)
-    todo = pending(folder, shards)
+    finished = FinishedShards(folder)
+    todo = finished.pending(shards)
     check_room(temporary, source, todo)
     plan: Plan = model.hf_quantizer.plan
     tensors: dict[str, Tensor] = {}
-    digests: dict[str, str] = {}
-    for shard in (each for each in shards if each not in todo):
-        digests |= file_digests(folder / shard.file)
     work = [(shard, conversion) for shard in todo for conversion in shard.conversions]
     for shard, conversion in track(work, "Packing"):
         tensors.update(convert_tensor(conversion, model, plan, calibrated))
         if conversion is shard.conversions[-1]:
-            digests |= digests_of(tensors, folder / shard.file)
+            digests = digests_of(tensors, folder / shard.file)
             write_tensors(folder / shard.file, tensors)
+            finished.add(shard, digests)
             tensors.clear()
-    if pending(folder, shards):
-        raise CheckpointError(f"{folder}: finished shards are gone; repeat the command")
+    finished.check_there(shards)
     write_index(folder, shards)
+    digests = finished.digests
     names = [name for shard in shards for name in shard.outputs]
     with config_with_digests(model, {name: digests[name] for name in names}):
         model.save_config(folder)
-    copy_rest(source, temporary)
+    return finished

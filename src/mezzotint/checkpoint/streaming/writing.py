@@ -9,31 +9,13 @@ from pathlib import Path
 
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from mezzotint._digest_file import DigestFile
 from mezzotint._files import write_json
 from mezzotint._progress import track
-from mezzotint.checkpoint.save import copy_companions, write_digests
+from mezzotint.checkpoint.save import copy_companions
 from mezzotint.checkpoint.streaming.conversions import Shard
 from mezzotint.checkpoint.streaming.source_folder import Source
-from mezzotint.checkpoint.streaming.stored_tensors import stored_tensors_of
-from mezzotint.errors import CheckpointError
 from mezzotint.models.source import INDEX_FILE
-
-
-def pending(folder: Path, shards: Iterable[Shard]) -> tuple[Shard, ...]:
-    """Shards that are not in `folder` yet; what a kill left of one is removed."""
-    for leftover in folder.glob(".*.safetensors.*"):
-        leftover.unlink()
-    return tuple(shard for shard in shards if not _finished(folder / shard.file, shard))
-
-
-def _finished(path: Path, shard: Shard) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        found = stored_tensors_of((path,))
-    except CheckpointError:  # a disk that lost its last writes
-        return False
-    return {name: tensor.spec for name, tensor in found.items()} == shard.outputs
 
 
 def write_index(folder: Path, shards: tuple[Shard, ...]) -> None:
@@ -48,17 +30,23 @@ def write_index(folder: Path, shards: tuple[Shard, ...]) -> None:
     )
 
 
-def copy_rest(source: Source, target: Path) -> None:
+def copy_rest(source: Source, target: Path, digests: DigestFile) -> None:
     """Copy the pipeline's other components, its index and what lies beside them.
 
     What an interrupted run copied is done again: nothing tells whether it is still the same.
+
+    Args:
+        source: of them.
+        target: folder of the packed pipeline.
+        digests: of the components as the source has them, by which the copies are judged when they
+            are loaded.
     """
     if source.component is None:
         return
     for part in track(source.parts, "Copying"):
         shutil.rmtree(target / part, ignore_errors=True)
         shutil.copytree(source.folder / part, target / part)
-    write_digests(target, source.parts)
+    digests.save(target / DigestFile.FILE)
     shutil.copyfile(source.folder / INDEX_FILE, target / INDEX_FILE)
     copy_companions(source.folder, target)
 

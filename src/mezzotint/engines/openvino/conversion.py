@@ -9,6 +9,7 @@ from typing import Any
 
 import openvino as ov
 import torch
+from openvino import opset13 as ops
 from openvino.frontend import (
     FrontEndManager,
     GeneralFailure,
@@ -24,6 +25,7 @@ from typing_extensions import override
 from mezzotint.engines.openvino.arguments import Arguments
 from mezzotint.engines.openvino.layer_nodes import packed_subgraph
 from mezzotint.engines.openvino.stand_in import StandIn, stand_in
+from mezzotint.engines.openvino.token_nodes import TokenNodes
 from mezzotint.engines.variant import base_class
 from mezzotint.errors import ModelError
 from mezzotint.runtime import PackedLayer, packed_layers
@@ -70,7 +72,8 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
     """An OpenVINO model of the denoiser for calls like this one, and the type of its output.
 
     Packed layers enter it as they are: the model never exists in floating point. All shapes are
-    fixed, so that code which looks at shapes is right.
+    fixed, so that code which looks at shapes is right. Where layers know first tokens, a second
+    output says whether all of the call's are these.
 
     Raises:
         ModelError: the denoiser returns several tensors, or has an operation that OpenVINO does
@@ -80,12 +83,13 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
     traced = Traced(_floating_twin(denoiser), arguments).eval()
     frontend = FrontEndManager().load_by_framework("pytorch")
     modules: dict[nn.Module, ModuleExtension] = {}
+    tokens = TokenNodes()
     for module in traced.modules():
         if isinstance(module, StandIn):
             layer = module.stood_for
             operation = f"mezzotint::layer{len(modules)}"
             modules[module] = ModuleExtension(module, operation, convert=_alone)
-            convert = _converter(layer, names[id(layer)])
+            convert = _converter(layer, names[id(layer)], tokens)
             frontend.add_extension(ConversionExtension(operation, convert))
     tensors = [_float32(tensor) for tensor in arguments.tensors]
     try:
@@ -101,6 +105,9 @@ def converted(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Model, type
             f"{base_class(denoiser).__name__}: OpenVINO cannot convert it "
             f"({_gist(origin or cause)}); use the torch engine"
         ) from cause
+    same = tokens.all_same
+    if same is not None:
+        model.add_results([ops.result(same)])
     model.reshape({i: list(tensor.shape) for i, tensor in enumerate(tensors)})
     return model, traced.output
 
@@ -110,8 +117,8 @@ def _alone(module: nn.Module, operation: Callable[..., Any], input: Tensor) -> A
     return operation(input)
 
 
-def _converter(layer: PackedLayer, name: str) -> Callable[[Any], Any]:
-    return lambda context: packed_subgraph(layer, name, context.get_input(0)).outputs()
+def _converter(layer: PackedLayer, name: str, tokens: TokenNodes) -> Callable[[Any], Any]:
+    return lambda context: packed_subgraph(layer, name, context.get_input(0), tokens).outputs()
 
 
 def _floating_twin(denoiser: nn.Module) -> nn.Module:

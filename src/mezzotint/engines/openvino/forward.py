@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mezzotint.engines.openvino.arguments import Arguments, bind
 from mezzotint.engines.openvino.conversion import converted
 from mezzotint.errors import UsageError
+from mezzotint.runtime import checking_layers
 
 KEPT = 2
 """Compiled models, each with its own copy of the weights: a batch size, and a last smaller one."""
@@ -27,10 +28,12 @@ class Compiled:
     model: ov.CompiledModel
     output: type
 
-    def run(self, arguments: Arguments, dtype: torch.dtype) -> Any:
+    def run(self, denoiser: nn.Module, arguments: Arguments, dtype: torch.dtype) -> Any:
         """Compute the denoiser's output, in `dtype`."""
         inputs = [_array(tensor) for tensor in arguments.tensors]
-        result = self.model(inputs, share_inputs=True)[0]
+        result, *same_tokens = self.model(inputs, share_inputs=True).values()
+        if not all(same_tokens):
+            checking_layers(denoiser)[0].token_check.tell()
         tensor = torch.from_numpy(result).to(dtype)
         if self.output is Tensor:
             return tensor
@@ -85,7 +88,7 @@ def forward(denoiser: Any, *args: Any, **kwargs: Any) -> Any:
                 "move the pipeline back, or give it the torch engine"
             )
     served: Compiled = denoiser.compilations.serve(denoiser, arguments)
-    return served.run(arguments, _output_dtype(arguments))
+    return served.run(denoiser, arguments, _output_dtype(arguments))
 
 
 def compiled(denoiser: nn.Module, arguments: Arguments) -> Compiled:

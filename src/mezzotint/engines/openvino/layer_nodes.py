@@ -11,7 +11,8 @@ from openvino import opset13 as ops
 
 from mezzotint.engines.openvino import weights
 from mezzotint.engines.openvino.nodes import with_bias
-from mezzotint.engines.openvino.structure_nodes import builder_of
+from mezzotint.engines.openvino.structure_nodes import PartNodes, builder_of
+from mezzotint.engines.openvino.token_nodes import TokenNodes
 from mezzotint.formats import ActivationFormat
 from mezzotint.runtime import Conv2d, PackedLayer, QuantizedPart, StructuredLayer
 from mezzotint.runtime.cpu import processor
@@ -26,13 +27,19 @@ _NAMED = re.compile("mezzotint:([^:]*):")
 _PRODUCTS = frozenset({"FullyConnected", "Convolution", "MatMul"})
 
 
-def packed_subgraph(layer: PackedLayer, name: str, x: Any) -> Any:
-    """The output of `layer` for the node output `x`, float32."""
+def packed_subgraph(layer: PackedLayer, name: str, x: Any, tokens: TokenNodes) -> Any:
+    """The output of `layer` for the node output `x`, float32.
+
+    Args:
+        layer: packed, or a part of such a layer.
+        name: of the layer.
+        x: its input.
+        tokens: of the graph that is built.
+    """
     if isinstance(layer, StructuredLayer):
-        build = builder_of(layer.structure)
-        return build(
-            layer, x, lambda part, seen: packed_subgraph(layer.named_parts[part], name, seen)
-        )
+        parts = layer.named_parts
+        nodes = PartNodes(lambda part, x: packed_subgraph(parts[part], name, x, tokens), tokens)
+        return builder_of(layer.structure)(layer, x, nodes)
     assert isinstance(layer, QuantizedPart)
     y = _quantized(layer, name, x)
     if layer.bias is not None:

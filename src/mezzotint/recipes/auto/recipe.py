@@ -22,6 +22,7 @@ from mezzotint.recipes.auto.search import Search, prepared
 from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.smoothed_by_norms import smoothed_by_norms
+from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration, EncodedWeights
 
 TUNED = "scales, biases and norms were trained after all else was measured"
@@ -60,6 +61,11 @@ def auto(job: Job, options: Auto) -> Outcome:
 
 def found_plan(job: Job, options: Auto) -> Outcome:
     """The plan, calibrated; nothing of it is trained."""
+    return studied_plan(job, options)[0]
+
+
+def studied_plan(job: Job, options: Auto) -> tuple[Outcome, Study]:
+    """The same, and the study of the denoiser that it goes by."""
     goal = job.budget.decibels
     if goal is not None and options.refit is not None:
         raise UsageError("refit: keeps to bytes; leave quality out with it")
@@ -69,7 +75,8 @@ def found_plan(job: Job, options: Auto) -> Outcome:
     if goal is not None:
         plan = with_goal(plan, goal, how)
     calibration = final_calibration(search, plan)
-    return Outcome(plan, calibration, measurements, search.measuring.journal.record)
+    outcome = Outcome(plan, calibration, measurements, search.measuring.journal.record)
+    return outcome, search.study
 
 
 def searched(begun: Search) -> tuple[Search, Plan, Measurements]:

@@ -7,13 +7,11 @@ from dataclasses import replace
 
 from mezzotint.calibration import check_attention
 from mezzotint.errors import UsageError
-from mezzotint.plan import SimulatedAttention
-from mezzotint.recipes.auto import Auto, auto
+from mezzotint.models import Call, record_calls
+from mezzotint.recipes.auto import Auto, studied_plan
 from mezzotint.recipes.job import Job, Outcome
-from mezzotint.recipes.option_values import selected_calls
 from mezzotint.recipes.qua2sedimo.attention import with_simulated_attention
 from mezzotint.recipes.qua2sedimo.options import Qua2SeDiMo
-from mezzotint.recipes.study import Study
 
 MIXTURES = (2, 3, 4)
 """Average bits of the mixtures of widths inside a layer that the program may take."""
@@ -35,12 +33,13 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
         InfeasibleBudgetError: naming the nearest feasible budget.
     """
     program = program_options(options)
-    study = None if options.attention is None else _study(job, options.attention, program)
-    outcome = auto(job, program)
+    if options.attention is not None:
+        check_attention(job.denoiser, options.attention, _first_call(job))
+    outcome, study = studied_plan(job, program)
     context = {"recipe": "qua2sedimo", "options": dataclasses.asdict(options)}
     plan = replace(outcome.plan, context={**outcome.plan.context, **context})
     record = outcome.record
-    if study is not None:
+    if options.attention is not None:
         with study.measuring(outcome.calibration) as measuring:
             plan = with_simulated_attention(plan, options.attention, measuring)
             if record is not None:
@@ -49,16 +48,13 @@ def planned_among_all(job: Job, options: Qua2SeDiMo) -> Outcome:
     return replace(outcome, plan=plan, record=record)
 
 
-def _study(job: Job, attention: SimulatedAttention, program: Auto) -> Study:
-    """The calls on which simulated attention is measured: those that the program goes by.
-
-    Raises:
-        UsageError: operands of the denoiser's attention cannot be rounded.
-    """
-    selection = selected_calls(program.calls)
-    study = Study.of(job, bos=False, shortcuts="none", momentum=None, selection=selection)
-    check_attention(job.denoiser, attention, study.calls[0])
-    return study
+def _first_call(job: Job) -> Call:
+    """One call of the denoiser, before all that the program goes by are recorded."""
+    if job.calls:
+        return job.calls[0]
+    if job.pipe is None or job.sampling is None:
+        raise UsageError("calls: none given; a module without a pipeline needs some")
+    return record_calls(job.pipe, job.sampling, limit=1)[0]
 
 
 def program_options(options: Qua2SeDiMo) -> Auto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from typing_extensions import override
 from mezzotint.errors import CalibrationError, FormatError, PlanError
 from mezzotint.formats import TensorSpec, as_bits, from_bits
 from mezzotint.plan import (
+    KINDS,
     LayerShape,
     Observer,
     Parts,
@@ -21,8 +23,10 @@ from mezzotint.plan import (
     check_count,
     register_structure,
 )
+from mezzotint.runtime.token_check import OTHER, SAME
 
 CONSTANT = "constant"
+KNOWN = "known_input"
 
 _TOLERANCE = 1e-4
 """Greatest relative difference of equal tokens; encoders round by the size of their batch."""
@@ -37,20 +41,30 @@ class ConstantTokens(Structure):
     every prompt. `constant` is the output of the floating layer, bias included: float32 as int32
     bits, [count, out]. MixDQ (arXiv 2405.17873), BOS-aware quantization.
 
+    `known_input` is the input that these are outputs of: bfloat16 as int16 bits, [count, in]. Where
+    a call has another, sample by sample, the outputs W x₀ + b of the known x₀ do not stand for it.
+    If x is nearer to x₀ than to zero, only W (x − x₀) passes through the quantized weights and is
+    added; else W x does. Each layer stores its own, so that layers remain whole by themselves: two
+    bytes per input.
+
     Attributes:
         count: of the first tokens.
+        checked: whether `known_input` is stored; otherwise the constant stands for any token, as it
+            did in plans before version 4.
 
     Raises:
         FormatError: `count` is no whole number from 1 to 65535.
     """
 
     count: int = 1
+    checked: bool = True
 
     kind = "constant_tokens"
     part_names = ("others",)
-    calibrated = frozenset({CONSTANT})
+    calibrated = frozenset({CONSTANT, KNOWN})
     same_for_every_prompt = True
     left_out_by = "bos=false"
+    since: ClassVar[Mapping[str, tuple[int, Any]]] = {"checked": (4, False)}
 
     def __post_init__(self) -> None:
         check_count(self, "count", self.count)
@@ -58,7 +72,19 @@ class ConstantTokens(Structure):
     @property
     @override
     def label(self) -> str:
-        return f"constant tokens: {self.count}"
+        return f"constant tokens: {self.count}" + ("" if self.checked else ", unchecked")
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        value = super().to_dict()
+        if self.checked:
+            del value["checked"]  # what version 4 means where nothing is said
+        return value
+
+    @property
+    @override
+    def known_tokens(self) -> str | None:
+        return KNOWN if self.checked else None
 
     @override
     def part_shapes(self, layer: LayerShape) -> Mapping[str, LayerShape]:
@@ -68,12 +94,25 @@ class ConstantTokens(Structure):
 
     @override
     def tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
-        return {CONSTANT: TensorSpec((self.count, layer.out_channels), torch.int32)}
+        specs = {CONSTANT: TensorSpec((self.count, layer.out_channels), torch.int32)}
+        if self.checked:
+            specs[KNOWN] = TensorSpec((self.count, layer.in_channels), torch.int16)
+        return specs
+
+    @override
+    def calibrated_tensors(self, layer: LayerShape) -> Mapping[str, TensorSpec]:
+        return self.tensors(layer)
 
     @override
     def check_tensor(self, name: str, tensor: Tensor) -> None:
-        if not bool(from_bits(tensor, torch.float32).isfinite().all()):
+        dtype = torch.float32 if name == CONSTANT else torch.bfloat16
+        if not bool(from_bits(tensor, dtype).isfinite().all()):
             raise FormatError(f"{name} holds NaN or infinite values")
+
+    @override
+    def placeholder(self, layer: LayerShape, x: Tensor) -> Tensors:
+        known = as_bits(x[0, : self.count].detach().to(torch.bfloat16))
+        return {**super().placeholder(layer, x), **({KNOWN: known} if self.checked else {})}
 
     @override
     def observer(self, reader: Reader, siblings: Sequence[Reader]) -> Observer:
@@ -113,8 +152,17 @@ class ConstantTokens(Structure):
     ) -> Tensor:
         rest = self.part_inputs(x, layer, tensors)["others"]
         constant = from_bits(tensors[CONSTANT], torch.float32).to(x.dtype)
-        others = layer.with_bias(parts["others"](rest), bias)
-        return torch.cat([constant.expand(x.shape[0], -1, -1), others], 1)
+        constant = constant.expand(x.shape[0], -1, -1)
+        if KINDS not in tensors:
+            return torch.cat([constant, layer.with_bias(parts["others"](rest), bias)], 1)
+        kinds, first = tensors[KINDS].unsqueeze(-1), x[:, : self.count]
+        known = from_bits(tensors[KNOWN], torch.bfloat16)
+        seen = torch.where(kinds == OTHER, first, (first.float() - known).to(x.dtype))
+        output = parts["others"](torch.cat([seen, rest], 1))
+        begun, others = output[:, : self.count], output[:, self.count :]
+        begun = torch.where(kinds == OTHER, layer.with_bias(begun, bias), begun + constant)
+        begun = torch.where(kinds == SAME, constant, begun)
+        return torch.cat([begun, layer.with_bias(others, bias)], 1)
 
 
 @dataclass
@@ -165,7 +213,9 @@ class _Constancy:
             raise CalibrationError(
                 "all recorded prompts are alike, which shows nothing; record two different prompts"
             )
-        return {CONSTANT: as_bits(self.constant)}
+        assert self.sample is not None
+        known = self.sample[: self.count].to(torch.bfloat16)
+        return {CONSTANT: as_bits(self.constant), KNOWN: as_bits(known)}
 
 
 def _same(tokens: Tensor, expected: Tensor) -> bool:

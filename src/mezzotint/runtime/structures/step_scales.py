@@ -94,7 +94,7 @@ class StepScales(Structure):
             raise FormatError(f"{name} does not rise from each step to the next")
 
     @override
-    def placeholder(self, layer: LayerShape) -> Tensors:
+    def placeholder(self, layer: LayerShape, x: Tensor) -> Tensors:
         return {
             TIMESTEP: as_bits(torch.arange(self.steps, dtype=torch.float32)),
             SCALE: as_bits(torch.ones(self.steps)),
