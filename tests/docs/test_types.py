@@ -27,7 +27,7 @@ UNTYPED_LIBRARIES = {"docs/load.md"}
 """Pages that call functions of diffusers without annotations, which mypy minds when strict."""
 
 SKIPPED = """disallow_subclassing_any = False
-[mypy-torch.*,diffusers.*,transformers.*,numpy.*,scipy.*,openvino.*,ray.*,sklearn.*,pydantic.*]
+[mypy-torch.*,diffusers.*,transformers.*,accelerate.*,numpy.*,scipy.*,openvino.*,ray.*,sklearn.*,pydantic.*]
 follow_imports = skip
 ignore_missing_imports = True
 """
