@@ -17,6 +17,7 @@ import dataclasses
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def compared(base: str, bits: float, options: mz.Auto, cache: Path) -> Row:
     between = time.process_time()
     refit = mz.quantize(pipe, dataclasses.replace(options, refit=str(folder)), budget)
     ended = time.process_time()
+    calls = record_calls(pipe, default_sampling(pipe, 64, seed=5000))
     noises = {
-        name: noise(pipe, result)
+        name: noise(calls, result)
         for name, result in (
             ("fresh", fresh),
             ("refit", refit),
@@ -99,12 +101,10 @@ def compared(base: str, bits: float, options: mz.Auto, cache: Path) -> Row:
     }
 
 
-def noise(pipe: DiffusionPipeline, result: mz.Result) -> float:
-    """Noise of a result on 64 other prompts and seeds, first to last step."""
-    sampling = default_sampling(pipe, 64, seed=5000)
-    calls = record_calls(pipe, sampling)
-    with torch.no_grad():
-        noises = [relative_noise(c.output, c.run(result.denoiser)).mean() for c in calls]
+@torch.no_grad()
+def noise(calls: Sequence[mz.Call], result: mz.Result) -> float:
+    """Noise of a result on calls of the original."""
+    noises = [relative_noise(c.output, c.run(result.denoiser)).mean() for c in calls]
     return statistics.fmean(map(float, noises))
 
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from diffusers import DiffusionPipeline
 
 import mezzotint as mz
-from mezzotint.models import find_denoiser
+from mezzotint.models import find_denoisers
+from mezzotint.plan import joined_plan
 from tests.models.tiny import write_generation
 from tests.pipelines.fresh_process import FreshProcess
 from tests.pipelines.tiny_pipeline import PROMPTS, TinyPipeline
@@ -65,7 +66,11 @@ class Case:
     def packed_folder(self) -> Path:
         """The pipeline with 4-bit weights and 8-bit inputs, saved."""
         pipe = self.floating()
-        plan = mz.uniform_plan(find_denoiser(pipe)[1], weight_bits=4, act_bits=8)
+        plans = {
+            name: mz.uniform_plan(denoiser, weight_bits=4, act_bits=8)
+            for name, denoiser in find_denoisers(pipe).items()
+        }
+        plan = joined_plan(plans) if len(plans) > 1 else next(iter(plans.values()))
         return mz.apply(pipe, plan).save(self.folder / "packed")
 
     def packed(self) -> DiffusionPipeline:

@@ -6,17 +6,15 @@ import torch
 from diffusers import (
     AnimateDiffPipeline,
     AutoencoderKLLTXVideo,
-    AutoencoderKLWan,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     LTXPipeline,
     LTXVideoTransformer3DModel,
     MotionAdapter,
-    UniPCMultistepScheduler,
     WanPipeline,
-    WanTransformer3DModel,
 )
 
+from tests.models.several import tiny_wan
 from tests.models.tiny import (
     TEXT_TOKENS,
     TEXT_WIDTH,
@@ -25,63 +23,13 @@ from tests.models.tiny import (
     tiny_vae,
 )
 from tests.pipelines import parts
-from tests.pipelines.columns import COLUMNS
 from tests.pipelines.tiny_pipeline import Refusal, TinyPipeline
 from tests.pipelines.u_nets import middle_unet
 
 
-def wan_transformer(seed: int) -> WanTransformer3DModel:
-    torch.manual_seed(seed)
-    return WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=TEXT_WIDTH,
-        freq_dim=16,
-        ffn_dim=32,
-        num_layers=1,
-        rope_max_seq_len=32,
-    )
-
-
-def wan_vae() -> AutoencoderKLWan:
-    """Eight times smaller in height and width, four times in frames."""
-    torch.manual_seed(1)
-    return AutoencoderKLWan(
-        base_dim=3,
-        z_dim=16,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[False, True, True],
-    )
-
-
 def wan_21() -> WanPipeline:
-    return WanPipeline(
-        tokenizer=parts.t5_tokenizer(),
-        text_encoder=parts.umt5_encoder(),
-        vae=wan_vae(),
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
-        transformer=wan_transformer(2),
-    )
-
-
-def wan_22() -> WanPipeline:
-    """One transformer for the first, noisier half of the steps, and one for the others."""
-    return WanPipeline(
-        tokenizer=parts.t5_tokenizer(),
-        text_encoder=parts.umt5_encoder(),
-        vae=wan_vae(),
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
-        transformer=wan_transformer(2),
-        transformer_2=wan_transformer(3),
-        boundary_ratio=0.875,
-    )
+    """Wan 2.2 with its first transformer alone."""
+    return WanPipeline(**{**tiny_wan().components, "transformer_2": None})
 
 
 def ltx() -> LTXPipeline:
@@ -139,20 +87,20 @@ def animate_diff() -> AnimateDiffPipeline:
 
 GUIDED = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 16, "width": 16}
 SHORT = {**GUIDED, "max_sequence_length": TEXT_TOKENS}
+WAN = {**SHORT, "num_frames": 2}
 
-TWO_DENOISERS = Refusal(
-    r"several denoisers \(transformer, transformer_2\); quantize each as a bare module",
-    "It has two denoisers; quantize each as a bare module (`mz.quantize_module`).",
+ONE_RECIPE = Refusal(
+    r"recipe 'mixdq' cannot decide transformer and transformer_2 together",
+    "Two denoisers under one budget are decided by `auto`; or quantize them one after the other.",
+)
+ONE_LATENCY = Refusal(
+    r"latency: is that of one denoiser",
+    "A latency is that of one denoiser; limit the bytes of both.",
 )
 
 VIDEOS = (
-    TinyPipeline("Wan 2.1", wan_21, {**SHORT, "num_frames": 5}),
-    TinyPipeline(
-        "Wan 2.2",
-        wan_22,
-        {**SHORT, "num_frames": 5},
-        refusals=dict.fromkeys(COLUMNS, TWO_DENOISERS),
-    ),
+    TinyPipeline("Wan 2.1", wan_21, WAN),
+    TinyPipeline("Wan 2.2", tiny_wan, WAN, refusals={"mixdq": ONE_RECIPE, "latency": ONE_LATENCY}),
     TinyPipeline("LTX-Video", ltx, {**SHORT, "height": 32, "width": 32, "num_frames": 9}),
     TinyPipeline("AnimateDiff", animate_diff, {**GUIDED, "num_frames": 2}),
 )

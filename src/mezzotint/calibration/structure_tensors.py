@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mezzotint.calibration.readers import Readers
 from mezzotint.errors import CalibrationError, PlanError
-from mezzotint.models import Call, Graph
+from mezzotint.models import Call, Graph, layer_input
 from mezzotint.plan import Observer, Structure, Tensors
 from mezzotint.runtime import operation_of, own_tensors, shape_of
 from mezzotint.runtime.composition import input_of
@@ -122,7 +122,7 @@ def _run(denoiser: nn.Module, layers: Collection[_Watched], calls: Sequence[Call
         return
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.enter_context(layer.module.register_forward_hook(layer.observe))
+            hooks.enter_context(layer.module.register_forward_hook(layer.observe, with_kwargs=True))
         for call in calls:
             call.run(denoiser)
 
@@ -179,15 +179,17 @@ class _Watched:
                 self._observers.append((place, among[0].weight, observer))
         return True
 
-    def observe(self, module: _Layer, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def observe(
+        self, module: _Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor
+    ) -> None:
         """A forward hook."""
-        shape = shape_of(module)
+        shape, given = shape_of(module), layer_input(args, kwargs)
         for place, weight, observer in self._observers:
             if not place.path:
-                observer.observe(inputs[0], lambda: output)
+                observer.observe(given, lambda: output)
                 continue
             try:
-                x = input_of(place.path, inputs[0], self.structures, shape, self._tensors)
+                x = input_of(place.path, given, self.structures, shape, self._tensors)
             except PlanError as cause:
                 self.refusal = Refusal(self.structures[0].kind, str(cause))
                 return

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.errors import CalibrationError, PlanError
-from mezzotint.models import Call
+from mezzotint.models import Call, layer_input
 from mezzotint.plan import Choice, Tensors
 from mezzotint.runtime import own_tensors, part_inputs, shape_of
 
@@ -56,7 +56,7 @@ def watch_inputs(
             known = (tensors or {}).get(name, {})
             own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
             hook = partial(_show, name, choice, own, watcher)
-            hooks.enter_context(layer.register_forward_pre_hook(hook))
+            hooks.enter_context(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for number, call in enumerate(calls, 1):
             try:
                 call.run(denoiser)
@@ -72,11 +72,12 @@ def _show(
     own: Tensors,
     watcher: Watcher,
     layer: nn.Linear | nn.Conv2d,
-    inputs: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
 ) -> None:
     """A forward pre-hook."""
     try:
-        parts = part_inputs(inputs[0], choice.structures, shape_of(layer), own)
+        parts = part_inputs(layer_input(args, kwargs), choice.structures, shape_of(layer), own)
         if all(part.numel() for part in parts):  # else all tokens are constant
             # Whatever the layer itself runs in, sums are kept and are of float32 products.
             with (

@@ -31,7 +31,7 @@ def refitting(options: Any, base: Path, given: dict[str, Any]) -> tuple[Any, dic
     options = dataclasses.replace(options, refit=str(base))
     found = read_plan(base).context.get("budget")
     asked = found if isinstance(found, dict) else {}
-    limits = ("weight_bits", "size", "latency")
+    limits = ("weight_bits", "size", "pipeline_size", "latency")
     if not any(name in given for name in limits):
         own = {name: asked[name] for name in limits if asked.get(name) is not None}
         if not own:

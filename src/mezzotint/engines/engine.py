@@ -12,7 +12,7 @@ from torch import nn
 from mezzotint._plugins import Registry
 from mezzotint.engines.variant import original, variant_engine
 from mezzotint.errors import UsageError
-from mezzotint.models import Pipeline, find_denoiser
+from mezzotint.models import Pipeline, find_denoiser, find_denoisers
 from mezzotint.runtime import Execution, packed_layers
 
 AUTO: Literal["auto"] = "auto"
@@ -82,7 +82,9 @@ def check_engine(name: str) -> None:
 
 
 def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
-    """The pipeline with its denoiser computed by `engine`; all tensors are shared.
+    """The pipeline with its denoiser, or each of several, computed by `engine`.
+
+    All tensors are shared.
 
     Args:
         pipe: left as it is; whatever engine it has.
@@ -93,17 +95,20 @@ def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
         UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is.
     """
     check_engine(engine)
-    component, denoiser = find_denoiser(pipe)
-    plain = original(denoiser)
-    if engine == AUTO:
-        chosen = _automatic(plain)
-    else:
-        chosen = engine_named(engine)
-        why = chosen.refuse(plain)
-        if why is not None:
-            raise UsageError(f"engine: {engine} {why}")
     served: Pipeline = copy.copy(pipe)
-    setattr(served, component, chosen.attach(plain))
+    denoisers = find_denoisers(pipe)
+    if not denoisers:
+        find_denoiser(pipe)  # says so
+    for component, denoiser in denoisers.items():
+        plain = original(denoiser)
+        if engine == AUTO:
+            chosen = _automatic(plain)
+        else:
+            chosen = engine_named(engine)
+            why = chosen.refuse(plain)
+            if why is not None:
+                raise UsageError(f"engine: {engine} {why}")
+        setattr(served, component, chosen.attach(plain))
     return served
 
 

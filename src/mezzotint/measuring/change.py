@@ -212,7 +212,7 @@ class InputChange(_OneLayer):
             if self.choice.timed:
                 reader = stack.enter_context(TimestepReader.reading(denoiser))
             rounding = RoundedInput(self.choice, ranges, own, reader)
-            stack.callback(layer.register_forward_pre_hook(rounding).remove)
+            stack.callback(layer.register_forward_pre_hook(rounding, with_kwargs=True).remove)
             yield denoiser
 
 

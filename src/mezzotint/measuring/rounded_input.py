@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mezzotint.formats import ActivationFormat
 from mezzotint.measuring.step_table import StepTable
+from mezzotint.models import layer_input
 from mezzotint.plan import Choice, Tensors
 from mezzotint.runtime import (
     InputQuantizer,
@@ -39,12 +40,14 @@ class RoundedInput:
     tensors: Tensors
     reader: TimestepReader | None
 
-    def __call__(self, layer: nn.Linear | nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The layer's arguments, the first of which is rounded."""
-        x, *rest = inputs
+    def __call__(
+        self, layer: nn.Linear | nn.Conv2d, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The layer's arguments: its input, rounded."""
+        x = layer_input(args, kwargs)
         activation, structures = self.choice.activation_format, self.choice.structures
         if activation is None:
-            return inputs
+            return args, kwargs
         shape, operation = shape_of(layer), operation_of(layer)
         rounded = []
         for index, part in enumerate(part_inputs(x, structures, shape, self.tensors)):
@@ -53,7 +56,7 @@ class RoundedInput:
                 continue
             quantizer = self._quantizer(activation, index, x.device)
             rounded.append(quantizer.rounded(part, operation).to(x.dtype))
-        return (join_inputs(x, rounded, structures, shape, self.tensors), *rest)
+        return (join_inputs(x, rounded, structures, shape, self.tensors),), {}
 
     def _quantizer(
         self, activation: ActivationFormat, index: int, device: torch.device

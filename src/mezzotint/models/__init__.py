@@ -41,7 +41,7 @@ from mezzotint.models.joint import (
     to_quantize,
     touches,
 )
-from mezzotint.models.kinds import Kind
+from mezzotint.models.kinds import Kind, layer_input
 from mezzotint.models.loading import load_pipeline, local_folder, usable_device
 from mezzotint.models.lora_files import LoraFile, merge_loras, merged_loras
 from mezzotint.models.own_dtype import folder_dtype
@@ -122,6 +122,7 @@ __all__ = [
     "joined_graphs",
     "joined_inputs",
     "layer_groups",
+    "layer_input",
     "layers_in",
     "leads_outside",
     "list_embedded",

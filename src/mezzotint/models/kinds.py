@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -52,6 +52,12 @@ def is_plain(layer: WeightLayer) -> bool:
     Subclasses and parametrizations, such as weight norm, compute something else with it.
     """
     return type(layer) in _KINDS and weight_parameter(layer) is not None
+
+
+def layer_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The input of a call of a Linear or Conv, which some models give as a keyword."""
+    x: Tensor = args[0] if args else kwargs["input"]
+    return x
 
 
 def channel_dim(layer: WeightLayer) -> int:

@@ -19,6 +19,7 @@ from mezzotint.errors import ProbeError, UsageError
 from mezzotint.models.call_arguments import COMPONENT, TIMESTEP, call_arguments
 from mezzotint.models.calls import Call
 from mezzotint.models.denoiser import find_denoisers
+from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.rows import POSITION_ARGUMENTS
 from mezzotint.models.sampling import run_batches
 from mezzotint.plan import Sampling
@@ -35,7 +36,10 @@ _ROUNDING = 1e-3
 _Shapes = tuple[torch.Size, torch.Size]
 
 Path = tuple[Any, ...]
-"""Place of a tensor among nested keyword arguments."""
+"""Place of a tensor, or of a list with one for each sample, among nested keyword arguments."""
+
+Rows = list[Tensor]
+"""Tensors of all samples at one place, one for each."""
 
 
 class TextInputs:
@@ -98,7 +102,7 @@ class TextInputs:
         if not self._paths:
             raise UsageError(
                 f"components: {self._encoders}: nothing that the denoiser is given depends on the "
-                "prompt as a batch of tensors; leave them out"
+                "prompt; leave them out"
             )
         self._differentiable = self._passes_gradients(components, first)
         return tuple(self._with_text(call, tables) for call in calls)
@@ -129,11 +133,11 @@ class TextInputs:
         }
         found = dict(kwargs)
         for path in self._paths:
-            rows = torch.stack([tables[image][path][row] for image, row in wanted])
+            rows = [tables[image][path][row] for image, row in wanted]
             found = _replaced(found, path, rows)
         return found
 
-    def _rows_of(self, components: Mapping[str, nn.Module], image: Sampling) -> dict[Path, Tensor]:
+    def _rows_of(self, components: Mapping[str, nn.Module], image: Sampling) -> dict[Path, Rows]:
         """Place → rows of what the first step's calls are given there, one after another."""
         taken: list[Call] = []
         pipe = _followed(self._pipe)
@@ -142,20 +146,19 @@ class TextInputs:
         for name, denoiser in find_denoisers(self._pipe).items():
             shapes = self._shapes.get(name)
             vars(pipe)[name] = _Capturing(name, components.get(name, denoiser), shapes, taken)
-        with suppress(_SeenError):
+        # The pipeline has said what it has to say when it was recorded.
+        with quiet_libraries(warnings=False), suppress(_SeenError):
             for _ in run_batches(pipe, image, output_type="latent"):
                 pass
-        found: dict[Path, list[Tensor]] = {}
+        found: dict[Path, list[Rows]] = {}
         for call in taken:
-            for path, tensor in _tensors(call.kwargs):
-                found.setdefault(path, []).append(tensor)
-        # Others are shared by all samples, or are of some of the calls alone.
+            for path, rows in _rows(call.kwargs):
+                found.setdefault(path, []).append(rows)
+        # Others are of some of the calls alone.
         return {
-            path: torch.cat(tensors)
-            for path, tensors in found.items()
-            if len(tensors) == len(taken)
-            and all(each.ndim >= 2 for each in tensors)
-            and len({each.shape[1:] for each in tensors}) == 1
+            path: [row for rows in each for row in rows]
+            for path, each in found.items()
+            if len(each) == len(taken)
         }
 
     def _passes_gradients(self, components: Mapping[str, nn.Module], image: Sampling) -> bool:
@@ -170,14 +173,14 @@ class TextInputs:
                 weight.requires_grad_(True)
             with torch.inference_mode(False), torch.enable_grad():
                 rows = self._rows_of(components, image)
-                return any(rows[path].requires_grad for path in self._paths)
+                return any(row.requires_grad for path in self._paths for row in rows[path])
         finally:
             for weight in weights:
                 weight.requires_grad_(False)
 
-    def _with_text(self, call: Call, tables: Mapping[str, Mapping[Path, Tensor]]) -> Call:
+    def _with_text(self, call: Call, tables: Mapping[str, Mapping[Path, Rows]]) -> Call:
         assert call.output is not None  # recorded
-        given = dict(_tensors(call.kwargs))
+        given = dict(_rows(call.kwargs))
         text = [
             self._text_of({path: given[path][row] for path in self._paths}, tables)
             if all(path in given and len(given[path]) == len(call.output) for path in self._paths)
@@ -192,7 +195,7 @@ class TextInputs:
         return replace(call, kwargs={**call.kwargs, TEXT: torch.tensor(text)})
 
     def _text_of(
-        self, row: Mapping[Path, Tensor], tables: Mapping[str, Mapping[Path, Tensor]]
+        self, row: Mapping[Path, Tensor], tables: Mapping[str, Mapping[Path, Rows]]
     ) -> tuple[int, int] | None:
         images = list(self._images)
         for key, table in tables.items():
@@ -249,7 +252,7 @@ def _shapes(calls: Sequence[Call]) -> dict[str, _Shapes]:
 
 def _sample(call: Call) -> Tensor:
     """The noisy sample, which all denoisers take first."""
-    return next(tensor for path, tensor in _tensors(call.kwargs) if path != (TIMESTEP,))
+    return torch.stack(next(rows for path, rows in _rows(call.kwargs) if path != (TIMESTEP,)))
 
 
 class _Output(tuple[Tensor]):
@@ -281,35 +284,42 @@ def _same_time(left: Any, right: Any) -> bool:
     return bool(first == second)
 
 
-def _tensors(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Every tensor in nested mappings and sequences but shared positions, with its place."""
+def _rows(value: Any, path: Path = ()) -> Iterator[tuple[Path, Rows]]:
+    """Rows of all tensors, and lists of tensors, in nested values but shared positions."""
     if isinstance(value, Tensor):
-        yield path, value
+        if value.ndim >= 1:
+            yield path, list(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if path or key not in POSITION_ARGUMENTS:
-                yield from _tensors(item, (*path, key))
+                yield from _rows(item, (*path, key))
     elif isinstance(value, list | tuple):
+        if value and all(isinstance(item, Tensor) for item in value):
+            yield path, list(value)
+            return
         for index, item in enumerate(value):
-            yield from _tensors(item, (*path, index))
+            yield from _rows(item, (*path, index))
 
 
-def _replaced(value: Any, path: Path, tensor: Tensor) -> Any:
-    """Nested values with another tensor at a place, in its dtype."""
+def _replaced(value: Any, path: Path, rows: Rows) -> Any:
+    """Nested values with other rows at a place, in its dtype."""
     if not path:
-        return tensor.to(value.dtype)
+        if isinstance(value, Tensor):
+            return torch.stack(rows).to(value.dtype)
+        return type(value)(row.to(old.dtype) for row, old in zip(rows, value, strict=True))
     key, *rest = path
     if isinstance(value, Mapping):
-        return {**value, key: _replaced(value[key], tuple(rest), tensor)}
+        return {**value, key: _replaced(value[key], tuple(rest), rows)}
     items = list(value)
-    items[key] = _replaced(items[key], tuple(rest), tensor)
+    items[key] = _replaced(items[key], tuple(rest), rows)
     return type(value)(items)
 
 
-def _differ(left: Tensor | None, right: Tensor | None) -> bool:
-    if left is None or right is None or not left.is_floating_point():
+def _differ(left: Rows | None, right: Rows | None) -> bool:
+    """True for embeddings that are not the same; other arguments hold no floating numbers."""
+    if not left or not right or not left[0].is_floating_point():
         return False
-    return left.shape != right.shape or not _close(left, right)
+    return len(left) != len(right) or not all(map(_close, left, right))
 
 
 def _close(left: Tensor, right: Tensor) -> bool:

@@ -16,6 +16,7 @@ from mezzotint.models import (
     Sampling,
     device_of,
     find_denoiser,
+    layer_input,
     record_calls,
     usual_sampling,
 )
@@ -104,10 +105,10 @@ def watch_runs(denoiser: nn.Module, names: Sequence[str], call: Call) -> Runs:
     layers: dict[str, list[str]] = {name: [] for name in names}
     samples: dict[str, Sample] = {}
 
-    def watching(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def watch(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def watching(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def watch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # A copy has its strides in the open: dense, or else in order.
-            x = inputs[0].detach().clone()
+            x = layer_input(args, kwargs).detach().clone()
             words = _words(layer, x)
             layers[name].append(words)
             samples.setdefault(words, Sample(name, x))
@@ -117,7 +118,7 @@ def watch_runs(denoiser: nn.Module, names: Sequence[str], call: Call) -> Runs:
     with ExitStack() as hooks:
         for name in names:
             layer = denoiser.get_submodule(name)
-            hooks.enter_context(layer.register_forward_pre_hook(watching(name)))
+            hooks.enter_context(layer.register_forward_pre_hook(watching(name), with_kwargs=True))
         call.run(denoiser)
     return Runs({name: tuple(runs) for name, runs in layers.items()}, samples)
 

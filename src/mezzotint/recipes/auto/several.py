@@ -76,6 +76,8 @@ def _check(budgets: Sequence[Budget], options: Auto) -> None:
         raise UsageError("budgets: none given; give at least one")
     if any(each.quality is not None for each in budgets):
         raise UsageError("budgets: one has a quality, of which bytes follow; quantize for that")
+    if any(each.pipeline_size is not None for each in budgets):
+        raise UsageError("budgets: one has a pipeline_size; give sizes of what is quantized")
     if len({(each.act_bits, each.latency) for each in budgets}) > 1:
         raise UsageError(
             "budgets: differ in act_bits or latency; sweep bytes, one of these at once"
