@@ -23,8 +23,8 @@ FOR_EXTENSIONS = {
 }
 """Pages for people who write parts of their own: fragments, functions without annotations."""
 
-UNTYPED_LIBRARIES = {"docs/load.md"}
-"""Pages that call functions of diffusers without annotations, which mypy minds when strict."""
+UNTYPED_LIBRARIES = {"docs/load.md", "docs/pipelines.md"}
+"""Pages that call functions of libraries without annotations, which mypy minds when strict."""
 
 SKIPPED = """disallow_subclassing_any = False
 [mypy-torch.*,diffusers.*,transformers.*,accelerate.*,numpy.*,scipy.*,openvino.*,ray.*,sklearn.*,pydantic.*]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mezzotint.cli._option_groups import AS_USUAL, Calling
 
@@ -63,6 +63,5 @@ def asked_sampling(
         return None
     known = None if plan.calibration is None else plan.calibration.sampling
     if prompts is None and seed is None and known is not None:
-        given: Any = {**known.call_kwargs, **calling.kwargs(len(known), repeat=False)}
-        return calling.on(replace(known, call_kwargs=given))
+        return calling.on(known.with_kwargs(calling.kwargs(len(known), repeat=True)))
     return sampling_of(pipe, prompts, seed=seed or 0, calling=calling)
