@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 
 test: $(INSTALLED)  ## run the tests, with a diagonal of each product of parameters
 	$(PYTEST)
 
-test-all: $(INSTALLED)  ## run them with every combination, and ten times the generated examples
+test-all: $(VENV)/.types  ## run them with every combination, and ten times the generated examples
 	$(PYTEST) --all
 
 check: $(INSTALLED)  ## lint, formatting, types
@@ -33,4 +33,8 @@ $(INSTALLED): pyproject.toml constraints-dev.txt hatch_build.py $(wildcard src/m
 	$(RUN) -m pip install --quiet --upgrade --constraint constraints-dev.txt pip
 	$(RUN) -m pip install --quiet --constraint constraints-dev.txt \
 		--editable '.[evaluation,lora,openvino,predictor,ray]' --group dev
+	touch $@
+
+$(VENV)/.types: $(INSTALLED)
+	$(RUN) -m pip install --quiet --constraint constraints-dev.txt --group types
 	touch $@

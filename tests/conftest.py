@@ -45,6 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.option.everything:
         return
     repeated = matrices.beyond_the_diagonals(items)
+    repeated |= {item for item in items if item.get_closest_marker("thorough")}
     if repeated:
         config.hook.pytest_deselected(items=[item for item in items if item in repeated])
         items[:] = [item for item in items if item not in repeated]

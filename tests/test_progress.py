@@ -1,4 +1,5 @@
 import io
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,7 @@ from itertools import count
 import pytest
 
 from mezzotint import _progress
-from mezzotint._progress import Log, meter, part_done, track, working
+from mezzotint._progress import Log, announcer, meter, part_done, track, working
 
 ERASE_LINE = "\x1b[2K"
 
@@ -183,6 +184,29 @@ def test_short_work_ends_without_a_word(capsys):
 def test_the_time_left_is_not_told_of_an_unknown_number():
     first = logged(iter("abc"), seconds=12)[0]
     assert first == "Spelling: 1, 12 seconds"
+
+
+class TestNotebooks:
+    @pytest.fixture(autouse=True)
+    def _without_widgets(self, monkeypatch: pytest.MonkeyPatch):
+        class ZMQInteractiveShell:
+            """The class by which libraries know a notebook."""
+
+        monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+        monkeypatch.setitem(sys.modules, "ipywidgets", None)
+
+    def test_long_work_is_told_in_lines_where_there_are_no_widgets(self):
+        assert logged("ab", seconds=12) == [
+            "Spelling: 1 of 2, 12 seconds, about 12 seconds left",
+            "Spelling: 2 of 2, 24 seconds",
+            "Spelling: ended after 36 seconds",
+        ]
+
+    def test_what_comes_is_announced(self, capsys: pytest.CaptureFixture[str]):
+        tell = announcer()
+        assert tell is not None
+        tell("Measuring: 3 minutes")
+        assert capsys.readouterr().err == "Measuring: 3 minutes\n"
 
 
 def test_short_work_is_silent():

@@ -26,7 +26,7 @@ from mezzotint.models import (
 from mezzotint.module import ModuleResult, quantize_module
 from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
 from mezzotint.plan import Budget, Choice, Encoding, Plan, SimulatedAttention, uniform_plan
-from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo
+from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo, RecipeName
 from mezzotint.recipes.label_options import SampleOptions
 from mezzotint.recipes.labelling import sample_labels
 from mezzotint.runtime import (
@@ -59,6 +59,7 @@ __all__ = [
     "Plan",
     "PlanWithCalls",
     "Qua2SeDiMo",
+    "RecipeName",
     "Result",
     "SampleOptions",
     "Sampling",

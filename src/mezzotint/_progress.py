@@ -1,7 +1,8 @@
 """Signs of life during long work: a bar that leaves no trace, or lines where no bar can be seen.
 
-Bars are for terminals and notebooks. Into a file, a pipe or a scheduler's log go lines, few at any
-length of work: after 2 s, then at twice the distance each time, up to two minutes.
+Bars are for terminals, and for notebooks with widgets. Into notebooks without, a file, a pipe or a
+scheduler's log go lines, few at any length of work: after 2 s, then at twice the distance each
+time, up to two minutes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import TypeVar
 
 from rich.console import Console
@@ -71,7 +73,12 @@ def track(
 
 
 def _sees_bars() -> bool:
-    return sys.stderr.isatty() or Console().is_jupyter
+    # Without widgets, bars in a notebook leave nothing but a warning.
+    return sys.stderr.isatty() or (_in_notebook() and find_spec("ipywidgets") is not None)
+
+
+def _in_notebook() -> bool:
+    return Console().is_jupyter
 
 
 _UNITS = (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400))
@@ -251,9 +258,9 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
 
 
 def announcer() -> Callable[[str], None] | None:
-    """The way to tell people what comes: a listener, or standard error where it is a terminal."""
+    """The way to tell people what comes: a listener, or standard error before their eyes."""
     listener = _LISTENER.get()
-    if listener is None and sys.stderr.isatty():
+    if listener is None and (sys.stderr.isatty() or _in_notebook()):
         return _print
     return listener
 

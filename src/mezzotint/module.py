@@ -12,11 +12,12 @@ from torch import nn
 from mezzotint._journal import Record
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
-from mezzotint.models import Example
+from mezzotint.models import Example, check_module
 from mezzotint.pipeline import measuring_settings
 from mezzotint.plan import Budget, Plan
-from mezzotint.recipes import Job, RecipeOptions, run_recipe
-from mezzotint.runtime import packed_copy
+from mezzotint.recipes import Job, RecipeName, RecipeOptions, run_recipe
+from mezzotint.recipes.given import check_budget, check_recipe
+from mezzotint.runtime import packed_copy, quantized_html, quantized_line
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,17 @@ class ModuleResult:
     measurements: Measurements = field(default_factory=dict)
     record: Record | None = None
 
+    def __repr__(self) -> str:
+        return quantized_line("ModuleResult", self.plan, self.module)
+
+    def _repr_html_(self) -> str:
+        return quantized_html(repr(self), self.plan)
+
 
 def quantize_module(
     module: nn.Module,
     calls: Iterable[Example],
-    recipe: str | RecipeOptions = "auto",
+    recipe: RecipeName | RecipeOptions = "auto",
     budget: Budget | None = None,
     *,
     journal: str | Path | None = None,
@@ -75,8 +82,8 @@ def quantize_module(
         JournalError: the journal or the measurements are of another module or other calls.
     """
     _check_module(module)
-    if budget is not None and not isinstance(budget, Budget):
-        raise UsageError(f"budget: is a {type(budget).__name__}; give Budget(weight_bits=...)")
+    check_recipe(recipe)
+    check_budget(budget)
     if budget is not None and budget.pipeline_size is not None:
         raise UsageError("pipeline_size: there is no pipeline around a module; give a size")
     if calls is None:
@@ -93,8 +100,7 @@ def quantize_module(
 
 
 def _check_module(module: nn.Module) -> None:
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"module: is a {type(module).__name__}; give a torch.nn.Module")
+    check_module(module)
     if isinstance(module, nn.Linear | nn.Conv2d):
         raise UsageError(
             f"module: is itself a {type(module).__name__}, which cannot be replaced in place; put "

@@ -29,8 +29,10 @@ from mezzotint.measuring import (
 from mezzotint.models import (
     Example,
     LoraFile,
+    Pipeline,
     Sampling,
     SourceOptions,
+    check_module,
     denoising_module,
     find_denoiser,
     load_pipeline,
@@ -54,12 +56,22 @@ from mezzotint.plan import (
 from mezzotint.recipes import (
     Job,
     MeasuringSettings,
+    RecipeName,
     RecipeOptions,
     check_floating,
     run_recipe,
 )
+from mezzotint.recipes.given import check_apply, check_quantize
 from mezzotint.recipes.plan_calibration import calibrate_plan
-from mezzotint.runtime import Calibration, check_plan, module_bytes, pack_module, packed_copy
+from mezzotint.runtime import (
+    Calibration,
+    check_plan,
+    module_bytes,
+    pack_module,
+    packed_copy,
+    quantized_html,
+    quantized_line,
+)
 
 LoraName: TypeAlias = str | Path | LoraFile
 """A file of a LoRA, and its weight where that is not 1."""
@@ -77,11 +89,17 @@ class Result:
         training: curve of the training, where there was any.
     """
 
-    pipeline: DiffusionPipeline
+    pipeline: Pipeline
     plan: Plan
     measurements: Measurements = field(default_factory=dict)
     record: Record | None = None
     training: JsonFile | None = None
+
+    def __repr__(self) -> str:
+        return quantized_line("Result", self.plan, self.denoiser)
+
+    def _repr_html_(self) -> str:
+        return quantized_html(repr(self), self.plan)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -111,7 +129,7 @@ def load(  # noqa: PLR0913  (all but one are keywords)
     engine: str = "torch",
     stream: bool = False,
     verify: bool = True,
-) -> DiffusionPipeline:
+) -> Pipeline:
     """Load a pipeline, quantized or not: embedded name, local folder, single file or Hub id.
 
     Where the folder holds a `generation.json`, its values are the defaults of `pipe(prompt)`.
@@ -161,7 +179,7 @@ def load(  # noqa: PLR0913  (all but one are keywords)
 
 def quantize(  # noqa: PLR0913  (all but three are keywords)
     pipe: DiffusionPipeline,
-    recipe: str | RecipeOptions = "auto",
+    recipe: RecipeName | RecipeOptions = "auto",
     budget: Budget | None = None,
     *,
     sampling: Sampling | None = None,
@@ -197,12 +215,14 @@ def quantize(  # noqa: PLR0913  (all but three are keywords)
 
     Raises:
         ExecutorError: the executor cannot be reached, or its workers die again and again.
-        UsageError: unknown recipe, executor or component, or a latency for a recipe that does not
-            keep to one; the pipeline is quantized already, or has an adapter loaded.
+        UsageError: an argument is of another kind, and the message has the right call; unknown
+            recipe, executor or component, or a latency for a recipe that does not keep to one; the
+            pipeline is quantized already, or has an adapter loaded.
         InfeasibleBudgetError: naming the nearest feasible budget.
         CalibrationError: weights or outputs hold NaN; the layer is named.
         JournalError: the journal or the measurements are of another model or other calls.
     """
+    check_quantize(pipe, recipe, budget, sampling)
     denoiser = float_denoiser(pipe, components)
     others = bytes_of_others(pipe, denoiser)
     job = Job(
@@ -287,6 +307,7 @@ def apply(
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
         UsageError: it has attention simulated whose operands cannot be rounded.
     """
+    check_apply(pipe, plan, sampling)
     denoiser = float_denoiser(pipe, plan.components or None)
     if calibration is None and plan.trained:
         raise PlanError(f"layer {plan.trained[0]}: rounding {TRAINED!r}: {ONLY_IN_CHECKPOINT}")
@@ -331,6 +352,7 @@ def quantize_denoiser(
         UsageError: a width is out of its domain, or a pattern names no layer; the module is
             quantized already, or has an adapter loaded.
     """
+    check_module(module)
     check_floating(type(module).__name__, module)
     plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
     pack_module(module, plan)

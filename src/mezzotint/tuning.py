@@ -15,6 +15,7 @@ from mezzotint.plan import Budget, Plan
 from mezzotint.recipes import Job, Outcome
 from mezzotint.recipes.default_prompts import default_sampling
 from mezzotint.recipes.distillation import USUAL_MINUTES, distilling
+from mezzotint.recipes.given import check_apply
 from mezzotint.recipes.plan_calibration import calibrate_plan
 from mezzotint.runtime import Calibration, check_plan
 from mezzotint.training import Training
@@ -57,6 +58,7 @@ def tune(
     if minutes is None and steps is None:
         minutes = USUAL_MINUTES
     training = Training(minutes, steps, train="scales", batch=batch)
+    check_apply(pipe, plan, sampling)
     denoiser = float_denoiser(pipe)
     check_plan(denoiser, plan)
     if plan.trained:

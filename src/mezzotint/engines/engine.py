@@ -12,7 +12,7 @@ from torch import nn
 from mezzotint._plugins import Registry
 from mezzotint.engines.variant import original, variant_engine
 from mezzotint.errors import UsageError
-from mezzotint.models import find_denoiser, find_denoisers
+from mezzotint.models import Pipeline, find_denoiser, find_denoisers
 from mezzotint.runtime import Execution, packed_layers
 
 AUTO: Literal["auto"] = "auto"
@@ -81,7 +81,7 @@ def check_engine(name: str) -> None:
         _ENGINES.named(name)
 
 
-def with_engine(pipe: DiffusionPipeline, engine: str) -> DiffusionPipeline:
+def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
     """The pipeline with its denoiser, or each of several, computed by `engine`.
 
     All tensors are shared.
@@ -95,7 +95,8 @@ def with_engine(pipe: DiffusionPipeline, engine: str) -> DiffusionPipeline:
         UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is.
     """
     check_engine(engine)
-    served, denoisers = copy.copy(pipe), find_denoisers(pipe)
+    served: Pipeline = copy.copy(pipe)
+    denoisers = find_denoisers(pipe)
     if not denoisers:
         find_denoiser(pipe)  # says so
     for component, denoiser in denoisers.items():

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from rich.table import Table
 
 from mezzotint.engines import engine_executions
-from mezzotint.models import Sampling, find_denoiser
+from mezzotint.models import Sampling, check_pipeline, find_denoiser
 from mezzotint.profiling import Latency, first_call, interleaved_medians
 from mezzotint.runtime import Execution, module_bytes
 
@@ -95,6 +95,7 @@ def bench(
     Raises:
         UsageError: fewer than one repeat.
     """
+    check_pipeline(reference, "reference")
     denoisers = {"reference": find_denoiser(reference)[1], "quantized": find_denoiser(pipe)[1]}
     device = next(denoisers["reference"].parameters()).device
     call = first_call(reference, sampling, batch)

@@ -34,7 +34,13 @@ from mezzotint.evaluation.error import StepError, error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.measuring import ExecutorFactory, chosen_executor
-from mezzotint.models import Call, Sampling, denoising_module, flat_frames
+from mezzotint.models import (
+    Call,
+    Sampling,
+    check_pipeline,
+    denoising_module,
+    flat_frames,
+)
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
 
 
@@ -181,7 +187,9 @@ def evaluate(
         UsageError: there is no sampling, or the images are not as many and as large as the
             reference's.
     """
+    check_pipeline(pipe)
     if not isinstance(reference, Baseline):
+        check_pipeline(reference, "reference")
         if sampling is None:
             raise UsageError("sampling: give prompts, unless the reference is a Baseline")
         executor = chosen_executor(executor)

@@ -23,6 +23,7 @@ from mezzotint.models.folder import (
     leads_outside,
     shard_files,
 )
+from mezzotint.models.given_pipeline import check_module, check_pipeline
 from mezzotint.models.graph import Graph, Node, NodeInput, NodeKind
 from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.graph_joining import joined_graphs, trace_calls
@@ -51,6 +52,7 @@ from mezzotint.models.pipeline_call import (
     takes_prompts,
     usual_sampling,
 )
+from mezzotint.models.pipeline_type import Pipeline
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.recording import record_calls, recording
@@ -84,6 +86,7 @@ __all__ = [
     "Node",
     "NodeInput",
     "NodeKind",
+    "Pipeline",
     "ResolvedSource",
     "Role",
     "Sampling",
@@ -94,7 +97,9 @@ __all__ = [
     "blocks_of",
     "check_folder",
     "check_model_folder",
+    "check_module",
     "check_no_adapters",
+    "check_pipeline",
     "completed_calls",
     "component_names",
     "component_of",

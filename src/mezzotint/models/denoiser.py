@@ -10,6 +10,7 @@ from torch import nn
 
 from mezzotint._time_argument import TimeArgument
 from mezzotint.errors import ModelError
+from mezzotint.models.given_pipeline import check_pipeline
 from mezzotint.models.source import WEIGHTS_SUFFIX
 
 
@@ -21,6 +22,7 @@ def find_denoiser(pipe: DiffusionPipeline) -> tuple[str, nn.Module]:
 
     Raises:
         ModelError: the pipeline has no such component, or several.
+        UsageError: what is given is no pipeline.
     """
     found = find_denoisers(pipe)
     if len(found) == 1:
@@ -42,7 +44,11 @@ def find_denoisers(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
 
     Such as the two transformers of Wan 2.2, of which one denoises the first steps and the other
     the rest.
+
+    Raises:
+        UsageError: what is given is no pipeline.
     """
+    check_pipeline(pipe)
     return {name: part for name, part in pipe.components.items() if denoises(type(part))}
 
 

@@ -87,7 +87,7 @@ def takes_prompts(pipe: DiffusionPipeline) -> bool:
 def usual_sampling(
     pipe: DiffusionPipeline, prompts: tuple[str, ...], call_kwargs: Mapping[str, Any] | None = None
 ) -> Sampling:
-    """Images, as many as there are prompts, whatever the pipeline makes them of.
+    """The images of prompts; of a pipeline that takes none, as many of noise or classes.
 
     Args:
         pipe: given the prompts, if it takes any; or else, where it needs class labels, those of

@@ -29,7 +29,8 @@ class StepProgress:
         """Bars are closed by this; there is nothing to close."""
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self._iterable or ():
+        # Timesteps are tensors, whose truth is that of their only value.
+        for item in () if self._iterable is None else self._iterable:
             yield item
             self.update()
 

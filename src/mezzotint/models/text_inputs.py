@@ -39,7 +39,7 @@ Path = tuple[Any, ...]
 """Place of a tensor, or of a list with one for each sample, among nested keyword arguments."""
 
 Rows = list[Tensor]
-"""What each sample is given at one place."""
+"""Tensors of all samples at one place, one for each."""
 
 
 class TextInputs:

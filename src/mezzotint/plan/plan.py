@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mezzotint._files import JsonFile, check_storable, validated
+from mezzotint._tables import html_table
 from mezzotint.errors import FormatError, MezzotintError, PlanError, UsageError
 from mezzotint.plan.calibration_settings import CalibrationModel, CalibrationSettings
 from mezzotint.plan.choice import Choice
@@ -251,6 +252,13 @@ class Plan(JsonFile):
     @property
     def _title(self) -> str:
         return f"Plan for {escape(self.model or 'a model')}: {len(self)} layers"
+
+    def __repr__(self) -> str:
+        model = "" if self.model is None else f" for {self.model}"
+        return f"<Plan{model}: {len(self.quantized)} of {len(self)} layers quantized>"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.summary(), repr(self))
 
     def __str__(self) -> str:
         # Reasons fold beside names that do not: with a narrow column, over dozens of lines.

@@ -20,6 +20,7 @@ from mezzotint.recipes.mixdq import MixDQ
 from mezzotint.recipes.mpqdm import MPQDM
 from mezzotint.recipes.option_values import OptionHelp, options_help, parse_options
 from mezzotint.recipes.qua2sedimo import Qua2SeDiMo
+from mezzotint.recipes.recipe_names import RecipeName
 from mezzotint.recipes.study import Study
 
 #: Modules that register a recipe when imported.
@@ -36,6 +37,7 @@ __all__ = [
     "Outcome",
     "Qua2SeDiMo",
     "Recipe",
+    "RecipeName",
     "RecipeOptions",
     "Study",
     "check_floating",

@@ -74,6 +74,7 @@ from mezzotint.runtime.structures import (
     StepScales,
     StepWidths,
 )
+from mezzotint.runtime.summaries import quantized_html, quantized_line
 from mezzotint.runtime.timestep import TimestepReader, nearest_step
 
 #: Modules that register a kernel when imported.
@@ -135,6 +136,8 @@ __all__ = [
     "packed_layers",
     "part_inputs",
     "placeholders",
+    "quantized_html",
+    "quantized_line",
     "quantizers",
     "read_timesteps",
     "reading_timesteps",

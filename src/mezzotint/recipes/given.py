@@ -1,0 +1,97 @@
+"""Arguments that were given in another form or order, and the right call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mezzotint.errors import UsageError
+from mezzotint.models import Sampling, check_pipeline
+from mezzotint.plan import Budget, Plan
+from mezzotint.recipes.job import recipes
+
+
+def check_quantize(pipe: Any, recipe: Any, budget: Any, sampling: Any) -> None:
+    """Refuse arguments of `quantize` that are of another kind.
+
+    Raises:
+        UsageError: with the call that does what is meant.
+    """
+    check_pipeline(pipe)
+    check_recipe(recipe)
+    check_budget(budget)
+    _check_sampling(sampling)
+
+
+def check_apply(pipe: Any, plan: Any, sampling: Any) -> None:
+    """Refuse arguments of `apply` and `tune` that are of another kind.
+
+    Raises:
+        UsageError: with the call that does what is meant.
+    """
+    check_pipeline(pipe)
+    _check_plan(plan)
+    _check_sampling(sampling)
+
+
+def check_recipe(value: Any) -> None:
+    """Refuse what stands in the recipe's place, but is none; names and options are told later.
+
+    Raises:
+        UsageError: with the call that does what is meant.
+    """
+    match value:
+        case Budget():
+            raise UsageError("recipe: is a Budget; give quantize(pipe, budget=...)")
+        case Sampling():
+            raise UsageError("recipe: is a Sampling; give quantize(pipe, sampling=...)")
+        case Plan():
+            raise UsageError("recipe: is a Plan; give apply(pipe, plan)")
+        case int() | float() if type(value) is not bool:
+            raise UsageError(f"recipe: is {value}; give quantize(pipe, budget={_budget(value)})")
+        case type() if value in {each.options for each in recipes()}:
+            name = value.__name__
+            raise UsageError(f"recipe: is the class {name}; give its options: {name}()")
+
+
+def check_budget(value: Any) -> None:
+    """Refuse what stands in the budget's place, but is none.
+
+    Raises:
+        UsageError: with the call that does what is meant.
+    """
+    if value is None or isinstance(value, Budget):
+        return
+    match value:
+        case int() | float() | str() if type(value) is not bool:
+            raise UsageError(f"budget: is {value!r}; give {_budget(value)}")
+    raise UsageError(f"budget: is a {type(value).__name__}; give Budget(weight_bits=4)")
+
+
+def _check_sampling(value: Any) -> None:
+    if value is None or isinstance(value, Sampling):
+        return
+    match value:
+        case str() | list() | tuple():
+            raise UsageError(f"sampling: is a {type(value).__name__}; give Sampling(prompts=...)")
+    raise UsageError(f"sampling: is a {type(value).__name__}; give a Sampling")
+
+
+def _check_plan(value: Any) -> None:
+    match value:
+        case Plan():
+            return
+        case str() | Path():
+            raise UsageError(f"plan: is {str(value)!r}; give Plan.load({str(value)!r})")
+    plan = getattr(value, "plan", None)
+    if isinstance(plan, Plan):
+        raise UsageError(f"plan: is a {type(value).__name__}; give its plan: .plan")
+    raise UsageError(f"plan: is a {type(value).__name__}; give a Plan, such as a result's .plan")
+
+
+def _budget(value: Any) -> str:
+    """The budget that is meant by a number or text."""
+    if not isinstance(value, str):
+        return f"Budget(weight_bits={value})"
+    names = {each.name for each in recipes()}
+    return "Budget(weight_bits=4)" if value in names else f"Budget(size={value!r})"
