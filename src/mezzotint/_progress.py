@@ -103,7 +103,9 @@ class Log:
         self._started = clock()
         self._wait = _FIRST_LINE
         self._next = self._started + self._wait
+        # Times, and the shares of the work that were done then.
         self._first: tuple[float, float] | None = None
+        self._latest: tuple[float, float] | None = None
         self._shown = False
         self._state = ""
         self._lock = threading.Lock()
@@ -112,12 +114,12 @@ class Log:
         """Print a line if one is due: the share that is done, where it is known, and in words."""
         with self._lock:
             now = self.clock()
-            left = self._left(now, done)
-            if self._first is None and done:
-                self._first = now, done
             self._state = f"{state}, "
+            if done:
+                self._latest = now, done
             if now >= self._next:
-                self._tell(now, left)
+                self._tell(now)
+            self._first = self._first or self._latest
 
     def beat(self) -> None:
         """Print a line if one is due, and nothing else has been said for as long."""
@@ -125,7 +127,7 @@ class Log:
             now = self.clock()
             if now >= self._next:
                 if (quiet := now - _SAID.last) >= self._wait:
-                    self._tell(now, "")
+                    self._tell(now)
                 else:
                     self._next = now + self._wait - quiet
 
@@ -140,18 +142,22 @@ class Log:
         if self._shown or (always and took >= _FIRST_LINE):
             _print(f"{self._description}: ended after {duration(took)}")
 
-    def _tell(self, now: float, left: str) -> None:
+    def _tell(self, now: float) -> None:
         self._wait = min(2 * self._wait, _LONGEST)
         self._next, self._shown = now + self._wait, True
-        _print(f"{self._description}: {self._state}{duration(now - self._started)}{left}")
+        took = duration(now - self._started)
+        _print(f"{self._description}: {self._state}{took}{self._left(now)}")
 
-    def _left(self, now: float, done: float | None) -> str:
+    def _left(self, now: float) -> str:
         """Half a sentence on the rest, at the pace since the first piece, which has all set up."""
-        started, before = self._first or (self._started, 0.0)
-        if not done or not before < done < 1:
+        if self._latest is None:
             return ""
-        pace = (now - started) / (done - before)
-        return f", about {duration(pace * (1 - done))} left"
+        then, done = self._latest
+        began, before = (self._started, 0.0) if self._first in (None, self._latest) else self._first
+        if not before < done < 1:
+            return ""
+        left = (then - began) / (done - before) * (1 - done) - (now - then)
+        return f", about {duration(left)} left" if left > 0 else ""
 
 
 @contextmanager
