@@ -28,7 +28,7 @@ FORMATS = ("int2/channel", "int4/channel", "int8/channel")
 INPUTS = ("int8/token", "float")
 AUTO = mz.Auto(formats=FORMATS, probes=4, regret=math.inf, calls=2)
 MIXDQ = mz.MixDQ(calls=2, content_weight_bits=(4, 8), activation_bits=(8,), split="none")
-BUDGET = mz.Budget(weight_bits=7, act_bits=8)
+BUDGET = mz.Budget(weight_bits=8, act_bits=8)
 
 
 def assert_quantized(case: Case, pipe: DiffusionPipeline, result: mz.Result) -> None:
