@@ -173,12 +173,12 @@ def test_mixdq_measures_no_layer_twice(pipe, sampling, tmp_path, monkeypatch):
     recipe = mz.MixDQ(
         content_weight_bits=(4, 8), activation_bits=(8,), split="none", selection_prompts=1
     )
-    first = mz.quantize(pipe, recipe, mz.Budget(weight_bits=7), sampling=few)
+    first = mz.quantize(pipe, recipe, mz.Budget(weight_bits=7.5), sampling=few)
     folder = first.save(tmp_path / "out")
     names = {json.loads(line)["unit"] for line in (folder / FILE).read_text().splitlines()[1:]}
     assert any("| ssim | images " in name for name in names)
     asked = watched(monkeypatch)
-    again = mz.quantize(pipe, recipe, mz.Budget(weight_bits=8), sampling=few, measurements=folder)
+    again = mz.quantize(pipe, recipe, mz.Budget(weight_bits=8.5), sampling=few, measurements=folder)
     assert asked == []
     assert again.plan.choices != first.plan.choices
 

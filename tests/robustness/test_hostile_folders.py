@@ -116,7 +116,7 @@ class TestCards:
         "name", ["owl's eyes", "snow_white*2", "a & b", "1 < 2 > 0", 'the "best" #1', "a~b|c\\d"]
     )
     def test_plain_names_are_shown_as_they_are(self, tmp_path: Path, name: str):
-        write_card(tmp_path, name, "unet", mz.Plan({}, model="tiny"))
+        write_card(tmp_path, name, {"unet": mz.Plan({}, model="tiny")})
         text = (tmp_path / "README.md").read_text("utf-8").split("---\n", 2)[2]
         heading = re.search("<h1>(.*)</h1>", MarkdownIt().render(text))
         assert heading is not None

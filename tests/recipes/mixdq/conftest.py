@@ -41,7 +41,7 @@ def journal(folder: Path, sampling: mz.Sampling) -> Path:
     """Every measurement under the default options; budgets can then be tried for nothing."""
     path = folder.parent / "journal.jsonl"
     options = MixDQ(split="none", selection_prompts=1)
-    budget = mz.Budget(weight_bits=5)
+    budget = mz.Budget(weight_bits=5.5)
     mz.quantize(mz.load(folder), options, budget, sampling=sampling, journal=path)
     return path
 
@@ -62,7 +62,7 @@ def prepare(pipe: DiffusionPipeline, sampling: mz.Sampling):
             pipe=chosen,
             denoiser=find_denoiser(chosen)[1],
             model="tiny",
-            budget=mz.Budget(weight_bits=5),
+            budget=mz.Budget(weight_bits=5.5),
             sampling=mz.Sampling(prompts=prompts, steps=1),
         )
         with calibrated(Setting.of(job, options or MixDQ())) as method:
@@ -77,7 +77,7 @@ def quantize(pipe: DiffusionPipeline, sampling: mz.Sampling, journal: Path):
 
     def run(budget: mz.Budget | None = None, **options: object) -> mz.Result:
         chosen = MixDQ(**{"selection_prompts": 1, **options})
-        budget = budget or mz.Budget(weight_bits=5)
+        budget = budget or mz.Budget(weight_bits=5.5)
         return mz.quantize(pipe, chosen, budget, sampling=sampling, journal=journal)
 
     return run

@@ -60,7 +60,7 @@ def test_content_is_measured_by_images_and_quality_by_outputs(quantize, prepare)
             assert all(figures.keys() == {kind} for figures in scores.values())
 
 
-@pytest.mark.parametrize("bits", [5.2, 6.0])
+@pytest.mark.parametrize("bits", [5.6, 6.0])
 def test_stored_bits_keep_to_the_budget(quantize, pipe, bits):
     result = quantize(mz.Budget(weight_bits=bits, act_bits=16), split="none")
     weights = sum(m.weight.numel() for m in pipe.unet.modules() if hasattr(m, "in_features")
@@ -72,9 +72,9 @@ def test_stored_bits_keep_to_the_budget(quantize, pipe, bits):
 
 
 def test_nominal_bits_count_widths_alone(quantize, pipe):
-    nominal = quantize(mz.Budget(weight_bits=5), counting="nominal", split="none")
-    stored = quantize(mz.Budget(weight_bits=5), counting="stored", split="none")
-    assert nominal_average(stored, pipe.unet) < nominal_average(nominal, pipe.unet) <= 5
+    nominal = quantize(mz.Budget(weight_bits=5.5), counting="nominal", split="none")
+    stored = quantize(mz.Budget(weight_bits=5.5), counting="stored", split="none")
+    assert nominal_average(stored, pipe.unet) < nominal_average(nominal, pipe.unet) <= 5.5
 
 
 def test_a_size_in_bytes_is_kept(quantize, pipe):
@@ -107,7 +107,7 @@ def test_average_input_bits_below_eight_mix_widths(quantize):
 
 
 def test_sixteen_bit_activations_leave_inputs_alone(quantize):
-    plan = quantize(mz.Budget(weight_bits=5, act_bits=16), split="none").plan
+    plan = quantize(mz.Budget(weight_bits=5.5, act_bits=16), split="none").plan
     assert {choice.activation for choice in plan.choices.values()} == {"float"}
 
 
@@ -152,13 +152,13 @@ def test_the_ablation_measures_everything_by_the_output(quantize):
 
 def test_dynamic_inputs_need_no_ranges(pipe, sampling):
     options = MixDQ(activation="token", split="none", metric="sqnr")
-    plan = mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling).plan
+    plan = mz.quantize(pipe, options, mz.Budget(weight_bits=5.5), sampling=sampling).plan
     assert {"int8/token", "float"} == {choice.activation for choice in plan.choices.values()}
 
 
 def test_symmetric_weights_are_measured_and_packed(pipe, sampling):
     options = MixDQ(symmetric=True, split="none", metric="sqnr")
-    plan = mz.quantize(pipe, options, mz.Budget(weight_bits=5, act_bits=16), sampling=sampling).plan
+    plan = mz.quantize(pipe, options, mz.Budget(weight_bits=5.5, act_bits=16), sampling=sampling).plan
     assert all(choice.weight.startswith("int") for choice in plan.choices.values())
 
 
@@ -168,7 +168,7 @@ def test_another_momentum_measures_inputs_of_static_ranges_anew(
     mine = Path(shutil.copy(journal, tmp_path / "journal"))
     asked = watched(monkeypatch)
     options = MixDQ(momentum=0.5, split="none", selection_prompts=1)
-    mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling, journal=mine)
+    mz.quantize(pipe, options, mz.Budget(weight_bits=5.5), sampling=sampling, journal=mine)
     assert asked
     assert all(isinstance(task.change, InputChange) for task in asked)
 
@@ -181,7 +181,7 @@ def test_another_image_decoder_measures_what_compares_images_anew(
         weight.data.mul_(1.3)
     asked = watched(monkeypatch)
     options = MixDQ(split="none", selection_prompts=1)
-    mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling, journal=mine)
+    mz.quantize(pipe, options, mz.Budget(weight_bits=5.5), sampling=sampling, journal=mine)
     assert asked
     assert {task.metric.sees for task in asked} == {"images"}
 
@@ -200,7 +200,7 @@ def test_a_journal_cut_short_resumes_to_the_same_plan(pipe, sampling, journal, t
     lines = cut.read_bytes().splitlines(keepends=True)
     cut.write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"unit": "half a li')
     options = MixDQ(split="none", selection_prompts=1)
-    resumed = mz.quantize(pipe, options, mz.Budget(weight_bits=5), sampling=sampling,
+    resumed = mz.quantize(pipe, options, mz.Budget(weight_bits=5.5), sampling=sampling,
                           journal=cut)  # fmt: skip
     assert resumed.plan.choices == whole.choices
 
@@ -242,7 +242,7 @@ def test_a_window_out_of_reach_is_refused_before_calibrating(pipe, sampling, tmp
 
 
 def test_inputs_that_cannot_be_met_are_refused_before_calibrating(pipe, sampling, tmp_path):
-    path, budget = tmp_path / "journal.jsonl", mz.Budget(weight_bits=5, act_bits=3)
+    path, budget = tmp_path / "journal.jsonl", mz.Budget(weight_bits=5.5, act_bits=3)
     with pytest.raises(InfeasibleBudgetError, match="act_bits 3"):
         mz.quantize(pipe, "mixdq", budget, sampling=sampling, journal=path)
     assert not path.exists()
@@ -352,7 +352,7 @@ def test_nothing_is_left_out_of_a_model_that_cannot_be_probed(pipe, sampling, mo
 
     monkeypatch.setattr(Prober, "run", failing)
     options = {"metric": "sqnr", "protect": 0.0, "content_weight_bits": (2, 4, 8)}
-    budget = mz.Budget(weight_bits=5, act_bits=16)
+    budget = mz.Budget(weight_bits=5.5, act_bits=16)
     full = mz.quantize(pipe, MixDQ(**options), budget, sampling=sampling)
     with pytest.warns(CalibrationWarning, match="nothing is left out: call 0: the backward"):
         screened = mz.quantize(pipe, MixDQ(**options, screen=True), budget, sampling=sampling)
