@@ -45,7 +45,7 @@ def constant(pipe: DiffusionPipeline) -> DiffusionPipeline:
 
 @torch.no_grad()
 def predicted(pipe: DiffusionPipeline, *, zeros: bool = True) -> Tensor:
-    """What a denoiser makes of two texts under guidance, with zeros for the negative one."""
+    """Output of a denoiser for two texts under guidance, with zeros for the negative one."""
     texts, negative = pipe.encode_prompt(PROMPTS, "cpu", 1, True)
     if zeros:  # as the pipelines of SDXL do
         negative = torch.zeros_like(negative)

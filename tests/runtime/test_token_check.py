@@ -114,7 +114,7 @@ class TestOutputs:
         assert bool((x.grad[1:, 0] != 0).any(-1).all())
 
     def test_nearer_than_the_token_itself_would_be(self):
-        """Of W x₀ + W (x - x₀), only the second is rounded."""
+        """W x₀ is exact in W x₀ + W (x - x₀), and the rest alone is rounded."""
         layer, choice = linear(), Choice("int2/channel", "float", (ConstantTokens(1),))
         tensors = constants(choice, layer)
         tensors["constant"] = as_bits(layer(KNOWN.float()).detach())

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from mezzotint.models import Sampling
 
-_DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16")
+"""Names of floating dtypes that options take."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class Loading:
 
         from mezzotint.pipeline import load
 
-        if self.dtype is not None and self.dtype not in _DTYPES:
-            raise UsageError(f"--dtype: is {self.dtype!r}; give one of: {', '.join(_DTYPES)}")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise UsageError(f"--dtype: is {self.dtype!r}; give one of: {', '.join(DTYPES)}")
         return load(
             model,
             dtype=None if self.dtype is None else getattr(torch, self.dtype),

@@ -12,10 +12,9 @@ import typer
 from mezzotint._printable import printable
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Model, Output
+from mezzotint.cli._option_groups import DTYPES
 from mezzotint.cli._output import reserved, show
 from mezzotint.errors import UsageError
-
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 @app.command(
@@ -66,7 +65,7 @@ def pack(  # noqa: PLR0913  (one parameter per option)
         str | None,
         typer.Option(
             metavar="DTYPE",
-            help=f"Store what stays floating as {', '.join(_DTYPES)}.",
+            help=f"Store what stays floating as {', '.join(DTYPES)}.",
             show_default="as MODEL has it",
         ),
     ] = None,
@@ -97,8 +96,8 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     from mezzotint.checkpoint.streaming import Storage, quantize_checkpoint
     from mezzotint.plan import parse_size
 
-    if dtype is not None and dtype not in _DTYPES:
-        raise UsageError(f"--dtype: is {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"--dtype: is {dtype!r}; expected one of {', '.join(DTYPES)}")
     storage = Storage(
         dtype=None if dtype is None else getattr(torch, dtype), shard_bytes=parse_size(shard_size)
     )

@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mezzotint.errors import ModelError, UsageError
-from mezzotint.models.sampling import first_line
+from mezzotint.errors import ModelError, UsageError, first_line
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from mezzotint._progress import track
-from mezzotint.errors import MezzotintError, ModelError, UsageError
+from mezzotint.errors import MezzotintError, ModelError, UsageError, first_line
 from mezzotint.models.pipeline_call import fixed_arguments, own_arguments, remedy
 from mezzotint.models.step_progress import StepProgress
 from mezzotint.plan import Sampling
@@ -78,11 +78,6 @@ def run_batches(pipe: DiffusionPipeline, sampling: Sampling, *, output_type: str
                     f"{remedy(pipe, sampling)}"
                 ) from cause
         yield output
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a message, or the error's type where it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def rgb_images(pipe: DiffusionPipeline, output: Any) -> npt.NDArray[Any]:
