@@ -10,6 +10,7 @@ from tests.docs.pages import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 LADDER = json.loads((RESULTS / "ladder.json").read_text("utf-8"))
 MPQDM = json.loads((RESULTS / "mpqdm.json").read_text("utf-8"))
+QUA2SEDIMO = json.loads((RESULTS / "qua2sedimo.json").read_text("utf-8"))
 PREDICTORS = json.loads((RESULTS / "predictors.json").read_text("utf-8"))
 PLANS = ("uniform", "+ constant first token", "+ allocation", "+ exchanges (auto)")
 SHOWN = [
@@ -68,6 +69,15 @@ def test_results_have_every_way_to_few_bits(row):
     figures = [distance, f"{psnr['value']:.1f} dB", f"{own['value']:.3f}"]
     start = [row["model"], row["setting"], row["plan"], str(row["updates"])]
     assert [*start, f"{row['denoiser_bytes']:,}", *figures] in table_rows("docs/results.md")
+
+
+@pytest.mark.parametrize("row", QUA2SEDIMO, ids=lambda row: f"{row['setting']} {row['plan']}")
+def test_results_have_every_plan_at_given_bits(row):
+    found, psnr, own = (row[name] for name in ("fd_interval", "psnr_db", "r_precision"))
+    distance = f"{row['fd_lite0']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    figures = [distance, f"{row['fd_real']:.1f}", f"{psnr['value']:.1f} dB", f"{own['value']:.3f}"]
+    start = [row["model"], row["setting"], row["plan"], f"{row['denoiser_bytes']:,}"]
+    assert [*start, *figures] in table_rows("docs/results.md")
 
 
 @pytest.mark.parametrize("row", PREDICTORS, ids=lambda row: f"{row['model']} {row['predictor']}")
