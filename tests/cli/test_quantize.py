@@ -7,6 +7,7 @@ import torch
 
 import mezzotint as mz
 from mezzotint._journal import Record
+from mezzotint._progress import announcer
 from mezzotint.checkpoint import read_plan
 from mezzotint.checkpoint.streaming.stored_tensors import StoredTensor
 from mezzotint.runtime import module_bytes
@@ -190,3 +191,16 @@ def test_a_plan_leaves_nothing_to_measure(fails, model, tmp_path, uniform):
         *("--measurements", tmp_path),
     )
     assert "--measurements" in message
+
+
+def test_packing_after_a_plan_announces_its_work(run, model, tmp_path, uniform, monkeypatch):
+    announced = []
+
+    def applied(*arguments, **options):
+        announced.append(announcer() is not None)
+        return mz.apply(*arguments, **options)
+
+    monkeypatch.setattr("mezzotint.pipeline.apply", applied)
+    uniform.save(tmp_path / "plan.json")
+    run("quantize", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json")
+    assert announced == [True]

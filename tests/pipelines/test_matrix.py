@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
 import mezzotint as mz
 from tests.pipelines.case import Case
@@ -69,3 +70,10 @@ def test_every_pipeline_has_a_name_of_its_own():
 
 def test_refusals_are_of_columns():
     assert all(set(tiny.refusals) <= set(COLUMNS) for tiny in PIPELINES)
+
+
+def test_a_pipeline_that_is_not_compiled_does_not_pass_for_one(case_of, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
+    monkeypatch.setitem(torch._dynamo.utils.counters["stats"], "unique_graphs", 1)
+    with pytest.raises(AssertionError):
+        CELLS["compile"](case_of(PIPELINES[0]))

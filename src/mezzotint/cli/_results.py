@@ -95,19 +95,23 @@ def timed(
 ) -> CallTimes | None:
     """Time of one denoiser call of a result beside the floating one's.
 
-    None where the pipeline cannot be run for it.
+    None where the pipeline cannot be run for it, or no denoiser is packed.
 
     Args:
         pipe: floating.
         result: packed, and saved already.
         every_engine: time those that are installed, not torch alone.
     """
+    from mezzotint.checkpoint import packed_plans
     from mezzotint.evaluation import able_engines, call_times
+    from mezzotint.models import find_denoisers
 
+    if packed_plans(result.pipeline).keys().isdisjoint(find_denoisers(pipe)):
+        return None
     settings = result.plan.calibration
     sampling = None if settings is None else settings.sampling
-    names = able_engines(result.pipeline) if every_engine else ("torch",)
     try:
+        names = able_engines(result.pipeline) if every_engine else ("torch",)
         return call_times(pipe, result.pipeline, names, sampling=sampling)
     except MezzotintError as cause:
         typer.echo(printable(f"note: the result was not timed: {cause}"), err=True)
@@ -149,4 +153,5 @@ def report(result: Result, output: Path, as_json: bool, times: CallTimes | None 
             typer.echo(printable(f"note: {note}"))
         for line in () if times is None else times.lines:
             typer.echo(printable(line))
-        typer.echo(f"saved to {output}; the denoiser takes {size:,} bytes")
+        subject = "quantized components take" if plan.components else "denoiser takes"
+        typer.echo(f"saved to {output}; the {subject} {size:,} bytes")

@@ -245,7 +245,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         _refuse_with_plan(executor, address, workers, component or None, pipeline_size)
         _refuse_with_plan(goal, pin, exclude)
         chosen = read_plan(plan)
-        with reserved(output, force=force):
+        with reserved(output, force=force), listening(partial(typer.echo, err=True)):
             pipe = loading.load(model, stream=stream)
             sampling = asked_sampling(pipe, chosen, prompts, seed, calling)
             result = apply(pipe, chosen, sampling=sampling)
