@@ -179,3 +179,10 @@ def test_other_numbers_of_images_than_of_seeds_are_told():
 def test_what_are_no_colours_is_told():
     with pytest.raises(ModelError, match="Videos returned no RGB images or frames"):
         generate(Videos(), Sampling("owl", call_kwargs={"channels": 5}))
+
+
+@pytest.mark.parametrize(("one", "other"), [("height", "width"), ("width", "height")])
+def test_one_side_of_the_picture_needs_the_other(one: str, other: str):
+    pipe = tiny.tiny_stable_diffusion()
+    with pytest.raises(UsageError, match=f"{one}: is given without {other}; give both"):
+        generate(pipe, Sampling("a", steps=1, call_kwargs={one: 16}))

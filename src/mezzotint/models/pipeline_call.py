@@ -134,6 +134,7 @@ def fixed_arguments(pipe: DiffusionPipeline, sampling: Sampling) -> dict[str, An
     for field in sampling.call_kwargs:
         arguments.pop(field, None)
     _check_needed(pipe, sampling, arguments)
+    _check_size(pipe, {**arguments, **sampling.call_kwargs})
     check_steps(pipe, arguments.get("num_inference_steps"))
     return arguments
 
@@ -199,6 +200,15 @@ def _check_needed(
     ]
     if missing:
         raise UsageError(f"call_kwargs: {name} needs {', '.join(missing)}; give them (--call)")
+
+
+def _check_size(pipe: DiffusionPipeline, given: Mapping[str, Any]) -> None:
+    """Refuse a height or width without the other: some pipelines then take neither, silently."""
+    parameters = call_parameters(pipe)
+    for one, other in (("height", "width"), ("width", "height")):
+        unset = other in parameters and given.get(other, parameters[other].default) is None
+        if given.get(one) is not None and unset:
+            raise UsageError(f"{one}: is given without {other}; give both, or neither")
 
 
 def check_steps(pipe: DiffusionPipeline, steps: int | None) -> None:
