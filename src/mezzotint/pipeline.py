@@ -171,7 +171,9 @@ def load(  # noqa: PLR0913  (all but one are keywords)
     with verification(verify):
         pipe = loader(source, dtype=dtype, device=device, options=options)
     if loras:
-        check_floating(*find_denoiser(pipe))
+        for name, part in pipe.components.items():
+            if isinstance(part, nn.Module):
+                check_floating(name, part)
         merge_loras(pipe, loras)
     pipe = with_generation_defaults(pipe)
     return pipe if engine == "torch" else with_engine(pipe, engine)

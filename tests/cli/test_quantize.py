@@ -49,6 +49,7 @@ def test_options_reach_the_recipe(run, model, tmp_path):
         "size": "1MB",
         "act_bits": 16,
         "latency": None,
+        "pipeline_size": None,
     }
     assert context["sampling"]["prompts"] == ["red apple"]
     assert context["sampling"]["seed"] == 7

@@ -158,7 +158,8 @@ def test_dynamic_inputs_need_no_ranges(pipe, sampling):
 
 def test_symmetric_weights_are_measured_and_packed(pipe, sampling):
     options = MixDQ(symmetric=True, split="none", metric="sqnr")
-    plan = mz.quantize(pipe, options, mz.Budget(weight_bits=5.5, act_bits=16), sampling=sampling).plan
+    budget = mz.Budget(weight_bits=5.5, act_bits=16)
+    plan = mz.quantize(pipe, options, budget, sampling=sampling).plan
     assert all(choice.weight.startswith("int") for choice in plan.choices.values())
 
 
