@@ -88,8 +88,9 @@ def test_without_generation_json_there_are_no_defaults(unet_copy: Path):
         ({"guidance_scale": "strong"}, "guidance_scale: .*number"),
         ({"max_sequence_lenght": 16}, "max_sequence_lenght: StableDiffusionPipeline takes no such"),
         ({"prompt": "owl"}, "prompt: is set by sampling"),
+        ({"num_videos_per_prompt": 2}, "num_videos_per_prompt: is set by sampling"),
     ],
-    ids=["steps", "guidance", "unknown", "reserved"],
+    ids=["steps", "guidance", "unknown", "reserved", "reserved-of-videos"],
 )
 def test_a_wrong_generation_json_names_file_and_field(
     unet_copy: Path, fields: dict[str, object], culprit: str

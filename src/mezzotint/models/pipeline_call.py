@@ -14,15 +14,10 @@ from mezzotint._files import read_json, validated
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models.denoiser import find_denoiser
 from mezzotint.models.home import home_of
-from mezzotint.plan import Sampling
+from mezzotint.plan import SET_BY_SAMPLING, Sampling
 
 GENERATION_FILE = "generation.json"
 """Optional file in a pipeline's folder: defaults for the arguments of the pipeline's call."""
-
-_OURS = frozenset(
-    {"prompt", "generator", "output_type", "return_dict", "num_images_per_prompt", "batch_size"}
-)
-"""Call arguments that sampling itself sets."""
 
 _CLASSES = ("num_embeds_ada_norm", "num_class_embeds")
 """Fields of a denoiser's configuration that tell the number of its classes."""
@@ -54,7 +49,7 @@ def generation_defaults(pipe: DiffusionPipeline) -> dict[str, Any]:
     defaults = validated(GenerationDefaults, read_json(path, ModelError), path, ModelError)
     fields = defaults.model_dump(exclude_unset=True)
     for field in fields:
-        if field in _OURS:
+        if field in SET_BY_SAMPLING:
             raise ModelError(f"{path}: field {field}: is set by sampling; remove it")
         if field not in call_parameters(pipe):
             kind = type(pipe).__name__
@@ -167,7 +162,7 @@ def _check_kwargs(pipe: DiffusionPipeline, sampling: Sampling) -> None:
     takes = [
         each
         for each, parameter in call_parameters(pipe).items()
-        if each not in _OURS | {"self"} and parameter.kind is not parameter.VAR_KEYWORD
+        if each not in {"self", *SET_BY_SAMPLING} and parameter.kind is not parameter.VAR_KEYWORD
     ]
     for field in sampling.call_kwargs:
         if field not in takes:
@@ -190,7 +185,7 @@ def _check_needed(
         raise UsageError(f"prompts: {name} takes none; give Sampling(count=...) instead")
     if not sampling.prompts and takes_prompts(pipe) and "prompt_embeds" not in sampling.call_kwargs:
         raise UsageError(f"prompts: {name} needs some; give one for each image")
-    given = {"self", *_OURS, *arguments, *sampling.call_kwargs}
+    given = {"self", *SET_BY_SAMPLING, *arguments, *sampling.call_kwargs}
     missing = [
         each
         for each, parameter in parameters.items()

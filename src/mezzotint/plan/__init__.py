@@ -6,7 +6,7 @@ from mezzotint.plan.calibration_settings import (
     CallSelection,
     check_momentum,
 )
-from mezzotint.plan.call_kwargs import CallKwargs
+from mezzotint.plan.call_kwargs import SET_BY_SAMPLING, CallKwargs
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.components import component_plan, joined_plan
 from mezzotint.plan.difference import Difference, Planned, calibration_diff, diff
@@ -52,6 +52,7 @@ __all__ = [
     "NO_ACTIVATION_BITS",
     "ONLY_IN_CHECKPOINT",
     "SEARCHES",
+    "SET_BY_SAMPLING",
     "TRAINED",
     "VERSION",
     "Budget",

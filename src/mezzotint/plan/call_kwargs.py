@@ -17,24 +17,28 @@ from mezzotint.plan.call_values import Absent, checked_value, value_from_json, v
 _SHARED = "$shared"
 """In JSON: a list that is one value for all images, whatever their number."""
 
-_OWN = {
+SET_BY_SAMPLING = {
     "prompt": "give Sampling(prompts=...)",
-    "prompts": "give Sampling(prompts=...)",
-    "num_inference_steps": "give Sampling(steps=...), or --steps",
-    "steps": "give Sampling(steps=...), or --steps",
-    "guidance_scale": "give Sampling(guidance=...), or --guidance",
-    "guidance": "give Sampling(guidance=...), or --guidance",
     "generator": "give Sampling(seed=...), or --seed",
-    "seed": "give Sampling(seed=...), or --seed",
-    "batch": "give Sampling(batch=...)",
     "batch_size": "give Sampling(count=...) for the number of images",
-    "count": "give Sampling(count=...) for the number of images",
     "num_images_per_prompt": "repeat the prompt, each with a seed of its own",
     "num_videos_per_prompt": "repeat the prompt, each with a seed of its own",
     "output_type": "leave it out, pixels are always arrays",
     "return_dict": "leave it out",
 }
-"""Arguments that `Sampling` itself sets, and what to do instead."""
+"""Arguments of a pipeline's call that nothing but `Sampling` sets, and what to do instead."""
+
+_OWN = SET_BY_SAMPLING | {
+    "prompts": "give Sampling(prompts=...)",
+    "num_inference_steps": "give Sampling(steps=...), or --steps",
+    "steps": "give Sampling(steps=...), or --steps",
+    "guidance_scale": "give Sampling(guidance=...), or --guidance",
+    "guidance": "give Sampling(guidance=...), or --guidance",
+    "seed": "give Sampling(seed=...), or --seed",
+    "batch": "give Sampling(batch=...)",
+    "count": "give Sampling(count=...) for the number of images",
+}
+"""Those, and what `Sampling` has a field for, by its name or the pipeline's."""
 
 _SEQUENCES = frozenset({"timesteps", "sigmas"})
 """Arguments whose lists are never one value for each image."""
