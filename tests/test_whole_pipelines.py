@@ -182,6 +182,15 @@ class TestResults:
         assert not hasattr(pipe.text_encoder.config, "quantization_config")
         assert pipe.unet is not result.pipeline.unet
 
+    @pytest.mark.parametrize("name", ["text_encoder", "vae"])
+    def test_a_component_alone_is_packed_again_after_its_folder(self, pipe, tmp_path, name):
+        budget = mz.Budget(weight_bits=6, act_bits=16)
+        found = mz.quantize(pipe, QUICK, budget, sampling=SAMPLING, components=[name])
+        plan = read_plan(found.save(tmp_path / "saved"))
+        assert plan.components == (name,)
+        again = getattr(mz.apply(pipe, plan).pipeline, name).state_dict()
+        assert same(again, getattr(found.pipeline, name).state_dict())
+
     def test_a_text_encoder_alone_leaves_the_denoiser_floating(self, pipe):
         budget = mz.Budget(weight_bits=5, act_bits=8)
         found = mz.quantize(pipe, QUICK, budget, sampling=SAMPLING, components=["text_encoder"])

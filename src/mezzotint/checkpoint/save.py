@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 from torch import nn
@@ -25,6 +26,7 @@ from mezzotint.checkpoint.marking import holds_unmarked, packed_plans
 from mezzotint.errors import CheckpointError, MezzotintError, PlanError, UsageError
 from mezzotint.models import (
     GENERATION_FILE,
+    denoises,
     find_denoisers,
     home_of,
     leads_outside,
@@ -244,9 +246,22 @@ def read_plan(path: str | Path) -> Plan:
         for config_path, config in quantization_configs(path, PlanError)
         if config.get("plan") is not None
     }
+    if len(plans) == 1 and not _others_to_quantize(path, {*plans}):
+        return next(iter(plans.values()))
     if plans:
         return joined_plan(plans)
     raise PlanError(f"{path}: no component's config.json holds a plan; is it a quantized model?")
+
+
+def _others_to_quantize(folder: Path, packed: set[str]) -> bool:
+    """True where a pipeline has a denoiser beside what is packed: names of layers need a prefix."""
+    index = read_json(folder / INDEX_FILE, PlanError) if (folder / INDEX_FILE).is_file() else {}
+    kinds = {
+        name: getattr(diffusers, str(each[1]), None)
+        for name, each in (index.items() if isinstance(index, dict) else ())
+        if isinstance(each, list) and len(each) == 2
+    }
+    return bool({name for name, kind in kinds.items() if kind and denoises(kind)} - packed)
 
 
 def quantization_configs(

@@ -30,7 +30,7 @@ def component_plan(plan: Plan, component: str) -> Plan:
 
 
 def joined_plan(plans: Mapping[str, Plan]) -> Plan:
-    """The plan of several components, of the plan of each; a single plan as it is.
+    """The plan of several components, of the plan of each.
 
     What was said of all layers is the first one's; of others' layers it is said one by one.
 
@@ -40,8 +40,6 @@ def joined_plan(plans: Mapping[str, Plan]) -> Plan:
     Raises:
         PlanError: one simulates attention, which is said of a whole denoiser.
     """
-    if len(plans) == 1:
-        return next(iter(plans.values()))
     for name, plan in plans.items():
         if plan.simulated_attention is not None:
             raise PlanError(
