@@ -32,6 +32,7 @@ from mezzotint.models import (
     Pipeline,
     Sampling,
     SourceOptions,
+    check_loras,
     check_module,
     denoising_module,
     find_denoiser,
@@ -307,7 +308,8 @@ def apply(
         PlanError: the plan names an unknown or unsupported layer, has a first token for constant
             that is not, or weights that stand in their checkpoint only.
         CalibrationError: the calls that the plan was calibrated on cannot be made again.
-        UsageError: it has attention simulated whose operands cannot be rounded.
+        UsageError: it has attention simulated whose operands cannot be rounded, or was made with
+            LoRAs merged that the pipeline has not.
     """
     check_apply(pipe, plan, sampling)
     denoiser = float_denoiser(pipe, plan.components or None)
@@ -318,6 +320,7 @@ def apply(
     if calibration is None and needs_calibration(plan):
         check_plan(denoiser, plan)
         plan, calibration = calibrate_plan(pipe, denoiser, plan, sampling)
+    check_loras(plan, merged_loras(pipe))
     plan = _naming_loras(plan, pipe)
     names = iter(track(plan.quantized, "Packing"))
     packed = packed_copy(

@@ -43,7 +43,7 @@ from mezzotint.models.joint import (
 )
 from mezzotint.models.kinds import Kind, layer_input
 from mezzotint.models.loading import load_pipeline, local_folder, usable_device
-from mezzotint.models.lora_files import LoraFile, merge_loras, merged_loras
+from mezzotint.models.lora_files import LoraFile, check_loras, merge_loras, merged_loras
 from mezzotint.models.own_dtype import folder_dtype
 from mezzotint.models.pipeline_call import (
     GENERATION_FILE,
@@ -96,6 +96,7 @@ __all__ = [
     "batch_size",
     "blocks_of",
     "check_folder",
+    "check_loras",
     "check_model_folder",
     "check_module",
     "check_no_adapters",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from mezzotint._stored_dtypes import round_as_stored
 from mezzotint.errors import ModelError, UsageError, first_line
 from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.source import WEIGHTS_SUFFIX, check_no_pickle
+from mezzotint.plan import Plan
 
 _MERGED = "_mezzotint_loras"
 """Attribute of a pipeline: what was merged into it; copies of it keep that."""
@@ -93,6 +94,25 @@ def merge_loras(pipe: DiffusionPipeline, loras: Sequence[LoraFile]) -> None:
 def merged_loras(pipe: DiffusionPipeline) -> tuple[dict[str, str | float], ...]:
     """LoRAs that were merged into a pipeline, as JSON values."""
     return getattr(pipe, _MERGED, ())
+
+
+def check_loras(plan: Plan, merged: Sequence[Mapping[str, str | float]]) -> None:
+    """Refuse a plan that was made with LoRAs merged which a model at hand has not.
+
+    Args:
+        plan: its context names what was merged.
+        merged: into the model, as of `merged_loras`.
+
+    Raises:
+        UsageError: naming them.
+    """
+    wanted = plan.context.get("loras") or []
+    if wanted and [dict(each) for each in merged] != wanted:
+        names = ", ".join(f"{each['file']}:{each['weight']:g}" for each in wanted)
+        raise UsageError(
+            f"plan: was made with {names} merged into the weights; load the model with the same "
+            "(lora=, --lora), or take loras out of the plan's context"
+        )
 
 
 def _merge(pipe: DiffusionPipeline, lora: LoraFile) -> None:

@@ -51,7 +51,7 @@ from mezzotint.checkpoint.streaming.writing import (
     write_index,
 )
 from mezzotint.errors import CheckpointError, PlanError, UsageError
-from mezzotint.models import Call
+from mezzotint.models import Call, check_loras
 from mezzotint.models.source import CONFIG_FILE
 from mezzotint.plan import NO_ACTIVATION_BITS, Plan, uniform_plan
 from mezzotint.runtime import check_plan
@@ -185,6 +185,7 @@ def quantize_checkpoint(
             f"the plan is of several components ({', '.join(chosen.components)}), and one at a "
             "time is packed from disk to disk; use quantize --plan, or apply"
         )
+    check_loras(chosen, ())
     check_plan(model, chosen)
     if chosen.simulated_attention is not None:
         check_attention(model, chosen.simulated_attention)
