@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 
 import mezzotint as mz
 from benchmarks.contestants.held_out_prompts import without_prompts
-from mezzotint.recipes.default_prompts import default_prompts, default_sampling, prompts_beyond
+from mezzotint.recipes.default_prompts import default_prompts, default_sampling, sampling_beyond
 from tests.models.tiny import tiny_stable_diffusion
 
 PROMPTS = [f"owl {number}" for number in range(50)]
@@ -27,7 +27,7 @@ def test_calibration_and_training_have_the_other_prompts(pipe: DiffusionPipeline
     other = without_prompts(pipe, PROMPTS[:10], tmp_path)
     sampling = default_sampling(other, 4)
     assert sampling.prompts == tuple(PROMPTS[10:14])
-    assert prompts_beyond(other, sampling) == tuple(PROMPTS[10:])
+    assert sampling_beyond(other, sampling).prompts == tuple(PROMPTS[10:])
 
 
 def test_the_model_keeps_its_name_and_its_own_prompts(pipe: DiffusionPipeline, tmp_path: Path):
