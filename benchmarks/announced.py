@@ -1,4 +1,4 @@
-"""What `quantize` announces for a single file, against what it takes.
+"""Announced and real time of `quantize` for a single file.
 
 The file has the shape of Stable Diffusion 1.5 (859.5M parameters of U-Net, the VAE, CLIP-L) and
 random weights in float16, in its authors' layout. `mezzotint quantize` runs on it as a user would
@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 TOKENS = 77
 
 OPTIONS = ("--steps", "4", "--guidance", "1", "--weight-bits", "4")
-"""As for a model of few steps; all else as the default recipe has it."""
+"""Options as for a model of few steps; all else is the default recipe's."""
 
 
 def main() -> None:

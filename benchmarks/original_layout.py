@@ -54,7 +54,7 @@ def original_tensors(pipe: StableDiffusionPipeline) -> Iterator[tuple[str, Tenso
         yield f"model.diffusion_model.{_unet_name(name, layers, attended)}", tensor
     for name, tensor in pipe.vae.state_dict().items():
         flat = ".attentions." in name and name.endswith(".weight") and "group_norm" not in name
-        # What diffusers computes as matrices were convolutions of one pixel.
+        # The original has convolutions of one pixel where diffusers has matrices.
         yield (
             f"first_stage_model.{_vae_name(name, blocks)}",
             tensor[..., None, None] if flat else (tensor),

@@ -37,7 +37,7 @@ from mezzotint.recipes.default_prompts import default_sampling
 RESULTS = Path(__file__).parent / "results" / "refit.json"
 BASES = ("emoji-turbo", "emoji-dit", "emoji-teacher")
 RANK, SHARE = 8, 0.1
-"""Of the merged LoRA: its rank, and its Frobenius norm over that of the weight."""
+"""Rank of the merged LoRA, and its Frobenius norm over that of the weight."""
 
 Row = dict[str, Any]
 

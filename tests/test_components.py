@@ -20,19 +20,11 @@ from mezzotint.plan import component_plan, joined_plan
 from mezzotint.runtime import PackedLayer, packed_layers
 from tests.checkpoint.packed import same
 from tests.models import several, tiny
+from tests.recipes.conftest import NEAREST
 
 BOTH = ("transformer", "transformer_2")
 SAMPLING = mz.Sampling(("owl", "red fox"))
-QUICK = mz.Auto(
-    formats=("int3/channel", "int8/channel"),
-    probes=4,
-    regret=1e9,
-    sensitivity="probes",
-    exchanges=False,
-    smoothing=False,
-    rounding="nearest",
-    bias_correction="never",
-)
+
 BUDGET = mz.Budget(weight_bits=5.5, act_bits=16)
 
 
@@ -50,7 +42,7 @@ def pipe(folder: Path) -> WanPipeline:
 @pytest.fixture(scope="module")
 def result(pipe: WanPipeline) -> mz.Result:
     """Both transformers quantized together; read only."""
-    return mz.quantize(pipe, QUICK, BUDGET, sampling=SAMPLING)
+    return mz.quantize(pipe, NEAREST, BUDGET, sampling=SAMPLING)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +154,7 @@ class TestFolders:
 
 class TestChoosing:
     def test_one_of_several_can_be_quantized(self, pipe):
-        plan = mz.quantize(pipe, QUICK, BUDGET, sampling=SAMPLING, components=BOTH[1:]).plan
+        plan = mz.quantize(pipe, NEAREST, BUDGET, sampling=SAMPLING, components=BOTH[1:]).plan
         assert plan.components == BOTH[1:]
 
     @pytest.mark.parametrize(
@@ -177,13 +169,13 @@ class TestChoosing:
     )
     def test_others_are_refused(self, pipe, components, message):
         with pytest.raises(UsageError, match=f"components: .*{message}"):
-            mz.quantize(pipe, QUICK, BUDGET, sampling=SAMPLING, components=components)
+            mz.quantize(pipe, NEAREST, BUDGET, sampling=SAMPLING, components=components)
 
     @pytest.mark.parametrize(
         ("recipe", "budget", "message"),
         [
             ("mixdq", BUDGET, "recipe 'mixdq' cannot decide transformer and transformer_2"),
-            (QUICK, mz.Budget(latency="0.5x"), "latency: is that of one denoiser"),
+            (NEAREST, mz.Budget(latency="0.5x"), "latency: is that of one denoiser"),
             (mz.Auto(inputs=("int8/step",)), BUDGET, "inputs: have scales for the timesteps"),
             (mz.Auto(tune_steps=1), BUDGET, "tune_minutes: trains one denoiser"),
         ],
@@ -196,11 +188,11 @@ class TestChoosing:
     def test_a_size_is_that_of_all(self, pipe):
         size = module_bytes(denoising_module(pipe))
         with pytest.raises(InfeasibleBudgetError, match="the smallest plan takes"):
-            mz.quantize(pipe, QUICK, mz.Budget(size=size // 20), sampling=SAMPLING)
+            mz.quantize(pipe, NEAREST, mz.Budget(size=size // 20), sampling=SAMPLING)
 
     def test_calls_of_one_alone_do_not_tell_of_the_other(self, pipe):
         calls = [
             call for call in mz.record_calls(pipe, SAMPLING) if call.kwargs["component"] == BOTH[0]
         ]
         with pytest.raises(UsageError, match="calls: none of transformer_2"):
-            mz.quantize(pipe, QUICK, BUDGET, calls=calls)
+            mz.quantize(pipe, NEAREST, BUDGET, calls=calls)

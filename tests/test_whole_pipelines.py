@@ -27,21 +27,12 @@ from mezzotint.runtime import Calibration, pack_layer, replace_layer
 from tests.checkpoint.packed import same
 from tests.measuring.probing import candidates, probed
 from tests.models import tiny
+from tests.recipes.conftest import NEAREST
 
 ALL = ("text_encoder", "unet", "vae")
 SAMPLING = mz.Sampling(("owl", "red fox"), guidance=3.0)
 FC1 = "text_encoder.encoder.layers.0.mlp.fc1"
-QUICK = mz.Auto(
-    formats=("int3/channel", "int8/channel"),
-    probes=4,
-    regret=1e9,
-    sensitivity="probes",
-    exchanges=False,
-    smoothing=False,
-    rounding="nearest",
-    bias_correction="never",
-    shortcuts="none",
-)
+QUICK = replace(NEAREST, shortcuts="none")
 
 
 def small_pipeline() -> StableDiffusionPipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ MEASURED = mz.Auto(formats=FORMATS, sensitivity="measured")
 
 PROBED = mz.Auto(formats=FORMATS, sensitivity="probes", probes=8, regret=1e9, exchanges=False)
 """Few probes predict them, and nothing is run."""
+
+NEAREST = replace(
+    PROBED,
+    formats=("int3/channel", "int8/channel"),
+    probes=4,
+    smoothing=False,
+    rounding="nearest",
+    bias_correction="never",
+)
+"""The same without any of what looks at inputs."""
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ class Sampling:
         """
         texts = _prompts(prompts)
         images = _images(texts, count)
-        # What is asked for is told by the fields alone, whichever way it was given.
+        # The fields alone tell what is asked for, whichever way it was given.
         for name, value in {
             "prompts": texts,
             "seed": seed,

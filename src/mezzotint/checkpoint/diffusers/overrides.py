@@ -89,7 +89,7 @@ _OVERRIDES: dict[str, Callable[..., Any]] = {
 def override_methods(model: nn.Module) -> None:
     """Replace, on this one model, the methods that do not fit packed weights.
 
-    As attributes of the object, which copies and pickles carry along; its class stays stock.
+    They become attributes of the object, which copies carry along; its class stays stock.
     """
     for name, function in _OVERRIDES.items():
         if hasattr(type(model), name):

@@ -189,7 +189,7 @@ def quantize_checkpoint(
     check_plan(model, chosen)
     if chosen.simulated_attention is not None:
         check_attention(model, chosen.simulated_attention)
-    # What is wrong with the other components is found before anything is packed.
+    # Damage of the other components is found before anything is packed.
     companions = DigestFile.of(found.folder, found.parts)
     packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
     tensors = stored_tensors_of(files)

@@ -109,7 +109,7 @@ def integer_program(
     """
     budget = study.job.budget
     costs: dict[str, dict[Choice, dict[str, int]]] = {}
-    # Who pins an input to float has decided what the share of the others is not about.
+    # Inputs pinned to float are decided: the share is of the multiplications of the others.
     pinned = {layer.name: study.restrictions.pin(layer.name) for layer in study.layers}
     decided = {n for n, pin in pinned.items() if pin is not None and pin.activation == FLOAT}
     stored: dict[str, dict[Choice, int]] = {}
