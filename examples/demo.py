@@ -131,7 +131,7 @@ def report(
         Report(
             title=f"{model} at 4 bits",
             layers=layer_rows(layers, ours.plan, ours.measurements, executions(ours.denoiser)),
-            contestants=[
+            models=[
                 ReportedModel("original", figures),
                 *(ReportedModel(name, one.figures()) for name, one in evaluations.items()),
             ],
