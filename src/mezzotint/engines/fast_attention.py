@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from diffusers import DiffusionPipeline
 from torch import nn
 
 from mezzotint.errors import UsageError
@@ -10,7 +9,7 @@ from mezzotint.models import Pipeline
 from mezzotint.runtime import has_fast_attention, use_fast_attention
 
 
-def fast_attention(pipe: DiffusionPipeline, *, enabled: bool = True) -> Pipeline:
+def fast_attention(pipe: Pipeline, *, enabled: bool = True) -> Pipeline:
     """Compute attention of a pipeline, quantized or not, in the fastest way on the processor.
 
     Of packed models that is so from the start. For each class of shapes the ways are timed once on

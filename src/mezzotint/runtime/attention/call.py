@@ -82,7 +82,7 @@ def plain_call(
 def _is_followed(*operands: Tensor | None) -> bool:
     """True where more than values is asked of the operands, or some are not on the processor."""
     tensors = [each for each in operands if each is not None]
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return True
     if has_torch_function(tensors) or torch._C._len_torch_dispatch_stack():
         return True

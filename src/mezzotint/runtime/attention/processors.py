@@ -12,7 +12,7 @@ import copy
 import functools
 import types
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ def use_fast_attention(module: nn.Module, *, enabled: bool = True) -> None:
         enabled: False undoes it.
     """
     for layer in module.modules():
-        processor = getattr(layer, "processor", None)
+        processor: Any = getattr(layer, "processor", None)
         if processor is None or not hasattr(layer, "set_processor"):
             continue
         if hasattr(processor, "_attention_backend"):
@@ -55,15 +55,13 @@ def use_fast_attention(module: nn.Module, *, enabled: bool = True) -> None:
             elif not enabled and name == BACKEND:
                 processor._attention_backend = None
             continue
-        stock = getattr(type(processor), _STOCK, None)
-        if enabled and stock is None:
-            kind = _fast_class(type(processor))
-        else:
-            kind = None if enabled else stock
+        kind: type | None = getattr(type(processor), _STOCK, None)
+        if enabled:
+            kind = None if kind is not None else _fast_class(type(processor))
         if kind is not None:
             other = copy.copy(processor)
             other.__class__ = kind
-            layer.set_processor(other)
+            cast(Any, layer).set_processor(other)
 
 
 def has_fast_attention(module: nn.Module) -> bool:
@@ -122,6 +120,5 @@ def _reduce(processor: Any, protocol: int) -> tuple[Any, ...]:
 
 
 def _empty(stock: type) -> Any:
-    kind = _fast_class(stock)
-    assert kind is not None
+    kind: Any = _fast_class(stock)
     return kind.__new__(kind)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -86,16 +86,33 @@ class Times:
         return self._found
 
     def _of(self, shapes: str, names: tuple[str, ...], call: AttentionCall) -> Mapping[str, float]:
-        found = self.milliseconds().get(shapes, {})
-        if set(names) <= set(found):
-            return {name: found[name] for name in names}
-        sample = sample_of(call, self._machine.threads)
+        known = self.milliseconds().get(shapes, {})
+        if not set(names) <= set(known):
+            with self._alone():
+                # Another process may have measured it meanwhile: all are to choose alike.
+                self._found = self.milliseconds() | self._read()
+                known = self._found.get(shapes, {})
+                if not set(names) <= set(known):
+                    known = self._found[shapes] = self._measured(names, call)
+                    self._write()
+        return {name: known[name] for name in names}
+
+    def _measured(self, names: tuple[str, ...], call: AttentionCall) -> dict[str, float]:
         ways = {name: WAYS[name] for name in names}
-        found = {
-            n: 1e3 * seconds for n, seconds in least_seconds(ways, sample, self._clock).items()
-        }
-        self._add(shapes, found)
-        return found
+        seconds = least_seconds(ways, sample_of(call, self._machine.threads), self._clock)
+        return {name: 1e3 * each for name, each in seconds.items()}
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from measuring, as far as there can be a file to lock."""
+        lock = FileLock(self._file.with_name(f"{self._file.name}.lock"))
+        with suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _read(self) -> dict[str, dict[str, float]]:
         with suppress(MezzotintError, OSError):
@@ -105,16 +122,10 @@ class Times:
             return stored.milliseconds
         return {}
 
-    def _add(self, shapes: str, found: dict[str, float]) -> None:
+    def _write(self) -> None:
         with suppress(MezzotintError, OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._file.with_name(f"{self._file.name}.lock")):
-                # Others may have measured something else meanwhile.
-                self._found = self._read() | self.milliseconds()
-                self._found[shapes] = found
-                value = {"machine": self._machine.to_dict(), "milliseconds": self._found}
-                write_json(self._file, value)
-        self.milliseconds()[shapes] = found
+            machine = self._machine.to_dict()
+            write_json(self._file, {"machine": machine, "milliseconds": self._found})
 
 
 @cache

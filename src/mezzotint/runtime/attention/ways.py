@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from mezzotint.runtime.attention.blocks import attend_in_blocks
 from mezzotint.runtime.attention.call import AttentionCall
+from mezzotint.runtime.attention.fused import attend_fused, unit_for
 from mezzotint.runtime.cpu import processor
 
 TORCH = "torch"
@@ -31,13 +32,15 @@ def attend_by_torch(call: AttentionCall) -> Tensor:
 
 
 WAYS: Mapping[str, Callable[[AttentionCall], Tensor]] = MappingProxyType(
-    {TORCH: attend_by_torch, "blocks": attend_in_blocks}
+    {TORCH: attend_by_torch, "fused": attend_fused, "blocks": attend_in_blocks}
 )
 """Name → function of a call that returns [batch, heads, queries, values]."""
 
 
 def candidates(call: AttentionCall) -> tuple[str, ...]:
     """Names of the ways that may be the fastest for a call on this processor; torch's first."""
+    if unit_for(call.query.dtype) is not None:
+        return (TORCH, "fused")
     if call.query.dtype == torch.bfloat16 and processor.BFLOAT16:
         return (TORCH, "blocks")
     return (TORCH,)

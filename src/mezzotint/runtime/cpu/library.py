@@ -25,7 +25,7 @@ SWITCH = "MEZZOTINT_NATIVE"
 _PART = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _PARTS = (
     "mz_unpack", "mz_dequantize", "mz_look_up", "mz_peaks", "mz_quantize", "mz_quantize_pixels",
-    "mz_rescale", "mz_panels", "mz_multiply",
+    "mz_rescale", "mz_panels", "mz_multiply", "mz_attention_panels", "mz_attention",
 )  # fmt: skip
 
 
@@ -81,6 +81,9 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.mz_share.restype = None
     for name in ("mz_products", "mz_version"):
         getattr(found, name).argtypes, getattr(found, name).restype = (), ctypes.c_int64
+    found.mz_attention_units.argtypes, found.mz_attention_units.restype = (), ctypes.c_int64
+    found.mz_attention_bytes.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    found.mz_attention_bytes.restype = ctypes.c_int64
     if found.mz_version() != VERSION:
         raise OSError("built of another version's sources")
     return found
