@@ -57,7 +57,8 @@ def use_fast_attention(module: nn.Module, *, enabled: bool = True) -> None:
             continue
         kind: type | None = getattr(type(processor), _STOCK, None)
         if enabled:
-            kind = None if kind is not None else _fast_class(type(processor))
+            stock: type = type(processor)
+            kind = None if kind is not None else _fast_class(stock)
         if kind is not None:
             other = copy.copy(processor)
             other.__class__ = kind
