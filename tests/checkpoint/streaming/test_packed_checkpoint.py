@@ -203,7 +203,7 @@ class TestVariants:
         assert list(target.parent.iterdir()) == []
 
     def test_a_folder_has_no_revisions(self, half: Path, target: Path):
-        with pytest.raises(UsageError, match="revision: .* is not a repository of the Hub"):
+        with pytest.raises(UsageError, match=r"revision: .* is not a repository of the Hub"):
             mz.quantize_checkpoint(half, target, options=SourceOptions(revision="main"))
 
 
