@@ -188,7 +188,7 @@ def _whole(name: str, value: object) -> int:
 def _real(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UsageError(f"{name}: {value!r} is a {type(value).__name__}; give a number")
-    return value if isinstance(value, int) else float(value)
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _images(prompts: tuple[str, ...], count: int | None) -> int:

@@ -218,7 +218,7 @@ def test_a_repository_is_downloaded_as_asked(pipeline: Path, target: Path, monke
     options = SourceOptions(revision="v1", token="hf_x")
     mz.quantize_checkpoint("owner/name", target, options=options)
     assert asked == [("owner/name", options)]
-    assert read_plan(target).context["model"] == "name"
+    assert read_plan(target).model == "name"
 
 
 class TestCalibration:
