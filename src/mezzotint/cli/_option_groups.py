@@ -94,7 +94,7 @@ class Loading:
         """
         import torch
 
-        from mezzotint.pipeline import load
+        from mezzotint.loaded_pipeline import load
 
         if self.dtype is not None and self.dtype not in DTYPES:
             raise UsageError(f"--dtype: is {self.dtype!r}; give one of: {', '.join(DTYPES)}")
