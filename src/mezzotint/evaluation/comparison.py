@@ -30,8 +30,9 @@ class Evaluation:
         r_precision_change: ours less the reference's, image by image, with its 95% bootstrap
             interval; an interval that contains 0 shows no loss.
         left_out: figure → why it could not be had.
-        denoiser_bytes, reference_bytes: of the tensors in memory.
-        reference_weights: number of the reference denoiser's parameters, packed ones included.
+        denoiser_bytes, reference_bytes: of the tensors in memory: those of the denoisers, and of
+            whatever else is packed (`components` of the context).
+        reference_weights: number of the parameters of the reference's, packed ones included.
         context: seeds, counts, versions, device.
     """
 

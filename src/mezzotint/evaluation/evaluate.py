@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from mezzotint._progress import track
+from mezzotint.checkpoint import packed_plans
 from mezzotint.errors import UsageError
 from mezzotint.evaluation._images import ImageArray
 from mezzotint.evaluation.alignment import Contrastive, RPrecision, ranked
@@ -38,6 +39,7 @@ from mezzotint.models import (
     Sampling,
     check_pipeline,
     denoising_module,
+    find_denoisers,
     flat_frames,
 )
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
@@ -72,7 +74,7 @@ def evaluate(
         ModelError: a pipeline does not make images, or makes NaN.
         ExecutorError: the executor cannot be reached, or its workers die again and again.
         UsageError: there is no sampling, or the images are not as many and as large as the
-            reference's.
+            reference's; or the reference lacks a component that is packed.
     """
     check_pipeline(pipe)
     if not isinstance(reference, Baseline):
@@ -85,28 +87,45 @@ def evaluate(
     images = generated(pipe, reference.sampling, executor) if images is None else images
     images = flat_frames(images)
     first, expected = reference.first_ranks_of(images), reference.first_ranks
-    denoiser = denoising_module(pipe)
-    reference_denoiser = denoising_module(reference.pipe)
+    names = sorted({*find_denoisers(pipe), *packed_plans(pipe)})
+    sized, reference_sized = (_parts(each, names) for each in (pipe, reference.pipe))
     return Evaluation(
         psnr_db=bootstrap_interval(reference.of_each(psnr(reference.images, images))),
         ssim=bootstrap_interval(reference.of_each(ssim(reference.images, images))),
-        error=error_by_timestep(_replayed(reference.calls, denoiser)),
+        error=error_by_timestep(_replayed(reference.calls, denoising_module(pipe))),
         fd_lite0=_distance(reference, images),
         r_precision=_r_precision(reference, first),
         reference_r_precision=_r_precision(reference, expected),
         r_precision_change=_change(first, expected),
-        denoiser_bytes=module_bytes(denoiser),
-        reference_bytes=module_bytes(reference_denoiser),
-        reference_weights=_weights(reference_denoiser),
-        context=_context(reference, pipe),
+        denoiser_bytes=module_bytes(sized),
+        reference_bytes=module_bytes(reference_sized),
+        reference_weights=_weights(reference_sized),
+        context=_context(reference, pipe) | {"components": names},
         left_out=_left_out(reference),
     )
 
 
-def _weights(denoiser: torch.nn.Module) -> int:
-    """Parameters of the denoiser as it was before any layer was packed: codes are buffers."""
-    floating = sum(parameter.numel() for parameter in denoiser.parameters())
-    packed = packed_layers(denoiser).values()
+def _parts(pipe: DiffusionPipeline, names: Sequence[str]) -> torch.nn.Module:
+    """Components of a pipeline as one module, whose bytes are counted.
+
+    Raises:
+        UsageError: the pipeline lacks one.
+    """
+    parts = torch.nn.ModuleDict()
+    for name in names:
+        part = pipe.components.get(name)
+        if part is None:
+            raise UsageError(
+                f"reference: has no {name}, which is packed in the other; give its original"
+            )
+        parts[name] = part
+    return parts
+
+
+def _weights(parts: torch.nn.Module) -> int:
+    """Parameters of modules as they were before any layer was packed: codes are buffers."""
+    floating = sum(parameter.numel() for parameter in parts.parameters())
+    packed = packed_layers(parts).values()
     return floating + sum(math.prod(layer.weight_shape) for layer in packed)
 
 
