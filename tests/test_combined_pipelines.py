@@ -13,7 +13,8 @@ from diffusers import DiffusionPipeline, KandinskyV22CombinedPipeline
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
-from mezzotint.errors import ModelError
+from mezzotint.errors import ModelError, UsageError
+from mezzotint.models import denoising_module
 from tests.checkpoint.packed import same
 from tests.models import combined
 from tests.recipes.conftest import NEAREST
@@ -82,6 +83,19 @@ def test_an_engine_computes_the_pipelines_within(result):
     served = mz.with_engine(result.pipeline, "openvino")
     assert served.decoder_pipe.unet is served.unet is not result.pipeline.unet
     assert np.allclose(image(served), image(result.pipeline), atol=0.05)
+
+
+def test_the_decoder_of_its_autoencoder_can_be_measured(pipe):
+    joint = denoising_module(pipe, ("movq",))
+    calls = mz.record_calls(pipe, SAMPLING, denoiser=joint)
+    assert [call.kwargs["component"] for call in calls] == ["movq"]
+    assert torch.equal(calls[0].run(joint), calls[0].output)
+
+
+def test_text_encoders_within_are_refused_with_what_can_be_named(pipe):
+    message = "prior_text_encoder: run in a pipeline within .* such as unet and prior_prior"
+    with pytest.raises(UsageError, match=message):
+        mz.quantize(pipe, NEAREST, sampling=SAMPLING, components=("prior_text_encoder",))
 
 
 def test_a_card_that_names_another_prior_is_refused(saved, tmp_path):

@@ -17,7 +17,6 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from mezzotint._progress import track
-from mezzotint.checkpoint import packed_plans
 from mezzotint.errors import UsageError
 from mezzotint.evaluation._images import ImageArray
 from mezzotint.evaluation.alignment import Contrastive, RPrecision, ranked
@@ -87,7 +86,7 @@ def evaluate(
     images = generated(pipe, reference.sampling, executor) if images is None else images
     images = flat_frames(images)
     first, expected = reference.first_ranks_of(images), reference.first_ranks
-    names = sorted({*find_denoisers(pipe), *packed_plans(pipe)})
+    names = _counted(pipe)
     sized, reference_sized = (_parts(each, names) for each in (pipe, reference.pipe))
     return Evaluation(
         psnr_db=bootstrap_interval(reference.of_each(psnr(reference.images, images))),
@@ -102,6 +101,16 @@ def evaluate(
         reference_weights=_weights(reference_sized),
         context=_context(reference, pipe) | {"components": names},
         left_out=_left_out(reference),
+    )
+
+
+def _counted(pipe: DiffusionPipeline) -> list[str]:
+    """Names of the components whose bytes are told: denoisers, and what else is packed."""
+    denoisers = find_denoisers(pipe)
+    return sorted(
+        name
+        for name, part in pipe.components.items()
+        if name in denoisers or (isinstance(part, torch.nn.Module) and packed_layers(part))
     )
 
 
