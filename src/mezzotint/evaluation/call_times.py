@@ -147,9 +147,8 @@ def call_times(
         ModelError: no engine computes the call; or the pipeline fails.
         UsageError: no denoiser is packed; or fewer than one repeat.
     """
-    packed = _packed_denoisers(pipe)
     floating = denoising_module(reference)
-    calls = _calls_of(packed, first_calls(reference, sampling))
+    calls = _calls_of(_packed_denoisers(pipe), first_calls(reference, sampling))
     functions: dict[str, Callable[[], object]] = {_FLOATING: partial(_run, floating, calls)}
     left_out: dict[str, str] = {}
     # Every function is called once before any is timed: some engines compile, and fail, only then.
@@ -173,7 +172,7 @@ def call_times(
         tuple(sorted(times, key=lambda each: each.ratio)),
         str(device_of(floating)),
         torch.get_num_threads(),
-        () if denoising_parts(floating).keys() == {None} else tuple(packed),
+        tuple(name for call in calls if (name := component_of(call)) is not None),
         left_out,
     )
 
