@@ -90,6 +90,12 @@ class Sweep:
     floating_ms: float | None = None
     record: Record | None = None
 
+    @property
+    def subject(self) -> str:
+        """Name of what is quantized, for people."""
+        several = any(point.plan.components for point in self.points)
+        return "quantized components" if several else "denoiser"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
@@ -103,7 +109,7 @@ class Sweep:
 
     def table(self) -> Table:
         """A row per budget."""
-        columns = ["budget", "denoiser bytes:", "of float:", "bits per weight:"]
+        columns = ["budget", f"bytes of the {self.subject}:", "of float:", "bits per weight:"]
         columns += ["predicted dB:", "measured dB:"]
         if self.floating_ms is not None:
             columns += ["call ms:", "of float ms:"]

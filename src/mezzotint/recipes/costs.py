@@ -79,7 +79,7 @@ def _remedy(
     layers: Sequence[Layer],
     costs: Mapping[str, Mapping[Choice, int]],
 ) -> str:
-    """Advice: to leave structures out, where they are all that exceeds a budget; or to allow more."""
+    """Advice to leave structures out, where they alone exceed a budget; or else to allow more."""
     spared, switches = 0, set[str]()
     for layer in layers:
         choice, cost = min(costs[layer.name].items(), key=itemgetter(1))

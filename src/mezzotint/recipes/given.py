@@ -22,7 +22,7 @@ def check_quantize(pipe: Any, recipe: Any, budget: Any, sampling: Any) -> None:
     check_pipeline(pipe)
     check_recipe(recipe)
     check_budget(budget)
-    _check_sampling(sampling)
+    check_sampling(sampling)
 
 
 def check_sweep(pipe: Any, recipe: Any, sampling: Any) -> None:
@@ -34,10 +34,12 @@ def check_sweep(pipe: Any, recipe: Any, sampling: Any) -> None:
     check_pipeline(pipe)
     match recipe:
         case Budget() | Real():
-            raise UsageError("recipe: is a budget; give all of them in one list: sweep(pipe, [3, 4])")
+            raise UsageError(
+                "recipe: is a budget; give all of them in one list: sweep(pipe, [3, 4])"
+            )
         case Sampling():
             raise UsageError("recipe: is a Sampling; give sweep(pipe, budgets, sampling=...)")
-    _check_sampling(sampling)
+    check_sampling(sampling)
 
 
 def several_budgets(values: Any) -> tuple[Budget, ...]:
@@ -66,7 +68,9 @@ def _one_of_several(value: Any) -> Budget:
             return value
         case str():
             raise UsageError(f"budgets: one is {value!r}; give {_budget(value)}")
-        case Real() if not isinstance(value, bool):
+        case None | bool():
+            raise UsageError(f"budgets: one is {value}; give Budget(weight_bits=4), or 4 for that")
+        case Real():
             return Budget(weight_bits=cast("float", value))
     kind = type(value).__name__
     raise UsageError(f"budgets: one is a {kind}; give Budget(weight_bits=4), or 4 for that")
@@ -80,7 +84,7 @@ def check_apply(pipe: Any, plan: Any, sampling: Any) -> None:
     """
     check_pipeline(pipe)
     _check_plan(plan)
-    _check_sampling(sampling)
+    check_sampling(sampling)
 
 
 def check_recipe(value: Any) -> None:
@@ -117,7 +121,12 @@ def check_budget(value: Any) -> None:
     raise UsageError(f"budget: is a {type(value).__name__}; give Budget(weight_bits=4)")
 
 
-def _check_sampling(value: Any) -> None:
+def check_sampling(value: Any) -> None:
+    """Refuse what stands in the sampling's place, but is none.
+
+    Raises:
+        UsageError: with the call that does what is meant.
+    """
     if value is None or isinstance(value, Sampling):
         return
     match value:
