@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 from rich.table import Table
+from torch import nn
 
 from mezzotint._journal import Record
 from mezzotint._progress import announcer
@@ -174,14 +175,7 @@ def sweep(  # noqa: PLR0913  (all but three are keywords)
         raise UsageError(f"recipe: is a {type(options).__name__}; a sweep takes Auto(...)")
     asked = several_budgets(budgets)
     denoiser = float_denoiser(pipe, components)
-    known = None if profile is None else Profile.load(Path(profile))
-    if known is not None:
-        if names := component_names(denoiser):
-            raise UsageError(
-                f"profile: is of one denoiser, and {listed(names)} are quantized together; leave "
-                "it out"
-            )
-        check_profile(known, denoiser, str(profile))
+    known = None if profile is None else _profile(Path(profile), denoiser)
     job = Job(
         denoiser=denoiser,
         model=model_name(pipe),
@@ -228,6 +222,16 @@ def labelled_budgets(
     found = [Budget(weight_bits=each, act_bits=act_bits) for each in bits]
     found += [Budget(size=each, act_bits=act_bits) for each in sizes]
     return {budget_label(each): each for each in found}
+
+
+def _profile(path: Path, denoiser: nn.Module) -> Profile:
+    if names := component_names(denoiser):
+        raise UsageError(
+            f"profile: is of one denoiser, and here is quantized {listed(names)}; leave it out"
+        )
+    found = Profile.load(path)
+    check_profile(found, denoiser, str(path))
+    return found
 
 
 def _point(found: BudgetedPlan, profile: Profile | None) -> SweepPoint:

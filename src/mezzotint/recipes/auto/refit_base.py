@@ -131,22 +131,25 @@ def _measurements(source: Path) -> Path:
 def _check_layers(plan: Plan, source: Path, study: Study) -> None:
     here = component_names(study.job.denoiser)
     if {*plan.components} != {*here}:
-        there = listed(plan.components) if plan.components else "a denoiser alone"
         raise PlanError(
-            f"{source}: its plan is of {there}, and here is quantized "
-            f"{listed(here) if here else 'a denoiser alone'}; name the same components"
+            f"{source}: its plan is of {_subject(plan.components)}, and here is quantized "
+            f"{_subject(here)}; name the same components"
         )
     other = "a base has the layers of its fine-tune"
-    for name in study.names:
-        if name not in plan.choices:
-            raise PlanError(f"{source}: its plan has no layer {name}; {other}")
+    for layer in study.layers:
+        if layer.name not in plan.choices:
+            raise PlanError(f"{source}: its plan has no layer {layer.name}; {other}")
     count = plan.context.get(WEIGHT_COUNT)
-    # Of the same layers: a run may also have seen some more.
-    if count is not None and {*plan.choices} == {*study.names} and count != study.weight_count:
+    # Of the same layers: calls of another kind may have run some more.
+    if isinstance(count, int) and {*plan.choices} == {*study.names} and count != study.weight_count:
         raise PlanError(
-            f"{source}: is of a model whose layers have {count} weights, and here they have "
-            f"{study.weight_count}; {other}"
+            f"{source}: is of a model whose layers have {count:,} weights, and here they have "
+            f"{study.weight_count:,}; {other}"
         )
+
+
+def _subject(components: Sequence[str]) -> str:
+    return listed(components) if components else "one denoiser"
 
 
 def _known(probes: RecordedProbes, candidates: Candidates) -> int:
