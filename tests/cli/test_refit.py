@@ -11,7 +11,7 @@ import mezzotint as mz
 from mezzotint.checkpoint import read_plan
 from mezzotint.cli._refit import refitting
 
-#: What is decided about the base's layers.
+#: Pins and exclusions of the base.
 DECIDED = ("--pin", "conv_in=int8/channel", "--exclude", "conv_out")
 
 QUICK = ("--formats", "int3/channel,int5/channel,int8/channel", "--no-exchanges")

@@ -35,7 +35,7 @@ class Refitting:
 def refitting(
     options: Any, base: Path, given: dict[str, Any], components: Sequence[str] | None
 ) -> Refitting:
-    """What is asked for, completed by what was asked for of the base.
+    """Arguments as they are given, completed by those of the base.
 
     Args:
         options: of the recipe.

@@ -149,8 +149,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             "--refit",
             help="MODEL is a fine-tune of the one that --plan, a folder with measurements, is of: "
-            "find a plan from these and a tenth as many probes. The budget is that of --plan, "
-            "unless one is given. Recipe auto.",
+            "find a plan from these and a tenth as many probes. Budget, components, pins and "
+            "exclusions are those of --plan, unless others are given. Recipe auto.",
         ),
     ] = False,
     force: Annotated[
