@@ -25,6 +25,8 @@ from tests.models.random_lora import save_random_lora
 FILES = {"--revision", "--variant", "--token"}
 LOADING = FILES | {"--device", "--dtype", "--config", "--lora"}
 CALLING = {"--steps", "--guidance", "--height", "--width", "--call"}
+SEARCHING = {"--component", "--pin", "--exclude", "--executor", "--address", "--workers"}
+SEARCHING |= {"--resume", "--measurements", "--dry-run"}
 LOADS = (
     "bench",
     "evaluate",
@@ -57,6 +59,11 @@ def test_packing_from_disk_to_disk_has_those_of_files():
 @pytest.mark.parametrize("verb", CALLS)
 def test_verbs_that_run_a_model_have_all_options_for_it(verb):
     assert options(verb) >= CALLING
+
+
+@pytest.mark.parametrize("verb", ["quantize", "sweep"])
+def test_verbs_that_search_for_plans_have_all_options_for_it(verb):
+    assert options(verb) >= SEARCHING
 
 
 @pytest.fixture(scope="module")
