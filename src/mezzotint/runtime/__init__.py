@@ -2,6 +2,7 @@
 
 from mezzotint.runtime import cpu, cuda, reference_kernel
 from mezzotint.runtime.attention import attention, has_fast_attention, use_fast_attention
+from mezzotint.runtime.calibration_values import Calibration
 from mezzotint.runtime.composition import join_inputs, own_tensors, part_inputs
 from mezzotint.runtime.convert import (
     check_plan,
@@ -49,7 +50,6 @@ from mezzotint.runtime.operands import (
     PackedWeight,
 )
 from mezzotint.runtime.pack import (
-    Calibration,
     check_calibration,
     empty_layer,
     pack_layer,
