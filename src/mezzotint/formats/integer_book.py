@@ -121,20 +121,20 @@ def _best_levels(matrix: Tensor, scale: Tensor, count: int) -> Tensor:
     weight = scale / scale.max()
     number, total = bin_totals(matrix, scale, weight.square(), weight / scale.max())
     # Both up to each border between bins; borders are half a step apart, from -127.5 on.
-    number, total = pad(number.cumsum(0), (1, 0)), pad(total.cumsum(0), (1, 0))
+    below = pad(torch.stack([number, total]).cumsum(1), (1, 0))
     levels = torch.arange(-PEAK, PEAK + 1, dtype=torch.float64)
-    places = torch.arange(len(levels))
-    at, between = 2 * places + 1, places.unsqueeze(1) + places + 1
 
     def error(first: Tensor, last: Tensor, level: Tensor) -> Tensor:
         """Less Σ u², which every book has."""
-        return level * (level * (number[last] - number[first]) - 2 * (total[last] - total[first]))
+        number, total = last - first
+        return level * (level * number - 2 * total)
 
+    # The border above each level's own bins, and the one in the middle between any two.
+    at, between = below[:, 1::2], below[:, 1:-1].unfold(1, len(levels), 1)
     lower, upper = levels.unsqueeze(0), levels.unsqueeze(1)
-    step = error(at, between, lower) + error(between, at.unsqueeze(1), upper)
+    step = error(at.unsqueeze(1), between, lower) + error(between, at.unsqueeze(2), upper)
     step.masked_fill_(lower >= upper, math.inf)
-    first = error(torch.zeros_like(at), at, levels)
-    last = error(at, torch.full_like(at, BINS), levels)
+    first, last = error(below[:, :1], at, levels), error(at, below[:, -1:], levels)
     return levels[cheapest_path(PathCosts(first, step, last), count)]
 
 
