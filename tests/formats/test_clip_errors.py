@@ -47,4 +47,5 @@ def test_errors_are_those_of_the_nearest_codes(fmt: UniformFormat, weight: Tenso
             scale, zero_point = (each.double() for each in parameters)
             codes = reference.codes(fmt, block, parameters).double()
             distance = (codes - zero_point - block.double() / scale).abs()
-            assert error == pytest.approx(float(distance.pow(power).sum()), rel=1e-4, abs=1e-5)
+            # Steps of float32 are off by 1e-5 of a step, each of up to 160 weights.
+            assert error == pytest.approx(float(distance.pow(power).sum()), rel=1e-4, abs=2e-3)
