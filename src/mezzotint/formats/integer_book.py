@@ -126,7 +126,7 @@ def _best_levels(matrix: Tensor, scale: Tensor, count: int) -> Tensor:
 
     def error(first: Tensor, last: Tensor, level: Tensor) -> Tensor:
         """Less Σ u², which every book has."""
-        number, total = last - first
+        number, total = torch.unbind(last - first)
         return level * (level * number - 2 * total)
 
     # The border above each level's own bins, and the one in the middle between any two.
