@@ -23,7 +23,7 @@ from mezzotint.profiling.runs import (
 )
 from mezzotint.profiling.summary import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
-from mezzotint.runtime.machine import Machine
+from mezzotint.runtime.cpu.machine import Machine
 
 __all__ = [
     "CANDIDATES",

@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline
 from filelock import FileLock
 from torch import nn
 
+from mezzotint._cache import cache_folder
 from mezzotint._journal import Journal, discard_journal
 from mezzotint._journal_lines import VERSION
-from mezzotint._user_cache import user_cache
 from mezzotint.engines import engine_of
 from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
@@ -24,7 +24,7 @@ from mezzotint.profiling.profile import Profile
 from mezzotint.profiling.runs import Subject, Work, first_call, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
-from mezzotint.runtime.machine import Machine
+from mezzotint.runtime.cpu.machine import Machine
 
 
 def profile_pipeline(
@@ -107,13 +107,12 @@ def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choi
 def cache_file(header: dict[str, object]) -> Path:
     """File that keeps what this version measures on one machine, of one piece of work.
 
-    In `profiles` of the folder that the environment variable MEZZOTINT_CACHE names, or else of
-    `mezzotint` in the user's cache folder.
+    In `profiles` of `cache_folder()`.
     """
     # Figures of another version are refused, and nobody knows this file to delete it.
     named = {**header, "mezzotint": VERSION}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-    return user_cache() / "profiles" / f"{digest}.jsonl"
+    return cache_folder() / "profiles" / f"{digest}.jsonl"
 
 
 def _header(subject: Subject) -> dict[str, object]:

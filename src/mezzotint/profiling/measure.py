@@ -22,7 +22,7 @@ from mezzotint.profiling.runs import Sample, Subject
 from mezzotint.profiling.timer import Timer
 from mezzotint.profiling.within import measure_within, representatives, with_delays
 from mezzotint.runtime import Calibration, InputRange, empty_layer, executions, pack_layer
-from mezzotint.runtime.machine import Machine
+from mezzotint.runtime.cpu.machine import Machine
 
 CANDIDATES: tuple[Choice, ...] = tuple(
     Choice(f"int{bits}/channel", activation)

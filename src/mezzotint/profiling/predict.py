@@ -13,7 +13,7 @@ from mezzotint.models import inventory
 from mezzotint.plan import Choice, LayerShape, Plan
 from mezzotint.profiling.profile import Profile
 from mezzotint.runtime import weights_by_format
-from mezzotint.runtime.machine import Machine
+from mezzotint.runtime.cpu.machine import Machine
 
 LATENCY = "latency"
 """Field of a plan's context."""

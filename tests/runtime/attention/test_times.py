@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mezzotint._user_cache import CACHE_VARIABLE
+from mezzotint._cache import CACHE_VARIABLE
 from mezzotint.runtime.attention import times as module
 from mezzotint.runtime.attention.call import AttentionCall, plain_call
 from mezzotint.runtime.attention.shapes import ShapeClass, sample_of
 from mezzotint.runtime.attention.times import Times, fastest
 from mezzotint.runtime.attention.ways import TORCH
-from mezzotint.runtime.machine import Machine
+from mezzotint.runtime.cpu.machine import Machine
 
 HERE = Machine.here()
 

@@ -17,13 +17,13 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from mezzotint._cache import CACHE_VARIABLE, cache_folder
 from mezzotint._files import read_json, validated, write_json
-from mezzotint._user_cache import CACHE_VARIABLE, user_cache
 from mezzotint.errors import MezzotintError, ProfileError
 from mezzotint.runtime.attention.call import AttentionCall
 from mezzotint.runtime.attention.shapes import ShapeClass, sample_of
 from mezzotint.runtime.attention.ways import TORCH, WAYS, candidates
-from mezzotint.runtime.machine import Machine
+from mezzotint.runtime.cpu.machine import Machine
 
 Clock: TypeAlias = Callable[[], float]
 
@@ -132,7 +132,7 @@ class Times:
 def _times(threads: int, folder: str | None) -> Times:
     """One object for each setting that is looked up at every call."""
     machine = replace(Machine.here(), threads=threads)
-    return Times(user_cache() / "attention" / f"{machine.key}.json", machine)
+    return Times(cache_folder() / "attention" / f"{machine.key}.json", machine)
 
 
 def fastest(milliseconds: Mapping[str, float]) -> str:

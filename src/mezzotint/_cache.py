@@ -1,4 +1,4 @@
-"""The user's folder of what is worth keeping between runs."""
+"""The folder for what is worth keeping between runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CACHE_VARIABLE = "MEZZOTINT_CACHE"
 """Environment variable that names the folder."""
 
 
-def user_cache() -> Path:
-    """The folder that the variable names, or else `mezzotint` in the user's cache folder."""
+def cache_folder() -> Path:
+    """The folder that `MEZZOTINT_CACHE` names, or else `mezzotint` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "mezzotint")
