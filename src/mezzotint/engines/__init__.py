@@ -12,6 +12,7 @@ from mezzotint.engines.engine import (
     register_engine,
     with_engine,
 )
+from mezzotint.engines.fast_attention import fast_attention
 
 #: Modules that register an engine when imported.
 BUILT_IN_ENGINES = (openvino, eager)
@@ -25,6 +26,7 @@ __all__ = [
     "engine_named",
     "engine_of",
     "engines",
+    "fast_attention",
     "register_engine",
     "with_engine",
 ]

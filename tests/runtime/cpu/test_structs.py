@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mezzotint.runtime.attention import fused
 from mezzotint.runtime.cpu import grid_passes, native
 
 FOLDER = Path(native.__file__).parent
 WORDS = {"int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32, "float": ctypes.c_float}
 
 #: Only C makes and reads it.
-PRIVATE = {"Shared"}
+PRIVATE = {"Shared", "Room"}
 
 
 def declared_in_c() -> dict[str, list[tuple[str, str]]]:
@@ -37,7 +38,7 @@ def declared_for_ctypes() -> dict[str, list[tuple[str, str]]]:
     words = {kind: word for word, kind in WORDS.items()} | {ctypes.c_void_p: "*"}
     return {
         name.lstrip("_"): [(field, words.get(kind, kind.__name__)) for field, kind in each._fields_]
-        for module in (native, grid_passes)
+        for module in (native, grid_passes, fused)
         for name, each in vars(module).items()
         if isinstance(each, type) and issubclass(each, ctypes.Structure)
     }

@@ -27,6 +27,7 @@ _PARTS = (
     "mz_unpack", "mz_dequantize", "mz_look_up", "mz_peaks", "mz_quantize", "mz_quantize_pixels",
     "mz_rescale", "mz_panels", "mz_multiply", "mz_clip_errors", "mz_bin_totals",
     "mz_level_products", "mz_paths", "mz_nearest_levels",
+    "mz_attention_panels", "mz_attention",
 )  # fmt: skip
 
 
@@ -82,6 +83,9 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.mz_share.restype = None
     for name in ("mz_products", "mz_version"):
         getattr(found, name).argtypes, getattr(found, name).restype = (), ctypes.c_int64
+    found.mz_attention_units.argtypes, found.mz_attention_units.restype = (), ctypes.c_int64
+    found.mz_attention_bytes.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    found.mz_attention_bytes.restype = ctypes.c_int64
     if found.mz_version() != VERSION:
         raise OSError("built of another version's sources")
     return found
