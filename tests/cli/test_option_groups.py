@@ -23,6 +23,8 @@ from tests.models.random_lora import save_random_lora
 
 LOADING = {"--device", "--dtype", "--revision", "--variant", "--token", "--config", "--lora"}
 CALLING = {"--steps", "--guidance", "--height", "--width", "--call"}
+SEARCHING = {"--component", "--pin", "--exclude", "--executor", "--address", "--workers"}
+SEARCHING |= {"--resume", "--measurements", "--dry-run"}
 LOADS = (
     "bench",
     "evaluate",
@@ -50,6 +52,11 @@ def test_verbs_that_load_a_model_have_all_options_for_it(verb):
 @pytest.mark.parametrize("verb", CALLS)
 def test_verbs_that_run_a_model_have_all_options_for_it(verb):
     assert options(verb) >= CALLING
+
+
+@pytest.mark.parametrize("verb", ["quantize", "sweep"])
+def test_verbs_that_search_for_plans_have_all_options_for_it(verb):
+    assert options(verb) >= SEARCHING
 
 
 @pytest.fixture(scope="module")
