@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from diffusers import DiffusionPipeline
@@ -28,7 +27,7 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import (
     Example,
-    LoraFile,
+    LoraName,
     Pipeline,
     Sampling,
     SourceOptions,
@@ -37,6 +36,7 @@ from mezzotint.models import (
     denoising_module,
     find_denoiser,
     load_pipeline,
+    lora_files,
     merge_loras,
     merged_loras,
     model_name,
@@ -73,9 +73,6 @@ from mezzotint.runtime import (
     quantized_html,
     quantized_line,
 )
-
-LoraName: TypeAlias = str | Path | LoraFile
-"""A file of a LoRA, and its weight where that is not 1."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def load(  # noqa: PLR0913  (all but one are keywords)
     variant: str | None = None,
     token: str | None = None,
     config: str | Path | None = None,
-    lora: LoraName | Sequence[LoraName] = (),
+    lora: LoraName | Sequence[LoraName] | None = None,
     engine: str = "torch",
     stream: bool = False,
     verify: bool = True,
@@ -164,7 +161,7 @@ def load(  # noqa: PLR0913  (all but one are keywords)
     check_engine(engine)
     if stream and engine != "torch":
         raise UsageError(f"engine: {engine} compiles the whole denoiser; leave it or stream out")
-    loras = [LoraFile.of(each) for each in ([lora] if isinstance(lora, LoraName) else lora)]
+    loras = lora_files(lora)
     if stream and loras:
         raise UsageError("lora: is merged in memory; leave it or stream out")
     options = SourceOptions(revision, variant, token, None if config is None else at_home(config))

@@ -14,12 +14,14 @@ from mezzotint.models.calls import (
 from mezzotint.models.chosen_components import denoising_module
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, find_denoisers, model_name
+from mezzotint.models.devices import usable_device
 from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import (
     check_folder,
     check_model_folder,
     components,
+    contents,
     leads_outside,
     shard_files,
 )
@@ -42,8 +44,15 @@ from mezzotint.models.joint import (
     touches,
 )
 from mezzotint.models.kinds import Kind, layer_input
-from mezzotint.models.loading import load_pipeline, local_folder, usable_device
-from mezzotint.models.lora_files import LoraFile, check_loras, merge_loras, merged_loras
+from mezzotint.models.loading import load_pipeline, local_folder
+from mezzotint.models.lora_files import (
+    LoraFile,
+    LoraName,
+    check_loras,
+    lora_files,
+    merge_loras,
+    merged_loras,
+)
 from mezzotint.models.own_dtype import folder_dtype
 from mezzotint.models.pipeline_call import (
     GENERATION_FILE,
@@ -66,6 +75,12 @@ from mezzotint.models.stored_files import model_files
 from mezzotint.models.tracing import trace_graph
 from mezzotint.models.weight_graph import CombineNode, WeightGraph, WeightNode
 from mezzotint.models.weight_graph_builder import weight_graph
+from mezzotint.models.weight_variants import (
+    check_variant,
+    files_of_variant,
+    is_weights,
+    without_variant,
+)
 from mezzotint.plan import CallSelection, Sampling
 
 __all__ = [
@@ -83,6 +98,7 @@ __all__ = [
     "Layer",
     "LayerGroup",
     "LoraFile",
+    "LoraName",
     "Node",
     "NodeInput",
     "NodeKind",
@@ -101,16 +117,19 @@ __all__ = [
     "check_module",
     "check_no_adapters",
     "check_pipeline",
+    "check_variant",
     "completed_calls",
     "component_names",
     "component_of",
     "components",
+    "contents",
     "default_steps",
     "denoises",
     "denoising_module",
     "device_of",
     "evaluating",
     "example_call",
+    "files_of_variant",
     "find_denoiser",
     "find_denoisers",
     "flat_frames",
@@ -120,6 +139,7 @@ __all__ = [
     "generation_defaults",
     "home_of",
     "inventory",
+    "is_weights",
     "joined_graphs",
     "joined_inputs",
     "layer_groups",
@@ -129,6 +149,7 @@ __all__ = [
     "list_embedded",
     "load_pipeline",
     "local_folder",
+    "lora_files",
     "merge_loras",
     "merged_loras",
     "model_files",
@@ -160,5 +181,6 @@ __all__ = [
     "usual_sampling",
     "weight_graph",
     "with_generation_defaults",
+    "without_variant",
     "writer_for",
 ]

@@ -16,6 +16,7 @@ from mezzotint._digest_file import DigestFile, check_digest_file
 from mezzotint._files import read_json
 from mezzotint._tensor_digests import check_finite, verifying
 from mezzotint.errors import MezzotintError, ModelError, first_line
+from mezzotint.models.devices import told_of_device, usable_device
 from mezzotint.models.folder import check_folder, components
 from mezzotint.models.home import set_home
 from mezzotint.models.own_dtype import folder_dtype
@@ -29,6 +30,7 @@ from mezzotint.models.source import (
     resolve,
 )
 from mezzotint.models.source_dtypes import note_source_dtypes
+from mezzotint.models.weight_variants import check_variant
 
 _BESIDE = (DigestFile.FILE, "generation.json", "prompts.txt", "LICENSE*", "NOTICE*")
 """Files of a pipeline's folder that diffusers does not ask for."""
@@ -68,6 +70,7 @@ def load_pipeline(
     else:
         home = local_folder(resolved, options)
         check_folder(home)
+        check_variant(home, options.variant)
         _check_pipeline_class(home / INDEX_FILE)
         dtype = dtype or folder_dtype(home, place, options.variant)
         pipe = _from_pretrained(home, resolved, dtype, options.variant, components or {})
@@ -80,10 +83,8 @@ def load_pipeline(
     pipe.register_to_config(_name_or_path=resolved.location)
     set_home(pipe, home)
     pipe.set_progress_bar_config(disable=True)
-    try:
+    with told_of_device(place):
         return pipe.to(place)
-    except (RuntimeError, AssertionError) as cause:
-        raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
 
 
 def local_folder(source: ResolvedSource, options: SourceOptions = NO_OPTIONS) -> Path:
@@ -98,21 +99,6 @@ def local_folder(source: ResolvedSource, options: SourceOptions = NO_OPTIONS) ->
             "pipeline of diffusers"
         )
     return source.folder or download_pipeline(source.location, options)
-
-
-def usable_device(device: torch.device | str) -> torch.device:
-    """A device that tensors can be on, and are computed on.
-
-    Raises:
-        ModelError: there is none of that name here, or it is meta, whose tensors have no values.
-    """
-    try:
-        place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as cause:
-        raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
-    if place.type == "meta":
-        raise ModelError(f"{device}: cannot be used (its tensors have no values); use cpu or cuda")
-    return place
 
 
 def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> Path:
@@ -140,10 +126,14 @@ def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> P
     except MezzotintError:
         raise
     except Exception as cause:  # the libraries below raise whatever they like
+        remedy = (
+            "it is no local folder either; check the spelling, the network connection and, for "
+            "gated models, `hf auth login`"
+        )
+        if options.variant is not None and f"variant={options.variant}" in str(cause):
+            remedy = "name another variant (--variant), or leave it out"
         raise ModelError(
-            f"{repository}: cannot be downloaded ({first_line(cause)}); it is no local folder "
-            "either; check the spelling, the network connection and, for gated models, "
-            "`hf auth login`"
+            f"{repository}: cannot be downloaded ({first_line(cause)}); {remedy}"
         ) from cause
 
 
