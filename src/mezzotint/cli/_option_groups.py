@@ -112,7 +112,7 @@ class Loading(Files):
         Raises:
             UsageError, ModelError, CheckpointError: as `mezzotint.load`.
         """
-        from mezzotint.pipeline import load
+        from mezzotint.loaded_pipeline import load
 
         return load(
             model,

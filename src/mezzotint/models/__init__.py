@@ -31,11 +31,13 @@ from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.graph_joining import joined_graphs, trace_calls
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.home import home_of
+from mezzotint.models.inner_pipelines import with_components
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
 from mezzotint.models.joint import (
     Joint,
     component_names,
+    denoising_parts,
     parts_of,
     quantized_alone,
     quantized_parts,
@@ -64,7 +66,7 @@ from mezzotint.models.pipeline_call import (
 from mezzotint.models.pipeline_type import Pipeline
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.quiet import quiet_libraries
-from mezzotint.models.recording import record_calls, recording
+from mezzotint.models.recording import record_calls, record_first_calls, recording
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.rows import batch_size, rows_of
 from mezzotint.models.sampling import flat_frames, generate
@@ -126,6 +128,7 @@ __all__ = [
     "default_steps",
     "denoises",
     "denoising_module",
+    "denoising_parts",
     "device_of",
     "evaluating",
     "example_call",
@@ -163,6 +166,7 @@ __all__ = [
     "quiet_libraries",
     "read_prompts",
     "record_calls",
+    "record_first_calls",
     "recording",
     "resolve",
     "role_of",
@@ -180,6 +184,7 @@ __all__ = [
     "usable_device",
     "usual_sampling",
     "weight_graph",
+    "with_components",
     "with_generation_defaults",
     "without_variant",
     "writer_for",

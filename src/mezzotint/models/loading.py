@@ -9,7 +9,8 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
-from huggingface_hub import hf_hub_download, snapshot_download
+from diffusers.pipelines.pipeline_loading_utils import CONNECTED_PIPES_KEYS
+from huggingface_hub import ModelCard, hf_hub_download, snapshot_download
 from torch import nn
 
 from mezzotint._digest_file import DigestFile, check_digest_file
@@ -115,7 +116,7 @@ def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> P
             access: dict[str, Any] = {"revision": options.revision, "token": options.token}
             index = Path(hf_hub_download(repository, INDEX_FILE, **access))
             components(index)
-            _check_pipeline_class(index)
+            _check_pipeline_class(index, alone=True)
             access["revision"] = index.parent.name
             snapshot_download(repository, allow_patterns=list(_BESIDE), **access)
             return Path(
@@ -137,8 +138,13 @@ def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> P
         ) from cause
 
 
-def _check_pipeline_class(index_path: Path) -> None:
-    """Refuse what is no pipeline of diffusers, or loads others than its own components."""
+def _check_pipeline_class(index_path: Path, *, alone: bool = False) -> None:
+    """Refuse what is no pipeline of diffusers, or loads others than its own components.
+
+    Args:
+        index_path: of its index.
+        alone: the files beside it are not there yet.
+    """
     name = read_json(index_path, ModelError)["_class_name"]
     kind = getattr(diffusers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
@@ -146,11 +152,23 @@ def _check_pipeline_class(index_path: Path) -> None:
             f"{index_path}: diffusers cannot load it (_class_name: {name!r} is no pipeline of "
             f"diffusers {diffusers.__version__}); restore the file, or update diffusers"
         )
-    if getattr(kind, "_load_connected_pipes", False):
+    if getattr(kind, "_load_connected_pipes", False) and (alone or _names_pipelines(index_path)):
         raise ModelError(
             f"{index_path}: _class_name: a {name} loads other pipelines, which its README.md "
             "names; load each of them by itself"
         )
+
+
+def _names_pipelines(index_path: Path) -> bool:
+    """True unless the card beside an index, as diffusers reads it, names no other pipelines."""
+    card = index_path.with_name("README.md")
+    if not card.is_file():
+        return False
+    try:
+        told = ModelCard.load(card).data
+    except Exception:  # whatever is in that file
+        return True
+    return any(getattr(told, key, None) is not None for key in CONNECTED_PIPES_KEYS)
 
 
 def _from_pretrained(
