@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mezzotint.calibration import gram_matrices, input_moments
+from mezzotint.calibration import gathered_sums, input_moments
 from mezzotint.errors import CalibrationError, CalibrationWarning, PlanError
 from mezzotint.models import Call
 from mezzotint.plan import Choice
@@ -131,8 +131,8 @@ def test_constant_tokens_do_not_count(denoiser: nn.Module):
 
 
 def test_of_many_rows_some_are_taken(denoiser: nn.Module, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gram_matrices, "_FEWEST_ROWS", 30)
-    monkeypatch.setattr(gram_matrices, "_ROWS_PER_COLUMN", 0)
+    monkeypatch.setattr(gathered_sums, "_FEWEST_ROWS", 30)
+    monkeypatch.setattr(gathered_sums, "_ROWS_PER_COLUMN", 0)
     (found,) = gathered(denoiser, "conv")["conv"]
     assert found.count == 30
     (again,) = gathered(denoiser, "conv")["conv"]
@@ -143,7 +143,7 @@ def test_large_layers_have_several_matrices_of_whole_channels(
     denoiser: nn.Module, monkeypatch: pytest.MonkeyPatch
 ):
     (whole,) = gathered(denoiser, "conv")["conv"]
-    monkeypatch.setattr(gram_matrices, "LARGEST", 20)
+    monkeypatch.setattr(gathered_sums, "LARGEST", 20)
     (found,) = gathered(denoiser, "conv")["conv"]
     assert [block.shape for block in found.blocks] == [(1, 18, 18), (1, 18, 18)]
     torch.testing.assert_close(found.blocks[1], whole.blocks[0][:, 18:, 18:])
