@@ -73,8 +73,8 @@ def test_a_dry_run_says_it_and_stops(run, model, tmp_path):
     assert re.fullmatch(
         r"In all about [\w ]+: recording [\w ]+, .*, timing the result [\w ]+", first
     )
-    # Doubled twice, and 48 contested formats; of too few samples none are held out for exchanges.
-    assert later.startswith("Then at the most 192 more probes and 48 measurements on 1 calls")
+    # Doubled twice, and so for exchanges; 48 contested formats, and the plan with exchanges.
+    assert later.startswith("Then at the most 384 more probes and 49 measurements on 1 calls and ")
     assert not list(tmp_path.iterdir())
 
 

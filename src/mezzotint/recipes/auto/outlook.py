@@ -92,7 +92,7 @@ class Outlook:
             return {}
         options, rounds = self.options, 1 + self._exchanges
         probes = 0 if options.refit else rounds * (MOST_PROBES - self.probes)
-        measured = self._plans * self._exchanges
+        measured = int(self._exchanges)  # the plan with them
         if options.sensitivity == "hybrid" and not options.refit:
             measured += MOST_MEASURED
         measured += MOST_PLANS * self._goal
