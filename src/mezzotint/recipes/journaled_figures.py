@@ -31,7 +31,7 @@ from mezzotint.plan import Choice
 from mezzotint.runtime import Calibration
 
 OUTPUTS = "outputs"
-"""What metrics see whose measurements take as long as each other: all recorded calls."""
+"""Sight of the metrics that all take as long: a run of all recorded calls."""
 
 
 @dataclass(frozen=True, eq=False)

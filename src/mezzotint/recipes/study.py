@@ -188,7 +188,7 @@ class Study:
         *,
         fitted: Sequence[Call] | None = None,
     ) -> list[Calibration]:
-        """As `calibrated`, for choices and tensors of several kinds of structures at once."""
+        """The same for choices and tensors of several kinds of structures, by the same runs."""
         encoding = encoding or Encoding()
         plans = [(plan_of_some(each, encoding), tensors) for each, tensors in kinds]
         fitted = self.calls if fitted is None else fitted

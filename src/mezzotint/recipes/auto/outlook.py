@@ -87,7 +87,7 @@ class Outlook:
 
     @property
     def later(self) -> dict[str, Forecast]:
-        """What follows where the plan is in doubt, in units."""
+        """Work that follows where the plan is in doubt, in units."""
         if not self.probes:
             return {}
         options, rounds = self.options, 1 + self._exchanges
