@@ -191,8 +191,7 @@ class Study:
         """The same for choices and tensors of several kinds of structures, by the same runs."""
         encoding = encoding or Encoding()
         plans = [(plan_of_some(each, encoding), tensors) for each, tensors in kinds]
-        fitted = self.calls if fitted is None else fitted
-        moments = moments_of_plans(self.job.denoiser, plans, fitted)
+        moments = moments_of_plans(self.job.denoiser, plans, fitted or self.calls)
         ranges = [self.ranges(each, encoding.clip, tensors) for each, tensors in kinds]
         return [
             Calibration(seen, tensors, moments=own, encoded=EncodedWeights())
