@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from mezzotint.pipeline import Result
 
 
+TIMING = "Timing the result"
+"""Label of the progress of that stage."""
+
+TIMED_CALLS = 9
+"""Calls that it takes: one is recorded, and four of each denoiser are made, three of them timed."""
+
+
 def begun(output: Path, resume: bool) -> Path | None:
     """The journal of an interrupted run that is to be gone on with."""
     journal = _journal_path(output)
@@ -102,6 +109,7 @@ def timed(
         result: packed, and saved already.
         every_engine: time those that are installed, not torch alone.
     """
+    from mezzotint._progress import stage
     from mezzotint.checkpoint import packed_plans
     from mezzotint.evaluation import able_engines, call_times
     from mezzotint.models import find_denoisers
@@ -112,7 +120,8 @@ def timed(
     sampling = None if settings is None else settings.sampling
     try:
         names = able_engines(result.pipeline) if every_engine else ("torch",)
-        return call_times(pipe, result.pipeline, names, sampling=sampling)
+        with stage(TIMING):
+            return call_times(pipe, result.pipeline, names, sampling=sampling)
     except MezzotintError as cause:
         typer.echo(printable(f"note: the result was not timed: {cause}"), err=True)
         return None
