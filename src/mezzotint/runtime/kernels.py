@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -54,11 +55,19 @@ class Prepared(ABC):
 
     @property
     def views_stored(self) -> bool:
-        """True where it views stored tensors; it is then made anew for each call.
+        """True where it views stored tensors; it is then made anew, or goes by their addresses.
 
         Whoever moves weights to a device for a call would not get their memory back otherwise.
         """
         return False
+
+    def by_addresses(self, stored: Iterable[Tensor]) -> Prepared | None:
+        """The same without the stored tensors that it views, but with their addresses.
+
+        It serves as long as they are all the same, and held by whoever calls. None where a kernel
+        does without; the weight is then prepared at every call.
+        """
+        return None
 
     @property
     def replaces(self) -> str | None:
