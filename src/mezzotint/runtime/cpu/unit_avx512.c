@@ -23,6 +23,9 @@ typedef struct {
 typedef Sums Weights;
 typedef __m512i Spread;
 
+/* Keeps the compiler from moving sums from register to register, and spilling them. */
+#define IN_ORDER(sums) __asm__ volatile("" : "+v"((sums)->all))
+
 INLINE TARGET void clear(Sums *sums) {
     sums->all = _mm512_setzero_si512();
 }
@@ -41,6 +44,7 @@ INLINE TARGET Spread spread(const uint8_t *codes) {
 INLINE TARGET void add_products(Sums *sums, Spread codes, const Weights *weights, const int how) {
     (void)how;
     sums->all = _mm512_dpbusd_epi32(sums->all, codes, weights->all);
+    IN_ORDER(sums);
 }
 
 INLINE TARGET void put(int32_t *to, const Sums *sums, int fresh, const int how) {
