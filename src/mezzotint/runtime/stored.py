@@ -214,7 +214,11 @@ class StoredWeight(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         self.release()
-        return self.__dict__ | {"_buffers": dict(self._buffers), "_prepared": None, "_addressed": None}
+        return self.__dict__ | {
+            "_buffers": dict(self._buffers),
+            "_prepared": None,
+            "_addressed": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]

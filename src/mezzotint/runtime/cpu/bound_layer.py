@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -137,15 +138,14 @@ class BoundLayer:
         return torch.empty(shape, dtype=dtype, device="cpu")
 
     def _shaped(self, x: Tensor, activation: ActivationFormat) -> _Shaped | None:
-        if x.dtype not in DTYPES:
+        if x.dtype not in DTYPES or not x.numel() or not self.operation.takes(x, self.shape):
             return None
         found = self._image_shape(x) if isinstance(self.operation, Conv2d) else self._row_shape(x)
         if found is None:
             return None
         call, out = found
         rows = call.images * call.out_height * call.out_width
-        columns = len(self._segments) and self._layer.channels * self._layer.kernel_h
-        products = rows * self.shape[0] * columns * self._layer.kernel_w
+        products = rows * math.prod(self.shape)
         threads = threads_for(max(rows, self.shape[0]), x.numel() + products // _PRODUCTS_PER_BYTE)
         call.layer = ctypes.addressof(self._layer_for(activation))
         call.x_dtype = call.out_dtype = DTYPES[x.dtype]
@@ -179,6 +179,8 @@ class BoundLayer:
 
     def _image_shape(self, x: Tensor) -> tuple[_Call, tuple[int, ...]] | None:
         assert isinstance(self.operation, Conv2d)
+        if x.ndim != 4:
+            return None
         count, channels, height, width = x.shape
         last = x.is_contiguous(memory_format=torch.channels_last)
         if not last and not x.is_contiguous():
@@ -205,7 +207,6 @@ def _scratch(size: int) -> Tensor:
     memory = _KEPT.memory
     if memory is not None and memory.shape[0] >= size:
         return memory
-    # Room to begin on a line of the cache.
     memory = torch.empty(size, dtype=torch.uint8, device="cpu")
     if size <= _KEPT_SCRATCH:
         _KEPT.memory = memory

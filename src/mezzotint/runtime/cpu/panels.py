@@ -142,9 +142,9 @@ def described(segment: Segment, panels: Panels | None = None) -> tuple[_Segment,
     structure = _Segment(
         address(codes), None if panels is None else panels.data.data_ptr(),
         None if panels is None else panels.totals.data_ptr(), address(book), scale.data_ptr(),
-        address(zero), segment.shape[0], int(len(scale) > 1), int(zero is not None and len(zero) > 1),
-        segment.bits, width_of(segment), _SCALE_DTYPES[scale.dtype],
-        _TWO_LEVELS if two_levels else _AFFINE,
+        address(zero), segment.shape[0], int(len(scale) > 1),
+        int(zero is not None and len(zero) > 1), segment.bits, width_of(segment),
+        _SCALE_DTYPES[scale.dtype], _TWO_LEVELS if two_levels else _AFFINE,
     )  # fmt: skip
     kept = [codes, book, scale, zero]
     if panels is not None:

@@ -1,4 +1,4 @@
-"""The vector units whose products the package's C functions know, and the one that multiplies here."""
+"""The vector units that multiply, as far as the package's C functions know them."""
 
 from __future__ import annotations
 
