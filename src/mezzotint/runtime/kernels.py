@@ -126,6 +126,10 @@ class Kernel(ABC):
     def refuse(self, request: Request) -> str | None:
         """Reason why this kernel cannot serve the request; None when it can."""
 
+    def slower_than(self, request: Request) -> str | None:
+        """The name of a kernel that is faster at a request which this one accepts, as measured."""
+        return None
+
     def unpacked_bytes(self, request: Request) -> int:
         """Bytes that `prepare` holds beside what is stored, if it may unpack the weight."""
         return 0
@@ -211,6 +215,12 @@ def _refusal(kernel: Kernel, request: Request) -> str | None:
     return kernel.refuse(request)
 
 
+def _faster(kernel: Kernel, request: Request) -> Kernel | None:
+    """The kernel that was measured to be faster at a request, if it accepts that."""
+    faster = _KERNELS.items.get(kernel.slower_than(request) or "")
+    return faster if faster is not None and _refusal(faster, request) is None else None
+
+
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:
     """The first registered kernel that accepts the request; on demand one that gradients pass.
 
@@ -223,6 +233,6 @@ def select_kernel(request: Request, *, differentiable: bool = False) -> Selectio
         hidden = differentiable and kernel.opaque
         why = "has no gradient" if hidden else _refusal(kernel, request)
         if why is None:
-            return Selection(kernel, tuple(refusals))
+            return Selection(_faster(kernel, request) or kernel, tuple(refusals))
         refusals.append((kernel.name, why))
     raise LookupError(f"no kernel accepts {request}; is the reference kernel registered?")

@@ -5,7 +5,8 @@ from mezzotint.runtime.cpu.int8_onednn import OneDNNKernel
 from mezzotint.runtime.cpu.int8_own import OwnKernel
 from mezzotint.runtime.kernels import register_kernel
 
-FLOAT, OWN, ONEDNN = FloatKernel(), OwnKernel(), OneDNNKernel()
+FLOAT, ONEDNN = FloatKernel(), OneDNNKernel()
+OWN = OwnKernel(other=ONEDNN)
 
 # The most preferred comes last.
 for _kernel in (FLOAT, ONEDNN, OWN):

@@ -51,7 +51,7 @@ class _Call(ctypes.Structure):
 
 @dataclass(frozen=True)
 class _Shaped:
-    """What is the same in all calls on inputs of one shape, layout and dtype.
+    """The fields that all calls share whose inputs have one shape, layout and dtype.
 
     Attributes:
         call: a structure whose pointers are to be filled in.

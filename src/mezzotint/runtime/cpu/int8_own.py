@@ -24,11 +24,12 @@ from mezzotint.runtime.cpu.int8 import (
     replaced_tensor,
     unpacked_once,
 )
+from mezzotint.runtime.cpu.measured_choice import faster_than
 from mezzotint.runtime.cpu.native import DTYPES
 from mezzotint.runtime.cpu.panels import Panels, in_panels, padded_size, panel_bytes, width_of
 from mezzotint.runtime.cpu.tiles import check_on_cpu
 from mezzotint.runtime.cpu.units import Unit
-from mezzotint.runtime.kernels import Prepared, Replacement, Request
+from mezzotint.runtime.kernels import Kernel, Prepared, Replacement, Request
 from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, PackedWeight
 
 #: The most bytes of panels that replace stored codes, as part of these.
@@ -85,6 +86,10 @@ class OwnKernel(Int8Kernel):
 
     name = "cpu-int8"
 
+    def __init__(self, other: Kernel) -> None:
+        """Products that give way to another kernel where that was measured to be faster."""
+        self._other = other
+
     @override
     def refuse_products(self, request: Request) -> str | None:
         if units.unit() is None:
@@ -92,6 +97,10 @@ class OwnKernel(Int8Kernel):
         if request.operation.groups > 1 and len(request.forms) > 1:
             return "needs weights of one width where channels are in groups"
         return None
+
+    @override
+    def slower_than(self, request: Request) -> str | None:
+        return self._other.name if faster_than(self, self._other, request) else None
 
     @override
     def unpacked_bytes(self, request: Request) -> int:

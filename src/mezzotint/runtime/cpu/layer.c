@@ -359,7 +359,8 @@ static void multiply_part(const Run *run, const Cursor *tile, int64_t part, uint
         run->codes + tile->group * layer->channels, run->code_stride, call->height, call->width,
         layer->channels, layer->kernel_h, layer->kernel_w, layer->stride_h, layer->stride_w,
         layer->pad_top, layer->pad_left, layer->dilation_h, layer->dilation_w, call->out_height,
-        call->out_width, call->out_height * call->out_width, run->scale, run->zero, run->sums,
+        call->out_width, call->out_height * call->out_width, run->scale, run->zero,
+        layer->groups > 1 ? NULL : run->sums,
     };
     const Tile ready = {
         rows->packed ? run->panels : rows->panels + first * depth,

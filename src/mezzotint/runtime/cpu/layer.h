@@ -72,7 +72,7 @@ typedef struct {
     int64_t rows_per_scale;
     const float *scale;     /* one for `rows_per_scale` rows; NaN spoils them */
     const int32_t *zero;    /* the code of 0, likewise */
-    const float *sums;      /* of each pixel's codes of all channels, less their zeros; NaN spoils it */
+    const float *sums;      /* of each pixel's codes less their zeros; NULL where channels are in groups */
 } Windows;
 
 /* How a unit multiplies weights of a width; most know one way. */

@@ -199,9 +199,19 @@ static inline int is_pointwise(const Windows *w) {
            w->out_width == w->width;
 }
 
-/* The sum of the codes in the window of one row, less their zeros; NaN where one is spoilt. */
+/* The sum of a pixel's codes less their zeros. */
+static TARGET float pixel_sum(const Windows *w, int64_t pixel, int32_t zero) {
+    if (w->sums) return w->sums[pixel];
+    const uint8_t *codes = w->codes + pixel * w->pixel_stride;
+    int64_t sum = 0;
+    for (int64_t i = 0; i < w->channels; i++) sum += codes[i];
+    return (float)(sum - w->channels * zero);
+}
+
+/* The same of the window of one row. */
 static TARGET float window_sum(const Windows *w, int64_t row) {
-    if (is_pointwise(w)) return w->sums[row];
+    const int32_t zero = w->zero[row / w->rows_per_scale];
+    if (is_pointwise(w)) return pixel_sum(w, row, zero);
     const int64_t x = row % w->out_width, y = row / w->out_width % w->out_height;
     const int64_t image = row / w->out_width / w->out_height;
     double sum = 0;
@@ -209,7 +219,7 @@ static TARGET float window_sum(const Windows *w, int64_t row) {
         const int64_t at_y = y * w->stride_h - w->pad_top + tap / w->kernel_w * w->dilation_h;
         const int64_t at_x = x * w->stride_w - w->pad_left + tap % w->kernel_w * w->dilation_w;
         if (at_y >= 0 && at_y < w->height && at_x >= 0 && at_x < w->width)
-            sum += w->sums[(image * w->height + at_y) * w->width + at_x];
+            sum += pixel_sum(w, (image * w->height + at_y) * w->width + at_x, zero);
     }
     return (float)sum;
 }

@@ -51,6 +51,12 @@ def unit() -> Unit | None:
     raise UsageError(f"{SWITCH} is {asked!r}, but the units here are: {names}")
 
 
+def unit_name() -> str:
+    """The name of the unit that multiplies; `none` where there is none."""
+    found = unit()
+    return "none" if found is None else found.name
+
+
 @cache
 def _units() -> tuple[Unit, ...]:
     found, number = [], 0
