@@ -13,7 +13,11 @@
 #define TARGET
 #else
 #include <arm_neon.h>
-#define TARGET __attribute__((target("+dotprod")))
+#if defined(__ARM_FEATURE_DOTPROD)
+#define TARGET
+#else
+#define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#endif
 #if defined(__linux__)
 #include <sys/auxv.h>
 #endif
