@@ -7,7 +7,7 @@ import threading
 import pytest
 from hypothesis import settings
 
-from mezzotint import _progress
+from mezzotint import _progress_lines
 from tests import fuzzing, matrices
 
 settings.load_profile(fuzzing.SOME)
@@ -20,7 +20,7 @@ os.environ.setdefault("MEZZOTINT_INT8", "cpu-int8")
 os.fsync = os.fstat  # type: ignore[assignment]
 
 # What takes long says so, and on a busy machine anything may; test_progress.py has it as it is.
-_progress._FIRST_LINE = 1e9
+_progress_lines._FIRST_LINE = 1e9
 
 # A shell that runs us in the background has us ignore interruptions, and our children after us.
 if threading.current_thread() is threading.main_thread():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.runtime.cpu import bound_layer, native, panels
+from mezzotint.runtime.cpu import bound_layer, grid_passes, native, panels
 
-MODULES = native, panels, bound_layer
+MODULES = native, grid_passes, panels, bound_layer
 FOLDER = Path(native.__file__).parent
 WORDS = {"int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32, "float": ctypes.c_float}
 

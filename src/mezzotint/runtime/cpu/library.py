@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 #: The version of the functions and structures; products.c has the same. Others are not used.
-VERSION = 5
+VERSION = 6
 #: Set to 0, mezzotint does without its C functions.
 SWITCH = "MEZZOTINT_NATIVE"
 
@@ -25,7 +25,8 @@ SWITCH = "MEZZOTINT_NATIVE"
 _PART = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _PARTS = (
     "mz_unpack", "mz_dequantize", "mz_look_up", "mz_peaks", "mz_quantize", "mz_quantize_pixels",
-    "mz_rescale", "mz_panels", "mz_layer_part",
+    "mz_rescale", "mz_panels", "mz_layer_part", "mz_clip_errors", "mz_bin_totals",
+    "mz_level_products", "mz_paths", "mz_nearest_levels",
 )  # fmt: skip
 
 

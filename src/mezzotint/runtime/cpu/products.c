@@ -57,5 +57,5 @@ API int64_t mz_lay_bytes(int64_t depth) {
 
 /* The version that library.py expects. */
 API int64_t mz_version(void) {
-    return 5;
+    return 6;
 }
