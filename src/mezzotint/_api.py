@@ -10,7 +10,6 @@ from mezzotint.checkpoint.streaming import (
     quantize_checkpoint,
 )
 from mezzotint.checkpoint.verify import verify_checkpoint
-from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.labels import Labels
 from mezzotint.loaded_pipeline import load
@@ -38,6 +37,7 @@ from mezzotint.runtime import (
     StepScales,
     StepWidths,
 )
+from mezzotint.speed import with_engine
 from mezzotint.sweeping import Sweep, SweepPoint, sweep
 from mezzotint.tuning import tune
 

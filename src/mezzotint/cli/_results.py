@@ -103,18 +103,33 @@ def timed(
         every_engine: time those that are installed, not torch alone.
     """
     from mezzotint.checkpoint import packed_plans
-    from mezzotint.evaluation import able_engines, call_times
     from mezzotint.models import find_denoisers
+    from mezzotint.speed import speed
 
     if packed_plans(result.pipeline).keys().isdisjoint(find_denoisers(pipe)):
         return None
-    settings = result.plan.calibration
-    sampling = None if settings is None else settings.sampling
     try:
-        names = able_engines(result.pipeline) if every_engine else ("torch",)
-        return call_times(pipe, result.pipeline, names, sampling=sampling)
+        return speed(result.pipeline, original=pipe, every_engine=every_engine)
     except MezzotintError as cause:
         typer.echo(printable(f"note: the result was not timed: {cause}"), err=True)
+        return None
+
+
+def expected_speed(pipe: DiffusionPipeline) -> CallTimes | None:
+    """Times of one denoiser call of a loaded pipeline beside the floating one's.
+
+    None where no denoiser is packed, or it cannot be run.
+    """
+    from mezzotint.models import find_denoisers
+    from mezzotint.runtime import packed_layers
+    from mezzotint.speed import speed
+
+    if not any(packed_layers(part) for part in find_denoisers(pipe).values()):
+        return None
+    try:
+        return speed(pipe)
+    except MezzotintError as cause:
+        typer.echo(printable(f"note: how fast it is here is not known: {cause}"), err=True)
         return None
 
 

@@ -4,13 +4,13 @@ from mezzotint.engines import eager, openvino
 from mezzotint.engines.engine import (
     AUTO,
     Engine,
+    attach_engine,
     check_engine,
     engine_executions,
     engine_named,
     engine_of,
     engines,
     register_engine,
-    with_engine,
 )
 
 #: Modules that register an engine when imported.
@@ -20,11 +20,11 @@ __all__ = [
     "AUTO",
     "BUILT_IN_ENGINES",
     "Engine",
+    "attach_engine",
     "check_engine",
     "engine_executions",
     "engine_named",
     "engine_of",
     "engines",
     "register_engine",
-    "with_engine",
 ]

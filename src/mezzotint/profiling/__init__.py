@@ -3,7 +3,7 @@
 from mezzotint.profiling.cached_profile import cache_file, candidates, profile_pipeline
 from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
-from mezzotint.profiling.medians import Latency, interleaved_medians
+from mezzotint.profiling.medians import Latency, interleaved_medians, wait_for_accelerator
 from mezzotint.profiling.predict import (
     PlanLatency,
     check_profile,
@@ -52,5 +52,6 @@ __all__ = [
     "profile_pipeline",
     "slowest_table",
     "totals_table",
+    "wait_for_accelerator",
     "watch_runs",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -107,18 +107,22 @@ def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choi
         raise UsageError(f"formats: {cause}") from cause
 
 
-def cache_file(header: dict[str, object]) -> Path:
+def cache_file(header: Mapping[str, object], name: str = "profiles/{}.jsonl") -> Path:
     """File that keeps what this version measures on one machine, of one piece of work.
 
-    In `profiles` of the folder that the environment variable MEZZOTINT_CACHE names, or else of
-    `mezzotint` in the user's cache folder.
+    It is in the folder that the environment variable MEZZOTINT_CACHE names, or else in `mezzotint`
+    of the user's cache folder.
+
+    Args:
+        header: all that the figures depend on, JSON values.
+        name: of the file in that folder, with a place for the header's digest.
     """
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "mezzotint")
     # Figures of another version are refused, and nobody knows this file to delete it.
     named = {**header, "mezzotint": VERSION}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-    return folder / "profiles" / f"{digest}.jsonl"
+    return folder / name.format(digest)
 
 
 def _header(subject: Subject) -> dict[str, object]:
