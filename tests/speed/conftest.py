@@ -20,12 +20,12 @@ from tests.profiling.ticking import Clock, ticking
 
 
 class Paced(Engine):
-    """Computes what torch computes; the clock knows how fast."""
+    """Computes what torch computes, so many calls; the clock knows how fast."""
 
-    def __init__(self, name: str, *, refusal: str | None = None, failure: str = "") -> None:
+    def __init__(self, name: str, *, refusal: str | None = None, calls: int = 10**6) -> None:
         self.name = name
         self.refusal = refusal
-        self.failure = failure
+        self.calls = calls
         self.version = "1"
         self.attached = 0
 
@@ -40,8 +40,9 @@ class Paced(Engine):
         self.attached += 1
 
         def forward(module: nn.Module, *args, **kwargs):
-            if self.failure:
-                raise ModelError(self.failure)
+            if not self.calls:
+                raise ModelError("is tired\nand more")
+            self.calls -= 1
             return base_class(module).forward(module, *args, **kwargs)
 
         return variant(denoiser, self.name, forward)
@@ -68,9 +69,10 @@ class Paces:
         self.clock.most_readings = 0
 
     def engine(self, name: str, seconds: float, **options) -> Paced:
-        """Register an engine of that pace; it is asked before the others."""
+        """Register an engine of that pace, or in the place of torch; it is asked first."""
         self.seconds[name] = seconds
         made = Paced(name, **options)
+        _ENGINES.items = {key: each for key, each in _ENGINES.items.items() if key != name}
         register_engine(made)
         return made
 
@@ -78,6 +80,7 @@ class Paces:
 @pytest.fixture
 def paces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Paces]:
     """Torch alone, twice as slow as the floating denoiser, and what is registered beside it."""
+    monkeypatch.setattr(_ENGINES, "_sources", dict(_ENGINES._sources))
     monkeypatch.setattr(_ENGINES, "items", {"torch": _ENGINES.named("torch")})
     made = Paces()
     with ticking(made.cost) as clock:

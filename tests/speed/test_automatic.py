@@ -5,6 +5,7 @@ import pytest
 import mezzotint as mz
 from mezzotint._progress import listening
 from mezzotint.engines import engine_of
+from mezzotint.errors import ModelError
 from mezzotint.models import generate
 from mezzotint.speed import fastest_engine, speed, with_engine
 
@@ -36,13 +37,13 @@ def test_torch_is_taken_where_it_is_the_fastest(packed, paces):
 
 
 def test_an_engine_that_fails_drops_out_with_the_reason(packed, paces, cache):
-    broken = paces.engine("broken", 1.0, failure="has no mouth\nand more")
+    broken = paces.engine("broken", 1.0, calls=0)
     chosen = fastest(packed, paces)
     assert chosen.name == "torch"
-    assert chosen.line == "engine auto: torch; broken has no mouth"
+    assert chosen.line == "engine auto: torch; broken is tired"
     again = fastest(packed, paces)
     (file,) = cache.iterdir()
-    assert again.left_out["broken"].startswith("failed before (has no mouth); delete ")
+    assert again.left_out["broken"].startswith("failed before (is tired); delete ")
     assert str(file) in again.left_out["broken"]
     assert broken.attached == 1
 
@@ -54,12 +55,21 @@ def test_engines_that_refuse_leave_nothing_to_time(packed, paces):
     assert chosen.line == "engine auto: torch; proud computes on the moon"
 
 
-def test_where_all_fail_the_reasons_are_told(packed, paces, monkeypatch):
-    paces.engine("broken", 1.0, failure="has no mouth")
-    monkeypatch.setattr(type(packed.unet), "forward", lambda *_, **__: 1 / 0)
-    chosen = fastest(packed, paces)  # torch fails while the call is recorded
-    assert "not timed: " in chosen.line
-    assert "division by zero" in chosen.line
+def test_where_torch_fails_the_others_are_compared_and_nothing_is_kept(packed, paces, cache):
+    paces.engine("slow", 16.0)
+    paces.engine("quick", 2.0)
+    paces.engine("torch", 8.0, calls=1)  # one is recorded
+    chosen = fastest(packed, paces)
+    assert chosen.name == "quick"
+    assert chosen.left_out == {"torch": "is tired"}
+    assert not cache.exists()
+
+
+def test_where_all_fail_the_reasons_are_told(packed, paces):
+    paces.engine("broken", 1.0, calls=0)
+    paces.engine("torch", 8.0, calls=1)
+    with pytest.raises(ModelError, match=r"\(torch: is tired; broken: is tired\)"):
+        fastest(packed, paces)
 
 
 def test_what_is_known_is_not_measured_again(packed, paces):
@@ -78,7 +88,9 @@ def test_another_version_is_measured_anew(packed, paces):
 
 
 @pytest.mark.parametrize(
-    "other", [{"batch": 2}, {"sampling": mz.Sampling("owl", call_kwargs={"width": 32})}]
+    "other",
+    [{"batch": 2}, {"sampling": mz.Sampling("owl", call_kwargs={"width": 32, "height": 16})}],
+    ids=["images at once", "size"],
 )
 def test_another_shape_is_measured_by_itself(packed, paces, other):
     paces.engine("quick", 2.0)

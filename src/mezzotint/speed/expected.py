@@ -81,7 +81,7 @@ def _kept(known: KnownTimes, times: CallTimes) -> CallTimes:
 
 
 def _known_times(pipe: DiffusionPipeline, known: KnownTimes) -> CallTimes | None:
-    """What was measured before; None where torch was not compared with the floating denoiser."""
+    """Times of before; None where torch was not compared with the floating denoiser."""
     if known.floating is None:
         return None
     floating, source = known.floating
