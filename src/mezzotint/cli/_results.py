@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mezzotint.evaluation import CallTimes
     from mezzotint.pipeline import Result
+    from mezzotint.plan import Budget, Sampling
 
 
 def begun(output: Path, resume: bool) -> Path | None:
@@ -131,6 +132,34 @@ def expected_speed(pipe: DiffusionPipeline) -> CallTimes | None:
     except MezzotintError as cause:
         typer.echo(printable(f"note: how fast it is here is not known: {cause}"), err=True)
         return None
+
+
+def foretell_speed(
+    pipe: DiffusionPipeline, budget: Budget, sampling: Sampling, *, told: bool
+) -> None:
+    """Say whether such a result will be faster or slower here, before it is searched for.
+
+    Nothing is said where that cannot be told: of several denoisers, of a budget without bits, or
+    with a latency, which is kept.
+
+    Args:
+        pipe: floating.
+        budget: of the plan.
+        sampling: whose first image's call is timed.
+        told: False for weights that stay on disk, which no time is told of, and for components
+            that may not be denoisers.
+    """
+    from mezzotint.profiling import Work
+    from mezzotint.speed import foretold_speed
+
+    if not told or budget.latency is not None:
+        return
+    try:
+        found = foretold_speed(pipe, budget, Work(sampling=sampling))
+    except MezzotintError:  # what is wrong is told by the search, which needs the same
+        return
+    if found is not None:
+        typer.echo(printable(f"expected: {found.verdict}"), err=True)
 
 
 def report(result: Result, output: Path, as_json: bool, times: CallTimes | None = None) -> None:

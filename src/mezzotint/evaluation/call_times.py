@@ -61,6 +61,7 @@ class CallTimes:
         refused: engine → why it cannot be chosen here.
         untimed: engines that could be chosen, and that nobody has asked to time.
         source: of the ratios.
+        subject: what is compared with the floating model, for people.
     """
 
     floating_ms: float
@@ -72,6 +73,7 @@ class CallTimes:
     refused: Mapping[str, str] = field(default_factory=dict)
     untimed: tuple[str, ...] = ()
     source: Source = "timed"
+    subject: str = "the result"
 
     @property
     def fastest(self) -> EngineTime:
@@ -117,9 +119,9 @@ class CallTimes:
         else:
             than = f"{'slower' if usual.ratio > 1 else 'faster'} than"
         return (
-            f"on this machine the result is {than} the floating model with engine {usual.engine} "
-            f"({usual.ratio:.2f}x its time, {self.source}; {self.device}, {self.threads} threads)"
-            f"{self._advice(usual)}"
+            f"on this machine {self.subject} is {than} the floating model with engine "
+            f"{usual.engine} ({usual.ratio:.2f}x its time, {self.source}; {self.device}, "
+            f"{self.threads} threads){self._advice(usual)}"
         )
 
     def _advice(self, usual: EngineTime) -> str:

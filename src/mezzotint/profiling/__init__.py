@@ -13,6 +13,7 @@ from mezzotint.profiling.predict import (
     predict,
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
+from mezzotint.profiling.quick_profile import QUICK, quick_profile
 from mezzotint.profiling.runs import (
     Runs,
     Sample,
@@ -27,6 +28,7 @@ from mezzotint.profiling.timer import Timer
 
 __all__ = [
     "CANDIDATES",
+    "QUICK",
     "Figure",
     "Latency",
     "LayerProfile",
@@ -50,6 +52,7 @@ __all__ = [
     "plan_latency",
     "predict",
     "profile_pipeline",
+    "quick_profile",
     "slowest_table",
     "totals_table",
     "wait_for_accelerator",

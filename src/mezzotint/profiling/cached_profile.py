@@ -10,7 +10,6 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 from filelock import FileLock
-from torch import nn
 
 from mezzotint._journal import Journal, discard_journal
 from mezzotint._journal_lines import VERSION
@@ -59,23 +58,8 @@ def profile_pipeline(
         ModelError: it has no layer that could be quantized.
         JournalError: the cache file belongs to another machine or other work, or is damaged.
     """
-    work = work or Work()
-    if work.batch < 1:
-        raise UsageError(f"batch: {work.batch} is too small; use 1 or more")
-    component, denoiser = find_denoiser(pipe)
-    engine = engine_of(denoiser).name
-    if engine != "torch":
-        raise UsageError(
-            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
-            'profile with_engine(pipe, "torch")'
-        )
-    if packed_layers(denoiser):
-        raise UsageError(
-            f"the pipeline's {component} is quantized already; profile the original, which times "
-            "its layers packed as well"
-        )
-    subject = _subject(pipe, denoiser, work)
-    header = _header(subject)
+    subject = subject_of(pipe, work or Work())
+    header = header_of(subject)
     path = cache_file(header) if cache is None else cache
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two that time at once would disturb each other, and garble the file.
@@ -125,7 +109,7 @@ def cache_file(header: Mapping[str, object], name: str = "profiles/{}.jsonl") ->
     return folder / name.format(digest)
 
 
-def _header(subject: Subject) -> dict[str, object]:
+def header_of(subject: Subject) -> dict[str, object]:
     """Everything that the times depend on: the machine, and the work."""
     denoiser = subject.denoiser
     config = {
@@ -146,7 +130,26 @@ def _header(subject: Subject) -> dict[str, object]:
     }
 
 
-def _subject(pipe: DiffusionPipeline, denoiser: nn.Module, work: Work) -> Subject:
+def subject_of(pipe: DiffusionPipeline, work: Work) -> Subject:
+    """The pipeline's denoiser, its call, and what runs in that.
+
+    Raises:
+        UsageError, ModelError: as `profile_pipeline`.
+    """
+    if work.batch < 1:
+        raise UsageError(f"batch: {work.batch} is too small; use 1 or more")
+    component, denoiser = find_denoiser(pipe)
+    engine = engine_of(denoiser).name
+    if engine != "torch":
+        raise UsageError(
+            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
+            'profile with_engine(pipe, "torch")'
+        )
+    if packed_layers(denoiser):
+        raise UsageError(
+            f"the pipeline's {component} is quantized already; profile the original, which times "
+            "its layers packed as well"
+        )
     names = [layer.name for layer in inventory(denoiser) if layer.supported]
     if not names:
         raise ModelError(
