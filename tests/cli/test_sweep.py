@@ -142,7 +142,7 @@ def test_a_folder_of_something_else_is_left_alone(fails, model, tmp_path):
 def test_a_sweep_that_is_there_already_is_told_before_the_model_is_loaded(
     fails, curve, model, monkeypatch
 ):
-    monkeypatch.setattr("mezzotint.pipeline.load", None)
+    monkeypatch.setattr("mezzotint.loaded_pipeline.load", None)
     assert "exists already" in fails("sweep", model, "-o", curve[0])
 
 

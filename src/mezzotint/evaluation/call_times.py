@@ -193,7 +193,7 @@ def call_times(
         tuple(sorted(times, key=lambda each: each.ratio)),
         str(device_of(floating)),
         torch.get_num_threads(),
-        tuple(name for call in calls if (name := component_of(call)) is not None),
+        tuple(component for call in calls if (component := component_of(call)) is not None),
         trials.left_out,
         refused,
         untimed,

@@ -56,8 +56,6 @@ def digests_of_copies(source: Source) -> DigestFile:
     Raises:
         CheckpointError: a file is truncated or damaged, or a tensor holds NaN or infinity.
     """
-    if source.component is None:
-        return DigestFile({})
     return DigestFile(
         {
             place.as_posix(): file_digests(file)
@@ -106,7 +104,7 @@ def check_room(target: Path, source: Source, shards: Iterable[Shard]) -> None:
     Raises:
         OSError: "no space left", as the disk itself would say in the end.
     """
-    others = {} if source.component is None else copied_files(source)
+    others = copied_files(source)
     copies = sum(
         file.stat().st_size for file, place in others.items() if not (target / place).is_file()
     )
