@@ -56,7 +56,7 @@ def quick_profile(
 
 
 def _held(path: Path, header: dict[str, object]) -> Journal:
-    """What a file of finished measurements holds, in memory; nothing where it cannot be read."""
+    """Finished measurements of a file, in memory; none where it cannot be read."""
     found = Journal(None, header)
     try:
         found.entries.update({key: dict(each) for key, each in Record.read(path).entries.items()})
