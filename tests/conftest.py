@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import threading
 
 import pytest
@@ -21,6 +22,10 @@ os.fsync = os.fstat  # type: ignore[assignment]
 
 # What takes long says so, and on a busy machine anything may; test_progress.py has it as it is.
 _progress_lines._FIRST_LINE = 1e9
+
+# What is measured is kept; no run of the tests may find, or leave, any of it in the user's folder.
+_CACHE = tempfile.TemporaryDirectory(prefix="mezzotint-tests-")
+os.environ["MEZZOTINT_CACHE"] = _CACHE.name
 
 # A shell that runs us in the background has us ignore interruptions, and our children after us.
 if threading.current_thread() is threading.main_thread():

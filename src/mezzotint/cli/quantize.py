@@ -20,7 +20,7 @@ from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
 from mezzotint.cli._refit import refitting
-from mezzotint.cli._results import TIMED_CALLS, TIMING, report, save, timed
+from mezzotint.cli._results import TIMED_CALLS, TIMING, foretell_speed, report, save, timed
 from mezzotint.cli._search_options import Deciding, Searching
 from mezzotint.errors import UsageError
 
@@ -224,18 +224,21 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         make = searching.factory()
         pipe = loading.load(model, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling)
+        foretell_speed(pipe, budget, sampling, told=not stream and components is None)
         search = partial(
             run_recipe,
             pipe,
             options,
             budget,
-            sampling=sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling),
+            sampling=sampling,
             executor=make,
             components=components,
         )
-        saving = partial(save, output=output, force=force)
         with nullcontext() if stream else followed_by(TIMING, TIMED_CALLS):
-            outcome = searching.run(search, saving, output, force=force)
+            outcome = searching.run(
+                search, partial(save, output=output, force=force), output, force=force
+            )
         if outcome is None:
             return
         result = outcome

@@ -4,13 +4,13 @@ from mezzotint.engines import eager, openvino
 from mezzotint.engines.engine import (
     AUTO,
     Engine,
+    attach_engine,
     check_engine,
     engine_executions,
     engine_named,
     engine_of,
     engines,
     register_engine,
-    with_engine,
 )
 from mezzotint.engines.fast_attention import fast_attention
 
@@ -21,6 +21,7 @@ __all__ = [
     "AUTO",
     "BUILT_IN_ENGINES",
     "Engine",
+    "attach_engine",
     "check_engine",
     "engine_executions",
     "engine_named",
@@ -28,5 +29,4 @@ __all__ = [
     "engines",
     "fast_attention",
     "register_engine",
-    "with_engine",
 ]

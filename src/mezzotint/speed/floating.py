@@ -1,0 +1,129 @@
+"""Times of a floating denoiser of which only the packed form is at hand."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from mezzotint.evaluation import packed_denoisers, run_calls
+from mezzotint.models import Call, Pipeline, find_denoisers, layer_input, with_components
+from mezzotint.profiling import interleaved_medians, wait_for_accelerator
+from mezzotint.runtime import PackedLayer, dequantize_module, packed_layers
+
+Clock: TypeAlias = Callable[[], float]
+
+
+_GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode")
+"""Attributes of a convolution that decide about its time beside the shape of its weight."""
+
+
+def stand_in(pipe: DiffusionPipeline) -> Pipeline:
+    """The pipeline with floating copies of its packed denoisers, which take as long as they did.
+
+    Their weights are the dequantized ones, which no time depends on.
+    """
+    found = find_denoisers(pipe)
+    floating = {
+        name: dequantize_module(copy.deepcopy(found[name])) for name in packed_denoisers(pipe)
+    }
+    made: Pipeline = with_components(pipe, floating)
+    return made
+
+
+def floating_bytes(pipe: DiffusionPipeline) -> int:
+    """Bytes that the packed layers of a pipeline's denoisers would take in floating point."""
+    found = find_denoisers(pipe)
+    return sum(
+        math.prod(layer.weight_shape) * _dtype_of(layer, found[name]).itemsize
+        for name in packed_denoisers(pipe)
+        for layer in packed_layers(found[name]).values()
+    )
+
+
+def _dtype_of(layer: PackedLayer, denoiser: nn.Module) -> torch.dtype:
+    parameters = [*layer.parameters(), *denoiser.parameters()]
+    return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+
+@dataclass
+class _Work:
+    """Runs of packed layers that would be the same piece of work in floating point."""
+
+    layer: PackedLayer
+    x: Tensor
+    runs: int = 0
+
+
+@dataclass
+class _Watched:
+    """Seconds that packed layers took within a call, and their distinct pieces of work."""
+
+    seconds: float = 0.0
+    works: dict[Any, _Work] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def estimated_seconds(
+    module: nn.Module, calls: Sequence[Call], seconds: float, clock: Clock
+) -> float:
+    """Seconds of the calls if no layer were packed; no more than one layer is ever unpacked.
+
+    The packed layers are timed within one run of the calls, and each distinct piece of their work
+    alone, in floating point. The rest stays as it is.
+
+    Args:
+        module: the packed denoiser, or several in a joint module; already run once.
+        calls: of it.
+        seconds: that they take.
+        clock: returns seconds.
+    """
+    watched = _Watched()
+    with _watching(module, watched, clock):
+        run_calls(module, calls)
+    floating = 0.0
+    for work in watched.works.values():
+        run = partial(work.layer.to_float(work.x.dtype), work.x)
+        found = interleaved_medians({"floating": run}, repeats=2, warmup=1, clock=clock)
+        floating += work.runs * found["floating"].minimum
+    return max(seconds - watched.seconds, 0.0) + floating
+
+
+@contextmanager
+def _watching(module: nn.Module, watched: _Watched, clock: Clock) -> Iterator[None]:
+    begun: list[float] = []
+
+    def read() -> float:
+        wait_for_accelerator()
+        return clock()
+
+    def before(layer: PackedLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = layer_input(args, kwargs)
+        key = _key(layer, x)
+        if key not in watched.works:
+            watched.works[key] = _Work(layer, x.detach().clone())
+        watched.works[key].runs += 1
+        begun.append(read())
+
+    def after(layer: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        watched.seconds += read() - begun.pop()
+
+    with ExitStack() as hooks:
+        for layer in packed_layers(module).values():
+            hooks.enter_context(layer.register_forward_pre_hook(before, with_kwargs=True))
+            hooks.enter_context(layer.register_forward_hook(after))
+        yield
+
+
+def _key(layer: PackedLayer, x: Tensor) -> object:
+    """Everything that decides how long the floating layer takes."""
+    geometry = tuple(getattr(layer, name, None) for name in _GEOMETRY)
+    return tuple(layer.weight_shape), geometry, tuple(x.shape), x.stride(), x.dtype
