@@ -19,6 +19,9 @@ os.fsync = os.fstat  # type: ignore[assignment]
 # What takes long says so, and on a busy machine anything may; test_progress.py has it as it is.
 _progress._FIRST_LINE = 1e9
 
+# Nothing goes into the user's cache, and nothing is taken from it.
+os.environ["MEZZOTINT_OPENVINO_CACHE"] = "0"
+
 # A shell that runs us in the background has us ignore interruptions, and our children after us.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from diffusers import DiffusionPipeline
 from filelock import FileLock
 from torch import nn
 
+from mezzotint._cache_folder import cache_folder
 from mezzotint._journal import Journal, discard_journal
 from mezzotint._journal_lines import VERSION
 from mezzotint.engines import engine_of
@@ -25,9 +25,6 @@ from mezzotint.profiling.profile import Profile
 from mezzotint.profiling.runs import Subject, Work, first_call, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
-
-CACHE_VARIABLE = "MEZZOTINT_CACHE"
-"""Environment variable that names the folder for what is worth keeping between runs."""
 
 
 def profile_pipeline(
@@ -113,12 +110,10 @@ def cache_file(header: dict[str, object]) -> Path:
     In `profiles` of the folder that the environment variable MEZZOTINT_CACHE names, or else of
     `mezzotint` in the user's cache folder.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "mezzotint")
     # Figures of another version are refused, and nobody knows this file to delete it.
     named = {**header, "mezzotint": VERSION}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-    return folder / "profiles" / f"{digest}.jsonl"
+    return cache_folder("profiles") / f"{digest}.jsonl"
 
 
 def _header(subject: Subject) -> dict[str, object]:
