@@ -200,7 +200,7 @@ def test_other_shapes_have_another_digest(packed):
 def test_code_that_a_program_puts_in_while_it_runs_is_not_kept(packed, kept):
     other = copy.deepcopy(packed.denoiser)
     forward = other.conv_act.forward
-    other.conv_act.forward = lambda x: forward(x)
+    other.conv_act.forward = lambda x: forward(x) * 2
     assert digest(packed, other) is None
     output, _ = computed(packed, other)
     assert torch.isfinite(output).all()

@@ -61,7 +61,7 @@ def call_digest(denoiser: nn.Module, arguments: Arguments) -> str | None:
     return digest.hexdigest()
 
 
-def _parts(denoiser: nn.Module, arguments: Arguments) -> Iterable[bytes]:
+def _parts(denoiser: nn.Module, arguments: Arguments) -> Iterable[bytes | memoryview]:
     yield _text({name: version(name) for name in _PACKAGES})
     yield _own_sources()
     yield _text(_processor())
@@ -91,7 +91,7 @@ def _text(value: Any) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def _tensor(name: str, tensor: Any) -> Iterable[bytes]:
+def _tensor(name: str, tensor: Any) -> Iterable[bytes | memoryview]:
     if tensor is None:
         return
     if not isinstance(tensor, Tensor) or tensor.device.type != "cpu":
@@ -118,7 +118,7 @@ def _described(value: Any, around: Mapping[int, str]) -> Any:
         around: identity → name of the objects that the value may refer to: modules of the same
             denoiser, which are described by themselves, and objects that it is within.
     """
-    if value is None or isinstance(value, bool | int | str) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, bool | int | str) and not isinstance(value, Enum)):
         return [type(value).__name__, value]
     if isinstance(value, float | complex | torch.dtype | torch.device):
         return [type(value).__name__, str(value)]
