@@ -7,7 +7,7 @@ import threading
 import pytest
 from hypothesis import settings
 
-from mezzotint import _progress
+from mezzotint import _progress_lines
 from tests import fuzzing, matrices
 
 settings.load_profile(fuzzing.SOME)
@@ -17,7 +17,7 @@ settings.load_profile(fuzzing.SOME)
 os.fsync = os.fstat  # type: ignore[assignment]
 
 # What takes long says so, and on a busy machine anything may; test_progress.py has it as it is.
-_progress._FIRST_LINE = 1e9
+_progress_lines._FIRST_LINE = 1e9
 
 # Nothing goes into the user's cache, and nothing is taken from it.
 os.environ["MEZZOTINT_OPENVINO_CACHE"] = "0"

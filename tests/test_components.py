@@ -196,3 +196,26 @@ class TestChoosing:
         ]
         with pytest.raises(UsageError, match="calls: none of transformer_2"):
             mz.quantize(pipe, NEAREST, BUDGET, calls=calls)
+
+
+class TestSweeping:
+    def test_several_budgets_of_the_components_that_are_named(self, pipe):
+        found = mz.sweep(pipe, [5.5, 8], NEAREST, sampling=SAMPLING, components=BOTH[1:])
+        assert [point.label for point in found.points] == ["5.5bit", "8bit"]
+        assert {point.plan.components for point in found.points} == {BOTH[1:]}
+        assert found.floating_bytes == module_bytes(pipe.transformer_2)
+        packed = mz.apply(pipe, found.points[0].plan)
+        assert module_bytes(packed.denoiser) == found.points[0].denoiser_bytes
+
+    @pytest.mark.parametrize(
+        ("options", "more", "message"),
+        [
+            ({"smoothing_norms": True}, {}, "smoothing_norms: is for one denoiser"),
+            ({"inputs": ("int8/step",)}, {}, "inputs: have scales for the timesteps"),
+            ({}, {"profile": "profile.json"}, "profile: is of one denoiser"),
+        ],
+        ids=["norms", "steps", "profile"],
+    )
+    def test_what_is_of_one_denoiser_is_refused(self, pipe, options, more, message):
+        with pytest.raises(UsageError, match=message):
+            mz.sweep(pipe, [4], mz.Auto(**options), sampling=SAMPLING, **more)

@@ -8,8 +8,9 @@ from itertools import count
 
 import pytest
 
-from mezzotint import _progress
-from mezzotint._progress import Log, announcer, meter, part_done, track, working
+from mezzotint import _progress_lines
+from mezzotint._progress import announcer, meter, part_done, track, working
+from mezzotint._progress_lines import Log
 
 ERASE_LINE = "\x1b[2K"
 
@@ -30,7 +31,7 @@ def shown(items: Iterable[object], *, seconds: int, total: int | None = None) ->
 @pytest.fixture(autouse=True)
 def _ordinary_terminal(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(_progress, "_FIRST_LINE", 2.0)
+    monkeypatch.setattr(_progress_lines, "_FIRST_LINE", 2.0)
 
 
 def test_it_yields_the_items():
@@ -104,7 +105,7 @@ def test_a_bar_moves_with_steps():
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_progress, "_FIRST_LINE", 0.01)
+    monkeypatch.setattr(_progress_lines, "_FIRST_LINE", 0.01)
 
 
 def waited(capsys: pytest.CaptureFixture[str], lines: int) -> list[str]:
@@ -148,7 +149,7 @@ class TestBeats:
 def test_a_line_of_other_work_postpones_the_next(monkeypatch, capsys):
     now = 0.0
     log = Log("Writing", lambda: now)
-    monkeypatch.setattr(_progress._SAID, "last", 1.5)
+    monkeypatch.setattr(_progress_lines._SAID, "last", 1.5)
     now = 2.0
     log.beat()
     assert capsys.readouterr().err == ""
@@ -159,8 +160,8 @@ def test_a_line_of_other_work_postpones_the_next(monkeypatch, capsys):
 
 
 def test_lines_within_an_item_tell_what_is_left_as_well(monkeypatch, capsys):
-    monkeypatch.setattr(_progress, "_note_line", lambda: None)
-    monkeypatch.setattr(_progress._SAID, "last", 0.0)
+    monkeypatch.setattr(_progress_lines, "note_line", lambda: None)
+    monkeypatch.setattr(_progress_lines._SAID, "last", 0.0)
     time_of = iter((0.0, 4.0, 8.0, 20.0, 70.0))
     log = Log("Spelling", lambda: next(time_of))
     log.show(0.1, "1 of 10")

@@ -41,9 +41,9 @@ All formats together are chosen by recipe `auto`, which does so as well.
 """
 
 BEYOND = {
-    "residual, 300 labels": {"predictor": "residual"},
-    "residual, 100 labels": {"predictor": "residual"},
-    "network, 100 labels": {},
+    "network, 300 labels": {"predictor": "network"},
+    "ours, 100 labels": {},
+    "network, 100 labels": {"predictor": "network"},
     "best predictor": {"predictor": "best"},
     "second round": {"second_round": 100},
     "verified end": {"trades": 20},
@@ -105,13 +105,14 @@ class Row:
 
         Args:
             labels: folder of the model's labels.
-            fitted: folder for fitted networks, which rows share.
+            fitted: folder for fitted networks; rows with the same predictor share one.
         """
         if self.plan == EVERYTHING:
             return mz.Qua2SeDiMo(labels=labels, **self.options)
-        shares = self.plan in (OP, BLOCK, OURS, "verified end")
+        shared = fitted if self.plan in LEVELS else f"{fitted}-{OURS}"
+        shares = self.plan in (*LEVELS, OURS, "verified end")
         return mz.Qua2SeDiMo(
-            labels=labels, fitted=fitted if shares else None, epochs=self.epochs, **self.options
+            labels=labels, fitted=shared if shares else None, epochs=self.epochs, **self.options
         )
 
 

@@ -15,7 +15,18 @@ from .image_table import (
     tables,
 )
 from .kept_rows import Found
-from .qua2sedimo_rows import AUTO, AUTO_SIX, BLOCK, EVERYTHING, FLOAT, OP, OURS, PUBLISHED, TABLES
+from .qua2sedimo_rows import (
+    AUTO,
+    AUTO_BARE,
+    AUTO_SIX,
+    BLOCK,
+    EVERYTHING,
+    FLOAT,
+    OP,
+    OURS,
+    PUBLISHED,
+    TABLES,
+)
 
 TITLES = (
     *("model", "bits asked for", "plan"),
@@ -63,11 +74,12 @@ def targets(rows: Sequence[Found]) -> Iterator[str]:
                 f"{where}: ours with six choices over the best published row ({best['plan']})",
                 _distance(own[OURS]) / _distance(best), 0.9,
             )  # fmt: skip
-        if OURS in own and AUTO_SIX in own:
-            yield _judged(
-                f"{where}: ours with six choices over auto with the same six",
-                _distance(own[OURS]) / _distance(own[AUTO_SIX]), 1.0,
-            )  # fmt: skip
+        for other, means in ((AUTO_BARE, "and nothing else"), (AUTO_SIX, "and all other means")):
+            if OURS in own and other in own:
+                yield _judged(
+                    f"{where}: ours with six choices over auto with the same six {means}",
+                    _distance(own[OURS]) / _distance(own[other]), 1.0,
+                )  # fmt: skip
         if EVERYTHING in own and AUTO in own:
             ratio = _distance(own[EVERYTHING]) / _distance(own[AUTO])
             yield _judged(f"{where}: ours with everything over auto", ratio, 0.7)

@@ -13,6 +13,7 @@ from mezzotint.checkpoint.verify import verify_checkpoint
 from mezzotint.engines import with_engine
 from mezzotint.errors import MezzotintError
 from mezzotint.labels import Labels
+from mezzotint.loaded_pipeline import load
 from mezzotint.models import (
     Call,
     CallSelection,
@@ -23,8 +24,8 @@ from mezzotint.models import (
     record_calls,
     recording,
 )
-from mezzotint.module import ModuleResult, quantize_module
-from mezzotint.pipeline import Result, apply, load, quantize, quantize_denoiser
+from mezzotint.module import ModuleResult, quantize_denoiser, quantize_module
+from mezzotint.pipeline import Result, apply, quantize
 from mezzotint.plan import Budget, Choice, Encoding, Plan, SimulatedAttention, uniform_plan
 from mezzotint.recipes import MPQDM, Auto, MixDQ, Qua2SeDiMo, RecipeName
 from mezzotint.recipes.label_options import SampleOptions

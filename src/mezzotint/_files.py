@@ -98,8 +98,10 @@ def at_home(path: str | Path) -> Path:
     """The path with the home folder for a ~ at its beginning.
 
     Raises:
-        UsageError: a user is named who has none.
+        UsageError: a user is named who has none, or it is no path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{path!r}: is a {type(path).__name__}; name a path, as a str or Path")
     try:
         return Path(path).expanduser()
     except RuntimeError as cause:

@@ -7,9 +7,7 @@ time, up to two minutes.
 
 from __future__ import annotations
 
-import math
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
@@ -20,13 +18,12 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mezzotint._progress_lines import Log, beating, note_line, print_line
+
 T = TypeVar("T")
 
 _PATIENCE = 2.0
 """Seconds of work before a bar appears: short loops stay silent."""
-
-_FIRST_LINE, _LONGEST = 2.0, 120.0
-"""Seconds before the first line of a log, and at the most between two."""
 
 
 def track(
@@ -81,106 +78,6 @@ def _in_notebook() -> bool:
     return Console().is_jupyter
 
 
-_UNITS = (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400))
-_MOST = 90
-"""Largest count of a unit of time; beyond it the next larger unit is told."""
-
-
-class _Said:
-    """Memory of the lines that work of any kind has printed: the time of the last one."""
-
-    last = -math.inf
-
-
-_SAID = _Said()
-
-
-class Log:
-    """Lines on standard error about one long piece of work, fewer the longer it takes."""
-
-    def __init__(self, description: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._description, self.clock = description, clock
-        self._started = clock()
-        self._wait = _FIRST_LINE
-        self._next = self._started + self._wait
-        # Times, and the shares of the work that were done then.
-        self._first: tuple[float, float] | None = None
-        self._latest: tuple[float, float] | None = None
-        self._shown = False
-        self._state = ""
-        self._lock = threading.Lock()
-
-    def show(self, done: float | None, state: str) -> None:
-        """Print a line if one is due: the share that is done, where it is known, and in words."""
-        with self._lock:
-            now = self.clock()
-            self._state = f"{state}, "
-            if done:
-                self._latest = now, done
-            if now >= self._next:
-                self._tell(now)
-            self._first = self._first or self._latest
-
-    def beat(self) -> None:
-        """Print a line if one is due, and nothing else has been said for as long."""
-        with self._lock:
-            now = self.clock()
-            if now >= self._next:
-                if (quiet := now - _SAID.last) >= self._wait:
-                    self._tell(now)
-                else:
-                    self._next = now + self._wait - quiet
-
-    @property
-    def until_next(self) -> float:
-        """Seconds to the next line."""
-        return max(0.0, self._next - self.clock())
-
-    def end(self, *, always: bool = False) -> None:
-        """Print how long it took, if anything was printed of it; or if it took long."""
-        took = self.clock() - self._started
-        if self._shown or (always and took >= _FIRST_LINE):
-            _print(f"{self._description}: ended after {duration(took)}")
-
-    def _tell(self, now: float) -> None:
-        self._wait = min(2 * self._wait, _LONGEST)
-        self._next, self._shown = now + self._wait, True
-        took = duration(now - self._started)
-        _print(f"{self._description}: {self._state}{took}{self._left(now)}")
-
-    def _left(self, now: float) -> str:
-        """Half a sentence on the rest, at the pace since the first piece, which has all set up."""
-        if self._latest is None:
-            return ""
-        then, done = self._latest
-        began, before = (self._started, 0.0) if self._first in (None, self._latest) else self._first
-        if not before < done < 1:
-            return ""
-        left = (then - began) / (done - before) * (1 - done) - (now - then)
-        return f", about {duration(left)} left" if left > 0 else ""
-
-
-@contextmanager
-def _beating(log: Log) -> Iterator[None]:
-    """Let a log tell that work goes on while a piece of it takes long."""
-    if log.clock is not time.monotonic:  # one that moves when it is asked is asked by nobody else
-        yield
-        return
-    stopped = threading.Event()
-
-    def beat() -> None:
-        while not stopped.wait(log.until_next):
-            log.beat()
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
-
-
 @contextmanager
 def working(description: str) -> Iterator[None]:
     """Tell on standard error that work goes on, while nothing else does, and how long it took.
@@ -188,7 +85,7 @@ def working(description: str) -> Iterator[None]:
     Where bars can be seen, that it took long alone.
     """
     log = Log(description)
-    with nullcontext() if _sees_bars() else _beating(log):
+    with nullcontext() if _sees_bars() else beating(log):
         yield
     log.end(always=True)
 
@@ -204,7 +101,7 @@ def _logged(iterable: Iterable[T], log: Log, total: int | None) -> Iterator[T]:
         show(step / steps, f", step {step:,} of {steps:,} of the next")
 
     try:
-        with _beating(log), _told_of_parts(step_done):
+        with beating(log), _told_of_parts(step_done):
             for item in iterable:
                 yield item
                 done += 1
@@ -232,13 +129,6 @@ def part_done(step: int, steps: int) -> None:
         told(step, steps)
 
 
-def duration(seconds: float) -> str:
-    """The time in the largest unit of which there are enough, to two digits."""
-    name, length = next((each for each in _UNITS if seconds < _MOST * each[1]), _UNITS[-1])
-    count = max(1, round(seconds / length))
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
-
-
 _LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
 
@@ -247,7 +137,7 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
     """Give the lines that announce long work to `listener`; it may raise to end the work."""
 
     def heard(line: str) -> None:
-        _note_line()
+        note_line()
         listener(line)
 
     token = _LISTENER.set(heard)
@@ -261,17 +151,8 @@ def announcer() -> Callable[[str], None] | None:
     """The way to tell people what comes: a listener, or standard error before their eyes."""
     listener = _LISTENER.get()
     if listener is None and (sys.stderr.isatty() or _in_notebook()):
-        return _print
+        return print_line
     return listener
-
-
-def _print(line: str) -> None:
-    _note_line()
-    print(line, file=sys.stderr, flush=True)
-
-
-def _note_line() -> None:
-    _SAID.last = time.monotonic()
 
 
 class Meter:
@@ -304,7 +185,7 @@ def meter(description: str, *, clock: Callable[[], float] = time.monotonic) -> I
     if not _sees_bars():
         log = Log(description, clock)
         try:
-            with _beating(log):
+            with beating(log):
                 yield _LogMeter(log)
         finally:
             log.end()

@@ -1,4 +1,4 @@
-"""Any torch module and example inputs in, a measured plan and the packed module out."""
+"""Quantized modules without a pipeline: measured on example inputs, or all layers alike."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from mezzotint._journal import Record
+from mezzotint.checkpoint import is_savable, mark_quantized
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory, Measurements
 from mezzotint.models import Example, check_module
 from mezzotint.pipeline import measuring_settings
-from mezzotint.plan import Budget, Plan
-from mezzotint.recipes import Job, RecipeName, RecipeOptions, run_recipe
+from mezzotint.plan import Budget, Plan, uniform_plan
+from mezzotint.recipes import Job, RecipeName, RecipeOptions, check_floating, run_recipe
 from mezzotint.recipes.given import check_budget, check_recipe
-from mezzotint.runtime import packed_copy, quantized_html, quantized_line
+from mezzotint.runtime import pack_module, packed_copy, quantized_html, quantized_line
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,30 @@ def quantize_module(
     outcome = run_recipe(recipe, job, calls)
     packed = packed_copy(module, outcome.plan, outcome.calibration)
     return ModuleResult(packed, outcome.plan, outcome.measurements, outcome.record)
+
+
+def quantize_denoiser(
+    module: nn.Module, *, weight_bits: int = 8, act_bits: int = 16, exclude: tuple[str, ...] = ()
+) -> nn.Module:
+    """Pack every Linear and Conv2d of a bare module alike, in place; no pipeline or data needed.
+
+    Args:
+        module: a denoiser, or any module of Linear and Conv2d layers.
+        weight_bits: 1–8, symmetric, one scale per output channel.
+        act_bits: 8 for int8 activations per token, 16 for none.
+        exclude: layers to keep floating: dotted names, globs, or `re:` expressions.
+
+    Raises:
+        UsageError: a width is out of its domain, or a pattern names no layer; the module is
+            quantized already, or has an adapter loaded.
+    """
+    check_module(module)
+    check_floating(type(module).__name__, module)
+    plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
+    pack_module(module, plan)
+    if is_savable(module):
+        mark_quantized(module, plan)
+    return module
 
 
 def _check_module(module: nn.Module) -> None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
 
-import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from mezzotint._files import JsonFile, at_home
+from mezzotint._files import JsonFile
 from mezzotint._journal import Record
 from mezzotint._progress import track
-from mezzotint._tensor_digests import verification
 from mezzotint.calibration import check_attention, needs_calibration
-from mezzotint.checkpoint import MEASUREMENTS_FILE, is_savable, mark_quantized, save_pipeline
-from mezzotint.checkpoint.streaming import load_streamed
-from mezzotint.engines import check_engine, engine_of, with_engine
+from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
+from mezzotint.engines import engine_of
 from mezzotint.errors import InfeasibleBudgetError, PlanError, UsageError
 from mezzotint.measuring import (
     ExecutorFactory,
@@ -28,23 +24,17 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import (
     Example,
-    LoraFile,
     Pipeline,
     Sampling,
-    SourceOptions,
     check_loras,
-    check_module,
     denoising_module,
     find_denoiser,
-    load_pipeline,
-    merge_loras,
     merged_loras,
     model_name,
     note_source_dtypes,
     parts_of,
     quantized_alone,
     quantized_parts,
-    with_generation_defaults,
 )
 from mezzotint.plan import (
     ONLY_IN_CHECKPOINT,
@@ -52,7 +42,6 @@ from mezzotint.plan import (
     Budget,
     Plan,
     component_plan,
-    uniform_plan,
 )
 from mezzotint.recipes import (
     Job,
@@ -68,14 +57,10 @@ from mezzotint.runtime import (
     Calibration,
     check_plan,
     module_bytes,
-    pack_module,
     packed_copy,
     quantized_html,
     quantized_line,
 )
-
-LoraName: TypeAlias = str | Path | LoraFile
-"""A file of a LoRA, and its weight where that is not 1."""
 
 
 @dataclass(frozen=True)
@@ -115,69 +100,6 @@ class Result:
         Complete or absent: a kill in the middle leaves what was there before.
         """
         return save_pipeline(self.pipeline, path, self.record, self.training)
-
-
-def load(  # noqa: PLR0913  (all but one are keywords)
-    source: str | Path,
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-    revision: str | None = None,
-    variant: str | None = None,
-    token: str | None = None,
-    config: str | Path | None = None,
-    lora: LoraName | Sequence[LoraName] = (),
-    engine: str = "torch",
-    stream: bool = False,
-    verify: bool = True,
-) -> Pipeline:
-    """Load a pipeline, quantized or not: embedded name, local folder, single file or Hub id.
-
-    Where the folder holds a `generation.json`, its values are the defaults of `pipe(prompt)`.
-
-    Args:
-        source: what to load. A single file is of safetensors, in its authors' layout.
-        dtype: of everything that is not packed, and of what is computed; by default the
-            checkpoint's own, on processors float32 in the place of float16.
-        device: where to.
-        revision: branch, tag or commit of a repository of the Hub.
-        variant: part of the names of weights' files, such as `fp16`.
-        token: for a repository that is not public; by default the stored login.
-        config: folder of a diffusers pipeline that a single file is read by; what the file does
-            not hold is taken from there. By default diffusers' own choice, from the Hub.
-        lora: safetensors files of LoRAs, merged into the weights; `FILE:0.8` merges one by that
-            factor. A plan names them.
-        engine: what computes the denoiser, as for `with_engine`.
-        stream: leave the floating denoiser's weights in their files, for one larger than memory:
-            each layer's is read when it is used, and forgotten. It is slow, and there to be
-            quantized.
-        verify: compare what is stored with the digests that were saved with it, and refuse NaN and
-            infinity in any tensor. Off, that is taken on trust, and no time is spent on it.
-
-    Raises:
-        ModelError: there is no such pipeline, or it is incomplete.
-        CheckpointError: a file is truncated, does not match its plan, or is not what was saved.
-        UsageError: the engine is unknown, not installed, or does not compute there; a denoiser
-            is to be streamed that is quantized already, or computed by another engine than torch;
-            or a LoRA is to be merged into one that is packed or streamed.
-    """
-    check_engine(engine)
-    if stream and engine != "torch":
-        raise UsageError(f"engine: {engine} compiles the whole denoiser; leave it or stream out")
-    loras = [LoraFile.of(each) for each in ([lora] if isinstance(lora, LoraName) else lora)]
-    if stream and loras:
-        raise UsageError("lora: is merged in memory; leave it or stream out")
-    options = SourceOptions(revision, variant, token, None if config is None else at_home(config))
-    loader = load_streamed if stream else load_pipeline
-    with verification(verify):
-        pipe = loader(source, dtype=dtype, device=device, options=options)
-    if loras:
-        for name, part in pipe.components.items():
-            if isinstance(part, nn.Module):
-                check_floating(name, part)
-        merge_loras(pipe, loras)
-    pipe = with_generation_defaults(pipe)
-    return pipe if engine == "torch" else with_engine(pipe, engine)
 
 
 def quantize(  # noqa: PLR0913  (all but three are keywords)
@@ -340,30 +262,6 @@ def _naming_loras(plan: Plan, pipe: DiffusionPipeline) -> Plan:
         return plan
     context = {name: value for name, value in plan.context.items() if name != "loras"}
     return replace(plan, context=context | ({"loras": merged} if merged else {}))
-
-
-def quantize_denoiser(
-    module: nn.Module, *, weight_bits: int = 8, act_bits: int = 16, exclude: tuple[str, ...] = ()
-) -> nn.Module:
-    """Pack every Linear and Conv2d of a bare module alike, in place; no pipeline or data needed.
-
-    Args:
-        module: a denoiser, or any module of Linear and Conv2d layers.
-        weight_bits: 1–8, symmetric, one scale per output channel.
-        act_bits: 8 for int8 activations per token, 16 for none.
-        exclude: layers to keep floating: dotted names, globs, or `re:` expressions.
-
-    Raises:
-        UsageError: a width is out of its domain, or a pattern names no layer; the module is
-            quantized already, or has an adapter loaded.
-    """
-    check_module(module)
-    check_floating(type(module).__name__, module)
-    plan = uniform_plan(module, weight_bits=weight_bits, act_bits=act_bits, exclude=exclude)
-    pack_module(module, plan)
-    if is_savable(module):
-        mark_quantized(module, plan)
-    return module
 
 
 def float_denoiser(pipe: DiffusionPipeline, components: Sequence[str] | None = None) -> nn.Module:

@@ -9,18 +9,21 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 from rich.table import Table
+from torch import nn
 
 from mezzotint._journal import Record
 from mezzotint._progress import announcer
 from mezzotint._tables import titled_table
+from mezzotint._words import listed
 from mezzotint.errors import UsageError
 from mezzotint.measuring import ExecutorFactory
-from mezzotint.models import Example, Sampling, model_name
-from mezzotint.pipeline import bytes_of_others, float_denoiser, measuring_settings
+from mezzotint.models import Example, Sampling, component_names, model_name, quantized_alone
+from mezzotint.pipeline import float_denoiser, measuring_settings
 from mezzotint.plan import Budget, Plan
 from mezzotint.profiling import Profile, check_profile, predict
 from mezzotint.recipes import Auto, Job, ready, recipe_named
 from mezzotint.recipes.auto import BudgetedPlan, plans_of
+from mezzotint.recipes.given import check_sweep, several_budgets
 from mezzotint.runtime import module_bytes
 
 VERSION = 1
@@ -34,7 +37,7 @@ class SweepPoint:
     Attributes:
         budget: what was asked for.
         plan: what every layer takes; `apply` packs it.
-        denoiser_bytes: stored bytes of the whole denoiser.
+        denoiser_bytes: stored bytes of the whole denoiser, or of all components quantized.
         weight_bits: stored bits per weight, averaged over the quantized layers.
         predicted_sqnr_db: signal to noise of the denoiser's output by the layers' summed losses.
         measured_sqnr_db: of the plan really run; None where it was not (sensitivity `probes`).
@@ -76,7 +79,7 @@ class Sweep:
         model: what the user calls it.
         points: one for each budget.
         act_bits: of all budgets.
-        floating_bytes: stored bytes of the floating denoiser.
+        floating_bytes: stored bytes of the same before it is quantized.
         floating_ms: of one call of it, in the profile; None without one.
         record: all that was measured, for other budgets.
     """
@@ -87,6 +90,12 @@ class Sweep:
     floating_bytes: int
     floating_ms: float | None = None
     record: Record | None = None
+
+    @property
+    def subject(self) -> str:
+        """Name of what is quantized, for people."""
+        several = any(point.plan.components for point in self.points)
+        return "quantized components" if several else "denoiser"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -101,7 +110,7 @@ class Sweep:
 
     def table(self) -> Table:
         """A row per budget."""
-        columns = ["budget", "denoiser bytes:", "of float:", "bits per weight:"]
+        columns = ["budget", f"bytes of the {self.subject}:", "of float:", "bits per weight:"]
         columns += ["predicted dB:", "measured dB:"]
         if self.floating_ms is not None:
             columns += ["call ms:", "of float ms:"]
@@ -133,6 +142,7 @@ def sweep(  # noqa: PLR0913  (all but three are keywords)
     measurements: str | Path | None = None,
     executor: str | ExecutorFactory | None = None,
     profile: str | Path | None = None,
+    components: Sequence[str] | None = None,
 ) -> Sweep:
     """Find the plans of several budgets for the pipeline's denoiser, measuring once.
 
@@ -148,24 +158,24 @@ def sweep(  # noqa: PLR0913  (all but three are keywords)
         journal: as for `quantize`, of which the journal is gone on with as well.
         measurements: as for `quantize`.
         executor: as for `quantize`.
-        profile: file of `mezzotint profile`: tells the latency of every plan. Of the default
-            formats, those in it are taken.
+        profile: file of `mezzotint profile`, of one denoiser: tells the latency of every plan. Of
+            the default formats, those in it are taken.
+        components: as for `quantize`.
 
     Raises:
-        UsageError: there are no budgets, or they differ in more; otherwise as `quantize`.
+        UsageError: there are no budgets, or they differ in more, or are of the whole pipeline;
+            otherwise as `quantize`.
         InfeasibleBudgetError: one cannot be met, found before anything is measured.
         ProfileError: the profile is of another model or machine, or lacks a choice.
         CalibrationError, JournalError, ExecutorError: as `quantize`.
     """
+    check_sweep(pipe, recipe, sampling)
     options = recipe or Auto()
     if not isinstance(options, Auto):
         raise UsageError(f"recipe: is a {type(options).__name__}; a sweep takes Auto(...)")
-    denoiser = float_denoiser(pipe)
-    others = bytes_of_others(pipe, denoiser)
-    asked = [_budget(each).beside(others) for each in budgets]
-    known = None if profile is None else Profile.load(Path(profile))
-    if known is not None:
-        check_profile(known, denoiser, str(profile))
+    asked = several_budgets(budgets)
+    denoiser = float_denoiser(pipe, components)
+    known = None if profile is None else _profile(Path(profile), denoiser)
     job = Job(
         denoiser=denoiser,
         model=model_name(pipe),
@@ -186,7 +196,7 @@ def sweep(  # noqa: PLR0913  (all but three are keywords)
         job.model,
         tuple(sorted(points, key=lambda point: (point.denoiser_bytes, point.label))),
         asked[0].act_bits,
-        module_bytes(denoiser),
+        module_bytes(quantized_alone(denoiser)),
         None if known is None else known.milliseconds,
         record,
     )
@@ -214,8 +224,14 @@ def labelled_budgets(
     return {budget_label(each): each for each in found}
 
 
-def _budget(value: Budget | float) -> Budget:
-    return value if isinstance(value, Budget) else Budget(weight_bits=value)
+def _profile(path: Path, denoiser: nn.Module) -> Profile:
+    if names := component_names(denoiser):
+        raise UsageError(
+            f"profile: is of one denoiser, and here is quantized {listed(names)}; leave it out"
+        )
+    found = Profile.load(path)
+    check_profile(found, denoiser, str(path))
+    return found
 
 
 def _point(found: BudgetedPlan, profile: Profile | None) -> SweepPoint:

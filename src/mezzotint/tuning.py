@@ -7,8 +7,9 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
+from mezzotint._words import listed
 from mezzotint.calibration import needs_calibration
-from mezzotint.errors import PlanError
+from mezzotint.errors import PlanError, UsageError
 from mezzotint.models import Sampling, evaluating, model_name
 from mezzotint.pipeline import Result, apply, float_denoiser, measuring_settings
 from mezzotint.plan import Budget, Plan
@@ -50,8 +51,8 @@ def tune(
 
     Raises:
         PlanError: the plan is of another model, or has weights that stand in their checkpoint only.
-        UsageError: the pipeline is quantized already, or has an adapter loaded; a number is out of
-            its domain.
+        UsageError: the pipeline is quantized already, or has an adapter loaded; the plan is of
+            several components, or of another than the denoiser; a number is out of its domain.
         TrainingError: the loss is NaN, or grows.
         JournalError: the states are of another training.
     """
@@ -59,6 +60,11 @@ def tune(
         minutes = USUAL_MINUTES
     training = Training(minutes, steps, train="scales", batch=batch)
     check_apply(pipe, plan, sampling)
+    if plan.components:
+        raise UsageError(
+            f"plan: is of {listed(plan.components)}, and tuning trains one denoiser; pack it "
+            "without training: apply(pipe, plan), or `mezzotint quantize --plan`"
+        )
     denoiser = float_denoiser(pipe)
     check_plan(denoiser, plan)
     if plan.trained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ from tests.cli.conftest import BRIEF
 from tests.models import tiny
 from tests.models.random_lora import save_random_lora
 
-LOADING = {"--device", "--dtype", "--revision", "--variant", "--token", "--config", "--lora"}
+FILES = {"--revision", "--variant", "--token"}
+LOADING = FILES | {"--device", "--dtype", "--config", "--lora"}
 CALLING = {"--steps", "--guidance", "--height", "--width", "--call"}
+SEARCHING = {"--component", "--pin", "--exclude", "--executor", "--address", "--workers"}
+SEARCHING |= {"--resume", "--measurements", "--dry-run"}
 LOADS = (
     "bench",
     "evaluate",
@@ -47,9 +51,19 @@ def test_verbs_that_load_a_model_have_all_options_for_it(verb):
     assert options(verb) >= LOADING
 
 
+def test_packing_from_disk_to_disk_has_those_of_files():
+    assert options("pack") >= FILES | {"--dtype"}
+    assert not options("pack") & (LOADING - FILES - {"--dtype"})
+
+
 @pytest.mark.parametrize("verb", CALLS)
 def test_verbs_that_run_a_model_have_all_options_for_it(verb):
     assert options(verb) >= CALLING
+
+
+@pytest.mark.parametrize("verb", ["quantize", "sweep"])
+def test_verbs_that_search_for_plans_have_all_options_for_it(verb):
+    assert options(verb) >= SEARCHING
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +167,10 @@ def test_what_the_model_has_no_use_for_is_refused(fails, model, tmp_path, option
 
 
 def test_a_quantized_result_has_files_of_its_own():
-    asked = Loading("cuda", "bfloat16", "v1", "fp16", "hf_x", Path("dir"), ["a.safetensors"])
-    assert asked.of_quantized() == Loading("cuda", "bfloat16")
+    kept = Loading(device="cuda", dtype="bfloat16")
+    own = {"revision": "v1", "variant": "fp16", "token": "hf_x"}
+    asked = replace(kept, **own, config=Path("dir"), lora=["a.safetensors"])
+    assert asked.of_quantized() == kept
 
 
 def test_without_arguments_a_sampling_stays_as_it_is():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from rich.table import Table
 
-from mezzotint.cli._output import print_tables
+from mezzotint.cli import _output
+from mezzotint.cli._output import check_file, check_free, print_tables
+from mezzotint.errors import UsageError
 
 
 def printed(table: Table, capsys: pytest.CaptureFixture[str]) -> str:
@@ -48,3 +53,28 @@ def test_columns_and_rows_keep_their_options(capsys: pytest.CaptureFixture[str])
 
 def test_a_table_without_columns(capsys: pytest.CaptureFixture[str]):
     assert "one" not in printed(Table(), capsys)
+
+
+class TestPlaces:
+    """File systems that take nothing, whatever their permissions say."""
+
+    @staticmethod
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    def test_nothing_can_be_written_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(tempfile, "TemporaryFile", self.refused)
+        message = r"folder to write to \(Read-only file system\); choose another place"
+        with pytest.raises(UsageError, match=message):
+            check_free(tmp_path / "deep" / "out", force=False)
+        with pytest.raises(UsageError, match=message):
+            check_file(tmp_path / "deep" / "out.json")
+
+    def test_nothing_can_be_looked_at(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(_output, "is_taken", self.refused)
+        with pytest.raises(UsageError, match="Read-only file system; choose another place"):
+            check_free(tmp_path / "out", force=False)
+
+    def test_the_check_leaves_nothing(self, tmp_path: Path):
+        check_free(tmp_path / "deep" / "out", force=False)
+        assert not [*tmp_path.iterdir()]

@@ -1,8 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
@@ -53,6 +56,9 @@ def test_force_replaces_a_pipeline(run, fails, model, tmp_path):
         (["--exclude", "conv_inn"], "conv_inn"),
         (["--dtype", "int8"], "--dtype"),
         (["--shard-size", "big"], "big"),
+        (["--variant", "fp16"], "of 'fp16'; leave it out (--variant)"),
+        (["--revision", "main"], "revision: "),
+        (["--token", "hf_secret"], "token: "),
         (["--plan", "nowhere.json"], "nowhere.json"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -69,3 +75,15 @@ def test_attention_that_cannot_be_rounded_is_refused(fails, model, tmp_path, uni
     message = fails("pack", model, "-o", tmp_path / "out", "--plan", tmp_path / "plan.json")
     assert "calls no scaled_dot_product_attention" in message
     assert [each.name for each in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_files_of_a_variant_are_taken(run, model, tmp_path):
+    source = shutil.copytree(model, tmp_path / "source")
+    UNet2DConditionModel.from_pretrained(source / "unet").half().save_pretrained(
+        source / "unet", variant="fp16"
+    )
+    options = ("--variant", "fp16", "--exclude", "conv_in")
+    assert run("pack", source, "-o", tmp_path / "out", *options).exit_code == 0
+    (file,) = (tmp_path / "out" / "unet").glob("*.safetensors")
+    assert file.name == "diffusion_pytorch_model.safetensors"
+    assert load_file(file)["conv_in.weight"].dtype == torch.float16

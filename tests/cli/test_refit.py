@@ -9,6 +9,10 @@ import torch
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
+from mezzotint.cli._refit import refitting
+
+#: Pins and exclusions of the base.
+DECIDED = ("--pin", "conv_in=int8/channel", "--exclude", "conv_out")
 
 QUICK = ("--formats", "int3/channel,int5/channel,int8/channel", "--no-exchanges")
 QUICK += ("--probes", 8, "--regret", 1e9, "--bias-correction", "never")
@@ -17,7 +21,9 @@ QUICK += ("--probes", 8, "--regret", 1e9, "--bias-correction", "never")
 @pytest.fixture
 def base(run, model, tmp_path) -> Path:
     folder = tmp_path / "base"
-    result = run("quantize", model, "-o", folder, "--size", "1MB", "--act-bits", 16, *QUICK)
+    result = run(
+        "quantize", model, "-o", folder, "--size", "1MB", "--act-bits", 16, *DECIDED, *QUICK
+    )
     assert result.exit_code == 0, result.stderr
     return folder
 
@@ -35,10 +41,13 @@ def fine_tune(model, tmp_path) -> Path:
     return folder
 
 
-def test_the_budget_is_that_of_the_base_unless_one_is_given(run, base, fine_tune, tmp_path):
-    for name, given, expected in (
-        ("same", (), {"size": "1MB", "act_bits": 16}),
-        ("bits", ("--weight-bits", 6), {"weight_bits": 6.0, "size": None, "act_bits": 16}),
+def test_budget_pins_and_exclusions_are_those_of_the_base_unless_some_are_given(
+    run, base, fine_tune, tmp_path
+):
+    other = ("--weight-bits", 6, "--exclude", "time_embedding")
+    for name, given, expected, excluded in (
+        ("same", (), {"size": "1MB", "act_bits": 16}, ["conv_out"]),
+        ("bits", other, {"weight_bits": 6.0, "size": None, "act_bits": 16}, ["time_embedding"]),
     ):
         output = tmp_path / name
         options = ("--plan", base, "--refit", *given, *QUICK)
@@ -46,6 +55,8 @@ def test_the_budget_is_that_of_the_base_unless_one_is_given(run, base, fine_tune
         assert result.exit_code == 0, result.stderr
         context = read_plan(output).context
         assert expected.items() <= context["budget"].items()
+        assert context["pin"] == ["conv_in=int8/channel"]
+        assert context["exclude"] == excluded
         assert context["sensitivity"] == "refit"
 
 
@@ -66,3 +77,13 @@ def test_a_base_without_a_budget_asks_for_one(fails, model, tmp_path):
     options = ("--plan", tmp_path / "plan.json", "--refit")
     message = fails("quantize", model, "-o", tmp_path / "out", *options)
     assert "was made for no bits, size or latency; give one" in message
+
+
+def test_components_are_those_of_the_base_unless_some_are_named(tmp_path):
+    choices = {"transformer_2.linear": mz.Choice("int4/channel")}
+    context = {"budget": {"weight_bits": 4}}
+    plan = mz.Plan(choices, context=context, components=("transformer_2",))
+    plan.save(tmp_path / "plan.json")
+    for place in (tmp_path, tmp_path / "plan.json"):
+        assert refitting(mz.Auto(), place, {}, None).components == ("transformer_2",)
+        assert refitting(mz.Auto(), place, {}, ["vae"]).components == ["vae"]

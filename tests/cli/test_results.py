@@ -6,7 +6,8 @@ import pytest
 
 import mezzotint as mz
 from mezzotint.cli._results import report, timed
-from mezzotint.plan import Choice, Plan
+from mezzotint.plan import Choice, Plan, joined_plan
+from tests.models import several
 
 
 @pytest.fixture
@@ -23,6 +24,17 @@ def encoder_alone(model):
 
 def test_a_floating_denoiser_is_not_timed_against_itself(encoder_alone):
     assert timed(*encoder_alone) is None
+
+
+def test_several_denoisers_are_timed_together_by_every_engine(tmp_path, capsys):
+    pipe = mz.load(several.save_wan(tmp_path / "wan"))
+    parts = {name: getattr(pipe, name) for name in ("transformer", "transformer_2")}
+    plans = {name: mz.uniform_plan(part, weight_bits=8, act_bits=8) for name, part in parts.items()}
+    times = timed(pipe, mz.apply(pipe, joined_plan(plans)), every_engine=True)
+    assert times is not None
+    assert {each.engine for each in times.packed} == {"torch", "openvino"}
+    assert times.components == tuple(parts)
+    assert "not timed" not in capsys.readouterr().err
 
 
 def test_bytes_of_components_are_not_called_a_denoisers(encoder_alone, tmp_path, capsys):

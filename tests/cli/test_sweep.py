@@ -119,9 +119,11 @@ def test_a_profile_tells_the_latency_of_every_plan(run, model, tmp_path):
         (["--bits", "3", "--save", "4"], "--save: '4' is none of the budgets: 3bit"),
         (["--bits", "0.5,4"], "weight_bits 0.5 cannot be met"),
         (["--sizes", "6 pounds"], "is not understood"),
+        (["--sizes", "1B"], "embeddings); allow more"),
         (["--tune-minutes", "1"], "are not trained"),
         (["--metric", "ssim"], "are compared by noise"),
         (["--pin", "nowhere=int8/channel"], "names no layer"),
+        (["--component", "nothing"], "components: 'nothing' is nothing of this"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
 )
@@ -135,6 +137,13 @@ def test_a_folder_of_something_else_is_left_alone(fails, model, tmp_path):
     (tmp_path / "out" / "notes.txt").write_text("mine")
     message = fails("sweep", model, "-o", tmp_path / "out", "--force")
     assert "holds something else than a sweep" in message
+
+
+def test_a_sweep_that_is_there_already_is_told_before_the_model_is_loaded(
+    fails, curve, model, monkeypatch
+):
+    monkeypatch.setattr("mezzotint.loaded_pipeline.load", None)
+    assert "exists already" in fails("sweep", model, "-o", curve[0])
 
 
 def test_a_dry_run_tells_how_long_it_takes_and_writes_nothing(run, model, tmp_path):

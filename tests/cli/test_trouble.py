@@ -52,14 +52,14 @@ class TestScarcity:
         def load(*_, **__):
             raise error
 
-        monkeypatch.setattr("mezzotint.pipeline.load", load)
+        monkeypatch.setattr("mezzotint.loaded_pipeline.load", load)
         assert fails("quantize", model, "-o", tmp_path / "out").startswith("out of memory; close")
 
     def test_other_errors_are_bugs_and_stay(self, run, model, tmp_path: Path, monkeypatch):
         def load(*_, **__):
             raise ZeroDivisionError
 
-        monkeypatch.setattr("mezzotint.pipeline.load", load)
+        monkeypatch.setattr("mezzotint.loaded_pipeline.load", load)
         with pytest.raises(ZeroDivisionError):
             run("quantize", model, "-o", tmp_path / "out")
 
@@ -92,7 +92,7 @@ class TestTargets:
 
     @pytest.fixture(autouse=True)
     def idle(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("mezzotint.pipeline.load", None)
+        monkeypatch.setattr("mezzotint.loaded_pipeline.load", None)
 
     @pytest.mark.parametrize("place", [".", "file/deeper"], ids=["a folder", "below a file"])
     @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mezzotint.cli import app
 from mezzotint.formats import registry
 from mezzotint.measuring import executors
 from mezzotint.measuring.metrics import metric
-from mezzotint.plan import structure
+from mezzotint.plan import structure_registry
 from mezzotint.predictors import predictor
 from mezzotint.rounding import roundings
 from mezzotint.runtime import kernels
@@ -66,7 +66,7 @@ def test_commands_parse(words):
 def registries(monkeypatch):
     """Whatever a test registers is forgotten afterwards."""
     monkeypatch.setattr(registry, "_PARSERS", list(registry._PARSERS))
-    named = structure._STRUCTURES, metric._METRICS, kernels._KERNELS, recipes.job._RECIPES
+    named = structure_registry._STRUCTURES, metric._METRICS, kernels._KERNELS, recipes.job._RECIPES
     for each in (roundings._ROUNDINGS, predictor._PREDICTORS, executors._EXECUTORS, *named):
         monkeypatch.setattr(each, "items", dict(each.items))
 

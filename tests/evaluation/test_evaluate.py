@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -108,6 +110,32 @@ def test_bytes_are_those_in_memory(pipe, baseline):
     assert found.denoiser_bytes == module_bytes(result.denoiser)
     parameters = sum(p.numel() for p in pipe.unet.parameters())
     assert found.of_fp16 == pytest.approx(found.denoiser_bytes / (2 * parameters))
+
+
+def test_bytes_are_those_of_other_packed_components_too(pipe, baseline):
+    names = [
+        f"text_encoder.{name}"
+        for name, part in pipe.text_encoder.named_modules()
+        if name.endswith(("q_proj", "fc1"))
+    ]
+    plan = mz.Plan(dict.fromkeys(names, mz.Choice("int4/channel")), components=("text_encoder",))
+    packed = mz.apply(pipe, plan).pipeline
+    found = evaluate(baseline, packed, images=baseline.images)
+    parts = (pipe.unet, pipe.text_encoder)
+    assert found.denoiser_bytes == module_bytes(pipe.unet) + module_bytes(packed.text_encoder)
+    assert found.reference_bytes == sum(map(module_bytes, parts)) > found.denoiser_bytes
+    assert found.reference_weights == sum(p.numel() for part in parts for p in part.parameters())
+    assert found.context["components"] == ["text_encoder", "unet"]
+
+
+def test_a_reference_without_what_is_packed_is_refused(pipe, baseline):
+    plan = mz.uniform_plan(pipe.text_encoder, weight_bits=8, act_bits=16)
+    names = {f"text_encoder.{name}": choice for name, choice in plan.choices.items()}
+    packed = mz.apply(pipe, mz.Plan(names, components=("text_encoder",))).pipeline
+    bare = copy.copy(pipe)
+    bare.text_encoder = None
+    with pytest.raises(UsageError, match="reference: has no text_encoder, which is packed"):
+        evaluate(replace(baseline, pipe=bare), packed, images=baseline.images)
 
 
 def test_a_packed_reference_has_the_weights_of_its_original(pipe):

@@ -14,6 +14,7 @@ from mezzotint.formats import (
     LookupGrid,
     LutFormat,
     as_bits,
+    book_sums,
     chunks,
     from_bits,
     grid,
@@ -107,7 +108,7 @@ class TestStorage:
         weight = normal(7, 20)
         whole = fmt.encode(weight, MINMAX)
         restored = fmt.decode(whole, (7, 20))
-        for module in (chunks, grid, integer_book):
+        for module in (book_sums, chunks, grid, integer_book):
             monkeypatch.setattr(module, "CHUNK" if module is chunks else "PIECE", 50)
         pieces = fmt.encode(weight, MINMAX)
         assert all(torch.equal(pieces[name], whole[name]) for name in whole)

@@ -47,12 +47,13 @@ from mezzotint.measuring.identity import component_digests
 from mezzotint.measuring.ray_cluster import connection
 from mezzotint.measuring.ray_cluster.cluster import _KEPT, _parts
 from mezzotint.measuring.ray_cluster.connection import import_ray
-from mezzotint.models import Sampling, generate, inventory, record_calls
+from mezzotint.models import Sampling, denoising_module, generate, inventory, record_calls
 from mezzotint.plan import Choice, Plan, SimulatedAttention
 from mezzotint.runtime import round_attention
 from tests.docs.pages import ROOT
 from tests.measuring.conftest import recorded_calls
 from tests.measuring.deadly import Deadly
+from tests.models import several
 from tests.models.tiny import (
     smallest_unet,
     tiny_stable_diffusion,
@@ -328,6 +329,21 @@ class TestPipelines:
         )
         assert there.plan.choices == here.plan.choices
         assert there.measurements == here.measurements
+
+    @pytest.mark.thorough
+    def test_several_denoisers_are_one_module_there_as_here(self, single: RayCluster, tmp_path):
+        pipe = mz.load(several.save_wan(tmp_path / "wan"))
+        calls = record_calls(pipe, SAMPLING)
+        model = Original(denoising_module(pipe), calls, pipe=pipe, sampling=SAMPLING)
+        changes = [
+            LayerChange(f"{name}.blocks.0.ffn.net.2", W2)
+            for name in ("transformer", "transformer_2")
+        ]
+        todo = [Task(change, Noise()) for change in changes]
+        assert measure(todo, single(model), Journal(None, {})) == measure(
+            todo, InProcess(model), Journal(None, {})
+        )
+        assert np.array_equal(generate_with(single, pipe, SAMPLING), generate(pipe, SAMPLING))
 
     def test_what_is_unlike_its_source_is_sent(self, single: RayCluster, turbo: DiffusionPipeline):
         changed = mz.apply(turbo, mz.uniform_plan(turbo.unet, weight_bits=3, act_bits=8)).pipeline

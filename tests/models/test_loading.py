@@ -11,8 +11,9 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file, save_file
 
 from mezzotint.checkpoint.streaming import load_streamed
-from mezzotint.errors import CheckpointError, ModelError
-from mezzotint.models import load_pipeline, source
+from mezzotint.errors import CheckpointError, ModelError, UsageError
+from mezzotint.models import load_pipeline, loading, source
+from mezzotint.models.source import SourceOptions
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -55,6 +56,55 @@ def test_loading_leaves_the_libraries_progress_bars_as_they_were(unet_folder: Pa
 def test_an_unusable_device_is_named(unet_folder: Path, load, device: str):
     with pytest.raises(ModelError, match=f"^{device}: cannot be used"):
         load(unet_folder, device=device)
+
+
+@pytest.mark.parametrize(("device", "why"), [("quux", "no device has that name"), ("meta", "")])
+def test_the_devices_that_are_here_are_named(unet_folder: Path, device: str, why: str):
+    with pytest.raises(ModelError) as caught:
+        load_pipeline(unet_folder, device=device)
+    assert f"{device}: cannot be used ({why}" in str(caught.value)
+    assert "; name one that is here and has room (--device): cpu" in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.fixture
+def half_folder(unet_copy: Path) -> Path:
+    """A pipeline whose denoiser and autoencoder come in float16 as well."""
+    pipe = load_pipeline(unet_copy, dtype=torch.float16)
+    for name in ("unet", "vae"):
+        pipe.components[name].save_pretrained(unet_copy / name, variant="fp16")
+    return unet_copy
+
+
+@pytest.mark.parametrize("load", [load_pipeline, load_streamed])
+def test_a_variant_is_loaded_where_there_are_files_of_it(half_folder: Path, load):
+    pipe = load(half_folder, options=SourceOptions(variant="fp16"))
+    assert torch.equal(pipe.vae.decoder.conv_in.weight, pipe.vae.decoder.conv_in.weight.half())
+
+
+@pytest.mark.parametrize("load", [load_pipeline, load_streamed])
+def test_a_variant_that_is_not_there_is_told_with_those_that_are(half_folder: Path, load):
+    complaint = r"^variant: .* no files of weights of 'nope'; it has fp16: name that \(--variant\)"
+    with pytest.raises(UsageError, match=complaint):
+        load(half_folder, options=SourceOptions(variant="nope"))
+
+
+def test_a_variant_of_a_folder_without_any_is_to_be_left_out(unet_folder: Path):
+    with pytest.raises(UsageError, match=r"of 'fp16'; leave it out \(--variant\)$"):
+        load_pipeline(unet_folder, options=SourceOptions(variant="fp16"))
+
+
+def test_a_repositorys_missing_variant_is_told(monkeypatch: pytest.MonkeyPatch, unet_folder: Path):
+    def download(*_: object, variant: str, **__: object) -> str:
+        raise ValueError(f"You are trying to load model files of the `variant={variant}`, but no")
+
+    monkeypatch.setattr(
+        loading, "hf_hub_download", lambda *_, **__: unet_folder / source.INDEX_FILE
+    )
+    monkeypatch.setattr(loading, "snapshot_download", lambda *_, **__: str(unet_folder))
+    monkeypatch.setattr(DiffusionPipeline, "download", download)
+    with pytest.raises(ModelError, match=r"; name another variant \(--variant\), or leave it out$"):
+        load_pipeline("nobody/nothing", options=SourceOptions(variant="nope"))
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1], ids=["empty", "length", "header", "last-byte"])

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import mezzotint as mz
-from mezzotint.errors import ModelError, UsageError
-from mezzotint.models import LoraFile
+from mezzotint.errors import CheckpointError, ModelError, UsageError
+from mezzotint.models import LoraFile, lora_files
 from tests.models import tiny
 from tests.models.random_lora import save_random_lora
 
@@ -107,6 +107,25 @@ def test_one_of_another_architecture_is_refused(folder, tmp_path):
 def test_what_is_no_lora_is_refused(folder, tmp_path, name, why):
     with pytest.raises(ModelError, match=why):
         mz.load(folder, lora=tmp_path / name)
+
+
+def test_a_truncated_one_is_told_as_such(lora, tmp_path):
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(lora.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=f"{path}: is truncated or damaged .*download it"):
+        LoraFile.of(path)
+
+
+def test_there_may_be_none(lora):
+    assert lora_files(None) == lora_files([]) == ()
+    assert lora_files([f"{lora}:2", lora]) == (LoraFile(lora, 2.0), LoraFile(lora))
+
+
+def test_what_names_no_file_is_refused():
+    with pytest.raises(UsageError, match=r"^lora: is a int; name a file, or a list of them$"):
+        lora_files(3)
+    with pytest.raises(UsageError, match=r"^3: is a int; name a path"):
+        lora_files([3])
 
 
 def test_a_weight_must_be_finite(lora):

@@ -114,6 +114,16 @@ def test_a_missing_picture_is_told(image_to_image):
         generate(image_to_image, Sampling("owl", steps=4))
 
 
+def test_a_call_that_fails_is_told_with_what_was_given(image_to_image):
+    pipe = tiny.tiny_stable_diffusion()
+    with pytest.raises(
+        ModelError, match=r"check what call_kwargs \(--call\) gives as clip_skip, and"
+    ):
+        generate(pipe, Sampling("owl", steps=1, call_kwargs={"clip_skip": 99}))
+    with pytest.raises(ModelError, match=r"gives as image, strength, clip_skip, and"):
+        generate(image_to_image, SAMPLING.with_kwargs({"clip_skip": 99}))
+
+
 def test_digests_in_the_place_of_pictures_are_told(image_to_image):
     known = SamplingModel.model_validate(SAMPLING.to_dict()).value()
     with pytest.raises(UsageError, match="image: only its digest is known"):

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 import mezzotint as mz
 from benchmarks.original_layout import original_tensors, write_original
 from mezzotint.errors import CheckpointError, ModelError, UsageError
 from mezzotint.models import load_pipeline, model_name
+from mezzotint.models.single_file_names import tensors_of
 from mezzotint.models.source import SourceOptions, resolve
 from mezzotint.recipes.default_prompts import default_sampling
 from tests.models import tiny
@@ -77,6 +79,55 @@ def test_a_quantized_result_goes_back_to_its_dtype(loaded, tmp_path):
     assert json.loads((folder / "generation.json").read_text())["num_inference_steps"] == 1
     assert mz.load(folder).unet.dtype == torch.float32
     assert model_name(loaded) == "tiny"
+
+
+def test_each_component_goes_back_to_its_own_dtype(pipe, config, tmp_path):
+    """An autoencoder in float32 in a file that is float16 for the most part."""
+    tensors = {
+        name: (tensor if name.startswith("first_stage_model.") else tensor.half()).contiguous()
+        for name, tensor in original_tensors(pipe)
+    }
+    save_file(tensors, tmp_path / "tiny.safetensors")
+    loaded = mz.load(tmp_path / "tiny.safetensors", config=config)
+    plan = mz.Plan({"conv_in": mz.Choice("int4/channel")})
+    folder = mz.apply(loaded, plan).save(tmp_path / "out")
+    stored = {
+        path.parent.name: {t.dtype for n, t in load_file(path).items() if "conv_in.weight" not in n}
+        for path in folder.glob("*/*.safetensors")
+    }
+    assert stored.pop("vae") == {torch.float32}
+    assert set(stored) == {"unet", "text_encoder"}
+    assert all(torch.float16 in dtypes for dtypes in stored.values())
+    assert not any(torch.float32 in dtypes for dtypes in stored.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "names"),
+    [
+        (UNet2DConditionModel, "unet", {"model.diffusion_model.out.0.weight"}),
+        (AutoencoderKL, "vae", {"first_stage_model.post_quant_conv.bias"}),
+        (CLIPTextModel, "text_encoder", {"conditioner.embedders.0.transformer.a"}),
+        (CLIPTextModelWithProjection, "text_encoder_2", {"conditioner.embedders.1.model.b"}),
+        (T5EncoderModel, "text_encoder_3", {"text_encoders.t5xxl.transformer.c"}),
+    ],
+    ids=["denoiser", "autoencoder", "clip", "second clip", "t5"],
+)
+def test_names_tell_the_component(kind, component, names):
+    every = {
+        "model.diffusion_model.out.0.weight",
+        "first_stage_model.post_quant_conv.bias",
+        "conditioner.embedders.0.transformer.a",
+        "conditioner.embedders.1.model.b",
+        "text_encoders.t5xxl.transformer.c",
+    }
+    tensors = dict.fromkeys(every, torch.empty(0))
+    assert tensors_of(tensors, component, kind).keys() == names
+
+
+def test_a_folder_that_is_no_configuration_is_told_with_the_option(file, tmp_path):
+    complaint = r"config: .*nope has no model_index\.json; name the folder .* \(--config\)$"
+    with pytest.raises(UsageError, match=complaint):
+        mz.load(file, config=tmp_path / "nope")
 
 
 def test_a_denoiser_alone_gets_the_rest_from_the_folder(pipe, config, tmp_path):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.errors import ModelError
+from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import list_embedded, resolve, source
 
 
@@ -83,3 +83,10 @@ def test_a_single_components_folder_is_named_as_such(unet_folder: Path):
 def test_a_file_is_refused(unet_folder: Path):
     with pytest.raises(ModelError, match="is a file; name the pipeline's folder"):
         resolve(unet_folder / "model_index.json")
+
+
+@pytest.mark.parametrize("source", [None, 3, ["emoji-turbo"]], ids=["none", "number", "list"])
+def test_what_is_no_path_is_told(source: object):
+    kind = type(source).__name__
+    with pytest.raises(UsageError, match=f": is a {kind}; name a path, as a str or Path$"):
+        resolve(source)

@@ -318,7 +318,12 @@ TEXT_TO_IMAGE = (
     TinyPipeline(
         "Sana", sana, {**OWN_SIZE, "height": 32, "width": 32, "complex_human_instruction": None}
     ),
-    TinyPipeline("Hunyuan-DiT", hunyuan_dit, {**GUIDED, "use_resolution_binning": False}),
+    TinyPipeline(
+        "Hunyuan-DiT",
+        hunyuan_dit,
+        {**GUIDED, "use_resolution_binning": False},
+        loaded_whole=("HunyuanDiTAttentionPool",),
+    ),
     TinyPipeline(
         "Lumina 2",
         lumina_2,

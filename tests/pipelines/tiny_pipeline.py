@@ -38,6 +38,8 @@ class TinyPipeline:
         generation: content of its `generation.json`.
         call_kwargs: makes further arguments of its call for two images: pictures, masks, labels.
         prompts: of two images; none for a pipeline that takes none.
+        loaded_whole: classes of modules that read weights of layers without calling them, so that
+            accelerate has to load those with the module, floating or packed.
         half: dtype of 16 bits in which diffusers' own pipeline can draw.
         refusals: column of the matrix → the error. All other columns work.
     """
@@ -47,6 +49,7 @@ class TinyPipeline:
     generation: Mapping[str, Any]
     call_kwargs: Callable[[], dict[str, Any]] = dict
     prompts: tuple[str, ...] = PROMPTS
+    loaded_whole: tuple[str, ...] = ()
     half: torch.dtype = torch.bfloat16
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
 

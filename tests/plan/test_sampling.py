@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -34,6 +37,39 @@ def test_a_list_of_prompts_is_kept_as_a_tuple():
 def test_prompts_or_a_count_are_needed(fields: dict[str, object], message: str):
     with pytest.raises(UsageError, match=f"^{message}"):
         Sampling(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": "4"}, "steps: '4' is a str; give a whole number"),
+        ({"steps": 4.0}, "steps: 4.0 is a float; give a whole number"),
+        ({"guidance": "5"}, "guidance: '5' is a str; give a number"),
+        ({"guidance": True}, "guidance: True is a bool; give a number"),
+        ({"seed": None}, "seed: None is a NoneType; give a whole number"),
+        ({"batch": "8"}, "batch: '8' is a str; give a whole number"),
+        ({"count": "2"}, "count: '2' is a str; give a whole number"),
+        ({"seed": 2**70}, f"seed: {2**70} is out of range; use 0 to {2**63 - 2}"),
+        ({"seed": -1}, f"seed: -1 is out of range; use 0 to {2**63 - 2}"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(*value.items()),
+)
+def test_numbers_are_checked(fields: dict[str, object], message: str):
+    with pytest.raises(UsageError) as caught:
+        Sampling("owl", **fields)
+    assert str(caught.value) == message
+
+
+def test_numbers_of_numpy_are_taken_as_pythons_own():
+    found = Sampling("owl", seed=np.int64(3), steps=np.int32(2), guidance=np.float32(1.5))
+    assert json.loads(json.dumps(found.to_dict())) == Sampling("owl", 3, 2, 1.5).to_dict()
+
+
+def test_the_highest_seed_leaves_room_for_every_image():
+    highest = 2**63 - 3
+    assert Sampling(("owl", "fox"), seed=highest).part(1, 2).seed == highest + 1
+    with pytest.raises(UsageError, match=f"use 0 to {highest}$"):
+        Sampling(("owl", "fox"), seed=highest + 1)
 
 
 def test_images_without_prompts_are_counted():

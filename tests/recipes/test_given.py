@@ -45,9 +45,44 @@ def test_quantize_names_the_right_call(pipe, arguments: tuple[object, ...], mess
         mz.quantize(*given)
 
 
-def test_prompts_are_no_sampling(pipe):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("emoji-turbo", [4]), r"pipe: is 'emoji-turbo'; give a pipeline"),
+        (("PIPE", 4), r"budgets: is 4; give a list: sweep\(pipe, \[4\]\)"),
+        (("PIPE", mz.Budget()), r"budgets: is a Budget; give a list"),
+        (("PIPE", "6MB"), r"budgets: is '6MB'; give sweep\(pipe, \[Budget\(size='6MB'\)\]\)"),
+        (("PIPE", None), r"budgets: is a NoneType; give a list, such as"),
+        (("PIPE", [4, "6MB"]), r"budgets: one is '6MB'; give Budget\(size='6MB'\)"),
+        (("PIPE", [4, None]), r"budgets: one is None; give Budget\(weight_bits=4\)"),
+        (("PIPE", [[4]]), r"budgets: one is a list; give Budget\(weight_bits=4\)"),
+        (("PIPE", []), "budgets: none given"),
+        (
+            ("PIPE", [mz.Budget(pipeline_size="1GB")]),
+            "budgets: one has a pipeline_size; give sizes",
+        ),
+        (("PIPE", 3, 4), r"recipe: is a budget; give all of them in one list"),
+        (
+            ("PIPE", [4], mz.Sampling("owl")),
+            r"recipe: is a Sampling; give sweep\(pipe, budgets, sam",
+        ),
+        (("PIPE", [4], mz.MixDQ()), "recipe: is a MixDQ; a sweep takes Auto"),
+    ],
+    ids=str,
+)
+def test_sweep_names_the_right_call(pipe, arguments: tuple[object, ...], message: str):
+    given = [pipe if each == "PIPE" else each for each in arguments]
+    with pytest.raises(UsageError, match=message):
+        mz.sweep(*given)
+
+
+@pytest.mark.parametrize(
+    "verb", [mz.quantize, mz.sweep, mz.sample_labels], ids=lambda f: f.__name__
+)
+def test_prompts_are_no_sampling_wherever_one_is_taken(pipe, tmp_path, verb):
+    second = {mz.quantize: "auto", mz.sweep: [4], mz.sample_labels: tmp_path}[verb]
     with pytest.raises(UsageError, match=r"sampling: is a list; give Sampling\(prompts=...\)"):
-        mz.quantize(pipe, sampling=["owl"])
+        verb(pipe, second, sampling=["owl"])
 
 
 @pytest.fixture

@@ -275,14 +275,15 @@ class TestRefusals:
 
     def test_so_are_those_of_other_prompts(self, pipe: DiffusionPipeline, folder: Path):
         with pytest.raises(LabelError, match="labels of other prompts"):
-            sample_labels(pipe, folder, FEW, prompts=("tree", "house"))
+            sample_labels(pipe, folder, FEW, sampling=mz.Sampling(("tree", "house")))
 
     def test_and_of_images_of_other_prompts_or_seeds(self, pipe: DiffusionPipeline, tmp_path: Path):
         folder, options = tmp_path / "labels", replace(IMAGES, count=2)
         sample_labels(pipe, folder, options)
-        for changed, prompts in ((replace(options, seed=9), None), (options, ("tree",))):
+        for changed, prompt in ((replace(options, seed=9), None), (options, "tree")):
+            asked = None if prompt is None else mz.Sampling(prompt)
             with pytest.raises(LabelError, match="labels of other prompts, seeds or steps"):
-                sample_labels(pipe, folder, changed, prompts=prompts)
+                sample_labels(pipe, folder, changed, sampling=asked)
 
     def test_and_those_of_another_model(self, pipe: DiffusionPipeline, folder: Path):
         with torch.no_grad():

@@ -37,6 +37,7 @@ def test_a_pin_is_a_pattern_and_formats(text, expected):
         ("conv_in=int9/channel", "pin 'conv_in=int9/channel'"),
         ("conv_in=int8/channel:int99/token", "pin 'conv_in=int8/channel:int99/token'"),
         ("conv_in=float:int8/token", "goes with a quantized weight"),
+        ("re:(=int8/channel", r"pin 're:\(=int8/channel': .* not a valid regular .*; mend it, or"),
     ],
 )
 def test_malformed_pins_are_named(text, message):
@@ -47,6 +48,11 @@ def test_malformed_pins_are_named(text, message):
 def test_a_text_is_no_list_of_texts():
     with pytest.raises(UsageError, match="pin: is 'a=int8/channel'; give a tuple"):
         Restrictions.of("a=int8/channel", ())
+
+
+def test_a_malformed_exclusion_is_named_before_there_are_layers():
+    with pytest.raises(UsageError, match=r"exclude 're:\[': .* is not a valid regular expression"):
+        Restrictions.of((), ("conv_in", "re:["))
 
 
 def test_the_last_pin_of_a_layer_holds():
@@ -73,13 +79,13 @@ def test_a_layer_that_is_excluded_or_pinned_to_float_stays_floating():
 @pytest.mark.parametrize(
     ("pin", "exclude", "message"),
     [
-        ((), ("nowhere.*",), "exclude 'nowhere.*': names no layer"),
+        ((), ("nowhere.*",), "exclude 'nowhere.*': names no layer .* `mezzotint inspect"),
         (("nowhere=int8/channel",), (), "pin 'nowhere=int8/channel': names no layer"),
         ((), ("*",), "every layer stays floating"),
     ],
 )
 def test_patterns_that_cannot_be_meant_are_refused(pin, exclude, message):
-    with pytest.raises(UsageError, match=message.replace("*", r"\*")):
+    with pytest.raises(UsageError, match=message.replace(".*'", r"\.\*'")):
         Restrictions.of(pin, exclude).check(LAYERS)
 
 

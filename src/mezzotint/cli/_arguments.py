@@ -5,16 +5,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from mezzotint._files import at_home
-from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
     from mezzotint.measuring import ExecutorFactory
-    from mezzotint.recipes import Recipe
 
 Model: TypeAlias = Annotated[
     str,
@@ -124,34 +122,6 @@ JsonFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Also write all figures as JSON; - prints them."),
 ]
-
-
-def restricted(
-    recipe: Recipe, options: Any, pin: list[str] | None, exclude: list[str] | None
-) -> Any:
-    """The recipe's options, with what --pin and --exclude say.
-
-    Raises:
-        UsageError: the recipe decides about all layers itself, or one of them is malformed.
-    """
-    import dataclasses
-
-    from mezzotint.recipes import recipes
-
-    given = {name: tuple(each) for name, each in (("pin", pin), ("exclude", exclude)) if each}
-    fields = {field.name for field in dataclasses.fields(options)}
-    for name in given:
-        if name not in fields:
-            able = [
-                each.name
-                for each in recipes()
-                if name in {field.name for field in dataclasses.fields(each.options)}
-            ]
-            raise UsageError(
-                f"--{name}: recipe {recipe.name!r} decides about all layers itself; use one of: "
-                f"{', '.join(able)}"
-            )
-    return dataclasses.replace(options, **given)
 
 
 def executor_of(

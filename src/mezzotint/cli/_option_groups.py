@@ -15,6 +15,7 @@ from mezzotint.cli._call import Call, call_kwargs
 from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
     from mezzotint.models import Sampling
@@ -23,21 +24,23 @@ DTYPES = ("float32", "bfloat16", "float16")
 """Names of floating dtypes that options take."""
 
 
-@dataclass(frozen=True)
-class Loading:
-    """Ways to load MODEL."""
+def floating_dtype(name: str | None) -> torch.dtype | None:
+    """The dtype that `--dtype` names; None for none.
 
-    device: Device = "cpu"
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            metavar="DTYPE",
-            help="Dtype of what is floating, and of what is computed: float32, bfloat16 or "
-            "float16.",
-            show_default="the checkpoint's own; float32 for float16 on a processor",
-        ),
-    ] = None
+    Raises:
+        UsageError: it is none of `DTYPES`.
+    """
+    import torch
+
+    if name is not None and name not in DTYPES:
+        raise UsageError(f"--dtype: is {name!r}; give one of: {', '.join(DTYPES)}")
+    return None if name is None else getattr(torch, name)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A choice among the files of MODEL."""
+
     revision: Annotated[
         str | None,
         typer.Option(
@@ -66,6 +69,23 @@ class Loading:
             show_default="that of `hf auth login`",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class Loading(Files):
+    """Ways to load MODEL."""
+
+    device: Device = "cpu"
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="DTYPE",
+            help="Dtype of what is floating, and of what is computed: float32, bfloat16 or "
+            "float16.",
+            show_default="the checkpoint's own; float32 for float16 on a processor",
+        ),
+    ] = None
     config: Annotated[
         Path | None,
         typer.Option(
@@ -92,15 +112,11 @@ class Loading:
         Raises:
             UsageError, ModelError, CheckpointError: as `mezzotint.load`.
         """
-        import torch
+        from mezzotint.loaded_pipeline import load
 
-        from mezzotint.pipeline import load
-
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise UsageError(f"--dtype: is {self.dtype!r}; give one of: {', '.join(DTYPES)}")
         return load(
             model,
-            dtype=None if self.dtype is None else getattr(torch, self.dtype),
+            dtype=floating_dtype(self.dtype),
             device=self.device,
             revision=self.revision,
             variant=self.variant,

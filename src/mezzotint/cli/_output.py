@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,14 +105,15 @@ def check_free(output: Path, *, force: bool) -> None:
         UsageError: the path is taken, by more than an empty folder, and `force` is off; it is the
             working folder, or holds it; or nothing can be written there.
     """
-    if Path.cwd().is_relative_to(output.resolve()):
-        raise UsageError(
-            f"{output}: the working folder would be replaced by another; name a folder within it, "
-            "or elsewhere"
-        )
-    if is_taken(output) and not force:
-        raise UsageError(f"{output}: exists already; choose another place, or add --force")
-    _check_place(output)
+    with _named(output):
+        if Path.cwd().is_relative_to(output.resolve()):
+            raise UsageError(
+                f"{output}: the working folder would be replaced by another; name a folder within "
+                "it, or elsewhere"
+            )
+        if is_taken(output) and not force:
+            raise UsageError(f"{output}: exists already; choose another place, or add --force")
+        _check_place(output)
 
 
 def check_file(output: Path | None) -> None:
@@ -126,12 +127,29 @@ def check_file(output: Path | None) -> None:
     """
     if output is None or str(output) == "-":
         return
-    if output.is_dir():
-        raise UsageError(f"{output}: is a folder; name a file to write to")
-    _check_place(output)
+    with _named(output):
+        if output.is_dir():
+            raise UsageError(f"{output}: is a folder; name a file to write to")
+        _check_place(output)
 
 
 def _check_place(output: Path) -> None:
     above = next(each for each in output.absolute().parents if each.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+    if not above.is_dir():
         raise UsageError(f"{output}: {above} is no folder to write to; choose another place")
+    try:
+        # Permissions do not tell: some file systems take nothing, not even from their owner.
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as cause:
+        raise UsageError(
+            f"{output}: {above} is no folder to write to ({cause.strerror}); choose another place"
+        ) from cause
+
+
+@contextmanager
+def _named(output: Path) -> Iterator[None]:
+    """Raise UsageError where the system cannot even look whether something stands there."""
+    try:
+        yield
+    except OSError as cause:
+        raise UsageError(f"{output}: {cause.strerror}; choose another place") from cause

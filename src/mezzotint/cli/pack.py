@@ -12,9 +12,9 @@ import typer
 from mezzotint._printable import printable
 from mezzotint.cli._app import app, examples
 from mezzotint.cli._arguments import AsJson, Model, Output
-from mezzotint.cli._option_groups import DTYPES
+from mezzotint.cli._grouped import grouped
+from mezzotint.cli._option_groups import DTYPES, Files, floating_dtype
 from mezzotint.cli._output import reserved, show
-from mezzotint.errors import UsageError
 
 
 @app.command(
@@ -22,9 +22,11 @@ from mezzotint.errors import UsageError
         "pack ./flux -o flux-w4 --weight-bits 4",
         "pack ./flux -o flux-w8a8 --weight-bits 8 --act-bits 8 --exclude 'proj_out'",
         "pack ./flux -o flux-mine --plan edited.json --dtype bfloat16",
+        "pack owner/model -o w4 --weight-bits 4 --variant fp16 --revision main",
         "pack ./flux/transformer -o flux-transformer-w4 --weight-bits 4 --shard-size 1GB",
     ),
 )
+@grouped
 def pack(  # noqa: PLR0913  (one parameter per option)
     model: Model,
     *,
@@ -76,6 +78,7 @@ def pack(  # noqa: PLR0913  (one parameter per option)
             help="At most this many bytes per file, and in memory before they are written.",
         ),
     ] = "256MiB",
+    files: Files,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what was packed to DIR before.")
     ] = False,
@@ -91,16 +94,11 @@ def pack(  # noqa: PLR0913  (one parameter per option)
     DIR appears complete or not at all. After a kill, repeat the command: it goes on behind the last
     finished file.
     """
-    import torch
-
     from mezzotint.checkpoint.streaming import Storage, quantize_checkpoint
+    from mezzotint.models import SourceOptions
     from mezzotint.plan import parse_size
 
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"--dtype: is {dtype!r}; expected one of {', '.join(DTYPES)}")
-    storage = Storage(
-        dtype=None if dtype is None else getattr(torch, dtype), shard_bytes=parse_size(shard_size)
-    )
+    storage = Storage(dtype=floating_dtype(dtype), shard_bytes=parse_size(shard_size))
     with reserved(output, force=force):
         written = quantize_checkpoint(
             model,
@@ -110,6 +108,7 @@ def pack(  # noqa: PLR0913  (one parameter per option)
             act_bits=act_bits,
             exclude=tuple(exclude or ()),
             storage=storage,
+            options=SourceOptions(files.revision, files.variant, files.token),
         )
     value: dict[str, Any] = {
         "output": str(output),

@@ -11,28 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import (
-    Address,
-    AsJson,
-    Exclude,
-    Executor,
-    Model,
-    Output,
-    Pin,
-    PromptFile,
-    Workers,
-    executor_of,
-    restricted,
-)
+from mezzotint.cli._arguments import AsJson, Model, Output, PromptFile
 from mezzotint.cli._asked_sampling import asked_sampling, sampling_of
-from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._goal import SPEED, limits_of
 from mezzotint.cli._grouped import grouped
 from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
 from mezzotint.cli._refit import refitting
-from mezzotint.cli._results import begun, kept_work, report, save, timed
+from mezzotint.cli._results import report, save, timed
+from mezzotint.cli._search_options import Deciding, Searching
 from mezzotint.errors import UsageError
 
 
@@ -118,15 +106,6 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             show_default="8",
         ),
     ] = None,
-    component: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Component of the pipeline to quantize: a denoiser, a text encoder, an "
-            "autoencoder. May be repeated: all of them share one budget.",
-            show_default="all denoisers",
-        ),
-    ] = None,
     goal: Annotated[
         str | None,
         typer.Option(
@@ -136,8 +115,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "are installed are timed. Recipe auto for quality.",
         ),
     ] = None,
-    pin: Pin = None,
-    exclude: Exclude = None,
+    deciding: Deciding,
     prompts: PromptFile = None,
     seed: Annotated[
         int | None,
@@ -149,9 +127,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     ] = None,
     calling: Calling,
     loading: Loading,
-    executor: Executor = None,
-    address: Address = None,
-    workers: Workers = None,
+    searching: Searching,
     stream: Annotated[
         bool,
         typer.Option(
@@ -160,18 +136,6 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             "layer's is read when it is used. Slow.",
         ),
     ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the measurements of an interrupted run."),
-    ] = False,
-    measurements: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Take over what an earlier run with the same model and prompts, whose result is "
-            "in DIR, has measured: another budget then costs little.",
-        ),
-    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -185,16 +149,8 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         typer.Option(
             "--refit",
             help="MODEL is a fine-tune of the one that --plan, a folder with measurements, is of: "
-            "find a plan from these and a tenth as many probes. The budget is that of --plan, "
-            "unless one is given. Recipe auto.",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Say what would be measured and how long that takes, then stop: nothing is "
-            "written.",
+            "find a plan from these and a tenth as many probes. Budget, components, pins and "
+            "exclusions are those of --plan, unless others are given. Recipe auto.",
         ),
     ] = False,
     force: Annotated[
@@ -239,11 +195,9 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     if refit and plan is None:
         raise UsageError("--refit: goes with --plan, the result of the base model; add it")
     if plan is not None and not refit:
-        _refuse_with_plan(
-            recipe, weight_bits, size, latency, act_bits, resume, measurements, dry_run, *extra
-        )
-        _refuse_with_plan(executor, address, workers, component or None, pipeline_size)
-        _refuse_with_plan(goal, pin, exclude)
+        limits = (weight_bits, size, pipeline_size, latency, act_bits)
+        _refuse_with_plan(recipe, goal, *limits, *extra)
+        _refuse_with_plan(deciding.given, searching.given)
         chosen = read_plan(plan)
         with reserved(output, force=force), listening(partial(typer.echo, err=True)):
             pipe = loading.load(model, stream=stream)
@@ -252,41 +206,37 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
             save(result, output, force=force)
     else:
         found = recipe_named(recipe or "auto")
-        options = restricted(found, parse_options(found, extra), pin, exclude)
-        limits = {
+        options = deciding.on(found, parse_options(found, extra))
+        components = deciding.components
+        asked = {
             "weight_bits": weight_bits,
             "size": size,
             "pipeline_size": pipeline_size,
             "act_bits": act_bits,
             "latency": latency,
         }
-        given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+        given: dict[str, Any] = {name: limit for name, limit in asked.items() if limit is not None}
         if refit and plan is not None:
-            options, given = refitting(options, plan, given)
+            refitted = refitting(options, plan, given, components)
+            options, given, components = refitted.options, refitted.budget, refitted.components
         budget = Budget(**limits_of(goal, given))
-        make = executor_of(executor, address, workers)
+        make = searching.factory()
         pipe = loading.load(model, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
-        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling)
         search = partial(
             run_recipe,
             pipe,
             options,
             budget,
-            sampling=sampling,
+            sampling=sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling),
             executor=make,
-            components=component or None,
+            components=components,
         )
-        if dry_run:
-            foretell(partial(search, measurements=measurements or begun(output, resume)))
+        saving = partial(save, output=output, force=force)
+        outcome = searching.run(search, saving, output, force=force)
+        if outcome is None:
             return
-        with (
-            reserved(output, force=force),
-            kept_work(output, resume=resume, force=force) as journal,
-            listening(partial(typer.echo, err=True)),
-        ):
-            result = search(journal=journal, measurements=measurements)
-            save(result, output, force=force)
+        result = outcome
     # Streamed weights are read from disk at every call, which no result can be compared with.
     times = None if stream else timed(pipe, result, every_engine=goal == SPEED)
     report(result, output, as_json, times)

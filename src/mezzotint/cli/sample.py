@@ -21,6 +21,7 @@ from mezzotint.cli._arguments import (
     Workers,
     executor_of,
 )
+from mezzotint.cli._asked_sampling import sampling_of
 from mezzotint.cli._grouped import grouped
 from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import show
@@ -120,7 +121,6 @@ def sample(  # noqa: PLR0913  (one parameter per option)
     adds to them. Labels of another model, other prompts, metric, formats or rounding are refused.
     """
     from mezzotint._progress import listening
-    from mezzotint.models import read_prompts
     from mezzotint.recipes.label_options import SampleOptions
     from mezzotint.recipes.labelling import label_images, sample_labels
 
@@ -135,21 +135,12 @@ def sample(  # noqa: PLR0913  (one parameter per option)
         seed=seed,
         **given,
     )
-    chosen = None if prompts is None else read_prompts(prompts)
     make = executor_of(executor, address, workers)
     pipe = loading.load(model)
-    number = len(chosen) if chosen else label_images(pipe, options, None)
+    number = None if prompts else label_images(pipe, options)
+    sampling = sampling_of(pipe, prompts, seed=seed, count=number, calling=calling)
     with listening(partial(typer.echo, err=True)):
-        found = sample_labels(
-            pipe,
-            journal,
-            options,
-            prompts=chosen,
-            steps=calling.steps,
-            guidance=calling.guidance,
-            executor=make,
-            call_kwargs=calling.kwargs(number, repeat=chosen is None),
-        )
+        found = sample_labels(pipe, journal, options, sampling=sampling, executor=make)
     _report(found, journal, as_json)
 
 

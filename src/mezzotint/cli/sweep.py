@@ -12,26 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import (
-    Address,
-    AsJson,
-    Exclude,
-    Executor,
-    Model,
-    Output,
-    Pin,
-    PromptFile,
-    Workers,
-    executor_of,
-    restricted,
-)
+from mezzotint.cli._arguments import AsJson, Model, Output, PromptFile
 from mezzotint.cli._asked_sampling import sampling_of
-from mezzotint.cli._dry_run import foretell
 from mezzotint.cli._grouped import grouped
 from mezzotint.cli._option_groups import Calling, Loading
-from mezzotint.cli._output import reserved, show
+from mezzotint.cli._output import check_free, show
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
-from mezzotint.cli._results import begun, kept_work
+from mezzotint.cli._search_options import Deciding, Searching
 from mezzotint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +34,7 @@ if TYPE_CHECKING:
         "sweep ./my-sdxl -o curve --sizes 900MB,1.2GB,1.6GB --save-all",
         "sweep owner/model -o curve --bits 3,4 --act-bits 16 --no-exchanges",
         "sweep emoji-turbo -o curve --bits 3,4,6 --profile emoji.json",
+        "sweep ./flux -o curve --bits 4,6 --component transformer --component text_encoder_2",
     ),
 )
 @grouped
@@ -67,7 +55,8 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
         str | None,
         typer.Option(
             metavar="SIZES",
-            help="Budgets: stored bytes of the whole denoiser, separated by commas: 4MB,6MB.",
+            help="Budgets: stored bytes of the whole denoiser, or of all components "
+            "named, separated by commas: 4MB,6MB.",
         ),
     ] = None,
     act_bits: Annotated[
@@ -77,8 +66,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
             help="8 computes layers on 8-bit inputs, 16 leaves inputs as they are.",
         ),
     ] = 8,
-    pin: Pin = None,
-    exclude: Exclude = None,
+    deciding: Deciding,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,29 +93,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     ] = 0,
     calling: Calling,
     loading: Loading,
-    executor: Executor = None,
-    address: Address = None,
-    workers: Workers = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the measurements of an interrupted run."),
-    ] = False,
-    measurements: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Take over what an earlier run with the same model and prompts, whose result is "
-            "in DIR, has measured.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Say what would be measured and how long that takes, then stop: nothing is "
-            "written.",
-        ),
-    ] = False,
+    searching: Searching,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a sweep that is at DIR already.")
     ] = False,
@@ -148,51 +114,47 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all, and serves `quantize
     --measurements` as well.
     """
-    from mezzotint._progress import listening
     from mezzotint.checkpoint import check_apart
     from mezzotint.models import resolve
     from mezzotint.pipeline import apply
     from mezzotint.recipes import parse_options, recipe_named
     from mezzotint.report import check_drawing, check_sweep_folder, save_sweep
-    from mezzotint.sweeping import SweepPoint
+    from mezzotint.sweeping import Sweep, SweepPoint
     from mezzotint.sweeping import sweep as run_sweep
 
     budgets = _budgets(bits, sizes, act_bits)
     kept = tuple(budgets) if save_all else _kept(keep or (), budgets)
     check_drawing("sweep")
+    check_free(output, force=force)
     check_sweep_folder(output)
     source = resolve(model).path
     if source is not None:
         check_apart(output, source)
     found = recipe_named("auto")
-    options = restricted(found, parse_options(found, recipe_options(context.args)), pin, exclude)
-    make = executor_of(executor, address, workers)
+    options = deciding.on(found, parse_options(found, recipe_options(context.args)))
+    make = searching.factory()
     pipe = loading.load(model)
     count = None if prompts else found.prompts(options, pipe)
-    sampling = sampling_of(pipe, prompts, seed=seed, count=count, calling=calling)
     search = partial(
         run_sweep,
         pipe,
         list(budgets.values()),
         options,
-        sampling=sampling,
+        sampling=sampling_of(pipe, prompts, seed=seed, count=count, calling=calling),
         executor=make,
         profile=profile,
+        components=deciding.components,
     )
-    if dry_run:
-        foretell(partial(search, measurements=measurements or begun(output, resume)))
-        return
 
     def pack(point: SweepPoint, folder: Path) -> None:
         apply(pipe, point.plan).save(folder)
 
-    with (
-        reserved(output, force=force),
-        kept_work(output, resume=resume, force=force) as journal,
-        listening(partial(typer.echo, err=True)),
-    ):
-        curve = search(journal=journal, measurements=measurements)
+    def save(curve: Sweep) -> None:
         save_sweep(curve, output, kept, pack)
+
+    curve = searching.run(search, save, output, force=force)
+    if curve is None:
+        return
     show({"output": str(output), **curve.to_dict()}, [curve.table()], as_json=as_json)
     if not as_json:
         typer.echo(f"saved to {output}; the curve stands in {output / 'sweep.svg'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -12,7 +11,7 @@ from torch import nn
 from mezzotint._plugins import Registry
 from mezzotint.engines.variant import original, variant_engine
 from mezzotint.errors import UsageError
-from mezzotint.models import Pipeline, find_denoiser, find_denoisers
+from mezzotint.models import Pipeline, find_denoiser, find_denoisers, with_components
 from mezzotint.runtime import Execution, packed_layers
 
 AUTO: Literal["auto"] = "auto"
@@ -95,8 +94,7 @@ def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
         UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is.
     """
     check_engine(engine)
-    served: Pipeline = copy.copy(pipe)
-    denoisers = find_denoisers(pipe)
+    denoisers, attached = find_denoisers(pipe), dict[str, nn.Module]()
     if not denoisers:
         find_denoiser(pipe)  # says so
     for component, denoiser in denoisers.items():
@@ -108,7 +106,8 @@ def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
             why = chosen.refuse(plain)
             if why is not None:
                 raise UsageError(f"engine: {engine} {why}")
-        setattr(served, component, chosen.attach(plain))
+        attached[component] = chosen.attach(plain)
+    served: Pipeline = with_components(pipe, attached)
     return served
 
 

@@ -12,6 +12,7 @@ from mezzotint.evaluation.bench import Bench, BenchedDenoiser, bench
 from mezzotint.evaluation.bootstrap import Interval, bootstrap_interval, paired_difference_interval
 from mezzotint.evaluation.call_times import CallTimes, EngineTime, able_engines, call_times
 from mezzotint.evaluation.caption_score import caption_score
+from mezzotint.evaluation.comparison import Evaluation
 from mezzotint.evaluation.contrastive import (
     contrastive_for,
     embedded_contrastive,
@@ -19,7 +20,7 @@ from mezzotint.evaluation.contrastive import (
 )
 from mezzotint.evaluation.distribution import FDLite0, fd_lite0, frechet_distance
 from mezzotint.evaluation.error import StepError, error_by_timestep, sqnr
-from mezzotint.evaluation.evaluate import Evaluation, evaluate
+from mezzotint.evaluation.evaluate import evaluate
 from mezzotint.evaluation.features import lite0_features, load_lite0
 from mezzotint.evaluation.footprint import peak_rss_bytes, stored_bytes
 from mezzotint.evaluation.paired import psnr, ssim

@@ -16,7 +16,7 @@ from mezzotint.evaluation._images import ImageArray
 from mezzotint.evaluation.alignment import Contrastive, first_ranks
 from mezzotint.evaluation.features import lite0_features
 from mezzotint.measuring import ExecutorFactory, chosen_executor, generate_with
-from mezzotint.models import Call, Sampling, find_denoiser, flat_frames, generate, record_calls
+from mezzotint.models import Call, Sampling, find_denoisers, flat_frames, generate, record_calls
 
 #: Prompts whose denoiser calls are replayed for the noise-prediction error.
 ERROR_PROMPTS = 32
@@ -126,10 +126,11 @@ def generated(
     make = chosen_executor(executor)
     if make is None:
         return generate(pipe, sampling)
-    engine = engine_of(find_denoiser(pipe)[1]).name
-    if engine != "torch":
-        raise UsageError(
-            f"executor: workers compute with torch, and this pipeline with {engine}; use "
-            'with_engine(pipe, "torch"), or leave the executor out'
-        )
+    for part in find_denoisers(pipe).values():
+        engine = engine_of(part).name
+        if engine != "torch":
+            raise UsageError(
+                f"executor: workers compute with torch, and this pipeline with {engine}; use "
+                'with_engine(pipe, "torch"), or leave the executor out'
+            )
     return generate_with(make, pipe, sampling)

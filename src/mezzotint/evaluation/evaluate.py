@@ -1,11 +1,10 @@
-"""Closeness of a quantized pipeline to its original: everything in one value."""
+"""Comparison of a quantized pipeline with its original, on the same prompts and seeds."""
 
 from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
-from rich.table import Table
 from torch import Tensor
 
 from mezzotint._progress import track
@@ -28,9 +26,10 @@ from mezzotint.evaluation.bootstrap import (
     bootstrap_interval,
     paired_difference_interval,
 )
+from mezzotint.evaluation.comparison import Evaluation
 from mezzotint.evaluation.contrastive import contrastive_for
-from mezzotint.evaluation.distribution import MIN_IMAGES, frechet_distance
-from mezzotint.evaluation.error import StepError, error_by_timestep
+from mezzotint.evaluation.distribution import frechet_distance
+from mezzotint.evaluation.error import error_by_timestep
 from mezzotint.evaluation.features import IMAGE_SIZE, lite0_available, lite0_features
 from mezzotint.evaluation.paired import psnr, ssim
 from mezzotint.measuring import ExecutorFactory, chosen_executor
@@ -39,121 +38,10 @@ from mezzotint.models import (
     Sampling,
     check_pipeline,
     denoising_module,
+    find_denoisers,
     flat_frames,
 )
 from mezzotint.runtime import PackedLayer, module_bytes, packed_layers, rounded_attention
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Figures of one pipeline against its reference; same prompts, same seeds.
-
-    Attributes:
-        psnr_db, ssim: means over image pairs, with 95% bootstrap intervals; of videos, each one's
-            mean over its frames counts as one pair.
-        error: SQNR of the noise prediction per timestep, on the reference's own calls.
-        fd_lite0: Fréchet distance of EfficientNet-Lite0 features to the reference's images; None
-            below two images, or without the packages of the extra `evaluation`.
-        r_precision, reference_r_precision: where a contrastive model was given.
-        r_precision_change: ours less the reference's, image by image, with its 95% bootstrap
-            interval; an interval that contains 0 shows no loss.
-        left_out: figure → why it could not be had.
-        denoiser_bytes, reference_bytes: of the tensors in memory.
-        reference_weights: number of the reference denoiser's parameters, packed ones included.
-        context: seeds, counts, versions, device.
-    """
-
-    psnr_db: Interval
-    ssim: Interval
-    error: Sequence[StepError]
-    fd_lite0: float | None
-    r_precision: RPrecision | None
-    reference_r_precision: RPrecision | None
-    r_precision_change: Interval | None
-    denoiser_bytes: int
-    reference_bytes: int
-    reference_weights: int
-    context: Mapping[str, Any]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def of_fp16(self) -> float:
-        """Bytes as a share of the reference's in 16-bit floating point."""
-        return self.denoiser_bytes / (2 * self.reference_weights)
-
-    @property
-    def sqnr_db(self) -> float:
-        """Mean over timesteps of the noise prediction's SQNR."""
-        return float(np.mean([step.sqnr_db for step in self.error]))
-
-    def figures(self) -> dict[str, str]:
-        """Column title → text, for tables and reports."""
-        result = {
-            "bytes": f"{self.denoiser_bytes:,}",
-            "of fp16": f"{self.of_fp16:.3f}",
-            "SQNR of ε (dB)": f"{self.sqnr_db:.2f}",
-            f"PSNR{self._of_frames} (dB)": _spread(self.psnr_db, 2),
-            f"SSIM{self._of_frames}": _spread(self.ssim, 4),
-        }
-        if simulated := _simulated(self.context):
-            result["simulated"] = simulated
-        if self.fd_lite0 is not None:
-            pictures = self.context["images"] * self.context.get("frames", 1)
-            biased = "" if pictures >= MIN_IMAGES else " (few images: biased)"
-            result[f"FD-Lite0{self._of_frames}"] = f"{self.fd_lite0:.3f}{biased}"
-        if self.r_precision is not None:
-            value = self.r_precision
-            result["R-precision"] = f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-        if self.r_precision_change is not None:
-            result["R-precision, change"] = _spread(self.r_precision_change, 3)
-        return result
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; figures that are infinite (no error at all) become None."""
-        value = {
-            "psnr_db": vars(self.psnr_db),
-            "ssim": vars(self.ssim),
-            "sqnr_db": self.sqnr_db,
-            "error_by_timestep": [vars(step) for step in self.error],
-            "fd_lite0": self.fd_lite0,
-            "r_precision": None if self.r_precision is None else vars(self.r_precision),
-            "reference_r_precision": (
-                None if self.reference_r_precision is None else vars(self.reference_r_precision)
-            ),
-            "r_precision_change": (
-                None if self.r_precision_change is None else vars(self.r_precision_change)
-            ),
-            "denoiser_bytes": self.denoiser_bytes,
-            "reference_bytes": self.reference_bytes,
-            "of_fp16": self.of_fp16,
-            "left_out": dict(self.left_out),
-            "context": dict(self.context),
-        }
-        finite: dict[str, Any] = _finite(value)
-        return finite
-
-    def table(self) -> Table:
-        """A row per figure, then one per timestep."""
-        made = "videos" if self._of_frames else "images"
-        table = Table(title=f"{self.context['images']} {made} against the reference")
-        table.add_column("figure")
-        table.add_column("value", justify="right")
-        table.add_row("reference bytes", f"{self.reference_bytes:,}")
-        for title, text in self.figures().items():
-            table.add_row(title, text)
-        if self.reference_r_precision is not None:
-            table.add_row("R-precision, reference", f"{self.reference_r_precision.value:.3f}")
-        for title, reason in self.left_out.items():
-            table.add_row(title, f"left out: {reason}")
-        for step in self.error:
-            span = f"[{step.low:.2f}, {step.high:.2f}]"
-            table.add_row(f"SQNR of ε at t = {step.timestep:g} (dB)", f"{step.sqnr_db:.2f} {span}")
-        return table
-
-    @property
-    def _of_frames(self) -> str:
-        """Part of a title that tells pictures from frames of videos."""
-        return " of frames" if "frames" in self.context else ""
 
 
 def evaluate(
@@ -185,7 +73,7 @@ def evaluate(
         ModelError: a pipeline does not make images, or makes NaN.
         ExecutorError: the executor cannot be reached, or its workers die again and again.
         UsageError: there is no sampling, or the images are not as many and as large as the
-            reference's.
+            reference's; or the reference lacks a component that is packed.
     """
     check_pipeline(pipe)
     if not isinstance(reference, Baseline):
@@ -198,28 +86,55 @@ def evaluate(
     images = generated(pipe, reference.sampling, executor) if images is None else images
     images = flat_frames(images)
     first, expected = reference.first_ranks_of(images), reference.first_ranks
-    denoiser = denoising_module(pipe)
-    reference_denoiser = denoising_module(reference.pipe)
+    names = _counted(pipe)
+    sized, reference_sized = (_parts(each, names) for each in (pipe, reference.pipe))
     return Evaluation(
         psnr_db=bootstrap_interval(reference.of_each(psnr(reference.images, images))),
         ssim=bootstrap_interval(reference.of_each(ssim(reference.images, images))),
-        error=error_by_timestep(_replayed(reference.calls, denoiser)),
+        error=error_by_timestep(_replayed(reference.calls, denoising_module(pipe))),
         fd_lite0=_distance(reference, images),
         r_precision=_r_precision(reference, first),
         reference_r_precision=_r_precision(reference, expected),
         r_precision_change=_change(first, expected),
-        denoiser_bytes=module_bytes(denoiser),
-        reference_bytes=module_bytes(reference_denoiser),
-        reference_weights=_weights(reference_denoiser),
-        context=_context(reference, pipe),
+        denoiser_bytes=module_bytes(sized),
+        reference_bytes=module_bytes(reference_sized),
+        reference_weights=_weights(reference_sized),
+        context=_context(reference, pipe) | {"components": names},
         left_out=_left_out(reference),
     )
 
 
-def _weights(denoiser: torch.nn.Module) -> int:
-    """Parameters of the denoiser as it was before any layer was packed: codes are buffers."""
-    floating = sum(parameter.numel() for parameter in denoiser.parameters())
-    packed = packed_layers(denoiser).values()
+def _counted(pipe: DiffusionPipeline) -> list[str]:
+    """Names of the components whose bytes are told: denoisers, and what else is packed."""
+    denoisers = find_denoisers(pipe)
+    return sorted(
+        name
+        for name, part in pipe.components.items()
+        if name in denoisers or (isinstance(part, torch.nn.Module) and packed_layers(part))
+    )
+
+
+def _parts(pipe: DiffusionPipeline, names: Sequence[str]) -> torch.nn.Module:
+    """Components of a pipeline as one module, whose bytes are counted.
+
+    Raises:
+        UsageError: the pipeline lacks one.
+    """
+    parts = torch.nn.ModuleDict()
+    for name in names:
+        part = pipe.components.get(name)
+        if part is None:
+            raise UsageError(
+                f"reference: has no {name}, which is packed in the other; give its original"
+            )
+        parts[name] = part
+    return parts
+
+
+def _weights(parts: torch.nn.Module) -> int:
+    """Parameters of modules as they were before any layer was packed: codes are buffers."""
+    floating = sum(parameter.numel() for parameter in parts.parameters())
+    packed = packed_layers(parts).values()
     return floating + sum(math.prod(layer.weight_shape) for layer in packed)
 
 
@@ -254,14 +169,6 @@ def _left_out(reference: Baseline) -> dict[str, str]:
     if reference.first_ranks is None:
         found["R-precision"] = reference.no_ranks
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _r_precision(reference: Baseline, first: npt.NDArray[np.bool_] | None) -> RPrecision | None:
@@ -303,17 +210,6 @@ def _context(reference: Baseline, pipe: DiffusionPipeline) -> dict[str, Any]:
     }
 
 
-def _simulated(context: Mapping[str, Any]) -> str:
-    """Parts of a pipeline that are simulated, for people; empty where none is."""
-    inputs, attention = context.get("simulated_inputs"), context.get("simulated_attention")
-    found = [f"inputs of {inputs} layers"] if inputs else []
-    return "; ".join(found + ([f"attention: {attention}"] if attention else []))
-
-
 def _has_simulated_input(layer: PackedLayer) -> bool:
     activation = layer.choice.activation_format
     return activation is not None and activation.simulated
-
-
-def _spread(interval: Interval, digits: int) -> str:
-    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

@@ -5,6 +5,7 @@ from mezzotint.formats.affine_grid import AffineGrid
 from mezzotint.formats.bitcast import as_bits, from_bits
 from mezzotint.formats.codebook import CodebookFormat
 from mezzotint.formats.coded_format import CodedFormat
+from mezzotint.formats.compiled import ClipCandidates, CompiledPasses, use_compiled
 from mezzotint.formats.forms import AffineSegment, LookupSegment, Segment
 from mezzotint.formats.grid import Columns, Grid
 from mezzotint.formats.lookup_grid import LookupGrid
@@ -41,10 +42,12 @@ __all__ = [
     "AffineGrid",
     "AffineSegment",
     "ChannelOrder",
+    "ClipCandidates",
     "CodebookFormat",
     "CodedFormat",
     "Codes",
     "Columns",
+    "CompiledPasses",
     "Grid",
     "LookupGrid",
     "LookupSegment",
@@ -68,4 +71,5 @@ __all__ = [
     "register_weight_format",
     "straight_through",
     "unpack",
+    "use_compiled",
 ]

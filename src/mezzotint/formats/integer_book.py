@@ -6,28 +6,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mezzotint.formats.book_sums import BINS, PEAK, bin_totals, level_products
+from mezzotint.formats.cheapest_path import PathCosts, cheapest_path
 from mezzotint.formats.chunks import PIECE, row_chunks
-
-#: The largest magnitude of a level.
-PEAK = 127
 
 #: Alternations of the best book for the scales with the best scales for the book.
 ROUNDS = 3
 
 #: Bounds of a scale: numbers of bfloat16 of which a hundred and twenty-seven are finite.
 _LEAST, _MOST = torch.finfo(torch.bfloat16).tiny, torch.finfo(torch.bfloat16).max / 128
-
-#: Bins of half a level: the borders between any two levels are borders of bins.
-_BINS = 4 * PEAK + 2
-
-
-Costs = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +59,8 @@ def fitted(matrix: Tensor, count: int) -> IntegerBook:
 def _alternated(matrix: Tensor, count: int, scale: Tensor) -> tuple[float, IntegerBook]:
     """The book found from a first scale, and its Σ (w - ŵ)² less Σ w²."""
     for _ in range(ROUNDS):
-        counts, sums = _histograms(matrix, scale)
-        levels = _best_levels(counts, sums, scale, count)
-        worth = _level_of_bin(levels)
-        product, square = sums @ worth, counts @ worth.square()
+        levels = _best_levels(matrix, scale, count)
+        product, square = level_products(matrix, scale, _level_of_bin(levels))
         best = _best_scale(product, square, scale)
         # The next book may go to the ends of its range: finer steps.
         scale = best * (float(levels.abs().max()) / PEAK)
@@ -127,60 +116,31 @@ def _starts(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return (peaks / PEAK).clamp(_LEAST, _MOST), equal.clamp(_LEAST, _MOST)
 
 
-def _histograms(matrix: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The number of a row's weights in each bin, and their sum: float64 [rows, bins]."""
-    counts, sums = torch.empty(2, len(matrix), _BINS, dtype=torch.float64).unbind()
-    for rows in _pieces(matrix):
-        part = matrix[rows].float().cpu().contiguous()
-        steps = part / scale[rows].float().unsqueeze(1)
-        index = steps.mul_(2).floor_().clamp_(-_BINS // 2, _BINS // 2 - 1).to(torch.int64)
-        index += torch.arange(len(part)).mul_(_BINS).add_(_BINS // 2).unsqueeze(1)
-        flat, size = index.view(-1), len(part) * _BINS
-        counts[rows] = flat.bincount(minlength=size).view(-1, _BINS)
-        sums[rows] = flat.bincount(part.reshape(-1).double(), size).view(-1, _BINS)
-    return counts, sums
-
-
-def _best_levels(counts: Tensor, sums: Tensor, scale: Tensor, count: int) -> Tensor:
+def _best_levels(matrix: Tensor, scale: Tensor, count: int) -> Tensor:
     """The levels of least Σ (w - scale · level)², float64 [count]: by a dynamic program."""
     weight = scale / scale.max()
-    number = (counts * weight.square().unsqueeze(1)).sum(0)
-    total = (sums * (weight / scale.max()).unsqueeze(1)).sum(0)
+    number, total = bin_totals(matrix, scale, weight.square(), weight / scale.max())
     # Both up to each border between bins; borders are half a step apart, from -127.5 on.
-    number, total = pad(number.cumsum(0), (1, 0)), pad(total.cumsum(0), (1, 0))
+    below = pad(torch.stack([number, total]).cumsum(1), (1, 0))
     levels = torch.arange(-PEAK, PEAK + 1, dtype=torch.float64)
-    places = torch.arange(len(levels))
-    at, between = 2 * places + 1, places.unsqueeze(1) + places + 1
 
     def error(first: Tensor, last: Tensor, level: Tensor) -> Tensor:
         """Less Σ u², which every book has."""
-        return level * (level * (number[last] - number[first]) - 2 * (total[last] - total[first]))
+        number, total = torch.unbind(last - first)
+        return level * (level * number - 2 * total)
 
+    # The border above each level's own bins, and the one in the middle between any two.
+    at, between = below[:, 1::2], below[:, 1:-1].unfold(1, len(levels), 1)
     lower, upper = levels.unsqueeze(0), levels.unsqueeze(1)
-    step = error(at, between, lower) + error(between, at.unsqueeze(1), upper)
+    step = error(at.unsqueeze(1), between, lower) + error(between, at.unsqueeze(2), upper)
     step.masked_fill_(lower >= upper, math.inf)
-    first = error(torch.zeros_like(at), at, levels)
-    last = error(at, torch.full_like(at, _BINS), levels)
-    return levels[_shortest(first.numpy(), step.numpy(), last.numpy(), count)]
-
-
-def _shortest(first: Costs, step: Costs, last: Costs, count: int) -> list[int]:
-    """The `count` places of the cheapest path; `step[to, from]`. NumPy finds minima fastest."""
-    least, chosen = first, []
-    for _ in range(count - 1):
-        costs = least + step
-        before = costs.argmin(1)
-        least = np.take_along_axis(costs, before[:, None], 1)[:, 0]
-        chosen.append(before)
-    path = [int((least + last).argmin())]
-    for before in reversed(chosen):
-        path.append(int(before[path[-1]]))
-    return path[::-1]
+    first, last = error(below[:, :1], at, levels), error(at, below[:, -1:], levels)
+    return levels[cheapest_path(PathCosts(first, step, last), count)]
 
 
 def _level_of_bin(levels: Tensor) -> Tensor:
     """The nearest level of the values in each bin, float64 [bins]."""
-    centers = (torch.arange(_BINS, dtype=torch.float64) - (_BINS - 1) / 2) / 2
+    centers = (torch.arange(BINS, dtype=torch.float64) - (BINS - 1) / 2) / 2
     return levels[torch.bucketize(centers, (levels[1:] + levels[:-1]) / 2)]
 
 

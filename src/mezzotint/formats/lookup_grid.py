@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from mezzotint.formats.compiled import compiled_for
 from mezzotint.formats.grid import Columns, Grid, checked_parameters, row_count, row_part
 from mezzotint.formats.kmeans import borders
 from mezzotint.formats.straight_through import straight_through
@@ -57,9 +58,8 @@ class LookupGrid(Grid):
 
     @override
     def nearest(self, values: Tensor, columns: Columns = None) -> Tensor:
-        values = self._unscaled(values)
-        index = torch.searchsorted(self._borders, values.contiguous(), out_int32=True)
-        return index.to(torch.uint8)
+        scale = None if self.scale is None else self.scale.detach()
+        return nearest_levels(values.detach().float().contiguous(), scale, self._borders)
 
     @override
     def values(self, codes: Tensor, columns: Columns = None) -> Tensor:
@@ -87,6 +87,21 @@ class LookupGrid(Grid):
 
     @cached_property
     def _borders(self) -> Tensor:
-        """Between neighbouring levels: [rows, count - 1], or [count - 1] where one serves all."""
-        found = borders(self.levels.detach())
-        return found[0] if len(found) == 1 else found
+        """Between neighbouring levels: [rows or 1, count - 1]."""
+        return borders(self.levels.detach())
+
+
+def nearest_levels(matrix: Tensor, scale: Tensor | None, between: Tensor) -> Tensor:
+    """Numbers of borders below each value of a matrix, uint8 of its shape.
+
+    Args:
+        matrix: float32 [rows, n], contiguous.
+        scale: float32 [rows or 1, 1] that the borders are to be multiplied by; None for 1.
+        between: ascending, float32 [rows or 1, at most 255].
+    """
+    compiled = compiled_for(matrix, scale, between)
+    if compiled is not None:
+        return compiled.nearest_levels(matrix, scale, between)
+    values = matrix if scale is None else matrix / scale
+    table = between[0] if len(between) == 1 else between
+    return torch.searchsorted(table, values, out_int32=True).to(torch.uint8)

@@ -12,10 +12,11 @@ from typing_extensions import override
 
 from mezzotint.errors import FormatError
 from mezzotint.formats.bitcast import as_bits, from_bits
+from mezzotint.formats.book_sums import PEAK
 from mezzotint.formats.coded_format import CodedFormat
 from mezzotint.formats.forms import LookupSegment
 from mezzotint.formats.grid import Grid
-from mezzotint.formats.integer_book import PEAK, fitted
+from mezzotint.formats.integer_book import fitted
 from mezzotint.formats.lookup_grid import LookupGrid
 from mezzotint.formats.packing import packed_width
 from mezzotint.formats.ranges import RangeSearch

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mezzotint.formats.affine_grid import in_groups, middle, nearest_codes
+from mezzotint.formats.affine_grid import in_groups
+from mezzotint.formats.chunks import PIECE
+from mezzotint.formats.clip_errors import summed_errors
+from mezzotint.formats.compiled import ClipCandidates
 from mezzotint.formats.ranges import RangeSearch
 
 
@@ -31,20 +34,28 @@ class ScaleChoice:
     group_size: int | None
     dtype: torch.dtype
 
-    def best(self, pieces: Sequence[Tensor], search: RangeSearch) -> tuple[Tensor, Tensor]:
-        """Scale and zero point of pieces that share them: of least Σ|w - ŵ|^p, block by block."""
-        bounds = self._ranges(pieces)
-        best_scale, best_zero = self._parameters(*bounds, 1.0)
+    def best(self, pieces: Sequence[Tensor], search: RangeSearch) -> tuple[Tensor, Tensor | None]:
+        """Scale and zero point of pieces that share them: of least Σ|w - ŵ|^p, block by block.
+
+        There are no zero points where codes are symmetric. Of ranges that are equally good the
+        widest is taken.
+        """
+        low, high = self._ranges(pieces)
+        best_scale, best_zero = self._parameters(low, high, 1.0)
         if search.steps == 1:
             return best_scale, best_zero
-        best_error = torch.full_like(bounds[0], math.inf)
-        for ratio in search.ratios:
-            scale, zero_point = self._parameters(*bounds, ratio)
-            total = self._error(pieces, scale, zero_point, search.power)
-            better = total < best_error
-            best_error = torch.where(better, total, best_error)
-            best_scale = torch.where(better, scale, best_scale)
-            best_zero = torch.where(better, zero_point, best_zero)
+        best_error = torch.full_like(low, math.inf)
+        ratios = torch.tensor(search.ratios, dtype=torch.float64, device=low.device)
+        # As many at once as there are weights in a piece, however small the blocks are.
+        size = max(1, PIECE // low.numel())
+        for tried in torch.split(ratios.view(-1, 1, 1, 1), size):
+            scale, zero_point = self._parameters(low, high, tried)
+            least, at = self._errors(pieces, scale, zero_point, search.power).min(0, keepdim=True)
+            better = least[0] < best_error
+            best_error = torch.where(better, least[0], best_error)
+            best_scale = torch.where(better, scale.gather(0, at)[0], best_scale)
+            if zero_point is not None and best_zero is not None:
+                best_zero = torch.where(better, zero_point.gather(0, at)[0], best_zero)
         return best_scale, best_zero
 
     def _blocks(self, matrix: Tensor) -> Tensor:
@@ -88,7 +99,9 @@ class ScaleChoice:
             count = count + self._present(piece).expand_as(blocks).sum(-1, keepdim=True)
         return total / count
 
-    def _parameters(self, low: Tensor, high: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    def _parameters(
+        self, low: Tensor, high: Tensor, ratio: float | Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Scale (as stored) and zero point, float32, of the range shrunk to `ratio`."""
         levels = 2**self.bits - 1
         if self.symmetric:
@@ -97,27 +110,28 @@ class ScaleChoice:
         # A dead block keeps a harmless scale of its own; its neighbours are not touched.
         exact = ((high - low) * ratio / levels).clamp(info.tiny, info.max)
         scale = exact.to(self.dtype)
-        if self.dtype == torch.bfloat16 and not self.symmetric:
+        if self.symmetric:
+            return scale.float(), None
+        if self.dtype == torch.bfloat16:
             # 255 steps of a scale rounded down would miss the end of the range by half a step.
             scale = torch.where(scale < exact, scale.nextafter(scale.new_tensor(math.inf)), scale)
         scale = scale.float()
-        if self.symmetric:
-            return scale, torch.full_like(scale, middle(self.bits))
         zero_point = (-low * ratio / scale).round().clamp(0, 2**self.bits - 1)
         return scale, zero_point.float()
 
-    def _error(
-        self, pieces: Sequence[Tensor], scale: Tensor, zero_point: Tensor, power: float
+    def _errors(
+        self, pieces: Sequence[Tensor], scale: Tensor, zero_point: Tensor | None, power: float
     ) -> Tensor:
-        """Σ|w - ŵ|^power per block, float64."""
+        """Σ|w - ŵ|^power per candidate and block, float64, of the shape of `scale`."""
         total = torch.zeros_like(scale, dtype=torch.float64)
-        shift = None if self.symmetric else zero_point
         for piece in pieces:
-            # In steps of the scale, where no power can overflow or vanish.
-            steps = self._blocks(piece.float()) / scale
-            error = nearest_codes(steps, shift, self.bits).sub_(zero_point).sub_(steps)
-            if self.group_size is not None:
-                error.mul_(self._present(piece))
-            error = error.square_() if power == 2 else error.abs_().pow_(power)
-            total += error.sum(-1, keepdim=True, dtype=torch.float64)
-        return total.mul_(scale.double().pow(power))
+            size = min(self.group_size or piece.shape[1], piece.shape[1])
+            shift = None if zero_point is None else zero_point.flatten(1)
+            tried = ClipCandidates(self.bits, size, scale.flatten(1), shift)
+            found = summed_errors(piece.float(), tried, power)
+            if self.per_tensor:
+                found = found.sum(1)
+            total += found.view_as(total)
+        total.mul_(scale.double().pow(power))
+        # Where neither can be told, no range is better than the full one.
+        return total.masked_fill_(total.isnan(), math.inf)

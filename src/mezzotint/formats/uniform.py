@@ -100,8 +100,10 @@ class UniformFormat(CodedFormat):
             scale, zero_point = self._scales.best(pieces, search)
         else:
             found = [self._scales.best((piece.float(),), search) for piece in pieces]
-            scale, zero_point = (torch.cat(parts) for parts in zip(*found, strict=True))
-        shift = None if self.symmetric else zero_point.flatten(1)
+            scale = torch.cat([each for each, _ in found])
+            shifts = [each for _, each in found if each is not None]
+            zero_point = torch.cat(shifts) if shifts else None
+        shift = None if zero_point is None else zero_point.flatten(1)
         return AffineGrid(
             self.width, scale.flatten(1), shift, size, self._group(columns), self.scale_dtype
         )

@@ -16,7 +16,7 @@ from mezzotint.errors import UsageError
 from mezzotint.measuring.in_process import InProcess
 from mezzotint.measuring.original import Original
 from mezzotint.measuring.run import ExecutorFactory
-from mezzotint.models import Sampling, find_denoiser
+from mezzotint.models import Sampling, denoising_module
 
 MakeFactory: TypeAlias = Callable[..., ExecutorFactory]
 """Makes a factory of executors from options, which are keyword arguments."""
@@ -103,7 +103,7 @@ def generate_with(
         UsageError: executors of that kind make no images, or leave some out.
         ModelError: as `generate`.
     """
-    executor = make(Original(find_denoiser(pipe)[1], pipe=pipe, sampling=sampling))
+    executor = make(Original(denoising_module(pipe), pipe=pipe, sampling=sampling))
     name = type(executor).__name__
     if not isinstance(executor, ImageExecutor):
         raise UsageError(f"executor {name}: makes no images; leave it out, or use another one")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mezzotint._progress import announcer, duration
+from mezzotint._progress import announcer
+from mezzotint._progress_lines import duration
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
 from mezzotint.measuring.metrics import Metric
 from mezzotint.measuring.original import Original

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from mezzotint.errors import CalibrationError, UsageError
-from mezzotint.models import Call, Sampling, find_denoiser, parts_of
+from mezzotint.models import Call, Sampling, find_denoiser, parts_of, with_components
 from mezzotint.models.patching import patched
 from mezzotint.models.sampling import flat_frames, pixel_batches
 from mezzotint.runtime import Calibration
@@ -126,10 +125,10 @@ def with_denoiser(pipe: DiffusionPipeline, denoiser: nn.Module) -> DiffusionPipe
 
     Of a joint module each component takes its place.
     """
-    copied = copy.copy(pipe)
-    for component, part in parts_of(denoiser).items():
-        setattr(copied, find_denoiser(pipe)[0] if component is None else component, part)
-    return copied
+    parts = parts_of(denoiser).items()
+    return with_components(
+        pipe, {find_denoiser(pipe)[0] if name is None else name: part for name, part in parts}
+    )
 
 
 @torch.no_grad()

@@ -14,12 +14,14 @@ from mezzotint.models.calls import (
 from mezzotint.models.chosen_components import denoising_module
 from mezzotint.models.defaults import with_generation_defaults
 from mezzotint.models.denoiser import denoises, find_denoiser, find_denoisers, model_name
+from mezzotint.models.devices import usable_device
 from mezzotint.models.evaluating import evaluating
 from mezzotint.models.examples import example_call
 from mezzotint.models.folder import (
     check_folder,
     check_model_folder,
     components,
+    contents,
     leads_outside,
     shard_files,
 )
@@ -29,11 +31,13 @@ from mezzotint.models.graph_files import save_weight_graph, writer_for
 from mezzotint.models.graph_joining import joined_graphs, trace_calls
 from mezzotint.models.groups import LayerGroup, layer_groups, text_readers
 from mezzotint.models.home import home_of
+from mezzotint.models.inner_pipelines import with_components
 from mezzotint.models.inventory import Layer, inventory, layers_in
 from mezzotint.models.joins import joined_inputs
 from mezzotint.models.joint import (
     Joint,
     component_names,
+    denoising_parts,
     parts_of,
     quantized_alone,
     quantized_parts,
@@ -42,8 +46,15 @@ from mezzotint.models.joint import (
     touches,
 )
 from mezzotint.models.kinds import Kind, layer_input
-from mezzotint.models.loading import load_pipeline, local_folder, usable_device
-from mezzotint.models.lora_files import LoraFile, check_loras, merge_loras, merged_loras
+from mezzotint.models.loading import load_pipeline, local_folder
+from mezzotint.models.lora_files import (
+    LoraFile,
+    LoraName,
+    check_loras,
+    lora_files,
+    merge_loras,
+    merged_loras,
+)
 from mezzotint.models.own_dtype import folder_dtype
 from mezzotint.models.pipeline_call import (
     GENERATION_FILE,
@@ -55,7 +66,7 @@ from mezzotint.models.pipeline_call import (
 from mezzotint.models.pipeline_type import Pipeline
 from mezzotint.models.prompts import read_prompts
 from mezzotint.models.quiet import quiet_libraries
-from mezzotint.models.recording import record_calls, recording
+from mezzotint.models.recording import record_calls, record_first_calls, recording
 from mezzotint.models.roles import Role, role_of
 from mezzotint.models.rows import batch_size, rows_of
 from mezzotint.models.sampling import flat_frames, generate
@@ -66,6 +77,12 @@ from mezzotint.models.stored_files import model_files
 from mezzotint.models.tracing import trace_graph
 from mezzotint.models.weight_graph import CombineNode, WeightGraph, WeightNode
 from mezzotint.models.weight_graph_builder import weight_graph
+from mezzotint.models.weight_variants import (
+    check_variant,
+    files_of_variant,
+    is_weights,
+    without_variant,
+)
 from mezzotint.plan import CallSelection, Sampling
 
 __all__ = [
@@ -83,6 +100,7 @@ __all__ = [
     "Layer",
     "LayerGroup",
     "LoraFile",
+    "LoraName",
     "Node",
     "NodeInput",
     "NodeKind",
@@ -101,16 +119,20 @@ __all__ = [
     "check_module",
     "check_no_adapters",
     "check_pipeline",
+    "check_variant",
     "completed_calls",
     "component_names",
     "component_of",
     "components",
+    "contents",
     "default_steps",
     "denoises",
     "denoising_module",
+    "denoising_parts",
     "device_of",
     "evaluating",
     "example_call",
+    "files_of_variant",
     "find_denoiser",
     "find_denoisers",
     "flat_frames",
@@ -120,6 +142,7 @@ __all__ = [
     "generation_defaults",
     "home_of",
     "inventory",
+    "is_weights",
     "joined_graphs",
     "joined_inputs",
     "layer_groups",
@@ -129,6 +152,7 @@ __all__ = [
     "list_embedded",
     "load_pipeline",
     "local_folder",
+    "lora_files",
     "merge_loras",
     "merged_loras",
     "model_files",
@@ -142,6 +166,7 @@ __all__ = [
     "quiet_libraries",
     "read_prompts",
     "record_calls",
+    "record_first_calls",
     "recording",
     "resolve",
     "role_of",
@@ -159,6 +184,8 @@ __all__ = [
     "usable_device",
     "usual_sampling",
     "weight_graph",
+    "with_components",
     "with_generation_defaults",
+    "without_variant",
     "writer_for",
 ]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from mezzotint._words import listed
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.models.denoiser import find_denoisers
+from mezzotint.models.inner_pipelines import inner_pipelines
 from mezzotint.models.joint import Joint, decodes
 from mezzotint.models.text_inputs import TextInputs
 
@@ -47,6 +48,12 @@ def denoising_module(pipe: DiffusionPipeline, components: Sequence[str] | None =
     encoders = [name for name, part in wanted.items() if isinstance(part, PreTrainedModel)]
     if not encoders:
         return Joint(wanted)
+    if inner_pipelines(pipe):
+        raise UsageError(
+            f"components: {listed(encoders)}: run in a pipeline within {type(pipe).__name__}, "
+            "whose outputs another one is given, and cannot be measured there; name denoisers and "
+            f"autoencoders alone, such as {listed(list(denoisers))}"
+        )
     texts = TextInputs(pipe, encoders)
     return Joint(dict(sorted({**wanted, **denoisers}.items())), tuple(wanted), texts)
 

@@ -63,7 +63,7 @@ def check_model_folder(folder: Path) -> None:
         ModelError, CheckpointError: as for `check_folder`.
     """
     counts = TensorCounts()
-    for path in _contents(folder):
+    for path in contents(folder):
         # Some file systems do not tell upper case from lower.
         name = path.name.lower()
         if path.is_dir():
@@ -89,7 +89,7 @@ def check_model_folder(folder: Path) -> None:
         elif _INDEX in name and name.endswith(".json"):
             shard_files(path)
         elif name.endswith(".safetensors"):
-            counts.stored(path, _check_safetensors(path))
+            counts.stored(path, check_safetensors(path))
     counts.check()
 
 
@@ -151,13 +151,17 @@ def shard_files(index_path: Path) -> tuple[Path, ...]:
     return tuple(index_path.parent / name for name in names)
 
 
-def _contents(folder: Path) -> Iterator[Path]:
+def contents(folder: Path, within: Path | None = None) -> Iterator[Path]:
     """Everything below `folder`, also what links to folders lead to.
 
+    Args:
+        folder: of a model, or of a pipeline.
+        within: folder that links may lead into; by default the same.
+
     Raises:
-        ModelError: a link leads neither into the folder nor into the Hub's cache.
+        ModelError: a link leads neither in there nor into the Hub's cache.
     """
-    allowed = _allowed_roots(folder)
+    allowed = _allowed_roots(within or folder)
     pending, seen = [folder], set()
     while pending:
         here = pending.pop()
@@ -261,8 +265,12 @@ def _is_class_name(kind: Any) -> bool:
     return isinstance(kind, str) and kind.isidentifier()
 
 
-def _check_safetensors(path: Path) -> int:
-    """Number of tensors in a file that is whole."""
+def check_safetensors(path: Path) -> int:
+    """Number of tensors in a safetensors file.
+
+    Raises:
+        CheckpointError: it is truncated or damaged.
+    """
     try:
         # Opening maps the file and compares its length with the header; no tensor is read.
         with safe_open(path, framework="pt") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -57,11 +58,13 @@ def record_decoding(pipe: DiffusionPipeline, joint: Joint, sampling: Sampling) -
 @contextmanager
 def _taking(name: str, decoder: nn.Module, taken: list[Call]) -> Iterator[None]:
     """Take the arguments of a decoder's call, and end the pipeline's run there."""
+    signature = inspect.signature(decoder.decode)  # type: ignore[arg-type]
 
-    def decode(z: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def decode(*args: Any, **kwargs: Any) -> Any:
+        given = dict(signature.bind(*args, **kwargs).arguments)
         # A generator is used by decoders that add noise; they are compared without any.
-        kwargs.pop("generator", None)
-        call = Call((), {COMPONENT: name, "z": z, **kwargs, "return_dict": False})
+        given.pop("generator", None)
+        call = Call((), {COMPONENT: name, **given, "return_dict": False})
         taken.append(call.mapped(lambda tensor: tensor.detach().to("cpu", copy=True)))
         raise _DecodedError
 

@@ -9,13 +9,15 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
-from huggingface_hub import hf_hub_download, snapshot_download
+from diffusers.pipelines.pipeline_loading_utils import CONNECTED_PIPES_KEYS
+from huggingface_hub import ModelCard, hf_hub_download, snapshot_download
 from torch import nn
 
 from mezzotint._digest_file import DigestFile, check_digest_file
 from mezzotint._files import read_json
 from mezzotint._tensor_digests import check_finite, verifying
 from mezzotint.errors import MezzotintError, ModelError, first_line
+from mezzotint.models.devices import told_of_device, usable_device
 from mezzotint.models.folder import check_folder, components
 from mezzotint.models.home import set_home
 from mezzotint.models.own_dtype import folder_dtype
@@ -29,6 +31,7 @@ from mezzotint.models.source import (
     resolve,
 )
 from mezzotint.models.source_dtypes import note_source_dtypes
+from mezzotint.models.weight_variants import check_variant
 
 _BESIDE = (DigestFile.FILE, "generation.json", "prompts.txt", "LICENSE*", "NOTICE*")
 """Files of a pipeline's folder that diffusers does not ask for."""
@@ -68,6 +71,7 @@ def load_pipeline(
     else:
         home = local_folder(resolved, options)
         check_folder(home)
+        check_variant(home, options.variant)
         _check_pipeline_class(home / INDEX_FILE)
         dtype = dtype or folder_dtype(home, place, options.variant)
         pipe = _from_pretrained(home, resolved, dtype, options.variant, components or {})
@@ -80,10 +84,8 @@ def load_pipeline(
     pipe.register_to_config(_name_or_path=resolved.location)
     set_home(pipe, home)
     pipe.set_progress_bar_config(disable=True)
-    try:
+    with told_of_device(place):
         return pipe.to(place)
-    except (RuntimeError, AssertionError) as cause:
-        raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
 
 
 def local_folder(source: ResolvedSource, options: SourceOptions = NO_OPTIONS) -> Path:
@@ -100,21 +102,6 @@ def local_folder(source: ResolvedSource, options: SourceOptions = NO_OPTIONS) ->
     return source.folder or download_pipeline(source.location, options)
 
 
-def usable_device(device: torch.device | str) -> torch.device:
-    """A device that tensors can be on, and are computed on.
-
-    Raises:
-        ModelError: there is none of that name here, or it is meta, whose tensors have no values.
-    """
-    try:
-        place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as cause:
-        raise ModelError(f"{device}: cannot be used ({first_line(cause)})") from cause
-    if place.type == "meta":
-        raise ModelError(f"{device}: cannot be used (its tensors have no values); use cpu or cuda")
-    return place
-
-
 def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> Path:
     """The local copy of a Hub pipeline, downloaded where it is not there yet; safetensors only.
 
@@ -129,7 +116,7 @@ def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> P
             access: dict[str, Any] = {"revision": options.revision, "token": options.token}
             index = Path(hf_hub_download(repository, INDEX_FILE, **access))
             components(index)
-            _check_pipeline_class(index)
+            _check_pipeline_class(index, alone=True)
             access["revision"] = index.parent.name
             snapshot_download(repository, allow_patterns=list(_BESIDE), **access)
             return Path(
@@ -140,15 +127,24 @@ def download_pipeline(repository: str, options: SourceOptions = NO_OPTIONS) -> P
     except MezzotintError:
         raise
     except Exception as cause:  # the libraries below raise whatever they like
+        remedy = (
+            "it is no local folder either; check the spelling, the network connection and, for "
+            "gated models, `hf auth login`"
+        )
+        if options.variant is not None and f"variant={options.variant}" in str(cause):
+            remedy = "name another variant (--variant), or leave it out"
         raise ModelError(
-            f"{repository}: cannot be downloaded ({first_line(cause)}); it is no local folder "
-            "either; check the spelling, the network connection and, for gated models, "
-            "`hf auth login`"
+            f"{repository}: cannot be downloaded ({first_line(cause)}); {remedy}"
         ) from cause
 
 
-def _check_pipeline_class(index_path: Path) -> None:
-    """Refuse what is no pipeline of diffusers, or loads others than its own components."""
+def _check_pipeline_class(index_path: Path, *, alone: bool = False) -> None:
+    """Refuse what is no pipeline of diffusers, or loads others than its own components.
+
+    Args:
+        index_path: of its index.
+        alone: the files beside it are not there yet.
+    """
     name = read_json(index_path, ModelError)["_class_name"]
     kind = getattr(diffusers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
@@ -156,11 +152,23 @@ def _check_pipeline_class(index_path: Path) -> None:
             f"{index_path}: diffusers cannot load it (_class_name: {name!r} is no pipeline of "
             f"diffusers {diffusers.__version__}); restore the file, or update diffusers"
         )
-    if getattr(kind, "_load_connected_pipes", False):
+    if getattr(kind, "_load_connected_pipes", False) and (alone or _names_pipelines(index_path)):
         raise ModelError(
             f"{index_path}: _class_name: a {name} loads other pipelines, which its README.md "
             "names; load each of them by itself"
         )
+
+
+def _names_pipelines(index_path: Path) -> bool:
+    """True unless the card beside an index, as diffusers reads it, names no other pipelines."""
+    card = index_path.with_name("README.md")
+    if not card.is_file():
+        return False
+    try:
+        told = ModelCard.load(card).data
+    except Exception:  # whatever is in that file
+        return True
+    return any(getattr(told, key, None) is not None for key in CONNECTED_PIPES_KEYS)
 
 
 def _from_pretrained(

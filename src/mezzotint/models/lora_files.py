@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
 
 from diffusers import DiffusionPipeline
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from mezzotint._files import at_home
 from mezzotint._stored_dtypes import round_as_stored
 from mezzotint.errors import ModelError, UsageError, first_line
+from mezzotint.models.folder import check_safetensors
 from mezzotint.models.quiet import quiet_libraries
 from mezzotint.models.source import WEIGHTS_SUFFIX, check_no_pickle
 from mezzotint.plan import Plan
@@ -41,6 +43,7 @@ class LoraFile:
         check_no_pickle(self.path)
         if not self.path.is_file() or self.path.suffix.lower() != WEIGHTS_SUFFIX:
             raise ModelError(f"{self.path}: is no {WEIGHTS_SUFFIX} file; name the LoRA's own")
+        check_safetensors(self.path)
         if not math.isfinite(self.weight):
             raise UsageError(f"{self.path}: weight: {self.weight} is no number to multiply by")
 
@@ -50,11 +53,12 @@ class LoraFile:
 
         Raises:
             ModelError: there is no such file, or it is no safetensors.
+            CheckpointError: it is truncated or damaged.
             UsageError: the weight is not finite.
         """
         if isinstance(named, LoraFile):
             return named
-        path, colon, weight = str(named).rpartition(":")
+        path, colon, weight = str(at_home(named)).rpartition(":")
         try:
             return cls(at_home(path), float(weight)) if colon else cls(at_home(weight))
         except ValueError:  # no number, and the colon part of the name
@@ -65,6 +69,24 @@ class LoraFile:
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"file": self.path.name, "sha256": digest, "weight": self.weight}
+
+
+LoraName: TypeAlias = str | Path | LoraFile
+"""A file of a LoRA, and its weight where that is not 1."""
+
+
+def lora_files(named: LoraName | Sequence[LoraName] | None) -> tuple[LoraFile, ...]:
+    """One file, several, or none.
+
+    Raises:
+        ModelError, CheckpointError, UsageError: as `LoraFile.of`.
+    """
+    if named is None:
+        return ()
+    several = [named] if isinstance(named, LoraName) else named
+    if not isinstance(several, Sequence):
+        raise UsageError(f"lora: is a {type(several).__name__}; name a file, or a list of them")
+    return tuple(LoraFile.of(each) for each in several)
 
 
 def merge_loras(pipe: DiffusionPipeline, loras: Sequence[LoraFile]) -> None:

@@ -153,7 +153,10 @@ def remedy(pipe: DiffusionPipeline, sampling: Sampling) -> str:
     missing = [name for name in takes if name not in sampling.call_kwargs]
     if missing:
         return f"it takes {', '.join(missing)} too: give what it needs in call_kwargs (--call)"
-    return "check its components and the values in call_kwargs, or record calls that it takes"
+    if sampling.call_kwargs:
+        given = ", ".join(sampling.call_kwargs)
+        return f"check what call_kwargs (--call) gives as {given}, and the pipeline's components"
+    return "check its components, or record calls that it takes"
 
 
 def _check_kwargs(pipe: DiffusionPipeline, sampling: Sampling) -> None:

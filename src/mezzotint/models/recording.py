@@ -13,9 +13,10 @@ from torch import nn
 
 from mezzotint._progress import track
 from mezzotint.errors import UsageError
+from mezzotint.models.call_arguments import component_of
 from mezzotint.models.calls import Call
 from mezzotint.models.chosen_components import denoising_module
-from mezzotint.models.joint import Joint
+from mezzotint.models.joint import Joint, denoising_parts
 from mezzotint.models.joint_recording import record_decoding, with_texts
 from mezzotint.models.recorder import Recorder
 from mezzotint.models.sampling import run_batches
@@ -61,6 +62,37 @@ def record_calls(
     if limit is None and isinstance(denoiser, Joint):
         return _record_joint(pipe, denoiser, sampling, selection)
     return _record(pipe, denoiser, sampling, selection, limit)
+
+
+@torch.no_grad()
+def record_first_calls(pipe: DiffusionPipeline, sampling: Sampling) -> tuple[Call, ...]:
+    """The first call of each of the pipeline's denoisers; the run ends when all are there.
+
+    Of several denoisers they are those of a joint module; one that the run does not reach has none.
+
+    Args:
+        pipe: as for `record_calls`.
+        sampling: likewise.
+
+    Raises:
+        ModelError, UsageError: as `record_calls`.
+    """
+    denoiser, calls = denoising_module(pipe), list[Call]()
+    awaited = {*denoising_parts(denoiser)}
+
+    def take(call: Call) -> None:
+        name = component_of(call)
+        if name in awaited:
+            awaited.remove(name)
+            calls.append(call)
+        if not awaited:
+            raise _EnoughError
+
+    recorder = Recorder(take)
+    with recorder.watching(denoiser), suppress(_EnoughError):
+        for _ in run_batches(pipe, sampling, output_type="latent"):
+            pass
+    return tuple(calls)
 
 
 def _record_joint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 
 from mezzotint._progress import track
 from mezzotint.errors import MezzotintError, ModelError, UsageError, first_line
+from mezzotint.models.inner_pipelines import all_pipelines
 from mezzotint.models.pipeline_call import fixed_arguments, own_arguments, remedy
 from mezzotint.models.step_progress import StepProgress
 from mezzotint.plan import Sampling
@@ -120,12 +121,11 @@ def _to_uint8(pipe: DiffusionPipeline, images: npt.NDArray[Any]) -> npt.NDArray[
 @contextmanager
 def _quiet(pipe: DiffusionPipeline) -> Iterator[None]:
     """Let the work around it be told of the pipeline's steps, in the place of a bar of its own."""
-    own = vars(pipe).get("progress_bar")
-    pipe.progress_bar = StepProgress
-    try:
+    with ExitStack() as restoring:
+        for each in all_pipelines(pipe):
+            if "progress_bar" in vars(each):
+                restoring.callback(setattr, each, "progress_bar", each.progress_bar)
+            else:
+                restoring.callback(delattr, each, "progress_bar")
+            each.progress_bar = StepProgress
         yield
-    finally:
-        if own is None:
-            del pipe.progress_bar
-        else:
-            pipe.progress_bar = own

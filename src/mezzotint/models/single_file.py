@@ -9,20 +9,21 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
-from diffusers.loaders import FromOriginalModelMixin, single_file_utils
-from diffusers.models.autoencoders.vae import AutoencoderMixin
+from diffusers.loaders import single_file_utils
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mezzotint._files import read_json
 from mezzotint._stored_dtypes import note_dtypes
+from mezzotint._tensor_files import DTYPES
 from mezzotint.errors import CheckpointError, MezzotintError, ModelError, first_line
 from mezzotint.models.denoiser import denoises
 from mezzotint.models.folder import check_folder, components
 from mezzotint.models.layer_counts import TensorCounts
-from mezzotint.models.own_dtype import commonest, computable, stored_elements
+from mezzotint.models.own_dtype import commonest, computable
 from mezzotint.models.quiet import quiet_libraries
+from mezzotint.models.single_file_names import elements, holds, tensors_of
 from mezzotint.models.source import CONFIG_FILE, INDEX_FILE
 from mezzotint.models.stored_files import model_files
 
@@ -44,7 +45,7 @@ def read_single_file(
         file: of safetensors.
         config: folder of a diffusers pipeline with the same sizes, its weights or none; by default
             diffusers' own choice for such a file, from the Hub.
-        dtype: of everything that is floating; by default that of most of the file.
+        dtype: of everything that is floating; by default that of most of the denoiser.
         device: that it will be computed on.
 
     Raises:
@@ -60,16 +61,17 @@ def read_single_file(
         for name, (library, class_name) in entries.items()
         if issubclass(kind := _class(library, class_name), nn.Module)
     }
-    inside = {name for name, kind in models.items() if _holds(tensors, kind)}
-    if not any(denoises(models[name]) for name in inside):
+    inside = {name for name, kind in models.items() if holds(tensors, kind)}
+    stored = {name: commonest(elements(tensors_of(tensors, name, models[name]))) for name in inside}
+    denoisers = [name for name in models if name in inside and denoises(models[name])]
+    if not denoisers:
         kinds = ", ".join(kind.__name__ for kind in models.values() if denoises(kind))
         raise ModelError(
             f"{file}: diffusers reads {kinds or 'no denoiser'} from no single file; convert it to "
             "a folder of diffusers"
         )
     _check_counts(folder, inside, len(tensors))
-    stored = commonest(stored_elements([file]))
-    dtype = dtype or computable(stored, device)
+    dtype = dtype or computable(stored[denoisers[0]], device)
     try:
         with quiet_libraries(warnings=False):
             rest = {
@@ -94,7 +96,7 @@ def read_single_file(
     for name in inside:
         model = pipe.components[name]
         _check_complete(model, f"{file}: {name}")
-        note_dtypes(model, dict.fromkeys(dict(model.state_dict()), stored))
+        note_dtypes(model, dict.fromkeys(dict(model.state_dict()), stored[name]))
     return pipe, folder
 
 
@@ -103,13 +105,19 @@ def _placeholders(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as opened:
             return {
-                key: torch.empty(opened.get_slice(key).get_shape(), device="meta")
+                key: _placeholder(opened.get_slice(key))
                 for key in opened.keys()  # noqa: SIM118  (not a mapping)
             }
     except (SafetensorError, OSError) as cause:
         raise CheckpointError(
             f"{file}: is truncated or damaged ({first_line(cause)}); copy or download it again"
         ) from cause
+
+
+def _placeholder(view: Any) -> Tensor:
+    # Packages of 4 or 6 bits have no dtype in torch; nothing asks for theirs.
+    dtype = DTYPES.get(view.get_dtype(), torch.uint8)
+    return torch.empty(view.get_shape(), dtype=dtype, device="meta")
 
 
 def _usual_configuration(file: Path, tensors: dict[str, Tensor]) -> Path:
@@ -135,20 +143,6 @@ def _class(library: str, name: str) -> type:
     if not isinstance(found, type):
         raise ModelError(f"{library}.{name}: is no class of this version; update the library")
     return found
-
-
-def _holds(tensors: dict[str, Tensor], kind: type[Any]) -> bool:
-    """True if a file of these tensors holds a model of that class.
-
-    A file of a denoiser alone has no other names than its layers'.
-    """
-    if issubclass(kind, AutoencoderMixin):
-        return any(name.startswith(tuple(single_file_utils.LDM_VAE_KEYS)) for name in tensors)
-    if issubclass(kind, FromOriginalModelMixin):
-        return True
-    if kind.__name__.startswith("T5"):
-        return bool(single_file_utils.is_t5_in_single_file(tensors))
-    return bool(single_file_utils.is_clip_model_in_single_file(kind, tensors))
 
 
 def _check_counts(folder: Path, names: set[str], tensors: int) -> None:

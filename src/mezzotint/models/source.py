@@ -63,7 +63,7 @@ class SourceOptions:
     config: Path | None = None
 
     def check(self, source: ResolvedSource) -> None:
-        """Raise UsageError where the source has no such choice."""
+        """Raise UsageError where the source has no such choice, or the folder is no pipeline's."""
         repository, folder = source.kind == "hub", source.kind in ("hub", "folder")
         for name, value, fits, of in (
             ("revision", self.revision, repository, "a repository of the Hub"),
@@ -73,6 +73,11 @@ class SourceOptions:
         ):
             if value is not None and not fits:
                 raise UsageError(f"{name}: {source.location} is not {of}; leave it out")
+        if self.config is not None and not (self.config / INDEX_FILE).is_file():
+            raise UsageError(
+                f"config: {self.config} has no {INDEX_FILE}; name the folder of a diffusers "
+                "pipeline of the same sizes (--config)"
+            )
 
 
 NO_OPTIONS = SourceOptions()
@@ -95,6 +100,7 @@ def resolve(source: str | Path) -> ResolvedSource:
 
     Raises:
         ModelError: there is no such folder, it holds no pipeline, or the file is no safetensors.
+        UsageError: it is neither text nor a path.
     """
     if isinstance(source, str) and source in list_embedded():
         return ResolvedSource("embedded", str(_zoo() / source))

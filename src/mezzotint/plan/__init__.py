@@ -33,9 +33,8 @@ from mezzotint.plan.structure import (
     Structure,
     Tensors,
     check_count,
-    register_structure,
-    structure_named,
 )
+from mezzotint.plan.structure_registry import register_structure, structure_named
 from mezzotint.plan.uniform_plans import (
     NO_ACTIVATION_BITS,
     activation_name,

@@ -13,7 +13,8 @@ from mezzotint.errors import FormatError, PlanError
 from mezzotint.formats import FLOAT
 from mezzotint.plan.choice import Choice
 from mezzotint.plan.encoding import EncodingModel
-from mezzotint.plan.structure import Structure, structure_named
+from mezzotint.plan.structure import Structure
+from mezzotint.plan.structure_registry import structure_named
 
 
 class _StructureModel(BaseModel):

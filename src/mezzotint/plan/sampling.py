@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, StrictFloat, StrictInt, StrictStr
@@ -64,18 +65,18 @@ class Sampling:
                 images, or a list with one for each.
 
         Raises:
-            UsageError: there is neither prompt nor count, or a number is out of its domain, or an
-                argument of the call is none of those that can be given here.
+            UsageError: there is neither prompt nor count, or a number is none or out of its
+                domain, or an argument of the call is none of those that can be given here.
         """
         texts = _prompts(prompts)
-        images = _images(texts, count)
+        images = _images(texts, None if count is None else _whole("count", count))
         # The fields alone tell what is asked for, whichever way it was given.
         for name, value in {
             "prompts": texts,
-            "seed": seed,
-            "steps": steps,
-            "guidance": guidance,
-            "batch": batch,
+            "seed": _whole("seed", seed),
+            "steps": None if steps is None else _whole("steps", steps),
+            "guidance": None if guidance is None else _real("guidance", guidance),
+            "batch": _whole("batch", batch),
             "count": None if texts else images,
         }.items():
             object.__setattr__(self, name, value)
@@ -86,8 +87,9 @@ class Sampling:
         return len(self.prompts) or self.count or 0
 
     def _check_numbers(self) -> None:
-        if not 0 <= self.seed < 2**63 - len(self):
-            raise UsageError(f"seed: {self.seed} is out of range; use 0 or more")
+        highest = 2**63 - 1 - len(self)
+        if not 0 <= self.seed <= highest:
+            raise UsageError(f"seed: {self.seed} is out of range; use 0 to {highest}")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"steps: {self.steps} is too few; use 1 or more")
         for name, number in (("steps", self.steps), ("batch", self.batch)):
@@ -175,6 +177,18 @@ def _prompts(prompts: str | Iterable[str]) -> tuple[str, ...]:
         if not isinstance(prompt, str):
             raise UsageError(f"prompts: number {index} is a {type(prompt).__name__}; give strings")
     return found
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UsageError(f"{name}: {value!r} is a {type(value).__name__}; give a whole number")
+    return int(value)
+
+
+def _real(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UsageError(f"{name}: {value!r} is a {type(value).__name__}; give a number")
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _images(prompts: tuple[str, ...], count: int | None) -> int:

@@ -1,4 +1,4 @@
-"""The extension point for layers that do more than one quantizer does, and its registry."""
+"""The extension point for layers that do more than one quantizer does."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from mezzotint._plugins import Registry
-from mezzotint.errors import CalibrationError, FormatError, UsageError
+from mezzotint.errors import CalibrationError, FormatError
 from mezzotint.formats import ActivationFormat, TensorSpec
 from mezzotint.plan.layer_shape import LayerShape, Reader
 
@@ -266,37 +265,6 @@ class Structure(ABC):
 
     def __str__(self) -> str:
         return self.label
-
-
-_STRUCTURES: Registry[type[Structure]] = Registry("structures", "structure", FormatError)
-
-_StructureT = TypeVar("_StructureT", bound=Structure)
-
-
-def register_structure(kind: type[_StructureT]) -> type[_StructureT]:
-    """Class decorator: make a structure known under its kind.
-
-    Raises:
-        UsageError: it has calibrated tensors, but no observer that finds them, or there is one of
-            that kind.
-    """
-    unwatched = kind.observer is Structure.observer and kind.granularity is None
-    if kind.calibrated and unwatched:
-        raise UsageError(
-            f"the structure {kind.kind} has calibrated tensors, but no observer that finds them; "
-            "give it the method `observer`"
-        )
-    _STRUCTURES.add(kind.kind, kind, kind)
-    return kind
-
-
-def structure_named(kind: str) -> type[Structure]:
-    """The structure whose key in plans is `kind`.
-
-    Raises:
-        FormatError: there is none; the message lists them.
-    """
-    return _STRUCTURES.named(kind)
 
 
 def check_count(structure: Structure, field: str, value: object) -> None:

@@ -13,7 +13,15 @@ from mezzotint.profiling.predict import (
     predict,
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
-from mezzotint.profiling.runs import Runs, Sample, Subject, Work, first_call, watch_runs
+from mezzotint.profiling.runs import (
+    Runs,
+    Sample,
+    Subject,
+    Work,
+    first_call,
+    first_calls,
+    watch_runs,
+)
 from mezzotint.profiling.summary import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
 
@@ -34,6 +42,7 @@ __all__ = [
     "candidates",
     "check_profile",
     "first_call",
+    "first_calls",
     "interleaved_medians",
     "latency_context",
     "measure_profile",

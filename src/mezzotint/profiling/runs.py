@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from mezzotint.models import (
     Call,
     Sampling,
+    denoising_module,
     device_of,
     find_denoiser,
     layer_input,
     record_calls,
+    record_first_calls,
     usual_sampling,
 )
 from mezzotint.plan import Structure
@@ -76,6 +78,18 @@ def first_call(pipe: DiffusionPipeline, sampling: Sampling | None, batch: int) -
     images = (sampling or usual_sampling(pipe, (_PROMPT,))).repeated(batch)
     (call,) = record_calls(pipe, replace(images, batch=batch), limit=1)
     return call.to(device_of(find_denoiser(pipe)[1]))
+
+
+def first_calls(pipe: DiffusionPipeline, sampling: Sampling | None) -> tuple[Call, ...]:
+    """The first call of each of the pipeline's denoisers for one image, where those are.
+
+    Args:
+        pipe: the pipeline.
+        sampling: of the image, its first; by default of a usual prompt.
+    """
+    image = (sampling or usual_sampling(pipe, (_PROMPT,))).repeated(1)
+    calls = record_first_calls(pipe, replace(image, batch=1))
+    return tuple(call.to(device_of(denoising_module(pipe))) for call in calls)
 
 
 @dataclass(frozen=True)

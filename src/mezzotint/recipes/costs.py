@@ -79,7 +79,7 @@ def _remedy(
     layers: Sequence[Layer],
     costs: Mapping[str, Mapping[Choice, int]],
 ) -> str:
-    """Advice on what to leave out, where structures are all that exceeds a budget."""
+    """Advice to leave structures out, where they alone exceed a budget; or else to allow more."""
     spared, switches = 0, set[str]()
     for layer in layers:
         choice, cost = min(costs[layer.name].items(), key=itemgetter(1))
@@ -88,7 +88,9 @@ def _remedy(
         if choice.structures and cost == choice_bytes(layer, choice, weight):
             spared += cost - choice_bytes(layer, choice.plain, weight)
             switches.update(each.left_out_by or f"no {each.kind}" for each in choice.structures)
-    return f"; with {' and '.join(sorted(switches))} it can be met" if excess <= spared else ""
+    if excess > spared:
+        return "; allow more"
+    return f"; with {' and '.join(sorted(switches))} it can be met"
 
 
 def rounded_up(bits: float) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mezzotint.errors import UsageError
 from mezzotint.models import Sampling, check_pipeline
@@ -20,7 +22,58 @@ def check_quantize(pipe: Any, recipe: Any, budget: Any, sampling: Any) -> None:
     check_pipeline(pipe)
     check_recipe(recipe)
     check_budget(budget)
-    _check_sampling(sampling)
+    check_sampling(sampling)
+
+
+def check_sweep(pipe: Any, recipe: Any, sampling: Any) -> None:
+    """Refuse arguments of `sweep` that are of another kind.
+
+    Raises:
+        UsageError: with the call that does what is meant.
+    """
+    check_pipeline(pipe)
+    match recipe:
+        case Budget() | Real():
+            raise UsageError(
+                "recipe: is a budget; give all of them in one list: sweep(pipe, [3, 4])"
+            )
+        case Sampling():
+            raise UsageError("recipe: is a Sampling; give sweep(pipe, budgets, sampling=...)")
+    check_sampling(sampling)
+
+
+def several_budgets(values: Any) -> tuple[Budget, ...]:
+    """The budgets of a sweep; a number stands for that many bits per weight.
+
+    Raises:
+        UsageError: they are of another kind; with the call that does what is meant.
+        BudgetError: a number is out of its domain.
+    """
+    match values:
+        case Budget():
+            raise UsageError("budgets: is a Budget; give a list: sweep(pipe, [Budget(...)])")
+        case str():
+            raise UsageError(f"budgets: is {values!r}; give sweep(pipe, [{_budget(values)}])")
+        case Real():
+            raise UsageError(f"budgets: is {values}; give a list: sweep(pipe, [{values}])")
+    if not isinstance(values, Iterable):
+        kind = type(values).__name__
+        raise UsageError(f"budgets: is a {kind}; give a list, such as sweep(pipe, [3, 4])")
+    return tuple(map(_one_of_several, values))
+
+
+def _one_of_several(value: Any) -> Budget:
+    match value:
+        case Budget():
+            return value
+        case str():
+            raise UsageError(f"budgets: one is {value!r}; give {_budget(value)}")
+        case None | bool():
+            raise UsageError(f"budgets: one is {value}; give Budget(weight_bits=4), or 4 for that")
+        case Real():
+            return Budget(weight_bits=cast("float", value))
+    kind = type(value).__name__
+    raise UsageError(f"budgets: one is a {kind}; give Budget(weight_bits=4), or 4 for that")
 
 
 def check_apply(pipe: Any, plan: Any, sampling: Any) -> None:
@@ -31,7 +84,7 @@ def check_apply(pipe: Any, plan: Any, sampling: Any) -> None:
     """
     check_pipeline(pipe)
     _check_plan(plan)
-    _check_sampling(sampling)
+    check_sampling(sampling)
 
 
 def check_recipe(value: Any) -> None:
@@ -68,7 +121,12 @@ def check_budget(value: Any) -> None:
     raise UsageError(f"budget: is a {type(value).__name__}; give Budget(weight_bits=4)")
 
 
-def _check_sampling(value: Any) -> None:
+def check_sampling(value: Any) -> None:
+    """Refuse what stands in the sampling's place, but is none.
+
+    Raises:
+        UsageError: with the call that does what is meant.
+    """
     if value is None or isinstance(value, Sampling):
         return
     match value:

@@ -25,7 +25,7 @@ class SampleOptions:
         stratify: spread stored bits evenly, see `sampled`.
         bos: keep the constant first token of text embeddings out of the quantizers, as `auto` does;
             not published.
-        seed: of the drawing; image i starts from the noise of seed + i.
+        seed: of the drawing; without a sampling, image i starts from the noise of seed + i.
 
     Raises:
         UsageError: a value is out of its domain.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -36,15 +35,16 @@ from mezzotint.measuring import (
 )
 from mezzotint.models import (
     Sampling,
+    check_pipeline,
     evaluating,
     find_denoiser,
     model_name,
     note_source_dtypes,
-    usual_sampling,
     weight_graph,
 )
 from mezzotint.plan import Budget
 from mezzotint.recipes.default_prompts import default_sampling, usual_count
+from mezzotint.recipes.given import check_sampling
 from mezzotint.recipes.job import Job, MeasuringSettings, check_floating
 from mezzotint.recipes.journaled_figures import Measuring
 from mezzotint.recipes.label_options import SampleOptions
@@ -53,16 +53,13 @@ from mezzotint.recipes.study import Study
 from mezzotint.runtime import Calibration
 
 
-def sample_labels(  # noqa: PLR0913  (all but three are keywords)
+def sample_labels(
     pipe: DiffusionPipeline,
     folder: str | Path,
     options: SampleOptions | None = None,
     *,
-    prompts: Sequence[str] | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
+    sampling: Sampling | None = None,
     executor: str | ExecutorFactory | None = None,
-    call_kwargs: Mapping[str, Any] | None = None,
 ) -> Labels:
     """Draw configurations of the pipeline's denoiser, and measure each.
 
@@ -73,13 +70,11 @@ def sample_labels(  # noqa: PLR0913  (all but three are keywords)
         pipe: a floating text-to-image pipeline; left as it is.
         folder: for the bank of quantized layers, the graph and the labels.
         options: what to measure.
-        prompts: of the images, or of the calls; by default the model's own, or general ones. They
-            repeat with other seeds where more are needed.
-        steps: denoising steps; the pipeline's own by default.
-        guidance: scale of classifier-free guidance; the pipeline's own by default.
+        sampling: prompts of the images, or of the calls, and all else that the pipeline is called
+            with; by default the model's own prompts, or general ones. They repeat with other seeds
+            where more are needed. Without one, the first seed is that of the options.
         executor: name of what measures, such as `ray`, or makes that, given the floating model; by
             default this process does.
-        call_kwargs: whatever else the pipeline's call takes, as of `Sampling`.
 
     Raises:
         LabelError: the folder holds labels of something else, or cannot be written.
@@ -87,14 +82,15 @@ def sample_labels(  # noqa: PLR0913  (all but three are keywords)
         UsageError: an option is out of its domain, or another process is at the same folder.
         CalibrationError: weights or outputs of the floating model hold NaN.
     """
+    check_pipeline(pipe)
+    check_sampling(sampling)
     options = options or SampleOptions()
     options.measure.check_available()
     check_is_ours(Path(folder))
     _, denoiser = find_denoiser(pipe)
     check_floating(type(denoiser).__name__, denoiser)
     note_source_dtypes(pipe)
-    sampling = _sampling(pipe, options, prompts, call_kwargs)
-    sampling = replace(sampling, steps=steps, guidance=guidance)
+    sampling = _sampling(pipe, options, sampling)
     # Calls for rounding come from fewer prompts than what is judged by images.
     few = sampling.part(0, usual_count(pipe))
     job = Job(
@@ -205,25 +201,20 @@ def labelling(
 
 
 def label_images(
-    pipe: DiffusionPipeline, options: SampleOptions, prompts: Sequence[str] | None
+    pipe: DiffusionPipeline, options: SampleOptions, sampling: Sampling | None = None
 ) -> int:
     """Number of images that `sample_labels` compares, or whose calls it records."""
     count = options.measure.prompts or options.images
     if count is None:
-        count = len(prompts) if prompts else usual_count(pipe)
+        count = usual_count(pipe) if sampling is None else len(sampling)
     return count
 
 
 def _sampling(
-    pipe: DiffusionPipeline,
-    options: SampleOptions,
-    prompts: Sequence[str] | None,
-    call_kwargs: Mapping[str, Any] | None,
+    pipe: DiffusionPipeline, options: SampleOptions, sampling: Sampling | None
 ) -> Sampling:
     """The images, or those of the calls."""
-    count = label_images(pipe, options, prompts)
-    if prompts:
-        found = usual_sampling(pipe, tuple(prompts), call_kwargs).repeated(count)
-    else:
-        found = default_sampling(pipe, count, call_kwargs=call_kwargs)
-    return replace(found, seed=options.seed)
+    count = label_images(pipe, options, sampling)
+    if sampling is None:
+        return default_sampling(pipe, count, options.seed)
+    return sampling.repeated(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mezzotint._patterns import matches
+from mezzotint._patterns import check_pattern, matches
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.formats import FLOAT, parse_activation_format
 from mezzotint.plan import Choice
@@ -38,6 +38,7 @@ class Pin:
         weight, _, activation = choice.partition(":")
         if not pattern or not weight:
             raise UsageError(f"pin: {text!r} is not of the form 'PATTERN=int8/channel'")
+        check_pattern(f"pin {text!r}", pattern)
         try:
             Choice(weight)
             parse_activation_format(activation or FLOAT)
@@ -88,6 +89,8 @@ class Restrictions:
         for field, given in (("pin", pin), ("exclude", exclude)):
             if isinstance(given, str) or not all(isinstance(each, str) for each in given):
                 raise UsageError(f"{field}: is {given!r}; give a tuple of texts")
+        for pattern in exclude:
+            check_pattern(f"exclude {pattern!r}", pattern)
         return cls(tuple(map(Pin.of, pin)), tuple(exclude))
 
     def check(self, layers: Sequence[str]) -> None:
@@ -161,4 +164,4 @@ class Restrictions:
         return found
 
 
-_NO_LAYER = "names no layer that can be quantized; `mezzotint graph MODEL` lists them"
+_NO_LAYER = "names no layer that can be quantized; `mezzotint inspect MODEL` lists them"

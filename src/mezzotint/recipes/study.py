@@ -54,6 +54,9 @@ from mezzotint.recipes.journaled_figures import Measuring, take_over
 from mezzotint.recipes.restrictions import Restrictions
 from mezzotint.runtime import Calibration, EncodedWeights, InputRange
 
+WEIGHT_COUNT = "weight_count"
+"""Number of weights of all layers that can be quantized, in the context of plans."""
+
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -136,6 +139,14 @@ class Study:
     def weight(self, layer: Layer) -> Tensor:
         """The floating weight of a layer."""
         return self.job.denoiser.get_submodule(layer.name).get_parameter("weight")
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights of all layers, those that the user excludes among them."""
+        weights = (
+            self.job.denoiser.get_submodule(name).get_parameter("weight") for name in self.names
+        )
+        return sum(weight.numel() for weight in weights)
 
     def structured(self, choices: Sequence[Choice]) -> dict[str, tuple[Choice, ...]]:
         """The same formats for every layer, with its own structures."""
@@ -259,6 +270,7 @@ class Study:
             "budget": budget,
             "sampling": self._sampling(),
             "torch": torch.__version__,
+            WEIGHT_COUNT: self.weight_count,
         }
         if self.job.calls is not None:
             found["calls"] = {"count": len(self.calls), "digest": calls_digest(self.calls)}

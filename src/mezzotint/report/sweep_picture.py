@@ -30,7 +30,8 @@ def sweep_picture(sweep: Sweep) -> str:
         _draw_quality(rows[0], sweep)
         if timed:
             _draw_latency(rows[1], sweep)
-        rows[-1].set_xlabel(f"MB of the denoiser (floating: {sweep.floating_bytes / _MEGA:.1f})")
+        floating = f"floating: {sweep.floating_bytes / _MEGA:.1f}"
+        rows[-1].set_xlabel(f"MB of the {sweep.subject} ({floating})")
         for axes in rows:
             axes.grid(color="#e5e5e5")
 

@@ -1,6 +1,7 @@
 """Packed layers and the kernels that compute them. Knows formats and plans."""
 
 from mezzotint.runtime import cpu, cuda, reference_kernel
+from mezzotint.runtime.calibration_values import Calibration
 from mezzotint.runtime.composition import join_inputs, own_tensors, part_inputs
 from mezzotint.runtime.convert import (
     check_plan,
@@ -48,7 +49,6 @@ from mezzotint.runtime.operands import (
     PackedWeight,
 )
 from mezzotint.runtime.pack import (
-    Calibration,
     check_calibration,
     empty_layer,
     pack_layer,

@@ -13,7 +13,8 @@ from mezzotint._stored_dtypes import keep_notes
 from mezzotint.errors import PlanError
 from mezzotint.formats import check_finite
 from mezzotint.plan import Plan
-from mezzotint.runtime.pack import Calibration, check_calibration, check_layer, naming, pack_weight
+from mezzotint.runtime.calibration_values import Calibration
+from mezzotint.runtime.pack import check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
 from mezzotint.runtime.rounded_attention import round_attention
 from mezzotint.runtime.smoothing_norms import (

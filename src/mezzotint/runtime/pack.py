@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,10 @@ from mezzotint.plan import (
     Choice,
     Encoding,
     Plan,
-    Structure,
-    Tensors,
 )
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime.bias_correction import bias_shift
+from mezzotint.runtime.calibration_values import Calibration
 from mezzotint.runtime.composition import own_tensors
 from mezzotint.runtime.encoded import EncodedWeights, LayerToEncode
 from mezzotint.runtime.layer import part_tensors
@@ -32,77 +30,10 @@ from mezzotint.runtime.layers import check_padding_mode, operation_of
 from mezzotint.runtime.lazy_weight import dense
 from mezzotint.runtime.packed import (
     GridValues,
-    InputRange,
     PackedLayer,
-    PartCalibration,
     check_input_ranges,
 )
 from mezzotint.runtime.structured import packed_like, shape_of
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Calibrated values, which decide stored bytes beside the plan and the weights.
-
-    Attributes:
-        input_ranges: calibrated ranges, one per part, for layers with a static activation format.
-        tensors: what the structures of layers have calibrated: layer → name within it → tensor as
-            it is stored.
-        weights: layer → values on the grid of each of its parts, for layers whose rounding is
-            `trained`.
-        moments: layer → moments of the input of each of its parts, for layers whose encoding needs
-            them.
-        encoded: where weights are kept once they are encoded; of the same model and the same
-            values as these. None to encode them anew each time.
-        floating: dotted name of a parameter that stays floating, such as a bias or a norm's weight
-            → what training has made of it.
-        others: structures, those of a layer alone → values of layers that may have them, in the
-            place of those above.
-    """
-
-    input_ranges: Mapping[str, tuple[InputRange, ...]] = field(default_factory=dict)
-    tensors: Mapping[str, Tensors] = field(default_factory=dict)
-    weights: Mapping[str, tuple[GridValues, ...]] = field(default_factory=dict)
-    moments: Mapping[str, tuple[InputMoments, ...]] = field(default_factory=dict)
-    encoded: EncodedWeights | None = None
-    floating: Tensors = field(default_factory=dict)
-    others: Mapping[tuple[Structure, ...], Calibration] = field(default_factory=dict)
-
-    def under(self, choices: Mapping[str, Choice]) -> Calibration:
-        """The values of layers that have the structures of these choices, and no others."""
-        if not self.others:
-            return self
-        replaced = {
-            name: other
-            for name, choice in choices.items()
-            if name in (other := self.others.get(choice.alone.structures, Calibration())).tensors
-        }
-
-        def each(
-            own: Mapping[str, _T], of: Callable[[Calibration], Mapping[str, _T]]
-        ) -> dict[str, _T]:
-            kept = {name: values for name, values in own.items() if name not in replaced}
-            found = {name: of(other) for name, other in replaced.items()}
-            return kept | {name: values[name] for name, values in found.items() if name in values}
-
-        return replace(
-            self,
-            input_ranges=each(self.input_ranges, lambda other: other.input_ranges),
-            tensors=each(self.tensors, lambda other: other.tensors),
-            moments=each(self.moments, lambda other: other.moments),
-            others={},
-        )
-
-    def of_parts(self, name: str, parts: int) -> tuple[PartCalibration, ...]:
-        """The values of each part of a layer, of which there are `parts`."""
-
-        def each(values: Mapping[str, tuple[_T, ...]]) -> tuple[_T | None, ...]:
-            return values.get(name) or (None,) * parts
-
-        found = zip(each(self.input_ranges), each(self.weights), each(self.moments), strict=True)
-        return tuple(PartCalibration(*values) for values in found)
 
 
 def check_layer(name: str, layer: nn.Module, choice: Choice) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mezzotint.errors import FormatError, PlanError
 from mezzotint.plan import Plan, Tensors
-from mezzotint.runtime.pack import Calibration, storable
+from mezzotint.runtime.calibration_values import Calibration
+from mezzotint.runtime.pack import storable
 from mezzotint.runtime.structured import shape_of
 from mezzotint.runtime.structures.norm_smoothing import NormSmoothing
 from mezzotint.runtime.structures.smoothing import EXPONENT, powers_of_two

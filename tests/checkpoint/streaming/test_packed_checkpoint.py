@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
 import mezzotint as mz
 from mezzotint.checkpoint import read_plan
 from mezzotint.errors import CheckpointError, ModelError, PlanError, UsageError
+from mezzotint.models import SourceOptions, loading
 from mezzotint.runtime import module_bytes, packed_layers
 from tests.checkpoint import packed
 from tests.checkpoint.streaming.float_models import WEIGHTS, stored
@@ -156,6 +157,68 @@ class TestShards:
     def test_size_must_be_positive(self):
         with pytest.raises(UsageError, match="shard_bytes is 0"):
             mz.Storage(shard_bytes=0)
+
+
+class TestVariants:
+    HALF = SourceOptions(variant="fp16")
+
+    @pytest.fixture
+    def both(self, damaged: Path) -> Path:
+        """A pipeline whose models come in float16 as well, but for the text encoder, in shards."""
+        pipe = mz.load(damaged, dtype=torch.float16)
+        pipe.unet.save_pretrained(damaged / "unet", variant="fp16", max_shard_size="100KB")
+        pipe.vae.save_pretrained(damaged / "vae", variant="fp16", max_shard_size="10KB")
+        return damaged
+
+    def test_are_taken_where_there_are_any(self, both: Path, target: Path, tmp_path: Path):
+        mz.quantize_checkpoint(both, target, options=self.HALF, **UNIFORM)
+        pipe = mz.load(both, variant="fp16")
+        plan = mz.uniform_plan(pipe.unet, **UNIFORM, model="damaged")
+        expected = mz.apply(pipe, plan).save(tmp_path / "expected")
+        assert packed.same(stored(target / "unet"), stored(expected / "unet"))
+        assert stored(target / "unet")["conv_in.weight"].dtype == torch.float16
+
+    def test_of_the_other_components_lose_their_names(self, both: Path, target: Path):
+        mz.quantize_checkpoint(both, target, options=self.HALF)
+        copied = {path.name for path in (target / "vae").iterdir()}
+        assert len(copied) > 3
+        assert not any("fp16" in name for name in copied)
+        assert "diffusion_pytorch_model.safetensors" not in copied
+        loaded = StableDiffusionPipeline.from_pretrained(target)
+        half = mz.load(both, variant="fp16")
+        assert packed.same(loaded.vae.state_dict(), half.vae.state_dict())
+        assert packed.same(loaded.text_encoder.state_dict(), half.text_encoder.state_dict())
+        mz.load(target)  # its digests are those of the copies
+
+    def test_of_a_single_model(self, half: Path, target: Path):
+        model = UNet2DConditionModel.from_pretrained(half)
+        model.half().save_pretrained(half, variant="ema")
+        mz.quantize_checkpoint(half, target, options=SourceOptions(variant="ema"))
+        assert packed.same(stored(target), mz.quantize_denoiser(model).state_dict())
+
+    def test_that_are_not_there_are_refused(self, half: Path, pipeline: Path, target: Path):
+        for source in (half, pipeline):
+            with pytest.raises(UsageError, match=r"no files of weights of 'fp16'; leave it out"):
+                mz.quantize_checkpoint(source, target, options=self.HALF)
+        assert list(target.parent.iterdir()) == []
+
+    def test_a_folder_has_no_revisions(self, half: Path, target: Path):
+        with pytest.raises(UsageError, match=r"revision: .* is not a repository of the Hub"):
+            mz.quantize_checkpoint(half, target, options=SourceOptions(revision="main"))
+
+
+def test_a_repository_is_downloaded_as_asked(pipeline: Path, target: Path, monkeypatch):
+    asked = []
+
+    def download(repository: str, options: SourceOptions) -> Path:
+        asked.append((repository, options))
+        return pipeline
+
+    monkeypatch.setattr(loading, "download_pipeline", download)
+    options = SourceOptions(revision="v1", token="hf_x")
+    mz.quantize_checkpoint("owner/name", target, options=options)
+    assert asked == [("owner/name", options)]
+    assert read_plan(target).model == "name"
 
 
 class TestCalibration:

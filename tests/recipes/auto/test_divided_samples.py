@@ -21,8 +21,9 @@ from mezzotint.recipes.auto.allocation import allocated
 from mezzotint.recipes.auto.check import checked
 from mezzotint.recipes.auto.divided_samples import divided_samples
 from mezzotint.recipes.auto.held_out import halved
+from mezzotint.recipes.auto.preparation import prepared
 from mezzotint.recipes.auto.recipe import final_calibration
-from mezzotint.recipes.auto.search import Search, prepared
+from mezzotint.recipes.auto.search import Search
 from mezzotint.runtime import Calibration, packed_copy
 from tests.recipes.auto.conftest import FORMATS
 from tests.recipes.auto.denoisers import Chain, calls

@@ -14,7 +14,8 @@ from mezzotint.models import completed_calls
 from mezzotint.recipes import Job
 from mezzotint.recipes.auto.allocation import Found, allocated
 from mezzotint.recipes.auto.exchanges import exchanged
-from mezzotint.recipes.auto.search import Search, prepared
+from mezzotint.recipes.auto.preparation import prepared
+from mezzotint.recipes.auto.search import Search
 from mezzotint.recipes.costs import BYTES
 from tests.recipes.auto.conftest import FORMATS
 from tests.recipes.auto.denoisers import Chain, calls

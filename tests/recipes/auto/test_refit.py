@@ -6,12 +6,14 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 import mezzotint as mz
 from mezzotint.errors import JournalError, PlanError, UsageError
 from mezzotint.measuring import recorded_probes
+from mezzotint.plan import joined_plan
 from tests import journals
-from tests.recipes.auto.denoisers import Chain, Images
+from tests.recipes.auto.denoisers import WIDTH, Chain, Images
 
 QUICK = {"bias_correction": "never"}
 
@@ -85,6 +87,20 @@ def test_a_layer_of_which_the_base_knows_nothing_is_probed_in_every_format(run, 
 def test_a_base_of_other_layers_is_refused(run, base):
     with pytest.raises(PlanError, match="its plan has no layer peaked_conv"):
         run(module=Images(), on=[((torch.randn(4, 4, 6, 6),), {})], refit=str(base), **QUICK)
+
+
+def test_a_base_of_other_sizes_is_refused(run, base):
+    wider = Chain().eval()
+    wider.peaked, wider.middle = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
+    message = "is of a model whose layers have 4,096 weights, and here they have 6,144"
+    with pytest.raises(PlanError, match=message):
+        run(module=wider, refit=str(base), **QUICK)
+
+
+def test_a_base_of_other_components_is_refused(run, base):
+    joined_plan({"unet": mz.Plan.load(base / "plan.json")}).save(base / "plan.json")
+    with pytest.raises(PlanError, match="its plan is of unet, and here is quantized one denoiser"):
+        run(module=fine_tuned(), refit=str(base), **QUICK)
 
 
 def test_a_base_without_probes_is_refused(run, base):

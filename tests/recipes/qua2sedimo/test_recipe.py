@@ -211,6 +211,20 @@ def test_the_command_line_reads_simulated_attention():
         parse_options(recipe, {"simulated_attention": "many"})
 
 
+@pytest.mark.parametrize(
+    ("options", "usual"),
+    [
+        pytest.param({}, "residual", id="program"),
+        pytest.param({"level": "op"}, "network", id="op"),
+        pytest.param({"level": "block"}, "network", id="block"),
+        pytest.param({"formats": "all"}, "best", id="all-formats"),
+        pytest.param({"level": "op", "predictor": "residual"}, "residual", id="asked-for"),
+    ],
+)
+def test_each_level_has_a_usual_predictor(options, usual):
+    assert mz.Qua2SeDiMo(labels="labels", **options).learner == usual
+
+
 def test_among_all_formats_labels_weigh_the_layers():
     options = mz.Qua2SeDiMo(labels="labels", formats="all", predictor="residual")
     program = program_options(options)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.runtime.cpu import native
+from mezzotint.runtime.cpu import grid_passes, native
 
 FOLDER = Path(native.__file__).parent
 WORDS = {"int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32, "float": ctypes.c_float}
@@ -37,7 +37,8 @@ def declared_for_ctypes() -> dict[str, list[tuple[str, str]]]:
     words = {kind: word for word, kind in WORDS.items()} | {ctypes.c_void_p: "*"}
     return {
         name.lstrip("_"): [(field, words.get(kind, kind.__name__)) for field, kind in each._fields_]
-        for name, each in vars(native).items()
+        for module in (native, grid_passes)
+        for name, each in vars(module).items()
         if isinstance(each, type) and issubclass(each, ctypes.Structure)
     }
 

@@ -13,7 +13,6 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor
 
-from mezzotint._digest_file import DigestFile
 from mezzotint._files import at_home
 from mezzotint._progress import track
 from mezzotint._resuming import digest, resumable_folder
@@ -48,11 +47,12 @@ from mezzotint.checkpoint.streaming.stored_tensors import (
 from mezzotint.checkpoint.streaming.writing import (
     check_room,
     copy_rest,
+    digests_of_copies,
     write_index,
 )
 from mezzotint.errors import CheckpointError, PlanError, UsageError
-from mezzotint.models import Call, check_loras
-from mezzotint.models.source import CONFIG_FILE
+from mezzotint.models import Call, SourceOptions, check_loras
+from mezzotint.models.source import CONFIG_FILE, NO_OPTIONS
 from mezzotint.plan import NO_ACTIVATION_BITS, Plan, uniform_plan
 from mezzotint.runtime import check_plan
 
@@ -121,7 +121,7 @@ class PackedCheckpoint:
     left_out: tuple[str, ...] = ()
 
 
-def quantize_checkpoint(
+def quantize_checkpoint(  # noqa: PLR0913  (all but two are keywords)
     source: str | Path,
     target: str | Path,
     *,
@@ -130,6 +130,7 @@ def quantize_checkpoint(
     act_bits: int | None = None,
     exclude: tuple[str, ...] = (),
     storage: Storage | None = None,
+    options: SourceOptions = NO_OPTIONS,
 ) -> PackedCheckpoint:
     """Pack a pipeline's denoiser from disk to disk; no more than a layer is ever floating.
 
@@ -148,6 +149,8 @@ def quantize_checkpoint(
         act_bits: without a plan: 8 for int8 activations per token; 16, the default, for none.
         exclude: without a plan: layers to keep floating, by dotted name, glob or `re:` expression.
         storage: dtype of what stays floating, and size of the files.
+        options: revision, variant and token, where the source has a choice; the result's files are
+            of no variant.
 
     Raises:
         ModelError: the source is missing, incomplete, or no model of diffusers.
@@ -161,7 +164,7 @@ def quantize_checkpoint(
             is at the same job.
     """
     storage = storage or Storage()
-    found = find_source(source)
+    found = find_source(source, options)
     folder = _target(Path(target), found)
     files = weight_files(found.denoiser, found.variant)
     model = empty_denoiser(found)
@@ -190,7 +193,7 @@ def quantize_checkpoint(
     if chosen.simulated_attention is not None:
         check_attention(model, chosen.simulated_attention)
     # Damage of the other components is found before anything is packed.
-    companions = DigestFile.of(found.folder, found.parts)
+    companions = digests_of_copies(found)
     packed = Path(plan) if isinstance(plan, str | Path) and Path(plan).is_dir() else None
     tensors = stored_tensors_of(files)
     with TemporaryDirectory(prefix="mezzotint-calibrated-") as holder:

@@ -18,13 +18,20 @@ from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import (
     check_folder,
     check_model_folder,
+    check_variant,
     components,
     denoises,
     local_folder,
     quiet_libraries,
     resolve,
 )
-from mezzotint.models.source import CONFIG_FILE, INDEX_FILE, NO_OPTIONS, SourceOptions
+from mezzotint.models.source import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    NO_OPTIONS,
+    ResolvedSource,
+    SourceOptions,
+)
 
 
 @dataclass(frozen=True)
@@ -56,21 +63,25 @@ def find_source(source: str | Path, options: SourceOptions = NO_OPTIONS) -> Sour
 
     Args:
         source: name, folder or id.
-        options: revision and variant of a pipeline.
+        options: revision and token of a repository, variant of its files or a folder's.
 
     Raises:
         ModelError: there is no such pipeline or model, it is unsafe, or it has no denoiser or
             several.
         CheckpointError: a safetensors file is truncated or damaged, or a shard missing.
+        UsageError: the source has no such choice.
     """
     path = at_home(source)
     if not (path / INDEX_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        options.check(ResolvedSource("folder", str(path)))
         check_model_folder(path)
-        return Source(path, path.resolve().name)
+        check_variant(path, options.variant)
+        return Source(path, path.resolve().name, variant=options.variant)
     resolved = resolve(source)
     options.check(resolved)
     folder = local_folder(resolved, options)
     check_folder(folder)
+    check_variant(folder, options.variant)
     entries = components(folder / INDEX_FILE)
     found = [name for name, (library, kind) in entries.items() if _is_denoiser(library, kind)]
     if len(found) != 1:

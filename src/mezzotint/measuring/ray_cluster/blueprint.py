@@ -15,7 +15,13 @@ from torch import nn
 from mezzotint.errors import CheckpointError, ExecutorError, ModelError, first_line
 from mezzotint.measuring.identity import component_digests
 from mezzotint.measuring.original import Original
-from mezzotint.models import device_of, find_denoiser, load_pipeline, with_generation_defaults
+from mezzotint.models import (
+    component_names,
+    denoising_module,
+    device_of,
+    load_pipeline,
+    with_generation_defaults,
+)
 
 _SPARE = 512 * 2**20
 """Bytes that a worker takes beside the model."""
@@ -37,6 +43,7 @@ class Blueprint:
         device: `cpu` or `cuda`.
         threads: of torch.
         stored: the reference to the copy; empty where there is none.
+        components: of the pipeline that a joint module is of; None for its one denoiser.
     """
 
     model: DiffusionPipeline | nn.Module | None
@@ -46,6 +53,7 @@ class Blueprint:
     device: str
     threads: int
     stored: tuple[Any, ...] = field(default=())
+    components: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, original: Original, threads: int) -> Blueprint:
@@ -58,10 +66,12 @@ class Blueprint:
         pipe = original.pipe
         if pipe is None:
             return cls(original.denoiser, None, {}, torch.float32, device, threads).by_value()
+        names = component_names(original.denoiser) or None
         if not pipe.name_or_path:
-            return cls(pipe, None, {}, pipe.dtype, device, threads).by_value()
+            return cls(pipe, None, {}, pipe.dtype, device, threads, components=names).by_value()
         digests = component_digests(pipe)
-        return cls(pipe, pipe.name_or_path, digests, pipe.dtype, device, threads)
+        source = pipe.name_or_path
+        return cls(pipe, source, digests, pipe.dtype, device, threads, components=names)
 
     @property
     def need(self) -> dict[str, float]:
@@ -108,11 +118,11 @@ class Blueprint:
         """
         if self.source is not None:
             pipe = self._loaded(self.source)
-            return pipe, find_denoiser(pipe)[1]
+            return pipe, denoising_module(pipe, self.components)
         (whole,) = ray.get(list(self.stored))
         if isinstance(whole, nn.Module):
             return None, whole
-        return whole, find_denoiser(whole)[1]
+        return whole, denoising_module(whole, self.components)
 
     def _loaded(self, source: str) -> DiffusionPipeline:
         try:

@@ -16,9 +16,10 @@ from mezzotint.recipes.auto.check import Checked, checked
 from mezzotint.recipes.auto.exchanges import exchanged
 from mezzotint.recipes.auto.joint import joint_options
 from mezzotint.recipes.auto.options import Auto
+from mezzotint.recipes.auto.preparation import prepared
 from mezzotint.recipes.auto.quality import missed, reaching
 from mezzotint.recipes.auto.refit import refitted
-from mezzotint.recipes.auto.search import Search, prepared
+from mezzotint.recipes.auto.search import Search
 from mezzotint.recipes.distillation import distilling
 from mezzotint.recipes.job import Job, Outcome, register_recipe
 from mezzotint.recipes.smoothed_by_norms import smoothed_by_norms

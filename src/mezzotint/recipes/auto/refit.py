@@ -50,13 +50,14 @@ def refitted(search: Search, source: Path) -> tuple[Search, Found]:
         source: of the base's result, as of `Base.read`.
 
     Raises:
-        PlanError, JournalError: the base is of another model's layers, or was not probed.
+        PlanError, JournalError: the base is of other components or another model's layers, or was
+            not probed.
         UsageError: the search goes by another metric than noise, or by labels.
         ProbeError: the model cannot be probed.
     """
     if not search.probes or search.lesson.emphasis:
         raise UsageError("refit: goes by probes of noise; leave metric, labels and measured out")
-    base = Base.read(source, search.candidates)
+    base = Base.read(source, search.study, search.candidates)
     known = {
         name: tuple(each for each in choices if base.knows(name, each))
         for name, choices in search.candidates.items()

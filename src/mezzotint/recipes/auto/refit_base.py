@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mezzotint._journal import Record
+from mezzotint._words import listed
 from mezzotint.checkpoint import MEASUREMENTS_FILE, read_plan
 from mezzotint.errors import JournalError, PlanError
 from mezzotint.measuring import RecordedProbes, recorded_probes
+from mezzotint.models import component_names
 from mezzotint.plan import Choice, Plan
 from mezzotint.recipes.auto.estimates import clipped_name
 from mezzotint.recipes.auto.losses import Losses
 from mezzotint.recipes.auto.names import input_name, is_smoothed
 from mezzotint.recipes.auto.sensitivity import Candidates, Unit, units_of
+from mezzotint.recipes.study import WEIGHT_COUNT, Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,25 +36,21 @@ class Base:
     probes: RecordedProbes
 
     @classmethod
-    def read(cls, source: Path, candidates: Candidates) -> Base:
+    def read(cls, source: Path, study: Study, candidates: Candidates) -> Base:
         """Read a result.
 
         Args:
             source: folder that `quantize` wrote, or one with plan.json and measurements.jsonl; or
                 the plan of a sweep.
-            candidates: of the model at hand: the probes that know most of them are taken.
+            study: of the model at hand.
+            candidates: of its layers: the probes that know most of them are taken.
 
         Raises:
-            PlanError: there is no plan, or it is of another model's layers.
+            PlanError: there is no plan, or it is of other components or another model's layers.
             JournalError: there are no measurements, or no probes among them.
         """
-        plan, path = _files(source)
-        for name in candidates:
-            if name not in plan.choices:
-                raise PlanError(
-                    f"{source}: its plan has no layer {name}; a base has the layers of its "
-                    "fine-tune"
-                )
+        plan, path = base_plan(source), _measurements(source)
+        _check_layers(plan, source, study)
         groups = recorded_probes(Record.read(path).entries, str(path))
         floating = [each for each in groups if not each.around_plan]
         if not floating:
@@ -111,15 +110,46 @@ class Base:
         )
 
 
-def _files(source: Path) -> tuple[Plan, Path]:
-    """The plan of a result, and the place of its measurements."""
-    if source.is_file():  # of a sweep, whose measurements lie beside the folder of plans
-        beside = source.parent / MEASUREMENTS_FILE
-        above = source.parent.parent / MEASUREMENTS_FILE
-        return Plan.load(source), beside if beside.exists() else above
+def base_plan(source: Path) -> Plan:
+    """The plan of a result, as of `Base.read`.
+
+    Raises:
+        PlanError: there is none.
+    """
     plain = source / Plan.FILE
-    plan = Plan.load(plain) if plain.is_file() else read_plan(source)
-    return plan, source / MEASUREMENTS_FILE
+    return Plan.load(plain) if plain.is_file() else read_plan(source)
+
+
+def _measurements(source: Path) -> Path:
+    if not source.is_file():
+        return source / MEASUREMENTS_FILE
+    # Those of a sweep lie beside the folder of its plans.
+    beside = source.parent / MEASUREMENTS_FILE
+    return beside if beside.exists() else source.parent.parent / MEASUREMENTS_FILE
+
+
+def _check_layers(plan: Plan, source: Path, study: Study) -> None:
+    here = component_names(study.job.denoiser)
+    if {*plan.components} != {*here}:
+        raise PlanError(
+            f"{source}: its plan is of {_subject(plan.components)}, and here is quantized "
+            f"{_subject(here)}; name the same components"
+        )
+    other = "a base has the layers of its fine-tune"
+    for layer in study.layers:
+        if layer.name not in plan.choices:
+            raise PlanError(f"{source}: its plan has no layer {layer.name}; {other}")
+    count = plan.context.get(WEIGHT_COUNT)
+    # Of the same layers: calls of another kind may have run some more.
+    if isinstance(count, int) and {*plan.choices} == {*study.names} and count != study.weight_count:
+        raise PlanError(
+            f"{source}: is of a model whose layers have {count:,} weights, and here they have "
+            f"{study.weight_count:,}; {other}"
+        )
+
+
+def _subject(components: Sequence[str]) -> str:
+    return listed(components) if components else "one denoiser"
 
 
 def _known(probes: RecordedProbes, candidates: Candidates) -> int:

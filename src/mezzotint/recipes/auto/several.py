@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from mezzotint._journal import Record
 from mezzotint.errors import UsageError
 from mezzotint.plan import Budget, Plan
+from mezzotint.recipes.auto.joint import joint_options
 from mezzotint.recipes.auto.options import Auto
+from mezzotint.recipes.auto.preparation import prepared
 from mezzotint.recipes.auto.recipe import searched
-from mezzotint.recipes.auto.search import prepared
 from mezzotint.recipes.costs import choice_bytes, floating_bytes
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.study import Study
@@ -23,7 +24,7 @@ class BudgetedPlan:
     Attributes:
         budget: what was asked for.
         plan: as the recipe finds it for that budget alone.
-        denoiser_bytes: stored bytes of the whole denoiser.
+        denoiser_bytes: stored bytes of the whole denoiser, or of all components quantized.
         weight_bits: stored bits per weight, averaged over the quantized layers.
         record: all that has been measured so far.
     """
@@ -48,11 +49,13 @@ def plans_of(
         profile: as of `prepared`.
 
     Raises:
-        UsageError: there are none, or they differ in more.
+        UsageError: there are none, or they differ in more; or several components cannot have an
+            option.
         InfeasibleBudgetError: one cannot be met; names the nearest that can.
     """
     _check(budgets, options)
-    with prepared(replace(job, budget=budgets[0]), options, profile) as begun:
+    job = replace(job, budget=budgets[0])
+    with prepared(job, joint_options(job, options), profile) as begun:
         searches = [begun.under(budget) for budget in budgets]
         for budget, search in zip(budgets, searches, strict=True):
             _, plan, _ = searched(search)

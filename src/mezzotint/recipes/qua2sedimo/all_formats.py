@@ -71,4 +71,4 @@ def program_options(options: Qua2SeDiMo) -> Auto:
             )
     if options.labels is None:
         raise UsageError("labels: none given; without them, use recipe 'auto'")
-    return Auto(labels=options.labels, predictor=options.predictor, mixtures=MIXTURES)
+    return Auto(labels=options.labels, predictor=options.learner, mixtures=MIXTURES)

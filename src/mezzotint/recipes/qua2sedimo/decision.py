@@ -149,7 +149,7 @@ def _by_scores(question: Question, best: Callable[[Ensemble], Rows]) -> Decision
 
 def _learned(question: Question, options: PredictorOptions) -> Learned:
     chosen, labelled = question.options, question.labelled
-    return learned_once(chosen.fitted, chosen.predictor, labelled.dataset, labelled.blocks, options)
+    return learned_once(chosen.fitted, chosen.learner, labelled.dataset, labelled.blocks, options)
 
 
 def _least_error(question: Question) -> Rows:

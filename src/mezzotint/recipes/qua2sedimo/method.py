@@ -123,7 +123,7 @@ def prepared(job: Job, options: Qua2SeDiMo) -> Iterator[Method]:
         check_attention(job.denoiser, options.attention, study.calls[0])
     calibration = Calibration(tensors=study.structures.constants, encoded=labelled.bank)
     with study.measuring(calibration) as measuring:
-        if options.predictor == BEST or predictor_named(options.predictor).reads_noises:
+        if options.learner == BEST or predictor_named(options.learner).reads_noises:
             labelled = labelled.with_noises(single_noises(study, labelled, measuring))
         yield Method(study, options, labelled, calibration, measuring)
 
@@ -138,11 +138,11 @@ def _check_predictor(options: Qua2SeDiMo) -> None:
     Raises:
         UsageError: naming the predictor, or the option.
     """
-    if options.predictor == BEST or predictor_named(options.predictor).trains:
+    if options.learner == BEST or predictor_named(options.learner).trains:
         return
     for name in _OF_TRAINING:
         if getattr(options, name) != Qua2SeDiMo.usual(name):
             raise UsageError(
-                f"{name}: predictor {options.predictor!r} is not trained in epochs, and would pass "
+                f"{name}: predictor {options.learner!r} is not trained in epochs, and would pass "
                 "it over; leave it out, or use predictor 'network' or 'residual'"
             )

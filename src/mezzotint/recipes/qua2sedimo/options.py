@@ -11,6 +11,7 @@ from mezzotint._words import check_words
 from mezzotint.errors import FormatError, UsageError
 from mezzotint.plan import SimulatedAttention
 from mezzotint.predictors import PredictorOptions
+from mezzotint.recipes.learning import BEST
 from mezzotint.recipes.qua2sedimo.steering import TRAININGS
 
 Level = Literal["op", "block", "program"]
@@ -35,7 +36,9 @@ class Qua2SeDiMo:
             variants of each block (`block`, published), or the change of the prediction that a
             block makes while all others stay, in one program under the bytes (`program`).
         predictor: learns from the labels: a registered one, or the `best` of them on these labels.
-            Published levels need one that scores layers and blocks: `network` or `residual`.
+            Published levels need one that scores layers and blocks: `network`, which is the usual
+            one there, or `residual`, which is that of level `program`. Among all formats it is
+            the `best`.
         formats: formats to choose from: those that were `labelled`, or `all` that recipe `auto`
             has, with error feedback; what the labels tell of each layer then weighs its losses.
         fitted: folder of fitted predictors, one for each target: what is there is loaded, and what
@@ -66,7 +69,7 @@ class Qua2SeDiMo:
 
     labels: str | None = None
     level: Level = "program"
-    predictor: str = "network"
+    predictor: str | None = None
     formats: Literal["labelled", "all"] = "labelled"
     fitted: str | None = None
     target: str = PredictorOptions.target
@@ -105,6 +108,15 @@ class Qua2SeDiMo:
     def usual(cls, name: str) -> object:
         """The value of an option that is not given."""
         return next(each.default for each in fields(cls) if each.name == name)
+
+    @property
+    def learner(self) -> str:
+        """Name of the predictor: the one asked for, or the usual one."""
+        if self.predictor is not None:
+            return self.predictor
+        if self.formats == "all":
+            return BEST
+        return "network" if self.level in PUBLISHED else "residual"
 
     @property
     def attention(self) -> SimulatedAttention | None:

@@ -1,10 +1,14 @@
 """Kernels for processors."""
 
+from mezzotint.formats import use_compiled
 from mezzotint.runtime.cpu import processor
 from mezzotint.runtime.cpu.floating import FloatKernel
+from mezzotint.runtime.cpu.grid_passes import GridPasses
 from mezzotint.runtime.cpu.int8_avx2 import AVX2Kernel
 from mezzotint.runtime.cpu.int8_onednn import OneDNNKernel
 from mezzotint.runtime.kernels import register_kernel
+
+use_compiled(GridPasses())
 
 FLOAT, AVX2, ONEDNN = FloatKernel(), AVX2Kernel(), OneDNNKernel()
 
@@ -15,4 +19,4 @@ for _kernel in (
 ):
     register_kernel(_kernel)
 
-__all__ = ["AVX2", "FLOAT", "ONEDNN", "AVX2Kernel", "FloatKernel", "OneDNNKernel"]
+__all__ = ["AVX2", "FLOAT", "ONEDNN", "AVX2Kernel", "FloatKernel", "GridPasses", "OneDNNKernel"]
