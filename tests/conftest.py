@@ -26,6 +26,7 @@ _progress_lines._FIRST_LINE = 1e9
 # What is measured is kept; no run of the tests may find, or leave, any of it in the user's folder.
 _CACHE = tempfile.TemporaryDirectory(prefix="mezzotint-tests-")
 os.environ["MEZZOTINT_CACHE"] = _CACHE.name
+os.environ["MEZZOTINT_OPENVINO_CACHE"] = "0"
 
 # A shell that runs us in the background has us ignore interruptions, and our children after us.
 if threading.current_thread() is threading.main_thread():
