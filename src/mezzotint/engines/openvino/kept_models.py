@@ -27,7 +27,7 @@ _GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "facts.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a graph does not say of itself.
+    """Properties of a model that its graph does not tell.
 
     Attributes:
         output: name of the type that the denoiser returns, `module:class`.
