@@ -32,7 +32,7 @@ PART = 64
 def bin_totals(
     matrix: Tensor, scale: Tensor, of_counts: Tensor, of_sums: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How many weights lie in each bin, and their sum, over all rows: float64 [bins] each.
+    """Counts of weights in each bin, and their sum, over all rows: float64 [bins] each.
 
     Args:
         matrix: finite, [rows, n].
