@@ -62,9 +62,9 @@ def level_products(matrix: Tensor, scale: Tensor, levels: Tensor) -> tuple[Tenso
 
 
 def level_steps(counts: Tensor, sums: Tensor) -> Tensor:
-    """What it costs that two levels follow each other in a book.
+    """Costs of any two levels that follow each other in a book.
 
-    That is Σ (u - level)² less Σ u² of the weights u between them, each taking the nearer one.
+    Such a cost is Σ (u - level)² less Σ u² of the weights between them, each at the nearer one.
 
     Args:
         counts: of the weights below each border of bins, float64 [bins + 1].
