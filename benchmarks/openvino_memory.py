@@ -58,7 +58,7 @@ def main() -> None:
         if not (folder / "config.json").is_file():
             pack(setting, folder)
         with tempfile.TemporaryDirectory() as kept:
-            variables = dict.fromkeys(arguments.ways, {"MEZZOTINT_CACHE": kept})
+            variables = {way: {"MEZZOTINT_CACHE": kept} for way in arguments.ways}
             if "not kept" in variables:
                 variables["not kept"] = {"MEZZOTINT_OPENVINO_CACHE": "0"}
             if arguments.earlier is not None:
@@ -122,7 +122,9 @@ def in_process(folder: Path, dtype: str, variables: dict[str, str]) -> dict[str,
     """The figures of a process of its own."""
     command = [sys.executable, __file__, "--child", str(folder), "--dtype", dtype]
     environment = os.environ | variables
-    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    found = subprocess.run(  # noqa: S603  (this file)
+        command, env=environment, check=True, capture_output=True, text=True
+    )
     row: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
     return row
 
@@ -156,8 +158,9 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"# Memory and start of the openvino engine, {result['context']['dtype']}",
         "",
-        "A U-Net of 142M weights. Memory is beyond that of the imports. A start is the first call of "
-        "a loaded model. Processor seconds are this process's own, whatever else the machine did.",
+        "A U-Net of 142M weights. Memory is beyond that of the imports. A start is the first call "
+        "of a loaded model. Processor seconds are this process's own, whatever else the machine "
+        "did.",
         "",
         "| setting | | peak, MB | after, MB | start, processor s | on disk, MB |",
         "|---|---|---|---|---|---|",
