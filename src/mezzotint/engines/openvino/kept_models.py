@@ -32,12 +32,10 @@ class Facts:
     Attributes:
         output: name of the type that the denoiser returns, `module:class`.
         scales_group_norms: a group norm is multiplied, for which code is not generated.
-        unpacks: OpenVINO turns low-bit weights into floating ones while it compiles.
     """
 
     output: str
     scales_group_norms: bool
-    unpacks: bool
 
 
 @dataclass(frozen=True)
