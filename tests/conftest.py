@@ -12,6 +12,9 @@ from tests import fuzzing, matrices
 
 settings.load_profile(fuzzing.SOME)
 
+# Which kernel is faster here is for the tests of that to find out: all others ask for our own.
+os.environ.setdefault("MEZZOTINT_INT8", "cpu-int8")
+
 # A sync takes a disk milliseconds, and the tests ask for tens of thousands. That all is synced
 # which must be, and in what order, is seen from the calls (test_durable.py, robustness).
 os.fsync = os.fstat  # type: ignore[assignment]

@@ -11,7 +11,7 @@
 enum { BINS = 510, PIECE = 512, BY = 16 };
 
 /* The number of a row's weights in each bin, and their sum, in order. */
-static inline __attribute__((always_inline)) void histogram(
+INLINE void histogram(
     const float *x, int64_t columns, float scale, double *counts, double *sums) {
     int32_t index[PIECE];
     for (int bin = 0; bin < BINS; bin++) counts[bin] = sums[bin] = 0;
@@ -66,7 +66,7 @@ typedef struct {
 } LevelProducts;
 SIZE_OF(LevelProducts)
 
-static inline __attribute__((always_inline)) double product(const double *x, const double *y) {
+INLINE double product(const double *x, const double *y) {
     double lanes[LANES];
     for (int i = 0; i < LANES; i++) lanes[i] = x[i] * y[i];
     for (int i = LANES; i < BINS; i++) lanes[i - LANES] += x[i] * y[i];
