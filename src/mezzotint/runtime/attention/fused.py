@@ -64,7 +64,7 @@ def unit_for(dtype: torch.dtype) -> Unit | None:
 
 
 def units_text() -> str:
-    """What a person is told: `AVX512_BF16 for bfloat16, AVX512 for float32`."""
+    """The units in words: `AVX512_BF16 for bfloat16, AVX512 for float32`."""
     chosen = {dtype: unit_for(dtype) for dtype in (torch.bfloat16, torch.float32)}
     found = (
         f"{unit.name} for {str(dtype).removeprefix('torch.')}"
