@@ -60,7 +60,9 @@ def test_options_reach_the_recipe(run, model, tmp_path):
 
 def test_how_long_it_takes_is_said_on_standard_error(run, model, tmp_path):
     found = run("quantize", model, "-o", tmp_path / "out", *BRIEF)
-    assert found.stderr.splitlines()[0].startswith("Probing: ")
+    expected, probing, *_ = found.stderr.splitlines()
+    assert expected.startswith("expected: on this machine a result of int4/channel × int8/token ")
+    assert probing.startswith("Probing: ")
 
 
 def test_a_dry_run_says_it_and_stops(run, model, tmp_path):
