@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from mezzotint.plan import Budget, Sampling
 
 
+TIMING = "Timing the result"
+"""Label of the progress of that stage."""
+
+TIMED_CALLS = 9
+"""Calls that it takes: one is recorded, and four of each denoiser are made, three of them timed."""
+
+
 def begun(output: Path, resume: bool) -> Path | None:
     """The journal of an interrupted run that is to be gone on with."""
     journal = _journal_path(output)
@@ -103,6 +110,7 @@ def timed(
         result: packed, and saved already.
         every_engine: time those that are installed, not torch alone.
     """
+    from mezzotint._progress import stage
     from mezzotint.checkpoint import packed_plans
     from mezzotint.models import find_denoisers
     from mezzotint.speed import speed
@@ -110,7 +118,8 @@ def timed(
     if packed_plans(result.pipeline).keys().isdisjoint(find_denoisers(pipe)):
         return None
     try:
-        return speed(result.pipeline, original=pipe, every_engine=every_engine)
+        with stage(TIMING):
+            return speed(result.pipeline, original=pipe, every_engine=every_engine)
     except MezzotintError as cause:
         typer.echo(printable(f"note: the result was not timed: {cause}"), err=True)
         return None

@@ -12,6 +12,7 @@ from mezzotint.engines.engine import (
     engines,
     register_engine,
 )
+from mezzotint.engines.fast_attention import fast_attention
 
 #: Modules that register an engine when imported.
 BUILT_IN_ENGINES = (openvino, eager)
@@ -26,5 +27,6 @@ __all__ = [
     "engine_named",
     "engine_of",
     "engines",
+    "fast_attention",
     "register_engine",
 ]

@@ -1,7 +1,6 @@
 """Milliseconds that every layer takes under every choice, on this machine."""
 
 from mezzotint.profiling.cached_profile import cache_file, candidates, profile_pipeline
-from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.medians import Latency, interleaved_medians, wait_for_accelerator
 from mezzotint.profiling.predict import (
@@ -25,6 +24,7 @@ from mezzotint.profiling.runs import (
 )
 from mezzotint.profiling.summary import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
+from mezzotint.runtime.cpu.machine import Machine
 
 __all__ = [
     "CANDIDATES",

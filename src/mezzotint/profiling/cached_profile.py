@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
 from filelock import FileLock
 
+from mezzotint._cache import cache_folder
 from mezzotint._journal import Journal, discard_journal
 from mezzotint._journal_lines import VERSION
 from mezzotint.engines import engine_of
@@ -18,15 +18,12 @@ from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.models import find_denoiser, inventory, model_name
 from mezzotint.plan import Choice
-from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.profile import Profile
 from mezzotint.profiling.runs import Subject, Work, first_call, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
-
-CACHE_VARIABLE = "MEZZOTINT_CACHE"
-"""Environment variable that names the folder for what is worth keeping between runs."""
+from mezzotint.runtime.cpu.machine import Machine
 
 
 def profile_pipeline(
@@ -94,19 +91,16 @@ def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choi
 def cache_file(header: Mapping[str, object], name: str = "profiles/{}.jsonl") -> Path:
     """File that keeps what this version measures on one machine, of one piece of work.
 
-    It is in the folder that the environment variable MEZZOTINT_CACHE names, or else in `mezzotint`
-    of the user's cache folder.
+    It is in `cache_folder()`.
 
     Args:
         header: all that the figures depend on, JSON values.
         name: of the file in that folder, with a place for the header's digest.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "mezzotint")
     # Figures of another version are refused, and nobody knows this file to delete it.
     named = {**header, "mezzotint": VERSION}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-    return folder / name.format(digest)
+    return cache_folder() / name.format(digest)
 
 
 def header_of(subject: Subject) -> dict[str, object]:

@@ -17,13 +17,13 @@ from mezzotint._progress import track
 from mezzotint.errors import JournalError, PlanError
 from mezzotint.formats import FLOAT, MINMAX
 from mezzotint.plan import Choice, Encoding, Plan
-from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.medians import interleaved_medians
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
 from mezzotint.profiling.runs import Sample, Subject
 from mezzotint.profiling.timer import Timer
 from mezzotint.profiling.within import measure_within, representatives, with_delays
 from mezzotint.runtime import Calibration, InputRange, empty_layer, executions, pack_layer
+from mezzotint.runtime.cpu.machine import Machine
 
 CANDIDATES: tuple[Choice, ...] = tuple(
     Choice(f"int{bits}/channel", activation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,6 +44,8 @@ class Probing:
     calibration: Calibration
     encoding: Encoding
     journal: Journal
+    backward: float | None = None
+    """Seconds of a pass forward and backward of one sample, where they are known."""
 
     def projections(
         self,
@@ -52,7 +54,6 @@ class Probing:
         *,
         calls: Sequence[Call] | None = None,
         plan: Plan | None = None,
-        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Project every candidate; how long that will take is announced.
 
@@ -61,7 +62,6 @@ class Probing:
             count: of probes.
             calls: by default the study's.
             plan: around which; None for the floating model.
-            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails; measure instead.
@@ -80,7 +80,7 @@ class Probing:
         )
         missing = prober.missing(probes, self.journal)
         seconds = partial(self._seconds, candidates, missing, calls)
-        tell("Probing", len(missing), seconds, "probes", then)
+        tell("Probing", len(missing), seconds, "probes")
         return prober.run(probes, self.journal)
 
     def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
@@ -99,16 +99,17 @@ class Probing:
     ) -> float:
         """Seconds of a probe, with its share of the time that encoding all candidates takes.
 
-        One sample is timed, and the encoding of one layer's weights.
+        One sample is timed, unless one was before, and the encoding of one layer's weights.
 
         Raises:
             ProbeError: the model's backward pass fails.
         """
-        first = missing[0]
+        first, passes = missing[0], self.backward
         denoiser = self.study.job.denoiser
-        sample = Samples(denoiser).sample(calls[first.call], first.row)
-        with backward_errors(denoiser, first.call):
-            passes = timed_call(denoiser, sample, backward=True)
+        if passes is None:
+            sample = Samples(denoiser).sample(calls[first.call], first.row)
+            with backward_errors(denoiser, first.call):
+                passes = timed_call(denoiser, sample, backward=True)
         sizes = {layer.name: layer.parameters for layer in self.study.layers}
         encoded = {name: each for name, each in candidates.items() if each.weights}
         if not encoded:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 #: Linux: write back what is the process's own, then let go of the pages; they can be read anew.
 _MADV_PAGEOUT = 21
+#: Linux: let go of the pages; those of a file are read anew.
+_MADV_DONTNEED = 4
 #: Less is not worth looking up where it is.
 _WORTH_IT = 1 << 16
 #: Where its heap has no stretch as long, glibc maps blocks of this size apart instead of making the
@@ -31,11 +33,31 @@ def give_back(tensor: Tensor) -> None:
     start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     if not tensor.is_contiguous() or not _mapped(start, stop):
         return
+    _advise(start, stop, _MADV_PAGEOUT)
+
+
+def give_back_file(path: Path) -> None:
+    """Let the system have the pages of a file that this process has mapped to read, for now.
+
+    The file stays in the system's own cache: another look at it costs no reading. Only on Linux.
+    """
+    if sys.platform != "linux":
+        return
+    named = str(path.resolve())
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, rights, *_, name = line.split(maxsplit=5)
+        if name == named and "w" not in rights:
+            start, stop = (int(each, 16) for each in addresses.split("-"))
+            _advise(start, stop, _MADV_DONTNEED)
+
+
+def _advise(start: int, stop: int, advice: int) -> None:
+    """Advise the system about the whole pages between two addresses."""
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     length = stop // mmap.PAGESIZE * mmap.PAGESIZE - first
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    madvise(first, length, _MADV_PAGEOUT)  # advice: whether it was taken makes no difference
+    madvise(first, length, advice)  # advice: whether it was taken makes no difference
 
 
 def make_room(size: int) -> None:

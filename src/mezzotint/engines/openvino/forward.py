@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import openvino as ov
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.engines.openvino.arguments import Arguments, bind
-from mezzotint.engines.openvino.conversion import converted
+from mezzotint.engines.openvino.compiling import compile_denoiser, precision
 from mezzotint.errors import UsageError
 from mezzotint.runtime import checking_layers
 
@@ -58,11 +57,11 @@ class Compilations:
 
     def serve(self, denoiser: nn.Module, arguments: Arguments) -> Compiled:
         """The compiled model for such calls, made now if need be."""
-        key = arguments.key, _precision(denoiser), torch.get_num_threads()
+        key = arguments.key, precision(denoiser), torch.get_num_threads()
         if key not in self._models:
             while len(self._models) >= KEPT:
                 self._models.popitem(last=False)
-            self._models[key] = compiled(denoiser, arguments)
+            self._models[key] = Compiled(*compile_denoiser(denoiser, arguments))
         self._models.move_to_end(key)
         return self._models[key]
 
@@ -89,49 +88,6 @@ def forward(denoiser: Any, *args: Any, **kwargs: Any) -> Any:
             )
     served: Compiled = denoiser.compilations.serve(denoiser, arguments)
     return served.run(denoiser, arguments, _output_dtype(arguments))
-
-
-def compiled(denoiser: nn.Module, arguments: Arguments) -> Compiled:
-    """The denoiser compiled for calls like this one, on as many threads as torch has.
-
-    Raises:
-        ModelError: OpenVINO cannot convert it.
-    """
-    model, output = converted(denoiser, arguments)
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": _precision(denoiser),
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # OpenVINO would round inputs that the plan leaves floating.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-    }
-    if _scales_group_norms(model):
-        options["SNIPPETS_MODE"] = "DISABLE"
-    return Compiled(ov.Core().compile_model(model, "CPU", options), output)
-
-
-def _scales_group_norms(model: ov.Model) -> bool:
-    """True where a group norm is multiplied, as in U-Nets whose timestep scales and shifts.
-
-    OpenVINO 2026.4 ends the process where it generates code for such a pair in float32.
-    """
-    return any(
-        reader.get_node().get_type_name() == "Multiply"
-        for operation in model.get_ops()
-        if operation.get_type_name() == "GroupNormalization"
-        for reader in operation.output(0).get_target_inputs()
-    )
-
-
-def _precision(denoiser: nn.Module) -> str:
-    """Precision of floating arithmetic: bfloat16 where the model is, and the processor can."""
-    dtype = next((p.dtype for p in denoiser.parameters() if p.is_floating_point()), torch.float32)
-    return "bf16" if dtype == torch.bfloat16 and _has_bfloat16() else "f32"
-
-
-@cache
-def _has_bfloat16() -> bool:
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _output_dtype(arguments: Arguments) -> torch.dtype:
