@@ -151,15 +151,26 @@ INLINE float code_of(float quotient, const CodeRange *range) {
 SIZE_OF(Quantize)
 SIZE_OF(QuantizePixels)
 
+/* Bits of a float as integers of the same order, NaN beyond all others; its own inverse. */
+INLINE int32_t ordered(int32_t bits) {
+    return bits ^ (bits >> 31 & 0x7fffffff);
+}
+
+/* Lowest and highest value, and 0; one of them is NaN where a value is. */
 INLINE void range_of(const void *x, int64_t count, int dtype, float found[2]) {
-    float low = 0, high = 0;
+    int32_t low = 0, high = 0;
     for (int64_t i = 0; i < count; i++) {
         const float value = at(x, i, dtype);
-        low = value < low ? value : low;
-        high = value > high ? value : high;
+        int32_t bits;
+        memcpy(&bits, &value, 4);
+        bits = ordered(bits);
+        low = bits < low ? bits : low;
+        high = bits > high ? bits : high;
     }
-    found[0] = low;
-    found[1] = high;
+    low = ordered(low);
+    high = ordered(high);
+    memcpy(found, &low, 4);
+    memcpy(found + 1, &high, 4);
 }
 
 API MULTI void mz_range(const void *x, int64_t count, int32_t dtype, int32_t peak, float found[2]) {
