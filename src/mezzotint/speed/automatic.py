@@ -141,7 +141,8 @@ def fastest_engine(
     sampling = planned_sampling(plain) if sampling is None else sampling
     known = KnownTimes.of(plain, sampling, batch)
     ratios = {name: ratio for name in able if (ratio := known.ratio(name)) is not None}
-    left_out |= known.failures(able)
+    # What the others are compared with has not failed where anything is known.
+    left_out |= known.failures(name for name in able if name not in ratios and name != TORCH)
     trials = Trials()
     if any(name not in ratios and name not in left_out for name in able):
         try:
@@ -150,7 +151,9 @@ def fastest_engine(
             chosen = ChosenEngine(able[0], left_out=left_out, untimed=first_line(cause))
             return attach_engine(plain, able[0], packed_denoisers(plain)), chosen
         # Torch first: it is what the others are compared with.
-        names = sorted(able, key=lambda name: name != TORCH)
+        names = sorted(
+            (name for name in able if name not in left_out), key=lambda name: name != TORCH
+        )
         trials = engine_trials(plain, names, calls)
         found = interleaved_medians(trials.runs, repeats=_REPEATS, warmup=0, clock=clock)
         ratios = {name: each.ratio for name, each in found.items()}
