@@ -53,6 +53,28 @@ def test_an_interruption_says_where_times_are_kept(pipe, clock, tmp_path):
     assert "cache.jsonl; repeat the command" in caught.value.__notes__[0]
 
 
+def test_without_a_place_in_the_cache_a_profile_is_not_kept(
+    pipe, profile, clock, tmp_path, monkeypatch
+):
+    place = tmp_path / "file"
+    place.write_text("a file")
+    monkeypatch.setenv("MEZZOTINT_CACHE", str(place))
+    assert profiled(pipe, None, clock).milliseconds == profile.milliseconds
+    with pytest.raises(OSError, match="file"):
+        profiled(pipe, place / "named.jsonl", clock)
+
+
+def test_an_interruption_tells_of_no_file_where_none_is_kept(pipe, tmp_path, monkeypatch):
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    (tmp_path / "file").write_text("a file")
+    monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        profiled(pipe, None, interrupted)
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_later_choices_are_put_in_proportion_to_the_floating_layer(pipe, profile, tmp_path):
     more = (*CHOICES, Choice("int2/channel", "int8/token"))
     with ticking(lambda module: 3 * seconds(module)) as slower:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -40,7 +41,7 @@ def profile_pipeline(
     The first denoiser call of a run on `work`'s images is recorded, for the real input of every
     layer. Finished measurements are kept in a file per machine and work: an interrupted run goes
     on where it stopped, and a second one measures nothing. Another process that profiles the same
-    is waited for.
+    is waited for. Where the user's cache folder takes no files, nothing is kept.
 
     Args:
         pipe: floating.
@@ -57,18 +58,36 @@ def profile_pipeline(
     """
     subject = subject_of(pipe, work or Work())
     header = header_of(subject)
-    path = cache_file(header) if cache is None else cache
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two that time at once would disturb each other, and garble the file.
-    with FileLock(path.with_name(f"{path.name}.lock")):
-        if fresh:
-            discard_journal(path)
+    with _kept(header, cache, fresh=fresh) as journal:
         try:
-            with Journal(path, header) as journal:
-                return measure_profile(subject, choices, journal, timer or Timer())
+            return measure_profile(subject, choices, journal, timer or Timer())
         except KeyboardInterrupt as interruption:
-            interruption.add_note(f"times are kept in {path}; repeat the command to go on")
+            if (path := journal.path) is not None:
+                interruption.add_note(f"times are kept in {path}; repeat the command to go on")
             raise
+
+
+@contextmanager
+def _kept(header: Mapping[str, object], cache: Path | None, *, fresh: bool) -> Iterator[Journal]:
+    """The journal of a profile, which this process alone works on.
+
+    Raises:
+        OSError: a file that was named cannot be written.
+    """
+    path = cache_file(header) if cache is None else cache
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Two that time at once would disturb each other, and garble the file.
+            held.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+            if fresh:
+                discard_journal(path)
+            journal = held.enter_context(Journal(path, header))
+        except OSError:
+            if cache is not None:
+                raise
+            journal = Journal(None, header)
+        yield journal
 
 
 def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choice, ...]:
