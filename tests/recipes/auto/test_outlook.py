@@ -156,25 +156,27 @@ class TestStages:
         return of
 
     def test_each_probe_decodes_and_multiplies_all_candidates(self, outlook):
-        runs, encoding, probes = 2, 30, NEAREST.probes
+        runs, encoding, probes = 2, 30, NEAREST.probes  # two input formats
         assert outlook(decoding=0.0).stages["Probing"] == pytest.approx(
-            runs + encoding + probes * (4 + 0.2 + 2)
+            runs + encoding + probes * (4 + 2 * 0.2 + 2)
         )
         assert outlook().stages["Probing"] == pytest.approx(
-            runs + encoding + probes * (4 + 0.2 + 2 + 8)
+            runs + encoding + probes * (4 + 2 * 0.2 + 2 + 8)
         )
 
     def test_floating_inputs_are_not_rounded(self, outlook):
         options = replace(NEAREST, inputs=("float",))
         rounded = outlook().stages["Probing"]
-        assert outlook(options).stages["Probing"] == pytest.approx(rounded - 0.2 * NEAREST.probes)
+        assert outlook(options).stages["Probing"] == pytest.approx(
+            rounded - 2 * 0.2 * NEAREST.probes
+        )
 
     def test_mixtures_are_compared_as_formats_are(self, outlook):
         mixed = outlook(replace(NEAREST, mixtures=(3, 5)))  # as many as formats
-        assert mixed.stages["Probing"] == pytest.approx(2 + 2 * 30 + 4 * (4.2 + 2 * (2 + 8)))
+        assert mixed.stages["Probing"] == pytest.approx(2 + 2 * 30 + 4 * (4.4 + 2 * (2 + 8)))
 
     def test_further_probes_compare_as_well(self, outlook):
-        assert outlook().later["more probes"].seconds == pytest.approx(2 / 4 + 4.2 + 2 + 8)
+        assert outlook().later["more probes"].seconds == pytest.approx(2 / 4 + 4.4 + 2 + 8)
 
     def test_packing_is_announced_only_where_weights_are_encoded_again(self, outlook):
         feedback = replace(NEAREST, rounding="feedback")
