@@ -1,5 +1,6 @@
 """Settings that hold for every test."""
 
+import atexit
 import os
 import signal
 import tempfile
@@ -26,6 +27,7 @@ _progress_lines._FIRST_LINE = 1e9
 # What is measured is kept; no run of the tests may find, or leave, any of it in the user's folder.
 _CACHE = tempfile.TemporaryDirectory(prefix="mezzotint-tests-")
 os.environ["MEZZOTINT_CACHE"] = _CACHE.name
+atexit.register(_CACHE.cleanup)
 os.environ["MEZZOTINT_OPENVINO_CACHE"] = "0"
 
 # A shell that runs us in the background has us ignore interruptions, and our children after us.

@@ -61,7 +61,8 @@ def test_options_reach_the_recipe(run, model, tmp_path):
 
 def test_how_long_it_takes_is_said_on_standard_error(run, model, tmp_path):
     found = run("quantize", model, "-o", tmp_path / "out", *BRIEF)
-    overall, later, first = found.stderr.splitlines()[:3]
+    expected, overall, later, first = found.stderr.splitlines()[:4]
+    assert expected.startswith("expected: on this machine a result of int4/channel × int8/token ")
     assert overall.startswith("In all about ")
     assert later.startswith("Then at the most ")
     assert first.startswith("Probing: ")

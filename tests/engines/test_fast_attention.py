@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from mezzotint import fast_attention
+from mezzotint import apply, fast_attention, load, uniform_plan
 from mezzotint.errors import UsageError
 from mezzotint.runtime import has_fast_attention
+from mezzotint.runtime.attention import function
 from tests.models import tiny
 
 
@@ -45,3 +50,31 @@ def test_attention_that_is_written_out_is_refused():
     pipe.vae.set_attn_processor(AttnProcessor())
     with pytest.raises(UsageError, match="AttnProcessor2_0"):
         fast_attention(pipe)
+
+
+def test_packed_pipelines_have_it_also_when_loaded_and_give_the_same_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    pipe = tiny.tiny_stable_diffusion()
+    packed = apply(pipe, uniform_plan(pipe.unet, weight_bits=8, act_bits=16))
+    packed.save(tmp_path / "packed")
+    loaded = load(tmp_path / "packed")
+    assert has_fast_attention(loaded.unet)
+    assert not has_fast_attention(pipe.unet)
+
+    def image() -> np.ndarray:
+        return loaded("a leaf", num_inference_steps=2, output_type="np", generator=seeded()).images
+
+    ways: list[str] = []
+    monkeypatch.setattr(function, "FEW", 0)
+    monkeypatch.setattr(function.Times, "way", lambda *_: ways.append("blocks") or "blocks")
+    fast_attention(loaded)
+    fast = image()
+    count = len(ways)
+    fast_attention(loaded, enabled=False)
+    np.testing.assert_allclose(fast, image(), rtol=0, atol=1e-4)
+    assert len(ways) == count > 0
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import nn
 
 import mezzotint as mz
@@ -68,6 +68,25 @@ def test_a_second_start_converts_nothing_and_computes_the_same(packed, kept, nev
     assert told == executions
 
 
+def test_what_compiling_made_refers_to_the_weights_of_the_graph(unet, kept, never_converts):
+    case = packed_case(unet, mz.Choice("int4/channel"))
+    output, executions = computed(case)
+    (blob,), (weights,) = kept.glob("*/*.blob"), kept.glob("*/model.bin")
+    # The tiny model's weights are fewer than the words of its graph.
+    assert weights.stat().st_size > 500_000
+    assert not _holds(blob, weights)
+    never_converts()
+    again, told = computed(case)
+    assert torch.equal(again, output)
+    assert told == executions
+
+
+def _holds(blob: Path, weights: Path) -> bool:
+    """True where a stretch of the weights' middle stands in the blob as well."""
+    middle = weights.stat().st_size // 2
+    return weights.read_bytes()[middle : middle + 256] in blob.read_bytes()
+
+
 def test_without_what_compiling_made_the_graph_is_compiled_anew(packed, kept, never_converts):
     output, executions = computed(packed)
     (blob,) = kept.glob("*/*.blob")
@@ -77,16 +96,6 @@ def test_without_what_compiling_made_the_graph_is_compiled_anew(packed, kept, ne
     assert torch.equal(again, output)
     assert told == executions
     assert blob.stat().st_size > 100
-
-
-def test_compiled_models_with_unpacked_weights_are_not_kept(unet, kept, never_converts):
-    case = packed_case(unet, mz.Choice("int4/channel"))
-    output, executions = computed(case)
-    assert [path.name for path in kept.glob("*/*.blob")] == []
-    never_converts()
-    again, told = computed(case)
-    assert torch.equal(again, output)
-    assert told == executions
 
 
 def test_a_damaged_model_is_made_anew(packed, kept):
@@ -131,7 +140,7 @@ def test_while_another_process_writes_it_nobody_waits(packed, kept):
 
 def test_models_used_last_longest_ago_make_room(unet, tmp_path):
     model, _ = compiling.converted(unet.denoiser, arguments(unet))
-    facts = Facts("builtins:tuple", scales_group_norms=False, unpacks=False)
+    facts = Facts("builtins:tuple", scales_group_norms=False)
     size = 0
     for bound in (10**9, 0):
         store = ModelStore(tmp_path, bound or size * 5 // 2)
@@ -205,6 +214,15 @@ def test_code_that_a_program_puts_in_while_it_runs_is_not_kept(packed, kept):
     output, _ = computed(packed, other)
     assert torch.isfinite(output).all()
     assert not kept.exists()
+
+
+def test_processors_that_compute_as_stock_ones_do_when_traced_are_those(packed):
+    other = copy.deepcopy(packed.denoiser)
+    fast = type("Fast", (AttnProcessor2_0,), {"_mezzotint_stock": AttnProcessor2_0})
+    other.set_attn_processor(fast())
+    assert digest(packed, other) == digest(packed)
+    other.set_attn_processor(type("Slow", (AttnProcessor2_0,), {})())
+    assert digest(packed, other) is None
 
 
 def test_hooks_of_inner_layers_are_not_kept(packed):

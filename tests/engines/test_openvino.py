@@ -9,6 +9,8 @@ from torch import Tensor
 
 import mezzotint as mz
 from mezzotint.engines import engine_executions
+from mezzotint.engines.openvino.arguments import bind
+from mezzotint.engines.openvino.conversion import converted
 from mezzotint.engines.openvino.weights import integers
 from mezzotint.errors import UsageError
 from mezzotint.evaluation import sqnr
@@ -221,6 +223,33 @@ def test_eight_bit_weights_become_8_bit_products_only_where_those_do_not_saturat
     rows = engine_executions(denoiser)
     assert {row.arithmetic for row in rows} == {"int8" if vnni else "float"}
     assert all(("saturate" in str(row.reason)) != vnni for row in rows)
+
+
+def test_packed_weights_of_products_with_single_pixels_stay_packed(unet):
+    case = packed_case(unet, mz.Choice("uint4/group16"))
+    denoiser = compiled(case)
+    assert decibels(case.expected, case.call.run(denoiser)) > FLOAT_DB
+    convolutions = {
+        name for name, layer in case.denoiser.named_modules() if isinstance(layer, torch.nn.Conv2d)
+    }
+    as_matrices = {
+        row.layer
+        for row in engine_executions(denoiser)
+        if row.layer in convolutions and "conv" not in row.kernel
+    }
+    assert as_matrices == {
+        name for name in convolutions if case.denoiser.get_submodule(name).kernel_size == (1, 1)
+    }
+    assert as_matrices
+
+
+def test_attention_is_left_to_openvino_as_one_operation(packed):
+    arguments = bind(packed.denoiser, packed.call.args, packed.call.kwargs)
+    model, _ = converted(packed.denoiser, arguments)
+    kinds = [operation.get_type_name() for operation in model.get_ops()]
+    processors = packed.denoiser.attn_processors
+    assert kinds.count("ScaledDotProductAttention") == len(processors)
+    assert "Softmax" not in kinds
 
 
 def test_executions_are_unknown_before_the_first_call(packed):

@@ -155,8 +155,8 @@ def foretell_speed(
         pipe: floating.
         budget: of the plan.
         sampling: whose first image's call is timed.
-        told: False for weights that stay on disk, which no time is told of, and for components
-            that may not be denoisers.
+        told: False for weights that stay on disk, which no time is told of, for components that
+            may not be denoisers, and for work that is gone on with, which was told before.
     """
     from mezzotint.profiling import Work
     from mezzotint.speed import foretold_speed

@@ -225,7 +225,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         pipe = loading.load(model, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
         sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling)
-        foretell_speed(pipe, budget, sampling, told=not stream and components is None)
+        foretell_speed(pipe, budget, sampling, told=not (stream or components or searching.resume))
         search = partial(
             run_recipe,
             pipe,

@@ -18,6 +18,8 @@ def version() -> None:
     typer.echo(f"python {platform.python_version()}")
     for package in ("mezzotint", "torch", "diffusers", "transformers"):
         typer.echo(f"{package} {metadata.version(package)}")
+    from mezzotint.runtime.attention.fused import units_text
     from mezzotint.runtime.cpu import units
 
     typer.echo(f"8-bit products on the processor: {units.unit_name()}")
+    typer.echo(f"attention on the processor: {units_text()}")

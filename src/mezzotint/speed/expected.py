@@ -24,10 +24,10 @@ from mezzotint.evaluation import (
 from mezzotint.models import denoising_module, device_of, find_denoisers
 from mezzotint.plan import Sampling
 from mezzotint.profiling import Machine, first_calls, interleaved_medians, plan_latency
-from mezzotint.speed.floating import Clock, estimated_seconds, floating_bytes, stand_in
+from mezzotint.speed.floating import Clock, estimated, floating_bytes, stand_in
 from mezzotint.speed.known_times import TORCH, KnownTimes
 
-_SMALL_BYTES, _SMALL_SECONDS = 2**30, 1.0
+_SMALL_BYTES, _SMALL_SECONDS = 2**30, 2.0
 """Floating weights, and a call, that are still made and timed to tell how fast a result is."""
 
 
@@ -123,8 +123,9 @@ def _estimated(pipe: DiffusionPipeline, sampling: Sampling | None, clock: Clock)
     seconds = once[TORCH].median
     if floating_bytes(pipe) <= _SMALL_BYTES and seconds <= _SMALL_SECONDS:
         return call_times(stand_in(pipe), pipe, sampling=sampling, clock=clock)
-    floating = estimated_seconds(module, calls, seconds, clock)
-    return _torch_alone(pipe, 1e3 * seconds, 1e3 * floating, "estimated from its layers")
+    found = estimated(module, calls, clock)
+    source: Source = "estimated from its layers"
+    return _torch_alone(pipe, 1e3 * found.packed, 1e3 * found.floating, source)
 
 
 def _torch_alone(

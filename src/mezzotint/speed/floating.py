@@ -26,6 +26,9 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode")
 """Attributes of a convolution that decide about its time beside the shape of its weight."""
 
 
+_REPEATS = 2
+
+
 def stand_in(pipe: DiffusionPipeline) -> Pipeline:
     """The pipeline with floating copies of its packed denoisers, which take as long as they did.
 
@@ -65,36 +68,52 @@ class _Work:
 
 @dataclass
 class _Watched:
-    """Seconds that packed layers took within a call, and their distinct pieces of work."""
+    """Seconds of each run of a packed layer in one run of the calls, and their distinct work."""
 
-    seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
     works: dict[Any, _Work] = field(default_factory=dict)
 
 
-@torch.no_grad()
-def estimated_seconds(
-    module: nn.Module, calls: Sequence[Call], seconds: float, clock: Clock
-) -> float:
-    """Seconds of the calls if no layer were packed; no more than one layer is ever unpacked.
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of the calls of a packed denoiser, and as they would be if no layer were packed."""
 
-    The packed layers are timed within one run of the calls, and each distinct piece of their work
-    alone, in floating point. The rest stays as it is.
+    packed: float
+    floating: float
+
+
+@torch.no_grad()
+def estimated(module: nn.Module, calls: Sequence[Call], clock: Clock) -> Estimate:
+    """Seconds of the calls, packed and floating; no more than one layer is ever unpacked.
+
+    The packed layers are timed within two runs of the calls, and each distinct piece of their work
+    alone, in floating point. The rest of a call stays as it is. All are the least of the repeats:
+    they are taken one after another, and whatever else the machine does must not tell them apart.
 
     Args:
         module: the packed denoiser, or several in a joint module; already run once.
         calls: of it.
-        seconds: that they take.
         clock: returns seconds.
     """
-    watched = _Watched()
-    with _watching(module, watched, clock):
-        run_calls(module, calls)
+    layers: list[list[float]] = []
+    rests: list[float] = []
+    works: dict[Any, _Work] = {}
+    for _ in range(_REPEATS):
+        watched = _Watched()
+        with _watching(module, watched, clock):
+            run = {"calls": partial(run_calls, module, calls)}
+            found = interleaved_medians(run, repeats=1, warmup=0, clock=clock)
+        layers.append(watched.seconds)
+        rests.append(found["calls"].median - math.fsum(watched.seconds))
+        works = watched.works
+    rest = max(min(rests), 0.0)
+    packed = math.fsum(map(min, *layers))
     floating = 0.0
-    for work in watched.works.values():
-        run = partial(work.layer.to_float(work.x.dtype), work.x)
-        found = interleaved_medians({"floating": run}, repeats=2, warmup=1, clock=clock)
+    for work in works.values():
+        run = {"floating": partial(work.layer.to_float(work.x.dtype), work.x)}
+        found = interleaved_medians(run, repeats=_REPEATS, warmup=1, clock=clock)
         floating += work.runs * found["floating"].minimum
-    return max(seconds - watched.seconds, 0.0) + floating
+    return Estimate(rest + packed, rest + floating)
 
 
 @contextmanager
@@ -114,7 +133,7 @@ def _watching(module: nn.Module, watched: _Watched, clock: Clock) -> Iterator[No
         begun.append(read())
 
     def after(layer: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        watched.seconds += read() - begun.pop()
+        watched.seconds.append(read() - begun.pop())
 
     with ExitStack() as hooks:
         for layer in packed_layers(module).values():

@@ -77,6 +77,15 @@ def test_bfloat16_products_are_of_bfloat16_alone():
     assert unit_for(torch.bfloat16) == units()[-1]
 
 
+def test_a_person_is_told_the_units(monkeypatch):
+    monkeypatch.setattr(fused, "units", lambda: (Unit.AVX2, Unit.AVX512, Unit.AVX512_BF16))
+    assert fused.units_text() == "AVX512_BF16 for bfloat16, AVX512 for float32"
+    monkeypatch.setattr(fused, "units", lambda: (Unit.AVX2,))
+    assert fused.units_text() == "AVX2 for bfloat16, AVX2 for float32"
+    monkeypatch.setattr(fused, "units", lambda: ())
+    assert fused.units_text() == "torch's own functions"
+
+
 def test_it_is_a_candidate_for_every_dtype():
     for dtype in TOLERANCE:
         assert "fused" in candidates(call_of(KINDS["self"], dtype))

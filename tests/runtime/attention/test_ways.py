@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from mezzotint.runtime.attention import ways
 from mezzotint.runtime.attention.call import AttentionCall, plain_call
-from mezzotint.runtime.attention.ways import TORCH, WAYS
+from mezzotint.runtime.attention.fused import units
+from mezzotint.runtime.attention.ways import TORCH, WAYS, candidates
+from mezzotint.runtime.cpu import processor
 from tests.runtime.attention.operands import KINDS, TOLERANCE, call_arguments, error, exact
 
-OURS = [name for name in WAYS if name != TORCH]
+OURS = [name for name in WAYS if name != TORCH and (units() or name != "fused")]
 OTHERS = pytest.mark.parametrize("way", OURS)
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda d: str(d).removeprefix("torch."))
 
@@ -84,3 +87,12 @@ def test_operands_are_left_as_they_are(way, dtype):
         (call.query, call.key, call.value), kind.operands(dtype), strict=True
     ):
         assert torch.equal(operand, expected)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_without_c_functions_blocks_serve_where_products_of_bfloat16_are_fast(monkeypatch, fast):
+    monkeypatch.setattr(ways, "unit_for", lambda dtype: None)
+    monkeypatch.setattr(processor, "BFLOAT16", fast)
+    found = candidates(plain(KINDS["self"], torch.bfloat16))
+    assert found == ((TORCH, "blocks") if fast else (TORCH,))
+    assert candidates(plain(KINDS["self"], torch.float32)) == (TORCH,)

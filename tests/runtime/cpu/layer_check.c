@@ -171,6 +171,7 @@ static Case any_case(int bits, int index) {
         if (index % 4 == 1) {
             c.groups = pick(2, 4), c.outputs = c.groups * pick(1, 20), c.order = 0;
             c.channels = channels[pick(0, 5)];
+            if (index % 8 == 1) c.channels = 1, c.outputs = c.groups = pick(2, 600); /* depthwise */
         }
     }
     return c;

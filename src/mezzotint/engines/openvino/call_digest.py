@@ -36,6 +36,10 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _OURS = ("compilations", "hf_quantizer")
 """Attributes of a packed denoiser that say nothing that its layers do not."""
 
+_STOCK = "_mezzotint_stock"
+"""Attribute of classes of attention processors that we make at run time: the class in whose way
+they compute while they are traced."""
+
 _PLACES = ("_name_or_path",)
 """Entries of configurations that say where they were read."""
 
@@ -160,6 +164,7 @@ def class_digest(kind: type) -> str:
     Raises:
         UnknownPartError: a program has made or changed it while it ran.
     """
+    kind = getattr(kind, _STOCK, kind)
     found = hashlib.sha256()
     for each in kind.__mro__:
         package = _package(each)

@@ -50,7 +50,7 @@ def _kept(
     store: ModelStore, digest: str, denoiser: nn.Module, arguments: Arguments
 ) -> KeptModel | None:
     model, output = converted(denoiser, arguments)
-    facts = Facts(_name_of(output), _scales_group_norms(model), _unpacks(model))
+    facts = Facts(_name_of(output), _scales_group_norms(model))
     return store.keep(digest, model, facts)
 
 
@@ -73,9 +73,7 @@ def _from_disk(store: ModelStore, kept: KeptModel, denoiser: nn.Module) -> ov.Co
         found = core.import_model(io.BytesIO(place.read_bytes()), "CPU", options | small | weights)
     if found is None:
         found = core.compile_model(core.read_model(kept.graph), "CPU", options | small)
-        # With floating weights it would take many times the room of the graph.
-        if not kept.facts.unpacks:
-            store.keep_compiled(kept, place, found.export_model().getvalue())
+        store.keep_compiled(kept, place, found.export_model().getvalue())
     give_back_file(kept.weights)
     return found
 
@@ -128,20 +126,6 @@ def _scales_group_norms(model: ov.Model) -> bool:
         if operation.get_type_name() == "GroupNormalization"
         for reader in operation.output(0).get_target_inputs()
     )
-
-
-def _unpacks(model: ov.Model) -> bool:
-    """True where a convolution reads codes less zero points: OpenVINO has none for packed ones."""
-    for operation in model.get_ops():
-        if operation.get_type_name() in ("Convolution", "GroupConvolution"):
-            weight = operation.input_value(1).get_node()
-            if weight.get_type_name() == "Reshape":
-                weight = weight.input_value(0).get_node()
-            if weight.get_type_name() == "Multiply":
-                weight = weight.input_value(0).get_node()
-            if weight.get_type_name() == "Subtract":
-                return True
-    return False
 
 
 @cache

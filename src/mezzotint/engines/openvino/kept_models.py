@@ -27,17 +27,15 @@ _GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "facts.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a graph does not say of itself.
+    """Properties of a model that its graph does not tell.
 
     Attributes:
         output: name of the type that the denoiser returns, `module:class`.
         scales_group_norms: a group norm is multiplied, for which code is not generated.
-        unpacks: OpenVINO turns low-bit weights into floating ones while it compiles.
     """
 
     output: str
     scales_group_norms: bool
-    unpacks: bool
 
 
 @dataclass(frozen=True)

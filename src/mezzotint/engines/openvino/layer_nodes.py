@@ -10,7 +10,7 @@ import torch
 from openvino import opset13 as ops
 
 from mezzotint.engines.openvino import weights
-from mezzotint.engines.openvino.nodes import with_bias
+from mezzotint.engines.openvino.nodes import integers, with_bias
 from mezzotint.engines.openvino.structure_nodes import PartNodes, builder_of
 from mezzotint.engines.openvino.token_nodes import TokenNodes
 from mezzotint.formats import ActivationFormat
@@ -18,8 +18,8 @@ from mezzotint.runtime import Conv2d, PackedLayer, QuantizedPart, StructuredLaye
 from mezzotint.runtime.cpu import processor
 
 Form = Literal["int8", "integers", "float"]
-"""Form of a layer's weight in the graph: int8 for 8-bit products, integers that are unpacked for
-floating ones, or floating values."""
+"""Form of a layer's weight: int8 for 8-bit products, integers that are unpacked for floating ones
+(which convolutions of several pixels read floating), or floating values."""
 
 _NAMED = re.compile("mezzotint:([^:]*):")
 """Names of nodes. OpenVINO joins them with commas, and numbers those that it finds twice."""
@@ -54,7 +54,9 @@ def layer_names(node: Any) -> set[str]:
     info = node.get_rt_info()
     if info["layerType"].astype(str) not in _PRODUCTS:
         return set()
-    names = [node.get_friendly_name()]
+    # Where all channels have one scale, the product loses its name, but not its weight.
+    weight = node.input_value(1).get_node()
+    names = [node.get_friendly_name(), weight.get_friendly_name()]
     if "originalLayersNames" in info:
         names.append(info["originalLayersNames"].astype(str))
     return set(_NAMED.findall(",".join(names)))
@@ -84,17 +86,26 @@ def _quantized(layer: QuantizedPart, name: str, x: Any) -> Any:
     """The product of one quantizer, without bias."""
     weight = weights.integers(layer.packed_weight)
     form, _ = weight_form(layer, weight)
+    if form == "integers" and isinstance(layer.operation, Conv2d) and not _is_pointwise(layer):
+        # OpenVINO would unpack it while compiling, and keep that beside what it multiplies; this
+        # is mapped from disk.
+        form = "float"
     activation = layer.activation_format
     if activation is not None and activation.static:
         x = _faked(layer, activation, x) if form == "int8" else _rounded(layer, activation, x)
     shape, lead = _weight_shape(layer)
-    if weight is None:
+    pointwise = form == "integers" and _is_pointwise(layer)
+    if pointwise:
+        shape = shape[:2]
+    if weight is None or form == "float":
         node = ops.constant(layer.packed_weight.dequantized(torch.float32).reshape(shape).numpy())
     elif form == "int8":
         node = weights.signed(weight, shape, lead)
+        codes = node.input_value(0).get_node().input_value(0).get_node()
+        codes.set_friendly_name(f"mezzotint:{name}:")
     else:
         node = weights.compressed(weight, shape, lead)
-    product = _product(layer, x, node)
+    product = _pointwise(x, node) if pointwise else _product(layer, x, node)
     product.set_friendly_name(f"mezzotint:{name}:")
     return product
 
@@ -106,6 +117,25 @@ def _weight_shape(layer: QuantizedPart) -> tuple[tuple[int, ...], int]:
     if groups == 1:
         return (outputs, *rest), 1
     return (groups, outputs // groups, *rest), 2
+
+
+def _is_pointwise(layer: QuantizedPart) -> bool:
+    """True for a convolution that is a product of a matrix with each pixel alone.
+
+    Packed weights stay so in such a product; in a convolution OpenVINO would unpack them, some at
+    every call.
+    """
+    if not isinstance(layer.operation, Conv2d):
+        return False
+    geometry = layer.operation.geometry
+    plain = (geometry.groups, *geometry.stride) == (1, 1, 1)
+    return plain and layer.weight_shape[2:] == (1, 1) and geometry.padding == ((0, 0), (0, 0))
+
+
+def _pointwise(x: Any, weight: Any) -> Any:
+    """The product of [n, channels, height, width] with [outputs, channels]."""
+    pixels = ops.transpose(x, integers(0, 2, 3, 1))
+    return ops.transpose(ops.matmul(pixels, weight, False, True), integers(0, 3, 1, 2))
 
 
 def _product(layer: QuantizedPart, x: Any, weight: Any) -> Any:

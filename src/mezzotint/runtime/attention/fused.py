@@ -63,6 +63,17 @@ def unit_for(dtype: torch.dtype) -> Unit | None:
     return able[-1] if able else None
 
 
+def units_text() -> str:
+    """The units in words: `AVX512_BF16 for bfloat16, AVX512 for float32`."""
+    chosen = {dtype: unit_for(dtype) for dtype in (torch.bfloat16, torch.float32)}
+    found = (
+        f"{unit.name} for {str(dtype).removeprefix('torch.')}"
+        for dtype, unit in chosen.items()
+        if unit is not None
+    )
+    return ", ".join(found) or "torch's own functions"
+
+
 def attend_fused(call: AttentionCall, unit: Unit | None = None) -> Tensor:
     """Attention [batch, heads, queries, values], in the dtype of the query.
 

@@ -16,6 +16,18 @@ SIZE_OF(Attention)
 #include <immintrin.h>
 
 /* --- AVX2: eight floats --- */
+__attribute__((target("avx2"))) static inline float highest_of_8(__m256 x) {
+    __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+
+__attribute__((target("avx2"))) static inline float total_of_8(__m256 x) {
+    __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+
 #define NAME(x) x##_avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
@@ -32,6 +44,8 @@ SIZE_OF(Attention)
 #define MUL(x, y) _mm256_mul_ps(x, y)
 #define MAX(x, y) _mm256_max_ps(x, y)
 #define FMA(x, y, z) _mm256_fmadd_ps(x, y, z)
+#define HIGHEST(x) highest_of_8(x)
+#define TOTAL(x) total_of_8(x)
 #define ROUND(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 /* The exponent's bits; of what is too small they are 0, which is the number 0. */
 #define POWER(m, n) \
@@ -54,6 +68,8 @@ SIZE_OF(Attention)
 #undef MUL
 #undef MAX
 #undef FMA
+#undef HIGHEST
+#undef TOTAL
 #undef ROUND
 #undef POWER
 
@@ -70,6 +86,8 @@ SIZE_OF(Attention)
 #define MUL(x, y) _mm512_mul_ps(x, y)
 #define MAX(x, y) _mm512_max_ps(x, y)
 #define FMA(x, y, z) _mm512_fmadd_ps(x, y, z)
+#define HIGHEST(x) _mm512_reduce_max_ps(x)
+#define TOTAL(x) _mm512_reduce_add_ps(x)
 #define ROUND(x) _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define POWER(m, n) _mm512_scalef_ps(m, n)
 

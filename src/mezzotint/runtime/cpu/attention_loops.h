@@ -7,6 +7,7 @@
  * PAIR         numbers of a unit of 32 bits: 1 float, or 2 bfloat16
  * Vector, and ZERO, SPREAD, LOAD, STORE, ADD, SUB, MUL, MAX, FMA of vectors of floats
  * ROUND(x)     to whole numbers
+ * HIGHEST(x), TOTAL(x)  of a vector's floats
  * POWER(m, n)  m · 2^n, for whole n from -200 to 0; 0 for what is too small
  * DOT(s, u, v) s + products of the units in u and v
  * LOAD_UNITS, SPREAD_UNITS  vectors of units
@@ -40,7 +41,7 @@ INLINE TARGET Vector NAME(power)(Vector x) {
  * which one vector follows another by `column_stride`, and one step another by `step_stride`. */
 INLINE TARGET void NAME(multiply)(
     const uint32_t *rows, int64_t row_stride, const uint32_t *panel, int64_t column_stride,
-    int64_t step_stride, int64_t steps, float *sums, int64_t sum_stride, const int more,
+    int64_t step_stride, int64_t steps, float *sums, int64_t sum_stride, int more,
     const int count) {
     Vector sum[TILE][COLUMNS];
     STEPS for (int r = 0; r < TILE; r++)
@@ -61,7 +62,7 @@ INLINE TARGET void NAME(multiply)(
 /* The same for any number of vectors. */
 TARGET static void NAME(multiply_all)(
     const uint32_t *rows, int64_t row_stride, const uint32_t *panel, int64_t column_stride,
-    int64_t step_stride, int64_t steps, float *sums, int64_t sum_stride, const int more,
+    int64_t step_stride, int64_t steps, float *sums, int64_t sum_stride, int more,
     int64_t count) {
     while (count > 0) {
         /* Five vectors are three and two: one alone would wait for itself. */
@@ -96,9 +97,13 @@ INLINE uint32_t NAME(unit)(const void *first, const void *second, int dtype) {
     return unit;
 }
 
-/* Features of one token as units. */
+/* Features of one token as units, `stride` apart. */
 INLINE void NAME(units_of)(
     const void *row, int64_t features, int dtype, uint32_t *to, int64_t stride) {
+    if (stride == 1 && dtype == (PAIR == 2 ? BFLOAT16 : FLOAT32) && features % PAIR == 0) {
+        memcpy(to, row, (size_t)(features / PAIR) * 4);
+        return;
+    }
     for (int64_t i = 0, at = 0; i < features; i += PAIR, at += stride) {
         const void *next = i + 1 < features ? moved(row, i + 1, dtype) : NULL;
         to[at] = NAME(unit)(moved(row, i, dtype), next, dtype);
@@ -132,10 +137,11 @@ TARGET static void NAME(lay_out)(const Attention *a, int64_t head, int64_t start
     }
 }
 
-/* One query's scores of a block, from `first` key on, become probabilities beside the others'. */
+/* One query's scores of a block of keys, of which `valid` count, become powers below the highest so
+ * far; `begin` at the first block. */
 INLINE TARGET void NAME(soften)(
     const Attention *a, const Room *room, int64_t row, int64_t tile_row, int64_t vectors,
-    int64_t valid, int masked) {
+    int64_t valid, int masked, int begin) {
     const int64_t stride = block_keys(a);
     float *scores = room->scores + tile_row * stride;
     uint32_t *to = room->probabilities + tile_row * stride / PAIR;
@@ -153,9 +159,8 @@ INLINE TARGET void NAME(soften)(
         }
         most = MAX(most, x);
     }
-    float lanes[LANES], highest = room->highest[row], sum = 0;
-    STORE(lanes, most);
-    for (int i = 0; i < LANES; i++) highest = lanes[i] > highest ? lanes[i] : highest;
+    const float before = room->highest[row], here = HIGHEST(most);
+    const float highest = here > before ? here : before;
     /* Where no key is attended to so far, anything finite will do: all powers are 0. */
     const float from = highest == -INFINITY ? 0 : highest;
     const Vector low = SPREAD(from);
@@ -165,18 +170,18 @@ INLINE TARGET void NAME(soften)(
         total = ADD(total, p);
         STORE_UNITS(to, i * LANES, p);
     }
-    STORE(lanes, total);
-    for (int i = 0; i < LANES; i++) sum += lanes[i];
-    STORE(lanes, NAME(power)(SPREAD(room->highest[row] - from)));
-    /* Of the first block there is nothing to make smaller, and -inf would be NaN. */
-    const float less = room->highest[row] == -INFINITY ? 0 : lanes[0];
     room->highest[row] = highest;
-    room->sum[row] = room->sum[row] * less + sum;
-    const int64_t wide = in_units(a->values, LANES);
-    float *out = room->out + row * wide * LANES;
-    if (less != 1)
-        for (int64_t i = 0; i < wide; i++)
-            STORE(out + i * LANES, MUL(LOAD(out + i * LANES), SPREAD(less)));
+    if (begin) {
+        room->sum[row] = TOTAL(total);
+        return;
+    }
+    float *out = room->out + row * in_units(a->values, LANES) * LANES;
+    float less[LANES];
+    STORE(less, NAME(power)(SPREAD(before - from)));
+    room->sum[row] = room->sum[row] * less[0] + TOTAL(total);
+    if (less[0] != 1)
+        for (int64_t i = 0; i < a->values; i += LANES)
+            STORE(out + i, MUL(LOAD(out + i), SPREAD(less[0])));
 }
 
 /* What the mask adds to a query's scores of a block, in powers of two. */
@@ -225,8 +230,7 @@ TARGET static void NAME(attend)(
     const char *mask = a->mask_kind == NO_MASK ? NULL
         : (const char *)a->mask + (batch * a->mask_batch + of_batch * a->mask_head) * size;
     memset(room->query, 0, (size_t)(ROWS * features) * 4);
-    memset(room->out, 0, (size_t)(ROWS * wide * LANES) * 4);
-    for (int64_t row = 0; row < ROWS; row++) room->highest[row] = -INFINITY, room->sum[row] = 0;
+    for (int64_t row = 0; row < ROWS; row++) room->highest[row] = -INFINITY;
     for (int64_t row = 0; row < count; row++)
         NAME(units_of)(moved(query, (first + row) * a->query_row, a->dtype), a->features, a->dtype,
             room->query + row * features, 1);
@@ -244,10 +248,10 @@ TARGET static void NAME(attend)(
                 if (mask && a->mask_row && at < last)
                     NAME(add_mask)(a, mask + (at * a->mask_row + start * a->mask_column) * size, length, room->added);
                 const int64_t own = a->causal && at + 1 - start < length ? at + 1 - start : length;
-                NAME(soften)(a, room, row + r, r, here, own, mask != NULL);
+                NAME(soften)(a, room, row + r, r, here, own, mask != NULL, start == 0);
             }
             NAME(multiply_all)(room->probabilities, stride / PAIR, values + start / PAIR * wide * LANES,
-                LANES, wide * LANES, here * LANES / PAIR, room->out + row * wide * LANES, wide * LANES, 1, wide);
+                LANES, wide * LANES, here * LANES / PAIR, room->out + row * wide * LANES, wide * LANES, start > 0, wide);
         }
     }
     char *out = (char *)moved(

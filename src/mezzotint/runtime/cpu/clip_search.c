@@ -66,8 +66,7 @@ INLINE void clip_errors(
 
 INLINE void by_size(
     const ClipErrors *w, int64_t start, int64_t stop, const int two_values) {
-    if (w->group_size <= 16) clip_errors(w, start, stop, two_values, 16);
-    else if (w->group_size <= 32) clip_errors(w, start, stop, two_values, 32);
+    if (w->group_size <= 32) clip_errors(w, start, stop, two_values, 32);
     else if (w->group_size <= 64) clip_errors(w, start, stop, two_values, 64);
     else if (w->group_size <= 128) clip_errors(w, start, stop, two_values, 128);
     else clip_errors(w, start, stop, two_values, LANES);

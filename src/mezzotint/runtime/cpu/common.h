@@ -16,7 +16,12 @@
 /* One machine code per generation of processors; the loader picks. Named by what they can do: by
  * the name of one (arch=haswell) the loader would pick for that very processor only. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
+/* The last one narrows to bytes in whole vectors, too. */
+#define MULTI __attribute__((target_clones("default", "avx2", "avx512f", "arch=x86-64-v4")))
+#else
 #define MULTI __attribute__((target_clones("default", "avx2", "avx512f")))
+#endif
 #else
 #define MULTI
 #endif

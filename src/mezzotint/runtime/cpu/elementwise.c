@@ -5,6 +5,7 @@
  * stands for, bit for bit. Each works on a structure, with the fields that native.py declares.
  */
 #include "quantize.h"
+#include "transpose.h"
 
 #include <math.h>
 
@@ -150,15 +151,26 @@ INLINE float code_of(float quotient, const CodeRange *range) {
 SIZE_OF(Quantize)
 SIZE_OF(QuantizePixels)
 
+/* Bits of a float as integers of the same order, NaN beyond all others; its own inverse. */
+INLINE int32_t ordered(int32_t bits) {
+    return bits ^ (bits >> 31 & 0x7fffffff);
+}
+
+/* Lowest and highest value, and 0; one of them is NaN where a value is. */
 INLINE void range_of(const void *x, int64_t count, int dtype, float found[2]) {
-    float low = 0, high = 0;
+    int32_t low = 0, high = 0;
     for (int64_t i = 0; i < count; i++) {
         const float value = at(x, i, dtype);
-        low = value < low ? value : low;
-        high = value > high ? value : high;
+        int32_t bits;
+        memcpy(&bits, &value, 4);
+        bits = ordered(bits);
+        low = bits < low ? bits : low;
+        high = bits > high ? bits : high;
     }
-    found[0] = low;
-    found[1] = high;
+    low = ordered(low);
+    high = ordered(high);
+    memcpy(found, &low, 4);
+    memcpy(found + 1, &high, 4);
 }
 
 API MULTI void mz_range(const void *x, int64_t count, int32_t dtype, int32_t peak, float found[2]) {
@@ -211,40 +223,6 @@ API MULTI void mz_quantize(const Quantize *w, int64_t start, int64_t stop, int64
     (void)thread;
     if (w->dtype == FLOAT32) quantize(w, start, stop, FLOAT32);
     else quantize(w, start, stop, BFLOAT16);
-}
-
-enum { TILE = 64, BLOCK = 8 };
-
-/* 8 x 8 bytes: swaps the halves of the upper and lower rows across, then quarters, then bytes. */
-INLINE void transpose_block(
-    const uint8_t *from, uint8_t *to, int64_t stride) {
-    static const uint64_t masks[] = {0x00000000ffffffff, 0x0000ffff0000ffff, 0x00ff00ff00ff00ff};
-    uint64_t rows[BLOCK];
-    for (int k = 0; k < BLOCK; k++) memcpy(rows + k, from + k * TILE, BLOCK);
-    for (int step = 0, span = BLOCK / 2; span > 0; step++, span /= 2)
-        for (int k = 0; k < BLOCK; k++) {
-            if (k & span) continue;
-            const uint64_t crossing = ((rows[k] >> 8 * span) ^ rows[k + span]) & masks[step];
-            rows[k + span] ^= crossing;
-            rows[k] ^= crossing << 8 * span;
-        }
-    for (int k = 0; k < BLOCK; k++) memcpy(to + k * stride, rows + k, BLOCK);
-}
-
-/* The tile's `rows` of `columns` bytes become columns of `to`, whose rows are `stride` apart. */
-INLINE void transpose_tile(
-    const uint8_t *tile, int64_t rows, int64_t columns, uint8_t *to, int64_t stride) {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const int64_t block_rows = rows / BLOCK * BLOCK, block_columns = columns / BLOCK * BLOCK;
-#else
-    const int64_t block_rows = 0, block_columns = 0;
-#endif
-    for (int64_t i = 0; i < block_columns; i += BLOCK)
-        for (int64_t j = 0; j < block_rows; j += BLOCK)
-            transpose_block(tile + j * TILE + i, to + i * stride + j, stride);
-    for (int64_t i = 0; i < columns; i++)
-        for (int64_t j = i < block_columns ? block_rows : 0; j < rows; j++)
-            to[i * stride + j] = tile[j * TILE + i];
 }
 
 INLINE void quantize_pixels(

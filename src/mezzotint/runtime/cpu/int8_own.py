@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.formats import Segment, pack
+from mezzotint.formats import LookupSegment, Segment, pack
 from mezzotint.runtime.cpu import units
 from mezzotint.runtime.cpu.bound_layer import BoundLayer
 from mezzotint.runtime.cpu.int8 import (
@@ -34,6 +34,8 @@ from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, Packed
 
 #: The most bytes of panels that replace stored codes, as part of these.
 MOST_PADDING = 1.02
+#: Fewer outputs of a group leave most of a panel empty.
+_LEAST_OF_GROUP = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +96,19 @@ class OwnKernel(Int8Kernel):
     def refuse_products(self, request: Request) -> str | None:
         if units.unit() is None:
             return "needs the package's C functions, and AVX2 or NEON with dot products"
-        if request.operation.groups > 1 and len(request.forms) > 1:
+        return self._refuse_groups(request) if request.operation.groups > 1 else None
+
+    def _refuse_groups(self, request: Request) -> str | None:
+        """Reason against a convolution of groups of channels: there is nothing to be gained."""
+        if len(request.forms) > 1:
             return "needs weights of one width where channels are in groups"
+        (form,), channels = request.forms, request.shape[1]
+        each = request.shape[0] // request.operation.groups
+        if channels == each == 1:
+            two_levels = isinstance(form, LookupSegment) and form.two_levels
+            return "needs zero points that are integers, channel by channel" if two_levels else None
+        if each < _LEAST_OF_GROUP:
+            return f"needs {_LEAST_OF_GROUP} outputs or more of a group of channels, or one of one"
         return None
 
     @override

@@ -113,6 +113,14 @@ typedef struct {
     void (*multiply)(
         const Windows *windows, const Tile *tile, const Target *target, const int64_t range[4],
         uint8_t *scratch);
+    /* Channels by themselves: columns `first` to `last` of a tile that begins with row `start`. */
+    void (*lay_depthwise)(
+        const Segment *rows, int64_t taps, int64_t start, int64_t first, int64_t last, int16_t *out,
+        uint8_t *scratch);
+    /* One row of the output, by all of a tile. */
+    void (*multiply_depthwise)(
+        const Windows *windows, const Tile *tile, const int16_t *weights, const Target *target,
+        int64_t row);
 } Unit;
 
 /* Which units the compiler knows. GCC keeps vectors on a stack that 64-bit Windows does not align for

@@ -26,7 +26,7 @@ _PART = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _PARTS = (
     "mz_unpack", "mz_dequantize", "mz_look_up", "mz_peaks", "mz_quantize", "mz_quantize_pixels",
     "mz_rescale", "mz_panels", "mz_layer_part", "mz_clip_errors", "mz_bin_totals",
-    "mz_level_products", "mz_paths", "mz_nearest_levels",
+    "mz_level_products", "mz_level_steps", "mz_paths", "mz_nearest_levels",
     "mz_attention_panels", "mz_attention",
 )  # fmt: skip
 

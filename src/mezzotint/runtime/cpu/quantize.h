@@ -55,8 +55,8 @@ static inline float scale_of_range(float low, float high, int32_t highest, int32
     return scale;
 }
 
-/* Lowest and highest of `count` values, and 0; `peak` instead is their largest magnitude, NaN where
- * one is. Not the same as what torch finds where a value is NaN, which spoils the codes anyway. */
+/* Lowest and highest of `count` values, and 0; with `peak` instead their largest magnitude. One of the
+ * two is NaN where a value is. */
 API void mz_range(const void *x, int64_t count, int32_t dtype, int32_t peak, float found[2]);
 
 #endif
