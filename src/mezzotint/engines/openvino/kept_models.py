@@ -27,7 +27,7 @@ _GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "facts.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a graph does not say of itself.
+    """Facts that a graph does not tell of itself.
 
     Attributes:
         output: name of the type that the denoiser returns, `module:class`.
