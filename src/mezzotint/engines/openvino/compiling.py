@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import re
@@ -19,7 +20,7 @@ from mezzotint.engines.openvino.call_digest import call_digest
 from mezzotint.engines.openvino.conversion import converted
 from mezzotint.engines.openvino.kept_models import OUTPUT_TYPE, Facts, KeptModel, ModelStore
 from mezzotint.runtime import packed_layers
-from mezzotint.runtime.pages import give_back, give_back_file
+from mezzotint.runtime.pages import give_back, give_back_file, make_room
 
 
 def compile_denoiser(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.CompiledModel, type]:
@@ -38,7 +39,7 @@ def compile_denoiser(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Comp
         return _from_memory(*converted(denoiser, arguments), denoiser)
     if (kept := store.find(digest)) is not None:
         # Another process may have made room by it, or it may be damaged.
-        with suppress(RuntimeError, ImportError):
+        with suppress(OSError, RuntimeError, ImportError):
             output = _type_named(kept.facts.output)
             return _from_disk(store, kept, denoiser), output
     model, output = converted(denoiser, arguments)
@@ -48,7 +49,7 @@ def compile_denoiser(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Comp
     del model  # its weights are on disk
     try:
         return _from_disk(store, kept, denoiser), output
-    except RuntimeError:
+    except (OSError, RuntimeError):
         if kept.graph.exists():
             raise
     return _from_memory(*converted(denoiser, arguments), denoiser)
@@ -74,11 +75,14 @@ def _from_disk(store: ModelStore, kept: KeptModel, denoiser: nn.Module) -> ov.Co
     """The kept model compiled, or as it was compiled before.
 
     Raises:
-        RuntimeError: it was removed meanwhile.
+        OSError, RuntimeError: it was removed meanwhile.
     """
     for layer in packed_layers(denoiser).values():
         for tensor in layer.state_dict().values():
             give_back(tensor)
+    # What conversion held, where it was converted just now.
+    gc.collect()
+    make_room(kept.weights.stat().st_size)
     core, options = ov.Core(), _options(denoiser, kept.facts.scales_group_norms)
     place = kept.compiled(options)
     # OpenVINO's word for results that refer to the graph's own file of weights.
