@@ -1,11 +1,21 @@
 import json
 
 import pytest
+from torch import nn
 
 import mezzotint as mz
 from mezzotint.errors import FormatError, JournalError, UsageError
 from mezzotint.plan import Choice
-from mezzotint.profiling import Machine, Timer, Work, cache_file, candidates, profile_pipeline
+from mezzotint.profiling import (
+    Machine,
+    Timer,
+    Work,
+    attention_of,
+    cache_file,
+    candidates,
+    profile_pipeline,
+)
+from mezzotint.runtime import use_fast_attention
 from tests import journals
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, Clock, ClockStoppedError, seconds, ticking
@@ -184,3 +194,23 @@ def test_unknown_formats_are_refused():
     with pytest.raises(UsageError, match="nonsense"):
         candidates(["nonsense"], ["float"])
     assert not issubclass(UsageError, FormatError)
+
+
+def test_the_back_end_of_attention_is_part_of_the_work():
+    class Processor:
+        _attention_backend = None
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.processor = Processor()
+
+        def set_processor(self, processor):
+            self.processor = processor
+
+    layer = Layer()
+    before = attention_of(layer)
+    use_fast_attention(layer)
+    assert attention_of(layer) != before
+    use_fast_attention(layer, enabled=False)
+    assert attention_of(layer) == before

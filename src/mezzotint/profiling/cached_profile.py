@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 from filelock import FileLock
+from torch import nn
 
 from mezzotint._cache import cache_folder
 from mezzotint._journal import Journal, discard_journal
@@ -122,6 +123,17 @@ def cache_file(header: Mapping[str, object], name: str = "profiles/{}.jsonl") ->
     return cache_folder() / name.format(digest)
 
 
+def attention_of(denoiser: nn.Module) -> list[str]:
+    """Classes of a denoiser's attention processors, and the back ends by which some multiply."""
+    found = (getattr(layer, "processor", None) for layer in denoiser.modules())
+    return sorted(
+        f"{type(each).__name__} {getattr(backend, 'value', backend)}"
+        for each in found
+        if each is not None
+        for backend in (getattr(each, "_attention_backend", None),)
+    )
+
+
 def header_of(subject: Subject) -> dict[str, object]:
     """Everything that the times depend on: the machine, and the work."""
     denoiser = subject.denoiser
@@ -131,9 +143,7 @@ def header_of(subject: Subject) -> dict[str, object]:
         if not name.startswith("_")
     }
     # The work between the layers is part of the whole call.
-    between = sorted(
-        type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
-    )
+    between = attention_of(denoiser)
     runs = json.dumps([dict(subject.runs.layers), config, between], default=str).encode()
     return {
         "machine": Machine.here(subject.device).to_dict(),

@@ -21,7 +21,7 @@ from mezzotint.errors import MezzotintError, ProfileError
 from mezzotint.evaluation import CallTimes, Source, packed_denoisers
 from mezzotint.models import device_of, find_denoisers
 from mezzotint.plan import Sampling
-from mezzotint.profiling import Machine, cache_file
+from mezzotint.profiling import Machine, attention_of, cache_file
 from mezzotint.runtime import executions
 
 FLOATING = "floating"
@@ -122,7 +122,7 @@ class KnownTimes:
         return replace(timed, ratios={**timed.ratios, FLOATING: (1 / torch.ratio, times.source)})
 
     def save(self) -> None:
-        """Keep them for later, beside what other processes have found since; if there is a place."""
+        """Keep them beside what other processes have found since, if there is a place."""
         with one_at_a_time(self.path), suppress(OSError, MezzotintError):
             write_json(self.path, self._beside(type(self)._at(self.path)).to_dict())
 
@@ -181,9 +181,7 @@ def _described(denoiser: nn.Module) -> dict[str, Any]:
     return {
         "class": type(denoiser).__name__,
         "config": config,
-        "processors": sorted(
-            type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
-        ),
+        "processors": attention_of(denoiser),
         "floating": [
             (name, list(each.shape), str(each.dtype)) for name, each in denoiser.named_parameters()
         ],
