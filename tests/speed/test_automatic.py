@@ -5,7 +5,7 @@ import pytest
 import mezzotint as mz
 from mezzotint._progress import listening
 from mezzotint.engines import engine_of
-from mezzotint.errors import ModelError
+from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import generate
 from mezzotint.speed import KnownTimes, fastest_engine, speed, with_engine
 
@@ -179,7 +179,9 @@ def a_folder_for_its_file(cache, packed):
     KnownTimes.of(packed, None).path.mkdir(parents=True)
 
 
-@pytest.mark.parametrize("taken", [a_file_for_the_cache, a_file_for_its_folder, a_folder_for_its_file])
+@pytest.mark.parametrize(
+    "taken", [a_file_for_the_cache, a_file_for_its_folder, a_folder_for_its_file]
+)
 def test_without_a_place_to_keep_times_the_fastest_is_taken_all_the_same(
     packed, paces, cache, taken
 ):
@@ -207,6 +209,20 @@ def test_times_of_torch_beside_the_original_are_kept_for_it(packed, floating, pa
     speed(packed, original=floating, every_engine=True, clock=paces.clock)
     paces.stop()
     assert fastest(packed, paces).name == "quick"
+
+
+@pytest.mark.parametrize(
+    ("images", "fault"),
+    [
+        ({"sampling": "owl"}, "sampling: is a str; give a mezzotint.Sampling"),
+        ({"batch": 0}, "batch: is 0; give"),
+        ({"batch": 1.5}, "batch: is 1.5; give"),
+        ({"batch": "2"}, "batch: is '2'; give"),
+    ],
+)
+def test_images_that_are_none_are_refused(packed, images, fault):
+    with pytest.raises(UsageError, match=fault):
+        with_engine(packed, **images)
 
 
 def test_an_engine_that_is_named_is_not_timed(packed, paces):

@@ -89,10 +89,12 @@ def with_engine(
         clock: returns seconds.
 
     Raises:
-        UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is.
+        UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is;
+            or there is no such sampling or batch.
         ModelError: no engine computes the pipeline's call.
     """
     check_engine(engine)
+    _check_images(sampling, batch)
     if engine != AUTO:
         return attach_engine(pipe, engine)
     if not any(packed_layers(part) for part in find_denoisers(pipe).values()):
@@ -129,9 +131,10 @@ def fastest_engine(
         The pipeline under that engine, and what was found.
 
     Raises:
-        UsageError: no denoiser is packed.
+        UsageError: no denoiser is packed; or there is no such sampling or batch.
         ModelError: no engine computes the call.
     """
+    _check_images(sampling, batch)
     plain = attach_engine(pipe, TORCH, packed_denoisers(pipe))
     refusals = engine_refusals(plain)
     able = [name for name, why in refusals.items() if why is None]
@@ -168,3 +171,13 @@ def fastest_engine(
     if served is None:
         served = attach_engine(plain, name, packed_denoisers(plain))
     return served, ChosenEngine(name, ratios, known.milliseconds, left_out)
+
+
+def _check_images(sampling: object, batch: object) -> None:
+    if not (sampling is None or isinstance(sampling, Sampling)):
+        raise UsageError(
+            f"sampling: is a {type(sampling).__name__}; give a mezzotint.Sampling, such as "
+            'Sampling("a prompt")'
+        )
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise UsageError(f"batch: is {batch!r}; give a number of images, 1 or more")
