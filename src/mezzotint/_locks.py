@@ -11,7 +11,6 @@ from filelock import FileLock, Timeout
 from mezzotint._files import making_folders
 from mezzotint.errors import UsageError
 
-
 _PATIENCE = 120.0
 """Seconds after which nobody waits any longer: a process that is stopped keeps its locks."""
 

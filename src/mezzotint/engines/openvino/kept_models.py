@@ -28,7 +28,6 @@ OUTPUT_TYPE = r"(builtins|torch|diffusers(\.\w+)*):\w+"
 """Pattern of the names of types, `module:class`, that a file may name: they are imported."""
 
 
-
 class Facts(BaseModel):
     """Properties of a model that its graph does not tell.
 
