@@ -4,6 +4,8 @@
 
 #include "common.h"
 
+#include <float.h>
+
 /* Masks: none, of bytes that are 1 where a key is attended to, or added to the scores. */
 enum { NO_MASK, BOOL_MASK, FLOAT32_MASK, BFLOAT16_MASK };
 
@@ -51,6 +53,15 @@ static inline int64_t block_keys(const Attention *a) {
 
 static inline float read_number(const void *from, int64_t at, int dtype) {
     return dtype == FLOAT32 ? ((const float *)from)[at] : widen(((const uint16_t *)from)[at]);
+}
+
+/* A number of a mask as a power of two. What is finite stays so: a query whose keys all have the least
+ * number attends to all of them, and one whose keys all have -INFINITY to none. */
+static inline float in_powers(float added) {
+    const float power = added * 1.44269504f;
+    if (power < -FLT_MAX && added >= -FLT_MAX) return -FLT_MAX;
+    if (power > FLT_MAX && added <= FLT_MAX) return FLT_MAX;
+    return power;
 }
 
 static inline const void *moved(const void *from, int64_t elements, int dtype) {
