@@ -93,9 +93,7 @@ KINDS = {
     "transposed mask": Kind((1, 2, 90, 40), options={"attn_mask": _bool_mask(90, 90).t()}),
     "added": Kind((1, 2, 150, 40), (2, 700, 40), {"attn_mask": _additive(150, 700)}),
     "added by heads": Kind((1, 2, 90, 40), options={"attn_mask": _additive(2, 90, 90)}),
-    "least number for some": Kind(
-        (1, 2, 150, 40), (2, 700, 40), {"attn_mask": _least_for_some()}
-    ),
+    "least number for some": Kind((1, 2, 150, 40), (2, 700, 40), {"attn_mask": _least_for_some()}),
     "no key for some": Kind((1, 2, 150, 40), (2, 130, 40), {"attn_mask": _nothing_for_some()}),
 }
 
