@@ -1,4 +1,4 @@
-/* What attention is given, and how it lies in memory while it is computed. */
+/* Operands of attention, and their layout while it is computed. */
 #ifndef MEZZOTINT_ATTENTION_H
 #define MEZZOTINT_ATTENTION_H
 
@@ -21,7 +21,7 @@ enum { ROWS = 96, TILE = 6, MOST_KEYS = 512 };
 typedef struct {
     const void *query, *key, *value, *mask;
     void *out, *key_panels, *value_panels, *scratch;
-    /* Of the heads of queries [first_head, first_head + heads): of all batches, one after another. */
+    /* Heads of queries: [first_head, first_head + heads) of those of all batches, one after another. */
     int64_t first_head, heads, heads_per_batch, heads_per_key;
     int64_t queries, keys, features, values;
     int64_t query_batch, query_head, query_row, key_batch, key_head, key_row;
