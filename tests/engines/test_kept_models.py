@@ -172,6 +172,14 @@ def test_equal_copies_have_one_digest(packed, tmp_path):
     assert digest(packed, find_denoiser(mz.load(folder))[1]) == first
 
 
+def test_the_order_in_which_a_configuration_lists_defaults_does_not_matter(packed):
+    other = copy.deepcopy(packed.denoiser)
+    # A list made of a set: each process has another order.
+    config = dict(other.config) | {"_use_default_values": ["dropout", "act_fn"]}
+    other._internal_dict = type(other.config)(config)
+    assert digest(packed, other) == digest(packed)
+
+
 def changed_code(denoiser: nn.Module) -> None:
     layer = packed_layers(denoiser)["conv_in"]
     next(t for t in layer.state_dict().values() if t.dtype == torch.uint8).view(-1)[0] ^= 1

@@ -105,12 +105,12 @@ def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> fl
             stack.enter_context(_gradients_dropped(denoiser))
         else:
             stack.enter_context(torch.no_grad())
-        _finish(device)
+        finish(device)
         started = time.perf_counter()
         output = call.run(denoiser)
         if backward:
             output.sum().backward()  # type: ignore[no-untyped-call]
-        _finish(device)
+        finish(device)
         return time.perf_counter() - started
 
 
@@ -153,6 +153,7 @@ def _forget(weight: torch.Tensor) -> None:
     weight.grad = None
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Wait for all work that was given to the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
 import mezzotint as mz
 from mezzotint import _progress
 from mezzotint._progress import OVERALL, Log, followed_by, listening
+from mezzotint.measuring import CandidateSeconds, Noise
 from mezzotint.models import record_calls
+from mezzotint.recipes.auto.encodings import encodings
 from mezzotint.recipes.auto.expected_calls import ExpectedCalls, expected_calls
+from mezzotint.recipes.auto.outlook import Outlook
 from mezzotint.recipes.auto.rehearsal import Rehearsal, rehearsed
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.restrictions import Restrictions
@@ -67,8 +72,9 @@ def test_all_stages_that_run_were_announced_in_their_order_and_no_others(
     ran = dict.fromkeys(each.lower() for each in begun if not each.startswith("Timing for: "))
     assert lines[0].startswith(OVERALL)
     first = announced(lines[0])
-    # Measurements of single formats are told as a bound: there may be any.
-    bounded = {"measuring"} if " measurements on " in lines[0] else set()
+    # Measurements of single formats are told as a bound: there may be any. Packing what the search
+    # has encoded takes no time.
+    bounded = {"packing", *(["measuring"] if " measurements on " in lines[0] else [])}
     assert list(first) == [each for each in ran if each in first or each not in bounded]
 
 
@@ -125,3 +131,55 @@ class TestExpectedCalls:
         hook.remove()
         rows = sum(len(call.output) for call in recorded)
         assert found == ExpectedCalls(len(recorded), rows, sum(runs))
+
+
+class TestStages:
+    """Seconds of each stage, of a rehearsal that took round numbers."""
+
+    PASSES: ClassVar[dict[str, float]] = {"row": 1.0, "backward": 4.0}
+
+    @pytest.fixture
+    def outlook(self, pipe, sampling, monkeypatch) -> Callable[..., Outlook]:
+        job = TestExpectedCalls.job(pipe, sampling)
+        rehearsal = replace(rehearsed(job, Restrictions()), **self.PASSES)
+
+        def of(options: mz.Auto = NEAREST, rows: int = 8, **seconds: float) -> Outlook:
+            found = {"encoding": 30.0, "decoding": 8.0, "products": 2.0, "kept": 0.0} | seconds
+            monkeypatch.setattr(
+                "mezzotint.recipes.auto.outlook.rehearsed_candidates",
+                lambda *asked: CandidateSeconds(**found),
+            )
+            calls = ExpectedCalls(1, rows, rows)
+            encoding = encodings(options)[1]
+            return Outlook(job, options, Noise(), encoding, rehearsal, calls)
+
+        return of
+
+    def test_each_probe_decodes_and_multiplies_all_candidates(self, outlook):
+        runs, encoding, probes = 2, 30, NEAREST.probes  # two input formats
+        assert outlook(decoding=0.0).stages["Probing"] == pytest.approx(
+            runs + encoding + probes * (4 + 2 * 0.2 + 2)
+        )
+        assert outlook().stages["Probing"] == pytest.approx(
+            runs + encoding + probes * (4 + 2 * 0.2 + 2 + 8)
+        )
+
+    def test_floating_inputs_are_not_rounded(self, outlook):
+        options = replace(NEAREST, inputs=("float",))
+        rounded = outlook().stages["Probing"]
+        assert outlook(options).stages["Probing"] == pytest.approx(
+            rounded - 2 * 0.2 * NEAREST.probes
+        )
+
+    def test_mixtures_are_compared_as_formats_are(self, outlook):
+        mixed = outlook(replace(NEAREST, mixtures=(3, 5)))  # as many as formats
+        assert mixed.stages["Probing"] == pytest.approx(2 + 2 * 30 + 4 * (4.4 + 2 * (2 + 8)))
+
+    def test_further_probes_compare_as_well(self, outlook):
+        assert outlook().later["more probes"].seconds == pytest.approx(2 / 4 + 4.4 + 2 + 8)
+
+    def test_packing_is_announced_only_where_weights_are_encoded_again(self, outlook):
+        feedback = replace(NEAREST, rounding="feedback")
+        assert "Packing" not in outlook(NEAREST, rows=32).stages
+        assert "Packing" not in outlook(feedback, rows=8).stages  # all samples fit and judge
+        assert outlook(feedback, rows=32).stages["Packing"] == 15  # one format of two

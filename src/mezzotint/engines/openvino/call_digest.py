@@ -40,8 +40,8 @@ _STOCK = "_mezzotint_stock"
 """Attribute of classes of attention processors that we make at run time: the class in whose way
 they compute while they are traced."""
 
-_PLACES = ("_name_or_path",)
-"""Entries of configurations that say where they were read."""
+_PLACES = ("_name_or_path", "_use_default_values")
+"""Entries of configurations that say where they were read, and what was not; in any order."""
 
 
 class UnknownPartError(Exception):

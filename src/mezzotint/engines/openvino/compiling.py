@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 from contextlib import suppress
@@ -18,7 +19,7 @@ from mezzotint.engines.openvino.call_digest import call_digest
 from mezzotint.engines.openvino.conversion import converted
 from mezzotint.engines.openvino.kept_models import Facts, KeptModel, ModelStore
 from mezzotint.runtime import packed_layers
-from mezzotint.runtime.pages import give_back, give_back_file
+from mezzotint.runtime.pages import give_back, give_back_file, make_room
 
 
 def compile_denoiser(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.CompiledModel, type]:
@@ -38,7 +39,7 @@ def compile_denoiser(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Comp
         if kept is None:
             kept = _kept(store, digest, denoiser, arguments)
         # Another process may have made room by it.
-        with suppress(RuntimeError):
+        with suppress(OSError, RuntimeError):
             if kept is not None:
                 return _from_disk(store, kept, denoiser), _type_named(kept.facts.output)
     model, output = converted(denoiser, arguments)
@@ -58,11 +59,14 @@ def _from_disk(store: ModelStore, kept: KeptModel, denoiser: nn.Module) -> ov.Co
     """The kept model compiled, or as it was compiled before.
 
     Raises:
-        RuntimeError: it was removed meanwhile.
+        OSError, RuntimeError: it was removed meanwhile.
     """
     for layer in packed_layers(denoiser).values():
         for tensor in layer.state_dict().values():
             give_back(tensor)
+    # What conversion held, where it was converted just now.
+    gc.collect()
+    make_room(kept.weights.stat().st_size)
     core, options = ov.Core(), _options(denoiser, kept.facts.scales_group_norms)
     place = kept.compiled(options)
     # OpenVINO's word for results that refer to the graph's own file of weights.

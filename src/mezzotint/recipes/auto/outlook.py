@@ -18,7 +18,7 @@ from mezzotint.allocation import FEWEST_PROJECTIONS
 from mezzotint.calibration import needing_moments, work_of_moments
 from mezzotint.calibration.gram_matrices import LABEL as GATHERING
 from mezzotint.formats import FLOAT
-from mezzotint.measuring import MOST_PROBES, Forecast, Metric, at_most
+from mezzotint.measuring import MOST_PROBES, WATCHED, CandidateSeconds, Forecast, Metric, at_most
 from mezzotint.models import text_readers
 from mezzotint.plan import FULL, Choice, Encoding, Plan
 from mezzotint.recipes.auto.candidates import input_formats
@@ -30,17 +30,12 @@ from mezzotint.recipes.auto.names import is_per_step
 from mezzotint.recipes.auto.options import Auto
 from mezzotint.recipes.auto.quality import MOST_PLANS
 from mezzotint.recipes.auto.refit import SHARE
-from mezzotint.recipes.auto.rehearsal import Rehearsal, encoding_seconds
+from mezzotint.recipes.auto.rehearsal import Rehearsal, rehearsed_candidates
 from mezzotint.recipes.auto.smoothed import PASSES, SMOOTHING
 from mezzotint.recipes.auto.verification import MOST_MEASURED
 from mezzotint.recipes.found_structures import LOOKING_FOR_CONSTANTS, alike_at_first, pads_left
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.single_noises import PROBES as LABELLED_PROBES
-
-WATCHED = 1.2
-"""Seconds of a run of which inputs are looked at, or rounded, per second of a plain run.
-
-Measured on the shape of Stable Diffusion 1.5: 1.14 to 1.35, by stage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +93,10 @@ class Outlook:
         measured += MOST_PLANS * self._goal
         smoothed = len(self.rehearsal.layers) if options.smoothing and self._quantizes else 0
         run = self._judging * self.rehearsal.row
-        each = self._encoding / max(1, len(self.rehearsal.layers))
+        once = self._candidates.encoding + self._candidates.comparing(self.probes)
+        each = once / max(1, len(self.rehearsal.layers))
         return {
-            "more probes": Forecast(probes, self._backward),
+            "more probes": Forecast(probes, self._probing(self.probes) / self.probes),
             f"measurements on {self.calls.count} calls": Forecast(
                 measured, run, run if measured else 0.0
             ),
@@ -145,13 +141,13 @@ class Outlook:
     def _search(self) -> Iterator[tuple[str, float]]:
         """Stages until the plan is there."""
         if self.options.labels is not None and self.rehearsal.backward is not None:
-            yield "Probing", LABELLED_PROBES * self._backward
+            yield "Probing", self._probing(LABELLED_PROBES)
         if self.probes:
-            count = self.probes * (1 + self._exchanges)
-            yield "Probing", count * self._backward + self._encoding
+            rounds = 1 + self._exchanges
+            yield "Probing", rounds * self._probing(self.probes) + self._candidates.encoding
         else:
             units = len(self.rehearsal.layers) * (len(self._weights) + self._rounded_inputs)
-            yield "Measuring", (units + 1) * self._run + self._encoding
+            yield "Measuring", (units + 1) * self._run + self._candidates.encoding
         if self._plans:
             yield "Measuring plans", self._plans * self._run * WATCHED
         if self._quantizes:
@@ -163,9 +159,9 @@ class Outlook:
             yield "Tuning", 60 * self.options.tune_minutes
         if self.budgets is not None:
             return
-        if self._apart:
+        if self._apart:  # or else what the search has encoded is packed as it is
             yield from self._gathering(self.calls.rows)
-        yield "Packing", self._encoded(1) if self._apart else 0.0
+            yield "Packing", self._encoded(1)
         for name, calls in following().items():
             rows = rows_of_images(self.rehearsal, 1)
             yield name, calls * rows * self.rehearsal.row
@@ -214,9 +210,14 @@ class Outlook:
         rows = rows_of_images(self.rehearsal, images)
         return steps_of(self.job) * rows * self.rehearsal.row
 
-    @property
-    def _backward(self) -> float:
-        return self.rehearsal.backward or 0.0
+    def _probing(self, probes: int) -> float:
+        """Seconds of so many probes in a row, all candidates encoded already."""
+        passes = self.rehearsal.passes
+        if passes is None:
+            return 0.0
+        clips = len(self.options.clips)
+        inputs = sum(clips if each.endswith("/tensor") else each != FLOAT for each in self._inputs)
+        return passes.of_probes(probes, self._candidates, inputs)
 
     @property
     def _fits(self) -> bool:
@@ -279,16 +280,15 @@ class Outlook:
         return [weight for weight in self.options.formats if weight != FLOAT]
 
     @cached_property
-    def _encoding(self) -> float:
-        """Seconds of encoding all candidates but smoothed ones."""
-        rehearsal = self.rehearsal
-        return encoding_seconds(
-            self.job.denoiser, rehearsal.layers, self._weights, self.encoding
-        ) * (1 + len(self.options.mixtures) / max(1, len(self._weights)))
+    def _candidates(self) -> CandidateSeconds:
+        """Seconds of all candidate weights but smoothed ones."""
+        denoiser, layers = self.job.denoiser, self.rehearsal.layers
+        plain = rehearsed_candidates(denoiser, layers, self._weights, self.encoding)
+        return plain.times(1 + len(self.options.mixtures) / max(1, len(self._weights)))
 
     def _encoded(self, formats: int) -> float:
         """Seconds of encoding all weights in so many formats."""
-        return self._encoding * formats / max(1, len(self._weights))
+        return self._candidates.encoding * formats / max(1, len(self._weights))
 
     @property
     def _begun(self) -> bool:

@@ -110,7 +110,7 @@ def prepared(
                 calibration,
                 encoding,
                 measuring.journal,
-                backward=None if rehearsal is None else rehearsal.backward,
+                passes=None if rehearsal is None else rehearsal.passes,
             ),
             lesson=told,
         )

@@ -7,12 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mezzotint._progress import stage
 from mezzotint.calibration.gathered_sums import gathering
 from mezzotint.errors import ProbeError
-from mezzotint.measuring import Samples, backward_errors, timed_call
+from mezzotint.measuring import (
+    CandidateSeconds,
+    LayerCandidates,
+    PassSeconds,
+    Prober,
+    Samples,
+    backward_errors,
+    candidate_seconds,
+    middle_layer,
+    timed_call,
+)
 from mezzotint.models import (
     Call,
     Graph,
@@ -65,6 +75,11 @@ class Rehearsal:
     def rows(self) -> int:
         """Rows of the call: one for each image, or two under guidance."""
         return 1 if self.call.output is None else len(self.call.output)
+
+    @property
+    def passes(self) -> PassSeconds | None:
+        """Seconds of one sample; None where there is no way back."""
+        return None if self.backward is None else PassSeconds(self.row, self.backward)
 
 
 def rehearsed(job: Job, restrictions: Restrictions) -> Rehearsal:
@@ -126,29 +141,26 @@ def _products(call: Call) -> float:
     return 2 * _SQUARE**3 / (time.perf_counter() - started)
 
 
-def encoding_seconds(
+def rehearsed_candidates(
     denoiser: nn.Module, layers: Sequence[Layer], formats: Sequence[str], encoding: Encoding
-) -> float:
-    """Seconds of encoding all layers in each of some formats.
+) -> CandidateSeconds:
+    """Seconds of encoding all layers in each of some formats, and of probing what that gives.
 
-    Those of the middle layer by size are encoded, in the place of its real inputs by unrelated
-    ones; others take as much longer as they have more weights.
+    One layer is encoded, in the place of its real inputs by unrelated ones.
     """
-    if not formats:
-        return 0.0
-    middle = sorted(layers, key=lambda layer: layer.parameters)[len(layers) // 2]
-    module = denoiser.get_submodule(middle.name)
-    known = Calibration(encoded=EncodedWeights())
+    candidates = {layer.name: LayerCandidates(tuple(formats)) for layer in layers}
+    known, plain = Calibration(), replace(encoding, bias_correction=False)
     if encoding.needs_grams:
-        known = replace(known, moments={middle.name: (_unrelated(denoiser, middle.name),)})
-    plain = replace(encoding, bias_correction=False)
-    assert known.encoded is not None
-    started = time.perf_counter()
+        middle = middle_layer(denoiser, candidates)
+        known = replace(known, moments={middle: (_unrelated(denoiser, middle),)})
+    encoded = EncodedWeights()
+
+    def weight_of(name: str, choice: Choice) -> tuple[Tensor, None]:
+        layer = denoiser.get_submodule(name)
+        return encoded.weight(LayerToEncode(name, layer, choice, plain, known)), None
+
     with stage(LABEL):
-        for weight in formats:
-            known.encoded.weight(LayerToEncode(middle.name, module, Choice(weight), plain, known))
-    taken = time.perf_counter() - started
-    return taken * sum(layer.parameters for layer in layers) / middle.parameters
+        return candidate_seconds(Prober(denoiser, (), candidates, weight_of))
 
 
 def _unrelated(denoiser: nn.Module, layer: str) -> InputMoments:

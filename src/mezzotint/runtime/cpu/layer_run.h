@@ -6,7 +6,7 @@
 #include "stages.h"
 
 /* Bytes of panels that are laid out before they are multiplied: they should stay in a core's cache. */
-enum { TILE_BYTES = 1 << 19 };
+enum { TILE_BYTES = 1 << 20 };
 /* Values of an input that a thread quantizes at a time; and the most parts an image is cut into. */
 enum { PART_VALUES = 1 << 14, MOST_PARTS = 256 };
 /* Pixels that are transposed at a time. */
