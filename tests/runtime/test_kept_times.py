@@ -107,7 +107,10 @@ def test_a_process_that_was_stopped_is_not_waited_for(file: Path, monkeypatch: p
     monkeypatch.setattr(kept_times, "_PATIENCE", 0.01)
     file.parent.mkdir()
     with FileLock(file.with_name("times.json.lock")):
-        assert KeptTimes(file, HERE).of("work", WAYS, measured()) == expected()
+        kept = KeptTimes(file, HERE)
+        assert kept.of("work", WAYS, measured()) == expected()
+        assert kept._patience == 0
+        assert kept.of("other work", WAYS, measured()) == expected()
 
 
 def test_the_least_time_counts_and_the_first_round_does_not():

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from mezzotint._files import read_json, validated, write_json
@@ -21,8 +21,8 @@ Clock: TypeAlias = Callable[[], float]
 _ROUNDS = 3
 """Timed rounds, of which the least time counts: others may want the processor meanwhile."""
 
-_PATIENCE = 10
-"""Seconds to wait for another process that measures; it may have been stopped."""
+_PATIENCE = 10.0
+"""Seconds to wait for another process that measures, once: it may have been stopped."""
 
 _Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
@@ -44,6 +44,7 @@ class KeptTimes:
         self._file = file
         self._machine = machine
         self._lock = threading.Lock()
+        self._patience = _PATIENCE
         self._known: dict[str, dict[str, float]] | None = None
         self._settled: dict[tuple[str, frozenset[str]], dict[str, float]] = {}
 
@@ -92,10 +93,14 @@ class KeptTimes:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes from measuring, as far as there can be a file to lock."""
-        lock = FileLock(self._file.with_name(f"{self._file.name}.lock"), timeout=_PATIENCE)
-        with suppress(OSError):
+        lock = FileLock(self._file.with_name(f"{self._file.name}.lock"), timeout=self._patience)
+        try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
+        except Timeout:
+            self._patience = 0
+        except OSError:  # There is no place to keep anything.
+            pass
         try:
             yield
         finally:
