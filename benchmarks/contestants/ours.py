@@ -29,14 +29,12 @@ def prepare(request: Request, calibration: list[Inputs]) -> None:
     names = mz.uniform_plan(module, weight_bits=8).choices
     choice = Choice(options["weight"], options.get("activation", "float"))
     plan = Plan(dict.fromkeys(names, choice))
-    calibration = Calibration()
+    known = Calibration()
     if choice.static:
         calls = [Call((), inputs) for inputs in calibration]
-        calibration = Calibration(
-            input_ranges=input_ranges(module, plan.quantized, calls, momentum=None)
-        )
+        known = Calibration(input_ranges=input_ranges(module, plan.quantized, calls, momentum=None))
     with torch.no_grad():
-        pack_module(module, plan, calibration)
+        pack_module(module, plan, known)
     saved: Any = module.to(request.torch_dtype)
     mark_quantized(saved, plan)
     saved.save_pretrained(request.prepared_folder)

@@ -65,8 +65,8 @@ def prober(denoiser: nn.Module, decoded: list[tuple[str, str]], **other: object)
 class TestCandidates:
     def test_work_on_the_middle_layer_stands_for_all(self, asked):
         found = candidate_seconds(prober(Three(), asked))
-        scale = 2 * (8 + 24 + 80) / 24  # two formats
-        assert {name for name, _ in asked} == {"1"}
+        scale = 2 * (8 + 24 + 80) / 80  # two formats
+        assert {name for name, _ in asked} == {"2"}
         assert found.encoding == pytest.approx(scale * ENCODED)
         assert found.decoding == pytest.approx(scale * DECODED)
         assert found.products == pytest.approx(scale * MULTIPLIED)
@@ -96,8 +96,9 @@ class TestCandidates:
         assert denoiser[1].weight is weight
         assert weight.grad is None
 
-    def test_the_middle_layer_is_so_by_its_weights(self):
-        assert middle_layer(Three(), "201") == "1"
+    def test_half_of_all_weights_are_in_layers_as_large_as_the_middle_one(self):
+        assert middle_layer(Three(), "201") == "2"
+        assert middle_layer(Three(), "10") == "1"
 
 
 class TestSums:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -58,7 +60,7 @@ class CandidateSeconds:
 
 
 def candidate_seconds(prober: Prober) -> CandidateSeconds:
-    """Time the candidates of the middle layer by size; others take as much longer as are larger.
+    """Time the candidates of a layer of middle size; others take as much longer as they are larger.
 
     Raises:
         FormatError, PlanError: a candidate cannot be made of that layer.
@@ -84,9 +86,13 @@ def candidate_seconds(prober: Prober) -> CandidateSeconds:
 
 
 def middle_layer(denoiser: nn.Module, layers: Iterable[str]) -> str:
-    """The one of some layers that has as many weights as the middle one."""
+    """The one of some layers that holds the middle one of all their weights, ordered by layer.
+
+    Half of the weights are in layers as large. What a small one takes is not for its weights.
+    """
     ordered = sorted(layers, key=lambda name: _weights(denoiser, name))
-    return ordered[len(ordered) // 2]
+    held = list(accumulate(_weights(denoiser, name) for name in ordered))
+    return ordered[bisect_left(held, held[-1] / 2)]
 
 
 def _weights(denoiser: nn.Module, layer: str) -> int:
