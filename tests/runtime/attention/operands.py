@@ -62,6 +62,14 @@ def _nothing_for_some() -> Tensor:
     return mask
 
 
+def _least_for_some() -> Tensor:
+    """As for a prompt of nothing but padding: these attend to all keys alike."""
+    mask = _additive(150, 700)
+    mask[:, 650:] = torch.finfo(torch.float32).min
+    mask[3], mask[-1] = mask[0, -1], mask[0, -1]
+    return mask
+
+
 KINDS = {
     "self": Kind((1, 2, 200, 40)),
     "contiguous": Kind((1, 2, 200, 40), permuted=False),
@@ -85,6 +93,7 @@ KINDS = {
     "transposed mask": Kind((1, 2, 90, 40), options={"attn_mask": _bool_mask(90, 90).t()}),
     "added": Kind((1, 2, 150, 40), (2, 700, 40), {"attn_mask": _additive(150, 700)}),
     "added by heads": Kind((1, 2, 90, 40), options={"attn_mask": _additive(2, 90, 90)}),
+    "least number for some": Kind((1, 2, 150, 40), (2, 700, 40), {"attn_mask": _least_for_some()}),
     "no key for some": Kind((1, 2, 150, 40), (2, 130, 40), {"attn_mask": _nothing_for_some()}),
 }
 

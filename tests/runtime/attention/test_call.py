@@ -26,6 +26,13 @@ def test_plain_tensors_are_ours():
     assert is_ours(nn.Parameter(QUERY, requires_grad=False))
 
 
+def test_views_of_negated_numbers_are_torchs():
+    assert not is_ours(torch._neg_view(QUERY))
+    assert not is_ours(attn_mask=torch._neg_view(torch.ones(200, 200)))
+    found = attention(torch._neg_view(QUERY), KEY, VALUE)
+    assert torch.equal(found, scaled_dot_product_attention(-QUERY, KEY, VALUE))
+
+
 def test_what_needs_gradients_is_torchs():
     query = QUERY.clone().requires_grad_()
     assert not is_ours(query)

@@ -111,14 +111,6 @@ def test_a_way_that_is_new_has_its_class_measured_again(ways: Ways, tmp_path: Pa
     assert Times(file, HERE, ways.clock).way(call()) == "third"
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"machine": {}, "milliseconds": {"a": {"b": -1}}}'])
-def test_a_damaged_file_is_measured_anew(ways: Ways, tmp_path: Path, content: str):
-    file = tmp_path / "times.json"
-    file.write_text(content)
-    assert Times(file, HERE, ways.clock).way(call()) == "other"
-    assert Times(file, HERE).milliseconds()
-
-
 def test_without_a_folder_this_process_measures_for_itself(ways: Ways, tmp_path: Path):
     (tmp_path / "file").write_text("")
     times = Times(tmp_path / "file" / "times.json", HERE, ways.clock)
@@ -126,6 +118,14 @@ def test_without_a_folder_this_process_measures_for_itself(ways: Ways, tmp_path:
     measured = len(ways.calls)
     assert times.way(call()) == "other"
     assert len(ways.calls) == measured
+
+
+def test_few_shapes_are_remembered(ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    times = Times(tmp_path / "times.json", HERE, ways.clock)
+    for queries in range(300, 310):
+        assert times.way(call(queries)) == "other"
+        assert len(times._fastest) <= 3
 
 
 def test_where_torch_alone_can_compute_nothing_is_measured(

@@ -6,8 +6,7 @@
  */
 #include "layer.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include "check.h"
 
 API int64_t mz_layer_bytes(const Call *call);
 API void mz_layer(const Call *call, void *parallel, int64_t team);
@@ -19,18 +18,7 @@ typedef struct {
     int bits, book, zeros, own_zeros, dynamic, planes, bias, order, extreme;
 } Case;
 
-static uint64_t state = 88172645463325252u;
-
-static int64_t pick(int64_t low, int64_t high) {
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    return low + (int64_t)(state % (uint64_t)(high - low + 1));
-}
-
-static void *room(int64_t bytes) {
-    void *found = malloc(bytes ? (size_t)bytes : 1);
-    if (!found) exit(2);
-    return found;
-}
+uint64_t state = 88172645463325252u;
 
 /* Codes of a row as packing.py packs them. */
 static void pack_row(const uint8_t *codes, int64_t count, int bits, uint8_t *out) {
@@ -188,5 +176,5 @@ int main(int count, char **given) {
             }
         puts(mz_unit(unit));
     }
-    return 0;
+    return check_attention(2 * cases);
 }

@@ -1,4 +1,4 @@
-"""A layer's C functions under sanitizers, by every unit: this processor's, and NEON emulated."""
+"""C functions of layers and attention under sanitizers, by every unit; NEON is emulated."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import simde_py
 from mezzotint.runtime.cpu import native, units
 
 FOLDER = Path(native.__file__).parent
-CHECK = Path(__file__).with_name("layer_check.c")
+CHECKS = [Path(__file__).with_name(f"{part}_check.c") for part in ("layer", "attention")]
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 #: Random layers for each width of weights.
 CASES = 15
@@ -24,7 +24,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("check") / "check"
     command = [
         compiler, "-O0", "-DEMULATE_NEON", "-ffp-contract=off", f"-I{FOLDER}", "-isystem",
-        simde_py.get_include(), *map(str, sorted(FOLDER.glob("*.c"))), str(CHECK), "-o", str(made),
+        simde_py.get_include(), *map(str, [*sorted(FOLDER.glob("*.c")), *CHECKS]), "-o", str(made),
     ]  # fmt: skip
     tried = subprocess.run([*command, *SANITIZERS, "-lm"], capture_output=True, check=False)
     if tried.returncode:
@@ -39,11 +39,11 @@ def checked(program: Path, cases: int) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_every_unit_adds_exactly_and_reads_nothing_beyond(program: Path):
+def test_every_unit_computes_exactly_and_reads_nothing_beyond(program: Path):
     names = checked(program, CASES)
     assert {*names} == {each.name for each in units.units()} | {"NEON dot products"}
 
 
 @pytest.mark.thorough
-def test_every_unit_adds_exactly_in_many_layers(program: Path):
+def test_every_unit_computes_many_layers_exactly(program: Path):
     checked(program, 40 * CASES)

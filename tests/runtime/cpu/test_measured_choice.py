@@ -1,12 +1,15 @@
 """Which kernel serves a layer is measured once for each class of layers, and kept."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from mezzotint.errors import UsageError
 from mezzotint.runtime.cpu import ONEDNN, OWN, measured_choice, processor, units
+from mezzotint.runtime.cpu.machine import Machine
 from mezzotint.runtime.cpu.measured_choice import SWITCH, LayerClass
 from mezzotint.runtime.kernels import Request, select_kernel
 from tests.runtime.layers import conv, linear, packed
@@ -17,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path))
     forget(monkeypatch)
@@ -26,8 +29,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a new process begins."""
-    measured_choice._stored.cache_clear()
-    monkeypatch.setattr(measured_choice, "_FOUND", {})
+    monkeypatch.setattr(measured_choice, "_kept", cache(measured_choice._kept.__wrapped__))
 
 
 def asked(weight: str = "int4/channel", taps: int = 1) -> Request:
@@ -63,20 +65,23 @@ def test_the_faster_kernel_serves_a_layer(
     assert chosen(asked()) == expected.name
 
 
-def test_a_class_of_layers_is_measured_once(monkeypatch: pytest.MonkeyPatch, cache: Path):
+def test_a_class_of_layers_is_measured_once(monkeypatch: pytest.MonkeyPatch, folder: Path):
     seen = measuring(monkeypatch, 2.0, 1.0)
     for _ in range(2):
         assert chosen(asked()) == ONEDNN.name
         forget(monkeypatch)
     assert seen == ["rows, unpacked, small"]
-    (file,) = (cache / "kernels").glob("*.json")
-    assert json.loads(file.read_text("utf-8")) == {seen[0]: {OWN.name: 2.0, ONEDNN.name: 1.0}}
+    (file,) = (folder / "kernels").glob("*.json")
+    assert json.loads(file.read_text("utf-8")) == {
+        "machine": Machine.here().to_dict(),
+        "milliseconds": {seen[0]: {OWN.name: 2000.0, ONEDNN.name: 1000.0}},
+    }
 
 
-def test_a_process_stays_with_its_choice(monkeypatch: pytest.MonkeyPatch, cache: Path):
+def test_a_process_stays_with_its_choice(monkeypatch: pytest.MonkeyPatch, folder: Path):
     measuring(monkeypatch, 2.0, 1.0)
     assert chosen(asked()) == ONEDNN.name
-    (file,) = (cache / "kernels").glob("*.json")
+    (file,) = (folder / "kernels").glob("*.json")
     file.unlink()
     measuring(monkeypatch, 1.0, 2.0)
     assert chosen(asked()) == ONEDNN.name
@@ -92,33 +97,46 @@ def test_classes_differ_in_windows_size_and_what_is_held():
                      for held in ("held", "unpacked")}  # fmt: skip
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"rows, unpacked, small": 3}', '{"a": {"b": "c"}}'])
-def test_a_file_that_is_no_measurement_is_as_none(
-    content: str, monkeypatch: pytest.MonkeyPatch, cache: Path
-):
+def test_a_file_that_is_no_measurement_is_as_none(monkeypatch: pytest.MonkeyPatch, folder: Path):
     seen = measuring(monkeypatch, 2.0, 1.0)
-    path = measured_choice._file()
+    path = folder / "kernels" / f"{Machine.here().key}.json"
     path.parent.mkdir()
-    path.write_text(content, "utf-8")
+    path.write_text('{"rows, unpacked, small": {"cpu-int8": 1}}', "utf-8")
     assert chosen(asked()) == ONEDNN.name
     assert seen == ["rows, unpacked, small"]
 
 
+def test_each_number_of_threads_has_times_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path):
+    before = torch.get_num_threads()
+    try:
+        for threads, own, taps in ((1, 2.0, 1), (2, 1.0, 1), (2, 1.0, 3)):
+            torch.set_num_threads(threads)
+            measuring(monkeypatch, own, 1.5)
+            chosen(asked(taps=taps))
+    finally:
+        torch.set_num_threads(before)
+    found = [json.loads(file.read_text("utf-8")) for file in (folder / "kernels").glob("*.json")]
+    assert {
+        each["machine"]["threads"]: [times[OWN.name] for times in each["milliseconds"].values()]
+        for each in found
+    } == {1: [2000.0], 2: [1000.0, 1000.0]}
+
+
 def test_without_a_place_to_keep_it_it_is_measured_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, cache: Path
+    monkeypatch: pytest.MonkeyPatch, folder: Path
 ):
     measuring(monkeypatch, 2.0, 1.0)
-    (cache / "kernels").write_text("a file where the folder should be")
+    (folder / "kernels").write_text("a file where the folder should be")
     assert chosen(asked()) == ONEDNN.name
 
 
 @pytest.mark.parametrize("kernel", [OWN, ONEDNN], ids=lambda kernel: kernel.name)
 def test_a_kernel_that_is_named_is_taken_unmeasured(
-    kernel: object, monkeypatch: pytest.MonkeyPatch, cache: Path
+    kernel: object, monkeypatch: pytest.MonkeyPatch, folder: Path
 ):
     monkeypatch.setenv(SWITCH, kernel.name)
     assert chosen(asked()) == kernel.name
-    assert not list(cache.iterdir())
+    assert not list(folder.iterdir())
 
 
 def test_another_name_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -137,3 +155,10 @@ def test_a_measurement_times_both_kernels():
     found = LayerClass(windows=True, held=False, large=False).seconds((OWN, ONEDNN))
     assert found.keys() == {OWN.name, ONEDNN.name}
     assert all(seconds > 0 for seconds in found.values())
+
+
+def test_measuring_leaves_the_random_state_alone():
+    before = torch.get_rng_state()
+    for windows in (False, True):
+        LayerClass(windows, held=False, large=False).seconds((OWN, ONEDNN))
+    assert torch.equal(torch.get_rng_state(), before)

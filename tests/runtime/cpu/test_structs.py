@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from mezzotint.runtime.attention import fused
 from mezzotint.runtime.cpu import bound_layer, grid_passes, native, panels
@@ -51,3 +52,32 @@ def test_every_structure_is_declared_twice():
 @pytest.mark.parametrize("name", sorted(declared_for_ctypes()))
 def test_fields_have_the_same_names_types_and_order(name: str):
     assert declared_for_ctypes()[name] == declared_in_c()[name]
+
+
+def numbers_in_c(file: str) -> dict[str, int]:
+    """Name → number, of all enumerations of a file."""
+    found: dict[str, int] = {}
+    for body in re.findall(r"enum\s*\{(.*?)\}", (FOLDER / file).read_text("utf-8"), re.DOTALL):
+        value = -1
+        for each in body.split(","):
+            name, _, given = map(str.strip, each.partition("="))
+            value = value + 1 if not given else int(given) if given.isdecimal() else value
+            found[name] = value
+    return found
+
+
+def test_numbers_that_both_know_are_the_same():
+    shared, attention, layer = map(numbers_in_c, ("common.h", "attention.h", "layer.h"))
+    dtypes = {torch.float32: shared["FLOAT32"], torch.bfloat16: shared["BFLOAT16"]}
+    assert dtypes == native.DTYPES == panels._SCALE_DTYPES
+    assert {each.name: attention[each.name] for each in fused.Unit} == {
+        each.name: each.value for each in fused.Unit
+    }
+    assert {
+        torch.bool: attention["BOOL_MASK"],
+        torch.float32: attention["FLOAT32_MASK"],
+        torch.bfloat16: attention["BFLOAT16_MASK"],
+    } == fused._MASKS
+    assert layer["PANEL"] == panels.PANEL
+    assert (layer["AFFINE"], layer["TWO_LEVELS"]) == (panels._AFFINE, panels._TWO_LEVELS)
+    assert numbers_in_c("transpose.h")["TILE"] == native._PIXELS

@@ -93,6 +93,6 @@ def _is_followed(*operands: Tensor | None) -> bool:
         return True
     if any(type(each) not in (Tensor, torch.nn.Parameter) for each in tensors):
         return True
-    if any(each.device.type != "cpu" or each.is_sparse for each in tensors):
+    if any(each.device.type != "cpu" or each.is_sparse or each.is_neg() for each in tensors):
         return True
     return torch.is_grad_enabled() and any(each.requires_grad for each in tensors)

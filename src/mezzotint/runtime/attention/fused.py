@@ -18,9 +18,6 @@ from mezzotint.runtime.cpu.native import DTYPES
 _PANEL_BYTES = 32 << 20
 """Keys and values of so many heads are laid out at a time; of one at least."""
 
-_ROWS = 96
-"""Queries that the C functions compute together."""
-
 _MASKS = {torch.bool: 1, torch.float32: 2, torch.bfloat16: 3}
 
 
@@ -125,8 +122,8 @@ def _work(call: AttentionCall, unit: Unit) -> Attention:
 
 def _compute(work: Attention, key_heads: int) -> None:
     """Compute all heads, so many at a time that their panels need not leave the cache at once."""
-    scratch, keys, values = (
-        function("mz_attention_bytes")(ctypes.byref(work), of) for of in range(3)
+    scratch, keys, values, vectors, blocks = (
+        function("mz_attention_size")(ctypes.byref(work), of) for of in range(5)
     )
     together = max(1, min(key_heads, _PANEL_BYTES // (keys + values)))
     threads = torch.get_num_threads()
@@ -135,8 +132,6 @@ def _compute(work: Attention, key_heads: int) -> None:
     work.scratch = memory.data_ptr()
     work.key_panels = panels.data_ptr()
     work.value_panels = panels.data_ptr() + together * keys
-    vectors = -(-work.keys // (8 if work.unit == Unit.AVX2 else 16))
-    blocks = -(-work.queries // _ROWS)
     for first in range(0, key_heads, together):
         count = min(together, key_heads - first)
         work.first_head, work.heads = first * work.heads_per_key, count * work.heads_per_key

@@ -11,7 +11,8 @@
 
 SIZE_OF(Attention)
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+/* Older versions of GCC do not know AVX512-BF16. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && __GNUC__ >= 10 && !defined(__clang__)
 #define HAS_ATTENTION 1
 #include <immintrin.h>
 
@@ -116,7 +117,7 @@ __attribute__((target("avx2"))) static inline float total_of_8(__m256 x) {
 #define HAS_ATTENTION 0
 #endif
 
-/* Which of the units this processor has: bits of AVX2, AVX512, AVX512_BF16. */
+/* Units of this processor: bits of AVX2, AVX512, AVX512_BF16. */
 API int64_t mz_attention_units(void) {
     int64_t units = 0;
 #if HAS_ATTENTION
@@ -138,9 +139,10 @@ static int64_t pair_of(const Attention *a) {
     return a->unit == AVX512_BF16 ? 2 : 1;
 }
 
-/* The next `count` numbers of 32 bits; each place begins a line of the cache. */
+/* The next `count` numbers of 32 bits; each place begins a line of the cache. Without scratch they are
+ * counted alone. */
 static void *next(char *scratch, int64_t *used, int64_t count) {
-    void *found = scratch + *used;
+    void *found = scratch ? scratch + *used : NULL;
     *used += in_units(count * 4, 64) * 64;
     return found;
 }
@@ -158,15 +160,17 @@ static int64_t make_room(const Attention *a, char *scratch, Room *room) {
     return used;
 }
 
-/* Bytes: of one thread's scratch, of the panel of one head's keys, and of its values. */
-API int64_t mz_attention_bytes(const Attention *a, int64_t of) {
+/* Sizes of the work: bytes of one thread's scratch, of the panel of one head's keys, and of its values;
+ * then, of one head, vectors of keys and blocks of queries. */
+API int64_t mz_attention_size(const Attention *a, int64_t of) {
     const int64_t lanes = lanes_of(a), pair = pair_of(a), vectors = in_units(a->keys, lanes);
-    static char nowhere;
     Room room;
     switch (of) {
-    case 0: return make_room(a, &nowhere, &room);
+    case 0: return make_room(a, NULL, &room);
     case 1: return vectors * lanes * in_units(a->features, pair) * 4;
-    default: return vectors * lanes / pair * in_units(a->values, lanes) * lanes * 4;
+    case 2: return vectors * lanes / pair * in_units(a->values, lanes) * lanes * 4;
+    case 3: return vectors;
+    default: return in_units(a->queries, ROWS);
     }
 }
 
@@ -189,7 +193,7 @@ API void mz_attention_panels(const Attention *a, int64_t start, int64_t stop, in
 /* Blocks of queries `start` to `stop` of those of all heads. */
 API void mz_attention(const Attention *a, int64_t start, int64_t stop, int64_t thread) {
     Room room;
-    make_room(a, (char *)a->scratch + thread * mz_attention_bytes(a, 0), &room);
+    make_room(a, (char *)a->scratch + thread * mz_attention_size(a, 0), &room);
     const int64_t blocks = in_units(a->queries, ROWS);
     for (; start < stop; start++) {
         const int64_t head = start / blocks, first = start % blocks * ROWS;

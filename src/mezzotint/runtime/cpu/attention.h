@@ -1,8 +1,10 @@
-/* What attention is given, and how it lies in memory while it is computed. */
+/* Operands of attention, and their layout while it is computed. */
 #ifndef MEZZOTINT_ATTENTION_H
 #define MEZZOTINT_ATTENTION_H
 
 #include "common.h"
+
+#include <float.h>
 
 /* Masks: none, of bytes that are 1 where a key is attended to, or added to the scores. */
 enum { NO_MASK, BOOL_MASK, FLOAT32_MASK, BFLOAT16_MASK };
@@ -19,7 +21,7 @@ enum { ROWS = 96, TILE = 6, MOST_KEYS = 512 };
 typedef struct {
     const void *query, *key, *value, *mask;
     void *out, *key_panels, *value_panels, *scratch;
-    /* Of the heads of queries [first_head, first_head + heads): of all batches, one after another. */
+    /* Heads of queries: [first_head, first_head + heads) of those of all batches, one after another. */
     int64_t first_head, heads, heads_per_batch, heads_per_key;
     int64_t queries, keys, features, values;
     int64_t query_batch, query_head, query_row, key_batch, key_head, key_row;
@@ -51,6 +53,15 @@ static inline int64_t block_keys(const Attention *a) {
 
 static inline float read_number(const void *from, int64_t at, int dtype) {
     return dtype == FLOAT32 ? ((const float *)from)[at] : widen(((const uint16_t *)from)[at]);
+}
+
+/* A number of a mask as a power of two. What is finite stays so: a query whose keys all have the least
+ * number attends to all of them, and one whose keys all have -INFINITY to none. */
+static inline float in_powers(float added) {
+    const float power = added * 1.44269504f;
+    if (power < -FLT_MAX && added >= -FLT_MAX) return -FLT_MAX;
+    if (power > FLT_MAX && added <= FLT_MAX) return FLT_MAX;
+    return power;
 }
 
 static inline const void *moved(const void *from, int64_t elements, int dtype) {

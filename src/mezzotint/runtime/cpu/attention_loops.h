@@ -184,7 +184,7 @@ INLINE TARGET void NAME(soften)(
             STORE(out + i, MUL(LOAD(out + i), SPREAD(less[0])));
 }
 
-/* What the mask adds to a query's scores of a block, in powers of two. */
+/* The part of a mask in a query's scores of a block, in powers of two. */
 INLINE void NAME(add_mask)(const Attention *a, const char *mask, int64_t count, float *added) {
     const int64_t step = a->mask_column;
     switch (a->mask_kind) {
@@ -192,11 +192,11 @@ INLINE void NAME(add_mask)(const Attention *a, const char *mask, int64_t count, 
         for (int64_t i = 0; i < count; i++) added[i] = mask[i * step] ? 0 : -INFINITY;
         break;
     case FLOAT32_MASK:
-        for (int64_t i = 0; i < count; i++) added[i] = ((const float *)(const void *)mask)[i * step] * 1.44269504f;
+        for (int64_t i = 0; i < count; i++) added[i] = in_powers(((const float *)(const void *)mask)[i * step]);
         break;
     default:
         for (int64_t i = 0; i < count; i++)
-            added[i] = widen(((const uint16_t *)(const void *)mask)[i * step]) * 1.44269504f;
+            added[i] = in_powers(widen(((const uint16_t *)(const void *)mask)[i * step]));
     }
 }
 

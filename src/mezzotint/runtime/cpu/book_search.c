@@ -98,7 +98,7 @@ static inline __attribute__((always_inline)) double error(
     return level * (level * count - 2 * sum);
 }
 
-/* What it costs that two levels follow each other: the weights between them take the nearer one. */
+/* The cost of two levels that follow each other: the weights between them take the nearer one. */
 API MULTI void mz_level_steps(const LevelSteps *w, int64_t start, int64_t stop, int64_t thread) {
     double counts[LEVELS], sums[LEVELS];
     (void)thread;

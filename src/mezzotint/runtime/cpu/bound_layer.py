@@ -54,7 +54,8 @@ class _Shaped:
     """The fields that all calls share whose inputs have one shape, layout and dtype.
 
     Attributes:
-        call: a structure whose pointers are to be filled in.
+        call: a structure whose pointers are to be filled in, but for the layer's.
+        layer: whose address that is.
         scratch: bytes that a call takes.
         out: shape of the output.
         out_bytes: of the output.
@@ -62,6 +63,7 @@ class _Shaped:
     """
 
     call: _Call
+    layer: _Layer
     scratch: int
     out: tuple[int, ...]
     out_bytes: int
@@ -147,21 +149,24 @@ class BoundLayer:
         rows = call.images * call.out_height * call.out_width
         products = rows * math.prod(self.shape)
         threads = threads_for(max(rows, self.shape[0]), x.numel() + products // _PRODUCTS_PER_BYTE)
-        call.layer = ctypes.addressof(self._layer_for(activation))
+        layer = self._layer_for(activation)
+        call.layer = ctypes.addressof(layer)
         call.x_dtype = call.out_dtype = DTYPES[x.dtype]
         call.threads = threads
         size = function("mz_layer_bytes")(ctypes.addressof(call))
-        return _Shaped(call, size, out, rows * self.shape[0] * x.element_size(), threads)
+        return _Shaped(call, layer, size, out, rows * self.shape[0] * x.element_size(), threads)
 
     def _layer_for(self, activation: ActivationFormat) -> _Layer:
         """The structure with what an input format adds."""
-        if activation not in self._formats:
-            layer = _Layer.from_buffer_copy(self._layer)
-            layer.low, layer.high = activation.limits
-            layer.shift, layer.dynamic = -layer.low, activation.dynamic
-            layer.own_zeros = activation.dynamic and not activation.symmetric
-            self._formats[activation] = layer
-        return self._formats[activation]
+        known = self._formats.get(activation)
+        if known is not None:
+            return known
+        layer = _Layer.from_buffer_copy(self._layer)
+        layer.low, layer.high = activation.limits
+        layer.shift, layer.dynamic = -layer.low, activation.dynamic
+        layer.own_zeros = activation.dynamic and not activation.symmetric
+        # Another thread may have made one meanwhile.
+        return self._formats.setdefault(activation, layer)
 
     def _row_shape(self, x: Tensor) -> tuple[_Call, tuple[int, ...]] | None:
         features = x.shape[-1]

@@ -1,4 +1,4 @@
-/* What the C files share: how codes are stored, and how values are narrowed. */
+/* Layout of codes, and conversions of numbers, that the C files share. */
 #ifndef MEZZOTINT_COMMON_H
 #define MEZZOTINT_COMMON_H
 
@@ -47,7 +47,7 @@ static inline uint16_t narrow(float value) {
     return (uint16_t)(value != value ? 0x7fc0 : rounded);
 }
 
-/* Of a packed row. */
+/* Bytes of a packed row. */
 static inline int64_t row_bytes(int64_t count, int bits) {
     return bits * ((count + SLOTS - 1) / SLOTS);
 }

@@ -5,7 +5,7 @@
 
 enum { LANES = 256 };
 
-/* Of constant length, so that it is unrolled. */
+/* Half as many sums; the length is a constant, so that the loop is unrolled. */
 INLINE void fold(double *sums, const int half) {
     for (int i = 0; i < half; i++) sums[i] += sums[half + i];
 }

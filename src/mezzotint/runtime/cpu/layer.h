@@ -11,10 +11,10 @@ enum { TILE_PANELS = 32, TILE_COLUMNS = TILE_PANELS * PANEL };
 /* Rows that are multiplied before their outputs are written. */
 enum { BLOCK = 48 };
 
-/* How the numbers that belong to a row of a weight say what its integers stand for. */
+/* Forms of the numbers of a row, which say what its integers stand for. */
 enum { AFFINE = 0, TWO_LEVELS = 1 };
 
-/* Rows of a weight that are stored in one format, one after another; bound_layer.py fills it in. */
+/* Rows of a weight that are stored in one format, one after another; panels.py fills it in. */
 typedef struct {
     const uint8_t *packed;  /* [rows, bytes of a row]; NULL where panels are held */
     const int8_t *panels;   /* held in a unit's layout, or NULL */
@@ -29,7 +29,7 @@ typedef struct {
     int32_t scale_dtype, form;
 } Segment;
 
-/* What stays the same in all calls of a layer; bound_layer.py fills it in. */
+/* A layer: the same in all of its calls; bound_layer.py fills it in. */
 typedef struct {
     const Segment *segments;
     const int32_t *order;   /* per output, its stored row; NULL where they are equal */
@@ -75,7 +75,7 @@ typedef struct {
     const float *sums;      /* of each pixel's codes less their zeros; NULL where channels are in groups */
 } Windows;
 
-/* How a unit multiplies weights of a width; most know one way. */
+/* Ways of a unit to multiply weights of a width; most know one. */
 enum { IN_STEPS, IN_16_BITS, IN_MANY_PAIRS };
 
 /* Some outputs of a layer, ready to be multiplied. */
@@ -87,7 +87,7 @@ typedef struct {
     int32_t width;          /* of the integers */
 } Tile;
 
-/* Where an output goes. */
+/* The place of an output. */
 typedef struct {
     void *out;
     const int32_t *place;   /* per column of the tile, or NULL */
@@ -123,7 +123,7 @@ typedef struct {
         int64_t row);
 } Unit;
 
-/* Which units the compiler knows. GCC keeps vectors on a stack that 64-bit Windows does not align for
+/* Units that the compiler knows. GCC keeps vectors on a stack that 64-bit Windows does not align for
  * them. */
 #if defined(__x86_64__) && defined(__GNUC__) && !(defined(_WIN32) && !defined(__clang__))
 #define HAS_AVX2 1

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 #: The version of the functions and structures; products.c has the same. Others are not used.
-VERSION = 6
+VERSION = 7
 #: Set to 0, mezzotint does without its C functions.
 SWITCH = "MEZZOTINT_NATIVE"
 
@@ -82,8 +82,8 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     )  # fmt: skip
     found.mz_share.restype = None
     found.mz_attention_units.argtypes, found.mz_attention_units.restype = (), ctypes.c_int64
-    found.mz_attention_bytes.argtypes = (ctypes.c_void_p, ctypes.c_int64)
-    found.mz_attention_bytes.restype = ctypes.c_int64
+    found.mz_attention_size.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    found.mz_attention_size.restype = ctypes.c_int64
     found.mz_layer.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
     found.mz_layer.restype = found.mz_layer_begin.restype = None
     found.mz_layer_begin.argtypes = found.mz_layer_bytes.argtypes = (ctypes.c_void_p,)

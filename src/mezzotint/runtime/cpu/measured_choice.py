@@ -1,30 +1,28 @@
 """The faster of two kernels of 8-bit products, measured here once for each class of layers.
 
-What was measured is kept in `kernels` of the cache folder, a file for each machine; a process reads
-it once, so that a layer's kernel does not change while it runs.
+What was measured is kept in `kernels` of the cache folder, a file for each machine and number of
+threads; a process reads it once, so that a layer's kernel does not change while it runs.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from threading import Lock
+from functools import cache, partial
 
 import torch
 
-from mezzotint._cache import cache_folder
+from mezzotint._cache import CACHE_VARIABLE, cache_folder
 from mezzotint.errors import UsageError
 from mezzotint.formats import parse_activation_format, parse_weight_format
-from mezzotint.runtime.cpu import processor
+from mezzotint.runtime.cpu import processor, units
 from mezzotint.runtime.cpu.int8 import unpacked_once
 from mezzotint.runtime.cpu.machine import Machine
 from mezzotint.runtime.geometry import ConvGeometry
+from mezzotint.runtime.kept_times import KeptTimes, least_seconds
 from mezzotint.runtime.kernels import Kernel, KernelRefusedError, Request
 from mezzotint.runtime.operands import Conv2d, InputQuantizer, Linear, PackedWeight
 
@@ -33,7 +31,6 @@ SWITCH = "MEZZOTINT_INT8"
 #: A kernel must be that many times as fast as the one that is asked first: clocks are not exact,
 #: and outputs differ by roundings.
 _CLEARLY = 1.1
-_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,12 @@ class LayerClass:
         outputs, channels = (512, 1152) if self.large else (160, 320)
         shape: tuple[int, ...] = (outputs, channels)
         operation: Linear | Conv2d = Linear()
-        x = torch.randn(256, channels, device="cpu")
+        # No random numbers: a user's own are not to depend on what was measured.
+        x = torch.ones(256, channels, device="cpu")
         if self.windows:
             shape = (outputs, channels // 8, 3, 3)
             operation = Conv2d(ConvGeometry((3, 3), padding=((1, 1), (1, 1))))
-            x = torch.randn(1, channels // 8, 16, 16, device="cpu")
+            x = torch.ones(1, channels // 8, 16, 16, device="cpu")
         x = x.to(torch.bfloat16 if processor.BFLOAT16 else torch.float32)
         weight_format = parse_weight_format("int8/channel" if self.held else "int4/channel")
         activation = parse_activation_format("int8/token")
@@ -82,17 +80,17 @@ class LayerClass:
             tensors = {name: spec.zeros() for name, spec in layout.items()}
         weight, quantizer = PackedWeight(weight_format, tensors, shape), InputQuantizer(activation)
         request = Request(operation, "cpu", weight_format, shape, activation)
-        found: dict[str, float] = {}
         serving = [each for each in kernels if each.refuse(request) is None]
         with torch.inference_mode(), suppress(KernelRefusedError):
-            ready = [(each, each.prepare(weight, operation)) for each in serving]
-            for _ in range(1 + _ROUNDS):
-                for kernel, prepared in ready:
-                    start = time.perf_counter()
-                    kernel.run(prepared, x, quantizer, None)
-                    took = time.perf_counter() - start
-                    found[kernel.name] = min(found.get(kernel.name, math.inf), took)
-        return found
+            return least_seconds(
+                {
+                    each.name: partial(
+                        each.run, each.prepare(weight, operation), x, quantizer, None
+                    )
+                    for each in serving
+                }
+            )
+        return {}
 
 
 def faster_than(first: Kernel, other: Kernel, request: Request) -> bool:
@@ -112,43 +110,14 @@ def faster_than(first: Kernel, other: Kernel, request: Request) -> bool:
     return found[first.name] > _CLEARLY * found[other.name]
 
 
-_MEASURING = Lock()
-_FOUND: dict[LayerClass, dict[str, float]] = {}
-
-
-def _measured(of: LayerClass, first: Kernel, other: Kernel) -> dict[str, float]:
-    """Seconds of kernels at a class of layers, measured now unless they are known."""
-    with _MEASURING:
-        if of not in _FOUND:
-            known = _stored()
-            if of.name not in known:
-                known[of.name] = of.seconds((first, other))
-                _store(known)
-            _FOUND[of] = known[of.name]
-        return _FOUND[of]
-
-
-def _file() -> Path:
-    return cache_folder() / "kernels" / f"{Machine.here().key}.json"
+def _measured(of: LayerClass, first: Kernel, other: Kernel) -> Mapping[str, float]:
+    """Milliseconds of kernels at a class of layers, measured now unless they are known."""
+    kept = _kept(torch.get_num_threads(), units.unit(), os.environ.get(CACHE_VARIABLE))
+    return kept.of(of.name, (first.name, other.name), lambda: of.seconds((first, other)))
 
 
 @cache
-def _stored() -> dict[str, dict[str, float]]:
-    """Measurements of before on this machine; none where they cannot be read."""
-    with suppress(OSError, ValueError, AttributeError, TypeError):
-        found = json.loads(_file().read_text("utf-8"))
-        return {
-            str(of): {str(kernel): float(seconds) for kernel, seconds in each.items()}
-            for of, each in found.items()
-        }
-    return {}
-
-
-def _store(known: dict[str, dict[str, float]]) -> None:
-    """Keep it for later processes, where there is a place for it."""
-    path = _file()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(known, indent=1), "utf-8")
-        temporary.replace(path)
+def _kept(threads: int, unit: units.Unit | None, folder: str | None) -> KeptTimes:
+    """Times of one setting of this machine."""
+    machine = Machine.here()
+    return KeptTimes(cache_folder() / "kernels" / f"{machine.key}.json", machine)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mezzotint.formats import LookupSegment, Segment, Shape
 from mezzotint.runtime.cpu.library import fields, function, share, threads_for
 from mezzotint.runtime.cpu.native import address
-from mezzotint.runtime.cpu.tiles import book_of, steps
+from mezzotint.runtime.cpu.tiles import book_of
 from mezzotint.runtime.cpu.units import Unit
 
 #: Outputs side by side in a panel.
@@ -57,16 +57,6 @@ class Panels:
     def rows(self) -> int:
         """The number of outputs."""
         return self.totals.shape[0]
-
-    @property
-    def scale(self) -> Tensor:
-        """Float32 [rows]."""
-        return steps(self.segment)[0]
-
-    @property
-    def shift(self) -> Tensor | None:
-        """Float32 [rows], w = scale · integer - shift; None where it is zero."""
-        return steps(self.segment)[1]
 
     def integers(self) -> Tensor:
         """The integers, int8 [rows, columns]."""

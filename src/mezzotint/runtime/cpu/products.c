@@ -30,7 +30,7 @@ API int64_t mz_together(int64_t unit, int64_t width) {
     return units[unit]->together((int32_t)width);
 }
 
-/* A weight to be laid out in panels; native.py has the same fields. */
+/* A weight to be laid out in panels; panels.py has the same fields. */
 typedef struct {
     const Segment *rows;
     int8_t *panels;
@@ -57,5 +57,5 @@ API int64_t mz_lay_bytes(int64_t depth) {
 
 /* The version that library.py expects. */
 API int64_t mz_version(void) {
-    return 6;
+    return 7;
 }

@@ -9,7 +9,7 @@
 #include <sched.h>
 #endif
 
-/* How many parts of a stage are taken, and how many are done. */
+/* Numbers of the parts of a stage that are taken, and that are done. */
 typedef struct {
     _Atomic int64_t taken, done;
 } Stage;
@@ -27,9 +27,11 @@ static inline void part_done(Stage *stage) {
 /* Wait for those that have taken a part. They compute, so it is not for long; but where threads are
  * more than cores, they may be waiting for ours. */
 static inline void wait_for(Stage *stage, int64_t count) {
-    for (int turns = 0; atomic_load_explicit(&stage->done, memory_order_acquire) < count; turns++) {
+    int turns = 0;
+    while (atomic_load_explicit(&stage->done, memory_order_acquire) < count) {
+        if (turns < 1000) turns++;
 #if defined(__unix__) || defined(__APPLE__)
-        if (turns > 1000) sched_yield();
+        else sched_yield();
 #endif
 #if defined(__x86_64__)
         __asm__ volatile("pause");

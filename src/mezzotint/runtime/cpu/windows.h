@@ -45,7 +45,7 @@ static TARGET void gather_block(
     }
 }
 
-/* Whether the window of each row of the output is the pixel of that number. */
+/* True where the window of each row of the output is the pixel of that number. */
 static inline int is_pointwise(const Windows *w) {
     return w->kernel_h * w->kernel_w == 1 && w->stride_h * w->stride_w == 1 &&
            w->pad_top == 0 && w->pad_left == 0 && w->out_height == w->height &&
