@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from mezzotint._locks import only_here
+from mezzotint import _locks
+from mezzotint._locks import one_at_a_time, only_here
 from mezzotint.errors import UsageError
 
 HOLDER = """
@@ -117,3 +120,35 @@ def test_folders_around_it_stay_only_with_something_in_them(tmp_path: Path):
     with only_here(path):
         path.parent.with_name("kept").touch()
     assert [each.name for each in (tmp_path / "deep").iterdir()] == ["kept"]
+
+
+class TestOneAtATime:
+    def test_another_is_waited_for(self, tmp_path):
+        inside = []
+
+        def work(name):
+            with one_at_a_time(tmp_path / "kept"):
+                inside.append(f"{name} begins")
+                time.sleep(0.01)
+                inside.append(f"{name} ends")
+
+        with ThreadPoolExecutor(2) as both:
+            list(both.map(work, "ab"))
+        assert inside in (
+            ["a begins", "a ends", "b begins", "b ends"],
+            ["b begins", "b ends", "a begins", "a ends"],
+        )
+
+    def test_one_that_never_ends_is_not_waited_for_for_ever(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(_locks, "_PATIENCE", 0.01)
+        reached = False
+        with FileLock(tmp_path / "kept.lock"), one_at_a_time(tmp_path / "kept"):
+            reached = True
+        assert reached
+
+    def test_without_a_place_the_work_is_done_all_the_same(self, tmp_path):
+        (tmp_path / "file").write_text("a file")
+        reached = False
+        with one_at_a_time(tmp_path / "file" / "kept"):
+            reached = True
+        assert reached

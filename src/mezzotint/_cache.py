@@ -11,5 +11,14 @@ CACHE_VARIABLE = "MEZZOTINT_CACHE"
 
 def cache_folder() -> Path:
     """The folder that `MEZZOTINT_CACHE` names, or else `mezzotint` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "mezzotint")
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else _user_caches() / "mezzotint"
+
+
+def _user_caches() -> Path:
+    """The user's cache folder; a place that takes no files where the user has no home."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        return Path(os.devnull)

@@ -11,6 +11,29 @@ from filelock import FileLock, Timeout
 from mezzotint._files import making_folders
 from mezzotint.errors import UsageError
 
+_PATIENCE = 120.0
+"""Seconds after which nobody waits any longer: a process that is stopped keeps its locks."""
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Have other processes wait that do the same for a file of the cache, as far as that goes.
+
+    Without a place for a lock, or after two minutes, the work is done all the same.
+
+    Args:
+        path: the file; the lock stands beside it, and stays.
+    """
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=_PATIENCE)
+    # Some file systems know no locks.
+    with suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
 
 @contextmanager
 def only_here(path: Path, *, again: bool = False) -> Iterator[None]:

@@ -152,3 +152,9 @@ def test_a_dry_run_tells_how_long_it_takes_and_writes_nothing(run, model, tmp_pa
     assert result.stdout.startswith("In all about ")
     assert "packing" not in result.stdout  # nothing of a sweep is
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_dry_run_for_a_program_prints_json_alone(run, model, tmp_path):
+    options = ("--bits", "4", "--dry-run", "--json", *QUICK)
+    found = run("sweep", model, "-o", tmp_path / "out", *options)
+    assert json.loads(found.stdout)["foretold"][0].startswith("In all about ")

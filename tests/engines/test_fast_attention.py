@@ -44,6 +44,12 @@ def test_a_pipeline_without_such_attention_is_refused():
     fast_attention(pipe, enabled=False)
 
 
+@pytest.mark.parametrize("value", [torch.nn.Linear(1, 1), None, "folder"])
+def test_what_is_no_pipeline_is_refused(value):
+    with pytest.raises(UsageError, match="pipe: is "):
+        fast_attention(value)
+
+
 def test_attention_that_is_written_out_is_refused():
     pipe = tiny.tiny_stable_diffusion()
     pipe.unet.set_attn_processor(AttnProcessor())

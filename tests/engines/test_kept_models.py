@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import openvino as ov
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from openvino import opset13
 from torch import nn
 
 import mezzotint as mz
@@ -107,6 +111,74 @@ def test_a_damaged_model_is_made_anew(packed, kept):
     assert weights.read_bytes() == whole
 
 
+FACTS = {"output": "builtins:tuple", "scales_group_norms": False}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[" * 100_000, id="nested"),
+        pytest.param("{}", id="empty"),
+        pytest.param({"sizes": {}}, id="another key"),
+        pytest.param({"graph_bytes": "1"}, id="a text for a size"),
+        pytest.param({"facts": FACTS | {"output": 5}}, id="a number for a type"),
+        pytest.param({"facts": FACTS | {"output": ""}}, id="no type"),
+        pytest.param({"facts": FACTS | {"output": "antigravity:geohash"}}, id="a foreign module"),
+        pytest.param({"facts": FACTS | {"scales_group_norms": "no"}}, id="a word for a flag"),
+    ],
+)
+def test_facts_that_are_none_belong_to_no_model(tmp_path, text):
+    nothing = opset13.parameter([1], np.float32)
+    store = ModelStore(tmp_path, 10**9)
+    store.keep("a", ov.Model([nothing], [nothing]), Facts(**FACTS))
+    assert store.find("a").facts == Facts(**FACTS)
+    file = tmp_path / "a" / "facts.json"
+    if isinstance(text, dict):
+        text = json.dumps(json.loads(file.read_text()) | text)
+    file.write_text(text)
+    assert store.find("a") is None
+
+
+def test_a_type_that_is_not_there_is_converted_anew(packed, kept):
+    output, _ = computed(packed)
+    (file,) = kept.glob("*/facts.json")
+    stored = json.loads(file.read_text())
+    facts = stored["facts"]
+    file.write_text(json.dumps(stored | {"facts": facts | {"output": "diffusers.nope:Output"}}))
+    assert torch.equal(computed(packed)[0], output)
+    assert json.loads(file.read_text())["facts"] == facts
+
+
+def conversions(monkeypatch) -> list[str]:
+    """Grows by a word for each conversion from now on."""
+    found, convert = [], compiling.converted
+
+    def counted(*args):
+        found.append("converted")
+        return convert(*args)
+
+    monkeypatch.setattr(compiling, "converted", counted)
+    return found
+
+
+def test_what_cannot_be_kept_is_converted_once(packed, kept, monkeypatch):
+    kept.write_text("a file")
+    found = conversions(monkeypatch)
+    computed(packed)
+    assert found == ["converted"]
+
+
+def test_an_error_of_compiling_is_told_after_one_conversion(packed, kept, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(compiling, "_from_disk", fail)
+    found = conversions(monkeypatch)
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        compiling.compile_denoiser(packed.denoiser, arguments(packed))
+    assert found == ["converted"]
+
+
 def test_it_is_switched_off(packed, kept, monkeypatch):
     monkeypatch.setenv("MEZZOTINT_OPENVINO_CACHE", "0")
     computed(packed)
@@ -140,7 +212,7 @@ def test_while_another_process_writes_it_nobody_waits(packed, kept):
 
 def test_models_used_last_longest_ago_make_room(unet, tmp_path):
     model, _ = compiling.converted(unet.denoiser, arguments(unet))
-    facts = Facts("builtins:tuple", scales_group_norms=False)
+    facts = Facts(output="builtins:tuple", scales_group_norms=False)
     size = 0
     for bound in (10**9, 0):
         store = ModelStore(tmp_path, bound or size * 5 // 2)

@@ -1,11 +1,21 @@
 import json
 
 import pytest
+from torch import nn
 
 import mezzotint as mz
 from mezzotint.errors import FormatError, JournalError, UsageError
 from mezzotint.plan import Choice
-from mezzotint.profiling import Machine, Timer, Work, cache_file, candidates, profile_pipeline
+from mezzotint.profiling import (
+    Machine,
+    Timer,
+    Work,
+    attention_of,
+    cache_file,
+    candidates,
+    profile_pipeline,
+)
+from mezzotint.runtime import use_fast_attention
 from tests import journals
 from tests.profiling.conftest import CHOICES
 from tests.profiling.ticking import FLOAT, Clock, ClockStoppedError, seconds, ticking
@@ -51,6 +61,28 @@ def test_an_interruption_says_where_times_are_kept(pipe, clock, tmp_path):
     with pytest.raises(KeyboardInterrupt) as caught:
         profiled(pipe, tmp_path / "cache.jsonl", interrupted)
     assert "cache.jsonl; repeat the command" in caught.value.__notes__[0]
+
+
+def test_without_a_place_in_the_cache_a_profile_is_not_kept(
+    pipe, profile, clock, tmp_path, monkeypatch
+):
+    place = tmp_path / "file"
+    place.write_text("a file")
+    monkeypatch.setenv("MEZZOTINT_CACHE", str(place))
+    assert profiled(pipe, None, clock).milliseconds == profile.milliseconds
+    with pytest.raises(OSError, match="file"):
+        profiled(pipe, place / "named.jsonl", clock)
+
+
+def test_an_interruption_tells_of_no_file_where_none_is_kept(pipe, tmp_path, monkeypatch):
+    def interrupted() -> float:
+        raise KeyboardInterrupt
+
+    (tmp_path / "file").write_text("a file")
+    monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        profiled(pipe, None, interrupted)
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_later_choices_are_put_in_proportion_to_the_floating_layer(pipe, profile, tmp_path):
@@ -162,3 +194,23 @@ def test_unknown_formats_are_refused():
     with pytest.raises(UsageError, match="nonsense"):
         candidates(["nonsense"], ["float"])
     assert not issubclass(UsageError, FormatError)
+
+
+def test_the_back_end_of_attention_is_part_of_the_work():
+    class Processor:
+        _attention_backend = None
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.processor = Processor()
+
+        def set_processor(self, processor):
+            self.processor = processor
+
+    layer = Layer()
+    before = attention_of(layer)
+    use_fast_attention(layer)
+    assert attention_of(layer) != before
+    use_fast_attention(layer, enabled=False)
+    assert attention_of(layer) == before

@@ -70,3 +70,18 @@ def test_a_damaged_profile_counts_for_none(pipe, timer, cache):
     (path,) = cache.glob("*.jsonl")
     path.write_text("nonsense\n")
     assert not quick_profile(pipe, (CHOICE,), timer=timer)[1]
+
+
+def test_a_damaged_estimate_is_made_anew(pipe, timer, cache):
+    first = quick_profile(pipe, (CHOICE,), timer=timer)
+    (path,) = cache.glob("*.quick.jsonl")
+    path.write_text("nonsense\n")
+    assert quick_profile(pipe, (CHOICE,), timer=timer) == first
+    assert quick_profile(pipe, (CHOICE,), timer=stopped()) == first
+
+
+def test_without_a_place_an_estimate_is_not_kept(pipe, timer, cache):
+    cache.write_text("a file")
+    found, careful = quick_profile(pipe, (CHOICE,), timer=timer)
+    assert found.milliseconds > 0
+    assert not careful

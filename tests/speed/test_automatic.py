@@ -5,9 +5,9 @@ import pytest
 import mezzotint as mz
 from mezzotint._progress import listening
 from mezzotint.engines import engine_of
-from mezzotint.errors import ModelError
+from mezzotint.errors import ModelError, UsageError
 from mezzotint.models import generate
-from mezzotint.speed import fastest_engine, speed, with_engine
+from mezzotint.speed import KnownTimes, fastest_engine, speed, with_engine
 
 
 def fastest(pipe, paces, **options):
@@ -42,10 +42,49 @@ def test_an_engine_that_fails_drops_out_with_the_reason(packed, paces, cache):
     assert chosen.name == "torch"
     assert chosen.line == "engine auto: torch; broken is tired"
     again = fastest(packed, paces)
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.json")
     assert again.left_out["broken"].startswith("failed before (is tired); delete ")
     assert str(file) in again.left_out["broken"]
     assert broken.attached == 1
+
+
+def test_one_that_failed_is_not_tried_again_beside_a_new_one(packed, paces):
+    broken = paces.engine("broken", 1.0, calls=0)
+    fastest(packed, paces)
+    paces.engine("quick", 2.0)
+    again = fastest(packed, paces)
+    assert again.name == "quick"
+    assert again.left_out["broken"].startswith("failed before")
+    assert broken.attached == 1
+
+
+def test_one_that_failed_and_works_later_has_failed_no_more(packed, floating, paces):
+    mended = paces.engine("mended", 1.0, calls=0)
+    fastest(packed, paces)
+    mended.calls = 10**6
+    speed(packed, original=floating, every_engine=True, clock=paces.clock)
+    paces.stop()
+    assert fastest(packed, paces).line.startswith("engine auto: mended takes 0.12x")
+    assert not fastest(packed, paces).left_out
+
+
+def test_one_that_worked_and_fails_later_is_no_longer_chosen(packed, floating, paces):
+    quick = paces.engine("quick", 1.0)
+    fastest(packed, paces)
+    quick.calls = 0
+    speed(packed, original=floating, every_engine=True, clock=paces.clock)
+    paces.stop()
+    assert fastest(packed, paces).line.startswith("engine auto: torch; quick failed before")
+
+
+def test_what_another_process_finds_meanwhile_is_kept_as_well(packed, paces):
+    paces.engine("quick", 2.0)
+    paces.engine("slow", 16.0)
+    before = KnownTimes.of(packed, None)
+    for name in ("quick", "slow"):
+        before.with_engines(8000.0, {"torch": 1.0, name: paces.seconds[name] / 8}, {}).save()
+    paces.stop()
+    assert fastest(packed, paces).ratios == {"quick": 0.25, "torch": 1.0, "slow": 2.0}
 
 
 def test_engines_that_refuse_leave_nothing_to_time(packed, paces):
@@ -120,10 +159,34 @@ def test_the_saved_pipeline_is_the_same_to_it(packed, paces, tmp_path):
 def test_a_damaged_file_is_written_anew(packed, paces, cache):
     paces.engine("quick", 2.0)
     fastest(packed, paces)
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.json")
     file.write_text('{"milliseconds": -1}')
     assert fastest(packed, paces).name == "quick"
     paces.stop()
+    assert fastest(packed, paces).name == "quick"
+
+
+def a_file_for_the_cache(cache, packed):
+    cache.parent.write_text("a file")
+
+
+def a_file_for_its_folder(cache, packed):
+    cache.parent.mkdir()
+    cache.write_text("a file")
+
+
+def a_folder_for_its_file(cache, packed):
+    KnownTimes.of(packed, None).path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "taken", [a_file_for_the_cache, a_file_for_its_folder, a_folder_for_its_file]
+)
+def test_without_a_place_to_keep_times_the_fastest_is_taken_all_the_same(
+    packed, paces, cache, taken
+):
+    taken(cache, packed)
+    paces.engine("quick", 2.0)
     assert fastest(packed, paces).name == "quick"
 
 
@@ -146,6 +209,20 @@ def test_times_of_torch_beside_the_original_are_kept_for_it(packed, floating, pa
     speed(packed, original=floating, every_engine=True, clock=paces.clock)
     paces.stop()
     assert fastest(packed, paces).name == "quick"
+
+
+@pytest.mark.parametrize(
+    ("images", "fault"),
+    [
+        ({"sampling": "owl"}, "sampling: is a str; give a mezzotint.Sampling"),
+        ({"batch": 0}, "batch: is 0; give"),
+        ({"batch": 1.5}, "batch: is 1.5; give"),
+        ({"batch": "2"}, "batch: is '2'; give"),
+    ],
+)
+def test_images_that_are_none_are_refused(packed, images, fault):
+    with pytest.raises(UsageError, match=fault):
+        with_engine(packed, **images)
 
 
 def test_an_engine_that_is_named_is_not_timed(packed, paces):

@@ -30,6 +30,11 @@ def test_what_was_timed_is_told_later_without_the_original(packed, floating, pac
     assert told(packed, paces) == first
 
 
+def test_without_a_place_to_keep_it_what_is_timed_is_told(packed, floating, paces, cache):
+    cache.parent.write_text("a file")
+    assert told(packed, paces, original=floating).fastest.ratio == 2.0
+
+
 def test_every_engine_is_timed_where_that_is_asked_for(packed, floating, paces):
     paces.engine("quick", 1.0)
     found = told(packed, paces, original=floating, every_engine=True)

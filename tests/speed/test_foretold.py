@@ -60,6 +60,12 @@ def test_the_average_of_a_budget_is_one_format(floating, budget, choice):
         assert choice in foretold(floating, clock, **budget).verdict
 
 
+def test_without_a_place_to_keep_it_the_estimate_is_told(floating, cache):
+    cache.parent.write_text("a file")
+    with ticking() as clock:
+        assert foretold(floating, clock).source == "estimated from its layers"
+
+
 def test_a_budget_without_bits_foretells_nothing(floating):
     with ticking() as clock:
         assert foretold(floating, clock, quality="30dB") is None

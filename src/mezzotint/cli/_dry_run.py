@@ -13,18 +13,27 @@ class _ToldError(BaseException):  # no error of the recipe's, which would be rep
     """Ends a recipe once it has told how long it will take."""
 
 
-def foretell(search: Callable[[], object], *, begun: bool) -> None:
+def foretell(search: Callable[[], object], *, begun: bool, as_json: bool) -> None:
     """Print what the recipe would do and how long that takes, and go no further.
 
     Args:
         search: the recipe's work.
         begun: some of it was done before, which is found out only after the calls are recorded:
             what is left to measure is told as well.
+        as_json: print the lines as JSON.
     """
     from mezzotint._progress import OVERALL, listening
+    from mezzotint.cli._output import print_json
+
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.extend(line.splitlines())
+        if not as_json:
+            typer.echo(line)
 
     def stop(line: str) -> None:
-        typer.echo(line)
+        tell(line)
         if not (begun and line.startswith(OVERALL)):
             raise _ToldError
 
@@ -32,5 +41,8 @@ def foretell(search: Callable[[], object], *, begun: bool) -> None:
         with listening(stop):
             search()
     except _ToldError:
-        return
-    typer.echo("nothing is left to measure")
+        pass
+    else:
+        tell("nothing is left to measure")
+    if as_json:
+        print_json({"foretold": told})

@@ -97,7 +97,7 @@ class Searching:
         bool,
         typer.Option(
             "--dry-run",
-            help="Say what would be measured and how long that takes, then stop: nothing is "
+            help="Say what would be measured and how long that takes, then stop: no result is "
             "written.",
         ),
     ] = False
@@ -122,6 +122,7 @@ class Searching:
         output: Path,
         *,
         force: bool,
+        as_json: bool,
     ) -> FoundT | None:
         """Search, and save what is found; a dry run only tells how long that takes.
 
@@ -130,6 +131,7 @@ class Searching:
             save: writes what is found to `output`.
             output: of the result; finished measurements are kept beside it until that is saved.
             force: replace what is there, and give up an interrupted training.
+            as_json: a dry run tells it as JSON.
 
         Returns:
             What was found; None after a dry run.
@@ -138,7 +140,7 @@ class Searching:
 
         if self.dry_run:
             known = self.measurements or begun(output, self.resume)
-            foretell(partial(search, measurements=known), begun=known is not None)
+            foretell(partial(search, measurements=known), begun=known is not None, as_json=as_json)
             return None
         with (
             reserved(output, force=force),

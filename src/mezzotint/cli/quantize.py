@@ -237,7 +237,11 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         )
         with nullcontext() if stream else followed_by(TIMING, TIMED_CALLS):
             outcome = searching.run(
-                search, partial(save, output=output, force=force), output, force=force
+                search,
+                partial(save, output=output, force=force),
+                output,
+                force=force,
+                as_json=as_json,
             )
         if outcome is None:
             return

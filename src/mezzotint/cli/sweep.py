@@ -152,7 +152,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option)
     def save(curve: Sweep) -> None:
         save_sweep(curve, output, kept, pack)
 
-    curve = searching.run(search, save, output, force=force)
+    curve = searching.run(search, save, output, force=force, as_json=as_json)
     if curve is None:
         return
     show({"output": str(output), **curve.to_dict()}, [curve.table()], as_json=as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mezzotint.errors import UsageError
-from mezzotint.models import Pipeline
+from mezzotint.models import Pipeline, check_pipeline
 from mezzotint.runtime import has_fast_attention, use_fast_attention
 
 
@@ -24,8 +24,10 @@ def fast_attention(pipe: Pipeline, *, enabled: bool = True) -> Pipeline:
         The pipeline.
 
     Raises:
-        UsageError: no model of the pipeline has attention that could be computed otherwise.
+        UsageError: it is no pipeline, or none of its models has attention that could be computed
+            otherwise.
     """
+    check_pipeline(pipe)
     models = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     for part in models:
         use_fast_attention(part, enabled=enabled)

@@ -1,6 +1,11 @@
 """Milliseconds that every layer takes under every choice, on this machine."""
 
-from mezzotint.profiling.cached_profile import cache_file, candidates, profile_pipeline
+from mezzotint.profiling.cached_profile import (
+    attention_of,
+    cache_file,
+    candidates,
+    profile_pipeline,
+)
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.medians import Latency, interleaved_medians, wait_for_accelerator
 from mezzotint.profiling.predict import (
@@ -40,6 +45,7 @@ __all__ = [
     "Subject",
     "Timer",
     "Work",
+    "attention_of",
     "cache_file",
     "candidates",
     "check_profile",

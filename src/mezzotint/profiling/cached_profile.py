@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
 from filelock import FileLock
+from torch import nn
 
 from mezzotint._cache import cache_folder
 from mezzotint._journal import Journal, discard_journal
@@ -40,7 +42,7 @@ def profile_pipeline(
     The first denoiser call of a run on `work`'s images is recorded, for the real input of every
     layer. Finished measurements are kept in a file per machine and work: an interrupted run goes
     on where it stopped, and a second one measures nothing. Another process that profiles the same
-    is waited for.
+    is waited for. Where the user's cache folder takes no files, nothing is kept.
 
     Args:
         pipe: floating.
@@ -57,18 +59,36 @@ def profile_pipeline(
     """
     subject = subject_of(pipe, work or Work())
     header = header_of(subject)
-    path = cache_file(header) if cache is None else cache
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two that time at once would disturb each other, and garble the file.
-    with FileLock(path.with_name(f"{path.name}.lock")):
-        if fresh:
-            discard_journal(path)
+    with _kept(header, cache, fresh=fresh) as journal:
         try:
-            with Journal(path, header) as journal:
-                return measure_profile(subject, choices, journal, timer or Timer())
+            return measure_profile(subject, choices, journal, timer or Timer())
         except KeyboardInterrupt as interruption:
-            interruption.add_note(f"times are kept in {path}; repeat the command to go on")
+            if (path := journal.path) is not None:
+                interruption.add_note(f"times are kept in {path}; repeat the command to go on")
             raise
+
+
+@contextmanager
+def _kept(header: Mapping[str, object], cache: Path | None, *, fresh: bool) -> Iterator[Journal]:
+    """The journal of a profile, which this process alone works on.
+
+    Raises:
+        OSError: a file that was named cannot be written.
+    """
+    path = cache_file(header) if cache is None else cache
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Two that time at once would disturb each other, and garble the file.
+            held.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+            if fresh:
+                discard_journal(path)
+            journal = held.enter_context(Journal(path, header))
+        except OSError:
+            if cache is not None:
+                raise
+            journal = Journal(None, header)
+        yield journal
 
 
 def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choice, ...]:
@@ -103,6 +123,17 @@ def cache_file(header: Mapping[str, object], name: str = "profiles/{}.jsonl") ->
     return cache_folder() / name.format(digest)
 
 
+def attention_of(denoiser: nn.Module) -> list[str]:
+    """Classes of a denoiser's attention processors, and the back ends by which some multiply."""
+    found = (getattr(layer, "processor", None) for layer in denoiser.modules())
+    return sorted(
+        f"{type(each).__name__} {getattr(backend, 'value', backend)}"
+        for each in found
+        if each is not None
+        for backend in (getattr(each, "_attention_backend", None),)
+    )
+
+
 def header_of(subject: Subject) -> dict[str, object]:
     """Everything that the times depend on: the machine, and the work."""
     denoiser = subject.denoiser
@@ -112,9 +143,7 @@ def header_of(subject: Subject) -> dict[str, object]:
         if not name.startswith("_")
     }
     # The work between the layers is part of the whole call.
-    between = sorted(
-        type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
-    )
+    between = attention_of(denoiser)
     runs = json.dumps([dict(subject.runs.layers), config, between], default=str).encode()
     return {
         "machine": Machine.here(subject.device).to_dict(),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from filelock import FileLock
 
 from mezzotint._journal import Journal, Record
-from mezzotint.errors import JournalError
+from mezzotint._locks import one_at_a_time
+from mezzotint.errors import JournalError, MezzotintError
 from mezzotint.plan import Choice
 from mezzotint.profiling.cached_profile import cache_file, header_of, subject_of
 from mezzotint.profiling.measure import is_measured, measure_profile, measure_quickly
@@ -30,7 +31,8 @@ def quick_profile(
 ) -> tuple[Profile, bool]:
     """The profile that `profile_pipeline` has measured on this machine, or an estimate of it.
 
-    An estimate is kept in a file of its own: no limit to a latency is ever held by it.
+    An estimate is kept in a file of its own: no limit to a latency is ever held by it. Where that
+    cannot be read it is made anew, and where it cannot be written it is not kept.
 
     Args:
         pipe: floating.
@@ -42,7 +44,7 @@ def quick_profile(
         The profile, and whether it was measured with care.
 
     Raises:
-        UsageError, ModelError, JournalError: as `profile_pipeline`.
+        UsageError, ModelError: as `profile_pipeline`.
     """
     subject = subject_of(pipe, work or Work())
     header = header_of(subject)
@@ -50,9 +52,14 @@ def quick_profile(
     if is_measured(subject, choices, known):
         return measure_profile(subject, choices, known, timer), True
     path = cache_file(header, "profiles/{}.quick.jsonl")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock")), Journal(path, header) as journal:
-        return measure_quickly(subject, choices, journal, timer), False
+    with one_at_a_time(path):
+        journal = _held(path, header)
+        before = len(journal.entries)
+        found = measure_quickly(subject, choices, journal, timer)
+        if len(journal.entries) > before:
+            with suppress(OSError, MezzotintError):
+                journal.record.write(path)
+    return found, False
 
 
 def _held(path: Path, header: dict[str, object]) -> Journal:

@@ -89,10 +89,12 @@ def with_engine(
         clock: returns seconds.
 
     Raises:
-        UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is.
+        UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is;
+            or there is no such sampling or batch.
         ModelError: no engine computes the pipeline's call.
     """
     check_engine(engine)
+    _check_images(sampling, batch)
     if engine != AUTO:
         return attach_engine(pipe, engine)
     if not any(packed_layers(part) for part in find_denoisers(pipe).values()):
@@ -129,9 +131,10 @@ def fastest_engine(
         The pipeline under that engine, and what was found.
 
     Raises:
-        UsageError: no denoiser is packed.
+        UsageError: no denoiser is packed; or there is no such sampling or batch.
         ModelError: no engine computes the call.
     """
+    _check_images(sampling, batch)
     plain = attach_engine(pipe, TORCH, packed_denoisers(pipe))
     refusals = engine_refusals(plain)
     able = [name for name, why in refusals.items() if why is None]
@@ -141,7 +144,8 @@ def fastest_engine(
     sampling = planned_sampling(plain) if sampling is None else sampling
     known = KnownTimes.of(plain, sampling, batch)
     ratios = {name: ratio for name in able if (ratio := known.ratio(name)) is not None}
-    left_out |= known.failures(able)
+    # What the others are compared with has not failed where anything is known.
+    left_out |= known.failures(name for name in able if name not in ratios and name != TORCH)
     trials = Trials()
     if any(name not in ratios and name not in left_out for name in able):
         try:
@@ -150,7 +154,9 @@ def fastest_engine(
             chosen = ChosenEngine(able[0], left_out=left_out, untimed=first_line(cause))
             return attach_engine(plain, able[0], packed_denoisers(plain)), chosen
         # Torch first: it is what the others are compared with.
-        names = sorted(able, key=lambda name: name != TORCH)
+        names = sorted(
+            (name for name in able if name not in left_out), key=lambda name: name != TORCH
+        )
         trials = engine_trials(plain, names, calls)
         found = interleaved_medians(trials.runs, repeats=_REPEATS, warmup=0, clock=clock)
         ratios = {name: each.ratio for name, each in found.items()}
@@ -165,3 +171,13 @@ def fastest_engine(
     if served is None:
         served = attach_engine(plain, name, packed_denoisers(plain))
     return served, ChosenEngine(name, ratios, known.milliseconds, left_out)
+
+
+def _check_images(sampling: object, batch: object) -> None:
+    if not (sampling is None or isinstance(sampling, Sampling)):
+        raise UsageError(
+            f"sampling: is a {type(sampling).__name__}; give a mezzotint.Sampling, such as "
+            'Sampling("a prompt")'
+        )
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise UsageError(f"batch: is {batch!r}; give a number of images, 1 or more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -14,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from mezzotint._files import read_json, validated, write_json
+from mezzotint._locks import one_at_a_time
 from mezzotint.engines import engine_named
 from mezzotint.errors import MezzotintError, ProfileError
 from mezzotint.evaluation import CallTimes, Source, packed_denoisers
 from mezzotint.models import device_of, find_denoisers
 from mezzotint.plan import Sampling
-from mezzotint.profiling import Machine, cache_file
+from mezzotint.profiling import Machine, attention_of, cache_file
 from mezzotint.runtime import executions
 
 FLOATING = "floating"
@@ -70,9 +72,10 @@ class KnownTimes:
         Raises:
             UsageError: no denoiser is packed.
         """
-        path = cache_file(_work(pipe, sampling, batch), "engines/{}.json")
-        if not path.is_file():
-            return cls(path)
+        return cls._at(cache_file(_work(pipe, sampling, batch), "engines/{}.json"))
+
+    @classmethod
+    def _at(cls, path: Path) -> Self:
         try:
             value = read_json(path, ProfileError)
             model = validated(_TimesModel, value, str(path), ProfileError)
@@ -108,12 +111,7 @@ class KnownTimes:
             engine_named(name).versioned: (ratio, "timed") for name, ratio in ratios.items()
         }
         failed = {engine_named(name).versioned: why for name, why in failures.items()}
-        return replace(
-            self,
-            milliseconds=milliseconds,
-            ratios={**self.ratios, **timed},
-            failed={**self.failed, **failed},
-        )
+        return replace(self, milliseconds=milliseconds, ratios=timed, failed=failed)._beside(self)
 
     def with_call_times(self, times: CallTimes) -> Self:
         """The same with what was measured beside the floating denoiser, torch among it."""
@@ -124,8 +122,23 @@ class KnownTimes:
         return replace(timed, ratios={**timed.ratios, FLOATING: (1 / torch.ratio, times.source)})
 
     def save(self) -> None:
-        """Keep them for later."""
-        write_json(self.path, self.to_dict())
+        """Keep them beside what other processes have found since, if there is a place."""
+        with one_at_a_time(self.path), suppress(OSError, MezzotintError):
+            write_json(self.path, self._beside(type(self)._at(self.path)).to_dict())
+
+    def _beside(self, older: Self) -> Self:
+        """These, and those that are not known here."""
+        return replace(
+            self,
+            ratios={
+                **{name: each for name, each in older.ratios.items() if name not in self.failed},
+                **self.ratios,
+            },
+            failed={
+                **{name: why for name, why in older.failed.items() if name not in self.ratios},
+                **self.failed,
+            },
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -168,9 +181,7 @@ def _described(denoiser: nn.Module) -> dict[str, Any]:
     return {
         "class": type(denoiser).__name__,
         "config": config,
-        "processors": sorted(
-            type(each).__name__ for each in getattr(denoiser, "attn_processors", {}).values()
-        ),
+        "processors": attention_of(denoiser),
         "floating": [
             (name, list(each.shape), str(each.dtype)) for name, each in denoiser.named_parameters()
         ],

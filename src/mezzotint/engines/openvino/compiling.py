@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import re
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from mezzotint.engines.openvino.arguments import Arguments
 from mezzotint.engines.openvino.call_digest import call_digest
 from mezzotint.engines.openvino.conversion import converted
-from mezzotint.engines.openvino.kept_models import Facts, KeptModel, ModelStore
+from mezzotint.engines.openvino.kept_models import OUTPUT_TYPE, Facts, KeptModel, ModelStore
 from mezzotint.runtime import packed_layers
 from mezzotint.runtime.pages import give_back, give_back_file, make_room
 
@@ -34,25 +35,40 @@ def compile_denoiser(denoiser: nn.Module, arguments: Arguments) -> tuple[ov.Comp
     """
     store = ModelStore.of_user()
     digest = None if store is None else call_digest(denoiser, arguments)
-    if store is not None and digest is not None:
-        kept = store.find(digest)
-        if kept is None:
-            kept = _kept(store, digest, denoiser, arguments)
-        # Another process may have made room by it.
-        with suppress(OSError, RuntimeError):
-            if kept is not None:
-                return _from_disk(store, kept, denoiser), _type_named(kept.facts.output)
+    if store is None or digest is None:
+        return _from_memory(*converted(denoiser, arguments), denoiser)
+    if (kept := store.find(digest)) is not None:
+        # Another process may have made room by it, or it may be damaged.
+        with suppress(OSError, RuntimeError, ImportError):
+            output = _type_named(kept.facts.output)
+            return _from_disk(store, kept, denoiser), output
     model, output = converted(denoiser, arguments)
+    kept = _kept(store, digest, model, output)
+    if kept is None:
+        return _from_memory(model, output, denoiser)
+    del model  # its weights are on disk
+    try:
+        return _from_disk(store, kept, denoiser), output
+    except (OSError, RuntimeError):
+        if kept.graph.exists():
+            raise
+    return _from_memory(*converted(denoiser, arguments), denoiser)
+
+
+def _kept(store: ModelStore, digest: str, model: ov.Model, output: type) -> KeptModel | None:
+    """The model as it stands on disk now; None where it cannot."""
+    name = f"{output.__module__}:{output.__qualname__}"
+    if re.fullmatch(OUTPUT_TYPE, name) is None:
+        return None
+    facts = Facts(output=name, scales_group_norms=_scales_group_norms(model))
+    return store.keep(digest, model, facts)
+
+
+def _from_memory(
+    model: ov.Model, output: type, denoiser: nn.Module
+) -> tuple[ov.CompiledModel, type]:
     options = _options(denoiser, _scales_group_norms(model))
     return ov.Core().compile_model(model, "CPU", options), output
-
-
-def _kept(
-    store: ModelStore, digest: str, denoiser: nn.Module, arguments: Arguments
-) -> KeptModel | None:
-    model, output = converted(denoiser, arguments)
-    facts = Facts(_name_of(output), _scales_group_norms(model))
-    return store.keep(digest, model, facts)
 
 
 def _from_disk(store: ModelStore, kept: KeptModel, denoiser: nn.Module) -> ov.CompiledModel:
@@ -82,15 +98,12 @@ def _from_disk(store: ModelStore, kept: KeptModel, denoiser: nn.Module) -> ov.Co
     return found
 
 
-def _name_of(output: type) -> str:
-    return f"{output.__module__}:{output.__qualname__}"
-
-
 def _type_named(name: str) -> type:
     """The type of that name.
 
     Raises:
         RuntimeError: it is none that a denoiser returns.
+        ImportError: there is no such module.
     """
     module, _, kind = name.partition(":")
     found = getattr(importlib.import_module(module), kind, None)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import openvino as ov
+from pydantic import BaseModel, ConfigDict, Field
 
 from mezzotint._cache import cache_folder
-from mezzotint._files import replacing
+from mezzotint._files import read_json, replacing, validated, write_json
 from mezzotint._folders import replacing_folder
-from mezzotint.errors import UsageError
+from mezzotint.errors import ModelError, UsageError
 
 VARIABLE = "MEZZOTINT_OPENVINO_CACHE"
 """Environment variable: the most gigabytes that are kept; 0 keeps nothing."""
@@ -24,18 +24,32 @@ VARIABLE = "MEZZOTINT_OPENVINO_CACHE"
 _GIGABYTES = 20.0
 _GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "facts.json"
 
+OUTPUT_TYPE = r"(builtins|torch|diffusers(\.\w+)*):\w+"
+"""Pattern of the names of types, `module:class`, that a file may name: they are imported."""
 
-@dataclass(frozen=True)
-class Facts:
+
+class Facts(BaseModel):
     """Properties of a model that its graph does not tell.
 
     Attributes:
-        output: name of the type that the denoiser returns, `module:class`.
+        output: name of the type that the denoiser returns; matches `OUTPUT_TYPE`.
         scales_group_norms: a group norm is multiplied, for which code is not generated.
     """
 
-    output: str
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    output: Annotated[str, Field(pattern=f"^{OUTPUT_TYPE}$")]
     scales_group_norms: bool
+
+
+class _StoredFacts(BaseModel):
+    """The facts, and bytes of the two files beside them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    facts: Facts
+    graph_bytes: Annotated[int, Field(gt=0)]
+    weights_bytes: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -99,14 +113,16 @@ class ModelStore:
     def find(self, digest: str) -> KeptModel | None:
         """The model of that digest; None where there is none, or a damaged one."""
         folder = self.folder / digest
+        path = folder / _FACTS
         try:
-            read = json.loads((folder / _FACTS).read_text("utf-8"))
-            sizes = read.pop("sizes")
-            if any((folder / name).stat().st_size != size for name, size in sizes.items()):
+            stored = validated(_StoredFacts, read_json(path, ModelError), path, ModelError)
+            found = KeptModel(folder, stored.facts)
+            if found.graph.stat().st_size != stored.graph_bytes:
                 return None
-            found = KeptModel(folder, Facts(**read))
-            os.utime(folder / _FACTS)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            if found.weights.stat().st_size != stored.weights_bytes:
+                return None
+            os.utime(path)
+        except (OSError, ModelError):
             return None
         return found
 
@@ -121,9 +137,12 @@ class ModelStore:
         try:
             with replacing_folder(folder) as temporary:
                 ov.save_model(model, temporary / _GRAPH, compress_to_fp16=False)
-                sizes = {name: (temporary / name).stat().st_size for name in (_GRAPH, _WEIGHTS)}
-                written = json.dumps(asdict(facts) | {"sizes": sizes})
-                (temporary / _FACTS).write_text(written, "utf-8")
+                stored = _StoredFacts(
+                    facts=facts,
+                    graph_bytes=(temporary / _GRAPH).stat().st_size,
+                    weights_bytes=(temporary / _WEIGHTS).stat().st_size,
+                )
+                write_json(temporary / _FACTS, stored.model_dump())
         except (OSError, RuntimeError, UsageError):
             return None
         kept = KeptModel(folder, facts)
