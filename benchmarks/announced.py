@@ -2,8 +2,9 @@
 
 The file has the shape of Stable Diffusion 1.5 (859.5M parameters of U-Net, the VAE, CLIP-L) and
 random weights in float16, in its authors' layout. `mezzotint quantize` runs on it as a user would
-run it, into a pipe; every stage that says how long it will take is timed by the lines of its
-standard error. Prints a Markdown table and writes it with all lines to benchmarks/results/.
+run it, into a pipe; the lines of its standard error tell when it said how long all would take, and
+how long each stage took. Prints Markdown tables and writes them with all lines to
+benchmarks/results/.
 
     PYTHONPATH=. python benchmarks/announced.py [--cache .cache/announced] [--options ...]
 
@@ -22,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from contestants.announced_stages import markdown, stages
+from contestants.announced_stages import markdown, stages, taken_by_stage, whole
 from contestants.hardware import describe
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from original_layout import write_original
@@ -34,8 +35,15 @@ from mezzotint._files import write_json
 RESULTS = Path(__file__).parent / "results"
 TOKENS = 77
 
-OPTIONS = ("--steps", "4", "--guidance", "1", "--weight-bits", "4")
-"""Options as for a model of few steps; all else is the default recipe's."""
+OPTIONS = (
+    *("--steps", "4", "--guidance", "1", "--weight-bits", "4", "--calls", "1"),
+    *("--formats", "int3/channel,int8/channel", "--rounding", "nearest"),
+    *("--sensitivity", "probes", "--probes", "8", "--regret", "9", "--no-exchanges"),
+)
+"""Options as for a model of few steps, with less of everything than by default: 20 minutes."""
+
+PROMPTS = ("a red owl", "two bowls of soup", "the harbour at night", "an old map of a city")
+"""Images to record calls of: eight and more take as many times longer."""
 
 
 def main() -> None:
@@ -48,16 +56,22 @@ def main() -> None:
     if not file.is_file():
         make(file, config)
     output = chosen.cache / "quantized"
+    prompts = chosen.cache / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS) + "\n", "utf-8")
     command = [sys.executable, "-m", "mezzotint", "quantize", str(file), "--output", str(output)]
-    lines, total = timed([*command, "--config", str(config), "--force", *chosen.options])
-    found = stages(lines)
-    table = markdown(found, total)
+    command += ["--config", str(config), "--prompts", str(prompts), "--force"]
+    lines, total = timed([*command, *chosen.options])
+    found, overall, by_stage = stages(lines), whole(lines, total), taken_by_stage(lines)
+    options = " ".join(chosen.options)
+    table = f"`quantize {options}`\n\n{markdown(found, overall, by_stage, total)}"
     print(table)
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     value = {
         "machine": describe("cpu", threads),
         "options": chosen.options,
         "seconds": total,
+        "whole": asdict(overall) | {"ratio": overall.ratio},
+        "seconds_by_stage": by_stage,
         "stages": [asdict(stage) for stage in found],
         "lines": lines,
     }

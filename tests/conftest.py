@@ -1,7 +1,9 @@
 """Settings that hold for every test."""
 
+import atexit
 import os
 import signal
+import tempfile
 import threading
 
 import pytest
@@ -12,6 +14,9 @@ from tests import fuzzing, matrices
 
 settings.load_profile(fuzzing.SOME)
 
+# Which kernel is faster here is for the tests of that to find out: all others ask for our own.
+os.environ.setdefault("MEZZOTINT_INT8", "cpu-int8")
+
 # A sync takes a disk milliseconds, and the tests ask for tens of thousands. That all is synced
 # which must be, and in what order, is seen from the calls (test_durable.py, robustness).
 os.fsync = os.fstat  # type: ignore[assignment]
@@ -19,7 +24,10 @@ os.fsync = os.fstat  # type: ignore[assignment]
 # What takes long says so, and on a busy machine anything may; test_progress.py has it as it is.
 _progress_lines._FIRST_LINE = 1e9
 
-# Nothing goes into the user's cache, and nothing is taken from it.
+# What is measured is kept; no run of the tests may find, or leave, any of it in the user's folder.
+_CACHE = tempfile.TemporaryDirectory(prefix="mezzotint-tests-")
+os.environ["MEZZOTINT_CACHE"] = _CACHE.name
+atexit.register(_CACHE.cleanup)
 os.environ["MEZZOTINT_OPENVINO_CACHE"] = "0"
 
 # A shell that runs us in the background has us ignore interruptions, and our children after us.

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from mezzotint import _progress_lines
-from mezzotint._progress import announcer, meter, part_done, track, working
+from mezzotint._progress import announcer, meter, part_done, stage, track, working
 from mezzotint._progress_lines import Log
 
 ERASE_LINE = "\x1b[2K"
@@ -132,6 +132,19 @@ class TestBeats:
         with working("Spelling"):
             assert waited(capsys, 2) == ["Spelling: 1 second"] * 2
         assert capsys.readouterr().err.splitlines()[-1] == "Spelling: ended after 1 second"
+
+    def test_only_the_innermost_work_tells_that_it_goes_on(self, capsys):
+        with working("Outer"), stage("Inner"):
+            lines = waited(capsys, 3)
+        assert {line.partition(":")[0] for line in lines} == {"Inner"}
+
+    def test_a_stage_tells_its_end_only_if_it_told_anything(self, capsys):
+        with stage("Spelling"):
+            pass
+        assert capsys.readouterr().err == ""
+        with stage("Spelling"):
+            waited(capsys, 1)
+        assert capsys.readouterr().err.splitlines()[-1].startswith("Spelling: ended after ")
 
     def test_an_error_ends_them(self, capsys):
         before = threading.active_count()

@@ -10,7 +10,7 @@ from mezzotint.checkpoint.streaming import (
     quantize_checkpoint,
 )
 from mezzotint.checkpoint.verify import verify_checkpoint
-from mezzotint.engines import with_engine
+from mezzotint.engines import fast_attention
 from mezzotint.errors import MezzotintError
 from mezzotint.labels import Labels
 from mezzotint.loaded_pipeline import load
@@ -38,6 +38,7 @@ from mezzotint.runtime import (
     StepScales,
     StepWidths,
 )
+from mezzotint.speed import with_engine
 from mezzotint.sweeping import Sweep, SweepPoint, sweep
 from mezzotint.tuning import tune
 
@@ -75,6 +76,7 @@ __all__ = [
     "allocate",
     "apply",
     "errors",
+    "fast_attention",
     "generate",
     "inventory",
     "list_embedded",

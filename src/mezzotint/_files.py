@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mezzotint._cache_folder import cache_folder
+from mezzotint._cache import cache_folder
 from mezzotint._durable import sync_file, sync_folder
 from mezzotint.errors import MezzotintError, UsageError
 
@@ -57,7 +57,7 @@ def note_written(path: Path) -> None:
     What stands in a hidden folder is not yet, and what is kept for later runs is nobody's result.
     """
     hidden = any(part.startswith(".") and part.strip(".") for part in path.parts)
-    if not hidden and not path.is_relative_to(cache_folder(".")):
+    if not hidden and not path.is_relative_to(cache_folder()):
         _written.append(path)
 
 

@@ -90,6 +90,24 @@ def working(description: str) -> Iterator[None]:
     log.end(always=True)
 
 
+@contextmanager
+def stage(description: str) -> Iterator[None]:
+    """Tell on standard error that a stage of the work goes on, once that takes over 2 s.
+
+    For stages of which nothing can be counted; those that can be are tracked.
+    """
+    if _sees_bars():
+        with Console(stderr=True).status(description) if sys.stderr.isatty() else nullcontext():
+            yield
+        return
+    log = Log(description)
+    try:
+        with beating(log):
+            yield
+    finally:
+        log.end()
+
+
 def _logged(iterable: Iterable[T], log: Log, total: int | None) -> Iterator[T]:
     done = 0
 
@@ -153,6 +171,32 @@ def announcer() -> Callable[[str], None] | None:
     if listener is None and (sys.stderr.isatty() or _in_notebook()):
         return print_line
     return listener
+
+
+OVERALL = "In all about"
+"""Beginning of the line that announces all the work of a command."""
+
+_FOLLOWING: ContextVar[dict[str, int] | None] = ContextVar("following", default=None)
+
+
+@contextmanager
+def followed_by(stage: str, calls: int) -> Iterator[None]:
+    """Let what is announced of the work count a stage that its caller adds.
+
+    Args:
+        stage: label of its progress.
+        calls: of the denoiser, for one image, that it takes.
+    """
+    token = _FOLLOWING.set({**following(), stage: calls})
+    try:
+        yield
+    finally:
+        _FOLLOWING.reset(token)
+
+
+def following() -> dict[str, int]:
+    """Label of each stage that the caller of the work adds → calls of the denoiser."""
+    return _FOLLOWING.get() or {}
 
 
 class Meter:

@@ -25,6 +25,9 @@ class _Said:
 
 _SAID = _Said()
 
+_BEATING: list[Log] = []
+"""Logs of work that goes on, innermost last: that one alone tells so while nothing ends."""
+
 
 class Log:
     """Lines on standard error about one long piece of work, fewer the longer it takes."""
@@ -57,10 +60,13 @@ class Log:
         with self._lock:
             now = self.clock()
             if now >= self._next:
-                if (quiet := now - _SAID.last) >= self._wait:
-                    self._tell(now)
-                else:
+                quiet = now - _SAID.last
+                if quiet < self._wait:
                     self._next = now + self._wait - quiet
+                elif _BEATING[-1:] in ([], [self]):
+                    self._tell(now)
+                else:  # work within it has a name of its own
+                    self._next = now + self._wait
 
     @property
     def until_next(self) -> float:
@@ -104,12 +110,14 @@ def beating(log: Log) -> Iterator[None]:
             log.beat()
 
     thread = threading.Thread(target=beat, daemon=True)
+    _BEATING.append(log)
     thread.start()
     try:
         yield
     finally:
         stopped.set()
         thread.join()
+        _BEATING.remove(log)
 
 
 def duration(seconds: float) -> str:

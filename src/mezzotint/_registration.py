@@ -5,7 +5,8 @@ modules. Where diffusers is imported already, our classes go into its own at onc
 `sys.meta_path` waits for the module, and adds entries which import our classes when a model asks
 for them: neither package imports the other before somebody needs both. (transformers has public
 hooks as well, which want the classes themselves, and so all that they import.) peft has a function
-that chooses the adapter of a layer: it is asked for all layers but our packed ones.
+that chooses the adapter of a layer: it is asked for all layers but our packed ones. Diffusers'
+registry of attention has a name of ours as well.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ TRANSFORMERS_MODULE = "transformers.quantizers.auto"
 
 METHOD = "mezzotint"
 
+BACKEND_MODULE = "diffusers.models.attention_dispatch"
+
+BACKEND = "mezzotint"
+"""Our name among diffusers' back ends of attention."""
+
+_ATTENTION = "mezzotint.runtime.attention"
+
 #: Module → dictionary in it → our class, in `mezzotint.checkpoint`.
 _CLASSES = {
     MODULE: {
@@ -50,6 +58,8 @@ def register_once_imported() -> None:
         _add_method(sys.modules[TRANSFORMERS_MODULE])
     if PEFT_MODULE in sys.modules:
         _adapt_packed_layers(sys.modules[PEFT_MODULE])
+    if BACKEND_MODULE in sys.modules:
+        _add_backend(sys.modules[BACKEND_MODULE])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -93,7 +103,45 @@ def _adapt_packed_layers(module: ModuleType) -> None:
     module.__dict__["dispatch_default"] = dispatch
 
 
+def _add_backend(module: ModuleType) -> None:
+    """Add a back end of attention to diffusers' module: a name in its enumeration, and a function.
+
+    The function is imported when attention is first computed by it.
+    """
+    names = getattr(module, "AttentionBackendName", None)
+    registry = getattr(module, "_AttentionBackendRegistry", None)
+    if names is None or registry is None or BACKEND in names._value2member_map_:
+        return
+    member = str.__new__(names, BACKEND)
+    member._name_, member._value_ = BACKEND.upper(), BACKEND
+    names._member_map_[member._name_] = names._value2member_map_[BACKEND] = member
+    names._member_names_.append(member._name_)
+
+    def compute(  # noqa: PLR0913, PLR0917  (the signature of diffusers' back ends)
+        query: Any,
+        key: Any,
+        value: Any,
+        attn_mask: Any = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+        _parallel_config: Any = None,
+    ) -> Any:
+        options = dropout_p, is_causal, scale, enable_gqa
+        if _parallel_config is not None:
+            native = registry._backends[names.NATIVE]
+            given = query, key, value, attn_mask, *options
+            return native(*given, _parallel_config=_parallel_config)
+        # Compilers follow a look into what is imported, and no import.
+        ours = sys.modules.get(_ATTENTION) or import_module(_ATTENTION)
+        return ours.attention_of_tokens(query, key, value, attn_mask, *options)
+
+    registry.register(member)(compute)
+
+
 _WHEN_IMPORTED = {
+    BACKEND_MODULE: _add_backend,
     MODULE: _add_method,
     TRANSFORMERS_MODULE: _add_method,
     PEFT_MODULE: _adapt_packed_layers,

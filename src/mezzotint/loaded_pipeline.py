@@ -11,7 +11,7 @@ from torch import nn
 from mezzotint._files import at_home
 from mezzotint._tensor_digests import verification
 from mezzotint.checkpoint.streaming import load_streamed
-from mezzotint.engines import check_engine, with_engine
+from mezzotint.engines import check_engine
 from mezzotint.errors import UsageError
 from mezzotint.models import (
     LoraName,
@@ -23,6 +23,7 @@ from mezzotint.models import (
     with_generation_defaults,
 )
 from mezzotint.recipes import check_floating
+from mezzotint.speed import with_engine
 
 
 def load(  # noqa: PLR0913  (all but one are keywords)
@@ -55,7 +56,8 @@ def load(  # noqa: PLR0913  (all but one are keywords)
             not hold is taken from there. By default diffusers' own choice, from the Hub.
         lora: safetensors files of LoRAs, merged into the weights; `FILE:0.8` merges one by that
             factor. A plan names them.
-        engine: what computes the denoiser, as for `with_engine`.
+        engine: what computes the denoiser, as for `with_engine`: `torch`, `openvino`, or `auto`,
+            the fastest on this machine, which is measured once.
         stream: leave the floating denoiser's weights in their files, for one larger than memory:
             each layer's is read when it is used, and forgotten. It is slow, and there to be
             quantized.

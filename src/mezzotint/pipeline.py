@@ -16,6 +16,7 @@ from mezzotint.calibration import check_attention, needs_calibration
 from mezzotint.checkpoint import MEASUREMENTS_FILE, mark_quantized, save_pipeline
 from mezzotint.engines import engine_of
 from mezzotint.errors import InfeasibleBudgetError, PlanError, UsageError
+from mezzotint.evaluation import CallTimes
 from mezzotint.measuring import (
     ExecutorFactory,
     Measurements,
@@ -61,6 +62,7 @@ from mezzotint.runtime import (
     quantized_html,
     quantized_line,
 )
+from mezzotint.speed import speed
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ class Result:
     def denoiser(self) -> nn.Module:
         """The packed module inside the pipeline; of several components a joint module."""
         return quantized_alone(denoising_module(self.pipeline, self.plan.components or None))
+
+    def speed(self, original: DiffusionPipeline | None = None) -> CallTimes:
+        """Times of a call here, as `mezzotint.speed.speed`; `verdict` says which engine suits."""
+        return speed(self.pipeline, original=original)
 
     def save(self, path: str | Path) -> Path:
         """Write the pipeline to a folder that `load` and diffusers read.

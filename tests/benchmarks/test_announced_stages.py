@@ -1,6 +1,8 @@
 """Stages that were announced, against the lines that followed."""
 
-from benchmarks.contestants.announced_stages import markdown, stages
+import pytest
+
+from benchmarks.contestants.announced_stages import markdown, stages, taken_by_stage, whole
 
 LINES = [
     (1.0, "quantize: 2 seconds"),
@@ -25,9 +27,48 @@ def test_a_stage_lasts_until_its_end_is_told_or_the_next_begins():
     assert [round(each.ratio, 2) for each in found] == [1.25, 1.0, 0.98]
 
 
-def test_the_table_has_a_row_for_each_and_one_for_all():
-    rows = markdown(stages(LINES), 80.0).splitlines()
-    assert len(rows) == 2 + 3 + 2
-    assert rows[2].endswith("| 40 seconds | 1.25 |")
-    assert rows[-2].endswith("| **1.17** |")
-    assert rows[-1] == "| the whole command | 80 seconds | |"
+WHOLE = [
+    (2.0, "quantize: 2 seconds"),
+    (4.0, "Timing a call: 2 seconds"),
+    (8.0, "Timing a call: ended after 6 seconds"),
+    (10.0, "In all about 2 minutes: recording 30 seconds, probing 80 seconds, packing 1 second"),
+    (10.0, "Then at the most 192 more probes: about 4 minutes"),
+    (12.0, "Recording: 2 seconds"),
+    (16.0, "Recording: 1 of 4, 6 seconds, about 18 seconds left"),
+    (44.0, "Recording: ended after 34 seconds"),
+    (46.0, "Probing: 64 probes at 1.2 s each: about 77 seconds"),
+    (48.0, "Probing: 2 of 64, 2 seconds"),
+    (120.0, "Probing: ended after 74 seconds"),
+]
+
+
+def test_the_whole_is_what_was_announced_of_all_stages_and_what_followed():
+    found = whole(WHOLE, 121.0)
+    assert found.stages == {"recording": 30, "probing": 80, "packing": 1}
+    assert (found.told_after, found.taken) == (10.0, 111.0)
+    assert found.ratio == 1.0
+
+
+def test_a_command_that_never_tells_all_is_refused():
+    with pytest.raises(ValueError, match="no line announces"):
+        whole(LINES, 80.0)
+
+
+def test_a_stage_takes_as_long_as_its_last_line_says():
+    found = taken_by_stage(WHOLE)
+    assert found == {"timing a call": 6.0, "recording": 34.0, "probing": 74.0}
+
+
+def test_what_is_prepared_for_all_units_counts():
+    (found,) = stages([(1.0, "Measuring: 2 changes of 1 layers at 3 s each, after 4 s of "
+                        "preparation: about 10 seconds"), (11.0, "end")])  # fmt: skip
+    assert (found.announced, found.taken) == (10.0, 10.0)
+
+
+def test_the_tables_have_a_row_for_each_stage_and_one_for_all():
+    rows = markdown(stages(WHOLE), whole(WHOLE, 121.0), taken_by_stage(WHOLE), 121.0).splitlines()
+    assert rows[2] == "| recording | 30 seconds | 34 seconds |"
+    assert rows[4] == "| packing | 1 second | – |"
+    assert rows[5] == "| **in all** | **2 minutes** | **2 minutes, 1.00 times** |"
+    assert rows[7] == "| the whole command | | 2 minutes |"
+    assert rows[-1].startswith("| Probing: 64 probes")

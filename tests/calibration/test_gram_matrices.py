@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mezzotint.calibration import gram_matrices, input_moments
+from mezzotint.calibration import gathered_sums, input_moments
+from mezzotint.calibration.gram_matrices import MomentsOf, moments_together
 from mezzotint.errors import CalibrationError, CalibrationWarning, PlanError
 from mezzotint.models import Call
 from mezzotint.plan import Choice
@@ -131,8 +132,8 @@ def test_constant_tokens_do_not_count(denoiser: nn.Module):
 
 
 def test_of_many_rows_some_are_taken(denoiser: nn.Module, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gram_matrices, "_FEWEST_ROWS", 30)
-    monkeypatch.setattr(gram_matrices, "_ROWS_PER_COLUMN", 0)
+    monkeypatch.setattr(gathered_sums, "_FEWEST_ROWS", 30)
+    monkeypatch.setattr(gathered_sums, "_ROWS_PER_COLUMN", 0)
     (found,) = gathered(denoiser, "conv")["conv"]
     assert found.count == 30
     (again,) = gathered(denoiser, "conv")["conv"]
@@ -143,7 +144,7 @@ def test_large_layers_have_several_matrices_of_whole_channels(
     denoiser: nn.Module, monkeypatch: pytest.MonkeyPatch
 ):
     (whole,) = gathered(denoiser, "conv")["conv"]
-    monkeypatch.setattr(gram_matrices, "LARGEST", 20)
+    monkeypatch.setattr(gathered_sums, "LARGEST", 20)
     (found,) = gathered(denoiser, "conv")["conv"]
     assert [block.shape for block in found.blocks] == [(1, 18, 18), (1, 18, 18)]
     torch.testing.assert_close(found.blocks[1], whole.blocks[0][:, 18:, 18:])
@@ -248,3 +249,20 @@ def test_moments_are_gathered_where_the_model_is_and_kept_on_the_cpu(device: str
     assert {each.device.type for each in (*part.blocks, part.mean)} == {"cpu"}
     torch.testing.assert_close(part.blocks[0][0], (exact.T @ exact / 100).float())
     torch.testing.assert_close(part.mean[0], exact.mean(0).float())
+
+
+def test_two_kinds_of_structures_are_gathered_in_the_same_runs(denoiser):
+    plain, split = {"conv": W4, "tokens": W4}, {"tokens": W4.with_structures(SplitInput(2))}
+    runs: list[int] = []
+    hook = denoiser.conv.register_forward_pre_hook(lambda *_: runs.append(1))
+    asked = [MomentsOf(plain), MomentsOf(split)]
+    together = moments_together(denoiser, asked, CALLS, grams=True)
+    hook.remove()
+    assert len(runs) == len(CALLS)
+    for choices, found in zip((plain, split), together, strict=True):
+        alone = input_moments(denoiser, choices, CALLS, grams=True)
+        assert found.keys() == alone.keys()
+        for name, parts in alone.items():
+            for one, other in zip(parts, found[name], strict=True):
+                assert torch.equal(one.mean, other.mean)
+                assert all(map(torch.equal, one.blocks, other.blocks))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mezzotint.calibration import input_noises
+from mezzotint.calibration import input_noises, input_noises_together
 from mezzotint.errors import CalibrationError
 from mezzotint.measuring import InputChange
 from mezzotint.models import Call
@@ -72,3 +72,13 @@ def test_a_floating_input_makes_none():
 def test_nan_names_the_layer():
     with pytest.raises(CalibrationError, match="layer 0"):
         found(nn.Linear(8, 4), Choice("int8/channel", "int8/token"), noise(3, 8) * torch.nan)
+
+
+def test_two_choices_of_a_layer_are_compared_in_one_run():
+    model, x = nn.Sequential(nn.Linear(8, 16)), noise(50, 8)
+    runs: list[int] = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    asked = [({"0": Choice("int8/channel", name)}, {}) for name in ("int4/token", "int8/token")]
+    together = input_noises_together(model, asked, [Call((x,), {})], label=None)
+    assert len(runs) == 1
+    assert together == [input_noises(model, choices, [Call((x,), {})]) for choices, _ in asked]

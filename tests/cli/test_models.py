@@ -26,12 +26,20 @@ def test_inspect_lists_the_layers_of_the_denoiser(run, model):
     assert layers["conv_in"]["role"] == "input"
     assert layers["conv_in"]["quantizable"]
     assert found["packed"] == []
+    assert "call_times" not in found
 
 
 def test_inspect_shows_how_packed_layers_are_computed(run, quantized, uniform):
     found = json.loads(run("inspect", quantized, "--json").stdout)
     assert len(found["packed"]) == len(uniform)
     assert {"layer", "choice", "kernel", "arithmetic", "reason"} <= found["packed"][0].keys()
+
+
+def test_inspect_says_how_fast_a_packed_denoiser_is_here(run, quantized):
+    found = json.loads(run("inspect", quantized, "--json").stdout)["call_times"]
+    assert [each["engine"] for each in found["packed"]][-1:] == ["torch"]
+    *_, last = run("inspect", quantized).stdout.splitlines()
+    assert last == found["verdict"]
 
 
 @pytest.mark.parametrize("which", ["model", "quantized"])

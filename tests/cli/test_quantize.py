@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -60,15 +61,21 @@ def test_options_reach_the_recipe(run, model, tmp_path):
 
 def test_how_long_it_takes_is_said_on_standard_error(run, model, tmp_path):
     found = run("quantize", model, "-o", tmp_path / "out", *BRIEF)
-    assert found.stderr.splitlines()[0].startswith("Probing: ")
+    expected, overall, later, first = found.stderr.splitlines()[:4]
+    assert expected.startswith("expected: on this machine a result of int4/channel × int8/token ")
+    assert overall.startswith("In all about ")
+    assert later.startswith("Then at the most ")
+    assert first.startswith("Probing: ")
 
 
 def test_a_dry_run_says_it_and_stops(run, model, tmp_path):
     found = run("quantize", model, "-o", tmp_path / "out", "--calls", 1, "--dry-run")
     first, later = found.stdout.splitlines()
-    assert first.startswith("Probing: 64 probes at ")
-    # Doubled twice, and exchanges; 48 contested formats, and two plans in three stages.
-    assert later.startswith("Then at the most 448 more probes and 54 measurements on 1 calls: ")
+    assert re.fullmatch(
+        r"In all about [\w ]+: recording [\w ]+, .*, timing the result [\w ]+", first
+    )
+    # Doubled twice, and so for exchanges; 48 contested formats, and the plan with exchanges.
+    assert later.startswith("Then at the most 384 more probes and 49 measurements on 1 calls and ")
     assert not list(tmp_path.iterdir())
 
 
@@ -79,7 +86,9 @@ def test_a_dry_run_counts_what_an_interrupted_run_left_to_do(run, model, tmp_pat
     options = ["quantize", model, "-o", tmp_path / "out", *TWO_FORMATS, "--resume", "--dry-run"]
     assert "nothing is left" not in run(*options).stdout
     journal.write_text("".join(lines), "utf-8")
-    assert run(*options).stdout == "nothing is left to measure\n"
+    overall, last = run(*options).stdout.splitlines()[::2]
+    assert ", less what was measured before: " in overall
+    assert last == "nothing is left to measure"
     assert [path.name for path in tmp_path.iterdir()] == [journal.name]
 
 

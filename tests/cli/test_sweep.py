@@ -149,5 +149,6 @@ def test_a_sweep_that_is_there_already_is_told_before_the_model_is_loaded(
 def test_a_dry_run_tells_how_long_it_takes_and_writes_nothing(run, model, tmp_path):
     result = run("sweep", model, "-o", tmp_path / "out", "--bits", "4", "--dry-run", *QUICK)
     assert result.exit_code == 0
-    assert result.stdout.startswith("Probing: ")
+    assert result.stdout.startswith("In all about ")
+    assert "packing" not in result.stdout  # nothing of a sweep is
     assert not [*tmp_path.iterdir()]

@@ -64,6 +64,11 @@ class TestScarcity:
             run("quantize", model, "-o", tmp_path / "out")
 
 
+def told_of(process: subprocess.CompletedProcess[str]) -> list[str]:
+    """Lines of standard error but those of the progress, which a busy machine makes."""
+    return [line for line in process.stderr.splitlines() if not line.startswith("version: ")]
+
+
 class TestOutputs:
     def test_a_full_one_is_an_error(self):
         with Path("/dev/full").open("w") as full:
@@ -71,8 +76,8 @@ class TestOutputs:
                 VERSION, stdout=full, stderr=subprocess.PIPE, text=True, check=False
             )
         assert process.returncode == 2
-        assert process.stderr.startswith("error: the disk is full")
-        assert len(process.stderr.splitlines()) == 1
+        (line,) = told_of(process)
+        assert line.startswith("error: the disk is full")
 
     @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
     def test_a_closed_one_is_none(self, closed: str):
@@ -84,7 +89,7 @@ class TestOutputs:
             check=False,
         )
         assert process.returncode == 0
-        assert process.stderr == ""
+        assert told_of(process) == []
 
 
 class TestTargets:

@@ -29,10 +29,6 @@ def test_without_the_package_the_extra_is_named(packed, not_installed):
         mz.with_engine(packed.pipe, "openvino")
 
 
-def test_auto_is_openvino_for_a_packed_denoiser_on_the_cpu(packed):
-    assert engine_of(mz.with_engine(packed.pipe, "auto").unet).name == "openvino"
-
-
 def test_auto_is_torch_where_openvino_is_missing(packed, not_installed):
     assert engine_of(mz.with_engine(packed.pipe, "auto").unet).name == "torch"
 
@@ -74,7 +70,7 @@ def test_a_compiled_pipeline_is_not_quantized(unet):
 
 def test_load_takes_an_engine(tmp_path, packed):
     folder = mz.Result(packed.pipe, packed.denoiser.hf_quantizer.plan).save(tmp_path / "saved")
-    assert engine_of(mz.load(folder, engine="auto").unet).name == "openvino"
+    assert engine_of(mz.load(folder, engine="openvino").unet).name == "openvino"
     assert engine_of(mz.load(folder).unet).name == "torch"
 
 

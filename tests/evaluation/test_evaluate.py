@@ -198,5 +198,5 @@ def test_bench_names_kernels_and_interleaves_both(pipe):
     value = found.to_dict()
     assert value["speedup"] == found.speedup
     kernels = {kernel["kernel"] for kernel in value["quantized"]["kernels"]}
-    assert kernels & {"cpu-int8-avx2", "cpu-int8-onednn"}
+    assert kernels & {"cpu-int8", "cpu-int8-onednn"}
     assert found.quantized.bytes < found.reference.bytes

@@ -117,6 +117,18 @@ def test_a_row_does_not_see_the_others():
         assert torch.equal(kmeans(rows[row : row + 1], 8)[0], together[row])
 
 
+def test_rows_that_settle_sooner_wait_for_the_others():
+    sizes = (3, 40, 700, 701, 702)
+    rows = torch.stack([normal(1, size, seed=size).repeat(1, 240)[0, :702] for size in sizes])
+    alone = torch.cat([kmeans(row.unsqueeze(0), 8) for row in rows])
+    assert torch.equal(kmeans(rows, 8), alone)
+
+
+def test_zeros_have_no_sign():
+    for rows in (torch.tensor([[-0.0, 0.0, 1.0]]), torch.tensor([[0.0, -0.0, 1.0]])):
+        assert not bool(kmeans(rows, 2).signbit().any())
+
+
 def test_the_order_of_values_does_not_matter():
     rows = normal(3, 200)
     assert torch.equal(kmeans(rows.flip(1), 8), kmeans(rows, 8))

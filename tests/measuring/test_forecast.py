@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mezzotint as mz
-from mezzotint._progress import listening
+from mezzotint._progress import OVERALL, listening
 from mezzotint.measuring import Forecast, at_most, checkpointing, tell, timed_call
 from mezzotint.models import find_denoiser
 
@@ -28,6 +28,11 @@ class TestLine:
     def test_it_says_units_seconds_and_their_product(self, units, seconds, end):
         assert Forecast(units, seconds).line("Measuring") == f"Measuring: {end}"
 
+    def test_what_comes_before_the_first_is_told_and_counted(self):
+        assert Forecast(48, 60.0, before=120.0).line("Measuring", "changes") == (
+            "Measuring: 48 changes at 60 s each, after 120 s of preparation: about 50 minutes"
+        )
+
     def test_units_have_a_name(self):
         assert "64 probes at" in Forecast(64, 3).line("Probing", "probes")
 
@@ -44,16 +49,6 @@ class TestBound:
     def test_it_names_what_there_is_and_the_time_of_all(self, probes, runs, line):
         stages = {"more probes": Forecast(probes, 1.0), "runs": Forecast(runs, 20.0)}
         assert at_most(stages) == line
-
-    def test_it_is_told_with_the_first_stage(self):
-        lines: list[str] = []
-        with listening(lines.append):
-            tell("Measuring", 3, lambda: 2.0, then=lambda: "Then more")
-        assert lines == ["Measuring: 3 units at 2 s each: about 6 seconds\nThen more"]
-
-    def test_where_there_is_no_first_stage_nothing_is(self):
-        with listening(pytest.fail):
-            tell("Measuring", 0, lambda: 2.0, then=lambda: "Then more")
 
 
 class TestTelling:
@@ -84,7 +79,7 @@ class TestTelling:
         calls = len(mz.record_calls(pipe, sampling))
         with listening(lines.append):
             mz.quantize(pipe, recipe, mz.Budget(12, act_bits=16), sampling=sampling)
-        assert lines[0].startswith(
+        assert lines[1].startswith(
             f"Measuring: {2 * len(layers)} changes of {len(layers)} layers on {calls} calls at "
         )
 
@@ -92,15 +87,19 @@ class TestTelling:
         recipe, lines = replace(recipe, sensitivity="probes"), []
         with listening(lines.append):
             mz.quantize(pipe, recipe, mz.Budget(12), sampling=mz.Sampling(("owl", "fox")))
-        assert lines[0].startswith("Probing: ")
-        assert " probes at " in lines[0]
+        assert lines[1].startswith("Probing: ")
+        assert " probes at " in lines[1]
 
     def test_what_the_journal_holds_is_not_counted(self, pipe, recipe, tmp_path):
         sampling = mz.Sampling(("owl", "fox"))
         run = {"budget": mz.Budget(12), "sampling": sampling, "journal": tmp_path / "journal"}
         mz.quantize(pipe, recipe, **run)
-        with listening(pytest.fail):
+        lines: list[str] = []
+        with listening(lines.append):
             mz.quantize(pipe, recipe, **run)
+        (line,) = lines
+        assert line.startswith(OVERALL)
+        assert ", less what was measured before: " in line
 
 
 class TestTimedCall:

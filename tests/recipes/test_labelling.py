@@ -249,7 +249,7 @@ sample_labels(mz.load({str(smallest_folder)!r}), {str(tmp_path / "labels")!r}, o
     ):
         options = replace(FEW, rounding="feedback", count=2)
         sample_labels(pipe, tmp_path / "labels", options)
-        monkeypatch.setattr("mezzotint.recipes.study.plan_moments", None)
+        monkeypatch.setattr("mezzotint.recipes.study.moments_of_plans", None)
         assert len(sample_labels(pipe, tmp_path / "labels", replace(options, count=3))) == 3
 
 

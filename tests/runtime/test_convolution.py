@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mezzotint.runtime import QuantConv2d, convolution
-from mezzotint.runtime.cpu import native
+from mezzotint.runtime.cpu import native, units
 from mezzotint.runtime.geometry import ConvGeometry
 from tests.fuzzing import examples
 from tests.runtime.cpu.conftest import prefer_onednn, prefer_own_products
@@ -70,9 +70,11 @@ def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Ways to multiply codes: the package's C, oneDNN with VNNI, or oneDNN without our C."""
     if request.param == "own":
         prefer_own_products(monkeypatch)
+    if request.param == "onednn":
+        prefer_onednn(monkeypatch)
     if request.param == "torch":
         monkeypatch.setattr(native, "library", lambda: None)
-        monkeypatch.setattr(native, "multiplies", lambda: False)
+        monkeypatch.setattr(units, "unit", lambda: None)
     return str(request.param)
 
 
@@ -168,7 +170,7 @@ def test_the_usual_geometries_are_trusted(case: Case):
 def test_a_refused_geometry_says_why(monkeypatch: pytest.MonkeyPatch):
     prefer_onednn(monkeypatch)
     layer = packed(WRONG_BY_ONEDNN["wide-groups"].layer(), "int8/channel", "int8/token")
-    assert layer.selection.kernel.name == "cpu-float"
+    assert layer.selection.kernel.name == "cpu-int8"
     assert "groups of more than 32 channels" in str(layer.selection.reason)
 
 
@@ -184,9 +186,9 @@ class TestTheFirstCall:
 
     CASE = USUAL["padded"]
 
-    @pytest.mark.parametrize(("groups", "kernel"), [(1, "cpu-int8-avx2"), (2, "cpu-float")])
+    @pytest.mark.parametrize("groups", [1, 2])
     def test_a_wrong_integer_product_is_replaced_and_refused(
-        self, groups: int, kernel: str, monkeypatch: pytest.MonkeyPatch
+        self, groups: int, monkeypatch: pytest.MonkeyPatch
     ):
         prefer_onednn(monkeypatch)
         case = replace(self.CASE, groups=groups)
@@ -199,9 +201,9 @@ class TestTheFirstCall:
         monkeypatch.setattr(torch.ops.onednn, "qconv_pointwise", lambda *args: conv(*args) + 1)
         for _ in range(2):
             assert_close(layer(x), right)
-        assert layer.selection.kernel.name == kernel
+        assert layer.selection.kernel.name == "cpu-int8"
         other = packed(case.layer(), "int8/channel", "int8/token")
-        assert other.selection.kernel.name == kernel
+        assert other.selection.kernel.name == "cpu-int8"
         assert torch.equal(layer.weight_tensors()["codes"], codes)
         assert "wrong output for this geometry" in str(layer.selection.reason)
 

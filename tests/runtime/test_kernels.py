@@ -25,7 +25,7 @@ from mezzotint.runtime import (
     registered_kernels,
     select_kernel,
 )
-from mezzotint.runtime.cpu import native, processor
+from mezzotint.runtime.cpu import processor, units
 from tests.runtime.cpu.conftest import prefer_own_products
 from tests.runtime.layers import linear, noise, packed
 
@@ -46,7 +46,7 @@ def request(
     return Request(operation, device, found, shape, parse_activation_format(activation))
 
 
-INT8 = ("cpu-int8-avx2", "cpu-int8-onednn")
+INT8 = ("cpu-int8", "cpu-int8-onednn")
 
 
 class TestSelection:
@@ -87,16 +87,16 @@ class TestSelection:
         assert reason.count("needs uniform weights") == 1
 
     def test_each_kernel_says_what_it_lacks(self):
-        selection = select_kernel(request("uint4/channel", operation=GROUPED))
+        selection = select_kernel(request("mixed/uint2:3,uint4:4", operation=GROUPED))
         assert selection.kernel.name == "cpu-float"
         assert dict(selection.refusals) == {
-            "cpu-int8-avx2": "knows no channels in groups",
+            "cpu-int8": "needs weights of one width where channels are in groups",
             "cpu-int8-onednn": "needs symmetric weights of one width where channels are in groups",
         }
 
     def test_a_processor_without_onednn_falls_back(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(processor, "ONEDNN", False)
-        monkeypatch.setattr(native, "multiplies", lambda: False)
+        monkeypatch.setattr(units, "unit", lambda: None)
         assert "needs the 8-bit products of oneDNN" in str(select_kernel(request()).reason)
 
     @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ class TestSelection:
         self, weight: str, activation: str, kernel: str, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(processor, "VNNI", False)
-        monkeypatch.setattr(native, "multiplies", lambda: False)
+        monkeypatch.setattr(units, "unit", lambda: None)
         selection = select_kernel(request(weight, activation))
         assert selection.kernel.name == kernel
         assert ("VNNI" in str(selection.reason)) == (kernel == "cpu-float")
@@ -123,13 +123,12 @@ class TestSelection:
     ):
         prefer_own_products(monkeypatch)
         monkeypatch.setattr(processor, "ONEDNN", False)
-        monkeypatch.setattr(native, "multiplies", lambda: True)
         selection = select_kernel(request(weight, "int8/token"))
-        assert (selection.kernel.name, selection.reason) == ("cpu-int8-avx2", None)
+        assert (selection.kernel.name, selection.reason) == ("cpu-int8", None)
 
     def test_channels_in_groups_are_told_what_they_lack(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(processor, "VNNI", False)
-        monkeypatch.setattr(native, "multiplies", lambda: True)
+        monkeypatch.setattr(units, "unit", lambda: None)
         asked = request("int8/channel", "int8/token", GROUPED)
         assert "needs VNNI for weights" in str(select_kernel(asked).reason)
 

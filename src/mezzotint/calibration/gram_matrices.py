@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import os
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mezzotint._progress import track
-from mezzotint.calibration.input_rows import input_rows
-from mezzotint.calibration.watching import extremes, layer_of, watch_inputs
-from mezzotint.errors import CalibrationError, CalibrationWarning, PlanError
+from mezzotint.calibration.gathered_sums import Gathering, gathering
+from mezzotint.calibration.watching import Watch, watch_together
+from mezzotint.errors import CalibrationWarning
 from mezzotint.models import Call
-from mezzotint.plan import Choice, LayerShape, Tensors
+from mezzotint.plan import Choice, Tensors
 from mezzotint.rounding import InputMoments
-from mezzotint.runtime import Operation, operation_of, quantizers, shape_of
 
-LARGEST = 12288
-"""Columns of one Gram matrix; layers of more have several, of whole input channels."""
+LABEL = "Gathering inputs"
+"""Label of the progress of that stage."""
 
 MEMORY = 2**31
 """Bytes of Gram matrices that are gathered in one pass over the calls."""
 
-_FEWEST_ROWS = 8192
-_ROWS_PER_COLUMN = 2
 _SCARCE = 100
 """Inputs per sample from which on a layer is warned of."""
 
@@ -72,46 +61,115 @@ def input_moments(
         PlanError: a layer is neither a Linear nor a Conv2d, or cannot have its structures.
         FormatError: a structure's tensor is lacking.
     """
+    asked = [MomentsOf(choices, tensors)]
+    (found,) = moments_together(denoiser, asked, calls, grams=grams, memory=memory)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class MomentsOf:
+    """Layers, each in one choice, whose inputs' moments are wanted; fields as of `input_moments`.
+
+    Attributes:
+        choices: the layers, and which structures they have.
+        tensors: layer → what its structures have calibrated.
+    """
+
+    choices: Mapping[str, Choice]
+    tensors: Mapping[str, Tensors] | None = None
+
+
+def moments_together(
+    denoiser: nn.Module,
+    asked: Sequence[MomentsOf],
+    calls: Sequence[Call],
+    *,
+    grams: bool,
+    memory: int = MEMORY,
+) -> list[dict[str, tuple[InputMoments, ...]]]:
+    """The moments of `input_moments` for each of what is asked for, from the same runs.
+
+    Raises:
+        CalibrationError, PlanError, FormatError: as `input_moments`.
+    """
     layers = {
-        name: _gathering(name, denoiser, choice, len(calls), grams=grams)
-        for name, choice in choices.items()
+        (index, name): gathering(name, denoiser, choice, len(calls), grams=grams)
+        for index, each in enumerate(asked)
+        for name, choice in each.choices.items()
     }
     passes = list(_passes(layers, memory))
-    found: dict[str, tuple[InputMoments, ...]] = {}
-    told = iter(track(layers, "Gathering inputs"))
-    next(told, None)
+    found: list[dict[str, tuple[InputMoments, ...]]] = [{} for _ in asked]
     for one in passes:
-        watch_inputs(denoiser, choices, one, calls, tensors)
-        for name, gathering in one.items():
-            found[name] = gathering.moments(on_disk=len(passes) > 1)
-            next(told, None)
-    if grams:
-        _warn_of_scarce(found)
-    return {name: found[name] for name in choices}
+        watches = [
+            Watch(each.choices, _of(index, one), each.tensors) for index, each in enumerate(asked)
+        ]
+        watch_together(denoiser, watches, calls, label=LABEL)
+        for (index, name), sums in one.items():
+            found[index][name] = sums.moments(on_disk=len(passes) > 1)
+    for each in found if grams else ():
+        _warn_of_scarce(each)
+    return found
 
 
-def _gathering(
-    name: str, denoiser: nn.Module, choice: Choice, calls: int, *, grams: bool
-) -> _Gathering:
-    layer = layer_of(denoiser, name)
-    operation = operation_of(layer)
-    try:
-        shapes = [shape for _, shape in quantizers(choice.structures, shape_of(layer))]
-    except PlanError as cause:
-        raise PlanError(f"layer {name}: {cause}") from cause
-    return _Gathering(name, [_Sums(operation, shape, calls, grams) for shape in shapes])
+@dataclass(frozen=True)
+class MomentsWork:
+    """Work of `input_moments`.
+
+    Attributes:
+        passes: runs of all calls.
+        products: multiplications and additions of the matrices.
+    """
+
+    passes: int
+    products: int
 
 
-def _passes(layers: Mapping[str, _Gathering], memory: int) -> Iterator[dict[str, _Gathering]]:
+def work_of_moments(
+    denoiser: nn.Module,
+    choices: Mapping[str, Choice],
+    calls: int,
+    rows: Mapping[str, int],
+    *,
+    grams: bool,
+) -> MomentsWork:
+    """Work of `input_moments`, before anything is run.
+
+    Args:
+        denoiser: the floating model.
+        choices: as of `input_moments`.
+        calls: how many there will be.
+        rows: layer → inputs in all of them.
+        grams: as of `input_moments`.
+
+    Raises:
+        PlanError: as `input_moments`.
+    """
+    layers = {
+        (0, name): gathering(name, denoiser, choice, calls, grams=grams)
+        for name, choice in choices.items()
+    }
+    products = sum(each.products(rows[name]) for (_, name), each in layers.items())
+    return MomentsWork(len(list(_passes(layers, MEMORY))), products)
+
+
+_Key = tuple[int, str]
+"""Number of what is asked for, and a layer of it."""
+
+
+def _of(index: int, layers: Mapping[_Key, Gathering]) -> dict[str, Gathering]:
+    return {name: each for (number, name), each in layers.items() if number == index}
+
+
+def _passes(layers: Mapping[_Key, Gathering], memory: int) -> Iterator[dict[_Key, Gathering]]:
     """Consecutive layers that fit into memory together."""
-    current: dict[str, _Gathering] = {}
+    current: dict[_Key, Gathering] = {}
     filled = 0
-    for name, gathering in layers.items():
-        if current and filled + gathering.nbytes > memory:
+    for name, sums in layers.items():
+        if current and filled + sums.nbytes > memory:
             yield current
             current, filled = {}, 0
-        current[name] = gathering
-        filled += gathering.nbytes
+        current[name] = sums
+        filled += sums.nbytes
     if current:
         yield current
 
@@ -132,124 +190,3 @@ def _warn_of_scarce(found: Mapping[str, tuple[InputMoments, ...]]) -> None:
             CalibrationWarning,
             stacklevel=3,
         )
-
-
-@dataclass(eq=False)
-class _Gathering:
-    """The sums of one layer's quantizers; a watcher."""
-
-    name: str
-    parts: list[_Sums]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the matrices, once there are any."""
-        return sum(part.nbytes for part in self.parts)
-
-    def see(self, parts: tuple[Tensor, ...]) -> None:
-        """Add to the sums of each quantizer what it is given."""
-        for sums, x in zip(self.parts, parts, strict=True):
-            extremes(x)
-            sums.add(x)
-
-    def end_call(self) -> None:
-        """Nothing: every run counts by itself."""
-
-    def moments(self, *, on_disk: bool) -> tuple[InputMoments, ...]:
-        """The averages; the sums are gone then."""
-        if not all(part.count for part in self.parts):
-            raise CalibrationError(
-                f"layer {self.name}: no recorded call reaches it, so nothing is known of its "
-                "inputs; give it rounding 'nearest' without bias correction"
-            )
-        return tuple(part.taken(self.name, on_disk=on_disk) for part in self.parts)
-
-
-@dataclass(eq=False)
-class _Sums:
-    """Σ x xᵀ and Σ x over some of the inputs of one quantizer.
-
-    Products are summed over one run in float32, as matrix products sum them; the few runs are
-    added up in float32, means in float64.
-
-    Attributes:
-        operation: that of the layer.
-        shape: of the quantizer's weight.
-        calls: to come, among which the rows are spread.
-        grams: whether products are summed, too.
-    """
-
-    operation: Operation
-    shape: LayerShape
-    calls: int
-    grams: bool
-    count: int = field(default=0, init=False)
-    runs: int = field(default=0, init=False)
-    total: Tensor | None = field(default=None, init=False)
-    products: list[Tensor] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.sizes = _block_sizes(self.shape)
-        wanted = max(_FEWEST_ROWS, _ROWS_PER_COLUMN * max(self.sizes))
-        self.quota = math.ceil(wanted / max(1, self.calls))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the matrices."""
-        return 4 * self.shape.groups * sum(n * n for n in self.sizes) if self.grams else 0
-
-    def add(self, x: Tensor) -> None:
-        """Take some rows of one run's input."""
-        rows = input_rows(x, self.operation, self.shape, self.quota, self.runs)
-        self.runs += 1
-        self.count += rows.shape[1]
-        total = rows.sum(1, dtype=torch.float64)
-        self.total = total if self.total is None else self.total.add_(total)
-        if not self.grams:
-            return
-        if not self.products:
-            groups = self.shape.groups
-            self.products = [rows.new_zeros(groups, n, n) for n in self.sizes]
-        for product, block in zip(self.products, torch.split(rows, self.sizes, -1), strict=True):
-            product.baddbmm_(block.transpose(1, 2), block)
-
-    def taken(self, layer: str, *, on_disk: bool) -> InputMoments:
-        """The averages, moved to the CPU or to temporary files."""
-        assert self.total is not None
-        mean = (self.total / self.count).float().cpu()
-        blocks = []
-        while self.products:
-            block = self.products.pop(0).div_(self.count)
-            if not bool(torch.isfinite(block.sum(dtype=torch.float64))):
-                raise CalibrationError(f"layer {layer}: the squares of its inputs overflow float32")
-            blocks.append(_on_disk(block) if on_disk else block.cpu())
-        self.total = None
-        return InputMoments(tuple(blocks), mean, self.count)
-
-
-def _block_sizes(shape: LayerShape) -> list[int]:
-    """Columns of each Gram matrix: whole input channels, spread evenly."""
-    channels, kernel = shape.weight[1], math.prod(shape.weight[2:])
-    blocks = min(channels, math.ceil(channels * kernel / LARGEST))
-    edges = [channels * index // blocks for index in range(blocks + 1)]
-    return [(last - first) * kernel for first, last in pairwise(edges)]
-
-
-def _on_disk(tensor: Tensor) -> Tensor:
-    """A copy in a memory-mapped file, whose name is gone and whose space goes with the tensor."""
-    prefix = "mezzotint-moments-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        file = Path(folder, "values")
-        try:
-            with file.open("wb") as opened:
-                opened.truncate(tensor.nbytes)
-                if sys.platform == "linux":
-                    # Lack of room is an error here, and would be a fault once it is written to.
-                    os.posix_fallocate(opened.fileno(), 0, tensor.nbytes)
-        except OSError as cause:
-            raise CalibrationError(
-                f"{folder}: there is no room for {tensor.nbytes:,} bytes of moments "
-                f"({cause.strerror}); name another folder in TMPDIR"
-            ) from cause
-        mapped = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=tensor.dtype)
-        return mapped.view(tensor.shape).copy_(tensor)

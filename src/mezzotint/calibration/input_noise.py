@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mezzotint.calibration.watching import extremes, layer_of, watch_inputs
+from mezzotint.calibration.watching import Watch, extremes, layer_of, watch_together
 from mezzotint.formats import ActivationFormat
 from mezzotint.models import Call
 from mezzotint.plan import Choice, Reader, Tensors
@@ -37,14 +37,44 @@ def input_noises(
     Raises:
         CalibrationError, PlanError, FormatError: as `watch_inputs`.
     """
-    tensors = tensors or {}
-    sums = {
-        name: _sums(layer_of(denoiser, name), choice, tensors.get(name, {}))
-        for name, choice in choices.items()
-        if choice.activation_format is not None
-    }
-    watch_inputs(denoiser, choices, sums, calls, tensors)
-    return {name: float(sums[name].total) if name in sums else 0.0 for name in choices}
+    (found,) = input_noises_together(denoiser, [(choices, tensors or {})], calls, label=None)
+    return found
+
+
+def input_noises_together(
+    denoiser: nn.Module,
+    asked: Sequence[tuple[Mapping[str, Choice], Mapping[str, Tensors]]],
+    calls: Sequence[Call],
+    *,
+    label: str | None,
+) -> list[dict[str, float]]:
+    """The errors of `input_noises` for each of several choices of all layers, from the same runs.
+
+    Args:
+        denoiser: the floating model.
+        asked: choices and tensors as of `input_noises`.
+        calls: recorded calls.
+        label: of the progress that is shown; None for none, where it is a part of other work.
+
+    Raises:
+        CalibrationError, PlanError, FormatError: as `watch_inputs`.
+    """
+    sums = [
+        {
+            name: _sums(layer_of(denoiser, name), choice, tensors.get(name, {}))
+            for name, choice in choices.items()
+            if choice.activation_format is not None
+        }
+        for choices, tensors in asked
+    ]
+    watches = [
+        Watch(choices, own, tensors) for (choices, tensors), own in zip(asked, sums, strict=True)
+    ]
+    watch_together(denoiser, watches, calls, label=label)
+    return [
+        {name: float(own[name].total) if name in own else 0.0 for name in choices}
+        for (choices, _), own in zip(asked, sums, strict=True)
+    ]
 
 
 def _sums(layer: nn.Linear | nn.Conv2d, choice: Choice, known: Tensors) -> _Sums:

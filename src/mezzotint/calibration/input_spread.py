@@ -51,7 +51,7 @@ def input_spreads(
         CalibrationError, PlanError, FormatError: as `watch_inputs`.
     """
     sums = {name: _Sums() for name in choices}
-    watch_inputs(denoiser, choices, sums, calls, tensors)
+    watch_inputs(denoiser, choices, sums, calls, tensors, label="Spread of inputs")
     return {name: each.spread() for name, each in sums.items()}
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from torch import nn
 
-from mezzotint.calibration.gram_matrices import input_moments
+from mezzotint.calibration.gram_matrices import MomentsOf, moments_together
 from mezzotint.calibration.observed_ranges import input_ranges
 from mezzotint.calibration.smoothing_norms import check_readers
 from mezzotint.calibration.step_ranges import step_scales
 from mezzotint.calibration.structure_tensors import observe_structures
 from mezzotint.errors import PlanError
 from mezzotint.models import Call, trace_calls
-from mezzotint.plan import CalibrationSettings, Plan, Tensors
+from mezzotint.plan import CalibrationSettings, Choice, Plan, Tensors
 from mezzotint.rounding import InputMoments
 from mezzotint.runtime import Calibration, InputRange, smoothing_norms
 
@@ -93,17 +93,45 @@ def plan_moments(
     Raises:
         CalibrationError, PlanError: as `input_moments`.
     """
-    needy = {
+    (found,) = moments_of_plans(denoiser, [(plan, tensors)], calls)
+    return found
+
+
+def moments_of_plans(
+    denoiser: nn.Module,
+    plans: Sequence[tuple[Plan, Mapping[str, Tensors]]],
+    calls: Sequence[Call],
+) -> list[dict[str, tuple[InputMoments, ...]]]:
+    """The moments of `plan_moments` for each of several plans, from the same runs.
+
+    Args:
+        denoiser: the floating model.
+        plans: each with what the structures of its layers have calibrated.
+        calls: recorded calls.
+
+    Raises:
+        CalibrationError, PlanError: as `input_moments`.
+    """
+    found: list[dict[str, tuple[InputMoments, ...]]] = [{} for _ in plans]
+    for grams in (True, False):
+        asked = [
+            MomentsOf(needing_moments(denoiser, plan, grams=grams), each) for plan, each in plans
+        ]
+        if any(each.choices for each in asked):
+            together = moments_together(denoiser, asked, calls, grams=grams)
+            for own, more in zip(found, together, strict=True):
+                own.update(more)
+    return found
+
+
+def needing_moments(denoiser: nn.Module, plan: Plan, *, grams: bool) -> dict[str, Choice]:
+    """The layers of a plan whose encoding needs Gram matrices, or means alone."""
+    return {
         name: choice
         for name, choice in plan.quantized.items()
-        if plan.encoding_of(name).needs_moments(bias=_has_bias(denoiser, name))
+        if (encoding := plan.encoding_of(name)).needs_grams == grams
+        and encoding.needs_moments(bias=_has_bias(denoiser, name))
     }
-    found: dict[str, tuple[InputMoments, ...]] = {}
-    for grams in (True, False):
-        of_kind = {n: c for n, c in needy.items() if plan.encoding_of(n).needs_grams == grams}
-        if of_kind:
-            found |= input_moments(denoiser, of_kind, calls, grams=grams, tensors=tensors)
-    return found
 
 
 def _has_bias(denoiser: nn.Module, name: str) -> bool:

@@ -23,6 +23,7 @@ def input_ranges(
     momentum: float | None,
     clips: Mapping[str, str] | None = None,
     tensors: Mapping[str, Tensors] | None = None,
+    label: str | None = "Ranges of inputs",
 ) -> dict[str, tuple[InputRange, ...]]:
     """The calibrated ranges of every layer's input: one for each quantizer.
 
@@ -39,6 +40,7 @@ def input_ranges(
             are looked at once more: what lies beyond the full range counts at its ends.
         tensors: layer → what its structures have calibrated, for those whose quantizers see
             something that depends on it.
+        label: of the progress that is shown; None for none, where it is a part of other work.
 
     Raises:
         CalibrationError: a layer is never called, sees NaN or infinity, or has no tokens to leave
@@ -49,12 +51,12 @@ def input_ranges(
     """
     check_momentum(momentum)
     observers = {name: _RangeObserver(name, momentum) for name in choices}
-    watch_inputs(denoiser, choices, observers, calls, tensors)
+    watch_inputs(denoiser, choices, observers, calls, tensors, label=label)
     found = {name: observer.ranges() for name, observer in observers.items()}
     clipped = {name: clip for name, clip in (clips or {}).items() if clip != FULL}
     if clipped:
         counted = {name: InputHistogram(found[name]) for name in clipped}
-        watch_inputs(denoiser, choices, counted, calls, tensors)
+        watch_inputs(denoiser, choices, counted, calls, tensors, label=label)
         for name, clip in clipped.items():
             found[name] = counted[name].clipped(clip, choices[name].activation_format)
     return found

@@ -129,7 +129,7 @@ def _parameters(
     tensors: Mapping[str, Tensors] | None,
 ) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """Layer → scale and zero point, float32 [1], of each quantizer at one timestep."""
-    full = input_ranges(denoiser, choices, calls, momentum=None, tensors=tensors)
+    full = input_ranges(denoiser, choices, calls, momentum=None, tensors=tensors, label=None)
     counted = {name: InputHistogram(ranges) for name, ranges in full.items()}
     watch_inputs(denoiser, choices, counted, calls, tensors)
     found = {}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mezzotint._progress import track
 from mezzotint.calibration.readers import Readers
 from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.models import Call, Graph, layer_input
@@ -58,6 +59,7 @@ def observe_structures(
     probes: Sequence[Call] = (),
     graph: Graph | None = None,
     known: Mapping[str, Tensors] | None = None,
+    label: str = "Structures",
 ) -> StructureTensors:
     """Run the calls for what the layers' structures need calibrated.
 
@@ -73,6 +75,7 @@ def observe_structures(
             prompt.
         graph: of the denoiser; by default it is traced, where structures ask for siblings.
         known: layer → tensors that are calibrated already.
+        label: of the progress that is shown.
 
     Raises:
         ModelError: the graph cannot be traced.
@@ -89,8 +92,9 @@ def observe_structures(
             watched.append(found)
     todo = [layer for layer in watched if layer.next_round()]
     while todo:
-        _run(denoiser, todo, calls)
-        _run(denoiser, [layer for layer in todo if layer.same_for_every_prompt], probes)
+        alike = [layer for layer in todo if layer.same_for_every_prompt]
+        _run(denoiser, todo, calls, label)
+        _run(denoiser, alike, probes, label)
         todo = [layer for layer in todo if layer.found() and layer.next_round()]
     for layer in watched:
         if layer.refusal is not None:
@@ -117,13 +121,15 @@ def _watched(
     return _Watched(name, layer, structures, found, readers, dict(known))
 
 
-def _run(denoiser: nn.Module, layers: Collection[_Watched], calls: Sequence[Call]) -> None:
+def _run(
+    denoiser: nn.Module, layers: Collection[_Watched], calls: Sequence[Call], label: str
+) -> None:
     if not layers:
         return
     with ExitStack() as hooks:
         for layer in layers:
             hooks.enter_context(layer.module.register_forward_hook(layer.observe, with_kwargs=True))
-        for call in calls:
+        for call in track(calls, label):
             call.run(denoiser)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from mezzotint._progress import track
 from mezzotint.errors import CalibrationError, PlanError
 from mezzotint.models import Call, layer_input
 from mezzotint.plan import Choice, Tensors
@@ -26,23 +28,49 @@ class Watcher(Protocol):
         """Take note that a call has ended, in which the layer may have run any number of times."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Watchers of layers, each in one choice.
+
+    Attributes:
+        choices: layer → which structures it has; formats do not matter.
+        watchers: layer → who watches it.
+        tensors: layer → what its structures have calibrated, for those whose quantizers see
+            something that depends on it.
+    """
+
+    choices: Mapping[str, Choice]
+    watchers: Mapping[str, Watcher]
+    tensors: Mapping[str, Tensors] | None = None
+
+
 def watch_inputs(
     denoiser: nn.Module,
     choices: Mapping[str, Choice],
     watchers: Mapping[str, Watcher],
     calls: Sequence[Call],
     tensors: Mapping[str, Tensors] | None = None,
+    *,
+    label: str | None = None,
 ) -> None:
     """Run the calls, and show every watcher what the quantizers of its layer are given.
 
+    Arguments and errors as `watch_together`; `choices`, `watchers` and `tensors` make a `Watch`.
+    """
+    watch_together(denoiser, [Watch(choices, watchers, tensors)], calls, label=label)
+
+
+@torch.no_grad()
+def watch_together(
+    denoiser: nn.Module, watches: Sequence[Watch], calls: Sequence[Call], *, label: str | None
+) -> None:
+    """Run the calls once, in which a layer may be watched in several choices.
+
     Args:
         denoiser: the floating model.
-        choices: layer → which structures it has; formats do not matter.
-        watchers: layer → who watches it.
+        watches: who watches what.
         calls: recorded calls.
-        tensors: layer → what its structures have calibrated, for those whose quantizers see
-            something that depends on it.
+        label: of the progress that is shown; None for none, where it is a part of other work.
 
     Raises:
         CalibrationError: a watcher refuses what it sees, or a layer has no tokens to leave out;
@@ -51,19 +79,24 @@ def watch_inputs(
         FormatError: a structure's tensor is lacking.
     """
     with ExitStack() as hooks:
-        for name, watcher in watchers.items():
-            layer, choice = layer_of(denoiser, name), choices[name]
-            known = (tensors or {}).get(name, {})
+        for name, choice, known, watcher in _each(watches):
+            layer = layer_of(denoiser, name)
             own = own_tensors(choice.structures, layer.weight.detach(), shape_of(layer), known)
             hook = partial(_show, name, choice, own, watcher)
             hooks.enter_context(layer.register_forward_pre_hook(hook, with_kwargs=True))
-        for number, call in enumerate(calls, 1):
+        for number, call in enumerate(calls if label is None else track(calls, label), 1):
             try:
                 call.run(denoiser)
             except CalibrationError as cause:
                 raise CalibrationError(f"{cause} (call {number} of {len(calls)})") from cause
-            for watcher in watchers.values():
+            for _, _, _, watcher in _each(watches):
                 watcher.end_call()
+
+
+def _each(watches: Sequence[Watch]) -> Iterator[tuple[str, Choice, Tensors, Watcher]]:
+    for watch in watches:
+        for name, watcher in watch.watchers.items():
+            yield name, watch.choices[name], (watch.tensors or {}).get(name, {}), watcher
 
 
 def _show(

@@ -25,6 +25,7 @@ from mezzotint.runtime import (
     round_attention,
     share_token_check,
     unfilled_layer,
+    use_fast_attention,
 )
 
 
@@ -103,6 +104,8 @@ class ModelLoading:
         read_timesteps(model)
         share_token_check(model)
         round_attention(model, self.plan.simulated_attention)
+        if self.plan.quantized:
+            use_fast_attention(model)
 
     def _verify(self, model: nn.Module) -> None:
         """Compare a packed checkpoint with its digests; refuse NaN and infinity without any."""

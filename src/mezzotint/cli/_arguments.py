@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from mezzotint._files import at_home
+from mezzotint._printable import printable
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from mezzotint.measuring import ExecutorFactory
+    from mezzotint.plan import Sampling
 
 Model: TypeAlias = Annotated[
     str,
@@ -53,8 +57,8 @@ Engine: TypeAlias = Annotated[
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        help="Engine of the denoiser: torch, openvino, or auto (openvino where it is installed "
-        "and the model is packed and on the CPU, else torch).",
+        help="Engine of the denoiser: torch, openvino, or auto: one call of a packed denoiser is "
+        "timed by each engine that can compute it here, and the fastest taken; the times are kept.",
     ),
 ]
 PromptFile: TypeAlias = Annotated[
@@ -140,3 +144,24 @@ def executor_of(
     if executor is None and not given:
         return None
     return executor_named(executor or "in-process", **given)
+
+
+def served(
+    pipe: DiffusionPipeline, engine: str, sampling: Sampling | None, batch: int = 1
+) -> DiffusionPipeline:
+    """The pipeline under the engine that `--engine` names; what `auto` chooses is told.
+
+    Args:
+        pipe: the pipeline.
+        engine: a name, or `auto`.
+        sampling: that it is to make; None for the usual.
+        batch: images at once.
+
+    Raises:
+        UsageError, ModelError: as `mezzotint.with_engine`.
+    """
+    from mezzotint._progress import listening
+    from mezzotint.speed import with_engine
+
+    with listening(lambda line: typer.echo(printable(line), err=True)):
+        return with_engine(pipe, engine, sampling, batch=batch)

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
     from mezzotint.evaluation import CallTimes
     from mezzotint.pipeline import Result
+    from mezzotint.plan import Budget, Sampling
+
+
+TIMING = "Timing the result"
+"""Label of the progress of that stage."""
+
+TIMED_CALLS = 9
+"""Calls that it takes: one is recorded, and four of each denoiser are made, three of them timed."""
 
 
 def begun(output: Path, resume: bool) -> Path | None:
@@ -102,20 +110,65 @@ def timed(
         result: packed, and saved already.
         every_engine: time those that are installed, not torch alone.
     """
+    from mezzotint._progress import stage
     from mezzotint.checkpoint import packed_plans
-    from mezzotint.evaluation import able_engines, call_times
     from mezzotint.models import find_denoisers
+    from mezzotint.speed import speed
 
     if packed_plans(result.pipeline).keys().isdisjoint(find_denoisers(pipe)):
         return None
-    settings = result.plan.calibration
-    sampling = None if settings is None else settings.sampling
     try:
-        names = able_engines(result.pipeline) if every_engine else ("torch",)
-        return call_times(pipe, result.pipeline, names, sampling=sampling)
+        with stage(TIMING):
+            return speed(result.pipeline, original=pipe, every_engine=every_engine)
     except MezzotintError as cause:
         typer.echo(printable(f"note: the result was not timed: {cause}"), err=True)
         return None
+
+
+def expected_speed(pipe: DiffusionPipeline) -> CallTimes | None:
+    """Times of one denoiser call of a loaded pipeline beside the floating one's.
+
+    None where no denoiser is packed, or it cannot be run.
+    """
+    from mezzotint.models import find_denoisers
+    from mezzotint.runtime import packed_layers
+    from mezzotint.speed import speed
+
+    if not any(packed_layers(part) for part in find_denoisers(pipe).values()):
+        return None
+    try:
+        return speed(pipe)
+    except MezzotintError as cause:
+        typer.echo(printable(f"note: how fast it is here is not known: {cause}"), err=True)
+        return None
+
+
+def foretell_speed(
+    pipe: DiffusionPipeline, budget: Budget, sampling: Sampling, *, told: bool
+) -> None:
+    """Say whether such a result will be faster or slower here, before it is searched for.
+
+    Nothing is said where that cannot be told: of several denoisers, of a budget without bits, or
+    with a latency, which is kept.
+
+    Args:
+        pipe: floating.
+        budget: of the plan.
+        sampling: whose first image's call is timed.
+        told: False for weights that stay on disk, which no time is told of, for components that
+            may not be denoisers, and for work that is gone on with, which was told before.
+    """
+    from mezzotint.profiling import Work
+    from mezzotint.speed import foretold_speed
+
+    if not told or budget.latency is not None:
+        return
+    try:
+        found = foretold_speed(pipe, budget, Work(sampling=sampling))
+    except MezzotintError:  # what is wrong is told by the search, which needs the same
+        return
+    if found is not None:
+        typer.echo(printable(f"expected: {found.verdict}"), err=True)
 
 
 def report(result: Result, output: Path, as_json: bool, times: CallTimes | None = None) -> None:

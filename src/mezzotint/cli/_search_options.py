@@ -138,7 +138,7 @@ class Searching:
 
         if self.dry_run:
             known = self.measurements or begun(output, self.resume)
-            foretell(partial(search, measurements=known))
+            foretell(partial(search, measurements=known), begun=known is not None)
             return None
         with (
             reserved(output, force=force),

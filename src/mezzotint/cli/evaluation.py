@@ -20,6 +20,7 @@ from mezzotint.cli._arguments import (
     Seed,
     Workers,
     executor_of,
+    served,
 )
 from mezzotint.cli._asked_sampling import sampling_of
 from mezzotint.cli._grouped import grouped
@@ -89,13 +90,16 @@ def bench(
     Calls of the two denoisers alternate, so that a busy machine disturbs both alike. The engine is
     the quantized one's; the original runs on torch.
     """
+    from mezzotint.engines import check_engine
     from mezzotint.evaluation import bench as measure
 
     check_file(json_file)
+    check_engine(engine)
     original = loading.load(reference)
-    quantized = loading.of_quantized().load(model, engine=engine)
+    quantized = loading.of_quantized().load(model)
     sampling = None
     if calling.given:
         sampling = sampling_of(original, None, seed=0, count=1, calling=calling)
+    quantized = served(quantized, engine, sampling)
     result = measure(original, quantized, sampling, repeats=repeats)
     deliver(result.to_dict(), [result.table()], json_file)

@@ -13,7 +13,7 @@ import typer
 
 from mezzotint._files import check_no_file, replacing
 from mezzotint.cli._app import app, examples
-from mezzotint.cli._arguments import Engine, Model, Seed
+from mezzotint.cli._arguments import Engine, Model, Seed, served
 from mezzotint.cli._grouped import grouped
 from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_file
@@ -68,6 +68,7 @@ def generate(  # noqa: PLR0913  (one parameter per option)
     """
     from PIL import Image
 
+    from mezzotint.engines import check_engine
     from mezzotint.models import Sampling, takes_prompts
     from mezzotint.models import generate as sample
     from mezzotint.recipes.default_prompts import default_sampling
@@ -78,11 +79,13 @@ def generate(  # noqa: PLR0913  (one parameter per option)
     asked = Sampling(texts, seed, count=None if texts else number, call_kwargs=given)
     check_no_file(output)
     check_file(output / "000.png")
-    pipe = loading.load(model, engine=engine)
+    check_engine(engine)
+    pipe = loading.load(model)
     if not texts and not takes_prompts(pipe):
         asked = replace(default_sampling(pipe, number, call_kwargs=given), seed=seed)
     asked = calling.on(asked)
     sampling = asked if count is None else asked.repeated(count)
+    pipe = served(pipe, engine, sampling, min(len(sampling), sampling.batch))
     images = sample(pipe, sampling)
     names = sampling.prompts or ("image",) * len(sampling)
     for index, (name, pixels) in enumerate(zip(names, images, strict=True)):

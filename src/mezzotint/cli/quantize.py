@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from mezzotint.cli._option_groups import Calling, Loading
 from mezzotint.cli._output import check_free, reserved
 from mezzotint.cli._recipe_command import RecipeCommand, recipe_options
 from mezzotint.cli._refit import refitting
-from mezzotint.cli._results import report, save, timed
+from mezzotint.cli._results import TIMED_CALLS, TIMING, foretell_speed, report, save, timed
 from mezzotint.cli._search_options import Deciding, Searching
 from mezzotint.errors import UsageError
 
@@ -176,7 +177,7 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
     repeat the command with --resume. DIR appears complete or not at all, and keeps the
     measurements, for --measurements and another budget.
     """
-    from mezzotint._progress import listening
+    from mezzotint._progress import followed_by, listening
     from mezzotint.checkpoint import check_apart, check_replaceable, read_plan
     from mezzotint.models import resolve
     from mezzotint.pipeline import apply
@@ -223,17 +224,21 @@ def quantize(  # noqa: PLR0913  (one parameter per option)
         make = searching.factory()
         pipe = loading.load(model, stream=stream)
         count = None if prompts else found.prompts(options, pipe)
+        sampling = sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling)
+        foretell_speed(pipe, budget, sampling, told=not (stream or components or searching.resume))
         search = partial(
             run_recipe,
             pipe,
             options,
             budget,
-            sampling=sampling_of(pipe, prompts, seed=seed or 0, count=count, calling=calling),
+            sampling=sampling,
             executor=make,
             components=components,
         )
-        saving = partial(save, output=output, force=force)
-        outcome = searching.run(search, saving, output, force=force)
+        with nullcontext() if stream else followed_by(TIMING, TIMED_CALLS):
+            outcome = searching.run(
+                search, partial(save, output=output, force=force), output, force=force
+            )
         if outcome is None:
             return
         result = outcome

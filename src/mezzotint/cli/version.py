@@ -1,5 +1,7 @@
 """`mezzotint version`."""
 
+# ruff: noqa: PLC0415  (verbs import what they need when they run)
+
 from __future__ import annotations
 
 import platform
@@ -16,3 +18,8 @@ def version() -> None:
     typer.echo(f"python {platform.python_version()}")
     for package in ("mezzotint", "torch", "diffusers", "transformers"):
         typer.echo(f"{package} {metadata.version(package)}")
+    from mezzotint.runtime.attention.fused import units_text
+    from mezzotint.runtime.cpu import units
+
+    typer.echo(f"8-bit products on the processor: {units.unit_name()}")
+    typer.echo(f"attention on the processor: {units_text()}")

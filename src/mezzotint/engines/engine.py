@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from importlib import metadata
 from typing import Literal
 
 from diffusers import DiffusionPipeline
@@ -12,10 +14,10 @@ from mezzotint._plugins import Registry
 from mezzotint.engines.variant import original, variant_engine
 from mezzotint.errors import UsageError
 from mezzotint.models import Pipeline, find_denoiser, find_denoisers, with_components
-from mezzotint.runtime import Execution, packed_layers
+from mezzotint.runtime import Execution
 
 AUTO: Literal["auto"] = "auto"
-"""The first engine that is installed and serves the pipeline's denoiser where it stands."""
+"""The engine that measures fastest; `mezzotint.speed` chooses it."""
 
 
 class Engine(ABC):
@@ -23,6 +25,18 @@ class Engine(ABC):
 
     #: As users name it.
     name: str
+
+    #: Package whose version its times depend on, beside torch and mezzotint.
+    distribution: str | None = None
+
+    @property
+    def versioned(self) -> str:
+        """Its name, and the version of the package where there is one that is installed."""
+        try:
+            version = None if self.distribution is None else metadata.version(self.distribution)
+        except metadata.PackageNotFoundError:
+            version = None
+        return self.name if version is None else f"{self.name} {version}"
 
     @abstractmethod
     def refuse(self, denoiser: nn.Module) -> str | None:
@@ -80,45 +94,39 @@ def check_engine(name: str) -> None:
         _ENGINES.named(name)
 
 
-def with_engine(pipe: DiffusionPipeline, engine: str) -> Pipeline:
+def attach_engine(
+    pipe: DiffusionPipeline, engine: str, components: Collection[str] | None = None
+) -> Pipeline:
     """The pipeline with its denoiser, or each of several, computed by `engine`.
 
     All tensors are shared.
 
     Args:
         pipe: left as it is; whatever engine it has.
-        engine: `torch`, `openvino`, or `auto`: openvino where it is installed, the pipeline is on
-            the CPU and its denoiser is packed, else torch.
+        engine: name of one, such as `torch` or `openvino`.
+        components: names of the denoisers that get it; by default all.
 
     Raises:
         UsageError: the engine is unknown, not installed, or cannot serve the pipeline where it is.
     """
-    check_engine(engine)
+    chosen = engine_named(engine)
     denoisers, attached = find_denoisers(pipe), dict[str, nn.Module]()
     if not denoisers:
         find_denoiser(pipe)  # says so
     for component, denoiser in denoisers.items():
+        if components is not None and component not in components:
+            continue
         plain = original(denoiser)
-        if engine == AUTO:
-            chosen = _automatic(plain)
-        else:
-            chosen = engine_named(engine)
-            why = chosen.refuse(plain)
-            if why is not None:
-                raise UsageError(f"engine: {engine} {why}")
+        why = chosen.refuse(plain)
+        if why is not None:
+            raise UsageError(f"engine: {engine} {why}")
         attached[component] = chosen.attach(plain)
     served: Pipeline = with_components(pipe, attached)
     return served
 
 
-def _automatic(denoiser: nn.Module) -> Engine:
-    able = (engine for engine in engines() if engine.refuse(denoiser) is None)
-    # A denoiser in floating point is compiled only on request: our plan adds nothing there.
-    return next(able) if packed_layers(denoiser) else engine_of(denoiser)
-
-
 def engine_of(denoiser: nn.Module) -> Engine:
-    """The engine that computes a denoiser; torch unless `with_engine` gave it another."""
+    """The engine that computes a denoiser; torch unless `attach_engine` gave it another."""
     return _ENGINES.named(variant_engine(denoiser) or "torch")
 
 

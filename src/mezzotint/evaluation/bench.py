@@ -14,6 +14,7 @@ from mezzotint.engines import engine_executions
 from mezzotint.models import Sampling, check_pipeline, find_denoiser
 from mezzotint.profiling import Latency, first_call, interleaved_medians
 from mezzotint.runtime import Execution, module_bytes
+from mezzotint.runtime.cpu import OWN, units
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Bench:
             "device": self.device,
             "threads": self.threads,
             "batch": self.batch,
+            "unit": units.unit_name(),
         }
 
     def table(self) -> Table:
@@ -71,6 +73,8 @@ class Bench:
             kernels = ", ".join(f"{n} × {label}" for label, n in counts.items()) or "torch"
             median = f"{1e3 * one.latency.median:.1f}"
             table.add_row(name, median, span, f"{ratio:.2f}×", f"{one.bytes:,}", kernels)
+        if any(OWN.name in each.kernel.split(", ") for each in self.quantized.executions):
+            table.caption = f"{OWN.name} multiplies with {units.unit_name()}"
         return table
 
 

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import nn
 
 from mezzotint._words import listed
-from mezzotint.engines import engines, with_engine
-from mezzotint.errors import ModelError, UsageError, first_line
-from mezzotint.models import (
-    Call,
-    Sampling,
-    component_of,
-    denoising_module,
-    denoising_parts,
-    device_of,
-    find_denoisers,
+from mezzotint.evaluation.engine_trials import (
+    calls_of,
+    engine_refusals,
+    engine_trials,
+    packed_denoisers,
+    run_calls,
 )
+from mezzotint.models import Sampling, component_of, denoising_module, device_of
 from mezzotint.profiling import first_calls, interleaved_medians
-from mezzotint.runtime import packed_layers
 
 _FLOATING = "floating"
+
+_TORCH = "torch"
+
+_ALIKE = 0.05
+"""Difference of times, as a share, that few repeats do not tell from none."""
+
+Source = Literal["timed", "estimated from its layers", "predicted by a profile"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class CallTimes:
         device: that computed.
         threads: of the processor.
         components: denoisers that are called, once each; empty for the only one of a pipeline.
-        left_out: engine → why it was not timed.
+        left_out: engine → why it was not timed, though asked for.
+        refused: engine → why it cannot be chosen here.
+        untimed: engines that could be chosen, and that nobody has asked to time.
+        source: of the ratios.
+        subject: what is compared with the floating model, for people.
     """
 
     floating_ms: float
@@ -63,6 +70,10 @@ class CallTimes:
     threads: int
     components: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    untimed: tuple[str, ...] = ()
+    source: Source = "timed"
+    subject: str = "the result"
 
     @property
     def fastest(self) -> EngineTime:
@@ -78,11 +89,15 @@ class CallTimes:
             "threads": self.threads,
             "components": list(self.components),
             "left_out": dict(self.left_out),
+            "refused": dict(self.refused),
+            "untimed": list(self.untimed),
+            "source": self.source,
+            "verdict": self.verdict,
         }
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Sentences for people: one for each engine, and notes, such as of a slower result."""
+        """Sentences for people: one for each engine, why others were not timed, and the verdict."""
         found = [
             f"{self._subject} takes {each.ratio:.2f}x the floating one's time "
             f"({each.milliseconds:.1f} ms, {self.floating_ms:.1f} ms) by {each.engine} on "
@@ -90,18 +105,45 @@ class CallTimes:
             for each in self.packed
         ]
         found += [f"note: {name} was not timed: {why}" for name, why in self.left_out.items()]
-        if self.fastest.ratio > 1:
-            found.append(
-                "note: on this machine the result is slower than the floating model: it saves "
-                "bytes; for speed, set a --latency, or try other inputs (--act-bits) and engines "
-                "(`mezzotint bench --engine`)"
+        return (*found, f"note: {self.verdict}")
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: faster or slower than the floating model here, and which engine to choose.
+
+        What is said is of torch, with which models are loaded where nothing is said.
+        """
+        usual = next((each for each in self.packed if each.engine == _TORCH), self.fastest)
+        if abs(usual.ratio - 1) < _ALIKE:
+            than = "about as fast as"
+        else:
+            than = f"{'slower' if usual.ratio > 1 else 'faster'} than"
+        return (
+            f"on this machine {self.subject} is {than} the floating model with engine "
+            f"{usual.engine} ({usual.ratio:.2f}x its time, {self.source}; {self.device}, "
+            f"{self.threads} threads){self._advice(usual)}"
+        )
+
+    def _advice(self, usual: EngineTime) -> str:
+        """The end of the sentence: what else to choose."""
+        best, slow = self.fastest, usual.ratio >= 1 + _ALIKE
+        if best is not usual:
+            still = ", which is slower as well" if best.ratio >= 1 + _ALIKE else ""
+            return f'; choose engine="{best.engine}" ({best.ratio:.2f}x){still}'
+        if not slow:
+            return ""
+        if self.untimed:
+            return (
+                f'; choose engine="{self.untimed[0]}", which compiles the whole denoiser, or "auto"'
+                ", which times both"
             )
-        elif len(self.packed) > 1:
-            found.append(
-                f"note: {self.fastest.engine} is the fastest engine here; load the result with "
-                f'engine="{self.fastest.engine}"'
-            )
-        return tuple(found)
+        reasons = "".join(
+            f"; {name} {why}" for name, why in {**self.refused, **self.left_out}.items()
+        )
+        return (
+            f"{reasons}; it saves bytes, and for speed set a --latency, or try other inputs "
+            "(--act-bits)"
+        )
 
     @property
     def _subject(self) -> str:
@@ -111,26 +153,15 @@ class CallTimes:
         return f"one call{each} of {listed(self.components)}"
 
 
-def able_engines(pipe: DiffusionPipeline) -> tuple[str, ...]:
-    """Names of the engines that can compute a pipeline's denoisers here, as far as they can tell.
-
-    Raises:
-        ModelError: the pipeline has none.
-    """
-    parts = denoising_parts(denoising_module(pipe)).values()
-    return tuple(
-        each.name for each in engines() if all(each.refuse(part) is None for part in parts)
-    )
-
-
 @torch.no_grad()
 def call_times(
     reference: DiffusionPipeline,
     pipe: DiffusionPipeline,
-    names: Sequence[str] = ("torch",),
+    names: Sequence[str] = (_TORCH,),
     *,
     sampling: Sampling | None = None,
     repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> CallTimes:
     """Time one call of both denoisers, interleaved; of several, one of each that is packed.
 
@@ -142,69 +173,37 @@ def call_times(
         names: of engines that compute the packed denoisers.
         sampling: of which the first image's first calls are timed; by default of a usual prompt.
         repeats: timed rounds.
+        clock: returns seconds.
 
     Raises:
         ModelError: no engine computes the call; or the pipeline fails.
         UsageError: no denoiser is packed; or fewer than one repeat.
     """
     floating = denoising_module(reference)
-    calls = _calls_of(_packed_denoisers(pipe), first_calls(reference, sampling))
-    functions: dict[str, Callable[[], object]] = {_FLOATING: partial(_run, floating, calls)}
-    left_out: dict[str, str] = {}
-    # Every function is called once before any is timed: some engines compile, and fail, only then.
-    functions[_FLOATING]()
-    for name in names:
-        try:
-            served = partial(_run, denoising_module(with_engine(pipe, name)), calls)
-            served()
-        except Exception as cause:  # an engine's own code may raise anything
-            left_out[name] = first_line(cause)
-        else:
-            functions[name] = served
-    able = [name for name in names if name not in left_out]
-    if not able:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise ModelError(f"no engine computes a call of the packed denoiser ({reasons})")
-    found = interleaved_medians(functions, repeats=repeats, warmup=0)
-    times = [EngineTime(name, 1e3 * found[name].median, found[name].ratio) for name in able]
+    calls = calls_of(packed_denoisers(pipe), first_calls(reference, sampling))
+    run_floating = partial(run_calls, floating, calls)
+    run_floating()  # as engines are, once before the clock is read
+    trials = engine_trials(pipe, names, calls)
+    functions: dict[str, Callable[[], object]] = {_FLOATING: run_floating, **trials.runs}
+    found = interleaved_medians(functions, repeats=repeats, warmup=0, clock=clock)
+    times = [EngineTime(name, 1e3 * found[name].median, found[name].ratio) for name in trials.runs]
+    refused, untimed = others(pipe, names)
     return CallTimes(
         1e3 * found[_FLOATING].median,
         tuple(sorted(times, key=lambda each: each.ratio)),
         str(device_of(floating)),
         torch.get_num_threads(),
         tuple(component for call in calls if (component := component_of(call)) is not None),
-        left_out,
+        trials.left_out,
+        refused,
+        untimed,
     )
 
 
-def _packed_denoisers(pipe: DiffusionPipeline) -> tuple[str, ...]:
-    """Names of the denoisers that have packed layers.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = tuple(name for name, part in find_denoisers(pipe).items() if packed_layers(part))
-    if not found:
-        raise UsageError(
-            "pipe: no denoiser of it is packed, so that its calls take as long as the original's"
-        )
-    return found
-
-
-def _calls_of(names: Sequence[str], calls: Sequence[Call]) -> list[Call]:
-    """Those calls that are of the named denoisers, or of the only one.
-
-    Raises:
-        ModelError: there is none.
-    """
-    found = [call for call in calls if component_of(call) in (None, *names)]
-    if not found:
-        raise ModelError(
-            f"the pipeline does not call {listed(names)}; give a sampling of more steps"
-        )
-    return found
-
-
-def _run(denoiser: nn.Module, calls: Sequence[Call]) -> None:
-    for call in calls:
-        call.run(denoiser)
+def others(
+    pipe: DiffusionPipeline, names: Collection[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The engines beside those named: why some refuse a packed pipeline, and names of the rest."""
+    found = {name: why for name, why in engine_refusals(pipe).items() if name not in names}
+    refused = {name: why for name, why in found.items() if why is not None}
+    return refused, tuple(name for name in found if name not in refused)

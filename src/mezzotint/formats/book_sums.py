@@ -6,6 +6,7 @@ lies beyond. A few rows are counted at a time, so that histograms of all of them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,8 +19,11 @@ from mezzotint.formats.compiled import compiled_for
 #: The largest magnitude of a level.
 PEAK = 127
 
+#: The number of whole levels that there are.
+LEVELS = 2 * PEAK + 1
+
 #: Bins of half a level: the borders between any two levels are borders of bins.
-BINS = 4 * PEAK + 2
+BINS = 2 * LEVELS
 
 #: Rows of which totals are added one after another.
 PART = 64
@@ -55,6 +59,37 @@ def level_products(matrix: Tensor, scale: Tensor, levels: Tensor) -> tuple[Tenso
     found = [_products_of(part, scale[rows].float(), levels) for rows, part in _pieces(matrix)]
     products, squares = (torch.cat(each) for each in zip(*found, strict=True))
     return products, squares
+
+
+def level_steps(counts: Tensor, sums: Tensor) -> Tensor:
+    """Costs of any two levels that follow each other in a book.
+
+    Such a cost is Σ (u - level)² less Σ u² of the weights between them, each at the nearer one.
+
+    Args:
+        counts: of the weights below each border of bins, float64 [bins + 1].
+        sums: of those weights, likewise.
+
+    Returns:
+        float64 [to, from]; infinite unless the level rises.
+    """
+    compiled = compiled_for(counts, sums)
+    if compiled is not None:
+        return compiled.level_steps(counts, sums)
+    below = torch.stack([counts, sums])
+    levels = torch.arange(-PEAK, PEAK + 1, dtype=torch.float64)
+    # The border in the middle of each level's own bins, and the one between any two.
+    at, between = below[:, 1::2], below[:, 1:-1].unfold(1, LEVELS, 1)
+    lower, upper = levels.unsqueeze(0), levels.unsqueeze(1)
+    step = error_less_energy(lower, between - at.unsqueeze(1))
+    step = step.add_(error_less_energy(upper, at.unsqueeze(2) - between))
+    return step.masked_fill_(lower >= upper, math.inf)
+
+
+def error_less_energy(level: Tensor, below: Tensor) -> Tensor:
+    """Σ (u - level)² less Σ u², which every book has; `below`: count and sum of the weights u."""
+    count, total = torch.unbind(below)
+    return level * (level * count - 2 * total)
 
 
 def _pieces(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:

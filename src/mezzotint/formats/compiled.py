@@ -48,6 +48,9 @@ class CompiledPasses(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """`level_products` of book_sums.py."""
 
+    def level_steps(self, counts: Tensor, sums: Tensor) -> Tensor:
+        """`level_steps` of book_sums.py."""
+
     def ways(self, first: Tensor, step: Tensor, stages: int) -> tuple[Tensor, Tensor]:
         """The cheapest ways to each place, as cheapest_path.py finds them."""
 

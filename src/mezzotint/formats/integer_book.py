@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mezzotint.formats.book_sums import BINS, PEAK, bin_totals, level_products
+from mezzotint.formats.book_sums import (
+    BINS,
+    PEAK,
+    bin_totals,
+    error_less_energy,
+    level_products,
+    level_steps,
+)
 from mezzotint.formats.cheapest_path import PathCosts, cheapest_path
 from mezzotint.formats.chunks import PIECE, row_chunks
 
@@ -122,20 +128,14 @@ def _best_levels(matrix: Tensor, scale: Tensor, count: int) -> Tensor:
     number, total = bin_totals(matrix, scale, weight.square(), weight / scale.max())
     # Both up to each border between bins; borders are half a step apart, from -127.5 on.
     below = pad(torch.stack([number, total]).cumsum(1), (1, 0))
+    at = below[:, 1::2]
     levels = torch.arange(-PEAK, PEAK + 1, dtype=torch.float64)
-
-    def error(first: Tensor, last: Tensor, level: Tensor) -> Tensor:
-        """Less Σ u², which every book has."""
-        number, total = torch.unbind(last - first)
-        return level * (level * number - 2 * total)
-
-    # The border above each level's own bins, and the one in the middle between any two.
-    at, between = below[:, 1::2], below[:, 1:-1].unfold(1, len(levels), 1)
-    lower, upper = levels.unsqueeze(0), levels.unsqueeze(1)
-    step = error(at.unsqueeze(1), between, lower) + error(between, at.unsqueeze(2), upper)
-    step.masked_fill_(lower >= upper, math.inf)
-    first, last = error(below[:, :1], at, levels), error(at, below[:, -1:], levels)
-    return levels[cheapest_path(PathCosts(first, step, last), count)]
+    costs = PathCosts(
+        first=error_less_energy(levels, at - below[:, :1]),
+        step=level_steps(*below),
+        last=error_less_energy(levels, below[:, -1:] - at),
+    )
+    return levels[cheapest_path(costs, count)]
 
 
 def _level_of_bin(levels: Tensor) -> Tensor:

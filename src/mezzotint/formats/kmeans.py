@@ -27,7 +27,7 @@ def kmeans(rows: Tensor, count: int) -> Tensor:
     Returns:
         float64 [rows, count], ascending.
     """
-    ordered = rows.sort(1).values
+    ordered = _sorted(rows)
     first = pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)
     few = first.sum(1) <= count
     if bool(few.all()):
@@ -44,6 +44,18 @@ def borders(levels: Tensor) -> Tensor:
     """
     levels = levels.double()
     return levels[:, 1:].add(levels[:, :-1]).div_(2).float()
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    """Each row ascending; zeros are positive.
+
+    On the CPU NumPy sorts many times as fast as torch.
+    """
+    positive = rows + 0.0
+    if rows.device.type != "cpu":
+        return positive.sort(1).values
+    positive.numpy().sort(axis=1)
+    return positive
 
 
 def _distinct(ordered: Tensor, first: Tensor, count: int) -> Tensor:
@@ -95,12 +107,21 @@ def _start(ordered: Tensor, count: int) -> Tensor:
 
 def _lloyd(ordered: Tensor, levels: Tensor) -> Tensor:
     prefix = pad(ordered.cumsum(1, dtype=torch.float64), (1, 0))
+    found, rows = levels.clone(), torch.arange(len(levels), device=levels.device)
     for _ in range(STEPS):
         moved = _step(ordered, prefix, levels)
-        if torch.equal(moved, levels):
+        found[rows] = moved
+        moving = (moved != levels).any(1)
+        count = int(moving.sum())
+        if not count:
             break
         levels = moved
-    return levels
+        if 2 * count <= len(rows):
+            # The others have settled: a step more would leave them as they are.
+            rows, ordered, prefix, levels = (
+                each[moving] for each in (rows, ordered, prefix, levels)
+            )
+    return found
 
 
 def _step(ordered: Tensor, prefix: Tensor, levels: Tensor) -> Tensor:

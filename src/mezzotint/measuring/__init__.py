@@ -34,6 +34,14 @@ from mezzotint.measuring.original import Original, OriginalImages, with_denoiser
 from mezzotint.measuring.probed_layer import CandidateWeight, LayerCandidates
 from mezzotint.measuring.prober import Prober
 from mezzotint.measuring.probes import MOST_PROBES, Probe, draw_probes
+from mezzotint.measuring.probing_seconds import (
+    WATCHED,
+    CandidateSeconds,
+    PassSeconds,
+    candidate_seconds,
+    middle_layer,
+    rounded_inputs,
+)
 from mezzotint.measuring.projections import Projections
 from mezzotint.measuring.ray_cluster import RayCluster
 from mezzotint.measuring.recorded_probes import RecordedProbes, recorded_probes
@@ -53,6 +61,8 @@ from mezzotint.measuring.step_table import StepTable
 __all__ = [
     "CACHE_BYTES",
     "MOST_PROBES",
+    "WATCHED",
+    "CandidateSeconds",
     "CandidateWeight",
     "Change",
     "Executor",
@@ -72,6 +82,7 @@ __all__ = [
     "Original",
     "OriginalImages",
     "Pair",
+    "PassSeconds",
     "PlanChange",
     "Probe",
     "Prober",
@@ -88,6 +99,7 @@ __all__ = [
     "at_most",
     "backward_errors",
     "calls_digest",
+    "candidate_seconds",
     "check_weights",
     "chosen_executor",
     "chosen_metric",
@@ -100,11 +112,13 @@ __all__ = [
     "measure",
     "measure_layers",
     "metric_named",
+    "middle_layer",
     "model_digest",
     "recorded_probes",
     "register_executor",
     "register_metric",
     "relative_noise",
+    "rounded_inputs",
     "sample_noises",
     "similarity_map",
     "task_seconds",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mezzotint._progress import announcer
+from mezzotint._progress import announcer, stage
 from mezzotint._progress_lines import duration
 from mezzotint.measuring.checkpointing import gradient_checkpointing, needs_checkpointing
 from mezzotint.measuring.metrics import Metric
@@ -25,15 +25,17 @@ class Forecast:
     Attributes:
         units: how many.
         seconds: of one unit, as measured.
+        before: seconds of what all of them need, once.
     """
 
     units: int
     seconds: float
+    before: float = 0.0
 
     @property
     def total(self) -> float:
-        """Seconds of all units."""
-        return self.units * self.seconds
+        """Seconds of all units, and of what comes before them."""
+        return self.before + self.units * self.seconds
 
     def line(self, label: str, what: str = "units") -> str:
         """A line for people: `Measuring: 372 units at 0.8 s each: about 5 minutes`.
@@ -42,8 +44,15 @@ class Forecast:
             label: the stage.
             what: the units, in the plural.
         """
-        each = f"{self.seconds:.2g} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
-        return f"{label}: {self.units:,} {what} at {each} each: about {duration(self.total)}"
+        each, before = _seconds(self.seconds), ""
+        if self.before:
+            before = f", after {_seconds(self.before)} of preparation"
+        counted = f"{self.units:,} {what} at {each} each{before}"
+        return f"{label}: {counted}: about {duration(self.total)}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def at_most(stages: Mapping[str, Forecast]) -> str:
@@ -62,7 +71,8 @@ def tell(
     units: int,
     seconds: Callable[[], float],
     what: str = "units",
-    then: Callable[[], str] | None = None,
+    *,
+    passes_before: int = 0,
 ) -> None:
     """Announce a stage of work, where anyone listens and there is any.
 
@@ -71,12 +81,13 @@ def tell(
         units: how many there are.
         seconds: measures one; is called only where someone listens.
         what: the units, in the plural.
-        then: a line on the work that follows, which is announced with it.
+        passes_before: what comes before the first takes as long as so many.
     """
     listener = announcer()
     if listener is not None and units:
-        line = Forecast(units, seconds()).line(label, what)
-        listener(line if then is None else f"{line}\n{then()}")
+        with stage(f"Timing for: {label}"):
+            each = seconds()
+        listener(Forecast(units, each, passes_before * each).line(label, what))
 
 
 def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> float:
@@ -94,12 +105,12 @@ def timed_call(denoiser: nn.Module, call: Call, *, backward: bool = False) -> fl
             stack.enter_context(_gradients_dropped(denoiser))
         else:
             stack.enter_context(torch.no_grad())
-        _finish(device)
+        finish(device)
         started = time.perf_counter()
         output = call.run(denoiser)
         if backward:
             output.sum().backward()  # type: ignore[no-untyped-call]
-        _finish(device)
+        finish(device)
         return time.perf_counter() - started
 
 
@@ -142,6 +153,7 @@ def _forget(weight: torch.Tensor) -> None:
     weight.grad = None
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Wait for all work that was given to the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -217,6 +217,16 @@ class ProbedLayer:
         """Hook that compares every candidate with the gradient, which is then freed."""
         gradient, weight.grad = weight.grad, None
         assert gradient is not None
+        self.compare(gradient)
+
+    def compare(self, gradient: Tensor) -> None:
+        """Take the product of every candidate's change with a gradient of the weight.
+
+        Only while the layer is being probed, where a backward pass has this done.
+
+        Args:
+            gradient: of the weight's shape.
+        """
         pieces = torch.split(gradient.float().flatten(), PIECE)
         asked = [
             name
@@ -225,7 +235,9 @@ class ProbedLayer:
         ]
         base = None
         if not self._kept.keys() >= set(asked):
-            base = dense(weight.detach()).float()  # once for all, where it is decoded or on disk
+            base = dense(
+                self._weight.detach()
+            ).float()  # once for all, where it is decoded or on disk
         for name in asked:
             change, shift = self._change(name, base)
             self._products[name] = _product(torch.split(change.flatten(), PIECE), pieces)

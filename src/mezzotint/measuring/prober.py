@@ -202,7 +202,7 @@ class Prober:
     def _layers(self) -> dict[str, ProbedLayer]:
         quantized = {} if self.plan is None else self.plan.quantized
         asked, memory = dict.fromkeys([*self.candidates, *quantized]), Memory(self.cache_bytes)
-        layers = {name: self._layer(name, memory) for name in asked}
+        layers = {name: self.layer(name, memory) for name in asked}
         names: dict[nn.Module, str] = {}
         for name, probed in layers.items():
             other = names.setdefault(probed.layer, name)
@@ -210,7 +210,14 @@ class Prober:
                 raise PlanError(f"layer {name} is {other} under another name; leave one out")
         return layers
 
-    def _layer(self, name: str, memory: Memory) -> ProbedLayer:
+    def layer(self, name: str, memory: Memory) -> ProbedLayer:
+        """One layer as it is probed.
+
+        Raises:
+            PlanError: it has no linear or convolutional weight, or candidates in other structures
+                than the plan's.
+            CalibrationError, FormatError: a candidate cannot be made of it.
+        """
         layer = self.denoiser.get_submodule(name)
         if type(layer) is not nn.Linear and type(layer) is not nn.Conv2d:
             kind = type(layer).__name__

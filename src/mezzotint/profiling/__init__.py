@@ -1,9 +1,8 @@
 """Milliseconds that every layer takes under every choice, on this machine."""
 
 from mezzotint.profiling.cached_profile import cache_file, candidates, profile_pipeline
-from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
-from mezzotint.profiling.medians import Latency, interleaved_medians
+from mezzotint.profiling.medians import Latency, interleaved_medians, wait_for_accelerator
 from mezzotint.profiling.predict import (
     PlanLatency,
     check_profile,
@@ -13,6 +12,7 @@ from mezzotint.profiling.predict import (
     predict,
 )
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
+from mezzotint.profiling.quick_profile import QUICK, quick_profile
 from mezzotint.profiling.runs import (
     Runs,
     Sample,
@@ -24,9 +24,11 @@ from mezzotint.profiling.runs import (
 )
 from mezzotint.profiling.summary import slowest_table, totals_table
 from mezzotint.profiling.timer import Timer
+from mezzotint.runtime.cpu.machine import Machine
 
 __all__ = [
     "CANDIDATES",
+    "QUICK",
     "Figure",
     "Latency",
     "LayerProfile",
@@ -50,7 +52,9 @@ __all__ = [
     "plan_latency",
     "predict",
     "profile_pipeline",
+    "quick_profile",
     "slowest_table",
     "totals_table",
+    "wait_for_accelerator",
     "watch_runs",
 ]

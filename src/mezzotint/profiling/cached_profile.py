@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
 from filelock import FileLock
-from torch import nn
 
-from mezzotint._cache_folder import cache_folder
+from mezzotint._cache import cache_folder
 from mezzotint._journal import Journal, discard_journal
 from mezzotint._journal_lines import VERSION
 from mezzotint.engines import engine_of
@@ -19,12 +18,12 @@ from mezzotint.errors import FormatError, ModelError, UsageError
 from mezzotint.formats import FLOAT
 from mezzotint.models import find_denoiser, inventory, model_name
 from mezzotint.plan import Choice
-from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.measure import CANDIDATES, measure_profile
 from mezzotint.profiling.profile import Profile
 from mezzotint.profiling.runs import Subject, Work, first_call, watch_runs
 from mezzotint.profiling.timer import Timer
 from mezzotint.runtime import packed_layers
+from mezzotint.runtime.cpu.machine import Machine
 
 
 def profile_pipeline(
@@ -56,23 +55,8 @@ def profile_pipeline(
         ModelError: it has no layer that could be quantized.
         JournalError: the cache file belongs to another machine or other work, or is damaged.
     """
-    work = work or Work()
-    if work.batch < 1:
-        raise UsageError(f"batch: {work.batch} is too small; use 1 or more")
-    component, denoiser = find_denoiser(pipe)
-    engine = engine_of(denoiser).name
-    if engine != "torch":
-        raise UsageError(
-            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
-            'profile with_engine(pipe, "torch")'
-        )
-    if packed_layers(denoiser):
-        raise UsageError(
-            f"the pipeline's {component} is quantized already; profile the original, which times "
-            "its layers packed as well"
-        )
-    subject = _subject(pipe, denoiser, work)
-    header = _header(subject)
+    subject = subject_of(pipe, work or Work())
+    header = header_of(subject)
     path = cache_file(header) if cache is None else cache
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two that time at once would disturb each other, and garble the file.
@@ -104,19 +88,22 @@ def candidates(formats: Sequence[str], activations: Sequence[str]) -> tuple[Choi
         raise UsageError(f"formats: {cause}") from cause
 
 
-def cache_file(header: dict[str, object]) -> Path:
+def cache_file(header: Mapping[str, object], name: str = "profiles/{}.jsonl") -> Path:
     """File that keeps what this version measures on one machine, of one piece of work.
 
-    In `profiles` of the folder that the environment variable MEZZOTINT_CACHE names, or else of
-    `mezzotint` in the user's cache folder.
+    It is in `cache_folder()`.
+
+    Args:
+        header: all that the figures depend on, JSON values.
+        name: of the file in that folder, with a place for the header's digest.
     """
     # Figures of another version are refused, and nobody knows this file to delete it.
     named = {**header, "mezzotint": VERSION}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder("profiles") / f"{digest}.jsonl"
+    return cache_folder() / name.format(digest)
 
 
-def _header(subject: Subject) -> dict[str, object]:
+def header_of(subject: Subject) -> dict[str, object]:
     """Everything that the times depend on: the machine, and the work."""
     denoiser = subject.denoiser
     config = {
@@ -137,7 +124,26 @@ def _header(subject: Subject) -> dict[str, object]:
     }
 
 
-def _subject(pipe: DiffusionPipeline, denoiser: nn.Module, work: Work) -> Subject:
+def subject_of(pipe: DiffusionPipeline, work: Work) -> Subject:
+    """The pipeline's denoiser, its call, and what runs in that.
+
+    Raises:
+        UsageError, ModelError: as `profile_pipeline`.
+    """
+    if work.batch < 1:
+        raise UsageError(f"batch: {work.batch} is too small; use 1 or more")
+    component, denoiser = find_denoiser(pipe)
+    engine = engine_of(denoiser).name
+    if engine != "torch":
+        raise UsageError(
+            f"the pipeline's {component} is compiled by {engine}, which hides its layers; "
+            'profile with_engine(pipe, "torch")'
+        )
+    if packed_layers(denoiser):
+        raise UsageError(
+            f"the pipeline's {component} is quantized already; profile the original, which times "
+            "its layers packed as well"
+        )
     names = [layer.name for layer in inventory(denoiser) if layer.supported]
     if not names:
         raise ModelError(

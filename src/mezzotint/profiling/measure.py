@@ -17,12 +17,13 @@ from mezzotint._progress import track
 from mezzotint.errors import JournalError, PlanError
 from mezzotint.formats import FLOAT, MINMAX
 from mezzotint.plan import Choice, Encoding, Plan
-from mezzotint.profiling.machine import Machine
+from mezzotint.profiling.medians import interleaved_medians
 from mezzotint.profiling.profile import Figure, LayerProfile, Profile
 from mezzotint.profiling.runs import Sample, Subject
 from mezzotint.profiling.timer import Timer
 from mezzotint.profiling.within import measure_within, representatives, with_delays
 from mezzotint.runtime import Calibration, InputRange, empty_layer, executions, pack_layer
+from mezzotint.runtime.cpu.machine import Machine
 
 CANDIDATES: tuple[Choice, ...] = tuple(
     Choice(f"int{bits}/channel", activation)
@@ -59,14 +60,60 @@ def measure_profile(
     out of that layer's figures. Structures of choices do not count: `Work` has those of layers. Of
     formats such as `uint4/step`, that of a single scale is timed.
     """
-    each_format = (each.plain for choice in choices for each in choice.of_quantizers)
-    choices = tuple(dict.fromkeys(each_format))
+    choices = _plain(choices)
     if _WHOLE not in journal:
         journal.add(_WHOLE, _measure_whole(subject, timer))
-    pieces = {
+    pieces = _pieces(subject, choices)
+    _measure_pieces(subject, pieces, journal, timer)
+    _measure_packed(subject, choices, pieces, journal, timer)
+    return _profile(subject, choices, pieces, journal)
+
+
+@torch.no_grad()
+def measure_quickly(
+    subject: Subject, choices: Sequence[Choice], journal: Journal, timer: Timer
+) -> Profile:
+    """An estimate of what `measure_profile` finds: one whole call is timed, once, and floating.
+
+    What packed layers lose within the call is left out.
+    """
+    choices = _plain(choices)
+    pieces = _pieces(subject, choices)
+    _measure_pieces(subject, pieces, journal, timer)
+    if _WHOLE not in journal:
+        # It was run while the work was watched: there is nothing to warm up.
+        call = {_WHOLE: partial(subject.call.run, subject.denoiser)}
+        found = interleaved_medians(call, repeats=1, warmup=0, clock=timer.clock)
+        whole = 1e3 * found[_WHOLE].median
+        share = _alone(subject, pieces, journal) / whole if whole else 0.0
+        journal.add(_WHOLE, {"milliseconds": whole, "layers": min(share, 1.0)})
+    return _profile(subject, choices, pieces, journal)
+
+
+def is_measured(subject: Subject, choices: Sequence[Choice], journal: Journal) -> bool:
+    """True where `measure_profile` would find everything in the journal."""
+    choices = _plain(choices)
+    wanted = {_WHOLE, *(_packed_key(subject, one) for one in representatives(choices))}
+    wanted |= {key for keys in _pieces(subject, choices).values() for key in keys.values()}
+    return all(key in journal for key in wanted)
+
+
+def _plain(choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """The choices without structures, and those of parts, once each."""
+    return tuple(dict.fromkeys(each.plain for choice in choices for each in choice.of_quantizers))
+
+
+def _pieces(subject: Subject, choices: Sequence[Choice]) -> dict[str, dict[Choice, str]]:
+    """Words of a piece of work → choice → journal key."""
+    return {
         words: dict(_figures_wanted(subject, words, sample, choices))
         for words, sample in subject.runs.samples.items()
     }
+
+
+def _measure_pieces(
+    subject: Subject, pieces: Mapping[str, Mapping[Choice, str]], journal: Journal, timer: Timer
+) -> None:
     missing = {
         words: {choice: key for choice, key in wanted.items() if key not in journal}
         for words, wanted in pieces.items()
@@ -74,8 +121,15 @@ def measure_profile(
     unfinished = {words: wanted for words, wanted in missing.items() if wanted}
     for words, wanted in track(unfinished.items(), "Profiling", len(unfinished)):
         _measure_piece(subject, subject.runs.samples[words], wanted, _Piece(words, journal, timer))
-    _measure_packed(subject, choices, pieces, journal, timer)
-    return _profile(subject, choices, pieces, journal)
+
+
+def _alone(subject: Subject, pieces: Mapping[str, Mapping[Choice, str]], journal: Journal) -> float:
+    """Milliseconds of all runs of floating layers in a call, each timed alone."""
+    return sum(
+        _number(journal, pieces[words][Choice()], "milliseconds")
+        for runs in subject.runs.layers.values()
+        for words in runs
+    )
 
 
 def _measure_whole(subject: Subject, timer: Timer) -> dict[str, float]:
@@ -204,11 +258,7 @@ def _profile(
 ) -> Profile:
     layers: dict[str, LayerProfile] = {}
     whole, share = (_number(journal, _WHOLE, each) for each in ("milliseconds", "layers"))
-    alone = sum(
-        _number(journal, pieces[words][Choice()], "milliseconds")
-        for runs in subject.runs.layers.values()
-        for words in runs
-    )
+    alone = _alone(subject, pieces, journal)
     scale = whole * share / alone if alone else 1.0
     for name, runs in subject.runs.layers.items():
         weight = subject.denoiser.get_submodule(name).get_parameter("weight")

@@ -72,13 +72,14 @@ def interleaved_medians(
 
 
 def _seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
-    _wait_for_accelerator()
+    wait_for_accelerator()
     start = clock()
     function()
-    _wait_for_accelerator()
+    wait_for_accelerator()
     return clock() - start
 
 
-def _wait_for_accelerator() -> None:
+def wait_for_accelerator() -> None:
+    """Wait until all that was launched is computed; a processor has nothing to wait for."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()

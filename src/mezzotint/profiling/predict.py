@@ -11,9 +11,9 @@ from torch import nn
 from mezzotint.errors import PlanError, ProfileError
 from mezzotint.models import inventory
 from mezzotint.plan import Choice, LayerShape, Plan
-from mezzotint.profiling.machine import Machine
 from mezzotint.profiling.profile import Profile
 from mezzotint.runtime import weights_by_format
+from mezzotint.runtime.cpu.machine import Machine
 
 LATENCY = "latency"
 """Field of a plan's context."""

@@ -14,7 +14,7 @@ from mezzotint._files import JsonFile, validated
 from mezzotint.errors import FormatError, MezzotintError, ProfileError
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice
-from mezzotint.profiling.machine import Machine
+from mezzotint.runtime.cpu.machine import Machine
 
 VERSION = 1
 

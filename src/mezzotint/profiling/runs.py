@@ -80,15 +80,18 @@ def first_call(pipe: DiffusionPipeline, sampling: Sampling | None, batch: int) -
     return call.to(device_of(find_denoiser(pipe)[1]))
 
 
-def first_calls(pipe: DiffusionPipeline, sampling: Sampling | None) -> tuple[Call, ...]:
-    """The first call of each of the pipeline's denoisers for one image, where those are.
+def first_calls(
+    pipe: DiffusionPipeline, sampling: Sampling | None, batch: int = 1
+) -> tuple[Call, ...]:
+    """The first call of each of the pipeline's denoisers for `batch` images, where those are.
 
     Args:
         pipe: the pipeline.
-        sampling: of the image, its first; by default of a usual prompt.
+        sampling: whose images are repeated or cut; by default of a usual prompt.
+        batch: their number.
     """
-    image = (sampling or usual_sampling(pipe, (_PROMPT,))).repeated(1)
-    calls = record_first_calls(pipe, replace(image, batch=1))
+    images = (sampling or usual_sampling(pipe, (_PROMPT,))).repeated(batch)
+    calls = record_first_calls(pipe, replace(images, batch=batch))
     return tuple(call.to(device_of(denoising_module(pipe))) for call in calls)
 
 

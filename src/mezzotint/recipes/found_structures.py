@@ -41,6 +41,9 @@ PADDED_LEFT = (
     "a prompt's length"
 )
 
+LOOKING_FOR_CONSTANTS = "Constant tokens"
+"""Label of the progress of that stage."""
+
 _PROBES = ("zebra crossing", "quiet harbour")
 """Two first words, for prompts that share one: what follows a cut-off template is no constant."""
 
@@ -106,7 +109,9 @@ def find_structures(
     if readers and job.calls is None and job.pipe is not None and job.sampling is not None:
         probes = probing_calls(job.pipe, job.denoiser, job.sampling)
     constant = dict.fromkeys(readers, (ConstantTokens(1),))
-    found = observe_structures(job.denoiser, constant, calls, probes=probes)
+    found = observe_structures(
+        job.denoiser, constant, calls, probes=probes, label=LOOKING_FOR_CONSTANTS
+    )
     refused = {name: refusal.why for name, refusal in found.refused.items()}
     if refused:
         why = "; ".join(dict.fromkeys(refused.values()))
@@ -124,11 +129,16 @@ def probing_calls(
 
     Calls to be looked at beside those of `sampling`, when first tokens are compared.
     """
-    prompts = sampling.prompts
-    if len(prompts) < 2 or len({" ".join(p.casefold().split()[:1]) for p in prompts}) > 1:
+    if not alike_at_first(sampling):
         return ()
     asked = replace(sampling.part(0, 2), prompts=_PROBES)
     return on_device(record_calls(pipe, asked, limit=1, denoiser=denoiser), denoiser)
+
+
+def alike_at_first(sampling: Sampling) -> bool:
+    """True where all of several prompts have the same first word."""
+    prompts = sampling.prompts
+    return len(prompts) > 1 and len({" ".join(p.casefold().split()[:1]) for p in prompts}) == 1
 
 
 def zeroes_prompts(pipe: DiffusionPipeline) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mezzotint.measuring import (
     Executor,
     ExecutorFactory,
     Figures,
+    InProcess,
     InputChange,
     LayerChange,
     Metric,
@@ -29,6 +30,9 @@ from mezzotint.measuring import (
 from mezzotint.plan import Choice
 from mezzotint.runtime import Calibration
 
+OUTPUTS = "outputs"
+"""Sight of the metrics that all take as long: a run of all recorded calls."""
+
 
 @dataclass(frozen=True, eq=False)
 class Measuring:
@@ -38,11 +42,14 @@ class Measuring:
         original: the floating model.
         make: makes what runs those that the journal lacks.
         journal: open.
+        seconds: of one measurement on all calls (`OUTPUTS`), or by a metric of images, of those
+            that are known.
     """
 
     original: Original
     make: ExecutorFactory
     journal: Journal
+    seconds: dict[object, float] = field(default_factory=dict)
 
     @cached_property
     def executor(self) -> Executor:
@@ -91,11 +98,23 @@ class Measuring:
             what = f"changes of {len(layers)} layers" if layers else "changes of the whole model"
             by_calls = f" on {len(self.original.calls)} calls"
             what += by_calls if metric.sees == "outputs" else " by images"
-            tell(label, len(changes), partial(self._seconds, metric), what)
+            # Where layers are changed, it is first observed in which order all modules run.
+            here = self.executor
+            observed = 1 if layers and isinstance(here, InProcess) and here.cache_bytes != 0 else 0
+            tell(
+                label,
+                len(changes),
+                partial(self._seconds, metric),
+                what,
+                passes_before=observed,
+            )
 
     def _seconds(self, metric: Metric) -> float:
         """Seconds after which another task is done: executors may say how many run at once."""
-        return task_seconds(self.original, metric) / getattr(self.executor, "at_once", 1)
+        key = OUTPUTS if metric.sees == OUTPUTS else metric
+        if key not in self.seconds:
+            self.seconds[key] = task_seconds(self.original, metric)
+        return self.seconds[key] / getattr(self.executor, "at_once", 1)
 
     def _key(self, task: Task) -> str:
         return conditional_key(task, self.original)

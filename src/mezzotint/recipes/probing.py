@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,12 +13,15 @@ from mezzotint._journal import Journal
 from mezzotint.measuring import (
     MOST_PROBES,
     LayerCandidates,
+    PassSeconds,
     Probe,
     Prober,
     Projections,
     Samples,
     backward_errors,
+    candidate_seconds,
     draw_probes,
+    rounded_inputs,
     tell,
     timed_call,
 )
@@ -44,6 +46,8 @@ class Probing:
     calibration: Calibration
     encoding: Encoding
     journal: Journal
+    passes: PassSeconds | None = None
+    """Seconds of one sample, where they are known."""
 
     def projections(
         self,
@@ -52,7 +56,6 @@ class Probing:
         *,
         calls: Sequence[Call] | None = None,
         plan: Plan | None = None,
-        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Project every candidate; how long that will take is announced.
 
@@ -61,7 +64,6 @@ class Probing:
             count: of probes.
             calls: by default the study's.
             plan: around which; None for the floating model.
-            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails; measure instead.
@@ -79,8 +81,8 @@ class Probing:
             plan,
         )
         missing = prober.missing(probes, self.journal)
-        seconds = partial(self._seconds, candidates, missing, calls)
-        tell("Probing", len(missing), seconds, "probes", then)
+        seconds = partial(self._seconds, prober, missing)
+        tell("Probing", len(missing), seconds, "probes")
         return prober.run(probes, self.journal)
 
     def _weight_of(self, name: str, choice: Choice) -> tuple[Tensor, Tensor | None]:
@@ -91,35 +93,26 @@ class Probing:
         asked = LayerToEncode(name, layer, choice, self.encoding, known)
         return known.encoded.weight(asked), known.encoded.bias_shift(asked)
 
-    def _seconds(
-        self,
-        candidates: Mapping[str, LayerCandidates],
-        missing: Sequence[Probe],
-        calls: Sequence[Call],
-    ) -> float:
-        """Seconds of a probe, with its share of the time that encoding all candidates takes.
+    def _seconds(self, prober: Prober, missing: Sequence[Probe]) -> float:
+        """Seconds of a probe, with its share of preparation and of encoding all candidates.
 
-        One sample is timed, and the encoding of one layer's weights.
+        One sample is timed, unless one was before, and the candidates of one layer.
 
         Raises:
             ProbeError: the model's backward pass fails.
         """
-        first = missing[0]
-        denoiser = self.study.job.denoiser
-        sample = Samples(denoiser).sample(calls[first.call], first.row)
-        with backward_errors(denoiser, first.call):
-            passes = timed_call(denoiser, sample, backward=True)
-        sizes = {layer.name: layer.parameters for layer in self.study.layers}
-        encoded = {name: each for name, each in candidates.items() if each.weights}
-        if not encoded:
-            return passes
-        ordered = sorted(encoded, key=lambda name: sizes[name])
-        middle = ordered[len(ordered) // 2]
-        start = time.perf_counter()
-        for weight in encoded[middle].weights:
-            self._weight_of(middle, encoded[middle].choice(weight))
-        taken = (time.perf_counter() - start) * sum(map(sizes.__getitem__, encoded))
-        return passes + taken / sizes[middle] / len(missing)
+        passes = self.passes or self._timed(prober, missing[0])
+        candidates, count = candidate_seconds(prober), len(missing)
+        taken = passes.of_probes(count, candidates, rounded_inputs(prober))
+        return (taken + candidates.encoding) / count
+
+    @staticmethod
+    def _timed(prober: Prober, probe: Probe) -> PassSeconds:
+        denoiser = prober.denoiser
+        sample = Samples(denoiser).sample(prober.calls[probe.call], probe.row)
+        with backward_errors(denoiser, probe.call):
+            backward = timed_call(denoiser, sample, backward=True)
+            return PassSeconds(timed_call(denoiser, sample), backward)
 
 
 def _probes_of_all(calls: Sequence[Call], count: int, seed: int) -> tuple[Probe, ...]:

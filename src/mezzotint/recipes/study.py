@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mezzotint._journal import Journal
-from mezzotint.calibration import input_ranges, plan_moments, with_settings
+from mezzotint.calibration import input_ranges, moments_of_plans, with_settings
 from mezzotint.errors import ModelError, UsageError
 from mezzotint.measuring import (
     CACHE_BYTES,
@@ -52,6 +52,7 @@ from mezzotint.recipes.found_structures import (
 from mezzotint.recipes.job import Job
 from mezzotint.recipes.journaled_figures import Measuring, take_over
 from mezzotint.recipes.restrictions import Restrictions
+from mezzotint.recipes.some_choices import plan_of_some
 from mezzotint.runtime import Calibration, EncodedWeights, InputRange
 
 WEIGHT_COUNT = "weight_count"
@@ -177,15 +178,25 @@ class Study:
             fitted: calls that the moments are of; by default all. Ranges are of all.
         """
         tensors = self.structures.constants if tensors is None else tensors
-        fitted = self.calls if fitted is None else fitted
+        (found,) = self.calibrated_together([(choices, tensors)], encoding, fitted=fitted)
+        return found
+
+    def calibrated_together(
+        self,
+        kinds: Sequence[tuple[Mapping[str, Sequence[Choice]], Mapping[str, Tensors]]],
+        encoding: Encoding | None = None,
+        *,
+        fitted: Sequence[Call] | None = None,
+    ) -> list[Calibration]:
+        """The same for choices and tensors of several kinds of structures, by the same runs."""
         encoding = encoding or Encoding()
-        plan = Plan(
-            {n: choice for n, each in choices.items() for choice in each if choice.quantized},
-            encoding=encoding,
-        )
-        moments = plan_moments(self.job.denoiser, plan, fitted, tensors)
-        ranges = self.ranges(choices, encoding.clip, tensors)
-        return Calibration(ranges, tensors, moments=moments, encoded=EncodedWeights())
+        plans = [(plan_of_some(each, encoding), tensors) for each, tensors in kinds]
+        moments = moments_of_plans(self.job.denoiser, plans, fitted or self.calls)
+        ranges = [self.ranges(each, encoding.clip, tensors) for each, tensors in kinds]
+        return [
+            Calibration(seen, tensors, moments=own, encoded=EncodedWeights())
+            for seen, (_, tensors), own in zip(ranges, kinds, moments, strict=True)
+        ]
 
     def ranges(
         self,

@@ -1,6 +1,7 @@
 """Packed layers and the kernels that compute them. Knows formats and plans."""
 
 from mezzotint.runtime import cpu, cuda, reference_kernel
+from mezzotint.runtime.attention import attention, has_fast_attention, use_fast_attention
 from mezzotint.runtime.calibration_values import Calibration
 from mezzotint.runtime.composition import join_inputs, own_tensors, part_inputs
 from mezzotint.runtime.convert import (
@@ -114,6 +115,7 @@ __all__ = [
     "StepWidths",
     "StructuredLayer",
     "TimestepReader",
+    "attention",
     "calibrated_tensors",
     "check_calibration",
     "check_input_ranges",
@@ -122,6 +124,7 @@ __all__ = [
     "dequantize_module",
     "empty_layer",
     "executions",
+    "has_fast_attention",
     "join_inputs",
     "keep_unpacked",
     "module_bytes",
@@ -155,5 +158,6 @@ __all__ = [
     "stored_tensors",
     "structure_tensors",
     "unfilled_layer",
+    "use_fast_attention",
     "weights_by_format",
 ]

@@ -7,11 +7,20 @@ from typing import Any
 
 from torch import nn
 
+from mezzotint._registration import BACKEND
+
 _CLASSES = ("XFormers", "NPU", "XLA")
 """Words in the names of processors that call other libraries."""
 
-_BY_TORCH = ("native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math")
-"""Backends of diffusers that call torch's own function."""
+_BY_TORCH = (
+    "native",
+    "_native_cudnn",
+    "_native_efficient",
+    "_native_flash",
+    "_native_math",
+    BACKEND,
+)
+"""Backends of diffusers that call torch's own function, ours where anything follows it."""
 
 
 def other_attention(denoiser: nn.Module) -> str | None:

@@ -13,6 +13,7 @@ from mezzotint._stored_dtypes import keep_notes
 from mezzotint.errors import PlanError
 from mezzotint.formats import check_finite
 from mezzotint.plan import Plan
+from mezzotint.runtime.attention import use_fast_attention
 from mezzotint.runtime.calibration_values import Calibration
 from mezzotint.runtime.pack import check_calibration, check_layer, naming, pack_weight
 from mezzotint.runtime.packed import PackedLayer
@@ -142,6 +143,8 @@ def _packed(
     read_timesteps(module)
     share_token_check(module)
     round_attention(module, plan.simulated_attention)
+    if plan.quantized:
+        use_fast_attention(module)
     return module
 
 
@@ -223,7 +226,7 @@ def dequantize_module(
     """Replace, in place, every packed layer by a stock one with the dequantized weight.
 
     A layer of constant tokens becomes a plain Linear that computes them like all others. The
-    module's timestep is read no longer, and its attention is rounded no longer.
+    module's timestep is read no longer, and its attention is torch's own and not rounded.
 
     Args:
         module: with packed layers.
@@ -238,6 +241,7 @@ def dequantize_module(
     if reader is not None:
         reader.detach()
     round_attention(module, None)
+    use_fast_attention(module, enabled=False)
     return module
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -54,11 +55,19 @@ class Prepared(ABC):
 
     @property
     def views_stored(self) -> bool:
-        """True where it views stored tensors; it is then made anew for each call.
+        """True where it views stored tensors; it is then made anew, or goes by their addresses.
 
         Whoever moves weights to a device for a call would not get their memory back otherwise.
         """
         return False
+
+    def by_addresses(self, stored: Iterable[Tensor]) -> Prepared | None:
+        """The same without the stored tensors that it views, but with their addresses.
+
+        It serves as long as they are all the same, and held by whoever calls. None where a kernel
+        does without; the weight is then prepared at every call.
+        """
+        return None
 
     @property
     def replaces(self) -> str | None:
@@ -116,6 +125,10 @@ class Kernel(ABC):
     @abstractmethod
     def refuse(self, request: Request) -> str | None:
         """Reason why this kernel cannot serve the request; None when it can."""
+
+    def slower_than(self, request: Request) -> str | None:
+        """The name of a kernel that is faster at a request which this one accepts, as measured."""
+        return None
 
     def unpacked_bytes(self, request: Request) -> int:
         """Bytes that `prepare` holds beside what is stored, if it may unpack the weight."""
@@ -202,6 +215,12 @@ def _refusal(kernel: Kernel, request: Request) -> str | None:
     return kernel.refuse(request)
 
 
+def _faster(kernel: Kernel, request: Request) -> Kernel | None:
+    """The kernel that was measured to be faster at a request, if it accepts that."""
+    faster = _KERNELS.items.get(kernel.slower_than(request) or "")
+    return faster if faster is not None and _refusal(faster, request) is None else None
+
+
 def select_kernel(request: Request, *, differentiable: bool = False) -> Selection:
     """The first registered kernel that accepts the request; on demand one that gradients pass.
 
@@ -214,6 +233,6 @@ def select_kernel(request: Request, *, differentiable: bool = False) -> Selectio
         hidden = differentiable and kernel.opaque
         why = "has no gradient" if hidden else _refusal(kernel, request)
         if why is None:
-            return Selection(kernel, tuple(refusals))
+            return Selection(_faster(kernel, request) or kernel, tuple(refusals))
         refusals.append((kernel.name, why))
     raise LookupError(f"no kernel accepts {request}; is the reference kernel registered?")

@@ -145,7 +145,8 @@ class QuantizedPart(StoredWeight, ABC):
         """The output by a selected kernel, or by the next that accepts where it refuses."""
         kernel, quantizer = selection.kernel, self.quantizer_of(x, given)
         try:
-            prepared = self.prepared_by(kernel, self.operation)
+            # Others may put other tensors in their place meanwhile.
+            prepared, _held = self.prepared_by(kernel, self.operation)
             return kernel.run(prepared, x, quantizer, self._bias(given))
         except KernelRefusedError:
             self._selections.clear()

@@ -21,18 +21,19 @@ _PREFIX = "weight_"
 
 @dataclass(frozen=True)
 class _Stamp:
-    """Identity and state of the tensors that something was made of."""
+    """Identity, place and state of the tensors that something was made of."""
 
-    tensors: tuple[tuple[weakref.ref[Tensor], int], ...]
+    tensors: tuple[tuple[weakref.ref[Tensor], int, int], ...]
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor]) -> _Stamp:
-        return cls(tuple((weakref.ref(tensor), version_of(tensor)) for tensor in tensors))
+        found = ((weakref.ref(each), each.data_ptr(), version_of(each)) for each in tensors)
+        return cls(tuple(found))
 
     def fits(self, tensors: Iterable[Tensor]) -> bool:
         """Return whether these are the same tensors, unchanged."""
-        for tensor, (known, version) in zip(tensors, self.tensors, strict=True):
-            if known() is not tensor or version != version_of(tensor):
+        for tensor, (known, place, version) in zip(tensors, self.tensors, strict=True):
+            if known() is not tensor or place != tensor.data_ptr() or version != version_of(tensor):
                 return False
         return True
 
@@ -80,6 +81,8 @@ class StoredWeight(nn.Module):
     #: True where kernels may hold the weight unpacked between calls, beside the stored one.
     may_hold_unpacked: bool = False
     _prepared: MutableMapping[Tensor, _Entry]
+    #: What has the addresses of stored tensors: it would keep them alive as an entry of the first.
+    _addressed: tuple[Kernel, Prepared, _Stamp] | None = None
 
     def set_weight(self, weight_format: WeightFormat, tensors: dict[str, Tensor]) -> None:
         """Hold a stored weight, under the names of the format's layout."""
@@ -110,21 +113,35 @@ class StoredWeight(nn.Module):
         entry = self._entry()
         return self._first().device if entry is None else entry.device
 
-    def prepared_by(self, kernel: Kernel, operation: Operation) -> Prepared:
-        """The weight as `kernel` wants it, held for later calls where it may be."""
+    def prepared_by(self, kernel: Kernel, operation: Operation) -> tuple[Prepared, list[Tensor]]:
+        """The weight as `kernel` wants it, held for later calls where it may be.
+
+        Also the tensors that must stay as long as it is used.
+        """
+        held = self._held(None)
+        addressed = self._addressed
+        if addressed is not None and addressed[0] is kernel and addressed[2].fits(held):
+            return addressed[1], held
+        self._addressed = None
         entry = self._entry()
         if entry is not None:
             if entry.kernel is kernel:
-                return entry.prepared
+                return entry.prepared, held
             self.release()
         weight = self.packed_weight
         prepared = kernel.prepare(weight, operation, unpack=self.may_hold_unpacked)
-        if not prepared.views_stored:
+        if prepared.views_stored:
+            stored = list(weight.tensors.values())
+            without = prepared.by_addresses(stored)
+            if without is not None:
+                self._addressed = kernel, without, _Stamp.of(stored)
+        else:
             self._hold(kernel, prepared)
-        return prepared
+        return prepared, held
 
     def release(self) -> None:
         """Hold the weight as it is stored, and nothing beside it."""
+        self._addressed = None
         first = self._first()
         entry = self._prepared.get(first)
         if entry is None:
@@ -139,6 +156,7 @@ class StoredWeight(nn.Module):
     def allow_unpacked(self, allowed: bool) -> None:
         """Let the kernel hold the weight unpacked beside the stored one, or no longer."""
         self.may_hold_unpacked = allowed
+        self._addressed = None
         prepared = self.prepared
         if not allowed and prepared is not None and prepared.replaces is None:
             self.release()
@@ -196,7 +214,11 @@ class StoredWeight(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         self.release()
-        return self.__dict__ | {"_buffers": dict(self._buffers), "_prepared": None}
+        return self.__dict__ | {
+            "_buffers": dict(self._buffers),
+            "_prepared": None,
+            "_addressed": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]

@@ -74,7 +74,9 @@ def test_so_it_is_where_someone_listens_how_long_that_takes(run):
     lines: list[str] = []
     with listening(lines.append):
         assert run(module=OneWay().eval()).plan.context["sensitivity"] == "measured"
-    assert lines[0].startswith("Measuring: ")
+    assert ", measuring " in lines[0]
+    assert "probing" not in lines[0]
+    assert lines[1].startswith("Measuring: ")
 
 
 def test_a_layer_that_no_gradient_reaches_is_measured(run, monkeypatch):

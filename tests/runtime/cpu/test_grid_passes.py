@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mezzotint.formats import MSE, ClipCandidates, RangeSearch, compiled, parse_weight_format
-from mezzotint.formats.book_sums import BINS, bin_totals, level_products
+from mezzotint.formats.book_sums import BINS, bin_totals, level_products, level_steps
 from mezzotint.formats.cheapest_path import PathCosts, cheapest_path
 from mezzotint.formats.clip_errors import squared_errors
 from mezzotint.formats.lookup_grid import nearest_levels
@@ -93,6 +93,8 @@ def test_bins_are_counted_and_summed_the_same(matrix: Tensor, seed: int):
     levels = torch.randint(-127, 128, (BINS,), generator=generator).double()
     both_ways(lambda: bin_totals(matrix, scale, counted, summed))
     both_ways(lambda: level_products(matrix, scale, levels))
+    below = torch.cat([counted.new_zeros(1), torch.rand(BINS, generator=generator).double()])
+    both_ways(lambda: (level_steps(below.cumsum(0), below.sub(0.5).cumsum(0)),))
 
 
 @given(matrix=weights(), bits=st.integers(1, 8), books=st.booleans(), scaled=st.booleans())

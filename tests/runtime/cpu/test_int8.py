@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mezzotint.errors import UsageError
 from mezzotint.formats import LookupSegment
 from mezzotint.runtime import InputRange, QuantLayer, QuantLinear
-from mezzotint.runtime.cpu import AVX2, ONEDNN, int8_onednn, native, processor, tiles
+from mezzotint.runtime.cpu import ONEDNN, OWN, int8_onednn, native, processor, tiles
 from mezzotint.runtime.kernels import Kernel
 from mezzotint.runtime.reference_kernel import ReferenceKernel
 from tests.fuzzing import examples
@@ -81,7 +81,7 @@ def product(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
 
 @pytest.fixture
 def kernel(either_product: str) -> Kernel:
-    return AVX2 if either_product == "avx2" else ONEDNN
+    return OWN if either_product == "own" else ONEDNN
 
 
 @EVERY_WEIGHT

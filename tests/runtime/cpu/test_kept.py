@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("either_product")
 # Seven-bit inputs: what is kept does not depend on the processor.
 EITHER = pytest.mark.parametrize(
     ("layer", "x"),
-    [(linear(18, 32), noise(5, 18)), (conv(6, 16, padding=1), noise(2, 6, 6, 6))],
+    [(linear(20, 32), noise(5, 20)), (conv(8, 16, padding=1), noise(2, 8, 6, 6))],
     ids=["linear", "conv2d"],
 )
 EVERY = pytest.mark.parametrize("weight", ["int8/channel", "uint8/channel", "int8/tensor"])

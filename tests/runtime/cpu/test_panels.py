@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mezzotint.formats import pack
-from mezzotint.runtime import keep_unpacked
-from mezzotint.runtime.cpu import AVX2, library, native, tiles
-from mezzotint.runtime.cpu.int8_avx2 import padded_size, panels_of
+from mezzotint.runtime import QuantLayer, keep_unpacked
+from mezzotint.runtime.cpu import OWN, library, units
+from mezzotint.runtime.cpu.panels import Panels, in_panels, padded_size
 from tests.runtime.cpu.conftest import prefer_own_products
 from tests.runtime.cpu.test_int8 import assert_exact
 from tests.runtime.layers import conv, linear, noise, packed
@@ -19,14 +19,18 @@ from tests.runtime.layers import conv, linear, noise, packed
 def own_products():
     with pytest.MonkeyPatch.context() as patch:
         prefer_own_products(patch)
-        if not native.multiplies():
-            pytest.skip("this processor has no AVX2")
+        if units.unit() is None:
+            pytest.skip("this processor has none of the vector units")
         yield
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="this processor has no AVX2")
-def test_the_package_multiplies_where_there_is_avx2():
-    assert native.multiplies()
+def panels_of(layer: QuantLayer) -> tuple[Panels, ...]:
+    unit = units.unit()
+    return tuple(in_panels(segment, unit) for segment in layer.packed_weight.segments)
+
+
+def together(bits: int) -> int:
+    return units.unit().together(bits)
 
 
 @given(
@@ -39,21 +43,20 @@ def test_weights_in_panels_are_the_weights(
     outputs: int, channels: int, kernel: tuple[int, int], bits: int
 ):
     layer = packed(conv(channels, outputs, kernel), f"int{bits}/channel", "int8/token")
-    ((start, panels),) = panels_of(layer.packed_weight)
-    assert start == 0
+    (panels,) = panels_of(layer)
     stored = layer.packed_weight.segments[0].unpacked()
     integers = stored.view(layer.weight_shape).int()
     integers = 2 * integers - 1 if bits == 1 else integers - 2 ** (bits - 1)
     assert torch.equal(panels.totals, integers.flatten(1).sum(1, dtype=torch.int32))
-    count, steps, side, together = panels.data.shape
-    rows = panels.data.permute(0, 2, 1, 3).reshape(count * side, steps * together)
+    count, steps, side, side_by_side = panels.data.shape
+    rows = panels.data.permute(0, 2, 1, 3).reshape(count * side, steps * side_by_side)
     size = integers[0].numel()
     taps_first = integers.flatten(2).transpose(1, 2).flatten(1)
     assert torch.equal(rows[:outputs, :size].int(), taps_first)
     # What fills up the last panel and the last step multiplies to nothing.
     assert not rows[outputs:].any()
     assert not rows[:, size:].any()
-    assert panels.data.numel() == padded_size(layer.weight_shape, bits)
+    assert panels.data.numel() == padded_size(layer.weight_shape, together(bits))
 
 
 @given(
@@ -66,12 +69,12 @@ def test_panels_of_lookup_weights_hold_their_levels(
     outputs: int, channels: int, kernel: tuple[int, int], bits: int
 ):
     layer = packed(conv(channels, outputs, kernel), f"lut{bits}/channel", "int8/token")
-    ((_, panels),) = panels_of(layer.packed_weight)
+    (panels,) = panels_of(layer)
     (segment,) = layer.packed_weight.segments
     integers = segment.levels[0][segment.unpacked().int()]
     assert torch.equal(panels.integers(), integers)
     assert torch.equal(panels.totals, integers.sum(1, dtype=torch.int32))
-    assert panels.data.numel() == padded_size(layer.weight_shape, 8)
+    assert panels.data.numel() == padded_size(layer.weight_shape, together(8))
 
 
 @given(outputs=st.integers(1, 40), channels=st.integers(1, 20), seed=st.integers(0, 99))
@@ -79,7 +82,7 @@ def test_stored_codes_come_back_from_panels(outputs: int, channels: int, seed: i
     layer = packed(conv(channels, outputs, 3), "int8/channel", "int8/token")
     stored = pack(torch.randint(0, 256, (outputs, channels * 9)).to(torch.uint8), 8)
     layer.get_buffer("weight_codes").copy_(stored)
-    prepared = AVX2.prepare(layer.packed_weight, layer.operation, unpack=True)
+    prepared = OWN.prepare(layer.packed_weight, layer.operation, unpack=True)
     assert torch.equal(prepared.stored(), stored)
 
 
@@ -124,9 +127,9 @@ def test_a_static_range_does_not_hide_what_is_not_a_number():
 
 
 def test_panels_are_filled_up_to_what_is_multiplied_together():
-    assert padded_size((17, 3, 3, 3), 7) == 32 * 28
-    assert padded_size((17, 3, 3, 3), 8) == 32 * 28
-    assert padded_size((16, 5), 8) == 16 * 6
+    assert padded_size((17, 3, 3, 3), 4) == 32 * 28
+    assert padded_size((17, 3, 3, 3), 2) == 32 * 28
+    assert padded_size((16, 5), 2) == 16 * 6
 
 
 @pytest.mark.parametrize(("outputs", "kept"), [(8208, True), (8200, True), (40, False)])
@@ -134,13 +137,6 @@ def test_eight_bits_stay_in_panels_where_they_take_hardly_more(outputs: int, kep
     layer = packed(linear(32, outputs), "int8/channel", "int8/token")
     layer(noise(2, 32))
     assert (layer.prepared is not None) == kept
-
-
-def test_what_does_not_stay_is_unpacked_in_tiles(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
-    layer = packed(linear(33, 200), "int8/channel", "int8/token")
-    assert [start for start, _ in panels_of(layer.packed_weight)] == [0, 64, 128, 192]
-    assert layer.prepared is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +166,7 @@ def test_what_is_held_unpacked_is_what_was_said(weight: str):
     layer = packed(linear(18, 40), weight, "int8/token")
     said = keep_unpacked(layer, 10_000)
     layer(noise(3, 18))
-    ((_, panels),) = layer.prepared.held
+    (panels,) = layer.prepared.panels
     assert layer.prepared.extra_bytes == said
     held = {t.untyped_storage() for t in vars(panels).values() if isinstance(t, torch.Tensor)}
     stored = {t.untyped_storage().data_ptr() for t in layer.buffers()}

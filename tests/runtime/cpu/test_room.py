@@ -9,20 +9,20 @@ from torch import nn
 from mezzotint.plan import Choice, Plan
 from mezzotint.runtime import pack_layer
 from mezzotint.runtime.cpu import (
-    AVX2,
     FLOAT,
     ONEDNN,
+    OWN,
+    bound_layer,
     floating,
-    int8_avx2,
     int8_onednn,
-    native,
     processor,
+    units,
 )
 from mezzotint.runtime.kernels import Kernel
 from tests.runtime.layers import run
 
 KERNELS = {
-    "avx2": (int8_avx2, AVX2, native.multiplies()),
+    "own": (bound_layer, OWN, units.unit() is not None),
     "onednn": (int8_onednn, ONEDNN, processor.ONEDNN),
     "floating": (floating, FLOAT, True),
 }

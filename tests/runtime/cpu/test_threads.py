@@ -14,9 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mezzotint.formats import pack
-from mezzotint.runtime.cpu import library, native
+from mezzotint.formats import AffineSegment, pack
+from mezzotint.runtime.cpu import bound_layer, library, native, panels, units
 from mezzotint.runtime.cpu.library import function
+from mezzotint.runtime.cpu.panels import in_panels
+from tests.runtime.layers import packed as packed_layer
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="built without the C functions")
 
@@ -99,11 +101,25 @@ def work_of(name: str) -> list[Tensor]:
         case "rescale":
             native.rescale(x, scale, scale, (shift, shift), out)
         case "panels":
-            data = torch.empty(13, 10, native.PANEL, 4, dtype=torch.int8)
-            totals = torch.empty(rows, dtype=torch.int32)
-            native.panels(native.PackedCodes(packed, 4, None, columns, 1), data, totals)
-            return [data, totals]
+            return panels_of(AffineSegment((rows, columns), 4, packed, torch.rand(rows, 1), None))
+        case "layer":
+            return layers_of(x)
     return [out]
+
+
+def panels_of(segment: AffineSegment) -> list[Tensor]:
+    unit = units.unit()
+    if unit is None:
+        pytest.skip("this processor has none of the vector units")
+    found = in_panels(segment, unit)
+    return [found.data, found.totals]
+
+
+def layers_of(x: Tensor) -> list[Tensor]:
+    linear = packed_layer(torch.nn.Linear(x.shape[1], 70), "int3/channel", "uint8/token")
+    conv = packed_layer(torch.nn.Conv2d(5, 70, 3, padding=1), "uint4/channel", "int8/token")
+    image = torch.randn(3, 5, 9, 8)
+    return [linear(x), conv(image), conv(image.contiguous(memory_format=torch.channels_last))]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +133,7 @@ def work_of(name: str) -> list[Tensor]:
         "quantize_image",
         "rescale",
         "panels",
+        "layer",
     ],
 )
 def test_many_threads_compute_what_one_does(whose: str, name: str, monkeypatch: pytest.MonkeyPatch):
@@ -132,7 +149,8 @@ def test_many_threads_compute_what_one_does(whose: str, name: str, monkeypatch: 
     "structure",
     [
         native._Unpack, native._Dequantize, native._LookUp, native._Peaks, native._Quantize,
-        native._QuantizePixels, native._Rescale, native._Panels, native.Product,
+        native._QuantizePixels, native._Rescale, panels._Panels, panels._Segment,
+        bound_layer._Layer, bound_layer._Call,
     ],
     ids=lambda structure: structure.__name__.strip("_"),
 )  # fmt: skip

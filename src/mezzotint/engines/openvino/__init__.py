@@ -23,6 +23,7 @@ class OpenVINOEngine(Engine):
     """
 
     name = "openvino"
+    distribution = "openvino"
 
     @override
     def refuse(self, denoiser: nn.Module) -> str | None:

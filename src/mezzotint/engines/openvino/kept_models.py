@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import openvino as ov
 
-from mezzotint._cache_folder import cache_folder
+from mezzotint._cache import cache_folder
 from mezzotint._files import replacing
 from mezzotint._folders import replacing_folder
 from mezzotint.errors import UsageError
@@ -27,7 +27,7 @@ _GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "facts.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts that a graph does not tell of itself.
+    """Properties of a model that its graph does not tell.
 
     Attributes:
         output: name of the type that the denoiser returns, `module:class`.
@@ -94,7 +94,7 @@ class ModelStore:
             raise UsageError(
                 f"{VARIABLE}: {named!r} is no number of gigabytes; 0 keeps nothing"
             ) from cause
-        return cls(cache_folder("openvino"), bound) if bound > 0 else None
+        return cls(cache_folder() / "openvino", bound) if bound > 0 else None
 
     def find(self, digest: str) -> KeptModel | None:
         """The model of that digest; None where there is none, or a damaged one."""

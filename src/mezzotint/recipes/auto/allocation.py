@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from mezzotint.errors import ProbeError
 from mezzotint.measuring import MOST_PROBES
 from mezzotint.plan import Choice
 from mezzotint.recipes.auto.doubt import Doubt, doubt_about
 from mezzotint.recipes.auto.estimates import Estimates
-from mezzotint.recipes.auto.later import later_stages
 from mezzotint.recipes.auto.losses import Losses
 from mezzotint.recipes.auto.program import chosen
 from mezzotint.recipes.auto.search import Search
@@ -95,10 +93,8 @@ def probed(search: Search) -> tuple[Estimates, Doubt]:
         ProbeError: the model cannot be probed.
     """
     count = search.options.probes
-    first: Callable[[], str] | None = partial(later_stages, search)
     while True:
-        estimates = Estimates(search.projections(count, then=first))
-        first = None
+        estimates = Estimates(search.projections(count))
         doubt = doubt_about(search.program, estimates, estimates.losses)
         if doubt.regret.bound <= search.options.regret or count >= MOST_PROBES:
             return estimates, doubt

@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from mezzotint._progress import track
 from mezzotint.measuring import Samples
 from mezzotint.models import Call
 from mezzotint.recipes.auto.held_out import HeldOut, halved, hold_out, independent
+
+HELD_OUT = "Held-out samples"
+"""Label of the progress of that stage."""
 
 FEWEST = 4
 """Samples in the smaller half of those that judge, without which all judge: 32 recorded ones."""
@@ -55,7 +59,8 @@ def divided_samples(denoiser: nn.Module, calls: tuple[Call, ...], *, fits: bool)
     if fits:
         known = Samples(denoiser)
         parts = hold_out(calls, lambda call: independent(call) and known.separable(call))
-        judging = tuple(replace(call, output=call.run(denoiser)) for call in parts.held)
+        held = track(parts.held, HELD_OUT)
+        judging = tuple(replace(call, output=call.run(denoiser)) for call in held)
         half = halved(judging, lambda call: independent(call) and known.separable(call))
         enough = min(_count(half.others), len(half.samples)) >= FEWEST
         if parts.apart and half.apart and enough:

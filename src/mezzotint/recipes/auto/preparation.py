@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from mezzotint.measuring import chosen_metric
-from mezzotint.plan import Encoding
+from mezzotint.recipes.auto.announcing import announced
 from mezzotint.recipes.auto.candidates import candidate_formats
 from mezzotint.recipes.auto.divided_samples import divided_samples
+from mezzotint.recipes.auto.encodings import encodings
 from mezzotint.recipes.auto.labels import lesson
 from mezzotint.recipes.auto.mixtures import with_mixtures
 from mezzotint.recipes.auto.options import FORMATS, Auto
@@ -20,13 +21,16 @@ from mezzotint.recipes.auto.search import Search
 from mezzotint.recipes.auto.smoothed import SmoothedInputs, smoothed_inputs
 from mezzotint.recipes.auto.step_inputs import calls_to_record, recorded_steps, with_step_tables
 from mezzotint.recipes.job import Job
+from mezzotint.recipes.journaled_figures import OUTPUTS
 from mezzotint.recipes.latency import deadline, in_profile
 from mezzotint.recipes.probing import Probing
 from mezzotint.recipes.study import Study
 
 
 @contextmanager
-def prepared(job: Job, options: Auto, profile: str | None = None) -> Iterator[Search]:
+def prepared(
+    job: Job, options: Auto, profile: str | None = None, *, budgets: int | None = None
+) -> Iterator[Search]:
     """Record calls, look for structure, pose the program, calibrate; then open the journal.
 
     Args:
@@ -34,6 +38,7 @@ def prepared(job: Job, options: Auto, profile: str | None = None) -> Iterator[Se
         options: of the recipe.
         profile: file that will tell plans' latency, where the budget has none: of the default
             formats, those in it are taken.
+        budgets: how many plans will be looked for; None for one that is packed as well.
 
     Raises:
         ModelError: there is nothing to quantize.
@@ -41,12 +46,14 @@ def prepared(job: Job, options: Auto, profile: str | None = None) -> Iterator[Se
             before anything is measured.
         CalibrationError: weights or inputs hold NaN; the layer is named.
     """
+    selection = calls_to_record(job, options)
+    rehearsal = announced(job, options, selection, budgets)
     study = Study.of(
         job,
         bos=options.bos,
         shortcuts=options.shortcuts,
         momentum=None,
-        selection=calls_to_record(job, options),
+        selection=selection,
         restrictions=options.restrictions,
     )
     formats = candidate_formats(job.budget, options, partial(recorded_steps, study))
@@ -63,22 +70,15 @@ def prepared(job: Job, options: Auto, profile: str | None = None) -> Iterator[Se
     profiled = pinned_formats(study, formats)
     timed = deadline(study, profiled, options.profile, options.profile_batch)
     program = posed(study, options, candidates, formats, timed)
-    encoding = Encoding(
-        options.search,
-        options.rounding,
-        bias_correction=options.bias_correction == "always",
-        clip=options.clips[0],
-    )
-    # Means of inputs are there for biases that are tried at the end as well.
-    biases = replace(encoding, bias_correction=options.bias_correction != "never")
+    encoding, biases = encodings(options)
     metric = chosen_metric(options.metric)
     # Images are of all prompts, whichever calls were recorded of them.
     fits = encoding.needs_grams and metric.sees == "outputs"
     parts = divided_samples(job.denoiser, study.calls, fits=fits)
-    calibration = study.calibrated(plain, biases, fitted=parts.fitted)
+    asked = [(plain, study.structures.constants), (others, smoothed.tensors)]
+    calibration, known = study.calibrated_together(asked, biases, fitted=parts.fitted)
     kinds = with_step_tables(study, plain, calibration)
     if others:
-        known = study.calibrated(others, biases, smoothed.tensors, fitted=parts.fitted)
         kinds |= dict.fromkeys(smoothed.structures.values(), known)
         kinds |= with_step_tables(study, others, known)
     calibration = replace(calibration, others=kinds)
@@ -87,6 +87,9 @@ def prepared(job: Job, options: Auto, profile: str | None = None) -> Iterator[Se
     clipped = {clip: study.ranges(plain, clip) for clip in clips}
     part = parts.judging if parts.apart else None
     with study.measuring(calibration, part=part, cache_bytes=options.cache_bytes) as measuring:
+        if rehearsal is not None:
+            rows = sum(len(call.output) for call in parts.judging if call.output is not None)
+            measuring.seconds[OUTPUTS] = rows * rehearsal.row
         told = lesson(study, options, measuring, program)
         yield Search(
             study=study,
@@ -102,6 +105,12 @@ def prepared(job: Job, options: Auto, profile: str | None = None) -> Iterator[Se
             calibration=calibration,
             ranges={encoding.clip: calibration.input_ranges, **clipped},
             measuring=measuring,
-            probing=Probing(study, calibration, encoding, measuring.journal),
+            probing=Probing(
+                study,
+                calibration,
+                encoding,
+                measuring.journal,
+                passes=None if rehearsal is None else rehearsal.passes,
+            ),
             lesson=told,
         )

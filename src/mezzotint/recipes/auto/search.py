@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mezzotint.measuring import (
@@ -156,7 +156,6 @@ class Search:
         count: int,
         calls: Sequence[Call] | None = None,
         plan: Plan | None = None,
-        then: Callable[[], str] | None = None,
     ) -> Projections:
         """Probe every candidate around the floating model, or every weight around a plan.
 
@@ -164,7 +163,6 @@ class Search:
             count: of probes.
             calls: by default all that judge.
             plan: the incumbent; None for the floating model.
-            then: a line on what follows, which is announced as well.
 
         Raises:
             ProbeError: the model's backward pass fails.
@@ -173,7 +171,7 @@ class Search:
             name: self._probed(name, each, plan) for name, each in self.candidates.items()
         }
         calls = self.samples.judging if calls is None else calls
-        return self.probing.projections(candidates, count, calls=calls, plan=plan, then=then)
+        return self.probing.projections(candidates, count, calls=calls, plan=plan)
 
     def _probed(
         self, name: str, candidates: Sequence[Choice], plan: Plan | None

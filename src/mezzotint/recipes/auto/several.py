@@ -55,7 +55,8 @@ def plans_of(
     """
     _check(budgets, options)
     job = replace(job, budget=budgets[0])
-    with prepared(job, joint_options(job, options), profile) as begun:
+    asked = joint_options(job, options)
+    with prepared(job, asked, profile, budgets=len(budgets)) as begun:
         searches = [begun.under(budget) for budget in budgets]
         for budget, search in zip(budgets, searches, strict=True):
             _, plan, _ = searched(search)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mezzotint.calibration import input_noises, observe_structures
+from mezzotint.calibration import input_noises_together, observe_structures
 from mezzotint.formats import FLOAT
 from mezzotint.plan import Choice, Structure, Tensors
 from mezzotint.recipes.auto.names import is_smoothed
@@ -15,6 +15,12 @@ from mezzotint.recipes.study import Study
 from mezzotint.runtime import Smoothing, shape_of
 from mezzotint.runtime.layer_tensors import dotted, places
 from mezzotint.runtime.structures.smoothing import EXPONENT
+
+SMOOTHING = "Smoothing"
+"""Label of the progress of that stage."""
+
+PASSES = 2
+"""Runs of all calls that it takes: for the channels' magnitudes, and for the rounding errors."""
 
 WORTH = 2.0
 """An input is worth smoothing where its rounding errs so many times less then (3 dB).
@@ -85,15 +91,20 @@ def smoothed_inputs(study: Study, candidates: Candidates) -> SmoothedInputs:
         name: (*each.with_floating_input.structures, Smoothing()) for name, each in plain.items()
     }
     found = observe_structures(
-        denoiser, structures, calls, graph=study.graph, known=study.structures.constants
+        denoiser,
+        structures,
+        calls,
+        graph=study.graph,
+        known=study.structures.constants,
+        label=SMOOTHING,
     )
     smooth = {
         name: plain[name].with_structures(*structures[name], *plain[name].input_scales)
         for name in found.tensors
     }
     plain = {name: plain[name] for name in smooth}
-    before = input_noises(denoiser, plain, calls, study.structures.constants)
-    after = input_noises(denoiser, smooth, calls, found.tensors)
+    asked = [(plain, study.structures.constants), (smooth, found.tensors)]
+    before, after = input_noises_together(denoiser, asked, calls, label=SMOOTHING)
     gains = {
         name: before[name] / after[name]
         for name in smooth

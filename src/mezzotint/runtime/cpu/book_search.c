@@ -8,10 +8,10 @@
 
 #include <math.h>
 
-enum { BINS = 510, PIECE = 512, BY = 16 };
+enum { LEVELS = 255, BINS = 2 * LEVELS, PIECE = 512, BY = 32 };
 
 /* The number of a row's weights in each bin, and their sum, in order. */
-static inline __attribute__((always_inline)) void histogram(
+INLINE void histogram(
     const float *x, int64_t columns, float scale, double *counts, double *sums) {
     int32_t index[PIECE];
     for (int bin = 0; bin < BINS; bin++) counts[bin] = sums[bin] = 0;
@@ -66,7 +66,7 @@ typedef struct {
 } LevelProducts;
 SIZE_OF(LevelProducts)
 
-static inline __attribute__((always_inline)) double product(const double *x, const double *y) {
+INLINE double product(const double *x, const double *y) {
     double lanes[LANES];
     for (int i = 0; i < LANES; i++) lanes[i] = x[i] * y[i];
     for (int i = LANES; i < BINS; i++) lanes[i - LANES] += x[i] * y[i];
@@ -87,6 +87,34 @@ API MULTI void mz_level_products(
 }
 
 typedef struct {
+    const double *counts, *sums; /* [BINS + 1]: of all bins below each border */
+    double *step;                /* [LEVELS, LEVELS]: to, from */
+} LevelSteps;
+SIZE_OF(LevelSteps)
+
+/* Σ (u - level)² less Σ u² of the weights between two borders. */
+static inline __attribute__((always_inline)) double error(
+    double level, double count, double sum) {
+    return level * (level * count - 2 * sum);
+}
+
+/* What it costs that two levels follow each other: the weights between them take the nearer one. */
+API MULTI void mz_level_steps(const LevelSteps *w, int64_t start, int64_t stop, int64_t thread) {
+    double counts[LEVELS], sums[LEVELS];
+    (void)thread;
+    for (int i = 0; i < LEVELS; i++) counts[i] = w->counts[2 * i + 1], sums[i] = w->sums[2 * i + 1];
+    for (int64_t to = start; to < stop; to++) {
+        const double *count = w->counts + to + 1, *sum = w->sums + to + 1;
+        const double upper = (double)(to - LEVELS / 2), above = counts[to], total = sums[to];
+        double *step = w->step + to * LEVELS;
+        for (int i = 0; i < to; i++)
+            step[i] = error((double)(i - LEVELS / 2), count[i] - counts[i], sum[i] - sums[i]) +
+                      error(upper, above - count[i], total - sum[i]);
+        for (int64_t i = to; i < LEVELS; i++) step[i] = INFINITY;
+    }
+}
+
+typedef struct {
     const double *step; /* [places, places]: to, from; a path goes to higher places only */
     double *least, *next; /* [places]: costs of the first places, then of the last ones */
     int32_t *before;      /* [stages, places] */
@@ -94,34 +122,38 @@ typedef struct {
 } Paths;
 SIZE_OF(Paths)
 
+/* The least of `count` sums, and the first place that has it; infinity at 0 where there is none. */
+static inline __attribute__((always_inline)) double first_least(
+    const double *x, const double *y, int64_t count, int32_t *place) {
+    double lanes[BY], least = INFINITY;
+    for (int i = 0; i < BY; i++) lanes[i] = INFINITY;
+    int64_t first = 0;
+    for (; first + BY <= count; first += BY)
+        for (int i = 0; i < BY; i++) {
+            const double sum = x[first + i] + y[first + i];
+            lanes[i] = sum < lanes[i] ? sum : lanes[i];
+        }
+    for (int i = 0; i < BY; i++) least = lanes[i] < least ? lanes[i] : least;
+    for (int64_t i = first; i < count; i++) least = x[i] + y[i] < least ? x[i] + y[i] : least;
+    int64_t at = 0;
+    for (; at + BY <= count; at += BY) {
+        int here = 0;
+        for (int i = 0; i < BY; i++) here |= x[at + i] + y[at + i] == least;
+        if (here) break;
+    }
+    while (at < count && x[at] + y[at] != least) at++;
+    *place = at < count ? (int32_t)at : 0;
+    return least;
+}
+
 /* The cheapest way to each place, stage after stage: of equal ones, from the lowest place. */
 API MULTI void mz_paths(const Paths *w, int64_t start, int64_t stop, int64_t thread) {
     const int64_t places = w->places;
     (void)start, (void)stop, (void)thread;
     for (int64_t stage = 0; stage < w->stages; stage++) {
-        for (int64_t to = 0; to < places; to++) {
-            const double *step = w->step + to * places;
-            double cost[BY];
-            int64_t from[BY];
-            for (int i = 0; i < BY; i++) cost[i] = INFINITY, from[i] = 0;
-            int64_t first = 0;
-            for (; first + BY <= to; first += BY)
-                for (int i = 0; i < BY; i++) {
-                    const double here = w->least[first + i] + step[first + i];
-                    from[i] = here < cost[i] ? first + i : from[i];
-                    cost[i] = here < cost[i] ? here : cost[i];
-                }
-            for (int64_t i = 0; i < to - first; i++) {
-                const double here = w->least[first + i] + step[first + i];
-                from[i] = here < cost[i] ? first + i : from[i];
-                cost[i] = here < cost[i] ? here : cost[i];
-            }
-            for (int i = 1; i < BY; i++)
-                if (cost[i] < cost[0] || (cost[i] == cost[0] && from[i] < from[0]))
-                    cost[0] = cost[i], from[0] = from[i];
-            w->next[to] = cost[0];
-            w->before[stage * places + to] = (int32_t)from[0];
-        }
+        for (int64_t to = 0; to < places; to++)
+            w->next[to] = first_least(
+                w->least, w->step + to * places, to, w->before + stage * places + to);
         memcpy(w->least, w->next, (size_t)places * sizeof(double));
     }
 }

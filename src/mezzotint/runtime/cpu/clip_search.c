@@ -14,7 +14,7 @@ SIZE_OF(ClipErrors)
 /* The squared distance of a weight, in steps of the scale, from its nearest code. Clamped first, so
  * that adding 1.5 * 2^23 rounds it, half to even; codes from `low` to `high` count from the zero point.
  */
-static inline __attribute__((always_inline)) double squared(
+INLINE double squared(
     float steps, float low, float high, const int two_values) {
     float code;
     if (two_values) {
@@ -29,7 +29,7 @@ static inline __attribute__((always_inline)) double squared(
 }
 
 /* Adds by `lanes`, a constant; lanes beyond the weights of a short block add 0, which is exact. */
-static inline __attribute__((always_inline)) double total_of(
+INLINE double total_of(
     const float *x, int64_t count, float scale, float low, float high, const int two_values,
     const int lanes) {
     double sums[LANES];
@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) double total_of(
     return folded(sums, lanes);
 }
 
-static inline __attribute__((always_inline)) void clip_errors(
+INLINE void clip_errors(
     const ClipErrors *w, int64_t start, int64_t stop, const int two_values, const int lanes) {
     int64_t block = start / w->candidates, candidate = start % w->candidates;
     for (int64_t at = start; at < stop; at++) {
@@ -64,10 +64,9 @@ static inline __attribute__((always_inline)) void clip_errors(
     }
 }
 
-static inline __attribute__((always_inline)) void by_size(
+INLINE void by_size(
     const ClipErrors *w, int64_t start, int64_t stop, const int two_values) {
-    if (w->group_size <= 16) clip_errors(w, start, stop, two_values, 16);
-    else if (w->group_size <= 32) clip_errors(w, start, stop, two_values, 32);
+    if (w->group_size <= 32) clip_errors(w, start, stop, two_values, 32);
     else if (w->group_size <= 64) clip_errors(w, start, stop, two_values, 64);
     else if (w->group_size <= 128) clip_errors(w, start, stop, two_values, 128);
     else clip_errors(w, start, stop, two_values, LANES);

@@ -11,10 +11,17 @@
 #define API __attribute__((visibility("default")))
 #endif
 
+#define INLINE static inline __attribute__((always_inline))
+
 /* One machine code per generation of processors; the loader picks. Named by what they can do: by
  * the name of one (arch=haswell) the loader would pick for that very processor only. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
+/* The last one narrows to bytes in whole vectors, too. */
+#define MULTI __attribute__((target_clones("default", "avx2", "avx512f", "arch=x86-64-v4")))
+#else
 #define MULTI __attribute__((target_clones("default", "avx2", "avx512f")))
+#endif
 #else
 #define MULTI
 #endif
@@ -46,7 +53,7 @@ static inline int64_t row_bytes(int64_t count, int bits) {
 }
 
 /* Codes of one row of bit planes, as packing.py lays them out. */
-static inline __attribute__((always_inline)) void unpack_row(
+INLINE void unpack_row(
     const uint8_t *planes, int64_t count, int bits, uint8_t *codes) {
     const int64_t group = (count + SLOTS - 1) / SLOTS;
     const uint8_t mask = (uint8_t)((1u << bits) - 1);
@@ -72,7 +79,7 @@ static inline __attribute__((always_inline)) void unpack_row(
 typedef uint8_t Bytes __attribute__((vector_size(16)));
 
 /* Sixteen codes of up to six bits at a time: a shuffle for each sixteen levels. */
-static inline __attribute__((always_inline)) int64_t look_up_vectors(
+INLINE int64_t look_up_vectors(
     const uint8_t *book, uint8_t *codes, int64_t count, const int pages) {
     Bytes levels[4];
     memcpy(levels, book, (size_t)pages * sizeof(Bytes));
@@ -92,7 +99,7 @@ static inline __attribute__((always_inline)) int64_t look_up_vectors(
 #endif
 
 /* Replace codes of `bits`, at most six, by their levels in a book. */
-static inline __attribute__((always_inline)) void look_up_row(
+INLINE void look_up_row(
     const int8_t *book, int bits, uint8_t *codes, int64_t count) {
     uint8_t levels[64] = {0};
     memcpy(levels, book, (size_t)1 << bits);

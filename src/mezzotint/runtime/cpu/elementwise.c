@@ -4,9 +4,9 @@
  * that several threads may share a tensor. Every function has the same result as the torch code it
  * stands for, bit for bit. Each works on a structure, with the fields that native.py declares.
  */
-#include "common.h"
+#include "quantize.h"
+#include "transpose.h"
 
-#include <float.h>
 #include <math.h>
 
 typedef struct {
@@ -95,17 +95,17 @@ API MULTI void mz_look_up(const LookUp *w, int64_t start, int64_t stop, int64_t 
     }
 }
 
-static inline __attribute__((always_inline)) float at(const void *x, int64_t i, int dtype) {
+INLINE float at(const void *x, int64_t i, int dtype) {
     return dtype == FLOAT32 ? ((const float *)x)[i] : widen(((const uint16_t *)x)[i]);
 }
 
-static inline __attribute__((always_inline)) const void *row_of(
+INLINE const void *row_of(
     const void *x, int64_t row, int64_t stride, int dtype) {
     return (const char *)x + row * stride * (dtype == FLOAT32 ? 4 : 2);
 }
 
 /* The largest magnitude of each row; NaN where the row holds one. */
-static inline __attribute__((always_inline)) float peak_of(
+INLINE float peak_of(
     const void *x, int64_t count, int dtype) {
     uint32_t peak = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -129,7 +129,7 @@ typedef struct {
 } Peaks;
 SIZE_OF(Peaks)
 
-static inline __attribute__((always_inline)) void peaks(
+INLINE void peaks(
     const Peaks *w, int64_t start, int64_t stop, int dtype) {
     for (int64_t row = start; row < stop; row++)
         w->out[row] = peak_of(row_of(w->x, row, w->stride, dtype), w->count, dtype);
@@ -141,61 +141,66 @@ API MULTI void mz_peaks(const Peaks *w, int64_t start, int64_t stop, int64_t thr
     else peaks(w, start, stop, BFLOAT16);
 }
 
-/* The codes that inputs are rounded to: from `low` to `high`, stored plus `shift`. */
-typedef struct {
-    int32_t zero, low, high, shift;
-} CodeRange;
-
 /* One code; NaN becomes the lowest. */
-static inline __attribute__((always_inline)) float code_of(float quotient, const CodeRange *range) {
+INLINE float code_of(float quotient, const CodeRange *range) {
     const float code = rintf(quotient) + (float)range->zero;
     const float least = code > (float)range->low ? code : (float)range->low;
     return least < (float)range->high ? least : (float)range->high;
 }
 
-typedef struct {
-    const void *x;     /* rows of `count`, `stride` values apart */
-    float *scale;      /* a row each; filled in where `dynamic` */
-    int32_t *zeros;    /* a row each, filled in where dynamic scales have them; else NULL */
-    uint8_t *out;      /* [rows, count] */
-    float *sums;       /* a row each */
-    int64_t count, stride;
-    int32_t dynamic, dtype;
-    CodeRange range;
-} Quantize;
 SIZE_OF(Quantize)
+SIZE_OF(QuantizePixels)
 
-/* Scale and zero point of a row that is rounded to codes from 0 on; the range holds 0. */
-static inline __attribute__((always_inline)) float find_range(
-    const void *x, int64_t count, int dtype, int32_t highest, int32_t *zero) {
-    float low = 0, high = 0;
-    for (int64_t i = 0; i < count; i++) {
-        const float value = at(x, i, dtype);
-        low = value < low ? value : low;
-        high = value > high ? value : high;
-    }
-    const float levels = (float)highest, exact = high / levels - low / levels;
-    const float scale = exact < FLT_MIN ? FLT_MIN : exact;
-    const float steps = rintf(-low / scale);
-    *zero = steps > 0 ? (steps < levels ? (int32_t)steps : highest) : 0;
-    return scale;
+/* Bits of a float as integers of the same order, NaN beyond all others; its own inverse. */
+INLINE int32_t ordered(int32_t bits) {
+    return bits ^ (bits >> 31 & 0x7fffffff);
 }
 
-static inline __attribute__((always_inline)) void quantize(
+/* Lowest and highest value, and 0; one of them is NaN where a value is. */
+INLINE void range_of(const void *x, int64_t count, int dtype, float found[2]) {
+    int32_t low = 0, high = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const float value = at(x, i, dtype);
+        int32_t bits;
+        memcpy(&bits, &value, 4);
+        bits = ordered(bits);
+        low = bits < low ? bits : low;
+        high = bits > high ? bits : high;
+    }
+    low = ordered(low);
+    high = ordered(high);
+    memcpy(found, &low, 4);
+    memcpy(found + 1, &high, 4);
+}
+
+API MULTI void mz_range(const void *x, int64_t count, int32_t dtype, int32_t peak, float found[2]) {
+    if (peak) {
+        found[0] = 0;
+        found[1] = dtype == FLOAT32 ? peak_of(x, count, FLOAT32) : peak_of(x, count, BFLOAT16);
+    } else if (dtype == FLOAT32) {
+        range_of(x, count, FLOAT32, found);
+    } else {
+        range_of(x, count, BFLOAT16, found);
+    }
+}
+
+INLINE void quantize(
     const Quantize *w, int64_t start, int64_t stop, int dtype) {
     CodeRange range = w->range;
     const int64_t count = w->count;
     for (int64_t row = start; row < stop; row++) {
         const void *from = row_of(w->x, row, w->stride, dtype);
-        uint8_t *to = w->out + row * count;
+        uint8_t *to = w->out + row * w->out_stride;
+        float *scale = w->scale + row * w->scale_step;
         if (w->zeros) {
-            w->scale[row] = find_range(from, count, dtype, range.high, &range.zero);
+            float found[2];
+            range_of(from, count, dtype, found);
+            *scale = scale_of_range(found[0], found[1], range.high, &range.zero);
             w->zeros[row] = range.zero;
         } else if (w->dynamic) {
-            const float exact = peak_of(from, count, dtype) / (float)range.high;
-            w->scale[row] = exact < FLT_MIN ? FLT_MIN : exact;
+            *scale = scale_of_peak(peak_of(from, count, dtype), range.high);
         }
-        const float s = w->scale[row];
+        const float s = *scale;
         int64_t total = 0;
         int32_t bad = 0;
         for (int64_t first = 0; first < count; first += 4096) {
@@ -214,61 +219,13 @@ static inline __attribute__((always_inline)) void quantize(
     }
 }
 
-/* uint8 codes plus `shift`, and Σ (code - zero). Where dynamic, the scale of each row is found
- * first: its largest magnitude / high; or, with a zero point, its range / high. A row that holds
- * NaN has the sum NaN. */
 API MULTI void mz_quantize(const Quantize *w, int64_t start, int64_t stop, int64_t thread) {
     (void)thread;
     if (w->dtype == FLOAT32) quantize(w, start, stop, FLOAT32);
     else quantize(w, start, stop, BFLOAT16);
 }
 
-enum { TILE = 64, BLOCK = 8 };
-
-/* 8 x 8 bytes: swaps the halves of the upper and lower rows across, then quarters, then bytes. */
-static inline __attribute__((always_inline)) void transpose_block(
-    const uint8_t *from, uint8_t *to, int64_t stride) {
-    static const uint64_t masks[] = {0x00000000ffffffff, 0x0000ffff0000ffff, 0x00ff00ff00ff00ff};
-    uint64_t rows[BLOCK];
-    for (int k = 0; k < BLOCK; k++) memcpy(rows + k, from + k * TILE, BLOCK);
-    for (int step = 0, span = BLOCK / 2; span > 0; step++, span /= 2)
-        for (int k = 0; k < BLOCK; k++) {
-            if (k & span) continue;
-            const uint64_t crossing = ((rows[k] >> 8 * span) ^ rows[k + span]) & masks[step];
-            rows[k + span] ^= crossing;
-            rows[k] ^= crossing << 8 * span;
-        }
-    for (int k = 0; k < BLOCK; k++) memcpy(to + k * stride, rows + k, BLOCK);
-}
-
-/* The tile's `rows` of `columns` bytes become columns of `to`, whose rows are `stride` apart. */
-static inline __attribute__((always_inline)) void transpose_tile(
-    const uint8_t *tile, int64_t rows, int64_t columns, uint8_t *to, int64_t stride) {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const int64_t block_rows = rows / BLOCK * BLOCK, block_columns = columns / BLOCK * BLOCK;
-#else
-    const int64_t block_rows = 0, block_columns = 0;
-#endif
-    for (int64_t i = 0; i < block_columns; i += BLOCK)
-        for (int64_t j = 0; j < block_rows; j += BLOCK)
-            transpose_block(tile + j * TILE + i, to + i * stride + j, stride);
-    for (int64_t i = 0; i < columns; i++)
-        for (int64_t j = i < block_columns ? block_rows : 0; j < rows; j++)
-            to[i * stride + j] = tile[j * TILE + i];
-}
-
-typedef struct {
-    const void *x; /* [channels, pixels] */
-    uint8_t *out;  /* [pixels, channels] */
-    float *sums;   /* a pixel each */
-    int64_t channels, pixels;
-    int32_t dtype;
-    float scale;
-    CodeRange range;
-} QuantizePixels;
-SIZE_OF(QuantizePixels)
-
-static inline __attribute__((always_inline)) void quantize_pixels(
+INLINE void quantize_pixels(
     const QuantizePixels *w, int64_t start, int64_t stop, int dtype) {
     const CodeRange range = w->range;
     const int64_t channels = w->channels;
@@ -287,14 +244,13 @@ static inline __attribute__((always_inline)) void quantize_pixels(
                     sum[i] += code;
                     tile[j * TILE + i] = (uint8_t)(code + range.shift);
                 }
-            transpose_tile(tile, rows, columns, w->out + p * channels + c, channels);
+            transpose_tile(tile, rows, columns, w->out + p * w->out_stride + c, w->out_stride);
         }
         for (int64_t i = 0; i < columns; i++)
             w->sums[p + i] = bad[i] ? NAN : (float)(sum[i] - (int64_t)range.zero * channels);
     }
 }
 
-/* As mz_quantize, of an image's pixels, whose channels lie apart; the scale is given. */
 API MULTI void mz_quantize_pixels(
     const QuantizePixels *w, int64_t start, int64_t stop, int64_t thread) {
     (void)thread;

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.formats import ClipCandidates
-from mezzotint.formats.book_sums import BINS, PART
+from mezzotint.formats.book_sums import BINS, LEVELS, PART
 from mezzotint.runtime.cpu.library import fields, library, share, threads_for
 from mezzotint.runtime.cpu.native import address
 
@@ -35,6 +35,10 @@ class _BinTotals(ctypes.Structure):
 
 class _LevelProducts(ctypes.Structure):
     _fields_: ClassVar = fields(pointers="weights scale levels products squares", longs="columns")
+
+
+class _LevelSteps(ctypes.Structure):
+    _fields_: ClassVar = fields(pointers="counts sums step")
 
 
 class _Paths(ctypes.Structure):
@@ -99,6 +103,14 @@ class GridPasses:
         )  # fmt: skip
         share("mz_level_products", work, rows, threads_for(rows, _PASSES * matrix.nbytes))
         return products, squares
+
+    def level_steps(self, counts: Tensor, sums: Tensor) -> Tensor:
+        """Costs of a level after another, float64 [to, from]."""
+        step = torch.empty(LEVELS, LEVELS, dtype=torch.float64, device="cpu")
+        counts, sums = counts.contiguous(), sums.contiguous()
+        work = _LevelSteps(counts.data_ptr(), sums.data_ptr(), step.data_ptr())
+        share("mz_level_steps", work, LEVELS, 1)
+        return step
 
     def ways(self, first: Tensor, step: Tensor, stages: int) -> tuple[Tensor, Tensor]:
         """Least costs, float64 [places], and the places before, int32 [stages, places]."""

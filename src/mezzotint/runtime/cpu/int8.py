@@ -4,96 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mezzotint.formats import LookupSegment, Segment, Shape, pack
-from mezzotint.runtime.cpu.tiles import check_on_cpu
-from mezzotint.runtime.kernels import Kernel, Prepared, Replacement, Request
-from mezzotint.runtime.operands import Conv2d, InputQuantizer, Operation, PackedWeight
+from mezzotint.formats import LookupSegment, Segment, Shape
+from mezzotint.runtime.kernels import Kernel, Prepared, Request
+from mezzotint.runtime.operands import InputQuantizer, Operation, PackedWeight
 
 #: Beyond, a sum of products of two 8-bit codes might not fit into 32 bits.
 MAX_COLUMNS = (2**31 - 1) // (255 * 128)
-
-
-class Rows(Protocol):
-    """Some rows of a weight in the layout of a product: w = scale · integer - shift."""
-
-    @property
-    def rows(self) -> int:
-        """The number of outputs."""
-
-    @property
-    def scale(self) -> Tensor:
-        """Float32 [rows]."""
-
-    @property
-    def shift(self) -> Tensor | None:
-        """Float32 [rows]; None where it is zero."""
-
-    def integers(self) -> Tensor:
-        """Int8 [rows, columns]."""
-
-
-@dataclass(frozen=True, eq=False)
-class Int8Weight(Replacement):
-    """A weight for products of 8-bit codes: in a product's layout, or unpacked at every call.
-
-    Attributes:
-        operation: the computation.
-        shape: of the weight.
-        order: the stored row of each output, int64 [out], or None.
-        symmetric: whether all zero points are zero.
-        stored_weight: from which rows are unpacked at every call; None where they are held.
-        held: rows in the product's layout, each with the number of its first.
-        replaced: name of the stored tensor that `held` replaces.
-        held_bytes: of `held`, beside what is stored.
-    """
-
-    operation: Operation
-    shape: Shape
-    order: Tensor | None
-    symmetric: bool
-    stored_weight: PackedWeight | None = None
-    held: tuple[tuple[int, Rows], ...] = ()
-    replaced: str | None = None
-    held_bytes: int = 0
-
-    @property
-    @override
-    def views_stored(self) -> bool:
-        return self.stored_weight is not None
-
-    @property
-    @override
-    def replaces(self) -> str | None:
-        return self.replaced
-
-    @property
-    @override
-    def extra_bytes(self) -> int:
-        return self.held_bytes
-
-    @override
-    def stored(self) -> Tensor:
-        ((_, rows),) = self.held
-        return pack(rows.integers().view(torch.uint8) ^ 0x80, 8)
-
-    def values(self) -> Tensor:
-        """The weight, float32 of its shape."""
-        if self.stored_weight is not None:
-            return self.stored_weight.dequantized(torch.float32)
-        parts = []
-        for _, rows in self.held:
-            part = rows.integers().float() * rows.scale.view(-1, 1)
-            parts.append(part if rows.shift is None else part - rows.shift.view(-1, 1))
-        stored = torch.cat(parts)
-        ordered = stored if self.order is None else stored.index_select(0, self.order)
-        return ordered.view(self.shape)
 
 
 class Int8Kernel(Kernel):
@@ -124,46 +46,26 @@ class Int8Kernel(Kernel):
     def refuse_products(self, request: Request) -> str | None:
         """Reason why there are no such products of the request's codes; None where there are."""
 
-    @override
-    def run(
-        self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
-    ) -> Tensor:
-        assert isinstance(prepared, Int8Weight)
-        assert quantizer is not None
-        check_on_cpu(bias, quantizer.scale)
-        operation = prepared.operation
-        if not x.numel() or not operation.takes(x, prepared.shape):
-            # Nothing to multiply, or torch's own operation says what is wrong.
-            shift = None if bias is None else bias.to(x.dtype)
-            return operation.apply(x, prepared.values().to(x.dtype), shift)
-        if quantizer.several:
-            # Each part alone, as in single calls: a sum depends on its zero point in its last bits.
-            outputs = [self.run(prepared, part, own, bias) for part, own in quantizer.split(x)]
-            return torch.cat(outputs)
-        x = x.resolve_neg()
-        if isinstance(operation, Conv2d):
-            images = x if x.ndim == 4 else x.unsqueeze(0)
-            y = self.convolved(prepared, operation, images, quantizer, bias)
-            return y if x.ndim == 4 else y.squeeze(0)
-        rows = x.reshape(-1, x.shape[-1])
-        return self.multiplied(prepared, rows, quantizer, bias).view(*x.shape[:-1], -1)
 
-    @abstractmethod
-    def multiplied(
-        self, weight: Int8Weight, x: Tensor, quantizer: InputQuantizer, bias: Tensor | None
-    ) -> Tensor:
-        """The output [rows, out] of rows [rows, in]."""
+def plain_output(operation: Operation, shape: Shape, x: Tensor, bias: Tensor | None) -> Tensor:
+    """The output for an input without values, or torch's own error for one that does not fit."""
+    nothing = torch.zeros((), dtype=x.dtype, device="cpu").expand(shape)
+    return operation.apply(x, nothing, None if bias is None else bias.to(x.dtype))
 
-    @abstractmethod
-    def convolved(
-        self,
-        weight: Int8Weight,
-        operation: Conv2d,
-        x: Tensor,
-        quantizer: InputQuantizer,
-        bias: Tensor | None,
-    ) -> Tensor:
-        """The output [n, out, h, w] of images [n, c, h, w]."""
+
+def in_parts(
+    kernel: Kernel,
+    prepared: Prepared,
+    x: Tensor,
+    quantizer: InputQuantizer,
+    bias: Tensor | None,
+) -> Tensor:
+    """The output where parts of the batch have scales of their own.
+
+    Each part alone, as in single calls: a sum depends on its zero point in its last bits.
+    """
+    parts = quantizer.split(x)
+    return torch.cat([kernel.run(prepared, part, own, bias) for part, own in parts])
 
 
 def unpacked_once(forms: Sequence[Segment]) -> bool:

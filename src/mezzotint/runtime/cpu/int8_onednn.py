@@ -29,12 +29,14 @@ from mezzotint.runtime.cpu.input_codes import (
 )
 from mezzotint.runtime.cpu.int8 import (
     Int8Kernel,
-    Int8Weight,
+    in_parts,
     is_symmetric,
+    plain_output,
     replaced_tensor,
     unpacked_once,
 )
 from mezzotint.runtime.cpu.onednn_products import OneDNNRows, in_layout, multiply, windows
+from mezzotint.runtime.cpu.onednn_weight import OneDNNWeight
 from mezzotint.runtime.cpu.tiles import check_on_cpu, integers, stored_bias, tiles
 from mezzotint.runtime.geometry import ConvGeometry
 from mezzotint.runtime.kernels import KernelRefusedError, Prepared, Request
@@ -80,18 +82,38 @@ class OneDNNKernel(Int8Kernel):
         symmetric = is_symmetric(weight.segments)
         replaced = replaced_tensor(weight)
         if replaced is None and not unpack:
-            return Int8Weight(operation, weight.shape, weight.order, symmetric, weight)
+            return OneDNNWeight(operation, weight.shape, weight.order, symmetric, weight)
         geometry = operation.geometry if isinstance(operation, Conv2d) else None
         held = tuple(_rows_of(weight, geometry, whole=True))
         extra = math.prod(weight.shape) if replaced is None else 0
-        return Int8Weight(
+        return OneDNNWeight(
             operation, weight.shape, weight.order, symmetric, None, held, replaced, extra
         )
 
     @override
-    def multiplied(
-        self, weight: Int8Weight, x: Tensor, quantizer: InputQuantizer, bias: Tensor | None
+    def run(
+        self, prepared: Prepared, x: Tensor, quantizer: InputQuantizer | None, bias: Tensor | None
     ) -> Tensor:
+        assert isinstance(prepared, OneDNNWeight)
+        assert quantizer is not None
+        check_on_cpu(bias, quantizer.scale)
+        operation = prepared.operation
+        if not x.numel() or not operation.takes(x, prepared.shape):
+            return plain_output(operation, prepared.shape, x, bias)
+        if quantizer.several:
+            return in_parts(self, prepared, x, quantizer, bias)
+        x = x.resolve_neg()
+        if isinstance(operation, Conv2d):
+            images = x if x.ndim == 4 else x.unsqueeze(0)
+            y = self._convolved(prepared, operation, images, quantizer, bias)
+            return y if x.ndim == 4 else y.squeeze(0)
+        rows = x.reshape(-1, x.shape[-1])
+        return self._multiplied(prepared, rows, quantizer, bias).view(*x.shape[:-1], -1)
+
+    def _multiplied(
+        self, weight: OneDNNWeight, x: Tensor, quantizer: InputQuantizer, bias: Tensor | None
+    ) -> Tensor:
+        """The output [rows, out] of rows [rows, in]."""
         codes = encode_rows(quantizer, x)
         codes = replace(codes, scale=marked(codes.scale, codes.sums))
         calibrated = not quantizer.format.dynamic
@@ -100,22 +122,22 @@ class OneDNNKernel(Int8Kernel):
             product = _with_common_zero_point(product)
         return _output(product, bias, x.dtype)
 
-    @override
-    def convolved(
+    def _convolved(
         self,
-        weight: Int8Weight,
+        weight: OneDNNWeight,
         operation: Conv2d,
         x: Tensor,
         quantizer: InputQuantizer,
         bias: Tensor | None,
     ) -> Tensor:
+        """The output [n, out, h, w] of images [n, c, h, w]."""
         geometry, size = operation.geometry, (x.shape[2], x.shape[3])
         hazard = onednn_hazard(geometry, weight.shape[1], size)
         if has_own_zero_points(quantizer.format) and len(x) > 1:
             # Padding is the zero point, of which oneDNN knows one.
             shared = weight if hazard is not None else _in_layout(weight, geometry)
             parts = [
-                self.convolved(shared, operation, y, quantizer, bias) for y in torch.split(x, 1)
+                self._convolved(shared, operation, y, quantizer, bias) for y in torch.split(x, 1)
             ]
             return torch.cat(parts)
         if hazard is not None:
@@ -142,7 +164,7 @@ class OneDNNKernel(Int8Kernel):
         return y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
 
-def _in_layout(weight: Int8Weight, geometry: ConvGeometry) -> Int8Weight:
+def _in_layout(weight: OneDNNWeight, geometry: ConvGeometry) -> OneDNNWeight:
     """The same weight in oneDNN's layout, unpacked once for several products."""
     if weight.stored_weight is None:
         return weight
@@ -151,7 +173,7 @@ def _in_layout(weight: Int8Weight, geometry: ConvGeometry) -> Int8Weight:
     return replace(weight, stored_weight=None, held=held)
 
 
-def _prefers_windows(weight: Int8Weight, operation: Conv2d, pixels: int) -> bool:
+def _prefers_windows(weight: OneDNNWeight, operation: Conv2d, pixels: int) -> bool:
     """Return whether each pixel's window is best copied out, which makes the convolution a product.
 
     oneDNN turns the weight of a product into its layout several times faster than that of a
@@ -181,7 +203,7 @@ class _Product:
             a row of which each is one above. None where all rows have the same.
     """
 
-    weight: Int8Weight
+    weight: OneDNNWeight
     codes: Codes
     geometry: ConvGeometry | None
     scale: Tensor
@@ -228,13 +250,13 @@ def _output(product: _Product, bias: Tensor | None, dtype: torch.dtype) -> Tenso
     return out if weight.order is None else out.index_select(1, weight.order)
 
 
-def _parts(weight: Int8Weight, geometry: ConvGeometry | None) -> Iterable[tuple[int, OneDNNRows]]:
+def _parts(weight: OneDNNWeight, geometry: ConvGeometry | None) -> Iterable[tuple[int, OneDNNRows]]:
     """The weight's rows from each start on, ready to multiply rows of codes or images."""
     if weight.stored_weight is not None:
         # Channels in groups stay together.
         whole = weight.operation.groups > 1
         return _rows_of(weight.stored_weight, geometry, whole=whole)
-    return [(start, rows) for start, rows in weight.held if isinstance(rows, OneDNNRows)]
+    return weight.held
 
 
 def _rows_of(

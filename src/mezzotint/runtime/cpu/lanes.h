@@ -6,16 +6,16 @@
 enum { LANES = 256 };
 
 /* Of constant length, so that it is unrolled. */
-static inline __attribute__((always_inline)) void fold(double *sums, const int half) {
+INLINE void fold(double *sums, const int half) {
     for (int i = 0; i < half; i++) sums[i] += sums[half + i];
 }
 
-/* The sum of as many lanes, a power of two from 16 to LANES. */
-static inline __attribute__((always_inline)) double folded(double *sums, const int lanes) {
+/* The sum of as many lanes, a power of two from 32 to LANES. */
+INLINE double folded(double *sums, const int lanes) {
     if (lanes > 128) fold(sums, 128);
     if (lanes > 64) fold(sums, 64);
     if (lanes > 32) fold(sums, 32);
-    if (lanes > 16) fold(sums, 16);
+    fold(sums, 16);
     fold(sums, 8);
     fold(sums, 4);
     fold(sums, 2);

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 #: The version of the functions and structures; products.c has the same. Others are not used.
-VERSION = 4
+VERSION = 6
 #: Set to 0, mezzotint does without its C functions.
 SWITCH = "MEZZOTINT_NATIVE"
 
@@ -25,8 +25,9 @@ SWITCH = "MEZZOTINT_NATIVE"
 _PART = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _PARTS = (
     "mz_unpack", "mz_dequantize", "mz_look_up", "mz_peaks", "mz_quantize", "mz_quantize_pixels",
-    "mz_rescale", "mz_panels", "mz_multiply", "mz_clip_errors", "mz_bin_totals",
-    "mz_level_products", "mz_paths", "mz_nearest_levels",
+    "mz_rescale", "mz_panels", "mz_layer_part", "mz_clip_errors", "mz_bin_totals",
+    "mz_level_products", "mz_level_steps", "mz_paths", "mz_nearest_levels",
+    "mz_attention_panels", "mz_attention",
 )  # fmt: skip
 
 
@@ -80,8 +81,17 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
         ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3,
     )  # fmt: skip
     found.mz_share.restype = None
-    for name in ("mz_products", "mz_version"):
-        getattr(found, name).argtypes, getattr(found, name).restype = (), ctypes.c_int64
+    found.mz_attention_units.argtypes, found.mz_attention_units.restype = (), ctypes.c_int64
+    found.mz_attention_bytes.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    found.mz_attention_bytes.restype = ctypes.c_int64
+    found.mz_layer.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    found.mz_layer.restype = found.mz_layer_begin.restype = None
+    found.mz_layer_begin.argtypes = found.mz_layer_bytes.argtypes = (ctypes.c_void_p,)
+    found.mz_unit.argtypes, found.mz_unit.restype = (ctypes.c_int64,), ctypes.c_char_p
+    found.mz_together.argtypes = (ctypes.c_int64, ctypes.c_int64)
+    found.mz_lay_bytes.argtypes, found.mz_version.argtypes = (ctypes.c_int64,), ()
+    for name in ("mz_version", "mz_layer_bytes", "mz_together", "mz_lay_bytes"):
+        getattr(found, name).restype = ctypes.c_int64
     if found.mz_version() != VERSION:
         raise OSError("built of another version's sources")
     return found
@@ -118,11 +128,27 @@ def share(name: str, work: ctypes.Structure, count: int, threads: int, least: in
     grain = -(-count // ranges)
     starter = _starter()
     if starter is None:
-        _on_a_pool(name, work, count, threads)
+        _on_a_pool(name, ctypes.addressof(work), count, threads)
         return
     address = ctypes.cast(part, ctypes.c_void_p)
     team = max(threads, torch.get_num_threads())
     function("mz_share")(starter, team, address, ctypes.byref(work), count, grain, threads)
+
+
+def run_layer(call: int, threads: int) -> None:
+    """Call the function that computes a layer, on so many threads.
+
+    Args:
+        call: the address of a structure `Call`; all that it points to must outlive this call.
+        threads: for which it has scratch.
+    """
+    starter = None if threads == 1 else _starter()
+    if threads == 1 or starter is not None:
+        team = max(threads, torch.get_num_threads())
+        function("mz_layer")(call, starter, team)
+        return
+    function("mz_layer_begin")(call)
+    _on_a_pool("mz_layer_part", call, threads, threads)
 
 
 @cache
@@ -138,8 +164,8 @@ def _starter() -> ctypes.c_void_p | None:
         return None
 
 
-def _on_a_pool(name: str, work: ctypes.Structure, count: int, threads: int) -> None:
-    part, address = function(name), ctypes.addressof(work)
+def _on_a_pool(name: str, address: int, count: int, threads: int) -> None:
+    part = function(name)
     bounds = [count * index // threads for index in range(threads + 1)]
     started: list[Future[None]] = []
     try:

@@ -7,36 +7,21 @@ have torch code for the other case, with the same results.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mezzotint.runtime.cpu.library import fields, function, library, share, threads_for
+from mezzotint.runtime.cpu.library import fields, library, share, threads_for
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 #: Pixels that are transposed at a time.
 _PIXELS = 64
-#: Outputs side by side in a panel.
-PANEL = 16
-#: Rows that are gathered at a time.
-_BLOCK = 48
-#: Panels for which gathering their rows takes little of the time.
-_PANELS = 8
-#: Products that take the time of one byte quantized or unpacked.
-_PRODUCTS_PER_BYTE = 16
 
 
 def available(*tensors: Tensor) -> bool:
     """Return whether the functions exist, and know the dtypes of these floating tensors."""
     return library() is not None and all(tensor.dtype in DTYPES for tensor in tensors)
-
-
-def multiplies() -> bool:
-    """Return whether the functions multiply codes on this processor."""
-    found = library()
-    return found is not None and found.mz_products() > 0
 
 
 class _Unpack(ctypes.Structure):
@@ -116,7 +101,11 @@ class CodeRange(ctypes.Structure):
 
 class _Quantize(ctypes.Structure):
     _fields_: ClassVar = [
-        *fields(pointers="x scale zeros out sums", longs="count stride", ints="dynamic dtype"),
+        *fields(
+            pointers="x scale zeros out sums",
+            longs="count stride out_stride scale_step",
+            ints="dynamic dtype",
+        ),
         ("range", CodeRange),
     ]
 
@@ -136,7 +125,8 @@ def quantize(
     scales = torch.empty_like(sums) if scale is None else scale.contiguous()
     work = _Quantize(
         rows.data_ptr(), scales.data_ptr(), address(zeros), codes.data_ptr(), sums.data_ptr(),
-        rows.shape[1], rows.stride(0), scale is None, DTYPES[rows.dtype], code_range,
+        rows.shape[1], rows.stride(0), rows.shape[1], 1, scale is None, DTYPES[rows.dtype],
+        code_range,
     )  # fmt: skip
     share("mz_quantize", work, len(rows), threads_for(len(rows), rows.numel()))
     return codes, sums, scales
@@ -144,7 +134,9 @@ def quantize(
 
 class _QuantizePixels(ctypes.Structure):
     _fields_: ClassVar = [
-        *fields(pointers="x out sums", longs="channels pixels", ints="dtype", floats="scale"),
+        *fields(
+            pointers="x out sums", longs="channels pixels out_stride", ints="dtype", floats="scale"
+        ),
         ("range", CodeRange),
     ]
 
@@ -155,8 +147,8 @@ def quantize_image(
     """Quantize a contiguous image [c, h, w] into `out` [h·w, c], sums [h·w]."""
     pixels = len(out)
     work = _QuantizePixels(
-        image.data_ptr(), out.data_ptr(), sums.data_ptr(), len(image), pixels, DTYPES[image.dtype],
-        scale, code_range,
+        image.data_ptr(), out.data_ptr(), sums.data_ptr(), len(image), pixels, out.shape[1],
+        DTYPES[image.dtype], scale, code_range,
     )  # fmt: skip
     share("mz_quantize_pixels", work, pixels, threads_for(pixels, image.numel()), _PIXELS)
 
@@ -180,70 +172,6 @@ def rescale(
         out.data_ptr(), count, out.stride(0), DTYPES[out.dtype],
     )  # fmt: skip
     share("mz_rescale", work, rows, threads_for(rows, product.numel()))
-
-
-class _Panels(ctypes.Structure):
-    _fields_: ClassVar = fields(
-        pointers="packed book scratch out totals", longs="rows channels taps", ints="bits together"
-    )
-
-
-@dataclass(frozen=True)
-class PackedCodes:
-    """Codes of a weight [rows, channels, taps], and a book of their levels where there is one.
-
-    Attributes:
-        packed: uint8, contiguous.
-        bits: width of the codes.
-        book: int8 [1, 2^bits], of at most six bits; None where codes count from the middle.
-        channels: of the input.
-        taps: of the kernel.
-    """
-
-    packed: Tensor
-    bits: int
-    book: Tensor | None
-    channels: int
-    taps: int
-
-
-def panels(codes: PackedCodes, out: Tensor, totals: Tensor) -> None:
-    """A weight's integers as `multiply` wants them, int8 `out` [panels, depth, 16, together].
-
-    Also their sums by row, int32 `totals` [rows]. The depth goes through all channels of the first
-    tap, then of the next.
-    """
-    count, steps, _, together = out.shape
-    threads = threads_for(count, out.numel())
-    rows = torch.empty(threads, PANEL + 1, steps * together, dtype=torch.uint8, device="cpu")
-    work = _Panels(
-        codes.packed.data_ptr(), address(codes.book), rows.data_ptr(), out.data_ptr(),
-        totals.data_ptr(), len(totals), codes.channels, codes.taps, codes.bits, together,
-    )  # fmt: skip
-    share("mz_panels", work, count, threads)
-
-
-class Product(ctypes.Structure):
-    """A product that `multiply` computes; products.c says what its fields are."""
-
-    _fields_: ClassVar = fields(
-        pointers="codes panels totals row_scale row_sum row_zero scale shift bias out scratch",
-        longs="height width channels kernel_h kernel_w stride_h stride_w pad_top pad_left "
-        "dilation_h dilation_w out_height out_width rows_per_scale rows outputs out_stride",
-        ints="bits dtype by_rows",
-    )
-
-
-def multiply(product: Product, work: int) -> None:
-    """Compute a product, which takes `work` multiplications."""
-    product.by_rows = product.rows >= product.outputs
-    count, least = product.rows, _BLOCK
-    if not product.by_rows:
-        count, least = -(-product.outputs // PANEL), _PANELS
-    threads = threads_for(count, work // _PRODUCTS_PER_BYTE)
-    scratch = torch.empty(threads, function("mz_products")(), dtype=torch.uint8, device="cpu")
-    product.scratch = scratch.data_ptr()
-    share("mz_multiply", product, count, threads, least)
 
 
 def address(tensor: Tensor | None) -> int | None:

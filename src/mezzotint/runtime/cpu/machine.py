@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from mezzotint.runtime.cpu import library
+from mezzotint.runtime.cpu import library, units
 
 _INSTRUCTIONS = frozenset(
     {
@@ -39,7 +39,7 @@ class Machine:
         device: `cpu`, or the accelerator's name.
         torch: version.
         mezzotint: version.
-        functions: which build of mezzotint's C functions, or `none`.
+        functions: which build of mezzotint's C functions, and the unit that multiplies; or `none`.
     """
 
     processor: str
@@ -54,6 +54,7 @@ class Machine:
     def here(cls, device: _Device = "cpu") -> Machine:
         """This machine, computing on `device`, as this process is set up."""
         processor, flags = _processor()
+        unit = units.unit()
         return cls(
             processor=processor,
             instructions=tuple(sorted(flags & _INSTRUCTIONS)),
@@ -61,7 +62,7 @@ class Machine:
             device=_device_name(torch.device(device)),
             torch=torch.__version__,
             mezzotint=metadata.version("mezzotint"),
-            functions=library.build(),
+            functions=library.build() if unit is None else f"{library.build()} {unit.name}",
         )
 
     @property

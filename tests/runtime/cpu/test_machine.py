@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from mezzotint.profiling import Machine
 from mezzotint.runtime.cpu import library
+from mezzotint.runtime.cpu.machine import Machine
 
 
 def test_this_machine_is_always_the_same():
