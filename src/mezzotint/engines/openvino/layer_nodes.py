@@ -105,9 +105,11 @@ def _quantized(layer: QuantizedPart, name: str, x: Any) -> Any:
         codes.set_friendly_name(f"mezzotint:{name}:")
     else:
         node = weights.compressed(weight, shape, lead)
-    product = _pointwise(x, node) if pointwise else _product(layer, x, node)
+    if pointwise:  # [n, channels, height, width] with [outputs, channels]
+        x = ops.transpose(x, integers(0, 2, 3, 1))
+    product = ops.matmul(x, node, False, True) if pointwise else _product(layer, x, node)
     product.set_friendly_name(f"mezzotint:{name}:")
-    return product
+    return ops.transpose(product, integers(0, 3, 1, 2)) if pointwise else product
 
 
 def _weight_shape(layer: QuantizedPart) -> tuple[tuple[int, ...], int]:
@@ -130,12 +132,6 @@ def _is_pointwise(layer: QuantizedPart) -> bool:
     geometry = layer.operation.geometry
     plain = (geometry.groups, *geometry.stride) == (1, 1, 1)
     return plain and layer.weight_shape[2:] == (1, 1) and geometry.padding == ((0, 0), (0, 0))
-
-
-def _pointwise(x: Any, weight: Any) -> Any:
-    """The product of [n, channels, height, width] with [outputs, channels]."""
-    pixels = ops.transpose(x, integers(0, 2, 3, 1))
-    return ops.transpose(ops.matmul(pixels, weight, False, True), integers(0, 3, 1, 2))
 
 
 def _product(layer: QuantizedPart, x: Any, weight: Any) -> Any:
