@@ -14,7 +14,7 @@ from tests import fuzzing, matrices
 
 settings.load_profile(fuzzing.SOME)
 
-# Which kernel is faster here is for the tests of that to find out: all others ask for our own.
+# Tests of the choice find out which kernel is faster here; all others ask for our own.
 os.environ.setdefault("MEZZOTINT_INT8", "cpu-int8")
 
 # A sync takes a disk milliseconds, and the tests ask for tens of thousands. That all is synced
@@ -24,7 +24,7 @@ os.fsync = os.fstat  # type: ignore[assignment]
 # What takes long says so, and on a busy machine anything may; test_progress.py has it as it is.
 _progress_lines._FIRST_LINE = 1e9
 
-# What is measured is kept; no run of the tests may find, or leave, any of it in the user's folder.
+# Measured times are kept; no run of the tests may find, or leave, any in the user's folder.
 _CACHE = tempfile.TemporaryDirectory(prefix="mezzotint-tests-")
 os.environ["MEZZOTINT_CACHE"] = _CACHE.name
 atexit.register(_CACHE.cleanup)

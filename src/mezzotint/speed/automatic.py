@@ -144,7 +144,7 @@ def fastest_engine(
     sampling = planned_sampling(plain) if sampling is None else sampling
     known = KnownTimes.of(plain, sampling, batch)
     ratios = {name: ratio for name in able if (ratio := known.ratio(name)) is not None}
-    # What the others are compared with has not failed where anything is known.
+    # The baseline has not failed where anything is known.
     left_out |= known.failures(name for name in able if name not in ratios and name != TORCH)
     trials = Trials()
     if any(name not in ratios and name not in left_out for name in able):

@@ -1,4 +1,4 @@
-"""Which kernel serves a layer is measured once for each class of layers, and kept."""
+"""The kernel that serves a class of layers is measured once, and kept."""
 
 import json
 from functools import cache

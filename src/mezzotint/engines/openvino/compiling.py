@@ -80,7 +80,7 @@ def _from_disk(store: ModelStore, kept: KeptModel, denoiser: nn.Module) -> ov.Co
     for layer in packed_layers(denoiser).values():
         for tensor in layer.state_dict().values():
             give_back(tensor)
-    # What conversion held, where it was converted just now.
+    # Memory of a conversion goes back, where there was one just now.
     gc.collect()
     make_room(kept.weights.stat().st_size)
     core, options = ov.Core(), _options(denoiser, kept.facts.scales_group_norms)

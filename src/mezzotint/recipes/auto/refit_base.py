@@ -140,7 +140,7 @@ def _check_layers(plan: Plan, source: Path, study: Study) -> None:
         if layer.name not in plan.choices:
             raise PlanError(f"{source}: its plan has no layer {layer.name}; {other}")
     count = plan.context.get(WEIGHT_COUNT)
-    # Of the same layers: calls of another kind may have run some more.
+    # The same layers are compared: calls of another kind may have run some more.
     if isinstance(count, int) and {*plan.choices} == {*study.names} and count != study.weight_count:
         raise PlanError(
             f"{source}: is of a model whose layers have {count:,} weights, and here they have "

@@ -41,7 +41,7 @@ def attend_in_blocks(call: AttentionCall) -> Tensor:
                 query, key = query.float(), key.float()
             for first in range(0, queries, _QUERIES):
                 rows = slice(first, min(first + _QUERIES, queries))
-                # Of a causal block no later keys are looked at.
+                # A causal block looks at no later keys.
                 seen = min(rows.stop, len(key)) if call.causal else len(key)
                 mask = None if call.mask is None else call.mask[index, head, rows]
                 if call.causal:
