@@ -79,6 +79,13 @@ def test_a_dry_run_says_it_and_stops(run, model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["--exclude", "--pin"])
+def test_a_dry_run_refuses_a_pattern_that_names_no_layer(fails, model, tmp_path, option):
+    pattern = "nope=int8/channel" if option == "--pin" else "nope"
+    command = ["quantize", model, "-o", tmp_path / "out", "--calls", 1, "--dry-run"]
+    assert f"{option[2:]} '{pattern}'" in fails(*command, option, pattern)
+
+
 def test_a_dry_run_counts_what_an_interrupted_run_left_to_do(run, model, tmp_path, journaled):
     journal = tmp_path / "out.journal.jsonl"
     lines = journaled.read_text("utf-8").splitlines(keepends=True)

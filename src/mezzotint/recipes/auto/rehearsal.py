@@ -86,7 +86,8 @@ def rehearsed(job: Job, restrictions: Restrictions) -> Rehearsal:
     """Time one call of a job's denoiser: of one image, or of a batch where that is short.
 
     Raises:
-        ModelError, UsageError: the pipeline or the denoiser fails, as they would at work.
+        ModelError, UsageError: the pipeline or the denoiser fails, as they would at work; or a
+            pattern names no layer.
     """
     with stage(LABEL):
         call, images, seconds = _timed(job, 1)
@@ -96,10 +97,11 @@ def rehearsed(job: Job, restrictions: Restrictions) -> Rehearsal:
         layers = tuple(
             layer
             for layer in layers_in(job.denoiser, graph)
-            if layer.supported
-            and to_quantize(layer.name, job.denoiser)
-            and restrictions.floating(layer.name) is None
+            if layer.supported and to_quantize(layer.name, job.denoiser)
         )
+        if layers:
+            restrictions.check([layer.name for layer in layers])
+        layers = tuple(layer for layer in layers if restrictions.floating(layer.name) is None)
         rows = 1 if call.output is None else len(call.output)
         return Rehearsal(
             call,
