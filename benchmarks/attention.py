@@ -87,7 +87,7 @@ def label(way: Way) -> str:
 def row(shape: str, repeats: int) -> dict[str, Any]:
     queries, heads, features, keys = map(int, shape.split("x"))
     torch.manual_seed(0)
-    # As projections give them: the heads of a token stand together.
+    # The heads of a token stand together, as projections give them.
     operands = [torch.randn(1, n, heads, features).transpose(1, 2) for n in (queries, keys, keys)]
     functions = {label(way): computed(way, operands) for way in WAYS_TIMED if is_able(way)}
     found = interleaved_medians(functions, repeats=repeats, clock=time.thread_time)

@@ -16,21 +16,22 @@ _PATIENCE = 120.0
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path, patience: float = _PATIENCE) -> Iterator[bool]:
     """Have other processes wait that do the same for a file of the cache, as far as that goes.
 
-    Without a place for a lock, or after two minutes, the work is done all the same.
+    Without a place for a lock, or when patience ends, the work is done all the same: False then.
 
     Args:
         path: the file; the lock stands beside it, and stays.
+        patience: seconds to wait for others.
     """
-    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=_PATIENCE)
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=patience)
     # Some file systems know no locks.
     with suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

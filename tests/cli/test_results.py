@@ -1,4 +1,4 @@
-"""What is said of a result beside its plan."""
+"""Lines about a result beside its plan."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class ScaleChoice:
             return best_scale, best_zero
         best_error = torch.full_like(low, math.inf)
         ratios = torch.tensor(search.ratios, dtype=torch.float64, device=low.device)
-        # As many at once as there are weights in a piece, however small the blocks are.
+        # One piece of weights at a time, however small the blocks are.
         size = max(1, PIECE // low.numel())
         for tried in torch.split(ratios.view(-1, 1, 1, 1), size):
             scale, zero_point = self._parameters(low, high, tried)

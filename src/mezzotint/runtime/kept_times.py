@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from mezzotint._files import read_json, validated, write_json
+from mezzotint._locks import one_at_a_time
 from mezzotint.errors import MezzotintError, ProfileError
 from mezzotint.runtime.cpu.machine import Machine
 
@@ -77,7 +77,9 @@ class KeptTimes:
     ) -> dict[str, float]:
         found = self.known().get(work, {})
         if not names <= found.keys():
-            with self._alone():
+            with one_at_a_time(self._file, self._patience) as alone:
+                if not alone:  # whoever has the lock may have been stopped: nobody waits twice
+                    self._patience = 0
                 # Another process may have measured it meanwhile: all are to choose alike.
                 stored = self._read()
                 found = stored.get(work, {})
@@ -89,22 +91,6 @@ class KeptTimes:
             if names <= found.keys():
                 self._known[work] = found
         return {name: found[name] for name in names & found.keys()}
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes from measuring, as far as there can be a file to lock."""
-        lock = FileLock(self._file.with_name(f"{self._file.name}.lock"), timeout=self._patience)
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            self._patience = 0
-        except OSError:  # There is no place to keep anything.
-            pass
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _read(self) -> dict[str, dict[str, float]]:
         with suppress(MezzotintError, OSError):

@@ -81,7 +81,7 @@ class StoredWeight(nn.Module):
     #: True where kernels may hold the weight unpacked between calls, beside the stored one.
     may_hold_unpacked: bool = False
     _prepared: MutableMapping[Tensor, _Entry]
-    #: What has the addresses of stored tensors: it would keep them alive as an entry of the first.
+    #: Prepared weight with addresses of stored tensors: as an entry it would keep these alive.
     _addressed: tuple[Kernel, Prepared, _Stamp] | None = None
 
     def set_weight(self, weight_format: WeightFormat, tensors: dict[str, Tensor]) -> None:

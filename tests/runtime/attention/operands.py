@@ -63,7 +63,7 @@ def _nothing_for_some() -> Tensor:
 
 
 def _least_for_some() -> Tensor:
-    """As for a prompt of nothing but padding: these attend to all keys alike."""
+    """A mask for a prompt of nothing but padding: these queries attend to all keys alike."""
     mask = _additive(150, 700)
     mask[:, 650:] = torch.finfo(torch.float32).min
     mask[3], mask[-1] = mask[0, -1], mask[0, -1]

@@ -28,7 +28,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a new process begins."""
+    """Nothing is known yet, as in a new process."""
     monkeypatch.setattr(measured_choice, "_kept", cache(measured_choice._kept.__wrapped__))
 
 

@@ -37,7 +37,7 @@ typedef struct {
  * NaN has the sum NaN. */
 API void mz_quantize(const Quantize *work, int64_t start, int64_t stop, int64_t thread);
 
-/* As mz_quantize, of an image's pixels, whose channels lie apart; the scale is given. */
+/* Codes of the pixels of an image, whose channels lie apart, by a scale that is given. */
 API void mz_quantize_pixels(const QuantizePixels *work, int64_t start, int64_t stop, int64_t thread);
 
 /* The scale of codes up to `highest`, of a largest magnitude; and of a range that holds 0, with its
